@@ -1,0 +1,58 @@
+/* Theme, help and copying: shared by the index and the unit pages. Runs in the head, before the first paint. */
+(() => {
+  "use strict";
+  // A page opened from a folder may be refused its storage: then a choice lasts as long as the page.
+  const store = (kind) => ({
+    get(name) {
+      try { return window[kind].getItem("entoptic-" + name); } catch { return null; }
+    },
+    set(name, value) {
+      try {
+        if (value === null) window[kind].removeItem("entoptic-" + name);
+        else window[kind].setItem("entoptic-" + name, value);
+      } catch { /* refused: nothing to keep */ }
+    },
+  });
+  const lasting = store("localStorage");
+  const root = document.documentElement;
+  root.classList.add("js");
+
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const saved = lasting.get("theme");
+  if (saved === "dark" || saved === "light") root.dataset.theme = saved;
+
+  function turnTheme() {
+    const now = root.dataset.theme || (system.matches ? "dark" : "light");
+    const next = now === "dark" ? "light" : "dark";
+    root.dataset.theme = next;
+    // Back at what the system prefers, follow the system again.
+    lasting.set("theme", next === (system.matches ? "dark" : "light") ? null : next);
+  }
+
+  const help = () => document.getElementById("help");
+  function turnHelp() {
+    if (help().open) help().close();
+    else help().showModal();
+  }
+
+  document.addEventListener("click", (event) => {
+    const action = event.target.closest("[data-action]")?.dataset.action;
+    if (action === "theme") turnTheme();
+    if (action === "help") turnHelp();
+    if (event.target === help()) help().close();
+  });
+
+  /* Calls keys[name](event) for a plain key press outside of text fields; "?" and "t" work on every page. */
+  function listen(keys) {
+    const all = { "?": turnHelp, t: turnTheme, ...keys };
+    document.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+      if (help().open && event.key !== "?") return;
+      if (event.target.closest("input, textarea, select")) return;
+      const act = Object.hasOwn(all, event.key) && all[event.key];
+      if (act && act(event) !== false) event.preventDefault();
+    });
+  }
+
+  window.Entoptic = { listen, session: store("sessionStorage") };
+})();

@@ -1,0 +1,302 @@
+"""Evidence explained in words, for a person who has not read the paper.
+
+One measurement (a dict of a picture's sidecar) becomes one `Reading`: a title, a sentence, and the number with
+its interval and n, which are never shown apart. A measurement that could not be made gives its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+SPACE = "\N{NO-BREAK SPACE}"
+NOT_GIVEN = "not given"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measurement of one picture, ready for a page (plain text, not yet escaped).
+
+    `value` is None when it could not be measured; `sentence` then gives the reason. `arrow` is an up or down
+    arrow or empty, `better` says it in words. `tone` is "good", "mixed", "poor" or "" (no judgement is made).
+    `chip` is the short form for under a picture and `chip_note` the interval, with n where `chip` lacks it.
+    """
+
+    name: str
+    title: str
+    sentence: str
+    value: str | None
+    interval: str
+    n: str
+    arrow: str
+    better: str
+    detail: tuple[tuple[str, str], ...]
+    tone: str
+    chip: str
+    chip_note: str
+
+
+@dataclass(frozen=True)
+class _Words:
+    title: str
+    show: Callable[[float], str]  # the value without its unit
+    suffix: str  # the unit, written once behind a value and once behind an interval
+    sentence: str
+    tone: str
+    chip: str
+    counts_n: bool = False  # the chip names n already
+    detail: Callable[[Any], str] | None = None
+
+
+def number(value: float) -> str:
+    """A number of three significant digits, or all digits before the point: `12.3`, `1,500`, `−0.042`."""
+    size = abs(value)
+    if size >= 1000:
+        text = f"{size:,.0f}" if size < 1e9 else f"{size:.2e}"
+    elif size == 0 or size >= 1e-3:
+        text = f"{size:.3g}" if size < 100 else f"{size:.0f}"
+    else:
+        text = f"{size:.1e}"
+    return (MINUS if value < 0 else "") + text
+
+
+def percent(share: float) -> str:
+    """A share (1.0 = all) as a whole percentage; only all is 100 and only none is 0."""
+    return _guarded(100 * share, 0)
+
+
+def percentile(value: float) -> str:
+    """A percentage (0 to 100) with at most one decimal; only all is 100 and only none is 0."""
+    return _guarded(value, 1)
+
+
+def _guarded(value: float, digits: int) -> str:
+    step = 10**-digits
+    rounded = round(value, digits)
+    # 99.97 % of the photos is not all of them, and 0.02 % is not none.
+    if 100 - step < value < 100 and rounded >= 100:
+        rounded = 100 - step
+    if 0 < value < step and rounded <= 0:
+        return f"below {step:g}"
+    return f"{MINUS if rounded < 0 else ''}{abs(rounded):.{digits}f}".removesuffix(".0")
+
+
+def ordinal(value: int) -> str:
+    """`1st`, `2nd`, `3rd`, `11th`."""
+    ending = "th" if 10 <= abs(value) % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(abs(value) % 10, "th")
+    return f"{value:,}{ending}"
+
+
+def with_article(label: str) -> str:
+    """`a church`, `an English springer`; no article where the label looks like a plural (`sunglasses`)."""
+    last = label.lower().rsplit(None, 1)[-1] if label.strip() else ""
+    if last.endswith("s") and not last.endswith(("ss", "us", "is", "as")):
+        return label
+    sounds_open = label[:1].lower() in "aeiou" and not label.lower().startswith(("uni", "eu", "one", "use"))
+    return f"{'an' if sounds_open else 'a'} {label}"
+
+
+def _whole(value: float, n: int | None) -> int | None:
+    """How many of n a share stands for, or None where it is not a count of n."""
+    if not n or not 0 <= value <= 1 or abs(value * n - round(value * n)) > 0.02:
+        return None
+    return round(value * n)
+
+
+def _grade(value: float, good: float, mixed: float) -> str:
+    return "good" if value >= good else "mixed" if value >= mixed else "poor"
+
+
+def _activation(value: float, n: int | None, label: str, scale: str) -> _Words:
+    suffix = f"{SPACE}{scale}" if scale else ""
+    sentence = f"The saved picture drives the unit to {number(value)}{suffix}."
+    return _Words("Activation", number, suffix, sentence, "", f"drives it to {number(value)}")
+
+
+def _percentile(value: float, n: int | None, label: str, scale: str) -> _Words:
+    photos = f"{n:,} real photos" if n else "the real photos"
+    if value >= 100:
+        sentence = f"Drives the unit harder than every one of {photos}."
+    elif value <= 0:
+        sentence = f"Drives the unit harder than none of {photos}."
+    else:
+        sentence = f"Drives the unit harder than {percentile(value)}{SPACE}% of {photos}."
+    chip = f"above {percentile(value)}{SPACE}% of photos"
+    return _Words("Against real photos", percentile, f"{SPACE}%", sentence, _grade(value, 95, 50), chip)
+
+
+def _margin(value: float, n: int | None, label: str, scale: str) -> _Words:
+    suffix = f"{SPACE}{scale}" if scale else ""
+    best = f"the best of {n:,} real photos" if n and n > 1 else "the best real photo"
+    gap = number(abs(value)) + suffix
+    if value > 0:
+        sentence = f"Drives the unit harder than {best}, by {gap}."
+    elif value < 0:
+        sentence = f"Stays {gap} below {best}."
+    else:
+        sentence = f"Drives the unit exactly as hard as {best}."
+    return _Words("Margin over the best photo", number, suffix, sentence, "", f"margin {number(value)}")
+
+
+def _rank(value: float, n: int | None, label: str, scale: str) -> _Words:
+    of_all = f"{n:,} units" if n else "units"
+    if value <= 1:
+        sentence = f"Of the {of_all} in its layer, this one answers the picture most strongly."
+    else:
+        ahead = f"{round(value) - 1:,} {'other answers' if round(value) == 2 else 'others answer'}"
+        sentence = f"Of the {of_all} in its layer, {ahead} the picture more strongly."
+    tone = "good" if value <= 1 else "mixed" if value <= 5 else "poor"
+    chip = f"rank {number(value)} of {n:,}" if n else f"rank {number(value)}"
+    return _Words("Rank in its layer", number, "", sentence, tone, chip, counts_n=bool(n))
+
+
+def _robustness(value: float, n: int | None, label: str, scale: str) -> _Words:
+    sentence = (
+        f"Keeps {percent(value)}{SPACE}% of its activation when the picture is saved as a JPEG of quality 75, "
+        "shifted by 8 pixels or resized by 5 %."
+    ).replace("5 %", f"5{SPACE}%")
+    chip = f"keeps {percent(value)}{SPACE}%"
+    tone = _grade(value, 0.8, 0.5)
+    return _Words("Robustness", percent, f"{SPACE}%", sentence, tone, chip, detail=_share)
+
+
+def _transfer(place: str) -> Callable[[float, int | None, str, str], _Words]:
+    def words(value: float, n: int | None, label: str, scale: str) -> _Words:
+        what = with_article(label) if label else "the same thing"
+        named = f"“{label}”" if label else "the same class"
+        count = _whole(value, n)
+        never = "they were never optimised"
+        if n == 1 and count is not None:
+            one = {"first": ("sees", "does not see"), "five": ("has", "does not have")}[place][1 - count]
+            what_of_it = f"{what}{' too' if count else ''}" if place == "first" else f"{named} among its five best guesses"
+            sentence = f"The one other network {one} {what_of_it} (it was never optimised)."
+        else:
+            if count is None:
+                who, plural = f"{percent(value)}{SPACE}% of the other networks", True
+            elif count == 0:
+                who, plural = f"None of {n:,} other networks", False
+            elif count == n:
+                who, plural = f"All {n:,} other networks", True
+            else:
+                who, plural = f"{count:,} of {n:,} other networks", count != 1
+            if place == "first":
+                sentence = f"{who} {'see' if plural else 'sees'} {what}{' too' if value > 0 else ''} ({never})."
+            else:
+                guesses = f"among {'their' if plural else 'its'} five best guesses"
+                sentence = f"{who} {'have' if plural else 'has'} {named} {guesses} ({never})."
+        agree = "agree" if count != 1 or n == 1 else "agrees"
+        share = f"{count:,} of {n:,}" if count is not None else f"{percent(value)}{SPACE}%"
+        chip = f"{share} {agree}" + ("" if place == "first" else " in top 5")
+        title = "Other networks agree" if place == "first" else "Among others’ five best guesses"
+        tone = _grade(value, 0.75, 0.3)
+        return _Words(title, percent, f"{SPACE}%", sentence, tone, chip, count is not None, _guess)
+
+    return words
+
+
+def _probability(value: float, n: int | None, label: str, scale: str) -> _Words:
+    named = f"“{label}”" if label else "the class"
+    sentence = f"On average, other networks give {named} a probability of {percent(value)}{SPACE}%."
+    chip = f"probability {percent(value)}{SPACE}%"
+    tone = _grade(value, 0.5, 0.1)
+    return _Words("Others’ probability", percent, f"{SPACE}%", sentence, tone, chip, detail=_share)
+
+
+def _unknown(name: str) -> Callable[[float, int | None, str, str], _Words]:
+    def words(value: float, n: int | None, label: str, scale: str) -> _Words:
+        title = name.replace("_", " ").strip().capitalize() or "Unnamed"
+        sentence = f"Measured as {name}" + (f", on the scale “{scale}”." if scale else ".")
+        return _Words(title, number, "", sentence, "", f"{title.lower()} {number(value)}")
+
+    return words
+
+
+_KNOWN: dict[str, Callable[[float, int | None, str, str], _Words]] = {
+    "activation": _activation,
+    "percentile": _percentile,
+    "margin": _margin,
+    "rank": _rank,
+    "robustness": _robustness,
+    "transfer_top1": _transfer("first"),
+    "transfer_top5": _transfer("five"),
+    "transfer_probability": _probability,
+}
+# What speaks for a picture first: others' eyes, then real photos, then the network itself.
+_HEADLINES = ("transfer_top1", "percentile", "rank", "transfer_top5", "robustness", "activation")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "not measured"}[value]
+    if isinstance(value, (int, float)):
+        return number(value) if math.isfinite(value) else str(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _share(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return f"{percent(value)}{SPACE}%"
+    return _plain(value)
+
+
+def _guess(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 1:
+        return f"{ordinal(round(value))} guess"
+    return _plain(value)
+
+
+def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
+    """The `Reading` of one measurement of a sidecar.
+
+    `measurement` holds name, value (number or None), n, interval (two numbers or None), direction, scale, reason
+    and detail; only the name is required. `label` is what the unit is called ("church"), empty where it has no
+    name. Unknown names are given a title made of the name.
+    """
+    name = str(measurement["name"])
+    scale = str(measurement.get("scale") or "")
+    given_n = measurement.get("n")
+    count = int(given_n) if isinstance(given_n, (int, float)) and math.isfinite(given_n) else None
+    arrow, better = {
+        "higher": ("\N{UPWARDS ARROW}", "higher is better"),
+        "lower": ("\N{DOWNWARDS ARROW}", "lower is better"),
+    }.get(str(measurement.get("direction")), ("", ""))
+    value = measurement.get("value")
+    finite = value is not None and math.isfinite(value)
+    words = _KNOWN.get(name, _unknown(name))(value if finite else 0.0, count, label, scale)
+    raw_detail = measurement.get("detail")
+    detail_items = raw_detail.items() if isinstance(raw_detail, Mapping) else ()
+    detail = tuple((str(key), (words.detail or _plain)(item)) for key, item in detail_items)
+    n_text = f"{count:,}" if count is not None else NOT_GIVEN
+    if not finite:
+        reason = str(measurement.get("reason") or ("no reason was given" if value is None else f"it came out as {value}"))
+        return Reading(name, words.title, f"Not measured: {reason.rstrip('.')}.", None, "", n_text, arrow, better,
+                       detail, "", f"{words.title.lower()} not measured", reason)  # fmt: skip
+    interval = _interval(measurement.get("interval"), words)
+    note = interval if interval != NOT_GIVEN else "interval not given"
+    if not words.counts_n:
+        note = f"n{SPACE}{n_text}, {note}" if count is not None else f"n not given, {note}"
+    return Reading(name, words.title, words.sentence, words.show(value) + words.suffix, interval, n_text, arrow, better,
+                   detail, words.tone, words.chip, note)  # fmt: skip
+
+
+def _interval(bounds: Any, words: _Words) -> str:
+    if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
+        return NOT_GIVEN
+    if not all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds):
+        return NOT_GIVEN
+    return f"{words.show(bounds[0])} to {words.show(bounds[1])}{words.suffix}"
+
+
+def headline(readings: Sequence[Reading]) -> Reading | None:
+    """The one reading to show under a small picture: the strongest kind of evidence that was measured, or None."""
+    measured = {reading.name: reading for reading in readings if reading.value is not None}
+    for name in _HEADLINES:
+        if name in measured:
+            return measured[name]
+    return next(iter(measured.values()), None)

@@ -1,0 +1,1 @@
+"""Photo sets and what is measured on them."""

@@ -1,0 +1,1 @@
+"""The network under study: its card, loading by name, taps into its layers."""

@@ -1,0 +1,126 @@
+"""What must be known of a network before one picture goes through it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from entoptic.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Preprocessing, labels and origin of one network; nothing in it is ever guessed.
+
+    Attributes:
+        name: how the network is called, `source:name` where it came from a source.
+        size: input height and width in pixels.
+        mean, std: per channel, for pixels in [0, 1]; their length is the number of input channels (1 or 3).
+        interpolation: how photos are resized (one of `INTERPOLATIONS`).
+        crop: the side of the centre crop as a fraction of the resized photo's shorter side.
+        labels: one name per logit, or None where the network has no named outputs.
+        label_ids: one stable identifier per logit (WordNet ids for ImageNet), or None.
+        licence: of the weights, as their source states it.
+        weights_sha256: over every tensor of the state dict, filled in when the network is loaded.
+    """
+
+    name: str
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+    crop: float = 0.875
+    labels: tuple[str, ...] | None = None
+    label_ids: tuple[str, ...] | None = None
+    licence: str = "unknown"
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise UserError(
+                f"{self.name}: a card needs 1 or 3 means and as many standard deviations, "
+                f"got {len(self.mean)} and {len(self.std)}; networks with other inputs than grey or RGB pictures "
+                "cannot be shown as pictures"
+            )
+        if min(self.std) <= 0:
+            raise UserError(f"{self.name}: std must be positive, got {self.std}")
+        if len(self.size) != 2 or min(self.size) < 8:
+            raise UserError(f"{self.name}: size must be (height, width) of at least 8 pixels, got {self.size}")
+        if not 0 < self.crop <= 1:
+            raise UserError(f"{self.name}: crop must be in (0, 1], got {self.crop}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UserError(
+                f"{self.name}: interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels of the network: 1 or 3."""
+        return len(self.mean)
+
+    def prepare(self, photo: Image.Image) -> Tensor:
+        """A photo (PIL, RGB) as the network's own pipeline shows it: 3×H×W float32 in [0, 1].
+
+        Resize the shorter side to `size / crop`, then cut the centre. A photo that already has the input size is
+        taken as it is: it has been prepared before, and resizing it twice would blur it and cut off its border.
+        """
+        import numpy as np
+        import torch
+        from PIL import Image as PIL
+
+        height, width = self.size
+        if photo.size != (width, height):
+            scale = max(height, width) / self.crop / min(photo.size)
+            resized = (max(width, round(photo.width * scale)), max(height, round(photo.height * scale)))
+            photo = photo.resize(resized, PIL.Resampling[self.interpolation.upper()])
+            left, top = (photo.width - width) // 2, (photo.height - height) // 2
+            photo = photo.crop((left, top, left + width, top + height))
+        pixels = np.array(photo.convert("RGB"), dtype=np.float32) / 255
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def preprocessing(self) -> dict[str, Any]:
+        """The fields that change what the network sees; part of every cache key."""
+        return {name: getattr(self, name) for name in ("size", "mean", "std", "interpolation", "crop")}
+
+    def label(self, index: int) -> str | None:
+        """Name of logit `index`, or None where the card has no labels."""
+        return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else None
+
+    def identifiers(self, index: int) -> list[str]:
+        """Every name under which photos of class `index` may be filed, most specific first."""
+        names = [self.label_ids[index]] if self.label_ids else []
+        return names + ([self.labels[index]] if self.labels else [])
+
+    def find_label(self, text: str) -> list[int]:
+        """Indices of the logits called `text`: exact names or identifiers first, else all that contain the words."""
+        wanted = text.strip().lower()
+        exact = [
+            index for index in range(len(self.labels or ())) if wanted in (n.lower() for n in self.identifiers(index))
+        ]
+        if exact:
+            return exact
+        words = re.compile(rf"\b{re.escape(wanted)}\b")
+        return [index for index, name in enumerate(self.labels or ()) if words.search(name.lower())]
+
+    def with_(self, **changes: Any) -> Card:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def imagenet_labels() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and WordNet ids of the 1000 ImageNet-1k classes, in the order of the logits.
+
+    The short names are torchvision's (`cassette player`), the ids timm's; both lists follow the same order.
+    """
+    from timm.data import ImageNetInfo
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.DEFAULT.meta["categories"]), tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -1,0 +1,214 @@
+"""`Model`: a frozen network together with its card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from entoptic.errors import UserError, nearest
+from entoptic.models.card import Card
+from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, probe
+
+LOGITS = "logits"
+"""The name of the network's own output in unit addresses."""
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, what PIL's convert("L") uses
+
+
+class Model:
+    """A network under study: RGB pictures in [0, 1] go in, activations come out, and the network stays as it was.
+
+    Args:
+        module: any `nn.Module` that maps B×C×H×W to B×K logits (a tensor, or an object with `.logits`).
+        card: its preprocessing; `weights_sha256` is filled in here.
+        device: where it runs; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: when the network takes other inputs than the card says, or its output is not B×K.
+    """
+
+    def __init__(self, module: nn.Module, card: Card, *, device: str | torch.device = "auto") -> None:
+        self.device = pick_device(device)
+        self.module = module.to(self.device)
+        first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and first.in_channels != card.channels:
+            raise UserError(
+                f"{card.name}: the network takes {first.in_channels} input channels but its card describes "
+                f"{card.channels}; networks with 1 (grey) or 3 (RGB) channels can be shown as pictures"
+            )
+        self.card = card.with_(weights_sha256=weights_sha256(module))
+        self._frozen = False
+
+    def __repr__(self) -> str:
+        height, width = self.card.size
+        return f"Model({self.card.name}, {height}×{width}, {len(self.layers)} layers, {self.outputs} logits)"
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        rows = {
+            "input": f"{card.size[0]}×{card.size[1]}, mean {_few(card.mean)}, std {_few(card.std)}",
+            "logits": f"{self.outputs}" + (f" ({card.labels[0]} … {card.labels[-1]})" if card.labels else ""),
+            "layers": f"{len(self.layers)}",
+            "licence": card.licence,
+            "weights": card.weights_sha256[:12],
+        }
+        cells = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
+        return f"<b>{card.name}</b><table>{cells}</table>"
+
+    # --- pictures in --------------------------------------------------------------------------------------------
+
+    def fit(self, images: Tensor) -> Tensor:
+        """B×3×H×W pictures in [0, 1] of any size, resized to the input size (bicubic, antialiased, clamped)."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UserError(f"expected RGB pictures of shape B×3×H×W, got {tuple(images.shape)}")
+        if tuple(images.shape[2:]) == self.card.size:
+            return images
+        return interpolate(images, self.card.size, mode="bicubic", antialias=True).clamp(0, 1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """B×3×H×W in [0, 1] to what the network takes: grey if it is a one-channel net, (x - mean) / std."""
+        if self.card.channels == 1:
+            images = (images * images.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True)
+        mean, std = (images.new_tensor(v)[:, None, None] for v in (self.card.mean, self.card.std))
+        # channels_last makes convolutions faster on CPUs and GPUs and changes no value.
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def as_seen(self, images: Tensor) -> Tensor:
+        """The part of pictures that the network sees, as RGB: unchanged for RGB nets, grey for one-channel nets."""
+        if self.card.channels == 3:
+            return images
+        return (images * images.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+
+    # --- activations out ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Evaluation mode and no parameter gradients inside; every flag as it was outside. Re-entrant."""
+        if self._frozen:
+            yield
+            return
+        training = [m for m in self.module.modules() if m.training]
+        gradients = [p for p in self.module.parameters() if p.requires_grad]
+        self._frozen = True
+        try:
+            self.module.eval()
+            for parameter in gradients:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in gradients:
+                parameter.requires_grad_(True)
+            for m in training:
+                m.training = True
+            self._frozen = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits B×K of pictures B×3×H×W in [0, 1] that have the input size."""
+        with self.frozen():
+            return self._logits(self.module(self.normalise(images)))
+
+    def read(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
+        """The values of `taps` for pictures B×3×H×W in [0, 1], each as B×C×D (D positions or tokens).
+
+        The forward pass ends at the deepest layer that is needed.
+        """
+        taps = tuple(dict.fromkeys(taps))
+        inner = [tap for tap in taps if tap.layer != LOGITS]
+        for tap in inner:
+            info = self.layer(tap.layer)
+            if tap.pre and info.activation is None:
+                raise UserError(f'layer "{tap.layer}" does not end in an activation function, so it has no ".pre"')
+        whole = len(inner) < len(taps)
+        with self.frozen(), Taps(self.module, inner, self.layers, stop=not whole) as collected:
+            output = self.module(self.normalise(images))
+        values = {tap: channels_first(collected.values[tap], self.layer(tap.layer).layout) for tap in inner}
+        return values | ({Tap(LOGITS): self._logits(output)[:, :, None]} if whole else {})
+
+    def _logits(self, output: object) -> Tensor:
+        from entoptic.models.taps import first_tensor
+
+        logits = first_tensor(output)
+        if logits.ndim != 2:
+            raise UserError(
+                f"{self.card.name}: expected logits of shape B×K, the network gives {tuple(logits.shape)}; "
+                "wrap it in a module that returns one row of logits per picture"
+            )
+        return logits
+
+    # --- what is inside -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _probed(self) -> tuple[dict[str, LayerInfo], int]:
+        grey = torch.full((2, 3, *self.card.size), 0.5, device=self.device)
+        with self.frozen():
+            infos, output = probe(self.module, self.normalise(grey))
+        return infos, self._logits(output).shape[1]
+
+    @property
+    def layers(self) -> dict[str, LayerInfo]:
+        """Every module whose output is one value or map per picture, by name, in the order the module lists them."""
+        return self._probed[0]
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits."""
+        return self._probed[1]
+
+    def layer(self, name: str) -> LayerInfo:
+        """`LayerInfo` of one layer; `logits` is the network's own output.
+
+        Raises:
+            UserError: no such layer, with the nearest name.
+        """
+        if name == LOGITS:
+            count = self.outputs
+            return LayerInfo(LOGITS, "output", (count,), "BC", count, (1, 1), 1, len(self.layers), None, False)
+        if name in self.layers:
+            return self.layers[name]
+        if name in dict(self.module.named_modules()):
+            raise UserError(
+                f'layer "{name}" of {self.card.name} is not run, or puts out no value per picture; '
+                f"`entoptic ls {self.card.name}` lists those that do"
+            )
+        hint = nearest(name.replace("_", "."), [LOGITS, *self.layers])
+        if hint:
+            close = hint.split('"')[1]
+            hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
+        raise UserError(f'no layer "{name}" in {self.card.name}{hint or f"; try `entoptic ls {self.card.name}`"}')
+
+
+def _few(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{x:.3g}" for x in numbers)
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """ "auto" is CUDA where there is one, then Apple's MPS, then the CPU."""
+    if str(device) != "auto":
+        try:
+            picked = torch.device(device)
+        except RuntimeError:
+            raise UserError(f'no device "{device}"; expected auto, cpu, cuda, cuda:1 or mps') from None
+        if picked.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f'device "{device}" was asked for but CUDA is not available; expected auto or cpu')
+        return picked
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """sha256 over names, dtypes, shapes and bytes of every parameter and buffer, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, Tensor):
+            continue
+        flat = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
+        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

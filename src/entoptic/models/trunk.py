@@ -1,0 +1,74 @@
+"""Which layers stand for a whole network: its stem and the end of each stage."""
+
+from __future__ import annotations
+
+from entoptic.errors import UserError
+from entoptic.models.model import Model
+from entoptic.models.taps import LayerInfo
+
+
+def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
+    """The first convolution and, for every spatial resolution after it, the last block that puts out a map there.
+
+    For torchvision's ResNet-50 these are conv1, layer1, layer2, layer3, layer4; for EfficientNet-Lite0 conv_stem,
+    blocks.1, blocks.2, blocks.4, blocks.6. Networks that keep one resolution throughout (vision transformers)
+    give the patch embedding and `isotropic` blocks at even depths, the last one included.
+
+    Raises:
+        UserError: fewer than two such layers, for instance in a network without maps or tokens.
+    """
+    maps = [info for info in model.layers.values() if info.grid[0] > 1 and info.calls == 1]
+    maps.sort(key=lambda info: info.order)
+    stem = next((info for info in maps if "Conv" in info.kind), maps[0] if maps else None)
+    if stem is None:
+        raise UserError(f"{model.card.name} has no layer with maps or tokens, so its layers cannot be chosen")
+    blocks = _whole_blocks([info for info in maps if info.composite and info.order > stem.order])
+    positions = {_positions(info) for info in blocks}
+    isotropic_net = len(blocks) >= 4 and max(positions, default=0) - min(positions, default=0) <= 8
+    if isotropic_net:
+        # Transformer blocks are the children of the longest numbered list: blocks.0, blocks.1, …
+        lists: dict[str, list[LayerInfo]] = {}
+        for info in blocks:
+            parent, _, child = info.name.rpartition(".")
+            if child.isdigit() or child.rpartition("_")[2].isdigit():
+                lists.setdefault(parent, []).append(info)
+        chain = max(lists.values(), key=len, default=blocks)
+        ends = [round((i + 1) * len(chain) / isotropic) - 1 for i in range(isotropic)]
+        chosen = [chain[max(0, end)] for end in ends]
+    else:
+        last: dict[tuple[int, int], LayerInfo] = {}
+        for info in blocks if len(positions) > 2 else _plain(maps, stem):
+            last[info.grid] = info
+        # A block at the resolution of a strided stem says little that the stem does not; after a patch embedding
+        # (stride 4 and more) the first stage is the first real computation.
+        patchify = model.card.size[0] / max(stem.grid[0], 1) >= 4
+        chosen = [info for grid, info in last.items() if patchify or grid != stem.grid]
+    names = list(dict.fromkeys([stem.name, *(info.name for info in sorted(chosen, key=lambda i: i.order))]))
+    if len(names) < 2:
+        raise UserError(f"{model.card.name}: found only {names}; name the layers to match with layers=(…)")
+    return names
+
+
+def _whole_blocks(composites: list[LayerInfo]) -> list[LayerInfo]:
+    """Without the containers of several stages (`blocks`, `features`) and without the inner parts of a block."""
+
+    def inside(info: LayerInfo, outer: LayerInfo) -> bool:
+        return info.name.startswith(outer.name + ".")
+
+    containers = {
+        outer.name
+        for outer in composites
+        if outer.kind in ("Sequential", "ModuleList")
+        and len({info.grid for info in composites if inside(info, outer)}) > 1
+    }
+    blocks = [info for info in composites if info.name not in containers]
+    return [info for info in blocks if not any(inside(info, outer) and info.grid != outer.grid for outer in blocks)]
+
+
+def _plain(maps: list[LayerInfo], stem: LayerInfo) -> list[LayerInfo]:
+    """All single layers after the stem: networks such as VGG have no blocks, their stages end before each pooling."""
+    return [info for info in maps if info.order > stem.order and info.layout == "BCHW" and not info.composite]
+
+
+def _positions(info: LayerInfo) -> int:
+    return info.grid[0] * info.grid[1]

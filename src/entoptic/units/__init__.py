@@ -1,0 +1,1 @@
+"""Addresses of units and how each is read out of its layer."""

@@ -1,0 +1,225 @@
+"""`Unit`: an address bound to a model, and the score it gives each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from entoptic.errors import UserError, nearest
+from entoptic.models.model import LOGITS, Model
+from entoptic.models.taps import Tap
+from entoptic.units.grammar import Address, Label, parse
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of one model.
+
+    Attributes:
+        address: with one index, never a range or a label. layer: where it is read. index: its channel.
+        readout: always explicit ("value" for a vector).
+        label: name of a logit or of a direction, or None.
+        tap: what to read in a forward pass. position: flat position or token, None for mean and max.
+        direction: weights over the channels of the layer (C), None for a single channel.
+    """
+
+    address: Address
+    model: Model = field(repr=False, compare=False)
+    layer: str
+    index: int
+    readout: str
+    label: str | None
+    tap: Tap
+    position: int | None = None
+    direction: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def _repr_html_(self) -> str:
+        label = f" <i>{self.label}</i>" if self.label else ""
+        return f"<code>{self}</code>{label} of {self.model.card.name}, readout {self.readout}"
+
+    @property
+    def kind(self) -> str:
+        """ "logit", "channel" or "direction": what a method's card says it can show."""
+        if self.direction is not None:
+            return "direction"
+        return "logit" if self.layer == LOGITS else "channel"
+
+    def read(self, values_BCD: Tensor) -> Tensor:
+        """Scores (B) from the layer's values B×C×D, as `Model.read` gives them."""
+        if self.direction is not None:
+            map_BD = torch.einsum("bcd,c->bd", values_BCD, self.direction.to(values_BCD))
+        else:
+            map_BD = values_BCD[:, self.index]
+        if self.position is not None:
+            return map_BD[:, self.position]
+        return map_BD.amax(1) if self.readout.startswith("max") else map_BD.mean(1)
+
+    def score(self, images: Tensor) -> Tensor:
+        """Scores (B) of pictures B×3×H×W in [0, 1]; they are resized to the input size where they differ."""
+        images = self.model.fit(images.to(self.model.device))
+        return self.read(self.model.read(images, [self.tap])[self.tap])
+
+    def before_activation(self) -> Unit | None:
+        """The same unit read before the activation function that ends its layer, or None where there is none."""
+        if self.tap.pre or self.model.layer(self.layer).activation is None:
+            return None
+        readout = replace(self.address.readout, pre=True)
+        return bind_one(self.model, replace(self.address, readout=readout))
+
+
+def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
+    """Units of `model` from one or more strings; ranges and `*` are unfolded, labels looked up, doubles dropped.
+
+    Raises:
+        UserError: unknown layer or label, an index or position out of range, an ambiguous label (all listed).
+    """
+    texts = [units] if isinstance(units, (str, Unit)) else list(units)
+    bound: dict[str, Unit] = {}
+    for text in texts:
+        if isinstance(text, Unit):
+            if text.model is not model:
+                raise UserError(f"{text} is a unit of {text.model.card.name}, not of {model.card.name}")
+            bound[str(text)] = text
+            continue
+        for address in _expand(model, parse(text)):
+            unit = bind_one(model, address)
+            bound.setdefault(str(unit), unit)
+    if not bound:
+        raise UserError("no unit was named; try logits:0")
+    return list(bound.values())
+
+
+def _expand(model: Model, address: Address) -> Sequence[Address]:
+    if address.kind != "unit":
+        return [address]
+    if isinstance(address.index, Label):
+        return [replace(address, index=_logit_of(model, address))]
+    if address.index == "*":
+        return [replace(address, index=i) for i in range(model.layer(address.layer).channels)]
+    if isinstance(address.index, tuple):
+        first, last = address.index
+        _check_index(model, address, last)
+        return [replace(address, index=i) for i in range(first, last + 1)]
+    return [address]
+
+
+def _logit_of(model: Model, address: Address) -> int:
+    assert isinstance(address.index, Label)
+    if address.layer != LOGITS:
+        raise UserError(f"only logits have names; {address.layer} has channels 0-{model.layer(address.layer).channels - 1}")
+    card = model.card
+    if card.labels is None:
+        raise UserError(f"{card.name} has no labels; use logits:0 to logits:{model.outputs - 1}")
+    found = card.find_label(address.index.text)
+    if not found:
+        raise UserError(f'no label "{address.index.text}" in {card.name}{nearest(address.index.text, card.labels)}')
+    if len(found) > 1:
+        some = ", ".join(f"{card.labels[i]} (logits:{i})" for i in found[:12])
+        raise UserError(f'"{address.index.text}" fits {len(found)} labels of {card.name}: {some}; give one of them')
+    return found[0]
+
+
+def bind_one(model: Model, address: Address) -> Unit:
+    """One unit from an address with a single index."""
+    if address.kind == "dir":
+        return _direction(model, address)
+    if address.kind == "dict":
+        raise UserError(f"{address}: dictionaries cannot be read yet; a single feature can be given as dir(FILE#NAME)")
+    if address.kind == "fmap":
+        raise UserError(f"{address} is a whole feature map, which has no score; it can only be inverted")
+    assert isinstance(address.index, int)
+    _check_index(model, address, address.index)
+    readout, position = _place(model, address)
+    label = model.card.label(address.index) if address.layer == LOGITS else None
+    tap = Tap(address.layer, pre=address.readout.pre)
+    return Unit(address, model, address.layer, address.index, readout, label, tap, position)
+
+
+def _check_index(model: Model, address: Address, index: int) -> None:
+    channels = model.layer(address.layer).channels
+    if index >= channels:
+        what = "logits" if address.layer == LOGITS else "channels"
+        raise UserError(
+            f"{address}: {address.layer} of {model.card.name} has {channels} {what}, 0 to {channels - 1}; "
+            f"did you mean {address.layer}:{channels - 1}?"
+        )
+
+
+def _place(model: Model, address: Address) -> tuple[str, int | None]:
+    """The explicit readout and the flat position it reads, if it reads one."""
+    info, readout = model.layer(address.layer), address.readout
+    if readout.pre and info.activation is None:
+        raise UserError(f'{address}: layer "{address.layer}" does not end in an activation function, drop ".pre"')
+    tail = ".pre" if readout.pre else ""
+    height, width = info.grid
+    tokens = info.layout in ("BTC", "BCT")
+    if info.grid == (1, 1):
+        if readout.how not in ("", "mean", "max", "centre"):
+            raise UserError(f'{address}: {address.layer} is one value per channel, so there is no "@{readout}"')
+        return "value" + tail, 0
+    how = readout.how or "mean"
+    if how in ("mean", "max"):
+        return how + tail, None
+    if how == "centre":
+        if tokens:
+            raise UserError(f"{address}: tokens have no centre; use @cls, @tokN, @mean or @max")
+        return how + tail, (height // 2) * width + width // 2
+    if how in ("cls", "tok"):
+        token = 0 if how == "cls" else readout.where[0]
+        if not tokens:
+            raise UserError(f"{address}: {address.layer} is a {height}×{width} map without tokens; use @ROW,COLUMN")
+        if token >= height:
+            raise UserError(f"{address}: {address.layer} has tokens 0 to {height - 1}")
+        return str(readout), token
+    row, column = readout.where
+    if tokens or row >= height or column >= width:
+        shape = f"{height} tokens (use @tokN)" if tokens else f"rows 0-{height - 1} and columns 0-{width - 1}"
+        raise UserError(f"{address}: {address.layer} has {shape}")
+    return str(readout), row * width + column
+
+
+def _direction(model: Model, address: Address) -> Unit:
+    """A direction from a safetensors file: tensor NAME of shape (C), metadata `layer` (or `layer.NAME`)."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(address.path).expanduser()
+    if not path.is_file():
+        raise UserError(f"{address}: there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names, meta = list(file.keys()), file.metadata() or {}
+            if address.name not in names:
+                raise UserError(f'{path} holds no direction "{address.name}"{nearest(address.name, names)}')
+            direction = file.get_tensor(address.name).float().flatten()
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file ({error})") from None
+    layer = meta.get(f"layer.{address.name}", meta.get("layer", ""))
+    if not layer:
+        raise UserError(f'{path} does not say which layer it is for; its metadata needs "layer"')
+    channels = model.layer(layer).channels
+    if len(direction) != channels:
+        raise UserError(f"{address} has {len(direction)} entries but {layer} has {channels} channels")
+    inner = Address("unit", layer, 0, address.readout)
+    readout, position = _place(model, inner)
+    return Unit(address, model, layer, 0, readout, address.name, Tap(layer, address.readout.pre), position, direction)
+
+
+def slug(unit: Unit | str) -> str:
+    """A file-name form of a unit's string, unique: unsafe characters become `-`, a short hash tells doubles apart."""
+    import hashlib
+    import re
+
+    text = str(unit)
+    safe = re.sub(r"[^A-Za-z0-9._,@-]+", "-", text).strip("-.")[:80]
+    if safe.replace("-", ":", 1) == text:
+        return safe
+    return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+

@@ -666,7 +666,8 @@ class _Parquet:
         cells = self._cache.pop(group, None)
         if cells is None:
             # Two at least: threads on both sides of a border would read each other's group again and again.
-            while len(self._cache) > 1 and self._cached_bytes() + self._group_bytes(group) > _CACHED_ROW_GROUP_BYTES:
+            room = _CACHED_ROW_GROUP_BYTES - self._group_bytes(group)
+            while len(self._cache) > 1 and self._cached_bytes() > room:
                 self._cache.popitem(last=False)
             try:
                 cells = self._file.read_row_group(group, columns=[self._column]).column(0)

@@ -204,6 +204,7 @@
     }
     if (at >= 0) page = Math.floor(at / perPage) + 1;
     draw();
+    if (id === "find") find.focus();
     if (at >= 0) {
       const link = document.getElementById(id).querySelector("h2 a");
       link.focus({ preventScroll: true });

@@ -1,0 +1,56 @@
+"""Entoptic shows what a vision model looks for.
+
+    import entoptic
+    model = entoptic.load("builtin:lite0")
+    run = entoptic.see(model, ['logits:"church"', "logits:701"])
+    run                                    # pictures, each with its measurements
+
+Names are loaded when they are first used, so that `import entoptic` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from entoptic.errors import UserError
+    from entoptic.gallery.site import build as gallery
+    from entoptic.images.photos import Photos
+    from entoptic.methods import METHODS
+    from entoptic.metrics.picture import measure
+    from entoptic.models.card import Card
+    from entoptic.models.model import Model
+    from entoptic.images.preflight import preflight
+    from entoptic.models.sources import load
+    from entoptic.runs.see import see
+    from entoptic.runs.store import Picture, Run
+    from entoptic.runs.verify import verify
+    from entoptic.units.unit import Unit, bind
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Card": "models.card", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
+    "Picture": "runs.store", "Run": "runs.store", "Unit": "units.unit", "UserError": "errors", "bind": "units.unit",
+    "gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
+    "preflight": "images.preflight", "see": "runs.see", "verify": "runs.verify",
+}  # fmt: skip
+
+__all__ = [
+    "METHODS", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind", "gallery", "load", "measure",
+    "preflight", "see", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'entoptic' has no attribute {name!r}")
+    module, _, attribute = _HOME[name].partition(":")
+    value = getattr(importlib.import_module(f"entoptic.{module}"), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,251 @@
+"""What real photos look like to a network: the reference statistics that methods and metrics use.
+
+`References` answers from the photos given, or, for a network that has one, from the statistics pack shipped with
+Entoptic (see `entoptic.images.pack`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from entoptic.errors import UserError, nearest
+from entoptic.images.cache import content_key, recall, remember
+from entoptic.images.colour import natural_spectrum
+from entoptic.images.pack import Pack, find_pack
+from entoptic.images.photos import Photos
+from entoptic.images.scores import Progress, Scores, score_photos, silent
+from entoptic.models.model import Model
+from entoptic.models.taps import Tap
+from entoptic.units.unit import Unit
+
+
+@dataclass(frozen=True)
+class Target:
+    """Mean sorted values of a unit's reference photos.
+
+    Attributes:
+        values: per tap C×D: entry (c, d) is the mean over photos of the d-th smallest value of channel c.
+        photos: how many. source: where they came from, for people. sha256: of their contents or of the pack.
+    """
+
+    values: dict[Tap, Tensor]
+    photos: int
+    source: str
+    sha256: str
+
+    def describe(self) -> dict[str, object]:
+        """For sidecars."""
+        return {"source": self.source, "n": self.photos, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class RealScores:
+    """How real photos score on one unit: what percentiles and margins are taken against.
+
+    Attributes:
+        values: scores, sorted ascending (all of them, or quantiles at even levels from minimum to maximum).
+        n: number of photos behind them. source: where they came from, for people.
+    """
+
+    values: Tensor
+    n: int
+    source: str
+
+
+def sorted_means(
+    model: Model, taps: Sequence[Tap], batches: Iterable[tuple[list[int], Tensor]], on_batch: Callable[[int], None]
+) -> tuple[dict[Tap, Tensor], int]:
+    """Mean over photos of each channel's sorted values, streaming: memory does not grow with their number.
+
+    Returns:
+        C×D float32 per tap, and the number of photos.
+    """
+    totals: dict[Tap, Tensor] = {}
+    count = 0
+    with torch.no_grad(), model.frozen():
+        for indices, images in batches:
+            for tap, values in model.read(images.to(model.device), taps).items():
+                total = values.sort(dim=-1).values.to(_wide(values)).sum(0)
+                totals[tap] = totals[tap] + total if tap in totals else total
+            count += len(indices)
+            on_batch(count)
+    return {tap: (total / max(count, 1)).float() for tap, total in totals.items()}, count
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
+class References:
+    """Reference statistics of one network.
+
+    Args:
+        model: the network. photos: real photos, or None to use the shipped pack.
+        progress: called with (what, done, total) during passes over photos.
+        batch_size: of those passes.
+    """
+
+    def __init__(
+        self, model: Model, photos: Photos | None = None, *, progress: Progress = silent, batch_size: int = 32
+    ) -> None:
+        self.model, self.photos, self.progress, self.batch_size = model, photos, progress, batch_size
+        self.pack: Pack | None = find_pack(model.card.weights_sha256)
+        self._targets: dict[tuple[str, tuple[Tap, ...], int], Target] = {}
+
+    def identity(self, unit: Unit, reads: Iterable[str]) -> str:
+        """Hash of the real photos that a method's result for `unit` depends on; part of a picture's key."""
+        reads = set(reads)
+        if self.photos is None or (self.pack is not None and reads == {"spectrum"}):
+            return self.pack.sha256 if self.pack and reads else ""
+        if reads == {"targets"} and unit.kind == "logit" and self.photos.classes():
+            card = self.model.card
+            return self.photos.fingerprint(self.photos.of_class(card.identifiers(unit.index), unit.index))
+        return self.photos.fingerprint() if reads else ""
+
+    def check(self, unit: Unit, reads: Iterable[str]) -> None:
+        """Raises UserError, at once, where a method's references of `unit` cannot be had."""
+        if "scores" in reads and self.photos is None:
+            raise UserError("retrieval shows real photos; give --photos DIR (Python: photos=…)")
+        if "targets" in reads:
+            if self.photos is None:
+                self._from_pack(unit, ())
+            elif unit.kind == "logit" and self.photos.classes():
+                self.choose(unit, 1)
+        if "spectrum" in reads and self.photos is None and self.pack is None:
+            self.spectrum((8, 8))
+
+    # --- scores ------------------------------------------------------------------------------------------------
+
+    def scores(self, units: Sequence[Unit]) -> Scores:
+        """Scores of the photos on units.
+
+        Raises:
+            UserError: there are no photos.
+        """
+        if self.photos is None:
+            raise UserError("this needs real photos; give --photos DIR (Python: photos=…)")
+        return score_photos(self.model, units, self.photos, batch_size=self.batch_size, progress=self.progress)
+
+    def real_scores(self, unit: Unit) -> RealScores | str:
+        """What a unit scores on real photos, or the reason why that is not known."""
+        if self.photos is not None:
+            values = self.scores([unit]).of(unit).sort().values
+            return RealScores(values, len(values), f"{self.photos.source}")
+        known = self.pack.real_scores(str(unit)) if self.pack else None
+        if known is None:
+            return "no photos were given" + (" and the shipped statistics do not hold this unit" if self.pack else "")
+        return RealScores(known[0], known[1], "shipped statistics")
+
+    # --- targets for distribution matching -----------------------------------------------------------------------
+
+    def target(self, unit: Unit, taps: Sequence[Tap], count: int) -> Target:
+        """Mean sorted values over `count` reference photos of a unit.
+
+        References of a logit are photos of its class; of any other unit, and of a logit when the photos have no
+        labels, the photos that it scores highest. Which photos of a class are taken does not depend on their order.
+
+        Raises:
+            UserError: no photos of the class, or a unit or layer that the shipped pack does not hold.
+        """
+        key = (str(unit), tuple(taps), count)
+        if key not in self._targets:
+            self._targets[key] = self._from_photos(unit, taps, count) if self.photos else self._from_pack(unit, taps)
+        return self._targets[key]
+
+    def _from_pack(self, unit: Unit, taps: Sequence[Tap]) -> Target:
+        if self.pack is None:
+            raise UserError(
+                f"matching {unit} of {self.model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
+                "or use --method fourier, which needs none"
+            )
+        held = self.pack.units
+        if str(unit) not in held:
+            names = {str(i): self.model.card.label(int(i.split(":")[1])) or i for i in held if i.startswith("logits:")}
+            raise UserError(
+                f"without photos, {self.model.card.name} has references for {', '.join(f'{k} ({v})' for k, v in names.items())}"
+                f" and {', '.join(i for i in held if not i.startswith('logits:')) or 'no channels'}, but not for {unit}"
+                f"{f' ({unit.label})' if unit.label else ''}; give --photos DIR, or use --method fourier"
+            )
+        values = {}
+        for tap in taps:
+            info = self.model.layer(tap.layer)
+            target = self.pack.target(str(unit), tap, info.grid[0] * info.grid[1])
+            if target is None:
+                raise UserError(
+                    f'the shipped statistics have no layer "{tap}"{nearest(str(tap), self.pack.layers)}; '
+                    f"they hold {', '.join(self.pack.layers)}; give --photos DIR for others"
+                )
+            values[tap] = target.to(self.model.device)
+        return Target(values, self.pack.count(str(unit)), "shipped statistics", self.pack.sha256)
+
+    def _from_photos(self, unit: Unit, taps: Sequence[Tap], count: int) -> Target:
+        assert self.photos is not None
+        indices, how = self.choose(unit, count)
+        fingerprint = self.photos.fingerprint(indices)
+        key = content_key(
+            {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
+             "taps": [str(tap) for tap in taps], "photos": fingerprint}
+        )  # fmt: skip
+        known = recall("targets", key)
+        if known is not None:
+            values = {tap: known[str(tap)].to(self.model.device) for tap in taps}
+            return Target(values, int(known["count"]), how, fingerprint)
+        values, read = sorted_means(
+            self.model, taps, self.photos.batches(self.model.card.prepare, self.batch_size, indices),
+            lambda done: self.progress(f"reference photos of {unit}", done, len(indices)),
+        )  # fmt: skip
+        stored = {str(tap): value.cpu() for tap, value in values.items()}
+        remember("targets", key, {**stored, "count": torch.tensor(read)})
+        return Target(values, read, how, fingerprint)
+
+    def choose(self, unit: Unit, count: int) -> tuple[list[int], str]:
+        """Positions of a unit's reference photos, and how they were chosen in words."""
+        photos, card = self.photos, self.model.card
+        assert photos is not None
+        if unit.kind == "logit" and photos.classes():
+            found = photos.of_class(card.identifiers(unit.index), unit.index)
+            if not found:
+                names = [n for n in photos.classes()]
+                asked = " or ".join(card.identifiers(unit.index)) or str(unit.index)
+                some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+                raise UserError(
+                    f"{photos.source} has no photos of {asked} for {unit}; its classes are {some}"
+                    + nearest(unit.label or "", names)
+                )
+            # A hash of the name gives an order that is arbitrary but the same for everybody.
+            found = sorted(found, key=lambda i: hashlib.sha256(photos[i].name.encode()).digest())[:count]
+            return sorted(found), f"{len(found)} photos of {unit.label or unit} in {photos.source}"
+        ranked = self.scores([unit]).ranked(unit)[:count]
+        return [index for index, _ in ranked], f"the {len(ranked)} photos that drive {unit} most in {photos.source}"
+
+    # --- the natural Fourier spectrum ------------------------------------------------------------------------------
+
+    def spectrum(self, size: tuple[int, int]) -> Tensor:
+        """Mean |rfft2| of natural photos in the decorrelated colour space at `size`, 3×H×(W//2+1).
+
+        From the shipped pack (resampled by frequency, so that each coefficient keeps its cycles per picture),
+        else from up to 500 of the photos.
+        """
+        if self.pack is not None:
+            return _resample_spectrum(self.pack.spectrum, size)
+        if self.photos is None:
+            raise UserError("MACO needs the spectrum of natural photos: give --photos DIR (Python: photos=…)")
+        card = self.model.card.with_(size=size)
+        indices = list(range(0, len(self.photos), max(1, len(self.photos) // 500)))[:500]
+        total, count = torch.zeros(3, size[0], size[1] // 2 + 1), 0
+        for batch, images in self.photos.batches(card.prepare, self.batch_size, indices):
+            total, count = total + natural_spectrum(images), count + len(batch)
+        return total / count
+
+
+def _resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """|rfft2| magnitudes at another picture size, along each axis over the same range of cycles per pixel."""
+    centred = torch.fft.fftshift(spectrum, dim=1)
+    resized = interpolate(centred[None], (size[0], size[1] // 2 + 1), mode="bilinear", antialias=True)[0]
+    return torch.fft.ifftshift(resized, dim=1)

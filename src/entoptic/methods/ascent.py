@@ -1,0 +1,114 @@
+"""The one loop behind every optimising method: canvas × objective × augmentation × schedule."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from entoptic.methods.augment import Augment, identity
+from entoptic.methods.canvas import Canvas
+from entoptic.methods.objectives import Objective, Step
+from entoptic.methods.registry import Context, Draft, Item
+
+Schedule = Callable[[int], float]
+
+
+def constant(step: int) -> float:
+    """The full rate at every step."""
+    return 1.0
+
+
+def warmup_cosine(steps: int, warmup: int) -> Schedule:
+    """(t+1)/warmup for t < warmup, then half a cosine from 1 to 0 (VITAL section 1.4: warm-up of 100)."""
+    warmup = max(0, min(warmup, steps - 1))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return factor
+
+
+def ascend(
+    items: Sequence[Item],
+    canvas: Canvas,
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    context: Context,
+    *,
+    steps: int,
+    generators: Sequence[torch.Generator],
+    augment: Augment = identity,
+    schedule: Schedule = constant,
+    on_gradient: Callable[[torch.Tensor], None] | None = None,
+) -> Iterator[Draft]:
+    """Minimises `objective` over the canvas and yields one draft per item, in order.
+
+    The items share forward passes and nothing else: losses are summed, optimisers are elementwise, random numbers
+    come from `generators`, one per item. An item whose loss stops being finite is yielded as a failure and does not
+    touch the others. Ctrl-C ends the loop early; the drafts then say `interrupted at step N`, and KeyboardInterrupt
+    is raised again after the last of them.
+
+    Args:
+        optimiser: over `canvas.parameter`, elementwise (Adam, NAdam, SGD). schedule: factor of its rate per step.
+        on_gradient: may change `canvas.parameter.grad` in place before the optimiser's step.
+    """
+    model, count = context.model, len(items)
+    rate = [group["lr"] for group in optimiser.param_groups]
+    notes: list[list[str]] = [[] for _ in items]
+    history: list[tuple[int, list[float]]] = []
+    alive = torch.ones(count, dtype=torch.bool, device=canvas.parameter.device)
+    every = max(1, steps // 20)
+    started, done, evaluations = time.monotonic(), 0, 0
+    interrupted: KeyboardInterrupt | None = None
+    try:
+        with model.frozen():
+            for t in range(steps):
+                for group, full in zip(optimiser.param_groups, rate):
+                    group["lr"] = full * schedule(t)
+                image = canvas.image()
+                views = augment(image, generators)
+                values = model.read(views, objective.taps) if objective.taps else {}
+                loss = objective(Step(values, image, views, count, notes))
+                alive = alive & loss.detach().isfinite()
+                optimiser.zero_grad(set_to_none=True)
+                torch.where(alive, loss, 0.0).sum().backward()
+                if on_gradient is not None:
+                    assert canvas.parameter.grad is not None
+                    on_gradient(canvas.parameter.grad)
+                optimiser.step()
+                canvas.project()
+                done, evaluations = t + 1, len(views) // count * (t + 1)
+                if t % every == 0 or t == steps - 1:
+                    history.append((t, loss.detach().tolist()))
+                context.on_step(t + 1, steps)
+    except KeyboardInterrupt as stop:
+        interrupted = stop
+    with torch.no_grad():
+        final = model.as_seen(canvas.image().clamp(0, 1)).cpu()
+    seconds = time.monotonic() - started
+    for i, item in enumerate(items):
+        failure = None
+        if not bool(alive[i]) or not bool(final[i].isfinite().all()):
+            failure = f"the loss of {item.unit} became infinite or undefined; try a smaller learning rate"
+        trace = {
+            "steps": done,
+            "evaluations": evaluations,
+            "loss": [[t, losses[i]] for t, losses in history],
+            "notes": notes[i],
+            "seconds": round(seconds / count, 2),
+            "stopped": "finished" if done == steps else f"interrupted at step {done}",
+        }
+        yield Draft(item, final[i], trace, failure)
+    if interrupted is not None:
+        raise interrupted
+
+
+def normalise_gradient(gradient: torch.Tensor) -> None:
+    """Divides each item's gradient by its own root mean square, in place: plain ascent with a scale-free rate."""
+    axes = tuple(range(1, gradient.ndim))
+    gradient.div_(gradient.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-20))

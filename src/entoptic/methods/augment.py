@@ -1,0 +1,136 @@
+"""Random changes of view, drawn for each item from its own generator.
+
+An augmentation maps pictures B×3×H×W and the items' generators to views (B·k)×3×H'×W', the k views of one item
+next to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import affine_grid, grid_sample, pad
+
+Augment = Callable[[Tensor, Sequence[Generator]], Tensor]
+
+
+def identity(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+    """The picture as it is."""
+    return images
+
+
+def chain(*augments: Augment) -> Augment:
+    """One augmentation after the other (only the last may give several views)."""
+
+    def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        for augment in augments:
+            images = augment(images, generators)
+        return images
+
+    return run
+
+
+def roll(jitter: int) -> Augment:
+    """Circular shifts by dy, dx, each uniform on the integers -jitter … jitter."""
+
+    def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        shifts = torch.stack([torch.randint(-jitter, jitter + 1, (2,), generator=g) for g in generators])
+        return roll_each(images, shifts.to(images.device))
+
+    return run
+
+
+def roll_each(images: Tensor, shifts: Tensor) -> Tensor:
+    """`torch.roll` of each picture by its own (dy, dx): shifts is B×2, integers."""
+    batch, _, height, width = images.shape
+    rows = (torch.arange(height, device=images.device)[None] - shifts[:, :1]) % height  # B,H
+    columns = (torch.arange(width, device=images.device)[None] - shifts[:, 1:]) % width  # B,W
+    item = torch.arange(batch, device=images.device)[:, None, None]
+    # Indexing B,H,W in channels-last order copies whole pixels.
+    return images.permute(0, 2, 3, 1)[item, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def flip(probability: float = 0.5) -> Augment:
+    """Mirrors left and right."""
+
+    def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        mirrored = torch.stack([torch.rand((), generator=g) for g in generators]).to(images.device) < probability
+        return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+    return run
+
+
+def noise(std: float, width: float = 0.0) -> Augment:
+    """Adds N(0, std) and U(-width, width) to every pixel."""
+
+    def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        each = len(images) // len(generators)
+        shape = (each, *images.shape[1:])
+        drawn = [
+            std * torch.randn(shape, generator=g) + width * (2 * torch.rand(shape, generator=g) - 1)
+            for g in generators
+        ]
+        return images + torch.cat(drawn).to(images.device)
+
+    return run
+
+
+def crops(views: int, side: Callable[[Generator], Tensor], size: tuple[int, int], centre_std: float = 0.15) -> Augment:
+    """Square crops, bilinearly resampled to `size`: MACO's view of its canvas.
+
+    Args:
+        views: crops per picture.
+        side: draws `views` sides as fractions of the picture (each in (0, 1]); what it returns is what is cut.
+        centre_std: centres are N(0.5, centre_std), moved so that the crop lies inside the picture.
+    """
+
+    def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        boxes = []
+        for g in generators:
+            s = side(g).clamp(0.02, 1.0)  # views
+            centre = 0.5 + centre_std * torch.randn(views, 2, generator=g)
+            centre = torch.maximum(torch.minimum(centre, 1 - s[:, None] / 2), s[:, None] / 2)
+            boxes.append(torch.cat([s[:, None], centre], 1))
+        s, cy, cx = torch.cat(boxes).to(images).unbind(1)
+        zero = torch.zeros_like(s)
+        theta = torch.stack([torch.stack([s, zero, 2 * cx - 1], 1), torch.stack([zero, s, 2 * cy - 1], 1)], 1)
+        grid = affine_grid(theta, [len(theta), 3, *size], align_corners=False)
+        return grid_sample(images.repeat_interleave(views, 0), grid, padding_mode="border", align_corners=False)
+
+    return run
+
+
+def lucid_transforms(size: tuple[int, int]) -> Augment:
+    """Pad 12 with grey, jitter 8, scale 0.9…1.1, rotate -10°…10°, jitter 4 (Olah et al. 2017), as one resampling."""
+    scales = torch.arange(0.9, 1.1001, 0.02)
+    angles = torch.tensor([*range(-10, 11), 0, 0, 0, 0, 0], dtype=torch.float32)
+
+    def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        height, width = images.shape[2:]
+        rows = []
+        for g in generators:
+            shift = torch.randint(-8, 9, (2,), generator=g) + torch.randint(-4, 5, (2,), generator=g)
+            scale = scales[torch.randint(len(scales), (), generator=g)]
+            angle = torch.deg2rad(angles[torch.randint(len(angles), (), generator=g)])
+            cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+            aspect = height / width
+            dy, dx = 2 * shift / torch.tensor([height, width])
+            rows.append(torch.stack([cos, -sin * aspect, dx, sin / aspect, cos, dy]).view(2, 3))
+        theta = torch.stack(rows).to(images)
+        # The grey frame lies at value 0.5 of the picture: shift by 0.5 so that zero padding is grey.
+        grid = affine_grid(theta, [len(images), 3, *size], align_corners=False)
+        return grid_sample(images - 0.5, grid, padding_mode="zeros", align_corners=False) + 0.5
+
+    return run
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of B×3×H×W with reflected borders."""
+    radius = max(1, int(3 * sigma + 0.5))
+    x = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
+    smooth = pad(images, (radius,) * 4, mode="reflect")
+    smooth = torch.nn.functional.conv2d(smooth, kernel[..., None], groups=images.shape[1])
+    return torch.nn.functional.conv2d(smooth, kernel[:, :, None], groups=images.shape[1])

@@ -1,0 +1,72 @@
+"""MACO: activation maximisation over phases with a natural magnitude spectrum (Fel et al. 2023, arXiv 2306.06805)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maco(MethodConfig):
+    """MACO, magnitude-constrained feature visualisation (Fel et al. 2023).
+
+    The constants are those of Xplique's MaCo, with fewer crops a step so that a CPU can finish (`crops=32` is its
+    setting); the published pictures use a canvas of 1000 pixels and more.
+
+    Attributes:
+        steps: of NAdam. lr: its rate. canvas: side of the square canvas in pixels, 0 for the network's input size.
+        crops: views per step. crop_start, crop_end: mean side of a crop, first and last step (linear between).
+        crop_std: of the side around that mean. noise: standard deviation added to views (half as much uniform).
+    """
+
+    steps: int = 256
+    lr: float = 1.0
+    canvas: int = 512
+    crops: int = 8
+    crop_start: float = 0.5
+    crop_end: float = 0.05
+    crop_std: float = 0.05
+    noise: float = 0.08
+
+
+@method("maco", Maco, paper="arXiv:2306.06805", units={"logit", "channel", "direction"}, reads={"spectrum"})
+def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draft]:
+    import torch
+
+    from entoptic.methods.ascent import ascend
+    from entoptic.methods.augment import chain, crops, noise
+    from entoptic.methods.canvas import Phase
+    from entoptic.methods.objectives import activation
+
+    size, generators = context.model.card.size, [item.generator() for item in items]
+    side = (config.canvas, config.canvas) if config.canvas else size
+    step = 0
+
+    def crop_side(g: Generator) -> Tensor:
+        progress = step / max(1, config.steps - 1)
+        mean = config.crop_start + (config.crop_end - config.crop_start) * progress  # b_t
+        return (mean + config.crop_std * torch.randn(config.crops, generator=g)).clamp(0.05, 1.0)
+
+    def on_step(done: int, steps: int) -> None:
+        nonlocal step
+        step = done
+        context.on_step(done, steps)
+
+    canvas = Phase(generators, side, context.model.device, magnitude=context.references.spectrum(side))
+    yield from ascend(
+        items,
+        canvas,
+        activation([item.unit for item in items]),
+        torch.optim.NAdam([canvas.parameter], lr=config.lr),
+        Context(context.model, context.references, on_step),
+        steps=config.steps,
+        generators=generators,
+        # Noise of a [-1, 1] picture, here in [0, 1]; the wide parts are N(0, σ) + U(±σ/2).
+        augment=chain(crops(config.crops, crop_side, size), noise(config.noise / 2, config.noise / 4)),
+    )

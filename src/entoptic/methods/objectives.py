@@ -1,0 +1,201 @@
+"""What gradient ascent minimises: one loss per item, from the layers that were read and the picture itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from entoptic.models.taps import Tap
+from entoptic.units.unit import Unit
+
+
+@dataclass
+class Step:
+    """What one step of ascent hands to an objective.
+
+    Attributes:
+        values: per tap, (B·k)×C×D of the k views of each of B items. image: B×3×H×W before augmentation.
+        views: (B·k)×3×H'×W'. count: B.
+        notes: one list per item that an objective may write to; it ends up in the picture's trace.
+    """
+
+    values: Mapping[Tap, Tensor]
+    image: Tensor
+    views: Tensor
+    count: int
+    notes: list[list[str]]
+
+    def per_item(self, rows: Tensor) -> Tensor:
+        """(B·k) values of views to (B) means over each item's own views."""
+        return rows.view(self.count, -1).mean(1)
+
+
+Term = Callable[[Step], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A weighted sum of terms, each giving one loss (B) per item; `+`, `-` and `*` make new ones.
+
+    Attributes:
+        taps: the layers that the terms read. terms: (weight, term) pairs.
+    """
+
+    taps: tuple[Tap, ...] = ()
+    terms: tuple[tuple[float, Term], ...] = field(default=())
+
+    def __call__(self, step: Step) -> Tensor:
+        losses = [weight * term(step) for weight, term in self.terms]
+        return torch.stack(losses).sum(0) if losses else step.image.new_zeros(step.count)
+
+    def __add__(self, other: Objective) -> Objective:
+        return Objective(tuple(dict.fromkeys(self.taps + other.taps)), self.terms + other.terms)
+
+    def __mul__(self, factor: float) -> Objective:
+        return Objective(self.taps, tuple((factor * weight, term) for weight, term in self.terms))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Objective:
+        return self * -1.0
+
+    def __sub__(self, other: Objective) -> Objective:
+        return self + -other
+
+
+def activation(units: Sequence[Unit]) -> Objective:
+    """Minus the unit's score, one unit per item.
+
+    A unit that is dead at a view (a ReLU's zero, so no gradient) or saturated (ReLU6) is read before its activation
+    function there until it has a gradient again; the trace names it.
+    """
+    before = [unit.before_activation() for unit in units]
+    taps = [tap for unit, pre in zip(units, before) for tap in (unit.tap, pre.tap if pre else None) if tap]
+
+    def term(step: Step) -> Tensor:
+        views = len(step.views) // step.count
+        scores = []
+        for i, (unit, pre) in enumerate(zip(units, before)):
+            rows = slice(i * views, (i + 1) * views)
+            values = step.values[unit.tap][rows]
+            score = unit.read(values)
+            if pre is not None:
+                inner = pre.read(step.values[pre.tap][rows])
+                flat = _without_gradient(unit, values.detach(), step.values[pre.tap][rows].detach())
+                score = torch.where(flat, inner, score)
+                if bool(flat.any()) and not any("no gradient" in note for note in step.notes[i]):
+                    step.notes[i].append(
+                        f"{unit} had no gradient at some views (dead or saturated): read before its activation there"
+                    )
+            scores.append(-score.mean())
+        return torch.stack(scores)
+
+    return Objective(tuple(dict.fromkeys(taps)), ((1.0, term),))
+
+
+def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
+    """Per view, whether the activation function is flat wherever the unit reads it (B×C×D before and after)."""
+    flat = ((after <= 0) & (before < 0)) | ((after >= 6) & (after == after.amax()) & (before > after))
+    if unit.direction is not None:
+        return flat.all(dim=(1, 2))  # type: ignore[arg-type]
+    flat = flat[:, unit.index]
+    return flat[:, unit.position] if unit.position is not None else flat.all(1)
+
+
+class SortMatch(torch.autograd.Function):
+    """Per item, sum over (C, D) of (sort(z) - t)² times a weight, with its gradient formed in the forward pass.
+
+    For one dimension the sorted pairing is the optimal transport plan, so with weight 1/(C·D) this is the mean over
+    channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL, section 1.2 of the
+    paper's loss; Zhang et al. 2022). The permutation is a constant, dL/dz_p = 2·w·(z_p - t_rank(p)); storing that
+    product instead of ranks and sorted values halves the memory.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, z_BCD: Tensor, t_BCD: Tensor, weight_B: Tensor) -> Tensor:
+        sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
+        difference = sorted_BCD.sub_(t_BCD)
+        loss = difference.square().sum(dim=(1, 2)) * weight_B
+        difference.mul_(2 * weight_B[:, None, None])
+        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference))
+        return loss
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_B: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (dz,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return dz * gradient_B[:, None, None], None, None
+
+
+def match(taps: Mapping[Tap, float], targets: Sequence[Mapping[Tap, Tensor]], *, balanced: bool) -> Objective:
+    """Sorted-feature matching: per layer the mean over channels and ranks of (sort(z) - t)².
+
+    Args:
+        taps: layers and their weights.
+        targets: one mapping per item, layer to C×D mean sorted values of its reference photos; items of the same
+            unit may share one mapping.
+        balanced: divide each layer's loss by the variance of its target, so that layers of any scale count alike
+            and no weights per architecture are needed; False is the published loss.
+    """
+    stacked = {tap: torch.stack([target[tap] for target in targets]) for tap in taps}  # B×C×D
+    weights = {}
+    for tap, weight in taps.items():
+        t_BCD = stacked[tap]
+        scale = t_BCD.flatten(1).var(1).clamp_min(1e-12) if balanced else t_BCD.new_ones(len(t_BCD))
+        weights[tap] = weight / (scale * t_BCD.shape[1] * t_BCD.shape[2])
+
+    def term(step: Step) -> Tensor:
+        views = len(step.views) // step.count
+        total = step.image.new_zeros(step.count)
+        for tap in taps:
+            target, weight = stacked[tap], weights[tap]
+            if views > 1:
+                target, weight = target.repeat_interleave(views, 0), weight.repeat_interleave(views, 0)
+            total = total + step.per_item(SortMatch.apply(step.values[tap], target, weight))
+        return total
+
+    return Objective(tuple(taps), ((1.0, term),))
+
+
+def total_variation() -> Objective:
+    """Mean over pixels and colours of squared differences to the right and lower neighbour, pixels in [0, 1]."""
+
+    def term(step: Step) -> Tensor:
+        x = step.image
+        return (x[..., 1:] - x[..., :-1]).square().mean((1, 2, 3)) + (x[..., 1:, :] - x[..., :-1, :]).square().mean(
+            (1, 2, 3)
+        )
+
+    return Objective((), ((1.0, term),))
+
+
+def deep_inversion_tv(mean: Sequence[float], std: Sequence[float]) -> Objective:
+    """Sum of the four un-squared norms of horizontal, vertical and both diagonal differences (normalised pixels).
+
+    One norm per picture: the published code takes it over the whole batch, which couples the pictures.
+    """
+    mean_, std_ = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+
+    def term(step: Step) -> Tensor:
+        x = (step.views - mean_.to(step.views)) / std_.to(step.views)
+        differences = (
+            x[..., :, :-1] - x[..., :, 1:],
+            x[..., :-1, :] - x[..., 1:, :],
+            x[..., :-1, :-1] - x[..., 1:, 1:],
+            x[..., 1:, :-1] - x[..., :-1, 1:],
+        )
+        return step.per_item(torch.stack([d.flatten(1).norm(dim=1) for d in differences]).sum(0))
+
+    return Objective((), ((1.0, term),))
+
+
+def norm(mean: Sequence[float], std: Sequence[float]) -> Objective:
+    """Un-squared L2 norm of each normalised picture."""
+    mean_, std_ = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+
+    def term(step: Step) -> Tensor:
+        return step.per_item(((step.views - mean_.to(step.views)) / std_.to(step.views)).flatten(1).norm(dim=1))
+
+    return Objective((), ((1.0, term),))

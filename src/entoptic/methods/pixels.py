@@ -1,0 +1,56 @@
+"""Activation maximisation on raw pixels (Erhan et al. 2009): the lower bound that other methods are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelAscent(MethodConfig):
+    """Activation maximisation on pixels (Erhan et al. 2009).
+
+    Attributes:
+        steps: of gradient ascent. lr: root mean square change of a pixel per step, pixels in [0, 1].
+        std: of the random start around mid-grey.
+        radius: the picture's distance from mid-grey (L2 norm over all pixels, in pixels of [0, 1]) is kept at this
+            value, Erhan's ||x|| = rho; 0 only clamps to [0, 1].
+    """
+
+    steps: int = 256
+    lr: float = 0.01
+    std: float = 0.1
+    radius: float = 0.0
+
+
+@method("pixels", PixelAscent, paper="Erhan et al. 2009, TR 1341", units={"logit", "channel", "direction"})
+def pixels(items: Sequence[Item], config: PixelAscent, context: Context) -> Iterator[Draft]:
+    import torch
+
+    from entoptic.methods.ascent import ascend, normalise_gradient
+    from entoptic.methods.canvas import Pixels
+    from entoptic.methods.objectives import activation
+
+    class OnSphere(Pixels):
+        @torch.no_grad()
+        def project(self) -> None:
+            if config.radius:
+                length = (self.parameter / 2).flatten(1).norm(dim=1)[:, None, None, None]
+                self.parameter.mul_(config.radius / length)
+            super().project()
+
+    generators = [item.generator() for item in items]
+    canvas = OnSphere(generators, context.model.card.size, context.model.device, std=2 * config.std)
+    canvas.project()
+    yield from ascend(
+        items,
+        canvas,
+        activation([item.unit for item in items]),
+        torch.optim.SGD([canvas.parameter], lr=2 * config.lr),
+        context,
+        steps=config.steps,
+        generators=generators,
+        on_gradient=normalise_gradient,
+    )

@@ -1,0 +1,147 @@
+"""Everything that is measured on one saved picture, from its 8-bit pixels and nothing else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from entoptic.images.references import RealScores, References
+from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
+from entoptic.models.model import LOGITS, Model
+from entoptic.units.unit import Unit
+
+
+def measure(
+    picture: np.ndarray, unit: Unit, references: References | None = None, verifiers: Sequence[Model] = ()
+) -> list[Evidence]:
+    """The evidence of one picture.
+
+    Args:
+        picture: H×W×3 uint8, exactly as saved. unit: what it is a picture of.
+        references: real photos or shipped statistics for percentile and margin.
+        verifiers: other networks with the same labels, for transfer; a network never verifies itself.
+    """
+    image = to_float(picture)
+    with torch.no_grad():
+        values = unit.model.read(unit.model.fit(image.to(unit.model.device)), [unit.tap])[unit.tap]
+        value = float(unit.read(values)[0])
+        evidence = [activation(unit, value), rank(unit, values, value)]
+        real = references.real_scores(unit) if references else "no photos were given"
+        evidence += against_photos(unit, value, real)
+        evidence.append(robustness(picture, unit, value, real))
+        evidence += transfer(image, unit, verifiers)
+    return evidence
+
+
+def to_float(picture: np.ndarray) -> Tensor:
+    """H×W×3 uint8 to 1×3×H×W float32 in [0, 1]."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def activation(unit: Unit, value: float) -> Evidence:
+    """The unit's score on the saved pixels: deterministic, so its interval is the value itself."""
+    scale = "logit" if unit.kind == "logit" else f"activation ({unit.readout})"
+    return Evidence("activation", value, 1, (value, value), "higher", scale)
+
+
+def rank(unit: Unit, values_BCD: Tensor, value: float) -> Evidence:
+    """How many units of the same layer, read in the same way, this picture drives more, plus one."""
+    if unit.direction is not None:
+        return missing("rank", "a direction has no sibling units", direction="lower")
+    if unit.position is not None:
+        siblings = values_BCD[0, :, unit.position]
+    else:
+        siblings = values_BCD[0].amax(1) if unit.readout.startswith("max") else values_BCD[0].mean(1)
+    place = 1 + int((siblings > value).sum())
+    detail = {"strongest": int(siblings.argmax())}
+    return Evidence("rank", place, len(siblings), (place, place), "lower", "", detail=detail)
+
+
+def against_photos(unit: Unit, value: float, real: RealScores | str) -> list[Evidence]:
+    """Percentile among real photos, and margin over the strongest of them (exact for these photos)."""
+    if isinstance(real, str):
+        return [missing("percentile", real, scale="%"), missing("margin", real)]
+    below = float((real.values < value).float().mean())
+    if len(real.values) < real.n:  # quantiles at even levels: interpolate between them
+        levels = np.linspace(0, 1, len(real.values))
+        below = float(np.interp(value, real.values.numpy(), levels, left=0.0, right=1.0))
+    low, high = wilson(below * real.n, real.n)
+    best = float(real.values[-1])
+    margin = value - best
+    scale = "logit" if unit.kind == "logit" else "activation"
+    return [
+        Evidence("percentile", 100 * below, real.n, (100 * low, 100 * high), "higher", "%", detail={"photos": real.source}),
+        Evidence("margin", margin, real.n, (margin, margin), "higher", scale, detail={"best photo": best}),
+    ]
+
+
+def robustness(picture: np.ndarray, unit: Unit, value: float, real: RealScores | str) -> Evidence:
+    """Share of the activation that stays under JPEG 75, shifts of 8 px and resizing by 5 %: mean over them.
+
+    The activation is taken above a baseline, the median over real photos where it is known, else the score of a
+    mid-grey picture: a raw ratio of logits, which have no zero, would mean nothing.
+    """
+    variants = dict(disturbances(picture))
+    scores = unit.score(torch.cat(list(variants.values())))
+    if isinstance(real, str):
+        baseline = float(unit.score(torch.full_like(to_float(picture), 0.5))[0])
+        base = "mid-grey"
+    else:
+        baseline = float(real.values[len(real.values) // 2])
+        base = "median photo"
+    if value <= baseline:
+        return missing("robustness", f"the picture drives the unit no more than the {base} does ({baseline:.3g})")
+    kept = {name: (float(s) - baseline) / (value - baseline) for name, s in zip(variants, scores)}
+    shares = list(kept.values())
+    detail = {**{k: round(v, 4) for k, v in kept.items()}, "baseline": base}
+    return Evidence("robustness", sum(shares) / len(shares), len(shares), mean_interval(shares), "higher", "", detail=detail)
+
+
+def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
+    """The pictures (1×3×H×W) that robustness is measured on; shifts repeat the border."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=75)
+    jpeg = to_float(np.asarray(Image.open(buffer)))
+    image = to_float(picture)
+    height, width = picture.shape[:2]
+    padded = torch.nn.functional.pad(image, (8, 8, 8, 8), mode="replicate")
+    out = [("JPEG 75", jpeg)]
+    for name, dy, dx in (("left 8 px", 8, 16), ("right 8 px", 8, 0), ("up 8 px", 16, 8), ("down 8 px", 0, 8)):
+        out.append((name, padded[..., dy : dy + height, dx : dx + width]))
+    small = interpolate(image, scale_factor=0.95, mode="bicubic", antialias=True)
+    back = interpolate(small, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    large = interpolate(image, (round(height * 1.05), round(width * 1.05)), mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = (large.shape[2] - height) // 2, (large.shape[3] - width) // 2
+    return [*out, ("down 5 %", back), ("up 5 %", large[..., top : top + height, left : left + width])]
+
+
+def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evidence]:
+    """Whether other networks see the unit's class: top-1, top-5 and mean probability over them."""
+    names = ("transfer_top1", "transfer_top5", "transfer_probability")
+    if unit.layer != LOGITS or unit.label is None:
+        return [missing(name, "only a class logit means the same in another network") for name in names]
+    own = unit.model.card
+    others = [v for v in verifiers if v.card.weights_sha256 != own.weights_sha256 and v.card.labels == own.labels]
+    if not others:
+        why = "no verifier network was given" if not verifiers else f"no verifier other than {own.name} has its labels"
+        return [missing(name, why) for name in names]
+    ranks, probabilities = {}, {}
+    for verifier in others:
+        logits = verifier(verifier.fit(image.to(verifier.device)))[0]
+        ranks[verifier.card.name] = 1 + int((logits > logits[unit.index]).sum())
+        probabilities[verifier.card.name] = round(float(logits.softmax(0)[unit.index]), 6)
+    n = len(others)
+    hits1, hits5 = (sum(r <= k for r in ranks.values()) for k in (1, 5))
+    mean = sum(probabilities.values()) / n
+    low, high = mean_interval(list(probabilities.values()))
+    return [
+        Evidence("transfer_top1", hits1 / n, n, wilson(hits1, n), "higher", "", detail=ranks),
+        Evidence("transfer_top5", hits5 / n, n, wilson(hits5, n), "higher", "", detail=ranks),
+        Evidence("transfer_probability", mean, n, (max(0.0, low), min(1.0, high)), "higher", "", detail=probabilities),
+    ]

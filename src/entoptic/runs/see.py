@@ -1,0 +1,397 @@
+"""The main job: pictures of units by one or more methods, measured and stored."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from entoptic.errors import UserError, nearest
+from entoptic.images.cache import content_key
+from entoptic.images.photos import Photos
+from entoptic.images.references import References
+from entoptic.methods import METHODS, MethodCard, find_method
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
+from entoptic.metrics.picture import measure
+from entoptic.models.card import Card
+from entoptic.models.model import Model
+from entoptic.models.sources import BUILTIN, load
+from entoptic.runs.progress import Reporter, reporter
+from entoptic.runs.store import FORMAT, Picture, Run
+from entoptic.units.unit import Unit, bind, slug
+
+RECIPE = 1
+"""Raised whenever a method or the ascent loop changes what it makes from the same config."""
+
+
+def see(
+    model: str | nn.Module | Model,
+    units: str | Unit | Iterable[str | Unit],
+    *,
+    method: str | MethodConfig | Sequence[str | MethodConfig] = "vital",
+    photos: Any = None,
+    n: int = 1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    verifiers: str | Sequence[str | Model] = "auto",
+    batch_size: int | None = None,
+    device: str = "auto",
+    card: Card | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Makes, measures and stores pictures of what units of a model look for.
+
+    Args:
+        model: anything `load` takes. units: strings of the unit grammar. card: for a bare `nn.Module`.
+        method: one or several of `METHODS` by name (also "vital,maco"), or configs.
+        photos: real photos, anything `Photos.open` takes; None uses the shipped statistics where there are any.
+        n: pictures per unit and method. seed: of the run; the same request gives the same pictures.
+        out: the run folder (default `runs/MODEL`). What is there already is not made again.
+        verifiers: networks that judge the pictures and that no method optimises; "auto" takes the builtin ones that
+            share the model's labels, "" none.
+        batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
+        options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
+
+    Returns:
+        The run. Units that failed are named in `run.failures`; their mates are finished.
+
+    Raises:
+        UserError: bad input, or every picture failed. KeyboardInterrupt: on Ctrl-C, with all finished pictures stored.
+    """
+    with reporter(progress) as report:
+        plan = make_plan(
+            model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
+            batch_size=batch_size, device=device, card=card, report=report, options=options,
+        )  # fmt: skip
+        return execute(plan, report)
+
+
+@dataclass
+class Job:
+    """Pictures to make by one method."""
+
+    card: MethodCard
+    config: MethodConfig
+    items: list[Item]
+
+
+@dataclass
+class Plan:
+    """Everything that a request resolved to, before any picture is made."""
+
+    model: Model
+    references: References
+    verifiers: list[Model]
+    jobs: list[Job]
+    run: Run
+    seed: int
+    batch_size: int
+    photos: str | None
+    failures: list[str] = field(default_factory=list)
+
+
+def make_plan(
+    model: str | nn.Module | Model,
+    units: Any,
+    *,
+    method: Any = "vital",
+    photos: Any = None,
+    n: int = 1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    verifiers: str | Sequence[str | Model] = "auto",
+    batch_size: int | None = None,
+    device: str = "auto",
+    card: Card | None = None,
+    report: Reporter | None = None,
+    options: dict[str, Any] | None = None,
+) -> Plan:
+    """Resolves names, checks every unit against every method, and computes nothing else."""
+    if n < 1:
+        raise UserError(f"n is the number of pictures per unit and must be at least 1, got {n}")
+    chosen = choose_methods(method, options or {})
+    subject = load(model, card, device=device)
+    bound = bind(subject, units)
+    opened = photos if photos is None or isinstance(photos, Photos) else Photos.open(photos)
+    references = References(subject, opened, **({"progress": report.progress} if report else {}))
+    failures: list[str] = []
+    jobs = []
+    for found, config in chosen:
+        items = []
+        for unit in bound:
+            if unit.kind not in found.units:
+                failures.append(f"{found.name} shows {', '.join(sorted(found.units))} units, not {unit} ({unit.kind})")
+                continue
+            try:
+                references.check(unit, found.reads)
+            except UserError as error:
+                failures.append(str(error))
+                continue
+            items += [Item(unit, sample, seed) for sample in range(n)]
+        jobs.append(Job(found, config, items))
+    failures = list(dict.fromkeys(failures))
+    if failures and not any(job.items for job in jobs):
+        raise UserError(failures[0] + (f" (and {len(failures) - 1} more like it)" if len(failures) > 1 else ""))
+    name = subject.card.name.partition(":")[2] or subject.card.name
+    run = Run(out if out is not None else Path("runs") / name.replace("/", "-"))
+    size = batch_size or (10 if subject.device.type == "cpu" else 64)
+    return Plan(
+        subject, references, find_verifiers(subject, verifiers), jobs, run, seed, size,
+        opened.source if opened is not None else None, failures,
+    )  # fmt: skip
+
+
+def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCard, MethodConfig]]:
+    """Cards and configs of the methods named; every option must belong to at least one of them."""
+    asked = method.split(",") if isinstance(method, str) else [method] if isinstance(method, MethodConfig) else list(method)
+    chosen: list[tuple[MethodCard, MethodConfig]] = []
+    known: set[str] = set()
+    for one in asked:
+        if isinstance(one, MethodConfig):
+            found = next(card for card in METHODS.values() if card.config is type(one))
+            base = {name: getattr(one, name) for name in one.__dataclass_fields__}
+        else:
+            found, base = find_method(one.strip()), {}
+        fields = set(found.config.__dataclass_fields__)
+        known |= fields
+        chosen.append((found, make_config(found, base | {k: v for k, v in options.items() if k in fields})))
+    for name in options:
+        if name not in known:
+            raise UserError(f'no option "{name}" in {", ".join(c.name for c, _ in chosen)}{nearest(name, sorted(known))}')
+    if not chosen:
+        raise UserError(f"no method was named; there are {', '.join(sorted(METHODS))}")
+    return chosen
+
+
+def find_verifiers(model: Model, verifiers: str | Sequence[str | Model]) -> list[Model]:
+    """Networks that judge: the builtin ones with the model's labels, or those named."""
+    if verifiers == "auto":
+        if model.card.labels is None or len(model.card.labels) != 1000:
+            return []
+        others = [name for name in BUILTIN if f"builtin:{name}" != model.card.name]
+        loaded = [load(f"builtin:{name}", device=str(model.device)) for name in others]
+        same = [v for v in loaded if v.card.labels == model.card.labels]
+        return [v for v in same if v.card.weights_sha256 != model.card.weights_sha256][:2]
+    names = [v for v in verifiers.split(",") if v] if isinstance(verifiers, str) else list(verifiers)
+    return [load(v, device=str(model.device)) if isinstance(v, str) else v for v in names]
+
+
+def execute(plan: Plan, report: Reporter) -> Run:
+    """Makes what the plan's run does not hold yet."""
+    about = {"entoptic": version("entoptic"), "title": plan.model.card.name, "model": model_record(plan.model)}
+    plan.run.failures = list(plan.failures)
+    with plan.run.writing(about):
+        for job in plan.jobs:
+            todo = list(_unfinished(plan, job))
+            report.start(job.card.name, sum(len(chunk) for chunk in _chunks(todo, 1)), len(job.items) - len(todo))
+            for chunk in _chunks(todo, plan.batch_size):
+                _make(plan, job, chunk, report)
+    if plan.run.failures:
+        if not len(plan.run):
+            raise UserError(plan.run.failures[0])
+        for failure in plan.run.failures:
+            warnings.warn(failure, stacklevel=3)
+    return plan.run
+
+
+def _unfinished(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
+    """Items whose picture is not there yet; evidence that is missing or of another kind is measured again."""
+    for item in job.items:
+        key = picture_key(plan, job, item)
+        file = plan.run.file(slug(item.unit), f"{job.card.name}-{item.sample}-{key[:12]}")
+        record = plan.run.finished(file, key)
+        if record is None:
+            yield item, key, file
+        elif record.get("measured_with") != measured_with(plan, item.unit):
+            evidence = measure(Picture(file, record).pixels, item.unit, plan.references, plan.verifiers)
+            record["evidence"] = [e.to_json() for e in evidence]
+            record["measured_with"] = measured_with(plan, item.unit)
+            plan.run.write_record(file, record)
+
+
+def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Reporter) -> None:
+    items = [item for item, _, _ in chunk]
+    places = {id(item): (key, file) for item, key, file in chunk}
+    started = time.monotonic()
+    context = Context(plan.model, plan.references, lambda step, steps: report.step(step, steps, len(items)))
+    try:
+        for draft in job.card.function(items, job.config, context):
+            if draft.failure is not None:
+                plan.run.failures.append(f"{draft.item.unit} by {job.card.name}: {draft.failure}")
+                continue
+            key, file = places[id(draft.item)]
+            pixels = quantise(draft.image)
+            evidence = measure(pixels, draft.item.unit, plan.references, plan.verifiers)
+            record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
+            plan.run.write(file, pixels, record)
+    except UserError as error:
+        plan.run.failures.append(f"{', '.join(dict.fromkeys(str(i.unit) for i in items))}: {error}")
+    report.finish(len(items), time.monotonic() - started)
+
+
+def _chunks(todo: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(todo), size):
+        yield todo[start : start + size]
+
+
+def quantise(image: Tensor) -> np.ndarray:
+    """3×H×W in [0, 1] to H×W×3 uint8, rounded; the only place where a picture becomes 8-bit."""
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def picture_key(plan: Plan, job: Job, item: Item) -> str:
+    """Hash of everything that a picture's pixels depend on."""
+    card = plan.model.card
+    return content_key(
+        {
+            "recipe": RECIPE,
+            "unit": str(item.unit),
+            "readout": item.unit.readout,
+            "method": job.card.name,
+            "config": asdict(job.config),
+            "seed": item.seed,
+            "sample": item.sample,
+            "weights": card.weights_sha256,
+            "card": card.preprocessing(),
+            "references": plan.references.identity(item.unit, job.card.reads),
+        }
+    )
+
+
+def measured_with(plan: Plan, unit: Unit) -> dict[str, Any]:
+    """What the evidence was measured against, for re-measuring when that changes."""
+    photos = plan.references.photos
+    real = photos.fingerprint() if photos is not None else plan.references.pack.sha256 if plan.references.pack else None
+    return {"photos": real, "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.verifiers}}
+
+
+def model_record(model: Model) -> dict[str, Any]:
+    """A model in a sidecar: its card without the list of labels."""
+    card = model.card
+    return {
+        "name": card.name, "weights_sha256": card.weights_sha256, "licence": card.licence, "size": list(card.size),
+        "mean": list(card.mean), "std": list(card.std), "interpolation": card.interpolation, "crop": card.crop,
+    }  # fmt: skip
+
+
+def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
+    """The sidecar of a draft, without its image and evidence."""
+    unit, trace = draft.item.unit, dict(draft.trace)
+    references = trace.pop("references", None)
+    return {
+        "format": FORMAT,
+        "key": key,
+        "complete": draft.complete,
+        "unit": str(unit),
+        "label": unit.label,
+        "layer": unit.layer,
+        "readout": unit.readout,
+        "method": job.card.name,
+        "method_title": job.card.title,
+        "paper": job.card.paper,
+        "config": asdict(job.config),
+        "seed": draft.item.seed,
+        "sample": draft.item.sample,
+        "model": model_record(plan.model),
+        "references": references,
+        "photos": plan.photos,
+        "versions": versions(),
+        "command": command(plan, job, draft.item),
+        "trace": trace,
+        "measured_with": measured_with(plan, unit),
+    }
+
+
+def command(plan: Plan, job: Job, item: Item) -> str:
+    """The command that makes a picture again."""
+    words = ["entoptic", "see", plan.model.card.name, str(item.unit), "--method", job.card.name]
+    words += ["--seed", str(item.seed), "--n", str(item.sample + 1)]
+    if plan.photos is not None:
+        words += ["--photos", plan.photos]
+    default = type(job.config)()
+    for name, value in asdict(job.config).items():
+        if value != getattr(default, name):
+            flag = f"--{job.card.name}.{name}".replace("_", "-")
+            if isinstance(value, bool):
+                words.append(flag if value else f"--{job.card.name}.no-{name}".replace("_", "-"))
+            else:
+                words += [flag, *map(str, value)] if isinstance(value, tuple) else [flag, str(value)]
+    return shlex.join(words)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can change a pixel."""
+    return {name: version(name) for name in ("entoptic", "torch", "torchvision", "timm", "numpy", "pillow")}
+
+
+def version(package: str) -> str:
+    """Installed version, "unknown" for a package that runs from its source tree."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Times two steps of each method's first batch: what the plan would make, how long it takes, and its memory.
+
+    Returns:
+        `pictures`, `done`, and per method `steps`, `seconds_per_picture`, `seconds`; `peak_memory_mb` of this process.
+    """
+    import resource
+
+    report: dict[str, Any] = {"run": str(plan.run.path), "model": plan.model.card.name, "methods": {}}
+    for job in plan.jobs:
+        todo = [item for item, _, _ in _unfinished_quietly(plan, job)]
+        entry: dict[str, Any] = {"pictures": len(job.items), "done": len(job.items) - len(todo)}
+        report["methods"][job.card.name] = entry
+        if not todo:
+            entry["seconds"] = 0.0
+            continue
+        progress(job.card.name)
+        times: list[float] = []
+        total = 0
+
+        def on_step(step: int, steps: int, times: list[float] = times) -> None:
+            nonlocal total
+            times.append(time.monotonic())
+            total = steps
+            if step == 3:
+                raise _Enough
+
+        batch = todo[: plan.batch_size]
+        started = time.monotonic()
+        try:
+            for _ in job.card.function(batch, job.config, Context(plan.model, plan.references, on_step)):
+                pass
+        except _Enough:
+            pass
+        step_seconds = (times[2] - times[0]) / 2 if len(times) > 2 else 0.0
+        each = step_seconds * total / len(batch) if total else (time.monotonic() - started) / len(batch)
+        entry |= {"steps": total, "seconds_per_picture": each, "seconds": each * len(todo)}
+    report["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if plan.model.device.type == "cuda":
+        report["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return report
+
+
+class _Enough(Exception):
+    """Ends a method after the steps that were to be timed."""
+
+
+def _unfinished_quietly(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
+    for item in job.items:
+        key = picture_key(plan, job, item)
+        file = plan.run.file(slug(item.unit), f"{job.card.name}-{item.sample}-{key[:12]}")
+        if plan.run.finished(file, key) is None:
+            yield item, key, file

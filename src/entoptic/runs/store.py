@@ -1,0 +1,304 @@
+"""The run folder: one PNG and one JSON sidecar per picture, written atomically.
+
+    RUN/run.json            what this run is
+    RUN/metadata.jsonl      one row per picture, so that the folder loads as a Hugging Face imagefolder
+    RUN/pictures/UNIT/METHOD-SAMPLE-KEY.png and .json
+
+A picture is done when its sidecar is there: it is written last, after its PNG. Its key is a hash of everything that
+the pixels depend on, so the same request finds it again and a changed parameter does not.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import html
+import io
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from entoptic.errors import UserError, nearest
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture of a run.
+
+    Attributes:
+        path: of the PNG. record: the sidecar's content.
+    """
+
+    path: Path
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def unit(self) -> str:
+        """The unit's string."""
+        return str(self.record["unit"])
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.record["method"])
+
+    @property
+    def sample(self) -> int:
+        """0 for the first picture of a unit and method."""
+        return int(self.record["sample"])
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """H×W×3 uint8, as saved."""
+        with Image.open(self.path) as image:
+            return np.asarray(image.convert("RGB"))
+
+    @property
+    def evidence(self) -> dict[str, dict[str, Any]]:
+        """Measurements by name."""
+        return {e["name"]: e for e in self.record["evidence"]}
+
+    def __getitem__(self, name: str) -> float | None:
+        """Value of one measurement, None where it could not be computed."""
+        known = self.evidence
+        if name not in known:
+            raise UserError(f'no evidence "{name}"; there is {", ".join(known)}{nearest(name, known)}')
+        return known[name]["value"]
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.path.read_bytes()).decode()
+        title = html.escape(self.unit + (f" ({self.record['label']})" if self.record.get("label") else ""))
+        lines = "<br>".join(html.escape(line) for line in headline(self.record))
+        alt = html.escape(f"What {self.unit} of {self.record['model']['name']} looks for, by {self.method}")
+        return (
+            f'<figure style="display:inline-block;margin:6px;max-width:240px">'
+            f'<img src="data:image/png;base64,{data}" alt="{alt}"><figcaption style="font:12px sans-serif">'
+            f"<b>{title}</b> {html.escape(self.method)}<br>{lines}</figcaption></figure>"
+        )
+
+
+def headline(record: dict[str, Any]) -> list[str]:
+    """The two or three measurements that matter most, in words."""
+    known = {e["name"]: e for e in record.get("evidence", [])}
+    lines = []
+    percentile, transfer = known.get("percentile"), known.get("transfer_top1")
+    if percentile and percentile["value"] is not None:
+        lines.append(f"drives the unit more than {percentile['value']:.1f} % of {percentile['n']} photos")
+    if transfer and transfer["value"] is not None:
+        lines.append(f"{round(transfer['value'] * transfer['n'])} of {transfer['n']} other networks agree")
+    activation = known.get("activation")
+    if activation and activation["value"] is not None and not lines:
+        lines.append(f"activation {activation['value']:.3g}")
+    return lines
+
+
+class Run:
+    """A run folder: iterate over it for its pictures.
+
+    Args:
+        path: an existing folder with `run.json`, or where to make one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.failures: list[str] = []
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run.
+
+        Raises:
+            UserError: there is no run at `path`.
+        """
+        run = cls(path)
+        if not (run.path / "run.json").is_file():
+            siblings = [p.parent.name for p in run.path.parent.glob("*/run.json")] if run.path.parent.is_dir() else []
+            raise UserError(f"{path} is no run folder (it has no run.json){nearest(run.path.name, siblings)}")
+        return run
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {len(self)} pictures)"
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.path.glob("pictures/*/*.json"))
+
+    def __iter__(self) -> Iterator[Picture]:
+        for picture, _ in self.read():
+            if picture is not None:
+                yield picture
+
+    def __getitem__(self, index: int) -> Picture:
+        return list(self)[index]
+
+    def _repr_html_(self) -> str:
+        pictures = list(self)
+        shown = "".join(p._repr_html_() for p in pictures[:24])
+        more = f"<p>… and {len(pictures) - 24} more in {html.escape(str(self.path))}</p>" if len(pictures) > 24 else ""
+        failed = "".join(f"<p>failed: {html.escape(f)}</p>" for f in self.failures)
+        return f"<div>{shown}</div>{more}{failed}"
+
+    def read(self) -> Iterator[tuple[Picture | None, str]]:
+        """Every sidecar: (picture, "") or (None, "NAME: what is wrong with it")."""
+        for sidecar in sorted(self.path.glob("pictures/*/*.json")):
+            name = str(sidecar.relative_to(self.path))
+            try:
+                record = json.loads(sidecar.read_text())
+                if not isinstance(record, dict) or not {"unit", "method", "sample", "image", "model"} <= set(record):
+                    raise ValueError("it is not a sidecar of Entoptic")
+            except (OSError, ValueError) as error:
+                yield None, f"{name}: cannot be read ({error})"
+                continue
+            picture = sidecar.with_suffix(".png")
+            if not picture.is_file():
+                yield None, f"{name}: its picture {picture.name} is missing"
+                continue
+            yield Picture(picture, record), ""
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def writing(self, about: dict[str, Any]) -> Iterator[None]:
+        """Holds the run for this process; `metadata.jsonl` is brought up to date at the end, also after an error.
+
+        The lock belongs to the process and goes with it, so a killed process leaves nothing to clean up.
+
+        Raises:
+            UserError: the folder cannot be written, holds something else, or another process is writing the run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; give --out a folder")
+        if self.path.is_dir() and not (self.path / "run.json").is_file():
+            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            if others:
+                raise UserError(
+                    f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and is no run; "
+                    f"give --out an empty folder, for instance {self.path / 'run'}"
+                )
+        with writable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (held until the end of the context)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                raise UserError(
+                    f"{self.path} is being written by another process ({lock.read().strip() or 'unknown'}); "
+                    "wait until it ends, or give another --out"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            with writable(self.path):
+                if not (self.path / "run.json").is_file():
+                    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                    _write(self.path / "run.json", _json({"format": FORMAT, "created": created, **about}))
+            try:
+                yield
+            finally:
+                self._write_metadata()
+        finally:
+            lock.close()
+
+    def file(self, folder: str, stem: str) -> Path:
+        """Where the PNG of a picture belongs."""
+        return self.path / "pictures" / folder / f"{stem}.png"
+
+    def finished(self, file: Path, key: str) -> dict[str, Any] | None:
+        """The sidecar of a finished picture with this key and intact pixels, else None."""
+        try:
+            record = json.loads(file.with_suffix(".json").read_text())
+            intact = record["image"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record if intact and record.get("key") == key and record.get("complete") else None
+
+    def write(self, file: Path, pixels: np.ndarray, record: dict[str, Any]) -> Picture:
+        """Stores one picture: the PNG first, the sidecar last, each atomically."""
+        info = PngInfo()
+        for name in ("unit", "method", "key", "command"):
+            info.add_text(f"entoptic:{name}", str(record.get(name, "")))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
+        data = buffer.getvalue()
+        record["image"] = {
+            "file": file.name, "sha256": hashlib.sha256(data).hexdigest(),
+            "width": pixels.shape[1], "height": pixels.shape[0],
+        }  # fmt: skip
+        with writable(self.path):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, data)
+        return self.write_record(file, record)
+
+    def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
+        """Stores the sidecar of a picture whose PNG is there."""
+        with writable(self.path):
+            _write(file.with_suffix(".json"), _json(record))
+        return Picture(file, record)
+
+    def _write_metadata(self) -> None:
+        rows = []
+        for picture in self:
+            record = picture.record
+            row = {
+                "file_name": str(picture.path.relative_to(self.path)), "unit": record["unit"],
+                "label": record.get("label"), "model": record["model"]["name"], "method": record["method"],
+                "seed": record.get("seed"), "sample": record["sample"], "key": record.get("key"),
+            }  # fmt: skip
+            row |= {e["name"]: e["value"] for e in record.get("evidence", [])}
+            rows.append(json.dumps(row, ensure_ascii=False))
+        with contextlib.suppress(OSError):
+            _write(self.path / "metadata.jsonl", ("\n".join(rows) + "\n").encode() if rows else b"")
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Content of `run.json`."""
+        return json.loads((self.path / "run.json").read_text())
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turns the errors of a read-only or full disk into one sentence."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}: {error.filename}); give another --out") from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); pictures that are finished are safe, "
+            "make room or give another --out and start again"
+        ) from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

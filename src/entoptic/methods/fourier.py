@@ -10,19 +10,18 @@ from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
 
 @dataclass(frozen=True, kw_only=True)
 class Fourier(MethodConfig):
-    """Fourier feature visualisation (Olah et al. 2017).
-
-    Attributes:
-        steps: of Adam. lr: its rate. std: of the spectrum's start, per real and imaginary part.
-        decay: exponent of the 1/f scaling of the spectrum.
-        transforms: pad, jitter, scale and rotate each view, as Lucid does.
-    """
+    """Fourier feature visualisation (Olah et al. 2017)."""
 
     steps: int = 512
+    """of Adam"""
     lr: float = 0.05
+    """learning rate of Adam"""
     std: float = 0.01
+    """of the spectrum's random start, per real and imaginary part"""
     decay: float = 1.0
+    """exponent of the 1/f scaling of the spectrum"""
     transforms: bool = True
+    """pad, jitter, scale and rotate each view, as Lucid does"""
 
 
 @method("fourier", Fourier, paper="doi:10.23915/distill.00007", units={"logit", "channel", "direction"})

@@ -16,23 +16,26 @@ if TYPE_CHECKING:
 class Maco(MethodConfig):
     """MACO, magnitude-constrained feature visualisation (Fel et al. 2023).
 
-    The constants are those of Xplique's MaCo, with fewer crops a step so that a CPU can finish (`crops=32` is its
-    setting); the published pictures use a canvas of 1000 pixels and more.
-
-    Attributes:
-        steps: of NAdam. lr: its rate. canvas: side of the square canvas in pixels, 0 for the network's input size.
-        crops: views per step. crop_start, crop_end: mean side of a crop, first and last step (linear between).
-        crop_std: of the side around that mean. noise: standard deviation added to views (half as much uniform).
+    The constants are those of Xplique's MaCo, with 8 instead of 32 crops a step so that a CPU can finish; the published
+    pictures use canvases of 1000 pixels and more.
     """
 
     steps: int = 256
+    """of NAdam"""
     lr: float = 1.0
+    """learning rate of NAdam"""
     canvas: int = 512
+    """side of the square canvas in pixels; 0 for the network's input size"""
     crops: int = 8
+    """views per step"""
     crop_start: float = 0.5
+    """mean side of a crop at the first step, as a share of the canvas"""
     crop_end: float = 0.05
+    """mean side of a crop at the last step (linear between)"""
     crop_std: float = 0.05
+    """standard deviation of the side around its mean"""
     noise: float = 0.08
+    """standard deviation of the noise added to views of range -1 … 1 (and half as much uniform)"""
 
 
 @method("maco", Maco, paper="arXiv:2306.06805", units={"logit", "channel", "direction"}, reads={"spectrum"})

@@ -10,19 +10,16 @@ from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
 
 @dataclass(frozen=True, kw_only=True)
 class PixelAscent(MethodConfig):
-    """Activation maximisation on pixels (Erhan et al. 2009).
-
-    Attributes:
-        steps: of gradient ascent. lr: root mean square change of a pixel per step, pixels in [0, 1].
-        std: of the random start around mid-grey.
-        radius: the picture's distance from mid-grey (L2 norm over all pixels, in pixels of [0, 1]) is kept at this
-            value, Erhan's ||x|| = rho; 0 only clamps to [0, 1].
-    """
+    """Activation maximisation on pixels (Erhan et al. 2009)."""
 
     steps: int = 256
+    """of gradient ascent"""
     lr: float = 0.01
+    """root mean square change of a pixel per step, pixels in [0, 1]"""
     std: float = 0.1
+    """of the random start around mid-grey"""
     radius: float = 0.0
+    """L2 distance from mid-grey that the picture is kept at (Erhan's ||x|| = rho); 0 only clamps"""
 
 
 @method("pixels", PixelAscent, paper="Erhan et al. 2009, TR 1341", units={"logit", "channel", "direction"})

@@ -98,19 +98,17 @@ PAPER: dict[str, tuple[dict[str, float], float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class VitalPaper(MethodConfig):
-    """VITAL as published (Görgün et al. 2025).
-
-    Attributes:
-        steps: of Adam (rate 1, betas 0.5 and 0.9, warm-up of 100, cosine). photos: references per unit (N).
-        preset: one of the published architectures, whose layers, weights and priors are then used ("" takes the
-            preset of the model's name; any other network gets the trunk's layers with weight 1 and no prior).
-        jitter: largest circular shift in pixels.
-    """
+    """VITAL as published (Görgün et al. 2025)."""
 
     steps: int = 2000
+    """of Adam (rate 1, betas 0.5 and 0.9, warm-up of 100 steps, cosine)"""
     photos: int = 50
+    """reference photos per unit (N)"""
     preset: str = ""
+    """a published architecture whose layers, weights and priors are used; empty takes that of the model's name, and
+    any other network gets the layers of its trunk with weight 1 and no prior"""
     jitter: int = 30
+    """largest circular shift in pixels"""
 
 
 @method("vital-paper", VitalPaper, paper="arXiv:2503.22399", units={"logit"}, reads={"targets"})

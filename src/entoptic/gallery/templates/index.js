@@ -7,7 +7,15 @@
     document.getElementById(id));
   // Side by side only as long as a picture keeps a useful size; more methods than that flow.
   const inColumns = methods.length <= 6;
-  document.body.style.setProperty("--methods", methods.length);
+  // A method with several samples gets a wider column, so that all pictures are of one size; what does not fit
+  // beside one another stands below.
+  const most = methods.map((_, method) => Math.max(...units.slice(0, 500).map((unit) =>
+    unit.pictures.filter((picture) => picture[0] === method).length), 1));
+  const sum = (cap) => most.reduce((total, n) => total + Math.min(n, cap), 0);
+  const cap = [6, 4, 3, 2].find((n) => sum(n) <= 6) || 1;
+  const widths = most.map((n) => Math.min(n, cap));
+  document.body.style.setProperty("--columns",
+    `repeat(${sum(cap)}, minmax(0, 1fr))`);
   grid.classList.toggle("flow", !inColumns);
 
   for (const unit of units) {
@@ -49,10 +57,11 @@
 
   function cell(unit, method) {
     const pictures = unit.pictures.filter((picture) => picture[0] === method);
-    if (!pictures.length) return make("div", { class: "cell empty", "aria-hidden": "true" }, "–");
-    const several = make("div", { class: "samples", style: `--samples:${pictures.length}` });
-    several.append(...pictures.map((picture) => figure(unit, picture)));
-    return make("div", { class: "cell" }, make("p", { class: "method" }, plainTitle(method)), several);
+    if (!pictures.length) return make("div", { class: "cell empty", "aria-hidden": "true", style: `--span:${widths[method]}` }, "–");
+    const samples = make("div", { class: "samples" });
+    samples.append(...pictures.map((picture) => figure(unit, picture)));
+    const kind = pictures.length > 1 || methods.length === 1 ? "cell several" : "cell";
+    return make("div", { class: kind, style: `--span:${widths[method]}` }, make("p", { class: "method" }, plainTitle(method)), samples);
   }
 
   function row(unit) {
@@ -212,9 +221,9 @@
     }
   }
 
-  columns.append(make("span"), ...methods.map(([name, title]) => {
+  columns.append(make("span"), ...methods.map(([name, title], method) => {
     const [plain, rest] = title.split(/ \((.*)\)$/);
-    return make("span", { title: name }, make("b", {}, plain), rest ? make("small", {}, rest) : "");
+    return make("span", { title: name, style: `--span:${widths[method]}` }, make("b", {}, plain), rest ? make("small", {}, rest) : "");
   }));
   window.addEventListener("popstate", open);
   window.addEventListener("hashchange", open);

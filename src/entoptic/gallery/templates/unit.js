@@ -15,6 +15,7 @@
       }
     }
     all.hidden = chosen.size === toggles.length;
+    document.querySelector(".matrix").style.setProperty("--shown", chosen.size);
   }
   const chosen = () => new Set(
     toggles.filter((toggle) => toggle.getAttribute("aria-pressed") === "true").map((toggle) => toggle.dataset.anchor));

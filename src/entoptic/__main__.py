@@ -1,0 +1,5 @@
+"""`python -m entoptic` is the command line."""
+
+from entoptic.cli import entry
+
+entry()

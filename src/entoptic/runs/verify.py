@@ -1,0 +1,164 @@
+"""Recomputing the evidence of a run from its files, to see whether the numbers still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from entoptic.errors import UserError
+from entoptic.images.photos import Photos
+from entoptic.images.references import References
+from entoptic.metrics.picture import measure
+from entoptic.models.model import Model
+from entoptic.models.sources import load
+from entoptic.runs.store import Picture, Run
+from entoptic.units.unit import bind
+
+TOLERANCE = 1e-3
+"""Relative difference below which two measurements count as the same: kernels round differently by machine."""
+
+
+@dataclass
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        pictures: how many were recomputed. numbers: how many measurements were compared.
+        drift: one line per file that changed or measurement that no longer comes out.
+        skipped: one line per measurement that could not be recomputed, with the reason.
+    """
+
+    pictures: int = 0
+    numbers: int = 0
+    drift: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing drifted."""
+        return not self.drift
+
+    def __str__(self) -> str:
+        verdict = "all as recorded" if self.ok else f"{len(self.drift)} differ"
+        return f"{self.pictures} pictures, {self.numbers} numbers recomputed: {verdict}" + (
+            f", {len(self.skipped)} not recomputed" if self.skipped else ""
+        )
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{line}</li>" for line in self.drift + self.skipped)
+        return f"<p>{self}</p><ul>{lines}</ul>"
+
+
+def verify(
+    run: str | Path | Run,
+    *,
+    model: Model | None = None,
+    photos: Any = None,
+    device: str = "auto",
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
+) -> Verification:
+    """Recomputes every measurement of a run from its PNG files.
+
+    Args:
+        model: needed where the run is of a module that has no loadable name.
+        photos: where the photos are now, if not where the sidecars say.
+
+    Raises:
+        UserError: no such run, or its network cannot be loaded or has other weights.
+    """
+    opened = Run.open(run.path if isinstance(run, Run) else run)
+    found, total = Verification(), len(opened)
+    models: dict[str, Model] = {}
+    references: dict[tuple[str, str | None], References] = {}
+    for done, (picture, problem) in enumerate(opened.read()):
+        on_picture(done, total)
+        if picture is None:
+            found.drift.append(problem)
+            continue
+        try:
+            _verify_one(picture, model, photos, device, models, references, found)
+        except (KeyError, TypeError, AttributeError) as error:
+            found.drift.append(f"{picture.path.name}: its sidecar is damaged ({type(error).__name__}: {error})")
+    on_picture(total, total)
+    return found
+
+
+def _verify_one(
+    picture: Picture,
+    model: Model | None,
+    photos: Any,
+    device: str,
+    models: dict[str, Model],
+    known: dict[tuple[str, str | None], References],
+    found: Verification,
+) -> None:
+    record, name = picture.record, picture.path.name
+    if hashlib.sha256(picture.path.read_bytes()).hexdigest() != record["image"]["sha256"]:
+        found.drift.append(f"{name}: the picture was changed after it was measured (its sha256 differs)")
+    subject = model or _load(models, record["model"]["name"], record["model"]["weights_sha256"], device)
+    if subject.card.weights_sha256 != record["model"]["weights_sha256"]:
+        raise UserError(f"{name} was made with other weights of {record['model']['name']} than those given")
+    source = photos if photos is not None else record.get("photos")
+    key = (subject.card.weights_sha256, str(source) if source else None)
+    if key not in known:
+        try:
+            opened = source if isinstance(source, Photos) else Photos.open(source) if source else None
+        except UserError as error:
+            found.skipped.append(f"photos: {error}")
+            opened = None
+        known[key] = References(subject, opened)
+    references = known[key]
+    measured_with = record.get("measured_with") or {}
+    verifiers = [_load(models, n, sha, device) for n, sha in (measured_with.get("verifiers") or {}).items()]
+    (unit,) = bind(subject, record["unit"])
+    real = references.photos.fingerprint() if references.photos else references.pack.sha256 if references.pack else None
+    fresh = {e.name: e for e in measure(picture.pixels, unit, references, verifiers)}
+    found.pictures += 1
+    recorded = {e["name"] for e in record["evidence"]}
+    found.drift += [f"{name}: {gone} is missing from the sidecar" for gone in fresh if gone not in recorded]
+    for old in record["evidence"]:
+        metric, value = old["name"], old["value"]
+        if metric not in fresh:
+            found.drift.append(f"{name}: {metric} is no measurement of this version")
+            continue
+        now = fresh[metric].value
+        photo_based = metric in ("percentile", "margin", "robustness")
+        if photo_based and real != measured_with.get("photos"):
+            found.skipped.append(f"{name}: {metric} was measured against other photos; give them with --photos")
+            continue
+        found.numbers += 1
+        if not _close(value, now) or not _close_all(old.get("interval"), fresh[metric].interval):
+            found.drift.append(f"{name}: {metric} says {_show(value)}, recomputed {_show(now)}")
+        elif old.get("n") != fresh[metric].n:
+            found.drift.append(f"{name}: {metric} says n = {old.get('n')}, recomputed n = {fresh[metric].n}")
+
+
+def _load(models: dict[str, Model], name: str, sha256: str, device: str) -> Model:
+    if name not in models:
+        models[name] = load(name, device=device)
+    if models[name].card.weights_sha256 != sha256:
+        raise UserError(f"{name} has other weights now than when the run was made")
+    return models[name]
+
+
+def _close(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(float(a), float(b), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def _close_all(a: Any, b: Any) -> bool:
+    pair = list(_pairs(a, b))
+    return (a is None) == (b is None) and all(_close(x, y) for x, y in pair)
+
+
+def _pairs(a: Any, b: Any) -> Iterator[tuple[float, float]]:
+    yield from zip(a or (), b or ())
+
+
+def _show(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.6g}"

@@ -98,15 +98,15 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
     run_folder: a folder with `pictures/<slug>/*.png`, each beside its `.json` sidecar, and `run.json`.
     out: where the site goes, `RUN/gallery` by default. Pictures are linked by relative path and never copied.
 
-    Files whose content has not changed are left alone; pages of units that are gone are removed. Pictures that
-    cannot be shown are listed on the index with the reason.
+    Files whose content has not changed are left alone; pages of units that are gone are removed. Pictures
+    that cannot be shown are listed on the index with the reason.
 
     Raises UserError where there is no such folder, no picture to show, or nothing can be written.
     """
     run_folder = Path(run_folder)
     out = run_folder / "gallery" if out is None else Path(out)
     if not run_folder.is_dir():
-        raise UserError(f'no run folder "{run_folder}"; expected a folder that `entoptic see --out` has written')
+        raise UserError(f'no run folder "{run_folder}"; expected a folder written by `entoptic see --out`')
     try:
         shown, left_out = _read(run_folder)
     except OSError as error:
@@ -115,8 +115,8 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
         cause = f": {left_out[0][0]} is left out ({left_out[0][1]})" if left_out else ""
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         raise UserError(
-            f'no picture to show in "{run_folder}"{cause}{more}; expected {Path("pictures") / "UNIT" / "*.png"} '
-            "with their sidecars, as `entoptic see --out` writes them"
+            f'no picture to show in "{run_folder}"{cause}{more}; expected '
+            f"{Path('pictures') / 'UNIT' / '*.png'} with their sidecars, as `entoptic see --out` writes them"
         )
     run, fault = _run(run_folder)
     left_out = [*fault, *left_out]
@@ -138,7 +138,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-# ---- reading -------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def _run(run_folder: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -169,7 +169,8 @@ def _read(run_folder: Path) -> tuple[list[Shown], list[tuple[str, str]]]:
     left_out: list[tuple[str, str]] = []
     seen: dict[tuple[str, str, str, str], str] = {}
     pictures = run_folder / "pictures"
-    for folder in sorted(entry for entry in pictures.iterdir() if entry.is_dir()) if pictures.is_dir() else ():
+    entries = pictures.iterdir() if pictures.is_dir() else ()
+    for folder in sorted(entry for entry in entries if entry.is_dir()):
         # Hidden files are others' unfinished writes.
         names = {entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")}
         stems = sorted({name.rpartition(".")[0] for name in names if name.endswith((".png", ".json"))})
@@ -210,7 +211,8 @@ def _picture(folder: Path, stem: str, names: set[str]) -> Shown:
     width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
     stated = (sidecar["image"].get("width", width), sidecar["image"].get("height", height))
     if stated != (width, height):
-        raise _LeftOut(f"the picture is {width} × {height} pixels, its sidecar says {stated[0]} × {stated[1]}")
+        says = f"its sidecar says {stated[0]} × {stated[1]}"
+        raise _LeftOut(f"the picture is {width} × {height} pixels, {says}")
     picture = Shown(folder.name, file, width, height, sidecar)
     try:
         _ = picture.readings
@@ -241,7 +243,7 @@ def _check(sidecar: Any) -> None:
             raise _LeftOut(f'"{item["name"]}" in its sidecar is not a number')
 
 
-# ---- units ---------------------------------------------------------------------------------------------------
+# ---- units ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,8 @@ class _UnitPage:
 
 def _natural(text: str) -> tuple[Any, ...]:
     """A sorting key under which blocks.2 comes before blocks.10."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text))
+    parts = re.split(r"([0-9]+)", text)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def _method_order(method: str) -> tuple[int, str]:
@@ -308,7 +311,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-# ---- the trace -----------------------------------------------------------------------------------------------
+# ---- the trace -----------------------------------------------------------------------------------
 
 
 def _sparkline(trace: Mapping[str, Any]) -> dict[str, str] | None:
@@ -326,8 +329,9 @@ def _sparkline(trace: Mapping[str, Any]) -> dict[str, str] | None:
     heights = [math.log(loss) for loss in losses] if is_log else losses
     low, high = min(heights), max(heights)
     first, last = points[0][0], points[-1][0]
+    span = high - low
     spots = [
-        (4 + 232 * (step - first) / (last - first), 44 - 40 * ((y - low) / (high - low) if high > low else 0.5))
+        (4 + 232 * (step - first) / (last - first), 44 - 40 * ((y - low) / span if span else 0.5))
         for (step, _), y in zip(points, heights, strict=True)
     ]
     reading = f"{words.number(losses[0])} → {words.number(losses[-1])}" + (" (log scale)" if is_log else "")
@@ -347,13 +351,13 @@ def _course(trace: Mapping[str, Any]) -> str:
         parts.append(f"{trace['steps']:,} steps")
     seconds = trace.get("seconds")
     if isinstance(seconds, (int, float)) and math.isfinite(seconds):
-        parts.append(f"in {words.number(seconds)}{words.SPACE}s" if parts else f"{words.number(seconds)}{words.SPACE}s")
+        parts.append(f"{'in ' if parts else ''}{words.number(seconds)}{words.SPACE}s")
     text = " ".join(parts)
     stopped = str(trace.get("stopped") or "")
     return f"{text}, {stopped}" if text and stopped else text or stopped
 
 
-# ---- writing -------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def _environment() -> Environment:
@@ -369,7 +373,11 @@ def _environment() -> Environment:
 
 
 def _write_site(
-    run: Mapping[str, str], pages: Sequence[_UnitPage], left_out: Sequence[tuple[str, str]], base: str, out: Path
+    run: Mapping[str, str],
+    pages: Sequence[_UnitPage],
+    left_out: Sequence[tuple[str, str]],
+    base: str,
+    out: Path,
 ) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     environment = _environment()
@@ -504,10 +512,8 @@ def _data(pages: Sequence[_UnitPage], base: str) -> dict[str, Any]:
         for one in page.pictures:
             head = one.headline
             chip = [head.chip, head.chip_note, head.tone, head.sentence] if head else []
-            size = [one.width, one.height]
-            pictures.append(
-                [place[one.method], one.sample, one.anchor, quote(one.file), *size, variants.get(one.anchor, ""), *chip]
-            )
+            start = [place[one.method], one.sample, one.anchor, quote(one.file), one.width, one.height]
+            pictures.append([*start, variants.get(one.anchor, ""), *chip])
         units.append(
             {
                 "id": page.name,

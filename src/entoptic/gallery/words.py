@@ -1,7 +1,7 @@
 """Evidence explained in words, for a person who has not read the paper.
 
-One measurement (a dict of a picture's sidecar) becomes one `Reading`: a title, a sentence, and the number with
-its interval and n, which are never shown apart. A measurement that could not be made gives its reason.
+One measurement (a dict of a picture's sidecar) becomes one `Reading`: a title, a sentence, and the number
+with its interval and n, which are never shown apart. A measurement that could not be made gives its reason.
 """
 
 from __future__ import annotations
@@ -156,9 +156,9 @@ def _rank(value: float, n: int | None, label: str, scale: str) -> _Words:
 
 def _robustness(value: float, n: int | None, label: str, scale: str) -> _Words:
     sentence = (
-        f"Keeps {percent(value)}{SPACE}% of its activation when the picture is saved as a JPEG of quality 75, "
-        "shifted by 8 pixels or resized by 5 %."
-    ).replace("5 %", f"5{SPACE}%")
+        f"Keeps {percent(value)}{SPACE}% of its activation when the picture is saved as a JPEG of "
+        f"quality 75, shifted by 8 pixels or resized by 5{SPACE}%."
+    )
     chip = f"keeps {percent(value)}{SPACE}%"
     tone = _grade(value, 0.8, 0.5)
     return _Words("Robustness", percent, f"{SPACE}%", sentence, tone, chip, detail=_share)
@@ -172,8 +172,9 @@ def _transfer(place: str) -> Callable[[float, int | None, str, str], _Words]:
         never = "they were never optimised"
         if n == 1 and count is not None:
             one = {"first": ("sees", "does not see"), "five": ("has", "does not have")}[place][1 - count]
-            what_of_it = f"{what}{' too' if count else ''}" if place == "first" else f"{named} among its five best guesses"
-            sentence = f"The one other network {one} {what_of_it} (it was never optimised)."
+            seen = f"{what}{' too' if count else ''}"
+            object_ = seen if place == "first" else f"{named} among its five best guesses"
+            sentence = f"The one other network {one} {object_} (it was never optimised)."
         else:
             if count is None:
                 who, plural = f"{percent(value)}{SPACE}% of the other networks", True
@@ -184,7 +185,8 @@ def _transfer(place: str) -> Callable[[float, int | None, str, str], _Words]:
             else:
                 who, plural = f"{count:,} of {n:,} other networks", count != 1
             if place == "first":
-                sentence = f"{who} {'see' if plural else 'sees'} {what}{' too' if value > 0 else ''} ({never})."
+                seen = f"{what}{' too' if value > 0 else ''}"
+                sentence = f"{who} {'see' if plural else 'sees'} {seen} ({never})."
             else:
                 guesses = f"among {'their' if plural else 'its'} five best guesses"
                 sentence = f"{who} {'have' if plural else 'has'} {named} {guesses} ({never})."
@@ -239,14 +241,18 @@ def _plain(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _share(value: Any) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if _is_number(value):
         return f"{percent(value)}{SPACE}%"
     return _plain(value)
 
 
 def _guess(value: Any) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 1:
+    if _is_number(value) and value >= 1:
         return f"{ordinal(round(value))} guess"
     return _plain(value)
 
@@ -254,9 +260,9 @@ def _guess(value: Any) -> str:
 def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
     """The `Reading` of one measurement of a sidecar.
 
-    `measurement` holds name, value (number or None), n, interval (two numbers or None), direction, scale, reason
-    and detail; only the name is required. `label` is what the unit is called ("church"), empty where it has no
-    name. Unknown names are given a title made of the name.
+    `measurement` holds name, value (number or None), n, interval (two numbers or None), direction, scale,
+    reason and detail; only the name is required. `label` is what the unit is called ("church"), empty where it
+    has no name. Unknown names are given a title made of the name.
     """
     name = str(measurement["name"])
     scale = str(measurement.get("scale") or "")
@@ -267,22 +273,47 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
         "lower": ("\N{DOWNWARDS ARROW}", "lower is better"),
     }.get(str(measurement.get("direction")), ("", ""))
     value = measurement.get("value")
-    finite = value is not None and math.isfinite(value)
-    words = _KNOWN.get(name, _unknown(name))(value if finite else 0.0, count, label, scale)
+    measured = value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    words = _KNOWN.get(name, _unknown(name))(0.0 if measured is None else measured, count, label, scale)
     raw_detail = measurement.get("detail")
     detail_items = raw_detail.items() if isinstance(raw_detail, Mapping) else ()
     detail = tuple((str(key), (words.detail or _plain)(item)) for key, item in detail_items)
     n_text = f"{count:,}" if count is not None else NOT_GIVEN
-    if not finite:
-        reason = str(measurement.get("reason") or ("no reason was given" if value is None else f"it came out as {value}"))
-        return Reading(name, words.title, f"Not measured: {reason.rstrip('.')}.", None, "", n_text, arrow, better,
-                       detail, "", f"{words.title.lower()} not measured", reason)  # fmt: skip
+    if measured is None:
+        silent = "no reason was given" if value is None else f"it came out as {value}"
+        reason = str(measurement.get("reason") or silent)
+        return Reading(
+            name,
+            words.title,
+            f"Not measured: {reason.rstrip('.')}.",
+            None,
+            "",
+            n_text,
+            arrow,
+            better,
+            detail,
+            "",
+            f"{words.title.lower()} not measured",
+            reason,
+        )
     interval = _interval(measurement.get("interval"), words)
     note = interval if interval != NOT_GIVEN else "interval not given"
     if not words.counts_n:
         note = f"n{SPACE}{n_text}, {note}" if count is not None else f"n not given, {note}"
-    return Reading(name, words.title, words.sentence, words.show(value) + words.suffix, interval, n_text, arrow, better,
-                   detail, words.tone, words.chip, note)  # fmt: skip
+    return Reading(
+        name,
+        words.title,
+        words.sentence,
+        words.show(measured) + words.suffix,
+        interval,
+        n_text,
+        arrow,
+        better,
+        detail,
+        words.tone,
+        words.chip,
+        note,
+    )
 
 
 def _interval(bounds: Any, words: _Words) -> str:

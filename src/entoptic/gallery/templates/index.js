@@ -69,7 +69,7 @@
     const head = make("div", { class: "head" }, title);
     if (unit.label) head.append(make("code", {}, unit.unit));
     if (manyModels) head.append(make("p", { class: "muted" }, unit.model));
-    return make("article", { class: "row", id: unit.id }, head, ...methods.map((_, method) => cell(unit, method)));
+    return make("article", { class: "row", "data-unit": unit.id }, head, ...methods.map((_, method) => cell(unit, method)));
   }
 
   const pageCount = () => Math.max(1, Math.ceil(found.length / perPage));
@@ -215,7 +215,8 @@
     draw();
     if (id === "find") find.focus();
     if (at >= 0) {
-      const link = document.getElementById(id).querySelector("h2 a");
+      // Rows carry no id: the browser's own jump to one would take the focus away again.
+      const link = rows()[at % perPage];
       link.focus({ preventScroll: true });
       link.closest(".row").scrollIntoView({ block: "center" });
     }

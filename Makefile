@@ -1,0 +1,49 @@
+# Every target sets itself up on a fresh machine: a virtual environment in .venv, then what the target needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# `make` may run with few cores: two threads serve one small network best.
+THREADS ?= 2
+
+.PHONY: demo test lint docs benchmark clean
+
+demo: $(VENV)/.installed  ## see what six classes and a channel look like to a real network
+	$(BIN)/entoptic see builtin:lite0 \
+	  'logits:"church"' 'logits:"parachute"' 'logits:"golf ball"' 'logits:"gas pump"' 'logits:"French horn"' \
+	  'logits:"garbage truck"' --threads $(THREADS) --out runs/demo
+	@echo "Open runs/demo/gallery/index.html"
+
+test: $(VENV)/.installed-test  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test  ## style, types, and the order of the rooms
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed-docs  ## the documentation as a site in site/
+	$(BIN)/mkdocs build --strict
+
+benchmark: $(VENV)/.installed  ## quality and speed tables (needs real photos, takes hours on a CPU)
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/quality.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs/demo site

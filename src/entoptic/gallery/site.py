@@ -396,7 +396,7 @@ def _write_site(
         models=models,
         pages=pages,
         pictures=sum(len(page.pictures) for page in pages),
-        methods=len({one.method for page in pages for one in page.pictures}),
+        methods=sorted({one.method for page in pages for one in page.pictures}, key=_method_order),
         left_out=left_out[:LEFT_OUT_SHOWN],
         left_out_count=len(left_out),
     )

@@ -190,9 +190,10 @@ def _transfer(place: str) -> Callable[[float, int | None, str, str], _Words]:
             else:
                 guesses = f"among {'their' if plural else 'its'} five best guesses"
                 sentence = f"{who} {'have' if plural else 'has'} {named} {guesses} ({never})."
-        agree = "agree" if count != 1 or n == 1 else "agrees"
-        share = f"{count:,} of {n:,}" if count is not None else f"{percent(value)}{SPACE}%"
-        chip = f"{share} {agree}" + ("" if place == "first" else " in top 5")
+        many = n != 1 or count is None
+        share = f"{count:,} of {n:,}" if count is not None else f"{percent(value)}{SPACE}% of"
+        agree = f"network{'s' if many else ''} agree{'' if many and count != 1 else 's'}"
+        chip = f"{share} {agree}" if place == "first" else f"{share} in the top 5"
         title = "Other networks agree" if place == "first" else "Among others’ five best guesses"
         tone = _grade(value, 0.75, 0.3)
         return _Words(title, percent, f"{SPACE}%", sentence, tone, chip, count is not None, _guess)
@@ -261,8 +262,8 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
     """The `Reading` of one measurement of a sidecar.
 
     `measurement` holds name, value (number or None), n, interval (two numbers or None), direction, scale,
-    reason and detail; only the name is required. `label` is what the unit is called ("church"), empty where it
-    has no name. Unknown names are given a title made of the name.
+    reason and detail; only the name is required. `label` is what the unit is called ("church"), empty where
+    it has no name. Unknown names are given a title made of the name.
     """
     name = str(measurement["name"])
     scale = str(measurement.get("scale") or "")
@@ -325,7 +326,7 @@ def _interval(bounds: Any, words: _Words) -> str:
 
 
 def headline(readings: Sequence[Reading]) -> Reading | None:
-    """The one reading to show under a small picture: the strongest kind of evidence that was measured, or None."""
+    """The one reading to show under a small picture: the strongest kind of evidence measured, or None."""
     measured = {reading.name: reading for reading in readings if reading.value is not None}
     for name in _HEADLINES:
         if name in measured:

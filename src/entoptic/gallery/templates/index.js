@@ -14,9 +14,12 @@
   const sum = (cap) => most.reduce((total, n) => total + Math.min(n, cap), 0);
   const cap = [6, 4, 3, 2].find((n) => sum(n) <= 6) || 1;
   const widths = most.map((n) => Math.min(n, cap));
+  // One picture a unit would leave most of each row empty.
+  const inCards = sum(cap) === 1;
+  grid.classList.toggle("flow", !inColumns);
+  grid.classList.toggle("cards", inCards);
   document.body.style.setProperty("--columns",
     `repeat(${sum(cap)}, minmax(0, 1fr))`);
-  grid.classList.toggle("flow", !inColumns);
 
   for (const unit of units) {
     const names = [...new Set(unit.pictures.map((picture) => methods[picture[0]].join(" ")))];
@@ -104,7 +107,7 @@
     const start = (page - 1) * perPage;
     const here = found.slice(start, start + perPage);
     grid.replaceChildren(...here.map(row));
-    columns.hidden = !here.length || !inColumns;
+    columns.hidden = !here.length || !inColumns || inCards;
     if (!here.length) {
       const clear = make("button", { type: "button", class: "plain" }, "Show all units");
       clear.addEventListener("click", () => { find.value = ""; search(""); find.focus(); });

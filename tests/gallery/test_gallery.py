@@ -207,7 +207,8 @@ def test_unknown_evidence_shows_value_interval_and_n() -> None:
 
 def test_infinite_evidence_is_not_a_value() -> None:
     reading = words.explain(evidence("activation", float("nan")))
-    assert reading.value is None and "nan" in reading.sentence
+    assert reading.value is None
+    assert "nan" in reading.sentence
 
 
 def test_the_headline_is_measured_evidence() -> None:
@@ -215,7 +216,8 @@ def test_the_headline_is_measured_evidence() -> None:
         words.explain(evidence(*item)) for item in (("transfer_top1", None), ("odd", 1.0), ("rank", 1.0))
     ]
     headline = words.headline(readings)
-    assert headline is not None and headline.name == "rank"
+    assert headline is not None
+    assert headline.name == "rank"
     assert words.headline(readings[:1]) is None
 
 
@@ -333,7 +335,9 @@ def test_pictures_of_one_sample_are_told_apart_by_what_differs(fake: Fake) -> No
     fake.add(config={"steps": 100, "same": 1})
     fake.add(config={"steps": 500, "same": 1})
     page = unit_page(build(fake.folder))
-    assert "steps 100" in page.text and "steps 500" in page.text and "same 1," not in page.text
+    assert "steps 100" in page.text
+    assert "steps 500" in page.text
+    assert "same 1," not in page.text
 
 
 def _no_json(file: Path) -> None:
@@ -383,7 +387,8 @@ def test_a_broken_picture_is_left_out_and_listed(
     damage(broken)
     index = build(fake.folder)
     text = Page(index).text
-    assert f"left out: logits-497/{broken.stem}" in text and reason in text
+    assert f"left out: logits-497/{broken.stem}" in text
+    assert reason in text
     assert len(data_of(index)["units"][0]["pictures"]) == 1
 
 
@@ -428,7 +433,9 @@ def test_two_models_in_one_folder_get_pages_of_their_own(fake: Fake) -> None:
     fake.add()
     fake.add(model={"name": "timm:resnet18"})
     names = [unit["id"] for unit in data_of(build(fake.folder))["units"]]
-    assert names[0] == "unit-logits-497" and names[1].startswith("unit-logits-497-") and len(names) == 2
+    assert names[0] == "unit-logits-497"
+    assert names[1].startswith("unit-logits-497-")
+    assert len(names) == 2
 
 
 def test_unchanged_pages_are_not_rewritten_and_stale_ones_go(fake: Fake) -> None:
@@ -453,7 +460,8 @@ def test_the_gallery_can_go_elsewhere(fake: Fake, tmp_path: Path) -> None:
     fake.add()
     index = build(fake.folder, tmp_path / "site" / "deep")
     source = str(Page(index.parent / "unit-logits-497.html").all("img")[0]["src"])
-    assert source.startswith("../../run/pictures/") and (index.parent / source).is_file()
+    assert source.startswith("../../run/pictures/")
+    assert (index.parent / source).is_file()
 
 
 def test_ten_thousand_pictures(fake: Fake) -> None:
@@ -660,12 +668,16 @@ def test_browser_works_where_storage_is_refused(page: Any, site: Path) -> None:
 def test_browser_compares_and_copies(page: Any, site: Path) -> None:
     page.goto((site.parent / "unit-logits-70.html").as_uri())
     heads = page.locator(".matrix thead th")
-    assert heads.count() == 2 and heads.nth(0).is_visible() and heads.nth(1).is_visible()
+    assert heads.count() == 2
+    assert heads.nth(0).is_visible()
+    assert heads.nth(1).is_visible()
     page.locator(".toggle").first.click()
-    assert not heads.nth(0).is_visible() and heads.nth(1).is_visible()
+    assert not heads.nth(0).is_visible()
+    assert heads.nth(1).is_visible()
     assert "compare=maco-0-" in page.url
     page.reload()
-    assert not heads.nth(0).is_visible() and heads.nth(1).is_visible()
+    assert not heads.nth(0).is_visible()
+    assert heads.nth(1).is_visible()
     page.get_by_role("button", name="Copy").first.click()
     page.wait_for_function("document.getElementById('said').textContent.startsWith('Command')")
     image = page.locator(".large img").first

@@ -80,6 +80,8 @@ def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
     Raises:
         UserError: no photo could be read.
     """
+    if n < 1:
+        raise UserError(f"n is the number of photos to show and must be at least 1, got {n}")
     opened = photos if isinstance(photos, Photos) else Photos.open(photos)
     step = max(1, len(opened) // n)
     indices = list(range(0, len(opened), step))[:n]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -97,13 +98,21 @@ class References:
         self.model, self.photos, self.progress, self.batch_size = model, photos, progress, batch_size
         self.pack: Pack | None = find_pack(model.card.weights_sha256)
         self._targets: dict[tuple[str, tuple[Tap, ...], int], Target] = {}
+        self._expected: dict[str, Unit] = {}
+        self._scores: dict[str, Scores] = {}
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether the photos say which class they show."""
+        photos = self.photos
+        return photos is not None and (bool(photos.classes()) or any(photo.class_index is not None for photo in photos))
 
     def identity(self, unit: Unit, reads: Iterable[str]) -> str:
         """Hash of the real photos that a method's result for `unit` depends on; part of a picture's key."""
         reads = set(reads)
         if self.photos is None or (self.pack is not None and reads == {"spectrum"}):
             return self.pack.sha256 if self.pack and reads else ""
-        if reads == {"targets"} and unit.kind == "logit" and self.photos.classes():
+        if reads == {"targets"} and unit.kind == "logit" and self.labelled:
             card = self.model.card
             return self.photos.fingerprint(self.photos.of_class(card.identifiers(unit.index), unit.index))
         return self.photos.fingerprint() if reads else ""
@@ -115,12 +124,16 @@ class References:
         if "targets" in reads:
             if self.photos is None:
                 self._from_pack(unit, ())
-            elif unit.kind == "logit" and self.photos.classes():
+            elif unit.kind == "logit" and self.labelled:
                 self.choose(unit, 1)
         if "spectrum" in reads and self.photos is None and self.pack is None:
             self.spectrum((8, 8))
 
     # --- scores ------------------------------------------------------------------------------------------------
+
+    def expect(self, units: Iterable[Unit]) -> None:
+        """Names units whose scores will be asked for, so that one pass over the photos serves them all."""
+        self._expected |= {str(unit): unit for unit in units}
 
     def scores(self, units: Sequence[Unit]) -> Scores:
         """Scores of the photos on units.
@@ -130,7 +143,15 @@ class References:
         """
         if self.photos is None:
             raise UserError("this needs real photos; give --photos DIR (Python: photos=…)")
-        return score_photos(self.model, units, self.photos, batch_size=self.batch_size, progress=self.progress)
+        if any(str(unit) not in self._scores for unit in units):
+            # One pass serves every unit that will be asked for.
+            missing = {str(u): u for u in (*units, *self._expected.values()) if str(u) not in self._scores}
+            held = score_photos(
+                self.model, list(missing.values()), self.photos, batch_size=self.batch_size, progress=self.progress
+            )
+            self._scores |= dict.fromkeys(missing, held)
+        rows = torch.stack([self._scores[str(unit)].of(unit) for unit in units])
+        return Scores(tuple(map(str, units)), self._scores[str(units[0])].indices, rows)
 
     def real_scores(self, unit: Unit) -> RealScores | str:
         """What a unit scores on real photos, or the reason why that is not known."""
@@ -153,6 +174,8 @@ class References:
         Raises:
             UserError: no photos of the class, or a unit or layer that the shipped pack does not hold.
         """
+        if count < 1:
+            raise UserError(f"the number of reference photos must be at least 1, got {count}")
         key = (str(unit), tuple(taps), count)
         if key not in self._targets:
             self._targets[key] = self._from_photos(unit, taps, count) if self.photos else self._from_pack(unit, taps)
@@ -208,12 +231,12 @@ class References:
         """Positions of a unit's reference photos, and how they were chosen in words."""
         photos, card = self.photos, self.model.card
         assert photos is not None
-        if unit.kind == "logit" and photos.classes():
+        if unit.kind == "logit" and self.labelled:
             found = photos.of_class(card.identifiers(unit.index), unit.index)
             if not found:
                 names = [n for n in photos.classes()]
                 asked = " or ".join(card.identifiers(unit.index)) or str(unit.index)
-                some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+                some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") or "given by number only"
                 raise UserError(
                     f"{photos.source} has no photos of {asked} for {unit}; its classes are {some}"
                     + nearest(unit.label or "", names)

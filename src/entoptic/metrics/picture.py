@@ -69,8 +69,7 @@ def against_photos(unit: Unit, value: float, real: RealScores | str) -> list[Evi
         return [missing("percentile", real, scale="%"), missing("margin", real)]
     below = float((real.values < value).float().mean())
     if len(real.values) < real.n:  # quantiles at even levels: interpolate between them
-        levels = np.linspace(0, 1, len(real.values))
-        below = float(np.interp(value, real.values.numpy(), levels, left=0.0, right=1.0))
+        below = _share_below(value, real.values.numpy())
     low, high = wilson(below * real.n, real.n)
     best = float(real.values[-1])
     margin = value - best
@@ -79,6 +78,15 @@ def against_photos(unit: Unit, value: float, real: RealScores | str) -> list[Evi
         Evidence("percentile", 100 * below, real.n, (100 * low, 100 * high), "higher", "%", detail={"photos": real.source}),
         Evidence("margin", margin, real.n, (margin, margin), "higher", scale, detail={"best photo": best}),
     ]
+
+
+def _share_below(value: float, quantiles: np.ndarray) -> float:
+    """Share of a distribution strictly below `value`; a value that many photos share (a ReLU's 0) counts once."""
+    right = int(np.searchsorted(quantiles, value, side="left"))
+    if right in (0, len(quantiles)):
+        return float(right > 0)
+    low, high = float(quantiles[right - 1]), float(quantiles[right])
+    return (right - 1 + (value - low) / (high - low)) / (len(quantiles) - 1)
 
 
 def robustness(picture: np.ndarray, unit: Unit, value: float, real: RealScores | str) -> Evidence:
@@ -127,7 +135,7 @@ def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evid
     if unit.layer != LOGITS or unit.label is None:
         return [missing(name, "only a class logit means the same in another network") for name in names]
     own = unit.model.card
-    others = [v for v in verifiers if v.card.weights_sha256 != own.weights_sha256 and v.card.labels == own.labels]
+    others = [v for v in verifiers if v.card.weights_sha256 != own.weights_sha256 and v.card.same_classes(own)]
     if not others:
         why = "no verifier network was given" if not verifiers else f"no verifier other than {own.name} has its labels"
         return [missing(name, why) for name in names]

@@ -26,6 +26,7 @@ class Card:
         mean, std: per channel, for pixels in [0, 1]; their length is the number of input channels (1 or 3).
         interpolation: how photos are resized (one of `INTERPOLATIONS`).
         crop: the side of the centre crop as a fraction of the resized photo's shorter side.
+        squash: resize to the whole input size without keeping the photo's proportions (no crop is cut).
         labels: one name per logit, or None where the network has no named outputs.
         label_ids: one stable identifier per logit (WordNet ids for ImageNet), or None.
         licence: of the weights, as their source states it.
@@ -38,6 +39,7 @@ class Card:
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     crop: float = 0.875
+    squash: bool = False
     labels: tuple[str, ...] | None = None
     label_ids: tuple[str, ...] | None = None
     licence: str = "unknown"
@@ -56,6 +58,8 @@ class Card:
             raise UserError(f"{self.name}: size must be (height, width) of at least 8 pixels, got {self.size}")
         if not 0 < self.crop <= 1:
             raise UserError(f"{self.name}: crop must be in (0, 1], got {self.crop}")
+        if self.labels is not None and self.label_ids is not None and len(self.labels) != len(self.label_ids):
+            raise UserError(f"{self.name}: {len(self.labels)} labels but {len(self.label_ids)} label_ids, one each per logit")
         if self.interpolation not in INTERPOLATIONS:
             raise UserError(
                 f"{self.name}: interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
@@ -77,7 +81,9 @@ class Card:
         from PIL import Image as PIL
 
         height, width = self.size
-        if photo.size != (width, height):
+        if photo.size != (width, height) and self.squash:
+            photo = photo.resize((width, height), PIL.Resampling[self.interpolation.upper()])
+        elif photo.size != (width, height):
             scale = max(height, width) / self.crop / min(photo.size)
             resized = (max(width, round(photo.width * scale)), max(height, round(photo.height * scale)))
             photo = photo.resize(resized, PIL.Resampling[self.interpolation.upper()])
@@ -88,7 +94,7 @@ class Card:
 
     def preprocessing(self) -> dict[str, Any]:
         """The fields that change what the network sees; part of every cache key."""
-        return {name: getattr(self, name) for name in ("size", "mean", "std", "interpolation", "crop")}
+        return {name: getattr(self, name) for name in ("size", "mean", "std", "interpolation", "crop", "squash")}
 
     def label(self, index: int) -> str | None:
         """Name of logit `index`, or None where the card has no labels."""
@@ -98,6 +104,12 @@ class Card:
         """Every name under which photos of class `index` may be filed, most specific first."""
         names = [self.label_ids[index]] if self.label_ids else []
         return names + ([self.labels[index]] if self.labels else [])
+
+    def same_classes(self, other: Card) -> bool:
+        """Whether logit k means the same in both: by identifiers where both have them (names vary), else by names."""
+        if self.label_ids is not None and other.label_ids is not None:
+            return self.label_ids == other.label_ids
+        return self.labels is not None and self.labels == other.labels
 
     def find_label(self, text: str) -> list[int]:
         """Indices of the logits called `text`: exact names or identifiers first, else all that contain the words."""

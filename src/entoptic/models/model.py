@@ -148,7 +148,10 @@ class Model:
         grey = torch.full((2, 3, *self.card.size), 0.5, device=self.device)
         with self.frozen():
             infos, output = probe(self.module, self.normalise(grey))
-        return infos, self._logits(output).shape[1]
+        count, labels = self._logits(output).shape[1], self.card.labels
+        if labels is not None and len(labels) != count:
+            raise UserError(f"{self.card.name}: the network has {count} logits but its card has {len(labels)} labels")
+        return infos, count
 
     @property
     def layers(self) -> dict[str, LayerInfo]:

@@ -159,6 +159,7 @@ def from_timm(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         std=tuple(config["std"]),
         interpolation=config.get("interpolation", "bicubic"),
         crop=float(config.get("crop_pct") or 0.875),
+        squash=config.get("crop_mode") == "squash",
         labels=labels,
         label_ids=ids,
         licence=str(config.get("license") or "unknown") if pretrained else "random weights",
@@ -230,6 +231,9 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     if None in final or None in resized or not processor.get("do_normalize", False):
         raise UserError(f'the image processor of "{repo}" states no {"size" if None in final else "normalisation"}; '
                         "load the network yourself and give entoptic.load(module, Card(…))")  # fmt: skip
+    crop_share, squash = min(1.0, final[0] / resized[0]), final == resized and "height" in size
+    if processor.get("crop_pct"):  # ConvNeXt's processor: small inputs are cropped by this share, large ones squashed
+        crop_share, squash = float(processor["crop_pct"]), final[0] >= 384
     # A factor other than 1/255 folds into mean and std: (f·255·x - m)/s = (x - m/(255 f)) / (s/(255 f)).
     factor = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0
     names = module.config.id2label
@@ -245,7 +249,8 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         mean=tuple(m / factor for m in processor["image_mean"]),
         std=tuple(s / factor for s in processor["image_std"]),
         interpolation=interpolation,
-        crop=min(1.0, final[0] / resized[0]),
+        crop=crop_share,
+        squash=squash,
         labels=labels,
         label_ids=imagenet_labels()[1] if labels and len(labels) == 1000 else None,
         licence="see the model page",
@@ -259,6 +264,7 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     `architecture` (`timm:NAME` or `torchvision:NAME`), optionally `options` (keyword arguments of the architecture)
     and `weights` (path of the safetensors file relative to the card; default: the card's own name).
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     given = Path(name).expanduser()
@@ -273,7 +279,7 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         fields = json.loads(path.read_text())
         architecture, weights_file = fields.pop("architecture"), fields.pop("weights", None)
         options = fields.pop("options", {})
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: a card is a JSON object with architecture, size, mean, std ({_short(error)})") from None
     weights = path.parent / weights_file if weights_file else given.with_suffix(".safetensors")
     if not weights.is_file():
@@ -281,7 +287,10 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     if fields.get("labels") == "imagenet-1k":
         fields["labels"], fields["label_ids"] = imagenet_labels()
     module = build(architecture, options)
-    state = load_file(weights)
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise UserError(f"{weights} is not a safetensors file ({_short(error)})") from None
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:

@@ -61,6 +61,7 @@ class LayerInfo:
         calls: how often the module runs in one forward pass; taps read the last call.
         order: rank of its last call among all layers' (0 = first to finish).
         activation: name of the activation module whose output is this layer's output, or None.
+        activation_call: which of that module's calls it was (1 = first); blocks may share one activation module.
         composite: whether it contains other modules and is no normalisation or activation.
     """
 
@@ -74,6 +75,7 @@ class LayerInfo:
     order: int
     activation: str | None
     composite: bool
+    activation_call: int = 0
 
 
 class Taps(AbstractContextManager["Taps"]):
@@ -104,7 +106,7 @@ class Taps(AbstractContextManager["Taps"]):
             info = self._infos[tap.layer]
             if tap.pre:
                 assert info.activation is not None
-                self._remaining[tap] = self._infos[info.activation].calls
+                self._remaining[tap] = info.activation_call
                 hook = modules[info.activation].register_forward_pre_hook
                 self._handles.append(hook(lambda _m, args, tap=tap: self._take(tap, args[0])))
             else:
@@ -151,7 +153,8 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
     """
     names = {id(m): name for name, m in module.named_modules() if name}
     seen: dict[str, dict[str, Any]] = {}
-    activation_of: dict[int, str] = {}  # id of an activation's output -> its name
+    # (id, version) of an activation's output -> its name and call: after `out += skip` it is another version.
+    activation_of: dict[tuple[int, int], tuple[str, int]] = {}
     keep: list[Tensor] = []  # outputs stay alive so that ids are not reused
     order = 0
 
@@ -163,12 +166,12 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
         except TypeError:
             return
         keep.append(tensor)
-        if is_activation(m):
-            activation_of[id(tensor)] = name
         record = seen.setdefault(name, {"calls": 0})
-        record.update(
-            calls=record["calls"] + 1, order=order, module=m, out=tensor.shape, activation=activation_of.get(id(tensor))
-        )
+        version = (id(tensor), 0 if tensor.is_inference() else tensor._version)
+        if is_activation(m):
+            activation_of[version] = (name, record["calls"] + 1)
+        ends_in = activation_of.get(version, (None, 0))
+        record.update(calls=record["calls"] + 1, order=order, module=m, out=tensor.shape, ends_in=ends_in)
         order += 1
 
     handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in names]
@@ -188,7 +191,7 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
         composite = any(True for _ in record["module"].children()) and not _is_norm(record["module"])
         infos[name] = LayerInfo(
             name, type(record["module"]).__name__, shape[1:], layout, channels, grid,
-            record["calls"], record["order"], record["activation"], composite,
+            record["calls"], record["order"], record["ends_in"][0], composite, record["ends_in"][1],
         )  # fmt: skip
     return infos, output
 

@@ -26,7 +26,7 @@ from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import BUILTIN, load
 from entoptic.runs.progress import Reporter, reporter
-from entoptic.runs.store import FORMAT, Picture, Run
+from entoptic.runs.store import FORMAT, Picture, Run, Unwritable
 from entoptic.units.unit import Unit, bind, slug
 
 RECIPE = 1
@@ -119,11 +119,14 @@ def make_plan(
     """Resolves names, checks every unit against every method, and computes nothing else."""
     if n < 1:
         raise UserError(f"n is the number of pictures per unit and must be at least 1, got {n}")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
     chosen = choose_methods(method, options or {})
     subject = load(model, card, device=device)
     bound = bind(subject, units)
     opened = photos if photos is None or isinstance(photos, Photos) else Photos.open(photos)
     references = References(subject, opened, **({"progress": report.progress} if report else {}))
+    references.expect(bound)
     failures: list[str] = []
     jobs = []
     for found, config in chosen:
@@ -165,6 +168,8 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
         fields = set(found.config.__dataclass_fields__)
         known |= fields
         chosen.append((found, make_config(found, base | {k: v for k, v in options.items() if k in fields})))
+        if getattr(chosen[-1][1], "steps", 1) < 1:
+            raise UserError(f"{found.name} needs at least 1 step, got {chosen[-1][1].steps}")  # type: ignore[attr-defined]
     for name in options:
         if name not in known:
             raise UserError(f'no option "{name}" in {", ".join(c.name for c, _ in chosen)}{nearest(name, sorted(known))}')
@@ -180,10 +185,15 @@ def find_verifiers(model: Model, verifiers: str | Sequence[str | Model]) -> list
             return []
         others = [name for name in BUILTIN if f"builtin:{name}" != model.card.name]
         loaded = [load(f"builtin:{name}", device=str(model.device)) for name in others]
-        same = [v for v in loaded if v.card.labels == model.card.labels]
+        same = [v for v in loaded if v.card.same_classes(model.card)]
         return [v for v in same if v.card.weights_sha256 != model.card.weights_sha256][:2]
     names = [v for v in verifiers.split(",") if v] if isinstance(verifiers, str) else list(verifiers)
-    return [load(v, device=str(model.device)) if isinstance(v, str) else v for v in names]
+    given = [load(v, device=str(model.device)) if isinstance(v, str) else v for v in names]
+    distinct = list({v.card.weights_sha256: v for v in given}.values())
+    called = [v.card.name for v in distinct]
+    if double := next((name for name in called if called.count(name) > 1), None):
+        raise UserError(f'two verifiers with different weights are both called "{double}"; give their cards different names')
+    return distinct
 
 
 def execute(plan: Plan, report: Reporter) -> Run:
@@ -193,7 +203,7 @@ def execute(plan: Plan, report: Reporter) -> Run:
     with plan.run.writing(about):
         for job in plan.jobs:
             todo = list(_unfinished(plan, job))
-            report.start(job.card.name, sum(len(chunk) for chunk in _chunks(todo, 1)), len(job.items) - len(todo))
+            report.start(job.card.name, len(todo), len(job.items) - len(todo))
             for chunk in _chunks(todo, plan.batch_size):
                 _make(plan, job, chunk, report)
     if plan.run.failures:
@@ -234,6 +244,8 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
             evidence = measure(pixels, draft.item.unit, plan.references, plan.verifiers)
             record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
             plan.run.write(file, pixels, record)
+    except Unwritable:
+        raise
     except UserError as error:
         plan.run.failures.append(f"{', '.join(dict.fromkeys(str(i.unit) for i in items))}: {error}")
     report.finish(len(items), time.monotonic() - started)
@@ -281,6 +293,7 @@ def model_record(model: Model) -> dict[str, Any]:
     return {
         "name": card.name, "weights_sha256": card.weights_sha256, "licence": card.licence, "size": list(card.size),
         "mean": list(card.mean), "std": list(card.std), "interpolation": card.interpolation, "crop": card.crop,
+        "squash": card.squash,
     }  # fmt: skip
 
 
@@ -376,8 +389,10 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
                 pass
         except _Enough:
             pass
-        step_seconds = (times[2] - times[0]) / 2 if len(times) > 2 else 0.0
-        each = step_seconds * total / len(batch) if total else (time.monotonic() - started) / len(batch)
+        seconds = time.monotonic() - started
+        if len(times) > 1:
+            seconds = (times[-1] - times[0]) / (len(times) - 1) * total
+        each = seconds / len(batch)
         entry |= {"steps": total, "seconds_per_picture": each, "seconds": each * len(todo)}
     report["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if plan.model.device.type == "cuda":

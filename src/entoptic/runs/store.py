@@ -36,6 +36,10 @@ from entoptic.errors import UserError, nearest
 FORMAT = 1
 
 
+class Unwritable(UserError):
+    """The run folder cannot be written: nothing more of the run can be stored."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """One finished picture of a run.
@@ -183,7 +187,7 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; give --out a folder")
         if self.path.is_dir() and not (self.path / "run.json").is_file():
-            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            others = [p.name for p in self.path.iterdir() if p.name != ".lock" and p.suffix != ".part"]
             if others:
                 raise UserError(
                     f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and is no run; "
@@ -205,6 +209,8 @@ class Run:
             lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
             lock.flush()
             with writable(self.path):
+                for left in self.path.glob("**/.*.part"):  # of a killed process
+                    left.unlink()
                 if not (self.path / "run.json").is_file():
                     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                     _write(self.path / "run.json", _json({"format": FORMAT, "created": created, **about}))
@@ -277,9 +283,9 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}: {error.filename}); give another --out") from None
+        raise Unwritable(f"{path} cannot be written ({error.strerror}: {error.filename}); give another --out") from None
     except OSError as error:
-        raise UserError(
+        raise Unwritable(
             f"{path} cannot be written ({error.strerror}); pictures that are finished are safe, "
             "make room or give another --out and start again"
         ) from None

@@ -81,7 +81,7 @@ def verify(
             continue
         try:
             _verify_one(picture, model, photos, device, models, references, found)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             found.drift.append(f"{picture.path.name}: its sidecar is damaged ({type(error).__name__}: {error})")
     on_picture(total, total)
     return found

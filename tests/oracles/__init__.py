@@ -1,0 +1,1 @@
+"""Slow references written from the papers' formulas; they share no code with the package."""

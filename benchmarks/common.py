@@ -29,7 +29,15 @@ def mobilenet() -> Model:
     module.load_state_dict(load_file(DATA / "weights" / "mobilenetv2_100_coral_dequant.safetensors"))
     labels, ids = imagenet_labels()
     half = (0.5, 0.5, 0.5)
-    card = Card(name="MobileNetV2", size=(224, 224), mean=half, std=half, labels=labels, label_ids=ids, licence="apache-2.0")
+    card = Card(
+        name="MobileNetV2",
+        size=(224, 224),
+        mean=half,
+        std=half,
+        labels=labels,
+        label_ids=ids,
+        licence="apache-2.0",
+    )
     return Model(module, card)
 
 

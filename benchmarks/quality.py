@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import CLASSES, DATA, about, bootstrap, kid, kid_interval, logits_and_features, verifiers
 from PIL import Image
 from torch import Tensor
 
 import entoptic
+from common import CLASSES, DATA, about, bootstrap, kid, kid_interval, logits_and_features, verifiers
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS
@@ -162,7 +162,15 @@ def strip(pictures: Tensor, path: Path) -> None:
 
 def page(result: dict[str, Any]) -> str:
     """The table in Markdown."""
-    columns = ["self", "Lite1", "Lite2", "MobileNetV2", "verifiers", "kernel distance MobileNetV2", "kernel distance Lite2"]
+    columns = [
+        "self",
+        "Lite1",
+        "Lite2",
+        "MobileNetV2",
+        "verifiers",
+        "kernel distance MobileNetV2",
+        "kernel distance Lite2",
+    ]
     lines = [
         "# Quality",
         "",

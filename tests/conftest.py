@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import nn
 
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
+
+# A first example imports and loads, and other processes may hold the cores.
+settings.register_profile("entoptic", deadline=None)
+settings.load_profile("entoptic")
 
 LABELS = ("circle", "square", "stripe", "cross", "dot")
 
@@ -43,6 +48,9 @@ def tiny_module(seed: int = 0, classes: int = 5) -> nn.Module:
     for parameter in module.parameters():
         if parameter.ndim > 1:
             parameter.data = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5 * 2
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)) and part.bias is not None:
+            part.bias.data = 0.1 * torch.randn(part.bias.shape, generator=generator)
     return module
 
 

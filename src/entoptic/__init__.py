@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from entoptic.errors import UserError
     from entoptic.gallery.site import build as gallery
     from entoptic.images.photos import Photos
+    from entoptic.images.preflight import preflight
     from entoptic.methods import METHODS
     from entoptic.metrics.picture import measure
     from entoptic.models.card import Card
     from entoptic.models.model import Model
-    from entoptic.images.preflight import preflight
     from entoptic.models.sources import load
     from entoptic.runs.see import see
     from entoptic.runs.store import Picture, Run

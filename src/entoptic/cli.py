@@ -141,7 +141,12 @@ def main(arguments: list[str] | None = None) -> int:
         return int(stop.code or 0)
     except BrokenPipeError:
         return 0
-    warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+        return _run(command)
+
+
+def _run(command: Any) -> int:
     try:
         return _VERBS[type(command)](command)
     except UserError as error:
@@ -150,7 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"entoptic: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("entoptic: interrupted; finished pictures are stored, the same command goes on from there", file=sys.stderr)
+        print(
+            "entoptic: interrupted; finished pictures are stored, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 0
@@ -181,7 +189,12 @@ def _ls(command: Ls) -> int:
         console.print("builtin models:", ", ".join(f"builtin:{b}" for b in BUILTIN), highlight=False)
         table = Table("method", "what it is", "units", "reads", box=None)
         for card in METHODS.values():
-            table.add_row(card.name, card.title, ", ".join(sorted(card.units)), ", ".join(sorted(card.reads)) or "nothing")
+            table.add_row(
+                card.name,
+                card.title,
+                ", ".join(sorted(card.units)),
+                ", ".join(sorted(card.reads)) or "nothing",
+            )
         console.print(table)
         return 0
     from entoptic.models.sources import load
@@ -252,7 +265,9 @@ def _print_estimate(report: dict[str, Any], failures: list[str]) -> None:
     print(f"run {report['run']} of {report['model']}")
     for name, entry in report["methods"].items():
         each = f", {entry['steps']} steps, {entry['seconds_per_picture']:.1f} s a picture" if "steps" in entry else ""
-        print(f"  {name}: {entry['pictures'] - entry['done']} to make, {entry['done']} there{each}, {_duration(entry['seconds'])}")
+        print(
+            f"  {name}: {entry['pictures'] - entry['done']} to make, {entry['done']} there{each}, {_duration(entry['seconds'])}"
+        )
     total = sum(entry["seconds"] for entry in report["methods"].values())
     gpu = f", {report['peak_gpu_memory_mb']:.0f} MB on the GPU" if "peak_gpu_memory_mb" in report else ""
     print(f"  together {_duration(total)}, peak memory {report['peak_memory_mb']:.0f} MB{gpu}")

@@ -55,9 +55,7 @@ class Fake:
     def __init__(self, folder: Path, title: str = "A run") -> None:
         self.folder = folder
         (folder / "pictures").mkdir(parents=True)
-        (folder / "run.json").write_text(
-            json.dumps({"entoptic": "0.1.0", "created": "2026-01-02", "title": title})
-        )
+        (folder / "run.json").write_text(json.dumps({"entoptic": "0.1.0", "created": "2026-01-02", "title": title}))
 
     def add(self, unit: str = "logits:497", method: str = "vital", sample: int = 0, **more: Any) -> Path:
         slug = re.sub(r"\W", "-", unit)
@@ -212,9 +210,7 @@ def test_infinite_evidence_is_not_a_value() -> None:
 
 
 def test_the_headline_is_measured_evidence() -> None:
-    readings = [
-        words.explain(evidence(*item)) for item in (("transfer_top1", None), ("odd", 1.0), ("rank", 1.0))
-    ]
+    readings = [words.explain(evidence(*item)) for item in (("transfer_top1", None), ("odd", 1.0), ("rank", 1.0))]
     headline = words.headline(readings)
     assert headline is not None
     assert headline.name == "rank"
@@ -379,9 +375,7 @@ def _edited(**changes: Any) -> Callable[[Path], None]:
         (_edited(evidence=[7]), "a measurement without a name"),
     ],
 )
-def test_a_broken_picture_is_left_out_and_listed(
-    fake: Fake, damage: Callable[[Path], None], reason: str
-) -> None:
+def test_a_broken_picture_is_left_out_and_listed(fake: Fake, damage: Callable[[Path], None], reason: str) -> None:
     fake.add()
     broken = fake.add(method="maco")
     damage(broken)
@@ -656,8 +650,7 @@ def test_browser_dark_mode_follows_the_system_and_is_kept(page: Any, site: Path)
 def test_browser_works_where_storage_is_refused(page: Any, site: Path) -> None:
     refuse = "{ get() { throw new DOMException('refused', 'SecurityError'); } }"
     page.add_init_script(
-        f"for (const kind of ['localStorage', 'sessionStorage'])"
-        f" Object.defineProperty(window, kind, {refuse});"
+        f"for (const kind of ['localStorage', 'sessionStorage']) Object.defineProperty(window, kind, {refuse});"
     )
     page.goto(site.as_uri())
     assert page.locator(".row").count() == UNITS_PER_PAGE

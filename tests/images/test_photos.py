@@ -92,9 +92,7 @@ def corners() -> Image.Image:
 def test_exif_orientation(format: str, orientation: int, clockwise_from_top_left: tuple[Pixel, ...]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(
-        format, {}
-    )
+    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
     image = decode(encoded(corners(), format, exif=exif, **options))
     assert image.size == ((8, 16) if 5 <= orientation <= 8 else (16, 8))
     right, bottom = image.width - 2, image.height - 2
@@ -156,9 +154,7 @@ def from_pixels(mode: str, values: list[Any], format: str = "PNG", **options: An
         ),
         pytest.param(palette(None), [RED, BLUE], id="P"),
         pytest.param(palette(1), [RED, WHITE], id="P with transparency"),
-        pytest.param(
-            from_pixels("RGB", [RED, BLUE], transparency=BLUE), [RED, WHITE], id="RGB with transparency"
-        ),
+        pytest.param(from_pixels("RGB", [RED, BLUE], transparency=BLUE), [RED, WHITE], id="RGB with transparency"),
         pytest.param(from_pixels("L", [9, 7], transparency=7), [(9,) * 3, WHITE], id="L with transparency"),
         pytest.param(
             from_pixels("RGBA", [(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51)]),
@@ -393,9 +389,7 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog, hound"], "_type": "ClassLabel"}}
 
 
-def parquet(
-    path: Path, cells: list[dict[str, Any]], metadata: Any = None, rows: int = 2, **columns: Any
-) -> Path:
+def parquet(path: Path, cells: list[dict[str, Any]], metadata: Any = None, rows: int = 2, **columns: Any) -> Path:
     table = pa.table({"image": pa.array(cells, IMAGE), **columns})
     if metadata is not None:
         table = table.replace_schema_metadata({"huggingface": json.dumps(metadata)})
@@ -479,9 +473,7 @@ def test_parquet_is_read_by_row_group(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_parquet_errors(tmp_path: Path) -> None:
     pq.write_table(pa.table({"imag": ["a"], "label": [1]}), tmp_path / "none.parquet")
-    with pytest.raises(
-        UserError, match=r'no image column "image" \(columns: imag, label\); did you mean "imag"'
-    ):
+    with pytest.raises(UserError, match=r'no image column "image" \(columns: imag, label\); did you mean "imag"'):
         Photos.open(tmp_path / "none.parquet")
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "text.parquet")
     with pytest.raises(UserError, match=r"not struct\{bytes, path\}"):
@@ -498,9 +490,7 @@ def test_parquet_errors(tmp_path: Path) -> None:
     write(tmp_path / "cut.parquet", (tmp_path / "img.parquet").read_bytes()[:-20])
     with pytest.raises(UserError, match="not a readable Parquet file"):
         Photos.open(tmp_path / "cut.parquet")
-    with pytest.raises(
-        UserError, match=r"holds Parquet files, no images; open one of them, say .*both\.parquet"
-    ):
+    with pytest.raises(UserError, match=r"holds Parquet files, no images; open one of them, say .*both\.parquet"):
         Photos.open(tmp_path)
 
 
@@ -526,12 +516,8 @@ def test_hugging_face_dataset(tmp_path: Path) -> None:
     exif[0x0112] = 6
     turned = encoded(corners(), "PNG", exif=exif)
     cells = [*cells_of(RED), {"bytes": turned, "path": None}, {"bytes": b"broken", "path": None}]
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
-    )
-    decoded = datasets.Dataset.from_dict(
-        {"image": cells, "label": [1, 0, 1]}, features=features, split="train"
-    )
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    decoded = datasets.Dataset.from_dict({"image": cells, "label": [1, 0, 1]}, features=features, split="train")
     raw = decoded.cast_column("image", datasets.Image(decode=False))
     for dataset in (decoded, raw, decoded.with_format("torch")):
         photos = Photos.open(dataset)
@@ -620,9 +606,7 @@ def labelled(tmp_path: Path) -> Photos:
         ([], None, []),
     ],
 )
-def test_of_class(
-    labelled: Photos, identifiers: list[str], class_index: int | None, expected: list[int]
-) -> None:
+def test_of_class(labelled: Photos, identifiers: list[str], class_index: int | None, expected: list[int]) -> None:
     assert labelled.of_class(identifiers, class_index) == expected
 
 
@@ -651,9 +635,7 @@ def test_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.binary(max_size=6), min_size=1, max_size=6), st.randoms(), st.data())
-def test_fingerprint_depends_on_contents_only(
-    contents: list[bytes], random: Any, data: st.DataObject
-) -> None:
+def test_fingerprint_depends_on_contents_only(contents: list[bytes], random: Any, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def fingerprint(files: list[bytes], indices: list[int] | None = None) -> str:

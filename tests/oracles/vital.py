@@ -100,7 +100,7 @@ def run(
         if tv or norm:
             loss = loss + tv * total_variation(view) + norm * l2(view)
         (gradient,) = torch.autograd.grad(loss, x)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         with torch.no_grad():
             first = 0.5 * first + 0.5 * gradient
             second = 0.9 * second + 0.1 * gradient.square()

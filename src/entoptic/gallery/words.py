@@ -322,6 +322,8 @@ def _interval(bounds: Any, words: _Words) -> str:
         return NOT_GIVEN
     if not all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds):
         return NOT_GIVEN
+    if bounds[0] == bounds[1]:
+        return "exact"
     return f"{words.show(bounds[0])} to {words.show(bounds[1])}{words.suffix}"
 
 

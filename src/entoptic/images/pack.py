@@ -155,9 +155,9 @@ def make_pack(
     with torch.no_grad():
         for source in mixed:
             for _, images in source.batches(card.prepare, 32):
-                values = model.read(images.to(model.device), [Tap("logits"), deepest])
-                logits.append(values[Tap("logits")][:, :, 0].cpu())
-                means.append(values[deepest].mean(2).cpu())
+                read_out = model.read(images.to(model.device), [Tap("logits"), deepest])
+                logits.append(read_out[Tap("logits")][:, :, 0].cpu())
+                means.append(read_out[deepest].mean(2).cpu())
                 spectrum += natural_spectrum(images)
                 read += len(images)
     levels = torch.linspace(0, 1, QUANTILES)

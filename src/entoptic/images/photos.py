@@ -419,9 +419,7 @@ def _key(label: str) -> str:
 
 def _labels(*known: object) -> tuple[str, ...]:
     """The label strings among `known`, then the synonyms inside them; each once."""
-    wholes = [
-        text for value in known if isinstance(value, (str, int, float)) and (text := str(value).strip())
-    ]
+    wholes = [text for value in known if isinstance(value, (str, int, float)) and (text := str(value).strip())]
     return tuple(dict.fromkeys([*wholes, *(part for label in wholes for part in _split(label))]))
 
 
@@ -484,9 +482,7 @@ def _open_path(source: str | os.PathLike[str]) -> tuple[str, _Shared]:
         return str(path), _open_parquet(path)
     if path.suffix.lower() in EXTENSIONS:
         return str(path), _files(path.parent, [Photo(path.name)])
-    raise UserError(
-        f'"{path}" is neither a folder, a Parquet file (.parquet) nor an image ({" ".join(EXTENSIONS)})'
-    )
+    raise UserError(f'"{path}" is neither a folder, a Parquet file (.parquet) nor an image ({" ".join(EXTENSIONS)})')
 
 
 def _what_is_missing(path: Path) -> str:
@@ -532,8 +528,7 @@ def _open_folder(root: Path) -> _Shared:
         listed = ", ".join(f'"{name}"' for name in deeper[:4]) + (", ..." if len(deeper) > 4 else "")
         folders_that_hold = "folders {} that hold" if len(deeper) > 1 else "a folder {} that holds"
         raise UserError(
-            f'"{root}" has {folders_that_hold.format(listed)} class folders; '
-            f'open one of them, say "{root / deeper[0]}"'
+            f'"{root}" has {folders_that_hold.format(listed)} class folders; open one of them, say "{root / deeper[0]}"'
         )
     tables = sorted(root.glob("*.parquet"))
     if tables:
@@ -561,9 +556,7 @@ def _open_labelled(root: Path, images: list[str]) -> _Shared:
     if rows and len(missing) == len(rows):
         name = missing[0].name
         hint = nearest(name, images)
-        raise UserError(
-            f'none of the {len(rows)} files that "{root / "labels.csv"}" names exist, say "{name}"{hint}'
-        )
+        raise UserError(f'none of the {len(rows)} files that "{root / "labels.csv"}" names exist, say "{name}"{hint}')
     if not photos:
         raise UserError(f'no photos in "{root}": its labels.csv has no rows')
     shared = _files(root, photos.values())
@@ -580,9 +573,7 @@ def _read_labels(path: Path) -> list[tuple[int, dict[str, str]]]:
             columns = [cell.strip().lower() for cell in next(reader, [])]
             if "file" not in columns:
                 listed = ", ".join(columns) if columns else "none"
-                raise UserError(
-                    f'"{path}" has no column "file" (columns: {listed}){nearest("file", columns)}'
-                )
+                raise UserError(f'"{path}" has no column "file" (columns: {listed}){nearest("file", columns)}')
             rows = []
             for cells in reader:
                 if len(cells) > len(columns):
@@ -695,9 +686,7 @@ def _open_parquet(path: Path) -> _Shared:
 
     def holds_images(kind: Any) -> bool:
         if pa.types.is_struct(kind):
-            kind = next(
-                (kind.field(i).type for i in range(kind.num_fields) if kind.field(i).name == "bytes"), None
-            )
+            kind = next((kind.field(i).type for i in range(kind.num_fields) if kind.field(i).name == "bytes"), None)
         return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     column = _image_column(f'"{path}"', schema.names, [one.name for one in schema if holds_images(one.type)])
@@ -710,9 +699,7 @@ def _open_parquet(path: Path) -> _Shared:
     except (OSError, pa.ArrowException) as error:
         raise UserError(f'the label columns of "{path}" are damaged: {_short(error)}') from None
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    photos = _photos_of_rows(
-        path.name, file.metadata.num_rows, columns, _parquet_label_names(schema.metadata)
-    )
+    photos = _photos_of_rows(path.name, file.metadata.num_rows, columns, _parquet_label_names(schema.metadata))
     return _Shared(_Parquet(path, file, column), photos)
 
 
@@ -734,9 +721,7 @@ def _image_column(source: str, columns: Sequence[str], candidates: Sequence[str]
         return candidates[0]
     held = ", ".join(columns) if columns else "none"
     if candidates:
-        raise UserError(
-            f'{source} has several image columns ({", ".join(candidates)}); rename one to "image"'
-        )
+        raise UserError(f'{source} has several image columns ({", ".join(candidates)}); rename one to "image"')
     wrong = "its column is not struct{bytes, path}" if "image" in columns else f"columns: {held}"
     hint = "" if "image" in columns else nearest("image", columns)
     raise UserError(f'{source} has no image column "image" ({wrong}){hint}')
@@ -769,13 +754,9 @@ class _Rows:
 def _open_dataset(dataset: Any) -> tuple[str, _Shared]:
     if isinstance(dataset, Mapping):  # datasets.DatasetDict
         splits = list(dataset)
-        raise UserError(
-            f'the dataset has splits ({", ".join(map(str, splits))}); give one, say dataset["{splits[0]}"]'
-        )
+        raise UserError(f'the dataset has splits ({", ".join(map(str, splits))}); give one, say dataset["{splits[0]}"]')
     if not hasattr(dataset, "__len__"):
-        raise UserError(
-            "photos were given as a streaming dataset; expected one that is loaded (streaming=False)"
-        )
+        raise UserError("photos were given as a streaming dataset; expected one that is loaded (streaming=False)")
     names = list(dataset.column_names)
     features = cast("dict[str, Any]", dict(getattr(dataset, "features", None) or {}))
 

@@ -129,7 +129,12 @@ def _same(a: tuple[Sequence[float], Sequence[float]], b: tuple[Sequence[float], 
 
 @torch.no_grad()
 def _try(
-    model: Model, pixels: Tensor, labels: Tensor | None, name: str, mean: Sequence[float], std: Sequence[float]
+    model: Model,
+    pixels: Tensor,
+    labels: Tensor | None,
+    name: str,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Candidate:
     norms = [m for m in model.module.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None]
     gaps: list[float] = []
@@ -173,7 +178,10 @@ def _judge(name: str, candidates: list[Candidate], n: int) -> tuple[bool, str]:
                 f"the card of {name} looks wrong: {a:.0f} % of {len(own)} photos right with it, "
                 f"{b:.0f} % with {best.name}"
             )
-        return True, f"the card of {name} fits: {a:.0f} % of {len(own)} labelled photos right, no alternative is better"
+        return (
+            True,
+            f"the card of {name} fits: {a:.0f} % of {len(own)} labelled photos right, no alternative is better",
+        )
     if card.deviation is not None:
         best = min(others, key=lambda c: c.deviation if c.deviation is not None else math.inf, default=card)
         assert best.deviation is not None
@@ -182,11 +190,17 @@ def _judge(name: str, candidates: list[Candidate], n: int) -> tuple[bool, str]:
                 f"the card of {name} looks wrong: activations lie {card.deviation:.2f} from the BatchNorm statistics "
                 f"on {n} photos, {best.deviation:.2f} with {best.name}"
             )
-        return True, f"the card of {name} fits: BatchNorm deviation {card.deviation:.2f} on {n} photos, no alternative is better"
+        return (
+            True,
+            f"the card of {name} fits: BatchNorm deviation {card.deviation:.2f} on {n} photos, no alternative is better",
+        )
     best = max(others, key=lambda c: c.confidence, default=card)
     if best.confidence > 1.25 * card.confidence:
         return False, (
             f"the card of {name} may be wrong: mean confidence {card.confidence:.2f} on {n} photos, "
             f"{best.confidence:.2f} with {best.name}; labelled photos would settle it"
         )
-    return True, f"the card of {name} gives confidence {card.confidence:.2f} on {n} photos, no alternative is clearly better"
+    return (
+        True,
+        f"the card of {name} gives confidence {card.confidence:.2f} on {n} photos, no alternative is clearly better",
+    )

@@ -60,7 +60,10 @@ class RealScores:
 
 
 def sorted_means(
-    model: Model, taps: Sequence[Tap], batches: Iterable[tuple[list[int], Tensor]], on_batch: Callable[[int], None]
+    model: Model,
+    taps: Sequence[Tap],
+    batches: Iterable[tuple[list[int], Tensor]],
+    on_batch: Callable[[int], None],
 ) -> tuple[dict[Tap, Tensor], int]:
     """Mean over photos of each channel's sorted values, streaming: memory does not grow with their number.
 
@@ -147,7 +150,11 @@ class References:
             # One pass serves every unit that will be asked for.
             missing = {str(u): u for u in (*units, *self._expected.values()) if str(u) not in self._scores}
             held = score_photos(
-                self.model, list(missing.values()), self.photos, batch_size=self.batch_size, progress=self.progress
+                self.model,
+                list(missing.values()),
+                self.photos,
+                batch_size=self.batch_size,
+                progress=self.progress,
             )
             self._scores |= dict.fromkeys(missing, held)
         rows = torch.stack([self._scores[str(unit)].of(unit) for unit in units])

@@ -110,7 +110,12 @@ class Phase:
     """
 
     def __init__(
-        self, generators: Sequence[Generator], size: tuple[int, int], device: torch.device, *, magnitude: Tensor
+        self,
+        generators: Sequence[Generator],
+        size: tuple[int, int],
+        device: torch.device,
+        *,
+        magnitude: Tensor,
     ) -> None:
         self._size, self._magnitude = size, magnitude.to(device)
         self.parameter = _draw(generators, tuple(magnitude.shape), device).requires_grad_()

@@ -100,7 +100,7 @@ def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
     """Per view, whether the activation function is flat wherever the unit reads it (B×C×D before and after)."""
     flat = ((after <= 0) & (before < 0)) | ((after >= 6) & (after == after.amax()) & (before > after))
     if unit.direction is not None:
-        return flat.all(dim=(1, 2))  # type: ignore[arg-type]
+        return flat.all(dim=(1, 2))
     flat = flat[:, unit.index]
     return flat[:, unit.position] if unit.position is not None else flat.all(1)
 
@@ -124,8 +124,8 @@ class SortMatch(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_B: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (dz,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_B: Tensor) -> tuple[Tensor, None, None]:
+        (dz,) = ctx.saved_tensors
         return dz * gradient_B[:, None, None], None, None
 
 

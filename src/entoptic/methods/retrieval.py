@@ -11,12 +11,10 @@ from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(MethodConfig):
-    """Top photos of the set given; sample k is the photo of rank k."""
+    """Retrieval, the real photos that drive the unit most (sample k is rank k)."""
 
 
-@method(
-    "retrieval", Retrieval, paper="top-K selection", units={"logit", "channel", "direction"}, reads={"scores"}
-)
+@method("retrieval", Retrieval, paper="top-K selection", units={"logit", "channel", "direction"}, reads={"scores"})
 def retrieval(items: Sequence[Item], config: Retrieval, context: Context) -> Iterator[Draft]:
     scores = context.references.scores([item.unit for item in items])
     photos = context.references.photos
@@ -24,7 +22,9 @@ def retrieval(items: Sequence[Item], config: Retrieval, context: Context) -> Ite
     for item in items:
         ranked = scores.ranked(item.unit)
         if item.sample >= len(ranked):
-            raise UserError(f"rank {item.sample + 1} of {item.unit} was asked for, but only {len(ranked)} photos can be read")
+            raise UserError(
+                f"rank {item.sample + 1} of {item.unit} was asked for, but only {len(ranked)} photos can be read"
+            )
         index, value = ranked[item.sample]
         photo = photos.read(index)
         if photo is None:

@@ -58,6 +58,21 @@ def mean_interval(values: list[float]) -> tuple[float, float]:
         return mean, mean
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
     # Quantiles of Student's t at 97.5 % for n-1 degrees of freedom.
-    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+    table = (
+        12.706,
+        4.303,
+        3.182,
+        2.776,
+        2.571,
+        2.447,
+        2.365,
+        2.306,
+        2.262,
+        2.228,
+        2.201,
+        2.179,
+        2.160,
+        2.145,
+    )
     t = table[n - 2] if n - 2 < len(table) else 1.96 + 2.4 / (n - 1)
     return mean - t * spread, mean + t * spread

@@ -75,7 +75,15 @@ def against_photos(unit: Unit, value: float, real: RealScores | str) -> list[Evi
     margin = value - best
     scale = "logit" if unit.kind == "logit" else "activation"
     return [
-        Evidence("percentile", 100 * below, real.n, (100 * low, 100 * high), "higher", "%", detail={"photos": real.source}),
+        Evidence(
+            "percentile",
+            100 * below,
+            real.n,
+            (100 * low, 100 * high),
+            "higher",
+            "%",
+            detail={"photos": real.source},
+        ),
         Evidence("margin", margin, real.n, (margin, margin), "higher", scale, detail={"best photo": best}),
     ]
 
@@ -108,7 +116,15 @@ def robustness(picture: np.ndarray, unit: Unit, value: float, real: RealScores |
     kept = {name: (float(s) - baseline) / (value - baseline) for name, s in zip(variants, scores)}
     shares = list(kept.values())
     detail = {**{k: round(v, 4) for k, v in kept.items()}, "baseline": base}
-    return Evidence("robustness", sum(shares) / len(shares), len(shares), mean_interval(shares), "higher", "", detail=detail)
+    return Evidence(
+        "robustness",
+        sum(shares) / len(shares),
+        len(shares),
+        mean_interval(shares),
+        "higher",
+        "",
+        detail=detail,
+    )
 
 
 def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
@@ -151,5 +167,13 @@ def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evid
     return [
         Evidence("transfer_top1", hits1 / n, n, wilson(hits1, n), "higher", "", detail=ranks),
         Evidence("transfer_top5", hits5 / n, n, wilson(hits5, n), "higher", "", detail=ranks),
-        Evidence("transfer_probability", mean, n, (max(0.0, low), min(1.0, high)), "higher", "", detail=probabilities),
+        Evidence(
+            "transfer_probability",
+            mean,
+            n,
+            (max(0.0, low), min(1.0, high)),
+            "higher",
+            "",
+            detail=probabilities,
+        ),
     ]

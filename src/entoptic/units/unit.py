@@ -113,7 +113,9 @@ def _expand(model: Model, address: Address) -> Sequence[Address]:
 def _logit_of(model: Model, address: Address) -> int:
     assert isinstance(address.index, Label)
     if address.layer != LOGITS:
-        raise UserError(f"only logits have names; {address.layer} has channels 0-{model.layer(address.layer).channels - 1}")
+        raise UserError(
+            f"only logits have names; {address.layer} has channels 0-{model.layer(address.layer).channels - 1}"
+        )
     card = model.card
     if card.labels is None:
         raise UserError(f"{card.name} has no labels; use logits:0 to logits:{model.outputs - 1}")
@@ -221,5 +223,3 @@ def slug(unit: Unit | str) -> str:
     if safe.replace("-", ":", 1) == text:
         return safe
     return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-

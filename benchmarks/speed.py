@@ -1,0 +1,249 @@
+"""Speed of VITAL's step as ratios measured in one run: against the reference form, by batch size, and where time goes.
+
+    python benchmarks/speed.py [--repeats 5] [--out docs/benchmarks]
+
+Absolute CPU times differ from machine to machine and from minute to minute; competing measurements alternate, and the
+median of the ratios is quoted with its range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import about
+from entoptic.methods.objectives import Step, match
+from entoptic.models.model import Model
+from entoptic.models.sources import load
+from entoptic.models.taps import Tap
+from entoptic.models.trunk import trunk_layers
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.oracles import vital as oracle
+
+OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
+PHOTOS = 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    lite0 = load("builtin:lite0", device="cpu")
+    resnet = load("torchvision:resnet50/IMAGENET1K_V1", device="cpu", pretrained=False)
+    result: dict[str, Any] = {
+        "command": "python benchmarks/speed.py " + " ".join(sys.argv[1:]),
+        "about": about(),
+    }
+    result["class step"] = {m.card.name: class_step(m, given.repeats) for m in (lite0, resnet)}
+    result["where a step's time goes"] = shares(lite0, given.repeats)
+    result["batch of 16"] = batch_of_16(given.repeats)
+    result["memory of a batch of 10"] = memory()
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "speed.json").write_text(json.dumps(result, indent=1) + "\n")
+    (given.out / "speed.md").write_text(page(result))
+    print(page(result))
+
+
+def timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def class_step(model: Model, repeats: int) -> dict[str, Any]:
+    """One class step at batch 1 and N = 50: the reference form (all real maps sorted again, weights not frozen)
+    against the cached, one-sort form; loss and image gradient compared."""
+    layers = trunk_layers(model)
+    taps = [Tap(layer) for layer in layers]
+    size = model.card.size
+    photos = torch.rand(PHOTOS, 3, *size)
+    real = {layer: [] for layer in layers}
+    with torch.no_grad(), model.frozen():
+        for photo in photos.split(10):
+            for tap, values in model.read(photo, taps).items():
+                real[tap.layer].append(values)
+    maps = {layer: torch.cat(chunks) for layer, chunks in real.items()}  # N×C×D
+    targets = {Tap(layer): values.sort(-1).values.mean(0) for layer, values in maps.items()}
+    objective = match(dict.fromkeys(taps, 1.0), [targets], balanced=False)
+    image = torch.rand(1, 3, *size)
+    weights = dict.fromkeys(layers, 1.0)
+
+    def reference() -> tuple[Tensor, Tensor]:
+        x = image.clone().requires_grad_()
+        model.module.eval()
+        for parameter in model.module.parameters():
+            parameter.requires_grad_(True)
+        z = oracle.maps(model.module, layers, model.normalise(x))
+        loss = oracle.class_loss({name: value[0] for name, value in z.items()}, maps, weights)
+        loss.backward()
+        model.module.zero_grad(set_to_none=True)
+        assert x.grad is not None
+        return loss.detach(), x.grad
+
+    def ours() -> tuple[Tensor, Tensor]:
+        x = image.clone().requires_grad_()
+        with model.frozen():
+            loss = objective(Step(model.read(x, taps), x, x, 1, [[]]))
+            loss.sum().backward()
+        assert x.grad is not None
+        return loss.detach()[0], x.grad
+
+    (loss_a, grad_a), (loss_b, grad_b) = reference(), ours()
+    pairs = [(timed(reference), timed(ours)) for _ in range(repeats)]
+    return {
+        "speed-up": spread([a / b for a, b in pairs]),
+        "loss difference": float((loss_a - loss_b).abs() / loss_a.abs()),
+        "gradient difference": float((grad_a - grad_b).norm() / grad_a.norm()),
+    }
+
+
+def shares(model: Model, repeats: int, batch: int = 10) -> dict[str, Any]:
+    """Share of a step of `vital` that bare passes through the network (forward to the deepest layer and back to the
+    pixels) and bare sorts of the same maps take, each timed on its own in turn with the whole step."""
+    from entoptic.methods.registry import Context, Item
+    from entoptic.methods.vital import Vital, vital
+    from entoptic.units.unit import bind
+
+    references = _references(model)
+    taps = [Tap(layer) for layer in trunk_layers(model)]
+    items = [Item(unit, 0, 0) for unit in bind(model, [f"logits:{i}" for i in PACKED[:batch]])]
+    images = torch.rand(batch, 3, *model.card.size)
+    with torch.no_grad():
+        maps = model.read(images, taps)
+    gradients = [torch.randn_like(maps[tap]) for tap in taps]
+
+    def network() -> None:
+        x = images.clone().requires_grad_()
+        with model.frozen():
+            values = model.read(x, taps)
+        torch.autograd.backward([values[tap] for tap in taps], gradients)
+
+    def sort() -> None:
+        for tap in taps:
+            maps[tap].sort(dim=-1)
+
+    def steps() -> float:
+        ticks: list[float] = []
+        context = Context(model, references, lambda step, n: ticks.append(time.perf_counter()))
+        for _ in vital(items, Vital(steps=4), context):
+            pass
+        return (ticks[-1] - ticks[0]) / 3
+
+    network(), sort(), steps()
+    rows = [(timed(network), timed(sort), steps(), timed(network), timed(sort)) for _ in range(repeats)]
+    net = [(n1 + n2) / 2 / whole for n1, _, whole, n2, _ in rows]
+    srt = [(s1 + s2) / 2 / whole for _, s1, whole, _, s2 in rows]
+    both = [n + s for n, s in zip(net, srt)]
+    return {"network and sort": spread(both), "network": spread(net), "sort": spread(srt)}
+
+
+PACKED = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
+
+
+def _references(model: Model) -> Any:
+    from entoptic.images.references import References
+    from entoptic.units.unit import bind
+
+    references = References(model)
+    taps = tuple(Tap(layer) for layer in trunk_layers(model))
+    for unit in bind(model, [f"logits:{i}" for i in PACKED]):  # reading the pack is not part of a step
+        references.target(unit, taps, 50)
+    return references
+
+
+def batch_of_16(repeats: int) -> dict[str, Any]:
+    """Time per picture of a batch of 16 units against 16 runs of one, `vital` with 6 steps."""
+    from entoptic.methods.registry import Context, Item
+    from entoptic.methods.vital import Vital, vital
+    from entoptic.units.unit import bind
+
+    model = load("builtin:lite0", device="cpu")
+    references = _references(model)
+    units = bind(model, [f"logits:{i}" for i in PACKED])
+    items = [Item(units[i % 10], i // 10, 0) for i in range(16)]
+    context = Context(model, references)
+
+    def run(batch: list[Item]) -> None:
+        for _ in vital(batch, Vital(steps=6), context):
+            pass
+
+    def singles() -> None:
+        for item in items:
+            run([item])
+
+    run(items)
+    pairs = [(timed(lambda: run(items)), timed(singles)) for _ in range(max(2, repeats // 2))]
+    return {"cost per picture against one by one": spread([a / b for a, b in pairs])}
+
+
+_MEMORY = """
+import resource, torch
+torch.set_num_threads({threads})
+import entoptic.runs.see, timm, pyarrow
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from entoptic.runs.see import make_plan, execute
+from entoptic.runs.progress import Reporter
+import tempfile
+with tempfile.TemporaryDirectory() as folder:
+    units = ["logits:%d" % i for i in {units}]
+    execute(make_plan("builtin:lite0", units, method="vital", verifiers="", out=folder + "/run", options=dict(steps=4)), Reporter())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 2**10)
+"""
+
+
+def memory() -> dict[str, float]:
+    """Peak resident memory of a run of ten units above the interpreter with everything imported, in MiB."""
+    code = _MEMORY.format(threads=torch.get_num_threads(), units=list(PACKED))
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return {"MiB above the interpreter": float(out.strip().splitlines()[-1])}
+
+
+def page(result: dict[str, Any]) -> str:
+    lines = [
+        "# Speed",
+        "",
+        "Ratios measured in one run (median, range).",
+        "",
+        "| what | figure |",
+        "|---|---|",
+    ]
+
+    def show(s: dict[str, float], scale: float = 1.0, tail: str = "×") -> str:
+        return f"{s['median'] * scale:.2f}{tail} ({s['min'] * scale:.2f} to {s['max'] * scale:.2f}, n = {s['n']})"
+
+    for name, row in result["class step"].items():
+        lines.append(f"| class step at N = 50 against the reference form, {name} | {show(row['speed-up'])} faster |")
+        lines.append(
+            f"| relative difference of loss, of image gradient, {name} | {row['loss difference']:.1e}, "
+            f"{row['gradient difference']:.1e} |"
+        )
+    for name, row in result["where a step's time goes"].items():
+        lines.append(f"| share of a step in {name}, lite0, batch 10 | {show(row, 100, ' %')} |")
+    one = result["batch of 16"]["cost per picture against one by one"]
+    lines.append(f"| batch of 16 units, cost per picture against 16 runs of one | {show(one)} |")
+    lines.append(
+        f"| memory of a batch of 10 lite0 units | {result['memory of a batch of 10']['MiB above the interpreter']:.0f} MiB |"
+    )
+    versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
+    return "\n".join([*lines, "", f"`{result['command'].strip()}` with {versions}.", ""])
+
+
+if __name__ == "__main__":
+    main()

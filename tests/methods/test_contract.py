@@ -1,0 +1,303 @@
+"""What every registered method promises, whichever it is."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from entoptic import UserError
+from entoptic.images.photos import Photos
+from entoptic.images.references import References
+from entoptic.methods import METHODS, MethodCard, find_method
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
+from entoptic.models.model import Model
+from entoptic.runs.see import quantise, see
+from entoptic.units.unit import bind
+
+STEPS = 3
+SMALL: dict[str, Any] = {"steps": STEPS, "canvas": 48, "crops": 2, "photos": 4, "references": 4}
+"""Options that make any method quick; each takes those it has."""
+
+CHANNELS = ("stage1:2", "stage2:3@max", "stage2:5@1,2")
+
+every = pytest.mark.parametrize("card", METHODS.values(), ids=METHODS)
+every_optimising = pytest.mark.parametrize(
+    "card", [pytest.param(c, id=n) for n, c in METHODS.items() if "steps" in c.config.__dataclass_fields__]
+)
+
+
+@pytest.fixture
+def references(tiny: Model, photo_folder: Path) -> References:
+    return References(tiny, Photos.open(photo_folder))
+
+
+def config_of(card: MethodCard, **options: Any) -> MethodConfig:
+    return make_config(card, {k: v for k, v in {**SMALL, **options}.items() if k in card.config.__dataclass_fields__})
+
+
+def optimises(card: MethodCard) -> bool:
+    return "steps" in card.config.__dataclass_fields__
+
+
+def units_of(card: MethodCard, count: int = 5) -> list[str]:
+    """Units of every kind the method shows, of several layers."""
+    inner = CHANNELS if "channel" in card.units else ()
+    return ["logits:0", *inner, "logits:2", "logits:1", "logits:3", "logits:4"][:count]
+
+
+def make(card: MethodCard, references: References, items: Sequence[Item], **options: Any) -> list[Draft]:
+    """Drafts in the order of the items."""
+    drafts = {
+        id(d.item): d for d in card.function(items, config_of(card, **options), Context(references.model, references))
+    }
+    assert len(drafts) == len(items)
+    return [drafts[id(item)] for item in items]
+
+
+def agree(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal up to rounding. Adam's steps are signs at first: where a gradient is of rounding size, a pixel differs."""
+    difference = (a - b).abs().flatten()
+    return float(difference.quantile(0.95)) <= 1e-4 and float(difference.max()) < 0.05
+
+
+def items_of(model: Model, units: Sequence[str], samples: Sequence[int] = (0,), seed: int = 0) -> list[Item]:
+    return [Item(unit, sample, seed) for unit in bind(model, list(units)) for sample in samples]
+
+
+# --- the card ------------------------------------------------------------------------------------------------------
+
+
+@every
+def test_card_is_complete(card: MethodCard) -> None:
+    assert METHODS[card.name] is card
+    assert find_method(card.name) is card
+    assert card.title
+    assert len(card.title) < 80
+    assert card.paper
+    assert card.units
+    assert card.units <= {"logit", "channel", "direction"}
+    assert card.reads <= {"targets", "scores", "spectrum"}
+    assert issubclass(card.config, MethodConfig)
+
+
+@every
+def test_config_is_frozen_and_survives_json(card: MethodCard) -> None:
+    config = card.config()
+    assert make_config(card, json.loads(json.dumps(asdict(config)))) == config
+    other = config_of(card)
+    assert make_config(card, json.loads(json.dumps(asdict(other)))) == other
+    for field in fields(config):
+        with pytest.raises(FrozenInstanceError):
+            setattr(config, field.name, None)
+
+
+@every
+def test_unknown_option_is_answered_with_the_nearest(card: MethodCard) -> None:
+    names = [field.name for field in fields(card.config)]
+    with pytest.raises(UserError, match="penalty"):
+        make_config(card, {"penalty": 1})
+    if names:
+        typed = names[0][:-1]
+        with pytest.raises(UserError) as caught:
+            make_config(card, {typed: 1})
+        assert f'"{typed}"' in str(caught.value)
+        assert f'did you mean "{names[0]}"' in str(caught.value)
+
+
+def test_unknown_method_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match='did you mean "fourier"'):
+        find_method("furier")
+
+
+# --- drafts -----------------------------------------------------------------------------------------------------------
+
+
+@every
+def test_drafts_and_traces(card: MethodCard, references: References) -> None:
+    items = items_of(references.model, units_of(card))
+    for item, draft in zip(items, make(card, references, items)):
+        assert draft.item is item
+        assert draft.failure is None
+        assert draft.complete
+        assert draft.image.ndim == 3
+        assert draft.image.shape[0] == 3
+        assert draft.image.dtype == torch.float32
+        assert draft.image.device.type == "cpu"
+        assert not draft.image.requires_grad
+        assert draft.image.isfinite().all()
+        assert draft.image.min() >= 0
+        assert draft.image.max() <= 1
+        assert draft.image.std() > 1e-4, "not a flat picture"
+        trace = draft.trace
+        json.dumps(trace, allow_nan=False)
+        views = config_of(card).crops if hasattr(card.config, "crops") else 1  # type: ignore[attr-defined]
+        assert trace["steps"] == (STEPS if optimises(card) else 0)
+        assert trace["evaluations"] == trace["steps"] * views
+        assert trace["stopped"] == "finished"
+        assert isinstance(trace["notes"], list)
+        assert [t for t, _ in trace["loss"]] == list(range(trace["steps"]))
+        if "targets" in card.reads:
+            assert trace["references"]["n"] == 4
+            assert len(trace["references"]["sha256"]) == 64
+
+
+@every
+def test_evaluations_are_the_forward_passes(card: MethodCard, references: References) -> None:
+    items = items_of(references.model, units_of(card, 2))
+    make(card, references, items)  # statistics are cached from here on
+    rows = 0
+
+    def count(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal rows
+        rows += len(args[0])
+
+    handle = references.model.module.stem.register_forward_pre_hook(count)  # type: ignore[union-attr]
+    try:
+        drafts = make(card, references, items)
+    finally:
+        handle.remove()
+    assert rows == sum(draft.trace["evaluations"] for draft in drafts)
+
+
+@every
+def test_results_do_not_depend_on_batch_mates(card: MethodCard, references: References) -> None:
+    units = units_of(card)
+    for steps in (1, STEPS):
+        together = make(card, references, items_of(references.model, units), steps=steps)
+        turned = make(card, references, items_of(references.model, units[::-1]), steps=steps)[::-1]
+        for unit, draft, other in zip(units, together, turned):
+            (alone,) = make(card, references, items_of(references.model, [unit]), steps=steps)
+            assert agree(draft.image, alone.image)
+            assert agree(draft.image, other.image)
+            if steps == 1:  # nothing is amplified yet
+                assert (draft.image - alone.image).abs().max() <= 1e-5
+                assert (draft.image - other.image).abs().max() <= 1e-5
+    if optimises(card):
+        images = torch.stack([draft.image for draft in together])
+        assert all((images[0] - image).abs().max() > 1e-2 for image in images[1:])
+
+
+@every
+def test_same_request_same_picture(card: MethodCard, references: References) -> None:
+    first, second = (make(card, references, items_of(references.model, units_of(card, 3))) for _ in range(2))
+    for a, b in zip(first, second):
+        assert torch.equal(a.image, b.image)
+        assert {**a.trace, "seconds": 0} == {**b.trace, "seconds": 0}
+
+
+@every
+def test_samples_and_seeds_differ(card: MethodCard, references: References) -> None:
+    items = items_of(references.model, ["logits:0"], samples=(0, 1))
+    first, second = make(card, references, items)
+    assert (first.image - second.image).abs().max() > 0.01
+    (alone,) = make(card, references, items[1:])
+    assert agree(alone.image, second.image), "sample 1 does not need sample 0"
+    if optimises(card):
+        (other,) = make(card, references, items_of(references.model, ["logits:0"], seed=1))
+        assert (first.image - other.image).abs().max() > 0.01
+
+
+@every
+def test_network_is_given_back_as_it_was(card: MethodCard, references: References) -> None:
+    module = references.model.module
+    module.train()
+    module.stage2.eval()  # type: ignore[union-attr]
+    next(module.parameters()).requires_grad_(False)
+    training = {name: m.training for name, m in module.named_modules()}
+    gradients = {name: p.requires_grad for name, p in module.named_parameters()}
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    for _ in range(2):
+        make(card, references, items_of(references.model, units_of(card, 3)))
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in module.modules())
+    assert {name: m.training for name, m in module.named_modules()} == training
+    assert {name: p.requires_grad for name, p in module.named_parameters()} == gradients
+    assert all(p.grad is None for p in module.parameters())
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, state[name]), f"{name} was changed"
+
+
+@every
+def test_global_random_state_is_neither_used_nor_changed(card: MethodCard, references: References) -> None:
+    items = items_of(references.model, ["logits:1"])
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    (first,) = make(card, references, items)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    (second,) = make(card, references, items)
+    assert torch.equal(first.image, second.image)
+
+
+@every_optimising
+def test_interruption_gives_every_draft(card: MethodCard, references: References) -> None:
+    items = items_of(references.model, units_of(card, 3))
+
+    def on_step(step: int, steps: int) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    drafts = []
+    with pytest.raises(KeyboardInterrupt):
+        for draft in card.function(items, config_of(card), Context(references.model, references, on_step)):
+            drafts.append(draft)
+    assert [d.item for d in drafts] == items
+    assert not any(d.complete for d in drafts)
+
+
+@every
+def test_what_is_stored_is_the_draft_rounded_once(card: MethodCard, references: References, tmp_path: Path) -> None:
+    """Horama shows percentile-clipped, rescaled pictures that no network has seen."""
+    run = see(
+        references.model, ["logits:0", "logits:3"], method=config_of(card), photos=references.photos,
+        out=tmp_path / "run", verifiers="", progress=False,
+    )  # fmt: skip
+    drafts = make(card, references, items_of(references.model, ["logits:0", "logits:3"]))
+    stored = {picture.unit: picture for picture in run}
+    for draft in drafts:
+        expected = (draft.image * 255).round().byte().permute(1, 2, 0).numpy()
+        assert np.array_equal(quantise(draft.image), expected)
+        picture = stored[str(draft.item.unit)]
+        assert np.array_equal(picture.pixels, expected)
+        files = [
+            path for path in (tmp_path / "run").rglob("*.png") if np.array_equal(np.array(Image.open(path)), expected)
+        ]
+        assert files, "the file on disk holds other pixels"
+
+
+@every_optimising
+def test_pictures_of_a_batch_are_not_an_average(card: MethodCard, references: References) -> None:
+    """VITAL's released code averages the features of a batch before matching."""
+    items = items_of(references.model, ["logits:0", "logits:4"])
+    first, second = make(card, references, items, steps=2)
+    assert (first.image - second.image).abs().max() > 0.01
+    for item, draft in zip(items, (first, second)):
+        (alone,) = make(card, references, [item], steps=2)
+        assert agree(alone.image, draft.image)
+        assert draft.trace["loss"][0][1] == pytest.approx(alone.trace["loss"][0][1], rel=1e-4)
+    losses = [draft.trace["loss"][-1][1] for draft in (first, second)]
+    assert losses[0] != losses[1]
+
+
+@every
+def test_every_option_can_be_given_to_see(card: MethodCard) -> None:
+    """An option called like one of `see`'s own arguments could not be reached by name."""
+    taken = set(inspect.signature(see).parameters) - {"options"}
+    assert not taken & set(card.config.__dataclass_fields__)
+
+
+@every_optimising
+@pytest.mark.parametrize("steps", [0, -5])
+def test_no_steps_are_refused(card: MethodCard, references: References, steps: int) -> None:
+    """A run of no steps would store its random start as a finished picture."""
+    with pytest.raises(UserError, match="steps"):
+        make(card, references, items_of(references.model, ["logits:0"]), steps=steps)

@@ -1,0 +1,135 @@
+"""What a card accepts, how it prepares photos, and how it finds labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import tiny_card
+from entoptic.errors import UserError, nearest
+from entoptic.models.card import Card, imagenet_labels
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mean": (0.5,) * 4, "std": (0.5,) * 4}, "1 or 3 means"),
+        ({"mean": (0.5,) * 3, "std": (0.5,)}, "got 3 and 1"),
+        ({"std": (0.5, 0.0, 0.5)}, "std must be positive"),
+        ({"size": (4, 32)}, "at least 8 pixels"),
+        ({"size": (32,)}, "at least 8 pixels"),
+        ({"crop": 0.0}, "crop must be in"),
+        ({"crop": 1.1}, "crop must be in"),
+        ({"interpolation": "cubic"}, "nearest, bilinear, bicubic, lanczos, got 'cubic'"),
+        ({"label_ids": ("n1",)}, "5 labels but 1 label_ids"),
+    ],
+)
+def test_impossible_cards_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=r"^tiny: ") as error:
+        tiny_card(**changes)
+    assert words in str(error.value)
+
+
+def test_grey_cards_have_one_channel() -> None:
+    assert tiny_card(mean=(0.5,), std=(0.2,)).channels == 1
+    assert tiny_card().channels == 3
+
+
+def test_prepare_resizes_the_shorter_side_and_cuts_the_centre() -> None:
+    card = tiny_card(size=(28, 28), crop=0.875, interpolation="bicubic")
+    given = photo(64, 48)
+    resized = given.resize((round(64 * 32 / 48), 32), Image.Resampling.BICUBIC)
+    left = (resized.width - 28) // 2
+    expected = np.asarray(resized.crop((left, 2, left + 28, 30)), dtype=np.float32) / 255
+    prepared = card.prepare(given)
+    assert prepared.shape == (3, 28, 28)
+    assert prepared.dtype == torch.float32
+    assert np.array_equal(prepared.permute(1, 2, 0).numpy(), expected)
+
+
+def test_prepare_takes_a_photo_of_the_input_size_as_it_is() -> None:
+    given = photo(32, 32)
+    assert np.array_equal(tiny_card().prepare(given).permute(1, 2, 0).numpy() * 255, np.asarray(given))
+
+
+def test_squash_keeps_the_border_and_not_the_proportions() -> None:
+    given = photo(64, 40)
+    prepared = tiny_card(squash=True).prepare(given)
+    expected = np.asarray(given.resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    assert np.array_equal(prepared.permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize(("width", "height"), [(9, 300), (300, 9), (33, 31), (1, 1)])
+def test_prepare_gives_the_input_size_for_any_photo(width: int, height: int) -> None:
+    assert tiny_card(size=(24, 40)).prepare(photo(width, height)).shape == (3, 24, 40)
+
+
+def test_everything_that_changes_what_is_seen_is_in_preprocessing() -> None:
+    plain = tiny_card()
+    for change in (
+        {"size": (40, 40)}, {"mean": (0.1,) * 3}, {"std": (0.1,) * 3}, {"interpolation": "nearest"},
+        {"crop": 0.5}, {"squash": True},
+    ):  # fmt: skip
+        assert plain.with_(**change).preprocessing() != plain.preprocessing()
+    assert plain.with_(labels=None, licence="x").preprocessing() == plain.preprocessing()
+
+
+def labelled(*names: str, ids: tuple[str, ...] | None = None) -> Card:
+    return tiny_card(labels=names, label_ids=ids)
+
+
+def test_find_label() -> None:
+    card = labelled("golden retriever", "Labrador retriever", "church", "church bell", ids=("n1", "n2", "n3", "n4"))
+    assert card.find_label("golden retriever") == [0]
+    assert card.find_label(" GOLDEN retriever ") == [0]
+    assert card.find_label("retriever") == [0, 1]
+    assert card.find_label("church") == [2]  # an exact name wins over one that contains it
+    assert card.find_label("n4") == [3]
+    assert card.find_label("triever") == []  # whole words only
+    assert card.find_label("bell.") == []  # no regular expression
+    assert labelled("crane", "crane").find_label("crane") == [0, 1]
+    assert tiny_card(labels=None).find_label("x") == []
+
+
+def test_label_and_identifiers() -> None:
+    card = labelled("a", "b", ids=("n1", "n2"))
+    assert (card.label(1), card.label(2), card.label(-1)) == ("b", None, None)
+    assert card.identifiers(0) == ["n1", "a"]
+    assert tiny_card(labels=None).identifiers(0) == []
+
+
+def test_same_classes() -> None:
+    names = labelled("tench", "church", ids=("n1", "n2"))
+    assert names.same_classes(labelled("tench, Tinca tinca", "church", ids=("n1", "n2")))
+    assert not names.same_classes(labelled("tench", "church", ids=("n2", "n1")))
+    assert names.same_classes(labelled("tench", "church"))
+    assert not tiny_card(labels=None).same_classes(tiny_card(labels=None))
+
+
+def test_imagenet_names_and_ids_are_in_one_order() -> None:
+    names, ids = imagenet_labels()
+    assert len(names) == len(ids) == 1000
+    for index, wnid, name in (
+        (0, "n01440764", "tench"),
+        (482, "n02979186", "cassette player"),
+        (497, "n03028079", "church"),
+    ):
+        assert (names[index], ids[index]) == (name, wnid)
+
+
+def test_nearest() -> None:
+    assert nearest("layr1", ["layer1", "conv"]) == '; did you mean "layer1"?'
+    assert nearest("LAYER1", ["layer1"], note=" (8)") == '; did you mean "layer1" (8)?'
+    assert (
+        nearest("retriever", ["golden retriever of the north", "cat"])
+        == '; did you mean "golden retriever of the north"?'
+    )
+    assert nearest("zzz", ["layer1"]) == ""
+    assert nearest("", ["layer1"]) == ""

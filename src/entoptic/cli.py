@@ -206,7 +206,7 @@ def _ls(command: Ls) -> int:
         tail = f", ends in {info.activation} (@….pre reads before it)" if info.activation else ""
         console.print(f"{info.name}: {info.kind}, {info.channels} units{grid}{tail}", highlight=False, soft_wrap=True)
         for index in range(info.channels if command.layer == "logits" and model.card.labels else 0):
-            console.print(f"logits:{index}\t{model.card.label(index)}", highlight=False, markup=False)
+            print(f"logits:{index}\t{model.card.label(index)}")
         if command.layer != "logits" or not model.card.labels:
             console.print(f"{info.name}:0 … {info.name}:{info.channels - 1}", highlight=False, markup=False)
         return 0

@@ -222,7 +222,7 @@ def test_bad_references(tiny: Model, photo_folder: Path, tmp_path: Path) -> None
 @given(st.integers(1, 20000))
 def test_sketch_ranks_hold_both_ends_and_grow(length: int) -> None:
     ranks = sketch_ranks(length)
-    assert len(ranks) == min(length, 257)
+    assert len(ranks) == length if length <= 257 else 200 < len(ranks) <= 257
     assert ranks[0] == 0
     assert ranks[-1] == length - 1
     assert bool((ranks.diff() > 0).all())

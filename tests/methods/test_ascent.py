@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -56,7 +57,7 @@ def logits(model: Model, count: int = 3) -> Objective:
     return activation(bind(model, [f"logits:{i}" for i in range(count)]))
 
 
-# --- schedule ---------------------------------------------------------------------------------------------------
+# --- schedule -----------------------------------------------------------------------------------------------
 
 
 def test_published_schedule() -> None:
@@ -96,11 +97,11 @@ def test_schedule_scales_the_rate_of_each_step(tiny: Model) -> None:
             schedule=lambda t: (1.0, 0.5, 0.0, 2.0)[t],
         )
     )  # fmt: skip
-    moved = [a - b for a, b in zip(places, places[1:])]
+    moved = [a - b for a, b in itertools.pairwise(places)]
     assert moved == pytest.approx([0.5 * 0.5 * 0.02, 0.5 * 0.5 * 0.02 / 2, 0], abs=1e-7)  # image = 0.5 + 0.5·p
 
 
-# --- what a draft says --------------------------------------------------------------------------------------------
+# --- what a draft says --------------------------------------------------------------------------------------
 
 
 def test_trace(tiny: Model) -> None:
@@ -130,7 +131,7 @@ def test_views_count_as_evaluations(tiny: Model) -> None:
     assert drafts[0].trace["evaluations"] == 12
 
 
-# --- interruption -------------------------------------------------------------------------------------------------
+# --- interruption -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("last", [1, 3, 5])
@@ -169,7 +170,7 @@ def test_ctrl_c_inside_a_step(tiny: Model) -> None:
     assert hooks(tiny.module) == 0
 
 
-# --- one item fails ------------------------------------------------------------------------------------------------
+# --- one item fails -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -216,7 +217,7 @@ def test_not_a_number_in_the_picture_itself_fails_alone(tiny: Model) -> None:
     assert torch.equal(drafts[0].image, clean[0].image)
 
 
-# --- the network is given back ---------------------------------------------------------------------------------------
+# --- the network is given back ------------------------------------------------------------------------------
 
 
 class Broken(RuntimeError):
@@ -258,6 +259,9 @@ def test_hooks_flags_and_errors(tiny: Model, where: str) -> None:
         tick()
         return images
 
+    def broken_step(step: int, steps: int) -> None:
+        tick()
+
     if where == "objective":
         objective = objective + Objective((), ((1.0, broken_term),))
     if where == "forward":
@@ -267,7 +271,7 @@ def test_hooks_flags_and_errors(tiny: Model, where: str) -> None:
             tiny,
             objective,
             augment=broken_augment if where == "augmentation" else roll(2),
-            on_step=(lambda step, steps: tick()) if where == "on_step" else lambda step, steps: None,
+            on_step=broken_step if where == "on_step" else lambda step, steps: None,
         )
         if where == "nowhere":
             assert error is None
@@ -284,7 +288,7 @@ def test_hooks_flags_and_errors(tiny: Model, where: str) -> None:
     assert all(p.grad is None for p in module.parameters())
 
 
-# --- gradients -----------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------
 
 
 def test_normalise_gradient_is_per_item() -> None:

@@ -23,6 +23,7 @@ from entoptic.methods.augment import (
     noise,
     roll,
     roll_each,
+    zoom,
 )
 from oracles import maco
 
@@ -34,7 +35,7 @@ def seeded(*seeds: int) -> list[Generator]:
 
 
 def coordinates(height: int, width: int) -> Tensor:
-    """1×3×H×W: channel 0 holds each pixel's row, channel 1 its column, as fractions of the picture; channel 2 ones."""
+    """1×3×H×W: each pixel's row, its column (fractions of the picture), and ones."""
     y, x = (torch.arange(n) + 0.5 for n in (height, width))
     rows, columns = (y / height)[:, None].expand(height, width), (x / width)[None].expand(height, width)
     return torch.stack([rows, columns, torch.ones(height, width)])[None]
@@ -48,6 +49,7 @@ EVERY: dict[str, Augment] = {
     "identity": identity,
     "roll": roll(5),
     "flip": flip(),
+    "zoom": zoom(0.3),
     "noise": noise(0.1, 0.2),
     "crops": crops(3, lambda g: 0.2 + 0.5 * torch.rand(3, generator=g), (8, 8)),
     "lucid": lucid_transforms(SIZE),
@@ -55,7 +57,7 @@ EVERY: dict[str, Augment] = {
 }
 
 
-# --- what all of them promise -----------------------------------------------------------------------------------
+# --- what all of them promise -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -104,17 +106,17 @@ def test_successive_steps_differ(name: str) -> None:
     assert any(not torch.equal(views[0], other) for other in views[1:])
 
 
-# --- roll and flip ----------------------------------------------------------------------------------------------
+# --- roll and flip ------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size=1, max_size=4))
 def test_roll_each_is_torch_roll_and_can_be_undone(shifts: list[tuple[int, int]]) -> None:
     images = torch.rand(len(shifts), 3, 7, 10)
-    moved = roll_each(images, torch.tensor(shifts))
+    moved = roll_each(images, shifts)
     for image, turned, shift in zip(images, moved, shifts):
         assert torch.equal(turned, torch.roll(image, shift, dims=(1, 2)))
-    assert torch.equal(roll_each(moved, -torch.tensor(shifts)), images)
+    assert torch.equal(roll_each(moved, [(-dy, -dx) for dy, dx in shifts]), images)
 
 
 def test_jitter_is_uniform_between_both_ends() -> None:
@@ -146,7 +148,22 @@ def test_flip_mirrors_left_and_right_with_the_given_probability() -> None:
     assert torch.equal(flip(1.0)(image, generators), image.flip(-1))
 
 
-# --- noise ------------------------------------------------------------------------------------------------------
+def test_zoom_scales_about_the_centre() -> None:
+    picture = coordinates(60, 40)
+    assert torch.allclose(zoom(0.0)(picture, seeded(0)), picture, atol=1e-5)
+    steps, generators = [], seeded(0)
+    for _ in range(200):
+        view = zoom(0.2)(picture, generators)[0]
+        rows, columns = view[0, 25:35, 20] * 60, view[1, 30, 15:25] * 40
+        steps.append(float(rows.diff().mean()))
+        assert float(columns.diff().mean()) == pytest.approx(steps[-1], rel=1e-3)
+        assert float(rows[4:6].mean()) == pytest.approx(30, abs=0.01)
+        assert float(columns[4:6].mean()) == pytest.approx(20, abs=0.01)
+    assert 0.8 - 1e-3 <= min(steps) < 0.85
+    assert 1.15 < max(steps) <= 1.2 + 1e-3
+
+
+# --- noise --------------------------------------------------------------------------------------------------
 
 
 def test_noise_statistics() -> None:
@@ -166,7 +183,7 @@ def test_views_of_one_item_get_different_noise() -> None:
     assert not torch.equal(views[0], views[1])
 
 
-# --- crops ------------------------------------------------------------------------------------------------------
+# --- crops --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", [0.05, 0.2, 0.5, 0.93, 1.0])
@@ -224,7 +241,7 @@ def test_views_of_one_item_stand_next_to_each_other() -> None:
     assert torch.allclose(views.mean((1, 2, 3)), torch.tensor([0.1] * 3 + [0.6] * 3))
 
 
-# --- Lucid ------------------------------------------------------------------------------------------------------
+# --- Lucid --------------------------------------------------------------------------------------------------
 
 
 class Neutral:
@@ -293,7 +310,7 @@ def test_lucid_ranges() -> None:
     assert (furthest < 4 + 2 / 0.9 + 0.1).all()
 
 
-# --- blur -------------------------------------------------------------------------------------------------------
+# --- blur ---------------------------------------------------------------------------------------------------
 
 
 def test_blur_keeps_the_mean_and_widens_a_point() -> None:

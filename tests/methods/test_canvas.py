@@ -21,7 +21,7 @@ def seeded(*seeds: int) -> list[Generator]:
     return [Generator().manual_seed(seed) for seed in seeds]
 
 
-# --- pixels -----------------------------------------------------------------------------------------------------
+# --- pixels -------------------------------------------------------------------------------------------------
 
 
 def test_pixels_are_an_affine_map_of_normalised_space() -> None:
@@ -61,7 +61,7 @@ def test_pixels_of_a_grey_card_are_rgb() -> None:
     assert Pixels(seeded(0), (8, 8), CPU, mean=(0.1,), scale=(0.3,)).image().shape == (1, 3, 8, 8)
 
 
-# --- Fourier ----------------------------------------------------------------------------------------------------
+# --- Fourier ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 6), (8, 7), (5, 5)])
@@ -89,7 +89,7 @@ def test_without_a_gain_the_spectrum_has_unit_rms() -> None:
     assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-5)
 
 
-# --- MACO -------------------------------------------------------------------------------------------------------
+# --- MACO ---------------------------------------------------------------------------------------------------
 
 
 def template(height: int, width: int) -> torch.Tensor:
@@ -123,7 +123,7 @@ def test_signal_is_standardised_per_picture() -> None:
     assert torch.allclose(signal.std((1, 2, 3)), torch.ones(3), atol=1e-4)
 
 
-# --- all of them ------------------------------------------------------------------------------------------------
+# --- all of them --------------------------------------------------------------------------------------------
 
 
 def canvases(seeds: tuple[int, ...]) -> list[Canvas]:
@@ -156,7 +156,7 @@ def test_projected_canvases_paint_pixels() -> None:
         assert image.max() <= 1 + 1e-6
 
 
-# --- colour -----------------------------------------------------------------------------------------------------
+# --- colour -------------------------------------------------------------------------------------------------
 
 
 def test_colour_matrix_is_the_published_one() -> None:
@@ -187,14 +187,14 @@ def test_natural_spectrum_is_the_sum_of_magnitudes() -> None:
 
 
 def test_a_resampled_spectrum_keeps_its_frequencies() -> None:
-    """At twice the size every other coefficient lies at a frequency of the smaller one, on both axes and sides."""
+    """At twice the size every other coefficient lies at a frequency of the smaller one."""
     for old, new in (((16, 16), (8, 8)), ((16, 16), (32, 32)), ((16, 12), (8, 6))):
         smooth = 1 / (frequencies(old) + 0.05)
         resized = _resample_spectrum(smooth.expand(3, -1, -1), new)
         expected = 1 / (frequencies(new) + 0.05)
         assert resized.shape == (3, *expected.shape)
         error = (resized[0] / expected - 1).abs()
-        # Between two known frequencies a straight line is off by a few per cent; the lowest are known exactly.
+        # Between two known frequencies a straight line is off by a few per cent.
         assert error[0, 0] < 1e-4, "the mean must stay at frequency 0"
         assert error.median() < 0.05
 

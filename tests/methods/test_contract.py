@@ -65,7 +65,7 @@ def make(card: MethodCard, references: References, items: Sequence[Item], **opti
 
 
 def agree(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal up to rounding. Adam's steps are signs at first: where a gradient is of rounding size, a pixel differs."""
+    """Equal up to rounding. Adam's first steps are signs: a gradient of rounding size moves a pixel as far."""
     difference = (a - b).abs().flatten()
     return float(difference.quantile(0.95)) <= 1e-4 and float(difference.max()) < 0.05
 
@@ -74,7 +74,7 @@ def items_of(model: Model, units: Sequence[str], samples: Sequence[int] = (0,), 
     return [Item(unit, sample, seed) for unit in bind(model, list(units)) for sample in samples]
 
 
-# --- the card ------------------------------------------------------------------------------------------------------
+# --- the card -----------------------------------------------------------------------------------------------
 
 
 @every
@@ -119,7 +119,7 @@ def test_unknown_method_is_answered_with_the_nearest() -> None:
         find_method("furier")
 
 
-# --- drafts -----------------------------------------------------------------------------------------------------------
+# --- drafts -------------------------------------------------------------------------------------------------
 
 
 @every
@@ -180,8 +180,8 @@ def test_results_do_not_depend_on_batch_mates(card: MethodCard, references: Refe
             assert agree(draft.image, alone.image)
             assert agree(draft.image, other.image)
             if steps == 1:  # nothing is amplified yet
-                assert (draft.image - alone.image).abs().max() <= 1e-5
-                assert (draft.image - other.image).abs().max() <= 1e-5
+                assert (draft.image - alone.image).abs().max() <= 1e-4
+                assert (draft.image - other.image).abs().max() <= 1e-4
     if optimises(card):
         images = torch.stack([draft.image for draft in together])
         assert all((images[0] - image).abs().max() > 1e-2 for image in images[1:])
@@ -246,12 +246,12 @@ def test_interruption_gives_every_draft(card: MethodCard, references: References
         if step == 2:
             raise KeyboardInterrupt
 
-    drafts = []
+    drafts = card.function(items, config_of(card), Context(references.model, references, on_step))
+    got = [next(drafts) for _ in items]
     with pytest.raises(KeyboardInterrupt):
-        for draft in card.function(items, config_of(card), Context(references.model, references, on_step)):
-            drafts.append(draft)
-    assert [d.item for d in drafts] == items
-    assert not any(d.complete for d in drafts)
+        next(drafts)
+    assert [d.item for d in got] == items
+    assert not any(d.complete for d in got)
 
 
 @every

@@ -49,7 +49,7 @@ def photos(photo_folder: Path) -> Photos:
     return Photos.open(photo_folder)
 
 
-# --- ascent -------------------------------------------------------------------------------------------------------
+# --- ascent -------------------------------------------------------------------------------------------------
 
 ASCENT: dict[str, dict[str, Any]] = {
     "pixels": {},
@@ -99,7 +99,7 @@ def test_methods_that_need_photos_say_so(name: str, tiny: Model) -> None:
         draw(name, tiny, ["logits:0"])
 
 
-# --- VITAL ---------------------------------------------------------------------------------------------------------
+# --- VITAL --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["vital", "vital-paper"])
@@ -135,7 +135,7 @@ def test_one_reference_one_layer_is_matched_exactly(tiny: Model, photo_folder: P
 
 
 def test_the_paper_recipe_step_by_step(tiny: Model, photos: Photos, photo_folder: Path) -> None:
-    """Start, jitter, schedule, Adam, clamp and loss against the slow loop, which keeps and sorts all real maps."""
+    """Start, jitter, schedule, Adam, clamp and loss against the slow loop that sorts all real maps."""
     steps, unit = 8, bind(tiny, "logits:2")[0]
     (draft,) = draw("vital-paper", tiny, [str(unit)], photos, steps=steps, count=8)
     g = Item(unit, 0, 0).generator()
@@ -166,7 +166,7 @@ def test_a_preset_that_nobody_published_is_refused(tiny: Model, photos: Photos) 
         draw("vital-paper", tiny, ["logits:0"], photos, steps=1, preset="resnet51")
 
 
-# --- the published presets -----------------------------------------------------------------------------------------
+# --- the published presets ----------------------------------------------------------------------------------
 
 SHAPES = {
     "resnet50": [(64, 112, 112), (256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)],
@@ -192,7 +192,8 @@ def test_preset_layers_have_the_published_shapes_and_weights(name: str) -> None:
         module = models.get_model(name, weights=None).eval()
     layers, tv, l2 = PAPER[name]
     assert (list(layers.values()), tv, l2) == WEIGHTS[name]
-    modules, shapes = dict(module.named_modules()), {}
+    modules = dict(module.named_modules())
+    shapes: dict[str, tuple[int, ...]] = {}
     for layer in layers:
         modules[layer].register_forward_hook(
             lambda m, a, out, layer=layer: shapes.__setitem__(layer, tuple(out.shape[1:]))
@@ -234,7 +235,7 @@ def test_a_preset_is_taken_by_name_only_where_its_layers_exist(photo_folder: Pat
     assert draft.complete
 
 
-# --- retrieval ------------------------------------------------------------------------------------------------------
+# --- retrieval ----------------------------------------------------------------------------------------------
 
 
 def test_retrieval_equals_brute_force(tiny: Model, photos: Photos, photo_folder: Path) -> None:
@@ -261,7 +262,7 @@ def test_retrieval_beyond_the_last_photo_costs_no_other_picture(tiny: Model, pho
     assert "3 photos" in str(drafts[3].failure)
 
 
-# --- statistics that methods ask for ----------------------------------------------------------------------------------
+# --- statistics that methods ask for ------------------------------------------------------------------------
 
 
 def passes(model: Model) -> list[int]:
@@ -300,7 +301,7 @@ def test_the_natural_spectrum_is_computed_once(tiny: Model, photos: Photos, monk
     assert torch.equal(references.spectrum((48, 48)), first)
 
 
-# --- a vision transformer ------------------------------------------------------------------------------------------------
+# --- a vision transformer -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

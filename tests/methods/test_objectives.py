@@ -41,7 +41,7 @@ def constant(value: float) -> Objective:
     return Objective((), ((1.0, lambda step: step.image.new_full((step.count,), value)),))
 
 
-# --- sorted-feature matching ----------------------------------------------------------------------------------
+# --- sorted-feature matching --------------------------------------------------------------------------------
 
 
 def resnet18() -> Model:
@@ -162,7 +162,7 @@ def test_several_views_of_an_item_are_averaged() -> None:
         assert float(loss[i]) == pytest.approx(float(expected), rel=1e-5)
 
 
-# --- algebra ----------------------------------------------------------------------------------------------------
+# --- algebra ------------------------------------------------------------------------------------------------
 
 
 def test_weights_do_not_compound() -> None:
@@ -181,7 +181,7 @@ def test_taps_are_merged_without_doubles() -> None:
     assert (a + 2 * b).taps == (Tap("x"), Tap("y"), Tap("z"))
 
 
-# --- priors -----------------------------------------------------------------------------------------------------
+# --- priors -------------------------------------------------------------------------------------------------
 
 
 def test_total_variation_by_hand() -> None:
@@ -212,7 +212,7 @@ def test_published_priors_see_the_view_and_ours_the_canvas() -> None:
     assert total_variation()(step).item() == 0
 
 
-# --- activation ------------------------------------------------------------------------------------------------
+# --- activation ---------------------------------------------------------------------------------------------
 
 
 class OneLayer(nn.Module):
@@ -223,7 +223,7 @@ class OneLayer(nn.Module):
         convolution = nn.Conv2d(3, len(bias), 1)
         with torch.no_grad():
             convolution.weight.fill_(gain)
-            convolution.bias.copy_(torch.tensor(bias))
+            convolution.bias = nn.Parameter(torch.tensor(bias))
         self.features = nn.Sequential(convolution, activation)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(len(bias), 2))
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-# The decorrelated colour matrix as other implementations store it (transposed, divided by its largest column norm).
+# The colour matrix as other implementations store it: transposed, divided by its largest column norm.
 COLOUR = np.array(
     [
         [0.56282854, 0.58447580, 0.58447580],
@@ -33,10 +33,10 @@ def scale(height: int, width: int, decay: float) -> np.ndarray:
 
 
 def inverse(spectrum: np.ndarray, width: int) -> np.ndarray:
-    """Orthonormal inverse real transform of one H×(W//2+1) half spectrum, H×W, as sums over its coefficients.
+    """Orthonormal inverse real transform of one H×(W//2+1) half spectrum, H×W, as sums over coefficients.
 
-    A real picture has conjugate coefficients at ±f: every column but the first (and the last of an even width) stands
-    for two, and of those single ones only the real part after the sum over rows is used.
+    A real picture has conjugate coefficients at ±f: every column but the first (and the last of an even width)
+    stands for two, and of those single ones only the real part after the sum over rows is used.
     """
     height, columns = spectrum.shape
     picture = np.zeros((height, width))

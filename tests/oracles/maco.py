@@ -24,8 +24,8 @@ def picture(phases: np.ndarray, magnitude: np.ndarray, width: int) -> np.ndarray
 def crop(image: np.ndarray, side: float, centre: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
     """Bilinear samples of a crop of C×H×W; `side` and `centre` (y, x) are fractions of the picture.
 
-    Output pixel i covers the i-th of `size` equal parts of the crop and is read at its middle; source pixel j has its
-    middle at (j + 0.5) / H. Outside the outermost middles the border is repeated.
+    Output pixel i covers the i-th of `size` equal parts of the crop and is read at its middle; source pixel j has
+    its middle at (j + 0.5) / H. Outside the outermost middles the border is repeated.
     """
     channels, height, width = image.shape
     out = np.empty((channels, *size))

@@ -1,7 +1,7 @@
 """VITAL for class neurons as published: batch 1, every real map kept and sorted again at every step.
 
-Nothing here is fast and nothing is shared with `entoptic.methods`. Maps are C×D per picture; pictures are normalised
-(x - mean) / std, as in the paper.
+Nothing here is fast and nothing is shared with `entoptic.methods`. Maps are C×D per picture; pictures are
+normalised, (x - mean) / std, as in the paper.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def maps(module: nn.Module, layers: Sequence[str], x_BCHW: Tensor) -> dict[str, 
 
 
 def layer_loss(z_CD: Tensor, real_NCD: Tensor) -> Tensor:
-    """Mean over channels and positions of (z_p - t_rank(p))², t the mean over photos of their sorted values."""
+    """Mean over channels and positions of (z_p - t_rank(p))²; t is the mean over photos, each sorted."""
     target_CD = real_NCD.sort(dim=-1).values.mean(0)
     order_CD = z_CD.detach().argsort(dim=-1)
     rank_CD = order_CD.argsort(dim=-1)  # inverse permutation: rank of each position
@@ -81,10 +81,10 @@ def run(
     tv: float = 0.0,
     norm: float = 0.0,
 ) -> tuple[Tensor, list[float]]:
-    """The last iterate as pixels in [0, 1] (3×H×W) and the loss at each step; one step per (dy, dx) of `shifts`.
+    """The last iterate as pixels in [0, 1] (3×H×W) and the loss at each step, one step per (dy, dx) of `shifts`.
 
-    Adam with rate 1, betas (0.5, 0.9), eps 1e-8, written out; start and photos are given: the photos in [0, 1], the
-    start in normalised space.
+    Adam with rate 1, betas (0.5, 0.9), eps 1e-8, written out. The photos are given in [0, 1], the start in
+    normalised space.
     """
     mean_, std_ = (torch.tensor(v)[:, None, None] for v in (mean, std))
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,7 +125,7 @@ class SortMatch(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_B: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None]:
         (dz,) = ctx.saved_tensors
         return dz * gradient_B[:, None, None], None, None
 

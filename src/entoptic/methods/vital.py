@@ -16,22 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Vital(MethodConfig):
-    """VITAL, distribution matching with real photos (Görgün et al. 2025).
-
-    Attributes:
-        steps: of Adam. lr: its rate, in units of half the pixel range. photos: reference photos per unit (N).
-        layers: to match, each counting alike; empty chooses the stem and the end of each stage.
-        smoothness: weight of the squared total variation. jitter: largest circular shift in pixels.
-        flip: mirror half of the views.
-    """
+    """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
 
     steps: int = 300
+    """of Adam, with a warm-up of a twentieth and a cosine to 0"""
     lr: float = 1.0
+    """learning rate, in units of half the pixel range"""
     photos: int = 50
+    """reference photos per unit (N)"""
     layers: tuple[str, ...] = ()
-    smoothness: float = 100.0
+    """layers to match, each counting alike; empty takes the stem and the end of each stage"""
+    smoothness: float = 150.0
+    """weight of the squared total variation"""
     jitter: int = 30
+    """largest circular shift of a view in pixels"""
+    zoom: float = 0.2
+    """views are scaled by up to this share, up and down"""
     flip: bool = True
+    """mirror half of the views"""
+    start: float = 0.2
+    """standard deviation of the noise that the canvas starts from, in units of half the pixel range"""
 
 
 @method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction"}, reads={"targets"})
@@ -39,7 +43,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     import torch
 
     from entoptic.methods.ascent import ascend, warmup_cosine
-    from entoptic.methods.augment import chain, flip, roll
+    from entoptic.methods.augment import chain, flip, roll, zoom
     from entoptic.methods.canvas import Pixels
     from entoptic.methods.objectives import match, total_variation
 
@@ -47,7 +51,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     targets = [context.references.target(item.unit, taps, config.photos) for item in items]
     objective = match(dict.fromkeys(taps, 1.0), [t.values for t in targets], balanced=True)
     generators = [item.generator() for item in items]
-    canvas = Pixels(generators, model.card.size, model.device)
+    canvas = Pixels(generators, model.card.size, model.device, std=config.start)
     drafts = ascend(
         items,
         canvas,
@@ -56,7 +60,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         context,
         steps=config.steps,
         generators=generators,
-        augment=chain(roll(config.jitter), flip(0.5 if config.flip else 0.0)),
+        augment=chain(roll(config.jitter), flip(0.5 if config.flip else 0.0), zoom(config.zoom)),
         schedule=warmup_cosine(config.steps, config.steps // 20),
     )
     for draft, target in zip(drafts, targets):

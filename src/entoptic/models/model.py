@@ -179,7 +179,7 @@ class Model:
                 f'layer "{name}" of {self.card.name} is not run, or puts out no value per picture; '
                 f"`entoptic ls {self.card.name}` lists those that do"
             )
-        hint = nearest(name.replace("_", "."), [LOGITS, *self.layers])
+        hint = nearest(name, [LOGITS, *self.layers])
         if hint:
             close = hint.split('"')[1]
             hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'

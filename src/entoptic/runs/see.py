@@ -173,13 +173,13 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
         chosen.append((found, make_config(found, base | {k: v for k, v in options.items() if k in fields})))
         if getattr(chosen[-1][1], "steps", 1) < 1:
             raise UserError(f"{found.name} needs at least 1 step, got {chosen[-1][1].steps}")  # type: ignore[attr-defined]
+    if not chosen:
+        raise UserError(f"no method was named; there are {', '.join(sorted(METHODS))}")
     for name in options:
         if name not in known:
             raise UserError(
                 f'no option "{name}" in {", ".join(c.name for c, _ in chosen)}{nearest(name, sorted(known))}'
             )
-    if not chosen:
-        raise UserError(f"no method was named; there are {', '.join(sorted(METHODS))}")
     return chosen
 
 

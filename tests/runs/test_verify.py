@@ -1,0 +1,175 @@
+"""Verification finds whatever no longer comes out of the files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny_card, tiny_module
+from PIL import Image
+
+from entoptic.errors import UserError
+from entoptic.models.model import Model
+from entoptic.runs import verify as verify_module
+from entoptic.runs.see import see
+from entoptic.runs.store import Run
+from entoptic.runs.verify import Verification, verify
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("verify") / "r"
+    see(
+        Model(tiny_module(), tiny_card(), device="cpu"), ["logits:0", "stage1:3"], method="fourier", steps=3,
+        photos=photo_folder, out=folder, progress=False,
+        verifiers=[Model(tiny_module(1), tiny_card(name="judge"), device="cpu")],
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of the run, in a world where the name "judge" can be loaded."""
+    judge = Model(tiny_module(1), tiny_card(name="judge"), device="cpu")
+    real = verify_module.load
+    monkeypatch.setattr(verify_module, "load", lambda name, **more: judge if name == "judge" else real(name, **more))
+    shutil.copytree(made, tmp_path / "r")
+    return Run.open(tmp_path / "r")
+
+
+def edit(run: Run, change: Callable[[dict[str, Any]], Any], unit: str = "logits:0") -> str:
+    (picture,) = (p for p in run if p.unit == unit)
+    record = json.loads(json.dumps(picture.record))
+    change(record)
+    picture.path.with_suffix(".json").write_text(json.dumps(record))
+    return picture.path.name
+
+
+def entry(record: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(e for e in record["evidence"] if e["name"] == name)
+
+
+def test_an_untouched_run_is_as_recorded(run: Run, tiny: Model) -> None:
+    seen: list[tuple[int, int]] = []
+    found = verify(run, model=tiny, on_picture=lambda done, total: seen.append((done, total)))
+    assert found.ok
+    assert (found.pictures, found.numbers, found.skipped) == (2, 16, [])
+    assert str(found) == "2 pictures, 16 numbers recomputed: all as recorded"
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    assert "all as recorded" in found._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["activation", "rank", "percentile", "margin", "transfer_probability"])
+def test_an_edited_value_is_found(run: Run, tiny: Model, name: str) -> None:
+    png = edit(run, lambda record: entry(record, name).update(value=entry(record, name)["value"] + 0.5))
+    (line,) = verify(run, model=tiny).drift
+    assert line.startswith(f"{png}: {name} says ")
+    assert "recomputed" in line
+
+
+def test_edited_n_interval_and_missing_evidence_are_found(run: Run, tiny: Model) -> None:
+    png = edit(run, lambda record: entry(record, "rank").update(n=6))
+    assert verify(run, model=tiny).drift == [f"{png}: rank says n = 6, recomputed n = 5"]
+    edit(run, lambda record: entry(record, "rank").update(n=5, interval=[0, 9]))
+    assert len(verify(run, model=tiny).drift) == 1
+    edit(run, lambda record: (entry(record, "rank").update(interval=[entry(record, "rank")["value"]] * 2), record["evidence"].pop(0)))
+    assert verify(run, model=tiny).drift == [f"{png}: activation is missing from the sidecar"]
+
+
+def test_evidence_claimed_where_there_is_none_is_found(run: Run, tiny: Model) -> None:
+    edit(run, lambda record: entry(record, "transfer_top1").update(value=1.0), unit="stage1:3")
+    (line,) = verify(run, model=tiny).drift
+    assert "transfer_top1 says 1, recomputed nothing" in line
+    edit(run, lambda record: record["evidence"].append({"name": "beauty", "value": 1, "n": 1}), unit="stage1:3")
+    assert any("beauty is no measurement of this version" in line for line in verify(run, model=tiny).drift)
+
+
+def test_a_changed_png_is_found(run: Run, tiny: Model) -> None:
+    picture = run[0]
+    pixels = picture.pixels.copy()
+    pixels[0, 0] ^= 255
+    Image.fromarray(pixels).save(picture.path)
+    assert any("the picture was changed after it was measured" in line for line in verify(run, model=tiny).drift)
+    picture.path.write_bytes(picture.path.read_bytes()[:60])
+    found = verify(run, model=tiny)
+    assert any("the picture was changed after it was measured" in line for line in found.drift)
+    assert found.pictures == 1  # the other one is still recomputed
+
+
+def test_missing_and_broken_files_are_found(run: Run, tiny: Model) -> None:
+    first, second = list(run)
+    first.path.unlink()
+    second.path.with_suffix(".json").write_text("{")
+    found = verify(run.path, model=tiny)
+    assert len(found.drift) == 2
+    assert any(f"its picture {first.path.name} is missing" in line for line in found.drift)
+    assert any("cannot be read" in line for line in found.drift)
+    assert not found.ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(unit="logits:99"),
+        lambda record: record.update(unit="no unit"),
+        lambda record: record.update(unit="logits:*"),
+        lambda record: record.pop("image"),
+        lambda record: record.update(image={}),
+        lambda record: entry(record, "rank").update(interval=["a", "b"]),
+        lambda record: entry(record, "rank").pop("value"),
+        lambda record: record.update(measured_with={"verifiers": 3}),
+    ],
+)
+def test_a_sidecar_edited_into_nonsense_is_found_and_stops_nothing(
+    run: Run, tiny: Model, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    edit(run, change)
+    found = verify(run, model=tiny)
+    assert len(found.drift) >= 1
+    assert found.numbers >= 8
+    assert not any("stage1" in line for line in found.drift)
+
+
+def test_what_cannot_be_recomputed_is_skipped_and_said(run: Run, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))
+    found = verify(run, model=tiny)
+    assert found.ok
+    assert any("gone" in line for line in found.skipped)
+    assert sum("measured against other photos; give them with --photos" in line for line in found.skipped) == 3
+
+    def unknown(name: str, **more: Any) -> Model:
+        raise UserError(f"no {name}")
+
+    monkeypatch.setattr(verify_module, "load", unknown)
+    found = verify(run, model=tiny)
+    assert found.ok
+    assert "transfer: no judge" in found.skipped
+
+
+def test_moved_photos_can_be_given(run: Run, tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(photo_folder, tmp_path / "moved")
+    edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))
+    found = verify(run, model=tiny, photos=moved)
+    assert (found.ok, found.skipped, found.numbers) == (True, [], 16)
+    (moved / "circle" / "0.png").unlink()
+    assert verify(run, model=tiny, photos=str(moved)).skipped != []
+
+
+def test_other_weights_and_other_folders_are_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="was made with other weights of tiny than those given"):
+        verify(run, model=Model(tiny_module(1), tiny_card(), device="cpu"))
+    with pytest.raises(UserError, match="is no run folder"):
+        verify(tmp_path)
+    with pytest.raises(UserError, match="expected SOURCE:NAME"):
+        verify(run)  # the module has no loadable name
+
+
+def test_texts() -> None:
+    found = Verification(3, 20, ["a"], ["b", "c"])
+    assert not found.ok
+    assert str(found) == "3 pictures, 20 numbers recomputed: 1 differ, 2 not recomputed"
+    assert all(word in found._repr_html_() for word in ("<li>a</li>", "<li>c</li>"))

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_card, tiny_module
 
+from conftest import tiny_card, tiny_module
 from entoptic import cli
 from entoptic.models import sources
 from entoptic.models.model import Model
@@ -113,7 +113,9 @@ def test_ls(say: Say) -> None:
 
 def test_see_verify_and_gallery(say: Say, tmp_path: Path, photo_folder: Path) -> None:
     run = tmp_path / "r"
-    words = see('logits:"stripe"', "stage1:1-2", "--method", "fourier,pixels", "--photos", photo_folder, "--n", 2, "--out", run)
+    words = see(
+        'logits:"stripe"', "stage1:1-2", "--method", "fourier,pixels", "--photos", photo_folder, "--n", 2, "--out", run
+    )
     code, out, err = say(*words)
     assert (code, err) == (0, "")
     assert "12 pictures in" in out
@@ -257,7 +259,9 @@ def test_a_full_disk_keeps_what_is_finished_and_stops_at_once(
     message = refusal(say(*words))
     assert "No space left on device" in message
     assert "finished are safe" in message
-    assert [w for w in writes if w.endswith(".png")] == [w for w in writes if w.endswith(".png")][:3]  # no fourth was tried
+    assert [w for w in writes if w.endswith(".png")] == [w for w in writes if w.endswith(".png")][
+        :3
+    ]  # no fourth was tried
     assert sorted(p.unit for p in Run.open(tmp_path / "r")) == ["logits:0", "logits:1"]
     assert list((tmp_path / "r").rglob("*.part")) == []
     monkeypatch.setattr(store.os, "replace", real)
@@ -333,7 +337,10 @@ def test_ctrl_c_gives_130_and_keeps_pictures(say: Say, tmp_path: Path, monkeypat
     code, _, err = say(*words)
     assert code == 130
     assert err.startswith("entoptic: interrupted; finished pictures are stored")
-    assert [(p.unit, p.record["complete"]) for p in Run.open(tmp_path / "r")] == [("logits:0", True), ("logits:1", False)]
+    assert [(p.unit, p.record["complete"]) for p in Run.open(tmp_path / "r")] == [
+        ("logits:0", True),
+        ("logits:1", False),
+    ]
     assert say(*words)[0] == 0
     assert all(p.record["complete"] for p in Run.open(tmp_path / "r"))
 

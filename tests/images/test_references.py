@@ -293,14 +293,14 @@ def test_colour_space_round_trip() -> None:
 
 def test_preflight_tells_a_wrong_card_from_the_right_one(lite0: Model, shared_data: Path) -> None:
     folder = shared_data / "imagenette" / "val"
-    good = preflight(lite0, folder, n=40)
+    good = preflight(lite0, folder, n=20)
     assert good.ok, good.message
-    assert good.n == 40
+    assert good.n == 20
     wrong = Model(lite0.module, lite0.card.with_(mean=(0.0,) * 3, std=(1.0,) * 3), device="cpu")
     bad = preflight(wrong, folder, n=40)
     assert not bad.ok
     assert bad.message.startswith("the card of builtin:lite0 looks wrong: ")
-    assert "range -1 … 1" in bad.message or "ImageNet mean" in bad.message
+    assert "range -1 … 1" in bad.message
     assert bad.message in bad._repr_html_()
     assert wrong.card.mean == (0.0,) * 3  # the trial cards are taken off again
     assert not any(m._forward_pre_hooks for m in lite0.module.modules())

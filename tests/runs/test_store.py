@@ -114,7 +114,10 @@ def test_a_run_has_one_writer(tmp_path: Path) -> None:
     run, _ = written(tmp_path / "r")
     with open(tmp_path / "r" / ".lock", "a+") as other:  # another open file: as another process would hold it
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=rf"is being written by another process \(pid {os.getpid()} on "), run.writing(ABOUT):
+        with (
+            pytest.raises(UserError, match=rf"is being written by another process \(pid {os.getpid()} on "),
+            run.writing(ABOUT),
+        ):
             raise AssertionError
     with run.writing(ABOUT):  # and it is free again
         pass
@@ -128,7 +131,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store.os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); pictures that are finished are safe"):
+    with pytest.raises(
+        UserError, match=r"cannot be written \(No space left on device\); pictures that are finished are safe"
+    ):
         run.write(picture.path, pixels(1), record())
     assert {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()} == before
 

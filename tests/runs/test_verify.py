@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_card, tiny_module
 from PIL import Image
 
+from conftest import tiny_card, tiny_module
 from entoptic.errors import UserError
 from entoptic.models.model import Model
 from entoptic.runs import verify as verify_module
@@ -76,7 +76,13 @@ def test_edited_n_interval_and_missing_evidence_are_found(run: Run, tiny: Model)
     assert verify(run, model=tiny).drift == [f"{png}: rank says n = 6, recomputed n = 5"]
     edit(run, lambda record: entry(record, "rank").update(n=5, interval=[0, 9]))
     assert len(verify(run, model=tiny).drift) == 1
-    edit(run, lambda record: (entry(record, "rank").update(interval=[entry(record, "rank")["value"]] * 2), record["evidence"].pop(0)))
+    edit(
+        run,
+        lambda record: (
+            entry(record, "rank").update(interval=[entry(record, "rank")["value"]] * 2),
+            record["evidence"].pop(0),
+        ),
+    )
     assert verify(run, model=tiny).drift == [f"{png}: activation is missing from the sidecar"]
 
 
@@ -134,7 +140,9 @@ def test_a_sidecar_edited_into_nonsense_is_found_and_stops_nothing(
     assert not any("stage1" in line for line in found.drift)
 
 
-def test_what_cannot_be_recomputed_is_skipped_and_said(run: Run, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_recomputed_is_skipped_and_said(
+    run: Run, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))
     found = verify(run, model=tiny)
     assert found.ok

@@ -100,6 +100,8 @@ def test_any_other_text_is_a_user_error_and_nothing_else(text: str) -> None:
     try:
         address = parse(text)
     except UserError as error:
-        assert "\n" not in str(error)
+        message = str(error)
     else:
+        message = ""
         assert parse(str(address)) == address
+    assert "\n" not in message

@@ -13,7 +13,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key, recall, remember
@@ -101,6 +100,7 @@ class References:
         self.model, self.photos, self.progress, self.batch_size = model, photos, progress, batch_size
         self.pack: Pack | None = find_pack(model.card.weights_sha256)
         self._targets: dict[tuple[str, tuple[Tap, ...], int], Target] = {}
+        self._spectra: dict[tuple[int, int], Tensor] = {}
         self._expected: dict[str, Unit] = {}
         self._scores: dict[str, Scores] = {}
 
@@ -136,7 +136,7 @@ class References:
 
     def expect(self, units: Iterable[Unit]) -> None:
         """Names units whose scores will be asked for, so that one pass over the photos serves them all."""
-        self._expected |= {str(unit): unit for unit in units}
+        self._expected |= {unit.identity: unit for unit in units}
 
     def scores(self, units: Sequence[Unit]) -> Scores:
         """Scores of the photos on units.
@@ -146,9 +146,9 @@ class References:
         """
         if self.photos is None:
             raise UserError("this needs real photos; give --photos DIR (Python: photos=…)")
-        if any(str(unit) not in self._scores for unit in units):
+        if any(unit.identity not in self._scores for unit in units):
             # One pass serves every unit that will be asked for.
-            missing = {str(u): u for u in (*units, *self._expected.values()) if str(u) not in self._scores}
+            missing = {u.identity: u for u in (*units, *self._expected.values()) if u.identity not in self._scores}
             held = score_photos(
                 self.model,
                 list(missing.values()),
@@ -157,8 +157,8 @@ class References:
                 progress=self.progress,
             )
             self._scores |= dict.fromkeys(missing, held)
-        rows = torch.stack([self._scores[str(unit)].of(unit) for unit in units])
-        return Scores(tuple(map(str, units)), self._scores[str(units[0])].indices, rows)
+        rows = torch.stack([self._scores[unit.identity].of(unit) for unit in units])
+        return Scores(tuple(map(str, units)), self._scores[units[0].identity].indices, rows)
 
     def real_scores(self, unit: Unit) -> RealScores | str:
         """What a unit scores on real photos, or the reason why that is not known."""
@@ -183,7 +183,7 @@ class References:
         """
         if count < 1:
             raise UserError(f"the number of reference photos must be at least 1, got {count}")
-        key = (str(unit), tuple(taps), count)
+        key = (unit.identity, tuple(taps), count)
         if key not in self._targets:
             self._targets[key] = self._from_photos(unit, taps, count) if self.photos else self._from_pack(unit, taps)
         return self._targets[key]
@@ -266,16 +266,30 @@ class References:
             return _resample_spectrum(self.pack.spectrum, size)
         if self.photos is None:
             raise UserError("MACO needs the spectrum of natural photos: give --photos DIR (Python: photos=…)")
+        if size in self._spectra:
+            return self._spectra[size]
         card = self.model.card.with_(size=size)
         indices = list(range(0, len(self.photos), max(1, len(self.photos) // 500)))[:500]
         total, count = torch.zeros(3, size[0], size[1] // 2 + 1), 0
         for batch, images in self.photos.batches(card.prepare, self.batch_size, indices):
             total, count = total + natural_spectrum(images), count + len(batch)
-        return total / count
+        self._spectra[size] = total / count
+        return self._spectra[size]
 
 
 def _resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
     """|rfft2| magnitudes at another picture size, along each axis over the same range of cycles per pixel."""
-    centred = torch.fft.fftshift(spectrum, dim=1)
-    resized = interpolate(centred[None], (size[0], size[1] // 2 + 1), mode="bilinear", antialias=True)[0]
-    return torch.fft.ifftshift(resized, dim=1)
+    height, width = spectrum.shape[1], 2 * (spectrum.shape[2] - 1)
+    centred = torch.fft.fftshift(spectrum, dim=1)  # row height // 2 holds frequency 0
+    rows = torch.fft.fftfreq(size[0]) * height + height // 2
+    columns = torch.fft.rfftfreq(size[1]) * width
+    # Straight lines between the coefficients at both sides: frequency 0 stays what it is and ±f stay alike.
+    return _between(_between(centred, rows, 1), columns, 2)
+
+
+def _between(table: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Linear interpolation of `table` along an axis at fractional indices, the ends repeated."""
+    places = places.clamp(0, table.shape[axis] - 1)
+    left = places.floor().long().clamp_max(table.shape[axis] - 2)
+    share = (places - left).view([-1 if i == axis else 1 for i in range(table.ndim)])
+    return table.index_select(axis, left) * (1 - share) + table.index_select(axis, left + 1) * share

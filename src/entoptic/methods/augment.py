@@ -117,7 +117,7 @@ def lucid_transforms(size: tuple[int, int]) -> Augment:
         height, width = images.shape[2:]
         rows = []
         for g in generators:
-            shift = torch.randint(-8, 9, (2,), generator=g) + torch.randint(-4, 5, (2,), generator=g)
+            shift = torch.randint(-4, 5, (2,), generator=g) + torch.randint(-2, 3, (2,), generator=g)
             scale = scales[torch.randint(len(scales), (), generator=g)]
             angle = torch.deg2rad(angles[torch.randint(len(angles), (), generator=g)])
             cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale

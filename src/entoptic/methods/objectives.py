@@ -99,11 +99,18 @@ def activation(units: Sequence[Unit]) -> Objective:
 
 def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
     """Per view, whether the activation function is flat wherever the unit reads it (B×C×D before and after)."""
-    flat = ((after <= 0) & (before < 0)) | ((after >= 6) & (after == after.amax()) & (before > after))
+    # Exactly 0 and exactly 6: smooth functions below zero or above six have a gradient.
+    flat = ((after == 0) & (before < 0)) | ((after == 6) & (before > 6))
     if unit.direction is not None:
-        return flat.all(dim=(1, 2))
-    flat = flat[:, unit.index]
-    return flat[:, unit.position] if unit.position is not None else flat.all(1)
+        flat_BD = flat[:, unit.direction.to(flat.device) != 0].all(1)
+    else:
+        flat_BD = flat[:, unit.index]
+    if unit.position is not None:
+        return flat_BD[:, unit.position]
+    if unit.readout.startswith("max"):
+        map_BD = unit.map(after)
+        flat_BD = flat_BD | (map_BD < map_BD.amax(1, keepdim=True))  # only the maximum has a gradient
+    return flat_BD.all(1)
 
 
 class SortMatch(torch.autograd.Function):

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 class MethodConfig:
     """Base of every config: frozen, keyword only; its fields are the command line's options and the recipe."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "references", "crops"):
+            if getattr(self, name, 1) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Item:

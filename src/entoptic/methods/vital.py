@@ -22,7 +22,7 @@ class Vital(MethodConfig):
     """of Adam, with a warm-up of a twentieth and a cosine to 0"""
     lr: float = 1.0
     """learning rate, in units of half the pixel range"""
-    photos: int = 50
+    references: int = 50
     """reference photos per unit (N)"""
     layers: tuple[str, ...] = ()
     """layers to match, each counting alike; empty takes the stem and the end of each stage"""
@@ -48,7 +48,8 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     from entoptic.methods.objectives import match, total_variation
 
     model, taps = context.model, matched_taps(context.model, config.layers)
-    targets = [context.references.target(item.unit, taps, config.photos) for item in items]
+    context.references.expect(item.unit for item in items)
+    targets = [context.references.target(item.unit, taps, config.references) for item in items]
     objective = match(dict.fromkeys(taps, 1.0), [t.values for t in targets], balanced=True)
     generators = [item.generator() for item in items]
     canvas = Pixels(generators, model.card.size, model.device, std=config.start)
@@ -106,7 +107,7 @@ class VitalPaper(MethodConfig):
 
     steps: int = 2000
     """of Adam (rate 1, betas 0.5 and 0.9, warm-up of 100 steps, cosine)"""
-    photos: int = 50
+    references: int = 50
     """reference photos per unit (N)"""
     preset: str = ""
     """a published architecture whose layers, weights and priors are used; empty takes that of the model's name, and
@@ -129,12 +130,12 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
     preset = config.preset or card.name.partition(":")[2].partition("/")[0]
     if config.preset and config.preset not in PAPER:
         raise UserError(f'no published preset "{config.preset}"; there are {", ".join(PAPER)}')
-    if preset in PAPER:
+    if preset in PAPER and (config.preset or all(layer in model.layers for layer in PAPER[preset][0])):
         weights, tv, l2 = PAPER[preset]
         layers = {Tap(layer): weight for layer, weight in weights.items()}
     else:
         layers, tv, l2 = dict.fromkeys(matched_taps(model, ()), 1.0), 0.0, 0.0
-    targets = [context.references.target(item.unit, tuple(layers), config.photos) for item in items]
+    targets = [context.references.target(item.unit, tuple(layers), config.references) for item in items]
     objective = match(layers, [t.values for t in targets], balanced=False)
     if tv or l2:
         objective = objective + tv * deep_inversion_tv(card.mean, card.std) + l2 * norm(card.mean, card.std)

@@ -278,7 +278,7 @@ def picture_key(plan: Plan, job: Job, item: Item) -> str:
     return content_key(
         {
             "recipe": RECIPE,
-            "unit": str(item.unit),
+            "unit": item.unit.identity,
             "readout": item.unit.readout,
             "method": job.card.name,
             "config": asdict(job.config),

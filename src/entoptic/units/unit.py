@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -53,13 +55,24 @@ class Unit:
 
     def read(self, values_BCD: Tensor) -> Tensor:
         """Scores (B) from the layer's values B×C×D, as `Model.read` gives them."""
-        if self.direction is not None:
-            map_BD = torch.einsum("bcd,c->bd", values_BCD, self.direction.to(values_BCD))
-        else:
-            map_BD = values_BCD[:, self.index]
+        map_BD = self.map(values_BCD)
         if self.position is not None:
             return map_BD[:, self.position]
         return map_BD.amax(1) if self.readout.startswith("max") else map_BD.mean(1)
+
+    def map(self, values_BCD: Tensor) -> Tensor:
+        """The unit at each position, B×D, before the readout."""
+        if self.direction is not None:
+            return torch.einsum("bcd,c->bd", values_BCD, self.direction.to(values_BCD))
+        return values_BCD[:, self.index]
+
+    @cached_property
+    def identity(self) -> str:
+        """The unit's string and, for a direction, the layer and numbers behind its file's name: part of cache keys."""
+        if self.direction is None:
+            return str(self)
+        digest = hashlib.sha256(self.direction.numpy().tobytes()).hexdigest()[:16]
+        return f"{self} {self.layer} {digest}"
 
     def score(self, images: Tensor) -> Tensor:
         """Scores (B) of pictures B×3×H×W in [0, 1]; they are resized to the input size where they differ."""
@@ -215,7 +228,6 @@ def _direction(model: Model, address: Address) -> Unit:
 
 def slug(unit: Unit | str) -> str:
     """A file-name form of a unit's string, unique: unsafe characters become `-`, a short hash tells doubles apart."""
-    import hashlib
     import re
 
     text = str(unit)

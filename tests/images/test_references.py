@@ -255,7 +255,9 @@ def test_a_pack_holds_what_its_photos_give(
     assert pack.units == [f"logits:{i}" for i in range(5)] + ["stage1:3"]
     assert pack.layers == ["stem", "stage2"]
     assert meta["weights_sha256"] == tiny.card.weights_sha256
-    monkeypatch.setattr(references_module, "find_pack", lambda sha: pack if sha == tiny.card.weights_sha256 else None)
+    monkeypatch.setattr(
+        references_module, "find_pack", lambda card: pack if card.weights_sha256 == tiny.card.weights_sha256 else None
+    )
     shipped, real = References(tiny), References(tiny, Photos.open(photo_folder))
     for unit in bind(tiny, ["logits:2", "stage1:3"]):
         from_pack, from_photos = shipped.target(unit, taps, 6), real.target(unit, taps, 6)

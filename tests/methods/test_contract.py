@@ -173,10 +173,12 @@ def test_evaluations_are_the_forward_passes(card: MethodCard, references: Refere
 def test_results_do_not_depend_on_batch_mates(card: MethodCard, references: References) -> None:
     units = units_of(card)
     for steps in (1, STEPS):
-        together = make(card, references, items_of(references.model, units), steps=steps)
-        turned = make(card, references, items_of(references.model, units[::-1]), steps=steps)[::-1]
+        # A small rate: Adam's first steps are signs of gradients, which rounding flips where a gradient is near zero.
+        options = {"steps": steps, "lr": 0.05}
+        together = make(card, references, items_of(references.model, units), **options)
+        turned = make(card, references, items_of(references.model, units[::-1]), **options)[::-1]
         for unit, draft, other in zip(units, together, turned):
-            (alone,) = make(card, references, items_of(references.model, [unit]), steps=steps)
+            (alone,) = make(card, references, items_of(references.model, [unit]), **options)
             assert agree(draft.image, alone.image)
             assert agree(draft.image, other.image)
             if steps == 1:  # nothing is amplified yet

@@ -25,6 +25,7 @@ from torch import Tensor
 from entoptic.models.taps import Tap
 
 if TYPE_CHECKING:
+    from entoptic.models.card import Card
     from entoptic.models.model import Model
 
 KNOTS = 257
@@ -107,16 +108,26 @@ class Pack:
         return self.tensors["spectrum"].float().exp()
 
 
+def find_pack(card: Card) -> Pack | None:
+    """The shipped pack made with exactly these weights and this preprocessing, if there is one."""
+    for pack in _shipped():
+        if pack.meta["weights_sha256"] == card.weights_sha256 and pack.meta["card"] == _plain(card):
+            return pack
+    return None
+
+
+def _plain(card: Card) -> dict[str, Any]:
+    return json.loads(json.dumps(card.preprocessing()))
+
+
 @lru_cache
-def find_pack(weights_sha256: str) -> Pack | None:
-    """The shipped pack made with exactly these weights, if there is one."""
+def _shipped() -> tuple[Pack, ...]:
+    found = []
     for file in resources.files("entoptic").joinpath("data").iterdir():
         if file.name.endswith(".safetensors"):
             with resources.as_file(file) as path:
-                pack = read_pack(path)
-            if pack.meta.get("weights_sha256") == weights_sha256:
-                return pack
-    return None
+                found.append(read_pack(path))
+    return tuple(found)
 
 
 def read_pack(path: Path) -> Pack:
@@ -166,6 +177,7 @@ def make_pack(
     tensors["spectrum"] = (spectrum / read).clamp_min(1e-6).log().half()
     meta = {
         "weights_sha256": card.weights_sha256,
+        "card": _plain(card),
         "model": card.name,
         "units": units,
         "layers": [str(tap) for tap in taps],

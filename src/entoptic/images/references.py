@@ -6,7 +6,6 @@ Entoptic (see `entoptic.images.pack`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,8 +97,8 @@ class References:
         self, model: Model, photos: Photos | None = None, *, progress: Progress = silent, batch_size: int = 32
     ) -> None:
         self.model, self.photos, self.progress, self.batch_size = model, photos, progress, batch_size
-        self.pack: Pack | None = find_pack(model.card.weights_sha256)
-        self._targets: dict[tuple[str, tuple[Tap, ...], int], Target] = {}
+        self.pack: Pack | None = find_pack(model.card)
+        self._targets: dict[tuple[str, tuple[Tap, ...], int, bool], Target] = {}
         self._spectra: dict[tuple[int, int], Tensor] = {}
         self._expected: dict[str, Unit] = {}
         self._scores: dict[str, Scores] = {}
@@ -128,7 +127,7 @@ class References:
             if self.photos is None:
                 self._from_pack(unit, ())
             elif unit.kind == "logit" and self.labelled:
-                self.choose(unit, 1)
+                self.class_photos(unit)
         if "spectrum" in reads and self.photos is None and self.pack is None:
             self.spectrum((8, 8))
 
@@ -172,20 +171,22 @@ class References:
 
     # --- targets for distribution matching -----------------------------------------------------------------------
 
-    def target(self, unit: Unit, taps: Sequence[Tap], count: int) -> Target:
-        """Mean sorted values over `count` reference photos of a unit.
-
-        References of a logit are photos of its class; of any other unit, and of a logit when the photos have no
-        labels, the photos that it scores highest. Which photos of a class are taken does not depend on their order.
+    def target(self, unit: Unit, taps: Sequence[Tap], count: int, *, strongest: bool = True) -> Target:
+        """Mean sorted values over `count` reference photos of a unit; see `choose` for which.
 
         Raises:
             UserError: no photos of the class, or a unit or layer that the shipped pack does not hold.
         """
         if count < 1:
             raise UserError(f"the number of reference photos must be at least 1, got {count}")
-        key = (unit.identity, tuple(taps), count)
+        if self.photos is None:
+            return self._from_pack(unit, taps)
+        key = (unit.identity, tuple(taps), count, strongest)
         if key not in self._targets:
-            self._targets[key] = self._from_photos(unit, taps, count) if self.photos else self._from_pack(unit, taps)
+            # The latest few: thousands of units would fill the memory, and all of them are cached on disk.
+            while len(self._targets) >= 64:
+                self._targets.pop(next(iter(self._targets)))
+            self._targets[key] = self._from_photos(unit, taps, count, strongest)
         return self._targets[key]
 
     def _from_pack(self, unit: Unit, taps: Sequence[Tap]) -> Target:
@@ -214,9 +215,9 @@ class References:
             values[tap] = target.to(self.model.device)
         return Target(values, self.pack.count(str(unit)), "shipped statistics", self.pack.sha256)
 
-    def _from_photos(self, unit: Unit, taps: Sequence[Tap], count: int) -> Target:
+    def _from_photos(self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool) -> Target:
         assert self.photos is not None
-        indices, how = self.choose(unit, count)
+        indices, how = self.choose(unit, count, strongest=strongest)
         fingerprint = self.photos.fingerprint(indices)
         key = content_key(
             {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
@@ -234,25 +235,44 @@ class References:
         remember("targets", key, {**stored, "count": torch.tensor(read)})
         return Target(values, read, how, fingerprint)
 
-    def choose(self, unit: Unit, count: int) -> tuple[list[int], str]:
-        """Positions of a unit's reference photos, and how they were chosen in words."""
+    def choose(self, unit: Unit, count: int, *, strongest: bool = True) -> tuple[list[int], str]:
+        """Positions of a unit's reference photos, and how they were chosen in words.
+
+        They come from the photos of a logit's class, or from all photos for any other unit and for a logit when the
+        photos have no labels. The unit scores those taken highest; with `strongest` False they are an arbitrary
+        choice from a class, the same for everybody (in the order of their content hashes).
+        """
+        photos = self.photos
+        assert photos is not None
+        own = self.class_photos(unit)
+        if own is not None and not strongest:
+            found = sorted(own, key=photos.sha256)[:count]
+            return sorted(found), f"{len(found)} photos of {unit.label or unit} in {photos.source}"
+        allowed = set(own if own is not None else range(len(photos)))
+        ranked = [index for index, _ in self.scores([unit]).ranked(unit) if index in allowed][:count]
+        whose = f"photos of {unit.label or unit}" if own is not None else "photos"
+        return ranked, f"the {len(ranked)} {whose} that drive {unit} most in {photos.source}"
+
+    def class_photos(self, unit: Unit) -> list[int] | None:
+        """Positions of the photos of a logit's class; None for other units and for photos without labels.
+
+        Raises:
+            UserError: the photos have labels, but none of this class.
+        """
         photos, card = self.photos, self.model.card
         assert photos is not None
-        if unit.kind == "logit" and self.labelled:
-            found = photos.of_class(card.identifiers(unit.index), unit.index)
-            if not found:
-                names = [n for n in photos.classes()]
-                asked = " or ".join(card.identifiers(unit.index)) or str(unit.index)
-                some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") or "given by number only"
-                raise UserError(
-                    f"{photos.source} has no photos of {asked} for {unit}; its classes are {some}"
-                    + nearest(unit.label or "", names)
-                )
-            # A hash of the name gives an order that is arbitrary but the same for everybody.
-            found = sorted(found, key=lambda i: hashlib.sha256(photos[i].name.encode()).digest())[:count]
-            return sorted(found), f"{len(found)} photos of {unit.label or unit} in {photos.source}"
-        ranked = self.scores([unit]).ranked(unit)[:count]
-        return [index for index, _ in ranked], f"the {len(ranked)} photos that drive {unit} most in {photos.source}"
+        if unit.kind != "logit" or not self.labelled:
+            return None
+        found = photos.of_class(card.identifiers(unit.index), unit.index)
+        if not found:
+            names = list(photos.classes())
+            asked = " or ".join(card.identifiers(unit.index)) or str(unit.index)
+            some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") or "given by number only"
+            raise UserError(
+                f"{photos.source} has no photos of {asked} for {unit}; its classes are {some}"
+                + nearest(unit.label or "", names)
+            )
+        return found
 
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 

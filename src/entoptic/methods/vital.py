@@ -22,8 +22,8 @@ class Vital(MethodConfig):
     """of Adam, with a warm-up of a twentieth and a cosine to 0"""
     lr: float = 1.0
     """learning rate, in units of half the pixel range"""
-    references: int = 50
-    """reference photos per unit (N)"""
+    references: int = 25
+    """reference photos per unit (N): those of its class, or of all, that drive it most"""
     layers: tuple[str, ...] = ()
     """layers to match, each counting alike; empty takes the stem and the end of each stage"""
     smoothness: float = 150.0
@@ -135,7 +135,10 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
         layers = {Tap(layer): weight for layer, weight in weights.items()}
     else:
         layers, tv, l2 = dict.fromkeys(matched_taps(model, ()), 1.0), 0.0, 0.0
-    targets = [context.references.target(item.unit, tuple(layers), config.references) for item in items]
+    # The paper draws its references at random from the class.
+    targets = [
+        context.references.target(item.unit, tuple(layers), config.references, strongest=False) for item in items
+    ]
     objective = match(layers, [t.values for t in targets], balanced=False)
     if tv or l2:
         objective = objective + tv * deep_inversion_tv(card.mean, card.std) + l2 * norm(card.mean, card.std)

@@ -171,8 +171,6 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
         fields = set(found.config.__dataclass_fields__)
         known |= fields
         chosen.append((found, make_config(found, base | {k: v for k, v in options.items() if k in fields})))
-        if getattr(chosen[-1][1], "steps", 1) < 1:
-            raise UserError(f"{found.name} needs at least 1 step, got {chosen[-1][1].steps}")  # type: ignore[attr-defined]
     if not chosen:
         raise UserError(f"no method was named; there are {', '.join(sorted(METHODS))}")
     for name in options:

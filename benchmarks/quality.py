@@ -54,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--methods", default="vital,vital-paper,maco,fourier,pixels")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--run", type=Path, default=Path("runs/quality"))
     parser.add_argument("--out", type=Path, default=OUT)
@@ -62,13 +63,20 @@ def main() -> None:
     train, val = Photos.open(DATA / "imagenette" / "train"), Photos.open(DATA / "imagenette" / "val")
     units = [f"logits:{i}" for i in CLASSES[: given.classes]]
     steps = evaluations_of_default()
-    rows, nets = {}, verifiers()
+    # Rows of earlier calls stay, so that methods can be measured one at a time.
+    earlier = given.out / "quality.json"
+    rows: dict[str, Any] = json.loads(earlier.read_text())["rows"] if earlier.is_file() else {}
+    rows.pop("real photos", None)
+    nets = verifiers()
     real = torch.cat([images for _, images in val.batches(model.card.prepare, 50)])
     reference = {name: logits_and_features(net, real)[1] for name, net in nets.items()}
     for name in given.methods.split(","):
         config = configs(steps)[name]
-        pictures, labels = make(model, units, config, given.seeds, train, given.run)
-        rows[name] = judge(model, pictures, labels, nets, reference) | {"config": asdict(config)}
+        pictures, labels = make(model, units, config, given.first_seed, given.seeds, train, given.run)
+        rows[name] = judge(model, pictures, labels, nets, reference) | {
+            "config": asdict(config),
+            "seeds": [given.first_seed, given.first_seed + given.seeds - 1],
+        }
         strip(pictures[:: given.seeds], given.out / f"quality-{name}.png")
         print(f"{name}: {json.dumps({k: v for k, v in rows[name].items() if k != 'config'})}", flush=True)
     photos, labels = some_photos(model, train, given.classes, 10)
@@ -89,23 +97,23 @@ def evaluations_of_default() -> int:
 
 
 def make(
-    model: Model, units: list[str], config: MethodConfig, seeds: int, train: Photos, run: Path
+    model: Model, units: list[str], config: MethodConfig, first: int, seeds: int, train: Photos, run: Path
 ) -> tuple[Tensor, Tensor]:
     """Pictures (unit by unit, seed by seed) and their classes; seeds are run seeds, one sample each."""
     card = next(c for c in METHODS.values() if c.config is type(config))
     with reporter() as report:
-        for seed in range(seeds):
+        for seed in range(first, first + seeds):
             plan = make_plan(
                 model, units, method=config, photos=train, seed=seed, out=run / card.name / f"seed{seed}",
                 verifiers="", report=report,
             )  # fmt: skip
             execute(plan, report)
     found: dict[tuple[str, int], Tensor] = {}
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         for picture in entoptic.Run.open(run / card.name / f"seed{seed}"):
             if picture.record["config"] == json.loads(json.dumps(asdict(config))):
                 found[picture.unit, seed] = to_float(picture.pixels)
-    pictures = [found[unit, seed] for unit in units for seed in range(seeds)]
+    pictures = [found[unit, seed] for unit in units for seed in range(first, first + seeds)]
     labels = [int(unit.split(":")[1]) for unit in units for _ in range(seeds)]
     return torch.cat(pictures), torch.tensor(labels)
 
@@ -175,8 +183,8 @@ def page(result: dict[str, Any]) -> str:
         "three (bootstrap over pictures); kernel distance (KID, unbiased) to 250 imagenette validation photos in pooled "
         "features, 95 % by the jackknife over pictures. No method optimises anything of a verifier.",
         "",
-        "| method | n | " + " | ".join(columns) + " |",
-        "|---|---|" + "---|" * len(columns),
+        "| method | n | seeds | " + " | ".join(columns) + " |",
+        "|---|---|---|" + "---|" * len(columns),
     ]
     for name, row in result["rows"].items():
         cells = []
@@ -184,7 +192,8 @@ def page(result: dict[str, Any]) -> str:
             low, high = row[column]["interval"]
             digits = 3 if "kernel" in column else 2
             cells.append(f"{row[column]['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
-        lines.append(f"| {name} | {row['n']} | " + " | ".join(cells) + " |")
+        seeds = "{} to {}".format(*row["seeds"]) if "seeds" in row else ""
+        lines.append(f"| {name} | {row['n']} | {seeds} | " + " | ".join(cells) + " |")
     versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
     lines += ["", f"`{result['command']}` with {versions}.", ""]
     for name in result["rows"]:

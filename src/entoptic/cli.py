@@ -181,7 +181,8 @@ def _ls(command: Ls) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    # A table that is piped somewhere is not folded to the width of a terminal that is not there.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if not command.model:
         from entoptic.models.sources import BUILTIN, SOURCES
 

@@ -14,10 +14,10 @@ from torch import Generator, Tensor
 
 from entoptic.methods.augment import (
     Augment,
-    blur,
     chain,
     crops,
     flip,
+    gaussian_blur,
     identity,
     lucid_transforms,
     noise,
@@ -314,10 +314,10 @@ def test_lucid_ranges() -> None:
 
 
 def test_blur_keeps_the_mean_and_widens_a_point() -> None:
-    assert torch.allclose(blur(torch.full((1, 3, 20, 20), 0.3), 1.5), torch.tensor(0.3), atol=1e-6)
+    assert torch.allclose(gaussian_blur(torch.full((1, 3, 20, 20), 0.3), 1.5), torch.tensor(0.3), atol=1e-6)
     point = torch.zeros(1, 3, 31, 31)
     point[..., 15, 15] = 1
-    spread = blur(point, 2.0)[0, 0]
+    spread = gaussian_blur(point, 2.0)[0, 0]
     assert spread.sum().item() == pytest.approx(1, abs=1e-5)
     offsets = torch.arange(31.0) - 15
     variance = (spread.sum(0) * offsets.square()).sum()

@@ -121,7 +121,7 @@ def test_one_reference_one_layer_is_matched_exactly(tiny: Model, photo_folder: P
     (tmp_path / "circle" / "0.png").write_bytes(photo.read_bytes())
     (draft,) = draw(
         "vital", tiny, ["logits:0"], Photos.open(tmp_path), steps=400, count=1, layers=["stage1"], jitter=0,
-        flip=False, zoom=0.0, smoothness=0.0, lr=0.3,
+        flip=False, zoom=0.0, finish=0.0, start=1.0, smoothness=0.0, lr=0.3,
     )  # fmt: skip
     first, last = draft.trace["loss"][0][1], draft.trace["loss"][-1][1]
     assert last < 1e-4 * first

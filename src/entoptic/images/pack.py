@@ -153,11 +153,14 @@ def make_pack(
     mixed = [Photos.open(source) for source in broad]
     card = model.card
     classes = [i for i in range(model.outputs) if labelled.of_class(card.identifiers(i))]
-    references = References(model, labelled)
+    by_class, of_all = References(model, labelled), References(model, mixed[0])
     tensors: dict[str, Tensor] = {}
     units = {}
-    for unit in bind(model, [f"logits:{i}" for i in classes] + list(channels)):
-        target = references.target(unit, taps, count)
+    bound = bind(model, [f"logits:{i}" for i in classes] + list(channels))
+    by_class.expect(unit for unit in bound if unit.kind == "logit")
+    of_all.expect(unit for unit in bound if unit.kind != "logit")
+    for unit in bound:
+        target = (by_class if unit.kind == "logit" else of_all).target(unit, taps, count)
         units[str(unit)] = target.photos
         for tap, values in target.values.items():
             tensors[f"target|{unit}|{tap}"] = sketch(values.cpu())
@@ -197,9 +200,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the statistics pack of a model from real photos.")
     parser.add_argument("model")
     parser.add_argument("--photos", required=True, help="class folders; each becomes a logit's reference")
-    parser.add_argument("--broad", required=True, nargs="+", help="photos of many classes, for quantiles and spectrum")
+    parser.add_argument(
+        "--broad",
+        required=True,
+        nargs="+",
+        help="photos of many classes: quantiles and spectrum; the first set also gives channels their references",
+    )
     parser.add_argument("--channels", nargs="*", default=[], help="channels to hold references of, as units")
-    parser.add_argument("--count", type=int, default=50, help="reference photos per unit")
+    parser.add_argument("--count", type=int, default=25, help="reference photos per unit")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     model = load(given.model)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, grid_sample, pad
+from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 
 Augment = Callable[[Tensor, Sequence[Generator]], Tensor]
 
@@ -132,12 +132,12 @@ def lucid_transforms(size: tuple[int, int]) -> Augment:
     return run
 
 
-def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of B×3×H×W with reflected borders."""
-    radius = max(1, int(3 * sigma + 0.5))
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of B×C×H×W with mirrored borders."""
+    radius = max(1, round(3 * sigma))
     x = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
-    smooth = pad(images, (radius,) * 4, mode="reflect")
-    smooth = torch.nn.functional.conv2d(smooth, kernel[..., None], groups=images.shape[1])
-    return torch.nn.functional.conv2d(smooth, kernel[:, :, None], groups=images.shape[1])
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)  # C×1×K, one for each colour
+    images = pad(images, (radius,) * 4, mode="reflect")
+    images = conv2d(images, kernel[:, :, None], groups=images.shape[1])
+    return conv2d(images, kernel[..., None], groups=images.shape[1])

@@ -34,7 +34,7 @@ def _draw(generators: Sequence[Generator], shape: tuple[int, ...], device: torch
 
 
 class Pixels:
-    """x = mean + std·p with p the parameter, clamped to [0, 1] after each step (VITAL's canvas).
+    """x = mean + scale·p with p the parameter, clamped to [0, 1] after each step (VITAL's canvas).
 
     Args:
         generators: one per item. size: height and width. std: of the start, in units of `scale`.

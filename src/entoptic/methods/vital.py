@@ -36,6 +36,9 @@ class Vital(MethodConfig):
     """mirror half of the views"""
     start: float = 0.2
     """standard deviation of the noise that the canvas starts from, in units of half the pixel range"""
+    finish: float = 0.6
+    """standard deviation in pixels of a Gaussian blur of the finished picture: frequencies near a pixel's own tell
+    people little and are peculiar to one network"""
 
 
 @method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction"}, reads={"targets"})
@@ -43,7 +46,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     import torch
 
     from entoptic.methods.ascent import ascend, warmup_cosine
-    from entoptic.methods.augment import chain, flip, roll, zoom
+    from entoptic.methods.augment import chain, flip, gaussian_blur, roll, zoom
     from entoptic.methods.canvas import Pixels
     from entoptic.methods.objectives import match, total_variation
 
@@ -66,6 +69,8 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     )
     for draft, target in zip(drafts, targets):
         draft.trace["references"] = target.describe()
+        if config.finish:
+            draft.image = gaussian_blur(draft.image[None], config.finish)[0]
         yield draft
 
 

@@ -28,7 +28,9 @@ class Evidence:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """For sidecars."""
+        """For sidecars; a value that is not finite becomes a reason."""
+        if self.value is not None and not math.isfinite(self.value):
+            return missing(self.name, f"it came out as {self.value}", direction=self.direction).to_json()
         interval = list(self.interval) if self.interval else None
         return {
             "name": self.name, "value": self.value, "n": self.n, "interval": interval, "direction": self.direction,

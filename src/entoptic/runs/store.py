@@ -139,7 +139,7 @@ class Run:
         return f"Run({str(self.path)!r}, {len(self)} pictures)"
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.path.glob("pictures/*/*.json"))
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Picture]:
         for picture, _ in self.read():

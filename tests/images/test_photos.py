@@ -789,14 +789,6 @@ def test_html_shows_thumbnails_and_counts(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ real photos
 
 
-@pytest.fixture(scope="session")
-def shared_data() -> Path:  # until tests/conftest.py has it
-    folder = Path(os.environ.get("ENTOPTIC_DATA") or Path(__file__).parents[3] / "shared/data")
-    if not folder.is_dir():
-        pytest.skip("no real photos: set ENTOPTIC_DATA")
-    return folder
-
-
 @pytest.mark.parametrize(
     ("source", "count", "first_labels", "class_index", "identifiers"),
     [

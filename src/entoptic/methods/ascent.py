@@ -22,7 +22,7 @@ def constant(step: int) -> float:
 
 
 def warmup_cosine(steps: int, warmup: int) -> Schedule:
-    """(t+1)/warmup for t < warmup, then half a cosine from 1 to 0 (VITAL section 1.4: warm-up of 100)."""
+    """(t+1)/warmup for t < warmup, then half a cosine from 1 to 0 (VITAL: a warm-up of 100)."""
     warmup = max(0, min(warmup, steps - 1))
 
     def factor(step: int) -> float:

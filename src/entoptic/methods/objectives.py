@@ -117,9 +117,9 @@ class SortMatch(torch.autograd.Function):
     """Per item, sum over (C, D) of (sort(z) - t)² times a weight, with its gradient formed in the forward pass.
 
     For one dimension the sorted pairing is the optimal transport plan, so with weight 1/(C·D) this is the mean over
-    channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL, section 1.2 of the
-    paper's loss; Zhang et al. 2022). The permutation is a constant, dL/dz_p = 2·w·(z_p - t_rank(p)); storing that
-    product instead of ranks and sorted values halves the memory.
+    channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL's loss; Zhang et al.
+    2022). The permutation is a constant, dL/dz_p = 2·w·(z_p - t_rank(p)); storing that product instead of ranks and
+    sorted values halves the memory.
     """
 
     @staticmethod

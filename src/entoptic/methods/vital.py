@@ -87,7 +87,7 @@ def matched_taps(model: Model, layers: Sequence[str]) -> tuple[Tap, ...]:
 
 # --- as published -------------------------------------------------------------------------------------------------
 
-# Section 1.1 of the paper's released settings: layers with their weights, λ_TV, λ_L2; torchvision's names.
+# The authors' released settings: layers with their weights, λ_TV, λ_L2; torchvision's names.
 PAPER: dict[str, tuple[dict[str, float], float, float]] = {
     "resnet50": ({"conv1": 1, "layer1": 1, "layer2": 1, "layer3": 1, "layer4": 1}, 0, 0),
     "densenet121": (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from entoptic.errors import UserError
-    from entoptic.gallery.site import build as gallery
+    from entoptic.gallery.site import build as make_gallery
     from entoptic.images.photos import Photos
     from entoptic.images.preflight import preflight
     from entoptic.methods import METHODS
@@ -33,13 +33,13 @@ __version__ = "0.1.0"
 _HOME = {
     "Card": "models.card", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.store", "Run": "runs.store", "Unit": "units.unit", "UserError": "errors", "bind": "units.unit",
-    "gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
+    "make_gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
     "preflight": "images.preflight", "see": "runs.see", "verify": "runs.verify",
 }  # fmt: skip
 
 __all__ = [
-    "METHODS", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind", "gallery", "load", "measure",
-    "preflight", "see", "verify",
+    "METHODS", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind", "load", "make_gallery",
+    "measure", "preflight", "see", "verify",
 ]  # fmt: skip
 
 

@@ -183,8 +183,8 @@ def test_results_do_not_depend_on_batch_mates(card: MethodCard, references: Refe
             assert agree(draft.image, other.image)
             if steps == 1:  # nothing is amplified yet
                 # (a pixel whose gradient is of rounding size may still get either sign)
-                assert ((draft.image - alone.image).abs() > 1e-4).float().mean() <= 1e-3
-                assert ((draft.image - other.image).abs() > 1e-4).float().mean() <= 1e-3
+                assert ((draft.image - alone.image).abs() > 1e-4).float().mean() <= 1e-2
+                assert ((draft.image - other.image).abs() > 1e-4).float().mean() <= 1e-2
     if optimises(card):
         images = torch.stack([draft.image for draft in together])
         assert all((images[0] - image).abs().max() > 1e-2 for image in images[1:])

@@ -17,6 +17,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import os
 import socket
 import tempfile
@@ -102,7 +103,8 @@ def headline(record: dict[str, Any]) -> list[str]:
     lines = []
     percentile, transfer = known.get("percentile"), known.get("transfer_top1")
     if percentile and percentile["value"] is not None:
-        lines.append(f"drives the unit more than {percentile['value']:.1f} % of {percentile['n']} photos")
+        share = math.floor(10 * percentile["value"]) / 10  # never rounded up to all of them
+        lines.append(f"drives the unit more than {share:.1f} % of {percentile['n']} photos")
     if transfer and transfer["value"] is not None:
         lines.append(f"{round(transfer['value'] * transfer['n'])} of {transfer['n']} other networks agree")
     activation = known.get("activation")

@@ -194,17 +194,20 @@ def batch_of_16(repeats: int) -> dict[str, Any]:
 
 
 _MEMORY = """
-import resource, torch
+import torch
 torch.set_num_threads({threads})
 import entoptic.runs.see, timm, pyarrow
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def kib(field):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
+base = kib("VmRSS")
 from entoptic.runs.see import make_plan, execute
 from entoptic.runs.progress import Reporter
 import tempfile
 with tempfile.TemporaryDirectory() as folder:
     units = ["logits:%d" % i for i in {units}]
-    execute(make_plan("builtin:lite0", units, method="vital", verifiers="", out=folder + "/run", options=dict(steps=4)), Reporter())
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 2**10)
+    plan = make_plan("builtin:lite0", units, method="vital", verifiers="", out=folder + "/run", options=dict(steps=4))
+    execute(plan, Reporter())
+print((kib("VmHWM") - base) / 2**10)
 """
 
 

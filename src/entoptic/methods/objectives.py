@@ -127,14 +127,13 @@ class SortMatch(torch.autograd.Function):
         sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
         difference = sorted_BCD.sub_(t_BCD)
         loss = difference.square().sum(dim=(1, 2)) * weight_B
-        difference.mul_(2 * weight_B[:, None, None])
-        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference))
+        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference), weight_B)
         return loss
 
     @staticmethod
     def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None]:
-        (dz,) = ctx.saved_tensors
-        return dz * gradient_B[:, None, None], None, None
+        difference, weight_B = ctx.saved_tensors
+        return difference * (2 * weight_B * gradient_B)[:, None, None], None, None
 
 
 def match(taps: Mapping[Tap, float], targets: Sequence[Mapping[Tap, Tensor]], *, balanced: bool) -> Objective:

@@ -114,44 +114,63 @@ def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
 
 
 class SortMatch(torch.autograd.Function):
-    """Per item, sum over (C, D) of (sort(z) - t)² times a weight, with its gradient formed in the forward pass.
+    """Per item, sum over (C, D) of (sort(z) - t)² times a weight per channel, its gradient formed in the forward pass.
 
     For one dimension the sorted pairing is the optimal transport plan, so with weight 1/(C·D) this is the mean over
     channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL's loss; Zhang et al.
     2022). The permutation is a constant, dL/dz_p = 2·w·(z_p - t_rank(p)); storing that product instead of ranks and
-    sorted values halves the memory.
+    sorted values halves the memory. `weight` is B, or B×C where channels count differently (VITAL's ū_c).
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, z_BCD: Tensor, t_BCD: Tensor, weight_B: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, z_BCD: Tensor, t_BCD: Tensor, weight: Tensor) -> Tensor:
         sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
         difference = sorted_BCD.sub_(t_BCD)
-        loss = difference.square().sum(dim=(1, 2)) * weight_B
-        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference), weight_B)
+        weight_BC = weight if weight.ndim == 2 else weight[:, None]
+        loss = (difference.square().sum(dim=2) * weight_BC).sum(1)
+        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference), weight_BC)
         return loss
 
     @staticmethod
     def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None]:
-        difference, weight_B = ctx.saved_tensors
-        return difference * (2 * weight_B * gradient_B)[:, None, None], None, None
+        difference, weight_BC = ctx.saved_tensors
+        return difference * (2 * weight_BC * gradient_B[:, None])[..., None], None, None
 
 
-def match(taps: Mapping[Tap, float], targets: Sequence[Mapping[Tap, Tensor]], *, balanced: bool) -> Objective:
-    """Sorted-feature matching: per layer the mean over channels and ranks of (sort(z) - t)².
+def match(
+    taps: Mapping[Tap, float],
+    targets: Sequence[Mapping[Tap, Tensor]],
+    *,
+    balanced: bool,
+    importance: Sequence[Mapping[Tap, Tensor]] = (),
+) -> Objective:
+    """Sorted-feature matching: per layer the mean over channels and ranks of ū_c·(sort(z) - t)².
 
     Args:
         taps: layers and their weights.
         targets: one mapping per item, layer to C×D mean sorted values of its reference photos; items of the same
-            unit may share one mapping.
-        balanced: divide each layer's loss by the variance of its target, so that layers of any scale count alike
-            and no weights per architecture are needed; False is the published loss.
+            unit may share one mapping. A layer that an item's mapping lacks does not count for that item.
+        balanced: divide each layer's loss by the variance of its target (both weighted by ū), so that layers of any
+            scale count alike and no weights per architecture are needed; False is the published loss.
+        importance: ū of each item, layer to C weights ≥ 0; without it all channels count alike.
     """
-    stacked = {tap: torch.stack([target[tap] for target in targets]) for tap in taps}  # B×C×D
-    weights = {}
+    stacked, weights = {}, {}
     for tap, weight in taps.items():
-        t_BCD = stacked[tap]
-        scale = t_BCD.flatten(1).var(1).clamp_min(1e-12) if balanced else t_BCD.new_ones(len(t_BCD))
-        weights[tap] = weight / (scale * t_BCD.shape[1] * t_BCD.shape[2])
+        held = next(target[tap] for target in targets if tap in target)
+        rows, shares = [], []
+        for i, target in enumerate(targets):
+            t_CD = target.get(tap, torch.zeros_like(held))
+            u_C = importance[i].get(tap) if importance else None
+            u_C = t_CD.new_ones(len(t_CD)) if u_C is None else u_C.to(t_CD)
+            scale = t_CD.new_ones(())
+            if balanced:
+                total = u_C.sum().clamp_min(1e-12) * t_CD.shape[1]
+                mean = (u_C[:, None] * t_CD).sum() / total
+                variance = (u_C[:, None] * (t_CD - mean).square()).sum() / total
+                scale = variance.clamp_min(1e-12) * u_C.mean().clamp_min(1e-12)
+            rows.append(t_CD)
+            shares.append(u_C * (weight if tap in target else 0.0) / (scale * t_CD.numel()))
+        stacked[tap], weights[tap] = torch.stack(rows), torch.stack(shares)  # B×C×D, B×C
 
     def term(step: Step) -> Tensor:
         views = len(step.views) // step.count
@@ -164,6 +183,29 @@ def match(taps: Mapping[Tap, float], targets: Sequence[Mapping[Tap, Tensor]], *,
         return total
 
     return Objective(tuple(taps), ((1.0, term),))
+
+
+def reach(units: Sequence[Unit], levels: Sequence[tuple[float, float] | None]) -> Objective:
+    """How far the unit's score is from its level among photos: max(0, 1 - (s - low) / (high - low)), one per item.
+
+    Args:
+        levels: (low, high) of each item, for instance the median and the strongest photo's score: there is no push
+            beyond what a real photo reaches. None for an item that is not pushed.
+    """
+
+    def term(step: Step) -> Tensor:
+        views = len(step.views) // step.count
+        losses = []
+        for i, (unit, level) in enumerate(zip(units, levels)):
+            if level is None:
+                losses.append(step.image.new_zeros(()))
+                continue
+            low, high = level
+            score = unit.read(step.values[unit.tap][i * views : (i + 1) * views])
+            losses.append((1 - (score - low) / max(high - low, 1e-12)).clamp_min(0).mean())
+        return torch.stack(losses)
+
+    return Objective(tuple(dict.fromkeys(u.tap for u, level in zip(units, levels) if level)), ((1.0, term),))
 
 
 def total_variation() -> Objective:

@@ -18,7 +18,7 @@ from entoptic.images.cache import content_key, recall, remember
 from entoptic.images.colour import natural_spectrum
 from entoptic.images.pack import Pack, find_pack
 from entoptic.images.photos import Photos
-from entoptic.images.relevant import Relevant, below, crops, facet_photos, profile, relevant_means, rules_of
+from entoptic.images.relevant import Relevant, Weighted, below, crops, facet_photos, profile, relevant_means, rules_of
 from entoptic.images.scores import Progress, Scores, score_photos, silent
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
@@ -190,7 +190,7 @@ class References:
         if count < 1:
             raise UserError(f"the number of reference photos must be at least 1, got {count}")
         if wanted is not None:
-            taps = below(self.model, taps, unit)
+            taps = tuple(below(self.model, taps, unit))
             if not taps:
                 raise UserError(
                     f"{unit} lies at the first of the layers to match, so there is nothing below it whose relevance "
@@ -227,18 +227,31 @@ class References:
             raise UserError(
                 f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
             )
+        values = self._pack_values(str(unit), taps)
+        importance = {tap: u.to(self.model.device) for tap, u in self.pack.importance(str(unit), taps).items()}
+        return Target(values, self.pack.count(str(unit)), "shipped statistics", self.pack.sha256, importance)
+
+    def _natural_from_pack(self, taps: Sequence[Tap]) -> Target:
+        if self.pack is None:
+            raise UserError(
+                "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
+                "or leave it out with natural=0"
+            )
+        return Target(self._pack_values("natural", taps), self.pack.count("natural"), "shipped statistics", self.pack.sha256)
+
+    def _pack_values(self, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+        assert self.pack is not None
         values = {}
         for tap in taps:
             info = self.model.layer(tap.layer)
-            target = self.pack.target(str(unit), tap, info.grid[0] * info.grid[1])
+            target = self.pack.target(name, tap, info.grid[0] * info.grid[1])
             if target is None:
                 raise UserError(
                     f'the shipped statistics have no layer "{tap}"{nearest(str(tap), self.pack.layers)}; '
                     f"they hold {', '.join(self.pack.layers)}; give --photos DIR for others"
                 )
             values[tap] = target.to(self.model.device)
-        importance = {tap: u.to(self.model.device) for tap, u in self.pack.importance(str(unit), taps).items()}
-        return Target(values, self.pack.count(str(unit)), "shipped statistics", self.pack.sha256, importance)
+        return values
 
     def _from_photos(
         self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: Relevant | None
@@ -249,33 +262,42 @@ class References:
         if wanted is not None and wanted.facets > 1:
             indices = self._facet(unit, indices, wanted, taps)[:count]
             how = f"{len(indices)} photos of facet {wanted.facet} of {wanted.facets}, of {how}"
+        return self._means(indices, how, taps, unit, wanted)
+
+    def _means(
+        self, indices: list[int], how: str, taps: Sequence[Tap], unit: Unit | None = None, wanted: Relevant | None = None
+    ) -> Target:
+        """Means over the photos at `indices`, kept on disk by content."""
+        assert self.photos is not None
         fingerprint = self.photos.fingerprint(indices)
-        key = content_key(
-            {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
-             "taps": [str(tap) for tap in taps], "photos": fingerprint,
-             **({"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon], "form": 1} if wanted else {})}
-        )  # fmt: skip
-        known = recall("targets", key)
+        key = {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
+               "taps": [str(tap) for tap in taps], "photos": fingerprint}  # fmt: skip
+        if wanted is not None:
+            assert unit is not None
+            key |= {"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon]}
+            if wanted.reference == "crop":
+                how = f"crops of {how}"
+        known = recall("targets", content_key(key))
         if known is not None:
             values = {tap: known[str(tap)].to(self.model.device) for tap in taps}
-            importance = {tap: known[f"{tap}|u"].to(self.model.device) for tap in taps if f"{tap}|u" in known}
+            importance = {tap: known[f"{tap} u"].to(self.model.device) for tap in taps if f"{tap} u" in known}
             return Target(values, int(known["count"]), how, fingerprint, importance)
 
         def on_batch(done: int) -> None:
-            self.progress(f"reference photos of {unit}", done, len(indices))
+            self.progress(f"reference photos of {unit}" if unit else "photos of all kinds", done, len(indices))
 
         batches = self.photos.batches(self.model.card.prepare, self.batch_size, indices)
         importance = {}
-        if wanted is None:
+        if wanted is None or unit is None:
             values, read = sorted_means(self.model, taps, batches, on_batch)
         else:
             if wanted.reference == "crop":
                 batches = crops(self.model, unit, batches)
-                how = f"crops of {how}"
-            values, importance, read = relevant_means(self.model, unit, taps, batches, on_batch, wanted)
+            weighted = [tap for tap in taps if isinstance(tap, Weighted)]
+            values, importance, read = relevant_means(self.model, unit, weighted, batches, on_batch, wanted)
         stored = {str(tap): value.cpu() for tap, value in values.items()}
-        stored |= {f"{tap}|u": value.cpu() for tap, value in importance.items()}
-        remember("targets", key, {**stored, "count": torch.tensor(read)})
+        stored |= {f"{tap} u": value.cpu() for tap, value in importance.items()}
+        remember("targets", content_key(key), {**stored, "count": torch.tensor(read)})
         return Target(values, read, how, fingerprint, importance)
 
     def _facet(self, unit: Unit, indices: list[int], wanted: Relevant, taps: Sequence[Tap]) -> list[int]:
@@ -332,6 +354,23 @@ class References:
                 + nearest(unit.label or "", names)
             )
         return found
+
+    def natural(self, taps: Sequence[Tap], count: int = 64) -> Target:
+        """Mean sorted values over up to `count` photos of all kinds, evenly spread over the set: what photos look like
+        whatever they show.
+
+        Raises:
+            UserError: no photos, and no shipped statistics that hold these layers.
+        """
+        key = ("natural", tuple(taps), count)
+        if key not in self._targets:
+            if self.photos is None:
+                self._targets[key] = self._natural_from_pack(taps)
+            else:
+                step = max(1, len(self.photos) // count)
+                indices = list(range(0, len(self.photos), step))[:count]
+                self._targets[key] = self._means(indices, f"{len(indices)} photos of {self.photos.source}", taps)
+        return self._targets[key]
 
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 

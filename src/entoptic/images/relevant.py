@@ -15,9 +15,23 @@ from torch.nn.functional import interpolate
 
 from entoptic.errors import UserError, nearest
 from entoptic.models.model import Model
-from entoptic.models.relevance import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, Tape
+from entoptic.models.relevance import Tape
+from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, average
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
+
+@dataclass(frozen=True)
+class Weighted(Tap):
+    """The values of a tap times R̂ of the unit in question: A ⊙ R̂, beside the plain values of the same layer."""
+
+    @property
+    def plain(self) -> Tap:
+        """The tap without relevance."""
+        return Tap(self.layer, self.pre)
+
+    def __str__(self) -> str:
+        return f"{self.plain}⊙R"
+
 
 @dataclass(frozen=True)
 class Relevant:
@@ -47,7 +61,7 @@ class Relevant:
 
 RULES: dict[str, Rules] = {
     "lrp": ZPLUS,
-    "lrp-vital": ZPLUS.with_(max_pool=average_instead_of_max),
+    "lrp-vital": ZPLUS.with_(max_pool=average),
     "epsilon": EPSILON,
     "gradient": GRADIENT,
     "guided": GUIDED,
@@ -63,10 +77,10 @@ def rules_of(name: str) -> Rules:
     return RULES[name]
 
 
-def below(model: Model, taps: Iterable[Tap], unit: Unit) -> tuple[Tap, ...]:
-    """The taps of layers that have run when the unit's layer has: where its relevance can be told."""
+def below(model: Model, taps: Iterable[Tap], unit: Unit) -> tuple[Weighted, ...]:
+    """Those of the layers that have run before the unit's own has: where its relevance can be told."""
     own = model.layer(unit.layer).order
-    return tuple(tap for tap in taps if model.layer(tap.layer).order < own)
+    return tuple(Weighted(tap.layer, tap.pre) for tap in taps if model.layer(tap.layer).order < own)
 
 
 def spatial_weight(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
@@ -89,27 +103,30 @@ def _min_max(values: Tensor, epsilon: float) -> Tensor:
 def read_relevant(
     model: Model, images: Tensor, units: Sequence[Unit | None], taps: Sequence[Tap], rules: Rules
 ) -> tuple[dict[Tap, Tensor], dict[Tap, Tensor]]:
-    """Values (B×C×D, with a graph where the images have one) and relevance (B×C×D, constants) at `taps`.
+    """Values at `taps` (B×C×D, with a graph where the images have one) and relevance at those that are `Weighted`
+    (B×C×D, constants), from one forward pass. The values of a `Weighted` tap are the plain ones.
 
     Args:
         images: B×3×H×W in [0, 1]. units: whose relevance, one per picture; None has none (its map is all zero).
     """
+    weighted = [tap for tap in taps if isinstance(tap, Weighted)]
+    plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in taps}
     own = tuple(dict.fromkeys(unit.tap for unit in units if unit is not None))
-    with Tape(model, (*taps, *own)) as tape:
-        values = model.read(images, (*taps, *own))
+    with Tape(model, (*(tap.plain for tap in weighted), *own)) as tape:
+        values = model.read(images, (*plain.values(), *own))
     starts = {tap: torch.zeros_like(values[tap]) for tap in own}
     with torch.no_grad():
         for unit in {id(unit): unit for unit in units if unit is not None}.values():
             rows = [i for i, other in enumerate(units) if other is unit]
             starts[unit.tap][rows] = unit.start(values[unit.tap][rows])
-    maps = tape.relevance(starts, taps, rules=rules).maps if own else {}
-    return {tap: values[tap] for tap in taps}, maps
+    found = tape.relevance(starts, [tap.plain for tap in weighted], rules=rules).maps
+    return {tap: values[plain[tap]] for tap in taps}, {tap: found[tap.plain] for tap in weighted}
 
 
 def relevant_means(
     model: Model,
     unit: Unit,
-    taps: Sequence[Tap],
+    taps: Sequence[Weighted],
     batches: Iterable[tuple[list[int], Tensor]],
     on_batch: Callable[[int], None],
     wanted: Relevant,
@@ -142,8 +159,8 @@ def profile(
     rows = []
     with torch.no_grad(), model.frozen():
         for indices, images in batches:
-            _, maps = read_relevant(model, images.to(model.device), [unit] * len(images), [tap], rules)
-            rows.append(maps[tap].sum(-1).cpu())
+            _, maps = read_relevant(model, images.to(model.device), [unit] * len(images), [Weighted(tap.layer)], rules)
+            rows.append(maps[Weighted(tap.layer)].sum(-1).cpu())
             read += indices
     return read, torch.cat(rows)
 
@@ -158,6 +175,8 @@ def crops(
         cut = []
         for image, position in zip(images, map_BD.argmax(1).tolist()):
             row, column = divmod(position, model.layer(unit.layer).grid[1])
+            from entoptic.images.receptive import crop_box
+
             top, left, height, width = crop_box(model, unit.layer, row, column)
             piece = image[None, :, top : top + height, left : left + width]
             cut.append(interpolate(piece, model.card.size, mode="bicubic", antialias=True).clamp(0, 1))

@@ -156,7 +156,7 @@ def match(
     """
     stacked, weights = {}, {}
     for tap, weight in taps.items():
-        held = next(target[tap] for target in targets if tap in target)
+        held = next(target[tap] for target in targets if tap in target)  # its shape
         rows, shares = [], []
         for i, target in enumerate(targets):
             t_CD = target.get(tap, torch.zeros_like(held))

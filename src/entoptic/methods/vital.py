@@ -40,6 +40,9 @@ class Vital(MethodConfig):
     """steps for which one relevance (and the view it belongs to) is kept"""
     drive: float = 0.1
     """weight of the unit's own score: a pull towards that of the strongest photo and no further; inner units only"""
+    natural: float = 0.0
+    """weight of matching what photos in general look like, whatever they show; inner units only"""
+    natural_layers: tuple[str, ...] = ()
     facets: int = 1
     """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
@@ -83,9 +86,13 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         for item in items
     ]
     targets = [references.target(u, taps, config.references, wanted=w) for u, w in zip(units, wanted)]
-    matched = {tap: 1.0 for tap in taps if any(tap in target.values for target in targets)}
+    matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
     objective = objective + config.smoothness * total_variation()
+    if config.natural and any(wanted):
+        general = {tap: 1.0 for tap in matched_taps(model, config.natural_layers or config.layers)}
+        held = references.natural(tuple(general)).values
+        objective = objective + config.natural * match(general, [held if w else {} for w in wanted], balanced=True)
     if config.drive and any(wanted):
         objective = objective + config.drive * reach(units, [_levels(references, u, w) for u, w in zip(units, wanted)])
     generators = [item.generator() for item in items]
@@ -126,30 +133,27 @@ def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tupl
 def weighted_reader(
     model: Model, units: Sequence[Unit], wanted: Sequence[Relevant | None], refresh: int = 1
 ) -> Callable[[Tensor, Sequence[Tap]], dict[Tap, Tensor]]:
-    """What `ascend` reads for VITAL's inner units: below each unit's layer A ⊙ R̂, everything else as it is.
+    """What `ascend` reads for VITAL's inner units: A ⊙ R̂ at `Weighted` taps, plain values at all others.
 
     Relevance is told anew every `refresh` steps, on the views of that step; it is a constant for the gradient.
     """
-    from entoptic.images.relevant import below, read_relevant, rules_of, spatial_weight
+    from entoptic.images.relevant import Weighted, read_relevant, rules_of, spatial_weight
 
     weights: dict[Tap, Tensor] = {}
     calls = 0
-    how = next(w for w in wanted if w is not None)  # a method's items differ in their facets only
+    how = next(w for w in wanted if w is not None)  # the items of a call differ in their facets only
 
     def read(views: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
         nonlocal weights, calls
-        each = len(views) // len(units)
-        shown = [unit if w is not None else None for unit, w in zip(units, wanted) for _ in range(each)]
         if calls % refresh == 0:
+            each = len(views) // len(units)
+            shown = [unit if w is not None else None for unit, w in zip(units, wanted) for _ in range(each)]
             values, maps = read_relevant(model, views, shown, taps, rules_of(how.rules))
-            weights = {}
-            for tap in taps:
-                weighted = [unit is not None and tap in below(model, [tap], unit) for unit in shown]
-                if any(weighted):
-                    mask = views.new_tensor(weighted)[:, None, None]
-                    weights[tap] = mask * spatial_weight(maps[tap], how.epsilon) + (1 - mask)
+            weights = {tap: spatial_weight(map_BCD, how.epsilon) for tap, map_BCD in maps.items()}
         else:
-            values = model.read(views, taps)
+            plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in taps}
+            read_out = model.read(views, plain.values())
+            values = {tap: read_out[plain[tap]] for tap in taps}
         calls += 1
         return {tap: value * weights[tap] if tap in weights else value for tap, value in values.items()}
 
@@ -251,7 +255,8 @@ def _as_published(items: Sequence[Item], config: VitalPaper, context: Context, l
         references.target(unit, tuple(layers), config.references, strongest=not logits, wanted=wanted)
         for unit in units
     ]
-    matched = {tap: weight for tap, weight in layers.items() if any(tap in t.values for t in targets)}
+    weights = {str(tap): weight for tap, weight in layers.items()}
+    matched = {tap: weights[tap.layer] for t in targets for tap in t.values}
     objective = match(matched, [t.values for t in targets], balanced=False, importance=[t.importance for t in targets])
     if tv or l2:
         objective = objective + tv * deep_inversion_tv(card.mean, card.std) + l2 * norm(card.mean, card.std)

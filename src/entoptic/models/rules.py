@@ -118,21 +118,25 @@ def identity(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[M
 
 def taylor(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """a · vjp(R / z): the ε rule of any affine operation (z includes the bias, which keeps its share)."""
-
-    def weigh(outputs: list[Tensor]) -> list[Message]:
-        return [None if r is None else r / stabilised(z, eps) for z, r in zip(outputs, relevance)]
-
-    return [times(x, g) for x, g in zip(step.inputs, pull(step.call, step.inputs, weigh))]
+    return _shared(step.call, step.inputs, relevance, eps)
 
 
 def proportional(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """|a| · vjp(R / z) with z of |a|: means and sums, whose weights are positive. Keeps sign and sum."""
-    return _shared(step.call, [x.detach().abs() for x in step.inputs], relevance, eps)
+    return _by_size(step.call, step, relevance, eps)
+
+
+def _by_size(
+    function: Callable[..., Sequence[Tensor]], step: Step, relevance: Sequence[Message], eps: float
+) -> list[Message]:
+    return _shared(function, [x.detach().abs() for x in step.inputs], relevance, eps)
 
 
 def _shared(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], relevance: Sequence[Message], eps: float
 ) -> list[Message]:
+    """a · vjp(R / z)."""
+
     def weigh(outputs: list[Tensor]) -> list[Message]:
         return [None if r is None else r / stabilised(z, eps) for z, r in zip(outputs, relevance)]
 
@@ -169,32 +173,48 @@ def zplus(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Mess
     published z⁺ rule and costs one convolution forward and one transposed. The bias is left out of z: it would keep
     relevance for itself and, where negative, bring z near 0.
     """
-    (a,) = (x.detach() for x in step.inputs)
-    (r,) = relevance
-    assert r is not None
+    if len(step.inputs) > 1:  # weights that depend on the picture
+        return bilinear(step, relevance, eps)
+    a = step.inputs[0].detach()
     args, kwargs = step.arguments()
     named = dict(zip(("input", "weight", "bias"), args)) | kwargs
     weight, rest = named["weight"], args[3:]
     options = {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")}
+    outputs = step.outputs[0].shape[-1 if step.name == "linear" else 1]
+    stabiliser = weight.new_full((outputs,), eps) if eps else None
 
     def f(part: Tensor, positive: bool) -> Tensor:
-        return step.function(part, _part(weight, positive), None, *rest, **options)
+        bias = stabiliser if positive else None  # z + eps without another pass over z
+        return step.function(part, _part(weight, positive), bias, *rest, **options)
 
+    return _positive(f, a, relevance[0], eps)
+
+
+def _positive(f: Callable[[Tensor, bool], Tensor], a: Tensor, r: Message, eps: float) -> list[Message]:
+    """z⁺ for z = f(a⁺, True) + f(a⁻, False), where f brings the stabiliser; in place where it can be: this is hot."""
+    assert r is not None
     if bool(a.amin() >= 0):
-        return _shared(lambda x: [f(x, True)], [a], [r], eps)
-    parts = [a.clamp(min=0), a.clamp(max=0)]
-    up, down = _shared(lambda x, y: [f(x, True) + f(y, False)], parts, [r], eps)
-    assert up is not None and down is not None
-    return [up + down]
+        parts = [a]
+    else:
+        parts = [a.clamp(min=0), a.clamp(max=0)]
+
+    def z(x: Tensor, *y: Tensor) -> list[Tensor]:
+        return [f(x, True).add_(f(y[0], False))] if y else [f(x, True)]
+
+    def weigh(outputs: list[Tensor]) -> list[Message]:
+        (z,) = outputs
+        if not eps:
+            z = torch.where(z == 0, 1.0, z)
+        return [torch.div(r, z, out=z) if r.dtype == z.dtype else r / z]
+
+    found = [g.mul_(x) for x, g in zip(parts, pull(z, parts, weigh)) if g is not None]
+    return [found[0] if len(found) == 1 else found[0].add_(found[1])]
 
 
 def product_zplus(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """matmul: z⁺ with the constant operand as weight, or the bilinear rule where both depend on the picture."""
     if len(step.inputs) > 1:
         return bilinear(step, relevance, eps)
-    (r,) = relevance
-    assert r is not None
-    a = step.inputs[0].detach()
     (slot,) = step.slots
     constants = [i for i, leaf in enumerate(step.leaves) if isinstance(leaf, Tensor) and i != slot]
 
@@ -204,12 +224,9 @@ def product_zplus(step: Step, relevance: Sequence[Message], eps: float) -> Seque
         for i in constants:
             leaves[i] = _part(leaves[i], positive)
         args, kwargs = tree_unflatten(leaves, step.spec)
-        return step.function(*args, **kwargs)
+        return step.function(*args, **kwargs) + (eps if positive else 0.0)
 
-    parts = [a.clamp(min=0), a.clamp(max=0)]
-    up, down = _shared(lambda x, y: [f(x, True) + f(y, False)], parts, [r], eps)
-    assert up is not None and down is not None
-    return [up + down]
+    return _positive(f, step.inputs[0].detach(), relevance[0], eps)
 
 
 # --- sums and products -------------------------------------------------------------------------------------------------
@@ -321,7 +338,7 @@ winner_takes_all = transport
 def average(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """VITAL's substitute for max-pooling: average-pooling to the same size (2×2 for ResNet's 3×3, stride 2)."""
     size = step.outputs[0].shape[2:]
-    return _shared(lambda x: [F.adaptive_avg_pool2d(x, size)], [step.inputs[0].detach().abs()], relevance[:1], eps)
+    return _by_size(lambda x: [F.adaptive_avg_pool2d(x, size)], step, relevance[:1], eps)
 
 
 # --- gradients ---------------------------------------------------------------------------------------------------------

@@ -301,25 +301,57 @@ def attention(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[
     assert r is not None
     if len(step.inputs) != 3:
         return taylor(step, relevance, eps)
-    args, kwargs = step.arguments()
-    named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
-    q, k, v = (named[name].detach() for name in ("query", "key", "value"))
-    scale = named.get("scale") or 1 / math.sqrt(q.shape[-1])
-    if named.get("enable_gqa"):
-        groups = q.shape[-3] // k.shape[-3]
-        k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
-    scores = q @ k.transpose(-2, -1) * scale
-    masked = _masked(scores, named.get("attn_mask"), bool(named.get("is_causal")))
-    p = masked.softmax(-1)
-
+    heads = _Heads(step)
+    q, k, v, p = heads.q, heads.k, heads.v, heads.p
     half = r / stabilised(2 * (p @ v), eps)
     r_p, r_v = p * (half @ v.transpose(-2, -1)), v * (p.transpose(-2, -1) @ half)
-    r_scores = _softmax(masked, p, r_p, -1)
-    half = r_scores / stabilised(2 * scores, eps) * scale
+    half = heads.scale * _softmax(heads.masked, p, r_p, -1) / stabilised(2 * heads.scores, eps)
     r_q, r_k = q * (half @ k), k * (half.transpose(-2, -1) @ q)
-    if named.get("enable_gqa"):
-        r_k, r_v = (x.unflatten(-3, (-1, groups)).sum(-3) for x in (r_k, r_v))
-    return [r_q, r_k, r_v]
+    return [r_q, heads.ungrouped(r_k), heads.ungrouped(r_v)]
+
+
+def values_only(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
+    """Attention with its weights held constant (Ali et al. 2022): a weighted mean of the values, shared like a mean.
+
+    For the kinds "attention" and "matmul" both. Unlike AttnLRP's softmax rule it keeps sign and sum; queries and keys
+    get nothing.
+    """
+    (r,) = relevance
+    assert r is not None
+    if step.name != "scaled_dot_product_attention":
+        if len(step.inputs) < 2 or "softmax" not in step.sources:
+            return product_zplus(step, relevance, eps)
+        weights = step.sources.index("softmax")
+        parts = [x.detach() if i == weights else x.detach().abs() for i, x in enumerate(step.inputs)]
+        shares = _shared(step.call, parts, relevance, eps)
+        return [None if i == weights else share for i, share in enumerate(shares)]
+    if len(step.inputs) != 3:
+        return taylor(step, relevance, eps)
+    heads = _Heads(step)
+    v = heads.v.abs()
+    r_v = v * (heads.p.transpose(-2, -1) @ (r / stabilised(heads.p @ v, eps)))
+    return [None, None, heads.ungrouped(r_v)]
+
+
+class _Heads:
+    """The parts of one scaled_dot_product_attention: q, k, v, scale, scores, masked scores, p = softmax of those."""
+
+    def __init__(self, step: Step) -> None:
+        args, kwargs = step.arguments()
+        named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
+        self.q, self.k, self.v = (named[name].detach() for name in ("query", "key", "value"))
+        self._groups = self.q.shape[-3] // self.k.shape[-3] if named.get("enable_gqa") else 1
+        if self._groups > 1:
+            self.k, self.v = (x.repeat_interleave(self._groups, -3) for x in (self.k, self.v))
+        given = named.get("scale")
+        self.scale: float = 1 / math.sqrt(self.q.shape[-1]) if given is None else given
+        self.scores = self.q @ self.k.transpose(-2, -1) * self.scale
+        self.masked = _masked(self.scores, named.get("attn_mask"), bool(named.get("is_causal")))
+        self.p = self.masked.softmax(-1)
+
+    def ungrouped(self, x: Tensor) -> Tensor:
+        """Keys or values shared by several heads collect from all of them."""
+        return x if self._groups == 1 else x.unflatten(-3, (-1, self._groups)).sum(-3)
 
 
 def _masked(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -118,21 +118,25 @@ def identity(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[M
 
 def taylor(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """a · vjp(R / z): the ε rule of any affine operation (z includes the bias, which keeps its share)."""
-
-    def weigh(outputs: list[Tensor]) -> list[Message]:
-        return [None if r is None else r / stabilised(z, eps) for z, r in zip(outputs, relevance)]
-
-    return [times(x, g) for x, g in zip(step.inputs, pull(step.call, step.inputs, weigh))]
+    return _shared(step.call, step.inputs, relevance, eps)
 
 
 def proportional(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """|a| · vjp(R / z) with z of |a|: means and sums, whose weights are positive. Keeps sign and sum."""
-    return _shared(step.call, [x.detach().abs() for x in step.inputs], relevance, eps)
+    return _by_size(step.call, step, relevance, eps)
+
+
+def _by_size(
+    function: Callable[..., Sequence[Tensor]], step: Step, relevance: Sequence[Message], eps: float
+) -> list[Message]:
+    return _shared(function, [x.detach().abs() for x in step.inputs], relevance, eps)
 
 
 def _shared(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], relevance: Sequence[Message], eps: float
 ) -> list[Message]:
+    """a · vjp(R / z)."""
+
     def weigh(outputs: list[Tensor]) -> list[Message]:
         return [None if r is None else r / stabilised(z, eps) for z, r in zip(outputs, relevance)]
 
@@ -169,32 +173,48 @@ def zplus(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Mess
     published z⁺ rule and costs one convolution forward and one transposed. The bias is left out of z: it would keep
     relevance for itself and, where negative, bring z near 0.
     """
-    (a,) = (x.detach() for x in step.inputs)
-    (r,) = relevance
-    assert r is not None
+    if len(step.inputs) > 1:  # weights that depend on the picture
+        return bilinear(step, relevance, eps)
+    a = step.inputs[0].detach()
     args, kwargs = step.arguments()
     named = dict(zip(("input", "weight", "bias"), args)) | kwargs
     weight, rest = named["weight"], args[3:]
     options = {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")}
+    outputs = step.outputs[0].shape[-1 if step.name == "linear" else 1]
+    stabiliser = weight.new_full((outputs,), eps) if eps else None
 
     def f(part: Tensor, positive: bool) -> Tensor:
-        return step.function(part, _part(weight, positive), None, *rest, **options)
+        bias = stabiliser if positive else None  # z + eps without another pass over z
+        return step.function(part, _part(weight, positive), bias, *rest, **options)
 
+    return _positive(f, a, relevance[0], eps)
+
+
+def _positive(f: Callable[[Tensor, bool], Tensor], a: Tensor, r: Message, eps: float) -> list[Message]:
+    """z⁺ for z = f(a⁺, True) + f(a⁻, False), where f brings the stabiliser; in place where it can be: this is hot."""
+    assert r is not None
     if bool(a.amin() >= 0):
-        return _shared(lambda x: [f(x, True)], [a], [r], eps)
-    parts = [a.clamp(min=0), a.clamp(max=0)]
-    up, down = _shared(lambda x, y: [f(x, True) + f(y, False)], parts, [r], eps)
-    assert up is not None and down is not None
-    return [up + down]
+        parts = [a]
+    else:
+        parts = [a.clamp(min=0), a.clamp(max=0)]
+
+    def z(x: Tensor, *y: Tensor) -> list[Tensor]:
+        return [f(x, True).add_(f(y[0], False))] if y else [f(x, True)]
+
+    def weigh(outputs: list[Tensor]) -> list[Message]:
+        (z,) = outputs
+        if not eps:
+            z = torch.where(z == 0, 1.0, z)
+        return [torch.div(r, z, out=z) if r.dtype == z.dtype else r / z]
+
+    found = [g.mul_(x) for x, g in zip(parts, pull(z, parts, weigh)) if g is not None]
+    return [found[0] if len(found) == 1 else found[0].add_(found[1])]
 
 
 def product_zplus(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """matmul: z⁺ with the constant operand as weight, or the bilinear rule where both depend on the picture."""
     if len(step.inputs) > 1:
         return bilinear(step, relevance, eps)
-    (r,) = relevance
-    assert r is not None
-    a = step.inputs[0].detach()
     (slot,) = step.slots
     constants = [i for i, leaf in enumerate(step.leaves) if isinstance(leaf, Tensor) and i != slot]
 
@@ -204,12 +224,9 @@ def product_zplus(step: Step, relevance: Sequence[Message], eps: float) -> Seque
         for i in constants:
             leaves[i] = _part(leaves[i], positive)
         args, kwargs = tree_unflatten(leaves, step.spec)
-        return step.function(*args, **kwargs)
+        return step.function(*args, **kwargs) + (eps if positive else 0.0)
 
-    parts = [a.clamp(min=0), a.clamp(max=0)]
-    up, down = _shared(lambda x, y: [f(x, True) + f(y, False)], parts, [r], eps)
-    assert up is not None and down is not None
-    return [up + down]
+    return _positive(f, step.inputs[0].detach(), relevance[0], eps)
 
 
 # --- sums and products -------------------------------------------------------------------------------------------------
@@ -284,25 +301,57 @@ def attention(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[
     assert r is not None
     if len(step.inputs) != 3:
         return taylor(step, relevance, eps)
-    args, kwargs = step.arguments()
-    named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
-    q, k, v = (named[name].detach() for name in ("query", "key", "value"))
-    scale = named.get("scale") or 1 / math.sqrt(q.shape[-1])
-    if named.get("enable_gqa"):
-        groups = q.shape[-3] // k.shape[-3]
-        k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
-    scores = q @ k.transpose(-2, -1) * scale
-    masked = _masked(scores, named.get("attn_mask"), bool(named.get("is_causal")))
-    p = masked.softmax(-1)
-
+    heads = _Heads(step)
+    q, k, v, p = heads.q, heads.k, heads.v, heads.p
     half = r / stabilised(2 * (p @ v), eps)
     r_p, r_v = p * (half @ v.transpose(-2, -1)), v * (p.transpose(-2, -1) @ half)
-    r_scores = _softmax(masked, p, r_p, -1)
-    half = r_scores / stabilised(2 * scores, eps) * scale
+    half = heads.scale * _softmax(heads.masked, p, r_p, -1) / stabilised(2 * heads.scores, eps)
     r_q, r_k = q * (half @ k), k * (half.transpose(-2, -1) @ q)
-    if named.get("enable_gqa"):
-        r_k, r_v = (x.unflatten(-3, (-1, groups)).sum(-3) for x in (r_k, r_v))
-    return [r_q, r_k, r_v]
+    return [r_q, heads.ungrouped(r_k), heads.ungrouped(r_v)]
+
+
+def values_only(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
+    """Attention with its weights held constant (Ali et al. 2022): a weighted mean of the values, shared like a mean.
+
+    For the kinds "attention" and "matmul" both. Unlike AttnLRP's softmax rule it keeps sign and sum; queries and keys
+    get nothing.
+    """
+    (r,) = relevance
+    assert r is not None
+    if step.name != "scaled_dot_product_attention":
+        if len(step.inputs) < 2 or "softmax" not in step.sources:
+            return product_zplus(step, relevance, eps)
+        weights = step.sources.index("softmax")
+        parts = [x.detach() if i == weights else x.detach().abs() for i, x in enumerate(step.inputs)]
+        shares = _shared(step.call, parts, relevance, eps)
+        return [None if i == weights else share for i, share in enumerate(shares)]
+    if len(step.inputs) != 3:
+        return taylor(step, relevance, eps)
+    heads = _Heads(step)
+    v = heads.v.abs()
+    r_v = v * (heads.p.transpose(-2, -1) @ (r / stabilised(heads.p @ v, eps)))
+    return [None, None, heads.ungrouped(r_v)]
+
+
+class _Heads:
+    """The parts of one scaled_dot_product_attention: q, k, v, scale, scores, masked scores, p = softmax of those."""
+
+    def __init__(self, step: Step) -> None:
+        args, kwargs = step.arguments()
+        named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
+        self.q, self.k, self.v = (named[name].detach() for name in ("query", "key", "value"))
+        self._groups = self.q.shape[-3] // self.k.shape[-3] if named.get("enable_gqa") else 1
+        if self._groups > 1:
+            self.k, self.v = (x.repeat_interleave(self._groups, -3) for x in (self.k, self.v))
+        given = named.get("scale")
+        self.scale: float = 1 / math.sqrt(self.q.shape[-1]) if given is None else given
+        self.scores = self.q @ self.k.transpose(-2, -1) * self.scale
+        self.masked = _masked(self.scores, named.get("attn_mask"), bool(named.get("is_causal")))
+        self.p = self.masked.softmax(-1)
+
+    def ungrouped(self, x: Tensor) -> Tensor:
+        """Keys or values shared by several heads collect from all of them."""
+        return x if self._groups == 1 else x.unflatten(-3, (-1, self._groups)).sum(-3)
 
 
 def _masked(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -320,8 +369,8 @@ winner_takes_all = transport
 
 def average(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """VITAL's substitute for max-pooling: average-pooling to the same size (2×2 for ResNet's 3×3, stride 2)."""
-    size = step.outputs[0].shape[2:]
-    return _shared(lambda x: [F.adaptive_avg_pool2d(x, size)], [step.inputs[0].detach().abs()], relevance[:1], eps)
+    size = (step.outputs[0].shape[2], step.outputs[0].shape[3])
+    return _by_size(lambda x: [F.adaptive_avg_pool2d(x, size)], step, relevance[:1], eps)
 
 
 # --- gradients ---------------------------------------------------------------------------------------------------------
@@ -330,7 +379,7 @@ def average(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Me
 def guided(step: Step, gradient: Sequence[Message], eps: float) -> Sequence[Message]:
     """Gradient of an activation function with its negative part dropped above it."""
     (g,) = gradient[:1]
-    return [None if x is None else x for x in transport(step, [None if g is None else g.clamp(min=0)], eps)]
+    return transport(step, [None if g is None else g.clamp(min=0)], eps)
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------
@@ -401,18 +450,29 @@ class Rules:
         return self.table.get(KIND_OF.get(step.name, ""), self.other)
 
 
-_COMMON: dict[str, Rule] = dict(
-    norm=identity, activation=identity, mul=signal_takes_all, div=numerator, softmax=softmax, attention=attention,
-    structure=transport, max_pool=winner_takes_all,
-)  # fmt: skip
+_COMMON: dict[str, Rule] = {
+    "norm": identity,
+    "activation": identity,
+    "max_pool": winner_takes_all,
+    "mul": signal_takes_all,
+    "div": numerator,
+    "softmax": softmax,
+    "attention": attention,
+    "structure": transport,
+}
 
 ZPLUS = Rules(
     "zplus",
     MappingProxyType(
-        _COMMON
-        | dict(
-            conv=zplus, linear=zplus, matmul=product_zplus, batch_norm=identity, avg_pool=proportional, add=by_magnitude
-        )
+        {
+            **_COMMON,
+            "conv": zplus,
+            "linear": zplus,
+            "matmul": product_zplus,
+            "batch_norm": identity,
+            "avg_pool": proportional,
+            "add": by_magnitude,
+        }
     ),
 )
 """VITAL's rules, made to hold for inputs of any sign; relevance of one sign stays so in networks without attention."""
@@ -420,7 +480,15 @@ ZPLUS = Rules(
 EPSILON = Rules(
     "epsilon",
     MappingProxyType(
-        _COMMON | dict(conv=taylor, linear=taylor, matmul=bilinear, batch_norm=taylor, avg_pool=taylor, add=taylor)
+        {
+            **_COMMON,
+            "conv": taylor,
+            "linear": taylor,
+            "matmul": bilinear,
+            "batch_norm": taylor,
+            "avg_pool": taylor,
+            "add": taylor,
+        }
     ),
     eps=1e-6,
 )
@@ -433,7 +501,7 @@ def _per_activation(value: Tensor, start: Tensor) -> Tensor:
 
 GRADIENT = Rules(
     "gradient",
-    MappingProxyType({kind: transport for kind in _KINDS}),
+    MappingProxyType(dict.fromkeys(_KINDS, transport)),
     other=transport,
     enter=_per_activation,
     leave=lambda value, message: value * message,

@@ -15,17 +15,27 @@ import torch
 from PIL import Image
 from torch import nn
 
+from conftest import tiny_card, tiny_module
 from entoptic import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
 from entoptic.models.model import Model
+from entoptic.models.sources import SOURCES
 from entoptic.runs.see import quantise, see
 from entoptic.units.unit import bind
 
 STEPS = 3
-SMALL: dict[str, Any] = {"steps": STEPS, "canvas": 48, "crops": 2, "photos": 4, "references": 4}
+SMALL: dict[str, Any] = {
+    "steps": STEPS,
+    "canvas": 48,
+    "crops": 2,
+    "photos": 4,
+    "references": 4,
+    "nats": 1.0,
+    "student": "tiny:1",
+}
 """Options that make any method quick; each takes those it has."""
 
 CHANNELS = ("stage1:2", "stage2:3@max", "stage2:5@1,2")
@@ -34,6 +44,12 @@ every = pytest.mark.parametrize("card", METHODS.values(), ids=METHODS)
 every_optimising = pytest.mark.parametrize(
     "card", [pytest.param(c, id=n) for n, c in METHODS.items() if "steps" in c.config.__dataclass_fields__]
 )
+
+
+@pytest.fixture(autouse=True)
+def _tiny_student(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second network of the tiny one's classes, by name."""
+    monkeypatch.setitem(SOURCES, "tiny", lambda seed, pretrained: (tiny_module(int(seed)), tiny_card(name="student")))
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ class DeepInversion(MethodConfig):
     """weight of the total variation"""
     l2: float = 1e-5
     """weight of the picture's norm"""
+    start: float = 1.0
+    """standard deviation of the noise that the picture starts from, in normalised pixels"""
     jitter: int = 30
     """largest circular shift of a view in pixels; half of it at half the size"""
     flip: bool = True
@@ -121,7 +123,7 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
         enlarged: bool = False,
     ) -> tuple[list[Draft], Tensor, KeyboardInterrupt | None]:  # fmt: skip
         """Drafts, all pictures of all groups, and Ctrl-C if it came."""
-        canvas = Pixels(generators, size, model.device, mean=card.mean, scale=card.std)
+        canvas = Pixels(generators, size, model.device, std=config.start, mean=card.mean, scale=card.std)
         if start is not None:
             mean, std = (start.new_tensor(v).expand(3)[:, None, None] for v in (card.mean, card.std))
             with torch.no_grad():
@@ -154,7 +156,8 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
         # The pictures of a group take turns at their item's generator.
         return [g for item in items for g in [item.generator()] * config.group]
 
-    generators, start, first = fresh(), None, []
+    generators, start = fresh(), None
+    first: list[Draft] = []
     if low:
         half = (card.size[0] // 2, card.size[1] // 2)
         try:

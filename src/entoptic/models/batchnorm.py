@@ -34,9 +34,7 @@ class BatchNormMoments(AbstractContextManager["BatchNormMoments"]):
             assert layer.running_mean is not None
             assert layer.running_var is not None
             self.running[name] = (layer.running_mean, layer.running_var)
-            self._handles.append(
-                layer.register_forward_pre_hook(lambda _m, args, name=name: self._take(name, args[0]))  # type: ignore[misc]
-            )
+            self._handles.append(layer.register_forward_pre_hook(lambda _m, args, name=name: self._take(name, args[0])))
         return self
 
     def __exit__(

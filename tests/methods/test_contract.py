@@ -15,14 +15,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from conftest import tiny_card, tiny_module
 from entoptic import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
 from entoptic.models.model import Model
-from entoptic.models.sources import SOURCES
 from entoptic.runs.see import quantise, see
 from entoptic.units.unit import bind
 
@@ -34,7 +32,7 @@ SMALL: dict[str, Any] = {
     "photos": 4,
     "references": 4,
     "nats": 1.0,
-    "student": "tiny:1",
+    "student": "tiny:7",
 }
 """Options that make any method quick; each takes those it has."""
 
@@ -46,10 +44,7 @@ every_optimising = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def _tiny_student(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second network of the tiny one's classes, by name."""
-    monkeypatch.setitem(SOURCES, "tiny", lambda seed, pretrained: (tiny_module(int(seed)), tiny_card(name="student")))
+pytestmark = pytest.mark.usefixtures("tiny_student")
 
 
 @pytest.fixture

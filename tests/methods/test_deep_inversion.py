@@ -176,7 +176,7 @@ def test_competition_is_one_minus_the_divergence(trained: Model) -> None:
 def test_the_recipe_step_by_step() -> None:
     """Start, half size, jitter, mirroring, schedule, new Adam, clamp and loss against plain loops."""
     trained = trained_for(16)
-    steps, low, options = 6, 4, {"statistics": 0.05, "tv": 1e-3, "l2": 1e-3, "lr": 0.05}
+    steps, low, options = 6, 4, {"statistics": 0.05, "tv": 1e-3, "l2": 1e-3, "lr": 0.05, "start": 1.0, "low": 0.7}
     (unit,) = bind(trained, "logits:2")
     (draft,) = draw(trained, ["logits:2"], steps=steps, **options)
     g = Item(unit, 0, 0).generator()
@@ -248,14 +248,17 @@ def test_it_reaches_its_class_and_its_statistics(trained: Model, group: int) -> 
         )
         return both - neither
 
-    units, options = ["logits:1", "logits:4"], {"lr": 0.05, "start": 0.5, "group": group}
+    units, options = (
+        ["logits:1", "logits:4"],
+        {"lr": 0.05, "start": 0.5, "tv": 1e-4, "group": group, "jitter": 0, "flip": False},
+    )
     before = draw(trained, units, steps=1, **options)
-    after, without = (draw(trained, units, steps=60, statistics=weight, **options) for weight in (0.02, 0.0))
-    for first, draft, other in zip(before, after, without):
+    matched, free = (draw(trained, units, steps=60, statistics=weight, **options) for weight in (0.3, 0.0))
+    for first, draft, other in zip(before, matched, free):
         with torch.no_grad():
-            low, high = (trained(d.image[None]).log_softmax(1)[0, draft.item.unit.index] for d in (first, draft))
-        assert high > low + 0.1
-        assert distance(draft) < 0.8 * distance(other)
+            low, high = (trained(d.image[None]).log_softmax(1)[0, draft.item.unit.index] for d in (first, other))
+        assert high > low + 0.3
+        assert distance(draft) < 0.9 * distance(other)
 
 
 def test_a_group_is_of_the_item_alone(trained: Model) -> None:
@@ -333,47 +336,39 @@ def test_options_out_of_range_are_refused(option: str, value: float) -> None:
 # --- the student --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def student(monkeypatch: pytest.MonkeyPatch) -> str:
-    def make(name: str, pretrained: bool) -> tuple[nn.Module, Any]:
-        labels = tiny_card().labels if name != "other" else ("a", "b", "c", "d", "e")
-        return tiny_module(7), tiny_card(name=f"tiny:{name}", labels=labels)
-
-    monkeypatch.setitem(SOURCES, "tiny", make)
-    return "tiny:student"
-
-
-def test_the_student_s_answer_is_driven_away(tiny: Model, student: str) -> None:
+def test_the_student_s_answer_is_driven_away(tiny: Model, tiny_student: str) -> None:
     other = Model(tiny_module(7), tiny_card(), device="cpu")
     shares = []
     for weight in (0.0, 50.0):
-        options = {"steps": 40, "lr": 0.05, "statistics": 0.0, "student": student, "competition": weight}
+        options = {"steps": 40, "lr": 0.05, "statistics": 0.0, "student": tiny_student, "competition": weight}
         (draft,) = draw(tiny, ["logits:1"], "deep-inversion-adaptive", **options)
         with torch.no_grad():
             shares.append(float((tiny(draft.image[None]).softmax(1) - other(draft.image[None]).softmax(1)).abs().sum()))
-        assert draft.trace["student"] == {"name": "tiny:student", "weights_sha256": other.card.weights_sha256}
-        assert any("tiny:student" in note for note in draft.trace["notes"])
+        assert draft.trace["student"] == {"name": "tiny:7", "weights_sha256": other.card.weights_sha256}
+        assert any("tiny:7" in note for note in draft.trace["notes"])
     assert shares[1] > shares[0]
 
 
-def test_without_competition_the_student_changes_nothing(tiny: Model, student: str) -> None:
+def test_without_competition_the_student_changes_nothing(tiny: Model, tiny_student: str) -> None:
     (plain,) = draw(tiny, ["logits:1"], steps=3)
-    (adaptive,) = draw(tiny, ["logits:1"], "deep-inversion-adaptive", steps=3, student=student, competition=0.0)
+    (adaptive,) = draw(tiny, ["logits:1"], "deep-inversion-adaptive", steps=3, student=tiny_student, competition=0.0)
     assert torch.equal(plain.image, adaptive.image)
 
 
-def test_a_student_of_other_classes_is_refused(tiny: Model, student: str) -> None:
+def test_a_student_of_other_classes_is_refused(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = tiny_card(labels=("a", "b", "c", "d", "e"))
+    monkeypatch.setitem(SOURCES, "tiny", lambda name, pretrained: (tiny_module(7), card))
     with pytest.raises(UserError, match="classes"):
         draw(tiny, ["logits:1"], "deep-inversion-adaptive", steps=2, student="tiny:other")
 
 
-def test_the_student_is_no_judge(tiny: Model, student: str, tmp_path: Path) -> None:
+def test_the_student_is_no_judge(tiny: Model, tiny_student: str, tmp_path: Path) -> None:
     """It was optimised against: its answer says nothing. Another judge stays."""
     trained_against = Model(tiny_module(7), tiny_card(name="student"), device="cpu")
     judge = Model(tiny_module(8), tiny_card(name="judge"), device="cpu")
     for again in range(2):
         run = see(
-            tiny, "logits:1", method="deep-inversion,deep-inversion-adaptive", steps=2, student=student,
+            tiny, "logits:1", method="deep-inversion,deep-inversion-adaptive", steps=2, student=tiny_student,
             verifiers=[trained_against, judge], out=tmp_path / "r", progress=False,
         )  # fmt: skip
         judges = {p.method: list(p.record["measured_with"]["verifiers"]) for p in run}

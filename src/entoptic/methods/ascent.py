@@ -93,7 +93,8 @@ def ascend(
     except KeyboardInterrupt as stop:
         interrupted = stop
     with torch.no_grad():
-        final = model.as_seen(canvas.image().clamp(0, 1)).cpu()
+        painted = model.as_seen(canvas.image().clamp(0, 1)).cpu()
+    final = painted[:: len(painted) // count]  # an item that paints several pictures shows its first
     seconds = time.monotonic() - started
     for i, item in enumerate(items):
         failure = None

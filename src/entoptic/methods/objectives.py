@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from entoptic.models.batchnorm import BatchNormMoments
+from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 
@@ -248,3 +251,52 @@ def norm(mean: Sequence[float], std: Sequence[float]) -> Objective:
         return step.per_item(((step.views - mean_.to(step.views)) / std_.to(step.views)).flatten(1).norm(dim=1))
 
     return Objective((), ((1.0, term),))
+
+
+def classification(classes: Sequence[int]) -> Objective:
+    """Cross-entropy of the network's answer with one class per item (mean over the item's views)."""
+
+    def term(step: Step) -> Tensor:
+        logits = step.values[Tap(LOGITS)][:, :, 0]
+        wanted = torch.tensor(classes, device=logits.device).repeat_interleave(len(logits) // step.count)
+        return step.per_item(cross_entropy(logits, wanted, reduction="none"))
+
+    return Objective((Tap(LOGITS),), ((1.0, term),))
+
+
+def batch_norm_statistics(moments: BatchNormMoments, first: float) -> Objective:
+    """Sum over BatchNorm layers of k·(‖var - running var‖₂ + ‖mean - running mean‖₂), norms over channels.
+
+    Args:
+        moments: a context that is open during the ascent, with one group per item. first: k of the layer that runs
+            first; 1 for the others.
+    """
+
+    def term(step: Step) -> Tensor:
+        total = step.image.new_zeros(step.count)
+        for i, (name, (mean, variance)) in enumerate(moments.values.items()):
+            running_mean, running_variance = moments.running[name]
+            distance = (variance - running_variance).norm(dim=1) + (mean - running_mean).norm(dim=1)
+            total = total + (first if i == 0 else 1.0) * distance
+        return total
+
+    return Objective((), ((1.0, term),))
+
+
+def agreement(student: Model, temperature: float) -> Objective:
+    """1 - JS between the answers of the network and of a student, softmax at `temperature`, clamped to [0.01, 0.99].
+
+    Minimised, it looks for pictures that the student does not see as the network does.
+    """
+
+    def softened(logits: Tensor) -> Tensor:
+        return (logits / temperature).softmax(1).clamp(0.01, 0.99)
+
+    def term(step: Step) -> Tensor:
+        p = softened(step.values[Tap(LOGITS)][:, :, 0])
+        q = softened(student.read(student.fit(step.views), [Tap(LOGITS)])[Tap(LOGITS)][:, :, 0])
+        middle = (p + q) / 2
+        divergence = (p * (p / middle).log() + q * (q / middle).log()).sum(1) / 2
+        return step.per_item(1 - divergence)
+
+    return Objective((Tap(LOGITS),), ((1.0, term),))

@@ -231,10 +231,11 @@ def _unfinished(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
         record = plan.run.finished(file, key)
         if record is None:
             yield item, key, file
-        elif record.get("measured_with") != measured_with(plan, item.unit):
-            evidence = measure(Picture(file, record).pixels, item.unit, plan.references, plan.verifiers)
+        elif record.get("measured_with") != measured_with(plan, record["trace"]):
+            judging = judges(plan, record["trace"])
+            evidence = measure(Picture(file, record).pixels, item.unit, plan.references, judging)
             record["evidence"] = [e.to_json() for e in evidence]
-            record["measured_with"] = measured_with(plan, item.unit)
+            record["measured_with"] = measured_with(plan, record["trace"])
             plan.run.write_record(file, record)
 
 
@@ -250,7 +251,7 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
                 continue
             key, file = places[id(draft.item)]
             pixels = quantise(draft.image)
-            evidence = measure(pixels, draft.item.unit, plan.references, plan.verifiers)
+            evidence = measure(pixels, draft.item.unit, plan.references, judges(plan, draft.trace))
             record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
             plan.run.write(file, pixels, record)
     except Unwritable:
@@ -289,11 +290,17 @@ def picture_key(plan: Plan, job: Job, item: Item) -> str:
     )
 
 
-def measured_with(plan: Plan, unit: Unit) -> dict[str, Any]:
+def judges(plan: Plan, trace: dict[str, Any]) -> list[Model]:
+    """The verifiers of a picture: without the student that its method optimised against, if it had one."""
+    student = (trace.get("student") or {}).get("weights_sha256")
+    return [v for v in plan.verifiers if v.card.weights_sha256 != student]
+
+
+def measured_with(plan: Plan, trace: dict[str, Any]) -> dict[str, Any]:
     """What the evidence was measured against, for re-measuring when that changes."""
     photos = plan.references.photos
     real = photos.fingerprint() if photos is not None else plan.references.pack.sha256 if plan.references.pack else None
-    return {"photos": real, "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.verifiers}}
+    return {"photos": real, "verifiers": {v.card.name: v.card.weights_sha256 for v in judges(plan, trace)}}
 
 
 def model_record(model: Model) -> dict[str, Any]:
@@ -330,7 +337,7 @@ def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
         "versions": versions(),
         "command": command(plan, job, draft.item),
         "trace": trace,
-        "measured_with": measured_with(plan, unit),
+        "measured_with": measured_with(plan, trace),
     }
 
 

@@ -76,7 +76,9 @@ def _measure(model: Model, layer: str) -> ReceptiveField:
             if not total.requires_grad:
                 return (0, size[0] - 1), (0, size[1] - 1)
             (gradient,) = torch.autograd.grad(total, pictures, retain_graph=True, allow_unused=True)
-            seen = torch.zeros(size, dtype=torch.bool) if gradient is None else (gradient != 0).flatten(0, 1).any(0).cpu()
+            seen = (
+                torch.zeros(size, dtype=torch.bool) if gradient is None else (gradient != 0).flatten(0, 1).any(0).cpu()
+            )
             if not seen.any():
                 return (0, size[0] - 1), (0, size[1] - 1)
             ys, xs = seen.any(1).nonzero(), seen.any(0).nonzero()
@@ -128,9 +130,7 @@ def _tokens_before(info: LayerInfo, grid: tuple[int, int]) -> int:
     return info.grid[0] - grid[0] * grid[1] if info.layout in ("BTC", "BCT") else 0
 
 
-def crop_box(
-    model: Model, layer: str, row: int, column: int, *, max_share: float = 0.5
-) -> tuple[int, int, int, int]:
+def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: float = 0.5) -> tuple[int, int, int, int]:
     """(top, left, height, width) in pixels of the input of what a position is shown by.
 
     It is the position's receptive field, clipped to the picture. Where that is longer than `max_share` of the
@@ -193,5 +193,3 @@ def crop(model: Model, photos: Photos, hit: Hit, *, max_share: float = 0.5) -> T
     top, left, height, width = crop_box(model, parse(hit.unit).layer, hit.row, hit.column, max_share=max_share)
     cut = image[:, :, top : top + height, left : left + width]
     return interpolate(cut, model.card.size, mode="bicubic", antialias=True).clamp(0, 1)[0]
-
-

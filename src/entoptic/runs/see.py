@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
+from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.scores import silent
@@ -47,6 +48,7 @@ def see(
     batch_size: int | None = None,
     device: str = "auto",
     card: Card | None = None,
+    index: str | Path | ActivationIndex | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Run:
@@ -61,6 +63,7 @@ def see(
         verifiers: networks that judge the pictures and that no method optimises; "auto" takes the builtin ones that
             share the model's labels, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
+        index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
 
     Returns:
@@ -72,7 +75,7 @@ def see(
     with reporter(progress) as report:
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
-            batch_size=batch_size, device=device, card=card, report=report, options=options,
+            batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
         )  # fmt: skip
         return execute(plan, report)
 
@@ -116,6 +119,7 @@ def make_plan(
     card: Card | None = None,
     report: Reporter | None = None,
     options: dict[str, Any] | None = None,
+    index: str | Path | ActivationIndex | None = None,
 ) -> Plan:
     """Resolves names, checks every unit against every method, and computes nothing else."""
     if n < 1:
@@ -126,7 +130,8 @@ def make_plan(
     subject = load(model, card, device=device)
     bound = bind(subject, units)
     opened = photos if photos is None or isinstance(photos, Photos) else Photos.open(photos)
-    references = References(subject, opened, progress=report.progress if report else silent)
+    held = ActivationIndex.open(index) if isinstance(index, (str, Path)) else index
+    references = References(subject, opened, progress=report.progress if report else silent, index=held)
     references.expect(bound)
     failures: list[str] = []
     jobs = []
@@ -231,11 +236,11 @@ def _unfinished(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
         record = plan.run.finished(file, key)
         if record is None:
             yield item, key, file
-        elif record.get("measured_with") != measured_with(plan, record["trace"]):
+        elif record.get("measured_with") != measured_with(plan, item.unit, record["trace"]):
             judging = judges(plan, record["trace"])
             evidence = measure(Picture(file, record).pixels, item.unit, plan.references, judging)
             record["evidence"] = [e.to_json() for e in evidence]
-            record["measured_with"] = measured_with(plan, record["trace"])
+            record["measured_with"] = measured_with(plan, item.unit, record["trace"])
             plan.run.write_record(file, record)
 
 
@@ -296,11 +301,13 @@ def judges(plan: Plan, trace: dict[str, Any]) -> list[Model]:
     return [v for v in plan.verifiers if v.card.weights_sha256 != student]
 
 
-def measured_with(plan: Plan, trace: dict[str, Any]) -> dict[str, Any]:
+def measured_with(plan: Plan, unit: Unit, trace: dict[str, Any]) -> dict[str, Any]:
     """What the evidence was measured against, for re-measuring when that changes."""
     photos = plan.references.photos
     real = photos.fingerprint() if photos is not None else plan.references.pack.sha256 if plan.references.pack else None
-    return {"photos": real, "verifiers": {v.card.name: v.card.weights_sha256 for v in judges(plan, trace)}}
+    index = plan.references.index
+    indexed = {"index": index.key} if index is not None and unit in index else {}
+    return {"photos": real, "verifiers": {v.card.name: v.card.weights_sha256 for v in judges(plan, trace)}} | indexed
 
 
 def model_record(model: Model) -> dict[str, Any]:
@@ -334,10 +341,11 @@ def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
         "model": model_record(plan.model),
         "references": references,
         "photos": plan.photos,
+        "index": str(plan.references.index.path) if plan.references.index is not None else None,
         "versions": versions(),
         "command": command(plan, job, draft.item),
         "trace": trace,
-        "measured_with": measured_with(plan, trace),
+        "measured_with": measured_with(plan, unit, trace),
     }
 
 
@@ -347,6 +355,8 @@ def command(plan: Plan, job: Job, item: Item) -> str:
     words += ["--seed", str(item.seed), "--n", str(item.sample + 1)]
     if plan.photos is not None:
         words += ["--photos", plan.photos]
+    if plan.references.index is not None:
+        words += ["--index", str(plan.references.index.path)]
     default = type(job.config)()
     for name, value in asdict(job.config).items():
         if value != getattr(default, name):

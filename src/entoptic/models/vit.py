@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class ViTS14(nn.Module):
         import timm
 
         super().__init__()
-        vit = timm.create_model("vit_small_patch14_dinov2", pretrained=False, img_size=224, num_classes=0)
+        vit: Any = timm.create_model("vit_small_patch14_dinov2", pretrained=False, img_size=224, num_classes=0)
         vit.load_state_dict(read_backbone(find_backbone()), strict=True)
         self.cls_token, self.pos_embed, self.patch_embed = vit.cls_token, vit.pos_embed, vit.patch_embed
         self.blocks = vit.blocks[: LAST_BLOCK + 1]

@@ -136,14 +136,16 @@ def _shipped() -> tuple[Pack, ...]:
         if file.name.endswith(".safetensors"):
             with resources.as_file(file) as path:
                 found.append(read_pack(path))
-    return tuple(found)
+    return tuple(pack for pack in found if pack is not None)
 
 
-def read_pack(path: Path) -> Pack:
-    """A pack from its file."""
+def read_pack(path: Path) -> Pack | None:
+    """A pack from its file; None for safetensors of another kind (weights are shipped beside the packs)."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
+        if "entoptic" not in (file.metadata() or {}):
+            return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a method of safetensors)
         meta = json.loads(file.metadata()["entoptic"])
     return Pack(tensors, meta, hashlib.sha256(path.read_bytes()).hexdigest())

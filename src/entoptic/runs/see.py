@@ -26,7 +26,7 @@ from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_c
 from entoptic.metrics.picture import measure
 from entoptic.models.card import Card
 from entoptic.models.model import Model
-from entoptic.models.sources import BUILTIN, load
+from entoptic.models.sources import LITE, lite_card, load
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.store import FORMAT, Picture, Run, Unwritable
 from entoptic.units.unit import Unit, bind, slug
@@ -61,7 +61,7 @@ def see(
         n: pictures per unit and method. seed: of the run; the same request gives the same pictures.
         out: the run folder (default `runs/MODEL`). What is there already is not made again.
         verifiers: networks that judge the pictures and that no method optimises; "auto" takes the builtin ones that
-            share the model's labels, "" none.
+            know all of the model's classes, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
         index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
@@ -187,14 +187,15 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
 
 
 def find_verifiers(model: Model, verifiers: str | Sequence[str | Model]) -> list[Model]:
-    """Networks that judge: the builtin ones with the model's labels, or those named."""
+    """Networks that judge: two of the builtin EfficientNets if they know the model's classes, or those named."""
     if verifiers == "auto":
-        if model.card.labels is None or len(model.card.labels) != 1000:
-            return []
-        others = [name for name in BUILTIN if f"builtin:{name}" != model.card.name]
-        loaded = [load(f"builtin:{name}", device=str(model.device)) for name in others]
-        same = [v for v in loaded if v.card.same_classes(model.card)]
-        return [v for v in same if v.card.weights_sha256 != model.card.weights_sha256][:2]
+        judges: list[Model] = []
+        for name in LITE:
+            known = lite_card(name)
+            if len(judges) < 2 and known.name != model.card.name and model.card.places_in(known) is not None:
+                judge = load(known.name, device=str(model.device))
+                judges += [judge] if judge.card.weights_sha256 != model.card.weights_sha256 else []
+        return judges
     names = [v for v in verifiers.split(",") if v] if isinstance(verifiers, str) else list(verifiers)
     given = [load(v, device=str(model.device)) if isinstance(v, str) else v for v in names]
     distinct = list({v.card.weights_sha256: v for v in given}.values())

@@ -56,12 +56,14 @@ class Draft:
         trace: JSON-able record: `steps`, `evaluations` (network passes), `loss` as [step, value] pairs, `notes`,
             `stopped` ("finished" or "interrupted at step N").
         failure: why there is no picture, in which case `image` is meaningless and never stored.
+        alpha: H×W float in [0, 1], where the method changed the picture most (a transparency map), or None.
     """
 
     item: Item
     image: Tensor
     trace: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    alpha: Tensor | None = None
 
     @property
     def complete(self) -> bool:

@@ -32,6 +32,8 @@ from entoptic.units.unit import Unit, bind, slug
 
 RECIPE = 1
 """Raised whenever a method or the ascent loop changes what it makes from the same config."""
+EVIDENCE = 2
+"""Raised whenever `measure` measures something else: pictures measured by an older one are measured again."""
 
 
 def see(
@@ -293,7 +295,11 @@ def measured_with(plan: Plan, unit: Unit) -> dict[str, Any]:
     """What the evidence was measured against, for re-measuring when that changes."""
     photos = plan.references.photos
     real = photos.fingerprint() if photos is not None else plan.references.pack.sha256 if plan.references.pack else None
-    return {"photos": real, "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.verifiers}}
+    return {
+        "evidence": EVIDENCE,
+        "photos": real,
+        "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.verifiers},
+    }
 
 
 def model_record(model: Model) -> dict[str, Any]:

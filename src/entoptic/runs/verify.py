@@ -20,6 +20,8 @@ from entoptic.units.unit import bind
 
 TOLERANCE = 1e-3
 """Relative difference below which two measurements count as the same: kernels round differently by machine."""
+PHOTO_BASED = frozenset({"percentile", "margin", "robustness", "selectivity", "relevance_agreement", "causal"})
+"""Measurements that come out differently against other photos."""
 
 
 @dataclass
@@ -138,7 +140,7 @@ def _verify_one(
             found.drift.append(f"{name}: {metric} is no measurement of this version")
             continue
         now = fresh[metric].value
-        photo_based = metric in ("percentile", "margin", "robustness")
+        photo_based = metric in PHOTO_BASED
         if photo_based and real != measured_with.get("photos"):
             found.skipped.append(f"{name}: {metric} was measured against other photos; give them with --photos")
             continue

@@ -66,6 +66,31 @@ class Unit:
             return torch.einsum("bcd,c->bd", values_BCD, self.direction.to(values_BCD))
         return values_BCD[:, self.index]
 
+    def start(self, values_BCD: Tensor) -> Tensor:
+        """Where relevance starts for this unit, B×C×D: its positive activation where its readout reads it, else 0.
+
+        A picture that does not drive the unit at all still has places that drive it least badly: there the map is
+        counted from its minimum, so that relevance says where to begin (its scale does not matter).
+        """
+        map_BD = self.map(values_BCD)
+        read_BD = torch.zeros_like(map_BD)
+        if self.position is not None:
+            read_BD[:, self.position] = 1
+        elif self.readout.startswith("max"):
+            read_BD.scatter_(1, map_BD.argmax(1, keepdim=True), 1)
+        else:
+            read_BD += 1
+        positive_BD = map_BD.clamp_min(0) * read_BD
+        lifted_BD = (map_BD - map_BD.amin(1, keepdim=True) + 1e-6) * read_BD
+        start_BD = torch.where(positive_BD.sum(1, keepdim=True) > 0, positive_BD, lifted_BD)
+        start_BCD = torch.zeros_like(values_BCD)
+        if self.direction is None:
+            start_BCD[:, self.index] = start_BD
+            return start_BCD
+        # A direction's activation is a sum over channels: each gets its positive share.
+        shares_BCD = (values_BCD * self.direction.to(values_BCD)[:, None]).clamp_min(0)
+        return shares_BCD / shares_BCD.sum(1, keepdim=True).clamp_min(1e-12) * start_BD[:, None]
+
     @cached_property
     def identity(self) -> str:
         """The unit's string and, for a direction, the layer and numbers behind its file's name: part of cache keys."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,18 @@ from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.metrics import inner as inner_module
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.inner import causal_agreement, effects, layer_moments, likeness, lower_layer, selectivity
+from entoptic.metrics.inner import (
+    causal_agreement,
+    centred_likeness,
+    effects,
+    layer_moments,
+    likeness,
+    lower_layer,
+    selectivity,
+)
 from entoptic.metrics.picture import measure, to_float
 from entoptic.models.model import Model
-from entoptic.units.unit import Unit, bind
+from entoptic.units.unit import bind
 
 RED, GREEN, BLUE, MAGENTA = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255)
 
@@ -151,7 +158,7 @@ def test_neurons_maxima_and_pre_activations(references: References, address: str
     found = measured(references, address, RED)
     for name in ("causal", "relevance_agreement"):
         assert found[name].value == pytest.approx(1, abs=1e-4), name
-    assert measured(references, address, GREEN)["relevance_agreement"].value == pytest.approx(0, abs=1e-4)
+    assert measured(references, address, GREEN)["relevance_agreement"].value == pytest.approx(-1, abs=1e-4)
 
 
 def test_the_model_is_given_back_as_it_was(references: References, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +186,10 @@ def test_the_same_path_agrees_and_another_path_does_not(references: References) 
     red, green = (measured(references, "mid:0", colour) for colour in (RED, GREEN))
     assert red["activation"].value == green["activation"].value  # only the way there differs
     assert red["relevance_agreement"].value == pytest.approx(1, abs=1e-4)
-    assert green["relevance_agreement"].value == pytest.approx(0, abs=1e-4)
+    assert green["relevance_agreement"].value == pytest.approx(-1, abs=1e-4)
     assert red["relevance_agreement"].detail["at layer"] == "low.0"
     assert red["relevance_agreement"].detail["photos among themselves"] == pytest.approx(1, abs=1e-4)
-    yellow = measured(references, "mid:0", (200, 200, 0))["relevance_agreement"]
-    assert yellow.value == pytest.approx(0.5**0.5, abs=1e-3)
+    assert red["relevance_agreement"].detail["photos at random"] < 0.5
 
 
 def test_what_has_no_relevance_says_so(references: References) -> None:
@@ -272,6 +278,32 @@ def test_likeness_is_the_mean_cosine(seed: int, b: int, n: int, k: int) -> None:
     scaled = likeness(pictures * 7, photos * torch.rand(n, 1, generator=generator).add(0.1), arbitrary)
     assert scaled.values.tolist() == pytest.approx(found.values.tolist(), abs=1e-4)
     assert found.each.abs().max() <= 1 + 1e-5
+
+
+def test_what_all_photos_share_is_not_likeness() -> None:
+    """A channel that is relevant to everything makes all profiles alike until it is taken off."""
+    generator = torch.Generator().manual_seed(0)
+    shared = 50 * torch.eye(40)[0]
+    photos, arbitrary, picture = (torch.rand(m, 40, generator=generator) + shared for m in (12, 200, 1))
+    photos[:, 1:4] += 3
+    picture[:, 20:23] += 3  # another path
+    assert likeness(picture, photos, arbitrary).values[0] > 0.98
+    found = centred_likeness(picture, photos, arbitrary)
+    assert abs(float(found.values[0])) < 0.15
+    assert found.ceiling > 0.8
+    assert abs(found.floor) < 0.1
+
+
+def test_the_floor_is_what_a_photo_from_elsewhere_gets() -> None:
+    floors, fresh = [], []
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        photos, arbitrary, other = (torch.rand(m, 60, generator=generator) for m in (12, 12, 1))
+        floors.append(centred_likeness(other, photos, arbitrary[:11]).floor)
+        fresh.append(float(centred_likeness(other, photos, arbitrary[:10]).values[0]))
+    # All of them share the error of the mean, which makes strangers a little alike: both show it to the same degree.
+    assert sum(fresh) / 60 > 0.05
+    assert sum(floors) / 60 == pytest.approx(sum(fresh) / 60, abs=0.02)
 
 
 def test_vectors_of_length_zero_are_not_counted() -> None:

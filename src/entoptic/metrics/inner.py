@@ -155,6 +155,26 @@ def likeness(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | None
     return Likeness(found, float(photos.nanmean()), floor, sizes)
 
 
+def centred_likeness(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor) -> Likeness:
+    """`likeness` of what sets vectors apart from the mean over the arbitrary photos.
+
+    For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from
+    a mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
+    """
+    arbitrary_MK = arbitrary_MK[arbitrary_MK.any(1)]
+
+    def apart(vectors: Tensor, others: Tensor) -> Tensor:
+        usual = others.mean(0) if len(others) else torch.zeros(vectors.shape[1])
+        return torch.where(vectors.any(1, keepdim=True), vectors - usual, 0.0)
+
+    found = likeness(apart(pictures_BK, arbitrary_MK), apart(photos_NK, arbitrary_MK))
+    if len(arbitrary_MK) < 3:
+        return found
+    rest = [arbitrary_MK[[j for j in range(len(arbitrary_MK)) if j != i]] for i in range(len(arbitrary_MK))]
+    floors = [cosines(apart(a[None], others), apart(photos_NK, others)) for a, others in zip(arbitrary_MK, rest)]
+    return Likeness(found.each, found.ceiling, float(torch.cat(floors).nanmean()), found.sizes)
+
+
 def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
     """B×N cosines; NaN where a vector is 0, which has no direction."""
     product = normalize(a_BK, dim=1, eps=1e-30) @ normalize(b_NK, dim=1, eps=1e-30).T
@@ -260,8 +280,10 @@ def profiles(images: Tensor, unit: Unit, lower: str) -> Tensor:
 def relevance_agreement(image: Tensor, exemplars: Exemplars) -> Evidence:
     """Whether the picture drives the unit through the same lower channels as its strongest photos do.
 
-    Mean cosine between the picture's relevance profile and each photo's. Not independent of methods that match
-    relevance-weighted features of such photos: they optimise something close to it.
+    Mean cosine between the picture's relevance profile and each photo's, both less the mean profile over arbitrary
+    photos: some channels are relevant to everything, and with them all profiles are alike (cosines of 0.95 and more in
+    EfficientNet-Lite0, whatever the photo). Not independent of methods that match relevance-weighted features of such
+    photos: they optimise something close to it.
     """
     name = "relevance_agreement"
     try:
@@ -270,7 +292,7 @@ def relevance_agreement(image: Tensor, exemplars: Exemplars) -> Evidence:
                 name, f"{exemplars.unit.layer} is in the first stage, no layer lies below it", scale="cosine"
             )
         own = profiles(image, exemplars.unit, exemplars.lower)
-        found = likeness(own, *exemplars.profiles)
+        found = centred_likeness(own, *exemplars.profiles)
     except UserError as error:
         return missing(name, str(error), scale="cosine")
     if not bool(own.any()):

@@ -26,6 +26,7 @@ from entoptic.metrics.picture import measure
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import BUILTIN, load
+from entoptic.runs.context import picture_maps, write_context
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.store import FORMAT, Picture, Run, Unwritable
 from entoptic.units.unit import Unit, bind, slug
@@ -50,6 +51,7 @@ def see(
     device: str = "auto",
     card: Card | None = None,
     progress: bool = True,
+    context: bool = True,
     **options: Any,
 ) -> Run:
     """Makes, measures and stores pictures of what units of a model look for.
@@ -63,6 +65,8 @@ def see(
         verifiers: networks that judge the pictures and that no method optimises; "auto" takes the builtin ones that
             share the model's labels, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
+        context: store small copies of the photos that drive each unit most and least beside its pictures, for the
+            gallery; turn it off where a run is published whose photos may not be.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
 
     Returns:
@@ -74,7 +78,7 @@ def see(
     with reporter(progress) as report:
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
-            batch_size=batch_size, device=device, card=card, report=report, options=options,
+            batch_size=batch_size, device=device, card=card, report=report, options=options, context=context,
         )  # fmt: skip
         return execute(plan, report)
 
@@ -101,6 +105,7 @@ class Plan:
     batch_size: int
     photos: str | None
     failures: list[str] = field(default_factory=list)
+    context: bool = True
 
 
 def make_plan(
@@ -118,6 +123,7 @@ def make_plan(
     card: Card | None = None,
     report: Reporter | None = None,
     options: dict[str, Any] | None = None,
+    context: bool = True,
 ) -> Plan:
     """Resolves names, checks every unit against every method, and computes nothing else."""
     if n < 1:
@@ -153,7 +159,7 @@ def make_plan(
     size = batch_size or (10 if subject.device.type == "cpu" else 64)
     return Plan(
         subject, references, find_verifiers(subject, verifiers), jobs, run, seed, size,
-        opened.source if opened is not None else None, failures,
+        opened.source if opened is not None else None, failures, context,
     )  # fmt: skip
 
 
@@ -217,6 +223,11 @@ def execute(plan: Plan, report: Reporter) -> Run:
             report.start(job.card.name, len(todo), len(job.items) - len(todo))
             for chunk in _chunks(todo, plan.batch_size):
                 _make(plan, job, chunk, report)
+        if plan.context and plan.references.photos is not None:
+            shown = {item.unit.identity: item.unit for job in plan.jobs for item in job.items}
+            for done, unit in enumerate(shown.values(), 1):
+                write_context(plan.run, unit, plan.references)
+                report.progress("photos of units", done, len(shown))
     if plan.run.failures:
         if not len(plan.run):
             raise UserError(plan.run.failures[0])
@@ -254,7 +265,7 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
             pixels = quantise(draft.image)
             evidence = measure(pixels, draft.item.unit, plan.references, plan.verifiers)
             record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
-            plan.run.write(file, pixels, record)
+            plan.run.write(file, pixels, record, maps=picture_maps(draft.item.unit, pixels, draft.alpha))
     except Unwritable:
         raise
     except UserError as error:

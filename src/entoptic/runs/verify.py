@@ -82,7 +82,7 @@ def verify(
             found.drift.append(problem)
             continue
         try:
-            _verify_one(picture, model, photos, device, models, references, found)
+            _verify_one(opened, picture, model, photos, device, models, references, found)
         except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             found.drift.append(
                 f"{picture.path.name}: its sidecar or picture is damaged ({type(error).__name__}: {error})"
@@ -92,6 +92,7 @@ def verify(
 
 
 def _verify_one(
+    run: Run,
     picture: Picture,
     model: Model | None,
     photos: Any,
@@ -103,6 +104,10 @@ def _verify_one(
     record, name = picture.record, picture.path.name
     if hashlib.sha256(picture.path.read_bytes()).hexdigest() != record["image"]["sha256"]:
         found.drift.append(f"{name}: the picture was changed after it was measured (its sha256 differs)")
+    for what, entry in (record.get("maps") or {}).items():
+        path = run.path / entry["file"]
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            found.drift.append(f"{name}: its map {what} is missing or was changed")
     subject = model or _load(models, record["model"]["name"], record["model"]["weights_sha256"], device)
     if subject.card.weights_sha256 != record["model"]["weights_sha256"]:
         raise UserError(f"{name} was made with other weights of {record['model']['name']} than those given")

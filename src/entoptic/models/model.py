@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.nn.functional import interpolate
 from entoptic.errors import UserError, nearest
 from entoptic.models.card import Card
 from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, probe
+
+Kept = TypeVar("Kept")
 
 LOGITS = "logits"
 """The name of the network's own output in unit addresses."""
@@ -118,6 +121,19 @@ class Model:
 
         The forward pass ends at the deepest layer that is needed.
         """
+        return self._pass(images, taps, None)
+
+    def reduce(self, images: Tensor, taps: Iterable[Tap], function: Callable[[Tap, Tensor], Kept]) -> dict[Tap, Kept]:
+        """What `function` makes of each tap's values B×C×D, for pictures as in `read`, without copies of whole layers.
+
+        It is called during the forward pass with the network's own memory, which the network may overwrite later: it
+        must neither change the values nor keep a view of them.
+        """
+        return self._pass(images, taps, function)
+
+    def _pass(
+        self, images: Tensor, taps: Iterable[Tap], function: Callable[[Tap, Tensor], Any] | None
+    ) -> dict[Tap, Any]:
         taps = tuple(dict.fromkeys(taps))
         inner = [tap for tap in taps if tap.layer != LOGITS]
         for tap in inner:
@@ -125,10 +141,19 @@ class Model:
             if tap.pre and info.activation is None:
                 raise UserError(f'layer "{tap.layer}" does not end in an activation function, so it has no ".pre"')
         whole = len(inner) < len(taps)
-        with self.frozen(), Taps(self.module, inner, self.layers, stop=not whole) as collected:
+
+        def keep(tap: Tap, output: Tensor) -> Any:
+            values = channels_first(output if function else output.clone(), self.layer(tap.layer).layout)
+            return function(tap, values) if function else values
+
+        logits = None
+        with self.frozen(), Taps(self.module, inner, self.layers, stop=not whole, keep=keep) as collected:
             output = self.module(self.normalise(images))
-        values = {tap: channels_first(collected.values[tap], self.layer(tap.layer).layout) for tap in inner}
-        return values | ({Tap(LOGITS): self._logits(output)[:, :, None]} if whole else {})
+            logits = self._logits(output)[:, :, None] if whole else None
+        found = {tap: collected.values[tap] for tap in inner}
+        if logits is not None:
+            found[Tap(LOGITS)] = function(Tap(LOGITS), logits) if function else logits
+        return found
 
     def _logits(self, output: object) -> Tensor:
         from entoptic.models.taps import first_tensor

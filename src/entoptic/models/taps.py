@@ -6,7 +6,7 @@ last wanted value is there, and takes every hook off again, also after an except
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -86,16 +86,24 @@ class Taps(AbstractContextManager["Taps"]):
         taps: what to read.
         infos: `LayerInfo` of every layer named (from `probe`).
         stop: end the forward pass (by `_Reached`) when all values are there.
+        keep: what to keep of a layer's output; called as soon as it is there.
 
     Attributes:
-        values: per tap, the layer's output in its own shape. It is a copy: a later in-place operation of the
-            network (`relu(inplace=True)`, `out += skip`) cannot change what was read.
+        values: per tap what `keep` gave, else the layer's output in its own shape. That is a copy: a later in-place
+            operation of the network (`relu(inplace=True)`, `out += skip`) cannot change what was read.
     """
 
     def __init__(
-        self, module: nn.Module, taps: Iterable[Tap], infos: dict[str, LayerInfo], *, stop: bool = True
+        self,
+        module: nn.Module,
+        taps: Iterable[Tap],
+        infos: dict[str, LayerInfo],
+        *,
+        stop: bool = True,
+        keep: Callable[[Tap, Tensor], Any] = lambda tap, output: output.clone(),
     ) -> None:
-        self.values: dict[Tap, Tensor] = {}
+        self.values: dict[Tap, Any] = {}
+        self._keep = keep
         self._module, self._taps, self._infos, self._stop = module, tuple(dict.fromkeys(taps)), infos, stop
         self._remaining: dict[Tap, int] = {}
         self._handles: list[Any] = []
@@ -126,7 +134,7 @@ class Taps(AbstractContextManager["Taps"]):
     def _take(self, tap: Tap, out: Any) -> None:
         self._remaining[tap] -= 1
         if self._remaining[tap] == 0:
-            self.values[tap] = first_tensor(out).clone()
+            self.values[tap] = self._keep(tap, first_tensor(out))
             if self._stop and len(self.values) == len(self._taps):
                 raise _Reached
 

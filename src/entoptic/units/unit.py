@@ -54,8 +54,10 @@ class Unit:
         return "logit" if self.layer == LOGITS else "channel"
 
     def read(self, values_BCD: Tensor) -> Tensor:
-        """Scores (B) from the layer's values B×C×D, as `Model.read` gives them."""
+        """Scores (B) from the layer's values B×C×D, as `Model.read` gives them; half-precision values are widened."""
         map_BD = self.map(values_BCD)
+        if map_BD.dtype in (torch.float16, torch.bfloat16):  # a mean in bfloat16 would make ties and hide its digits
+            map_BD = map_BD.float()
         if self.position is not None:
             return map_BD[:, self.position]
         return map_BD.amax(1) if self.readout.startswith("max") else map_BD.mean(1)

@@ -1,0 +1,657 @@
+"""`ActivationIndex`: what every unit of some layers does on a set of photos, from one forward pass over them.
+
+INDEX/index.json            what it is of
+INDEX/top.parquet           one row per unit and rank: unit, rank (0 = strongest), value, photo, row, column
+INDEX/bottom.parquet        alike, rank 0 = weakest
+INDEX/photos.parquet        position, name and sha256 of the photos in those tables
+INDEX/layers/LAYER.safetensors   per readout: the same as tensors, moments, quantile sketch, sample
+INDEX/parts/                what is read so far; empty when every photo is in the index
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import html
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from entoptic.errors import UserError, nearest
+from entoptic.images.cache import content_key
+from entoptic.images.parts import Group, Parts, make_groups, read_block, write_atomically
+from entoptic.images.photos import Photos
+from entoptic.images.references import RealScores
+from entoptic.images.scores import Progress, silent
+from entoptic.images.tally import Extremes, Tally, from_tensors, rows, to_tensors
+from entoptic.models.model import Model
+from entoptic.models.taps import Tap
+from entoptic.units.grammar import Label, parse
+from entoptic.units.unit import Unit, slug
+
+BLOCK = 512
+"""Photos between two savings: what an interruption can cost."""
+FORMAT = 1
+QUANTILES = 201
+_FINE = 1001  # quantiles that stand for the scores of more photos than a sketch holds exactly
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A photo among a unit's strongest or weakest.
+
+    Attributes:
+        unit: its string. rank: 0 = strongest (or weakest). value: the unit's score.
+        photo: name in the set. index: position in the set.
+        row, column: where the unit's map has its maximum, or the position that the readout reads; the token and 0 for
+            tokens, 0 and 0 for vectors.
+    """
+
+    unit: str
+    rank: int
+    value: float
+    photo: str
+    row: int
+    column: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of a unit's finite scores: how many, their mean and their (population) variance, accumulated in float64."""
+
+    n: int
+    mean: float
+    variance: float
+
+
+# ------------------------------------------------------------------------------------------------ making one
+
+
+def build_index(
+    model: Model,
+    photos: Any,
+    layers: str | Sequence[str],
+    *,
+    out: str | Path,
+    k: int = 16,
+    bottom: int = 8,
+    readouts: str | Sequence[str] = ("",),
+    reservoir: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    batch_size: int = 32,
+    progress: Progress = silent,
+) -> ActivationIndex:
+    """Reads photos once and writes what every unit of `layers` did; what the folder holds already is not read again.
+
+    The result does not depend on shards, interruptions or the order of merging, bit by bit. Another batch size changes
+    scores by no more than the network's own rounding.
+
+    Args:
+        photos: anything `Photos.open` takes. layers: module names, or `logits`. out: the index folder.
+        k, bottom: strongest and weakest photos kept of each unit.
+        readouts: as behind @ in a unit's string ("" is each layer's default), for every layer that has them.
+        reservoir: photos in a uniform sample (the smallest content hashes), whose scores on every unit and whose
+            activation vector at one position per layer are kept.
+        shard: (i, m) reads the i-th of m equal parts of the photos, for `merge_indexes`.
+        batch_size: of the pass. progress: called with (what, done, total).
+
+    Returns:
+        The index. Photos that could not be read are named in `skipped`.
+
+    Raises:
+        UserError: unknown layer or readout, `out` holds another index or other files, no photo could be read.
+    """
+    photos = Photos.open(photos)
+    layers, readouts = ([x] if isinstance(x, str) else list(x) for x in (layers, readouts))
+    which, of = shard
+    if min(k, bottom) < 1 or reservoir < 0 or batch_size < 1:
+        raise UserError(f"k, bottom and batch_size must be 1 or more, got {k}, {bottom}, {batch_size}")
+    if not 0 <= which < of:
+        raise UserError(f"shard {which}/{of}: shards of {of} are 0/{of} to {of - 1}/{of}")
+    groups = make_groups(model, layers, readouts)
+    blocks = -(-len(photos) // BLOCK)
+    if of > blocks:
+        raise UserError(f"{len(photos)} photos are read in blocks of {BLOCK}, so there are at most {blocks} shards")
+    request = _request(model, photos, groups, k, bottom, reservoir, progress)
+    mine = range(which * blocks // of, (which + 1) * blocks // of)
+    folder = Path(out).expanduser()
+    with _writing(folder):
+        done = _held(folder, request)
+        parts = Parts(folder / "parts", blocks, reservoir)
+        if done is not None and done.whole:
+            return done
+        parts.settle(model.device)
+        todo = sorted(set(mine) - parts.covered())
+        if done is not None and not todo:
+            return done
+        _say(folder, request, about=_about(model, photos), finished=False)
+        seen = sum(len(_indices(photos, block)) for block in parts.covered())
+
+        def on_batch(more: int) -> None:
+            nonlocal seen
+            seen += more
+            progress("indexing photos", seen, total)
+
+        total = seen + sum(len(_indices(photos, block)) for block in todo)
+        with torch.no_grad(), model.frozen():
+            for block in todo:
+                part = read_block(
+                    model, groups, photos, block, _indices(photos, block), k=k, bottom=bottom, reservoir=reservoir,
+                    batch_size=batch_size, on_batch=on_batch,
+                )  # fmt: skip
+                parts.add(part, model.device)
+        return _finish(folder, request, _about(model, photos), groups, parts, photos)
+
+
+def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationIndex:
+    """One index from shards of the same request; the whole of them equals the index made at once.
+
+    Shards may be missing: the result then is a larger shard, which can be merged again.
+
+    Raises:
+        UserError: they are not of the same request, or two of them hold the same photos.
+    """
+    opened = [ActivationIndex.open(path) for path in paths]
+    if not opened:
+        raise UserError("no index was given; merge_indexes takes the folders of the shards")
+    first = opened[0]
+    for other in opened:
+        if other.key != first.key:
+            raise UserError(f"{other.path} {_difference(other.request, first.request)} of {first.path}")
+        if other.whole:
+            raise UserError(f"{other.path} holds all photos already, there is nothing to merge with it")
+    folder = Path(out).expanduser()
+    with _writing(folder):
+        if (folder / "index.json").exists() or any(folder.glob("parts/*.safetensors")):
+            raise UserError(f"{folder} holds an index; give another folder")
+        blocks, reservoir = first.request["blocks"], first.request["reservoir"]
+        parts, taken = Parts(folder / "parts", blocks, reservoir), dict[int, Path]()
+        for index in opened:
+            own = Parts(index.path / "parts", blocks, reservoir)
+            for block in own.covered():
+                if block in taken:
+                    raise UserError(f"{taken[block]} and {index.path} hold the same photos")
+                taken[block] = index.path
+        _say(folder, first.request, about=first.about, finished=False)
+        for index in opened:
+            own = Parts(index.path / "parts", blocks, reservoir)
+            for place in own.held():
+                parts.add(own.read(*place))
+        names: dict[int, tuple[str, str]] = {}
+        for index in opened:
+            names |= index.photos
+        return _finish(folder, first.request, first.about, _groups(first.request), parts, names)
+
+
+def _indices(photos: Photos, block: int) -> range:
+    return range(block * BLOCK, min((block + 1) * BLOCK, len(photos)))
+
+
+def _request(
+    model: Model, photos: Photos, groups: Sequence[Group], k: int, bottom: int, reservoir: int, progress: Progress
+) -> dict[str, Any]:
+    """Everything that decides what is in an index: its key is a hash of this."""
+    listing = hashlib.sha256()
+    with ThreadPoolExecutor(4) as pool:
+        for index, content in enumerate(pool.map(photos.sha256, range(len(photos)))):
+            listing.update(f"{photos[index].name}\t{content}\n".encode())
+            if index % 256 == 255:
+                progress("hashing photos", index + 1, len(photos))
+    progress("hashing photos", len(photos), len(photos))
+    plain = [
+        {"layer": g.layer, "channels": g.channels, "grid": list(g.grid), "readout": g.readout, "suffix": g.suffix}
+        for g in groups
+    ]
+    return {
+        "format": FORMAT,
+        "weights": model.card.weights_sha256,
+        "preprocessing": json.loads(json.dumps(model.card.preprocessing())),
+        "photos": photos.fingerprint(),
+        "listing": listing.hexdigest(),
+        "groups": plain,
+        "k": k,
+        "bottom": bottom,
+        "reservoir": reservoir,
+        "block": BLOCK,
+        "blocks": -(-len(photos) // BLOCK),
+    }
+
+
+def _groups(request: dict[str, Any]) -> list[Group]:
+    found = []
+    for g in request["groups"]:
+        tap = Tap(g["layer"], pre=g["readout"].endswith(".pre"))
+        found.append(Group(g["layer"], g["channels"], tuple(g["grid"]), g["readout"], g["suffix"], tap, None))
+    return found
+
+
+def _about(model: Model, photos: Photos) -> dict[str, Any]:
+    """For people; not part of the key."""
+    return {"model": model.card.name, "source": photos.source, "total": len(photos), "labels": model.card.labels}
+
+
+def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What makes two requests differ, as the middle of a sentence."""
+
+    def names(request: dict[str, Any]) -> str:
+        return ", ".join(dict.fromkeys(g["layer"] for g in request["groups"]))
+
+    def ways(request: dict[str, Any]) -> str:
+        return ", ".join(dict.fromkeys(g["readout"] for g in request["groups"]))
+
+    if held.get("format") != asked["format"]:
+        return "was written by another version of Entoptic, not that"
+    if held["weights"] != asked["weights"]:
+        return f"is of other weights ({held['weights'][:12]}), not those ({asked['weights'][:12]})"
+    for name, what in (("preprocessing", "preprocessing"), ("photos", "photos"), ("listing", "names of the photos")):
+        if held[name] != asked[name]:
+            return f"is of other {what}, not those"
+    if names(held) != names(asked):
+        return f"has the layers {names(held)}, not {names(asked)}"
+    if held["groups"] != asked["groups"]:
+        return f"has the readouts {ways(held)}, not {ways(asked)}"
+    for name in ("k", "bottom", "reservoir", "block"):
+        if held[name] != asked[name]:
+            return f"has {name} = {held[name]}, not {asked[name]}"
+    return "is of another request, not that"
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """One writer at a time; a disk that is full or read-only is said in one sentence."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another process is writing the index in {folder}") from None
+            yield
+    except OSError as error:
+        raise UserError(
+            f"the index in {folder} cannot be written ({error.strerror or error}); finished blocks are safe, "
+            "the same command goes on from there"
+        ) from None
+
+
+def _held(folder: Path, request: dict[str, Any]) -> ActivationIndex | None:
+    """The finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
+    for left in folder.glob("**/.*.unfinished"):
+        left.unlink(missing_ok=True)
+    file = folder / "index.json"
+    if not file.is_file():
+        other = [path.name for path in folder.iterdir() if path.name != ".lock"]
+        if other:
+            raise UserError(f"{folder} is no index and holds other files ({other[0]}); give another --out")
+        return None
+    held = _load(file)
+    if held["key"] != content_key(request):
+        raise UserError(f"the index in {folder} {_difference(held['request'], request)} asked for; give another --out")
+    return ActivationIndex.open(folder) if held["finished"] else None
+
+
+def _say(folder: Path, request: dict[str, Any], *, about: dict[str, Any], finished: bool, **more: Any) -> None:
+    record = {"key": content_key(request), "finished": finished, "about": about, "request": request, **more}
+    write_atomically(folder / "index.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(held["request"], dict) or not isinstance(held["finished"], bool):
+            raise ValueError("no index")
+        return held
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged or not of an index; delete {file.parent} and make it again") from None
+
+
+def _finish(
+    folder: Path, request: dict[str, Any], about: dict[str, Any], groups: Sequence[Group], parts: Parts,
+    names: Photos | dict[int, tuple[str, str]],
+) -> ActivationIndex:  # fmt: skip
+    """Writes the tables of all parts, then index.json, and deletes the parts where nothing is missing."""
+    from safetensors.torch import save
+
+    total = parts.whole()
+    if not total.read:
+        why = f" ({total.skipped[0][0]}: {total.skipped[0][1]})" if total.skipped else ""
+        raise UserError(f"none of the photos from {about['source']} could be read{why}")
+    used = torch.cat([total.tally.top.photos.flatten(), total.tally.bottom.photos.flatten(), total.sampled]).unique()
+    known = {
+        i: (names[i].name, names.sha256(i)) if isinstance(names, Photos) else names[i] for i in used.tolist() if i >= 0
+    }
+    tensors: dict[str, dict[str, Tensor]] = {}
+    tables = []
+    offset = 0
+    for group in groups:
+        mine = rows(total.tally, offset, offset + group.channels)
+        tensors.setdefault(group.layer, {}).update(
+            {f"{group.readout}|{name}": tensor for name, tensor in to_tensors(mine).items()}
+        )
+        tables.append((group, mine))
+        offset += group.channels
+        if str(group.tap) in total.vectors:
+            tensors[group.layer][f"vectors|{group.tap}"] = total.vectors[str(group.tap)].contiguous()
+    for layer, held in tensors.items():
+        write_atomically(folder / "layers" / f"{slug(layer)}.safetensors", save(held))
+    _write_photos(folder / "photos.parquet", known)
+    for end in ("top", "bottom"):
+        _write_table(folder / f"{end}.parquet", [(g, getattr(t, end)) for g, t in tables], known)
+    sketch = total.tally.sketch
+    _say(
+        folder, request, about=about, finished=True, whole=len(parts.covered()) == parts.blocks, n=total.read,
+        skipped=total.skipped, nonfinite={"photos": total.odd, "names": total.odd_names},
+        sketch={"error": sketch.error, "start": sketch.start}, sampled=total.sampled.tolist(),
+    )  # fmt: skip
+    index = ActivationIndex.open(folder)
+    if index.whole:
+        for place in parts.held():
+            parts.delete(*place)
+    return index
+
+
+def _write_photos(path: Path, known: dict[int, tuple[str, str]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "index": list(known), "photo": [name for name, _ in known.values()], "sha256": [sha for _, sha in known.values()],
+    }  # fmt: skip
+    buffer = pa.BufferOutputStream()
+    schema = pa.schema([("index", pa.int64()), ("photo", pa.string()), ("sha256", pa.string())])
+    pq.write_table(pa.table(columns, schema=schema), buffer)
+    write_atomically(path, buffer.getvalue().to_pybytes())
+
+
+def _write_table(path: Path, tables: Sequence[tuple[Group, Extremes]], known: dict[int, tuple[str, str]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [("unit", pa.string()), ("rank", pa.int32()), ("value", pa.float32()), ("photo", pa.string()),
+         ("row", pa.int32()), ("column", pa.int32())]
+    )  # fmt: skip
+    buffer = pa.BufferOutputStream()
+    with pq.ParquetWriter(buffer, schema) as writer:
+        for group, best in tables:
+            channel, rank = (best.photos >= 0).nonzero(as_tuple=True)
+            place = best.places[channel, rank].numpy()
+            columns = [
+                pa.array([f"{group.layer}:{c}{group.suffix}" for c in channel.tolist()]),
+                rank.int().numpy(), best.values[channel, rank].numpy(),
+                pa.array([known[i][0] for i in best.photos[channel, rank].tolist()], pa.string()),
+                place // group.grid[1], place % group.grid[1],
+            ]  # fmt: skip
+            writer.write_table(pa.table(columns, schema=schema))
+    write_atomically(path, buffer.getvalue().to_pybytes())
+
+
+# ------------------------------------------------------------------------------------------------ asking one
+
+
+class ActivationIndex:
+    """An index on disk; `ActivationIndex.open` opens one, `build_index` makes one.
+
+    Attributes:
+        path: its folder. key: hash of everything that decided what is in it. request, about: what it is of.
+        model: name of the network. weights_sha256: of the network. card: its preprocessing.
+        source: where the photos were. fingerprint: `Photos.fingerprint` of all of them.
+        n: photos read. k, bottom: how many of the strongest and weakest photos it holds of each unit.
+        whole: whether it is of all photos, not of some shards. skipped: (name, reason) of photos that were not read.
+        nonfinite: `photos`, how many gave a score that is not finite, and `names` of the first.
+        layers: their names, in the order in which they run.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        request, about = record["request"], record["about"]
+        self.path, self.key, self.request, self.about = path, record["key"], request, about
+        self.model, self.source = str(about["model"]), str(about["source"])
+        self.weights_sha256, self.fingerprint = str(request["weights"]), str(request["photos"])
+        self.card: dict[str, Any] = request["preprocessing"]
+        self.n, self.k, self.bottom_k = int(record["n"]), int(request["k"]), int(request["bottom"])
+        self.whole = bool(record["whole"])
+        self.skipped = [(name, reason) for name, reason in record["skipped"]]
+        self.nonfinite: dict[str, Any] = record["nonfinite"]
+        self._sketch, self._sampled = record["sketch"], record["sampled"]
+        self._groups = {(g.layer, g.readout): g for g in _groups(request)}
+        self.layers = list(dict.fromkeys(layer for layer, _ in self._groups))
+        self._tensors: dict[str, dict[str, Tensor]] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> ActivationIndex:
+        """The index in a folder.
+
+        Raises:
+            UserError: there is none, or it is not finished.
+        """
+        folder = Path(path).expanduser()
+        if not (folder / "index.json").is_file():
+            raise UserError(f"there is no index in {folder}; `entoptic index` makes one")
+        record = _load(folder / "index.json")
+        if record["request"].get("format") != FORMAT:
+            raise UserError(f"the index in {folder} was written by another version of Entoptic; make it again")
+        if not record["finished"]:
+            raise UserError(f"the index in {folder} is not finished; the command that began it goes on from there")
+        return cls(folder, record)
+
+    def __repr__(self) -> str:
+        shard = "" if self.whole else ", a shard"
+        return f"ActivationIndex({str(self.path)!r}: {self.model} on {self.n} photos, {len(self)} units{shard})"
+
+    def __len__(self) -> int:
+        return sum(group.channels for group in self._groups.values())
+
+    def _repr_html_(self) -> str:
+        lines = "".join(
+            f"<tr><td>{html.escape(g.layer)}</td><td>{g.channels}</td><td>{g.readout}</td></tr>"
+            for g in self._groups.values()
+        )
+        return (
+            f"<b>{html.escape(self.model)}</b> on {self.n} photos of {html.escape(self.source)}, "
+            f"{len(self.skipped)} could not be read, the {self.k} strongest and {self.bottom_k} weakest of each unit"
+            f"<table><tr><th>layer</th><th>units</th><th>readout</th></tr>{lines}</table>"
+        )
+
+    def units(self, layer: str) -> list[str]:
+        """The units of a layer, readout after readout."""
+        groups = [group for group in self._groups.values() if group.layer == layer]
+        if not groups:
+            raise UserError(self._no_layer(layer))
+        return [f"{layer}:{i}{group.suffix}" for group in groups for i in range(group.channels)]
+
+    def __contains__(self, unit: object) -> bool:
+        try:
+            self._find(unit)  # type: ignore[arg-type]
+        except (UserError, TypeError, AttributeError):
+            return False
+        return True
+
+    # --- what a unit does --------------------------------------------------------------------------------------
+
+    def top(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
+        """The `k` strongest photos of a unit, strongest first (default: all that are held).
+
+        Raises:
+            UserError: not in the index, or more than it holds of each unit.
+        """
+        return self._hits(unit, "top", k)
+
+    def bottom(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
+        """The `k` weakest photos of a unit, weakest first; see `top`."""
+        return self._hits(unit, "bottom", k)
+
+    def moments(self, unit: Unit | str) -> Moments:
+        """Number, mean and variance of a unit's finite scores; NaN where there are none."""
+        tally, i = self._row(unit)
+        n = int(tally.n[i])
+        if not n:
+            return Moments(0, float("nan"), float("nan"))
+        return Moments(n, float(tally.mean[i]), float(tally.m2[i]) / n)
+
+    def firing_rate(self, unit: Unit | str) -> float:
+        """Share of the photos with a finite score whose score is above 0; NaN where there are none."""
+        tally, i = self._row(unit)
+        return int(tally.positive[i]) / int(tally.n[i]) if int(tally.n[i]) else float("nan")
+
+    def quantiles(self, unit: Unit | str, count: int = QUANTILES) -> Tensor:
+        """`count` quantiles (float32) of a unit's scores at even levels, smallest to largest; see `quantile_error`."""
+        tally, i = self._row(unit)
+        return tally.sketch.quantiles(i, count, float(tally.bottom.values[i, 0]), float(tally.top.values[i, 0]))
+
+    @property
+    def quantile_error(self) -> float:
+        """A quantile at level q is one at a level within q ± this; 0 while every score is held (a strict bound)."""
+        tally = self._tally(*next(iter(self._groups)))
+        return tally.sketch.rank_error / max(1, self.n)
+
+    def real_scores(self, unit: Unit | str) -> RealScores:
+        """A unit's scores as `References.real_scores` gives them: all of them, or quantiles where they are too many."""
+        tally, i = self._row(unit)
+        n = int(tally.n[i])
+        if tally.sketch.error == 0:
+            return RealScores(torch.from_numpy(tally.sketch.items(i)[0]), n, self.source)
+        return RealScores(self.quantiles(unit, _FINE), n, self.source)
+
+    def sample(self, layer: str, readout: str = "") -> tuple[list[int], Tensor]:
+        """Positions of the R photos in the reservoir and their scores, C×R, on all units of a layer."""
+        group = self._group(layer, readout)
+        return list(self._sampled), self._tally(layer, group.readout).sample
+
+    def vectors(self, layer: str) -> Tensor:
+        """R×C: the layer's activation vector at one position of each photo in the reservoir."""
+        tensors = self._layer(layer)
+        name = f"vectors|{layer}"
+        if name not in tensors or not len(tensors[name]):
+            raise UserError(f"the index in {self.path} has no reservoir; make it again with reservoir=1000")
+        return tensors[name]
+
+    # --- whether it fits ---------------------------------------------------------------------------------------
+
+    def check(self, model: Model, photos: Photos | None = None) -> None:
+        """Raises UserError where the index is of other weights, another card or other photos than these."""
+        if model.card.weights_sha256 != self.weights_sha256:
+            raise UserError(
+                f"the index in {self.path} is of {self.model} with the weights {self.weights_sha256[:12]}, "
+                f"not of {model.card.name} with {model.card.weights_sha256[:12]}"
+            )
+        given = json.loads(json.dumps(model.card.preprocessing()))
+        for name, value in given.items():
+            if value != self.card.get(name):
+                raise UserError(
+                    f"the index in {self.path} was made with {name} = {self.card.get(name)}, "
+                    f"the card of {model.card.name} says {value}"
+                )
+        if photos is None:
+            return
+        if not self.whole:
+            raise UserError(f"the index in {self.path} is a shard; merge it with the others before it is used")
+        if photos.fingerprint() != self.fingerprint:
+            raise UserError(f"the index in {self.path} is of the photos in {self.source}, not of {photos.source}")
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def photos(self) -> dict[int, tuple[str, str]]:
+        """Position -> (name, sha256) of the photos that some unit ranks, and of those in the reservoir."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.path / "photos.parquet").to_pydict()
+        return dict(zip(table["index"], zip(table["photo"], table["sha256"])))
+
+    def _hits(self, unit: Unit | str, end: str, k: int | None) -> list[Hit]:
+        held = self.k if end == "top" else self.bottom_k
+        wanted = held if k is None else k
+        if not 1 <= wanted <= held:
+            raise UserError(
+                f"the index in {self.path} holds the {held} {'strongest' if end == 'top' else 'weakest'} photos of each "
+                f"unit, {wanted} were asked for; make one with {'k' if end == 'top' else 'bottom'}={wanted}"
+            )
+        group, i = self._find(unit)
+        best: Extremes = getattr(self._tally(group.layer, group.readout), end)
+        found = []
+        columns = (best.values[i, :wanted].tolist(), best.photos[i, :wanted].tolist(), best.places[i, :wanted].tolist())
+        for rank, (value, photo, place) in enumerate(zip(*columns)):
+            if photo >= 0:
+                row, column = divmod(place, group.grid[1])
+                name = f"{group.layer}:{i}{group.suffix}"
+                found.append(Hit(name, rank, value, self.photos[photo][0], row, column, photo))
+        return found
+
+    def _row(self, unit: Unit | str) -> tuple[Tally, int]:
+        group, i = self._find(unit)
+        return self._tally(group.layer, group.readout), i
+
+    def _find(self, unit: Unit | str) -> tuple[Group, int]:
+        if isinstance(unit, Unit):
+            if unit.direction is not None:
+                raise UserError(f"{unit} is a direction; an index holds units of layers")
+            if unit.model.card.weights_sha256 != self.weights_sha256:
+                self.check(unit.model)
+            return self._group(unit.layer, str(unit.address.readout)), unit.index
+        address = parse(unit)
+        if address.kind != "unit" or isinstance(address.index, tuple) or address.index == "*":
+            raise UserError(f"{unit}: an index is asked for one unit of a layer at a time, such as {self.layers[0]}:0")
+        group = self._group(address.layer, str(address.readout))
+        if isinstance(address.index, Label):
+            labels = self.about["labels"] or []
+            same = [i for i, label in enumerate(labels) if label.lower() == address.index.text.strip().lower()]
+            if group.layer != "logits" or not same:
+                raise UserError(f'no label "{address.index.text}" in the index{nearest(address.index.text, labels)}')
+            return group, same[0]
+        assert isinstance(address.index, int)
+        if address.index >= group.channels:
+            raise UserError(f"{unit}: {group.layer} has units 0 to {group.channels - 1}")
+        return group, address.index
+
+    def _group(self, layer: str, readout: str) -> Group:
+        """The group that a readout, as it stands in a unit's string, means."""
+        groups = [group for group in self._groups.values() if group.layer == layer]
+        if not groups:
+            raise UserError(self._no_layer(layer))
+        how, dot, _ = readout.partition(".")
+        tail = ".pre" if dot else ""
+        vector = groups[0].grid == (1, 1) and how in ("", "mean", "max", "centre")
+        explicit = ("value" if vector else how or "mean") + tail
+        for group in groups:
+            if group.readout == explicit:
+                return group
+        held = [group.readout for group in groups]
+        raise UserError(
+            f'the index in {self.path} has no readout "{explicit}" of {layer}; it holds {", ".join(held)}'
+            + nearest(explicit, held)
+        )
+
+    def _no_layer(self, layer: str) -> str:
+        return (
+            f'the index in {self.path} has no layer "{layer}"{nearest(layer, self.layers)}; '
+            f"it holds {', '.join(self.layers)}"
+        )
+
+    def _layer(self, layer: str) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        if layer not in self.layers:
+            raise UserError(self._no_layer(layer))
+        if layer not in self._tensors:
+            self._tensors[layer] = load_file(self.path / "layers" / f"{slug(layer)}.safetensors")
+        return self._tensors[layer]
+
+    def _tally(self, layer: str, readout: str) -> Tally:
+        if (layer, readout) not in self._tallies:
+            mine = {
+                name.partition("|")[2]: tensor
+                for name, tensor in self._layer(layer).items()
+                if name.partition("|")[0] == readout
+            }
+            self._tallies[layer, readout] = from_tensors(mine, self._sketch["error"], self._sketch["start"])
+        return self._tallies[layer, readout]

@@ -1,0 +1,440 @@
+"""Layer-wise relevance propagation through any network, without changing or copying it.
+
+A `Tape` records the operations of one forward pass; relevance then walks back over the record. The pass may serve other
+ends as well (a loss and its gradient), so relevance costs no second forward pass of the network.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from entoptic.errors import UserError
+from entoptic.models.model import LOGITS, Model
+from entoptic.models.rules import KIND_OF, ZPLUS, Rules, Step, float_tensors, taylor
+from entoptic.models.taps import Tap, channels_first, first_tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """What one backward walk found; everything is detached.
+
+    Attributes:
+        maps: relevance of the values that each tap reads, B×C×D.
+        start: sum of the relevance put in, per picture (B).
+        image: relevance of the network's normalised input, B×3×H×W (B×1×H×W for grey networks), or None.
+        unruled: names of operations without a rule of their own; they were given gradient × input.
+    """
+
+    maps: dict[Tap, Tensor]
+    start: Tensor
+    image: Tensor | None = None
+    unruled: tuple[str, ...] = ()
+
+    def residual(self) -> dict[Tap, Tensor]:
+        """(Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
+
+        Means something where the layer is a cut of the network, that is, where every path from the start passes it.
+        """
+        start = self.start
+        return {tap: (m.double().flatten(1).sum(1) - start) / start.abs() for tap, m in self.maps.items()}
+
+
+class Tape(AbstractContextManager["Tape"]):
+    """Records the operations of the last forward pass of `model` that runs inside the context.
+
+        with Tape(model, taps) as tape:
+            values = model.read(images, taps)      # autograd may be on
+        found = tape.relevance({tap: start}, taps)
+
+    Values are those of the pass without the tape: operations in place are replaced by others that leave their
+    operand alone, and every later use of the operand sees the new value.
+
+    Args:
+        model: the network.
+        taps: the layers where relevance may start or be read.
+    """
+
+    def __init__(self, model: Model, taps: Iterable[Tap]) -> None:
+        self._model = model
+        self._taps = tuple(dict.fromkeys(taps))
+        for tap in self._taps:
+            if tap.pre and model.layer(tap.layer).activation is None:
+                raise UserError(f'layer "{tap.layer}" does not end in an activation function, so it has no ".pre"')
+            model.layer(tap.layer)
+        self._handles: list[Any] = []
+        self._mode: _Recorder | None = None
+        self._clear(None)
+
+    def _clear(self, picture: Tensor | None) -> None:
+        self.steps: list[Step] = []
+        self._picture = picture
+        self._read: dict[Tap, Tensor] = {}
+        self._calls: dict[Tap, int] = {}
+        # By identity of tensors, which stay alive here: the step that made it (-1: the picture), and, for operands of
+        # operations in place, what they hold now.
+        self._made_by: dict[int, int] = {} if picture is None else {id(picture): -1}
+        self._now: dict[int, Tensor] = {}
+        self._overwritten: dict[int, list[Tensor]] = {}
+
+    def __enter__(self) -> Tape:
+        root, modules = self._model.module, dict(self._model.module.named_modules())
+        self._handles = [root.register_forward_pre_hook(lambda _m, args: self._clear(args[0]))]
+        for tap in self._taps:
+            info = self._model.layer(tap.layer)
+            if tap.pre:
+                assert info.activation is not None
+                self._handles.append(
+                    modules[info.activation].register_forward_pre_hook(
+                        lambda _m, args, tap=tap, last=info.activation_call: self._mark(tap, args[0], last)
+                    )
+                )
+            else:
+                self._handles.append(
+                    (root if tap.layer == LOGITS else modules[tap.layer]).register_forward_hook(
+                        lambda _m, _a, out, tap=tap, last=info.calls: self._mark(tap, first_tensor(out), last)
+                    )
+                )
+        self._mode = _Recorder(self)
+        self._mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._mode is not None
+        self._mode.__exit__(kind, error, trace)
+        self._mode = None  # no cycle: the activations go as soon as the tape goes
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _mark(self, tap: Tap, tensor: Tensor, last: int) -> None:
+        self._calls[tap] = self._calls.get(tap, 0) + 1
+        if self._calls[tap] == last:
+            self._read[tap] = self._now.get(id(tensor), tensor)
+
+    # --- recording --------------------------------------------------------------------------------------------------
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operation and record it where it depends on the picture."""
+        leaves, spec = tree_flatten((args, kwargs))
+        tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        for i in tensors:
+            leaves[i] = self._now.get(id(leaves[i]), leaves[i])
+            self._check_alias(leaves[i])
+        slots = tuple(i for i in tensors if id(leaves[i]) in self._made_by)
+        name = operation_name(function)
+        if not slots:
+            return function(*args, **kwargs)
+        args, kwargs = tree_unflatten(leaves, spec)
+        if name in _CONSTANT:
+            return function(*args, **kwargs)
+        pure, (args, kwargs) = _out_of_place(function, name, args, kwargs)
+        if pure is not None:
+            leaves, spec = tree_flatten((args, kwargs))
+            slots = tuple(i for i, x in enumerate(leaves) if isinstance(x, Tensor) and id(x) in self._made_by)
+        elif kwargs.get("out") is not None:
+            raise UserError(f"relevance cannot follow {name}(…, out=…), which overwrites a tensor of the caller")
+        run = pure or function
+        out = run(*args, **kwargs)
+        given = {id(x) for x in leaves if isinstance(x, Tensor)}
+        outputs = tuple(float_tensors(out))
+        if pure is not None:
+            self._overwrite(args[0], out)
+        elif any(id(x) in given for x in outputs):
+            return out  # dropout in evaluation, contiguous() of contiguous: the same tensor, nothing happened
+        if outputs:
+            inputs = tuple(leaves[i] for i in slots)
+            made = [self._made_by[id(x)] for x in inputs]
+            sources = tuple(self.steps[m].name if m >= 0 else "" for m in made)
+            for x in outputs:
+                self._made_by[id(x)] = len(self.steps)
+            self.steps.append(Step(name, run, tuple(leaves), spec, slots, inputs, sources, outputs))
+        return None if name == "setitem" else out
+
+    def _overwrite(self, operand: Tensor, value: Tensor) -> None:
+        """From now on `operand` holds `value`, under each of its former names."""
+        for key, now in self._now.items():
+            if now is operand:
+                self._now[key] = value
+        self._now[id(operand)] = value
+        self._overwritten.setdefault(operand.untyped_storage().data_ptr(), []).append(operand)
+
+    def _check_alias(self, tensor: Tensor) -> None:
+        """A view of overwritten memory would have changed in the plain pass; here it has not."""
+        for other in self._overwritten.get(tensor.untyped_storage().data_ptr(), ()):
+            if _overlap(tensor, other):
+                raise UserError(
+                    "the network writes in place to a part of a tensor and later reads it under another view; "
+                    "relevance cannot follow that: build the network without in-place operations"
+                )
+
+    # --- the walk back ----------------------------------------------------------------------------------------------
+
+    def relevance(
+        self, starts: Mapping[Tap, Tensor], taps: Iterable[Tap], rules: Rules = ZPLUS, image: bool = False
+    ) -> Relevance:
+        """Relevance of `starts` at `taps`, by walking back over the recorded pass.
+
+        Args:
+            starts: relevance put in at layers, B×C×D each, in the layout that `Model.read` gives.
+            taps: where relevance is read.
+            rules: a table of rules.
+            image: whether to go on to the network's input.
+
+        Raises:
+            UserError: a tap that was not given to the tape or not reached in the pass, or a start of another shape.
+        """
+        taps = tuple(dict.fromkeys(taps))
+        wanted = [self._value(tap) for tap in taps] + ([self._picture] if image and self._picture is not None else [])
+        messages: dict[int, Tensor] = {}
+        unruled: dict[str, None] = {}
+        mode, self._mode = self._mode, None  # operations of the walk are not recorded
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                total = self._put_in(starts, rules, messages)
+                keep = {id(x) for x in wanted}
+                first = min((self._made_by.get(id(x), -1) for x in wanted), default=len(self.steps))
+                last = max((self._made_by.get(key, -1) for key in messages), default=-1)
+                for step in reversed(self.steps[first + 1 : last + 1]):
+                    out = [messages.get(id(x)) if id(x) in keep else messages.pop(id(x), None) for x in step.outputs]
+                    if all(message is None for message in out):
+                        continue
+                    rule = rules.of(step)
+                    if step.name not in KIND_OF and rule is taylor:
+                        unruled[step.name] = None
+                    for x, message in zip(step.inputs, rule(step, out, rules.eps), strict=True):
+                        if message is not None:
+                            known = messages.get(id(x))
+                            messages[id(x)] = message if known is None else known + message
+                maps = [_leave(x, messages, rules) for x in wanted]
+        finally:
+            self._mode = mode
+        pixels = maps.pop() if len(maps) > len(taps) else None
+        layouts = [self._model.layer(tap.layer).layout for tap in taps]
+        named = {tap: channels_first(found, layout) for tap, found, layout in zip(taps, maps, layouts)}
+        return Relevance(named, total, pixels, tuple(unruled))
+
+    def _put_in(self, starts: Mapping[Tap, Tensor], rules: Rules, messages: dict[int, Tensor]) -> Tensor:
+        """Fill `messages` with what leaves the starts; their sums per picture (B)."""
+        totals = []
+        for tap, start in starts.items():
+            value, layout = self._value(tap).detach(), self._model.layer(tap.layer).layout
+            expected = channels_first(value, layout).shape
+            if start.shape != expected:
+                raise UserError(f"{tap}: relevance must start as {tuple(expected)}, got {tuple(start.shape)}")
+            raw = torch.empty_like(value).copy_(_as_layer(start.detach(), layout, value.shape))
+            totals.append(raw.double().flatten(1).sum(1))
+            entered, key = rules.enter(value, raw), id(self._value(tap))
+            messages[key] = messages[key] + entered if key in messages else entered
+        if not totals:
+            raise UserError("relevance must start at some layer; `starts` is empty")
+        return torch.stack(totals).sum(0)
+
+    def _value(self, tap: Tap) -> Tensor:
+        if tap not in self._read:
+            what = "was not reached in the recorded pass" if tap in self._taps else "was not given to the tape"
+            raise UserError(f"{tap} {what}; recorded layers: {', '.join(map(str, self._read)) or 'none'}")
+        return self._read[tap]
+
+
+def _leave(tensor: Tensor, messages: dict[int, Tensor], rules: Rules) -> Tensor:
+    value, message = tensor.detach(), messages.get(id(tensor))
+    return torch.zeros_like(value) if message is None else rules.leave(value, message)
+
+
+def _as_layer(values_BCD: Tensor, layout: str, shape: torch.Size) -> Tensor:
+    """The inverse of `channels_first`."""
+    if layout in ("BTC", "BHWC"):
+        values_BCD = values_BCD.transpose(1, 2)
+    return values_BCD.reshape(shape)
+
+
+def relevance(
+    model: Model,
+    images: Tensor,
+    starts: Mapping[Tap, Callable[[Tensor], Tensor]],
+    taps: Iterable[Tap],
+    *,
+    rules: Rules = ZPLUS,
+    image: bool = False,
+) -> Relevance:
+    """Relevance at `taps` for pictures B×3×H×W in [0, 1], from one forward pass and one walk back.
+
+    Args:
+        model: the network.
+        images: pictures of the input size.
+        starts: per layer, a function from its values B×C×D to the relevance put in there, B×C×D
+            (for a unit, its activation where it is read and 0 elsewhere).
+        taps: where relevance is read.
+        rules: `ZPLUS`, `EPSILON`, `GRADIENT`, `GUIDED` or one of them `.with_(…)` other rules.
+        image: whether to return the relevance of the normalised input as well.
+    """
+    taps = tuple(taps)
+    wanted = tuple(dict.fromkeys([*starts, *taps]))
+    with torch.no_grad(), Tape(model, wanted) as tape:
+        values = model.read(images, wanted)
+    return tape.relevance({tap: start(values[tap]) for tap, start in starts.items()}, taps, rules, image)
+
+
+def var(maps: Sequence[Tensor], target: int, temperature: float = 10, delta: float = 0.05) -> Tensor:
+    """VAR (arXiv:2503.07346): the target's attribution where it wins the competition with its rivals.
+
+    `A_t · q_t · 1[q_t - 1/K > delta]` with `q = softmax_c(temperature · |A_c| / m)` over the K maps. m is the largest
+    |A| of the picture over all maps jointly, so that the result scales with the maps and no map is favoured.
+
+    Args:
+        maps: one attribution per class or unit, all B×… of one shape. target: index of the one to refine.
+
+    Raises:
+        UserError: fewer than two maps, differing shapes, or a target that is none of them.
+    """
+    if len(maps) < 2 or len({m.shape for m in maps}) > 1:
+        raise UserError(f"VAR needs two or more maps of one shape, got {[tuple(m.shape) for m in maps]}")
+    if not 0 <= target < len(maps):
+        raise UserError(f"target must be one of the {len(maps)} maps, 0 to {len(maps) - 1}, got {target}")
+    stacked = torch.stack([m.detach() for m in maps])  # K×B×…
+    size = stacked.abs()
+    largest = size.amax(dim=[0, *range(2, size.ndim)], keepdim=True)
+    q_t = (temperature * size / largest.clamp(min=torch.finfo(size.dtype).tiny)).softmax(0)[target]
+    return stacked[target] * q_t * (q_t - 1 / len(maps) > delta)
+
+
+# --- recording: names, operations in place, attention in one call -------------------------------------------------------
+
+_INPLACE = {f"__i{name}__": name for name in ("add", "sub", "mul", "truediv", "matmul", "pow", "and", "or")}
+_NAMES = {"radd": "add", "rmul": "mul", "rsub": "sub", "rmatmul": "matmul", "rtruediv": "rdiv"}
+_CONSTANT = {
+    *(f"{how}_like" for how in ("zeros", "ones", "empty", "full", "rand", "randn")),
+    *(f"new_{how}" for how in ("zeros", "ones", "empty", "full", "tensor")),
+    "detach", "data",
+}  # fmt: skip
+"""Operations that take a tensor but let no gradient and no relevance through."""
+
+
+class _Recorder(TorchFunctionMode):
+    """Hands every torch function to the tape."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._tape._mode is None:
+            return func(*args, **(kwargs or {}))
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _multi_head_attention(*args, **(kwargs or {}))
+        return self._tape._run(func, args, kwargs or {})
+
+
+@lru_cache(maxsize=None)
+def operation_name(function: Callable[..., Any]) -> str:
+    """"add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties by their name."""
+    name = function.__name__
+    if name == "__get__":
+        return function.__self__.__name__  # type: ignore[attr-defined]
+    if name in _INPLACE:
+        return _INPLACE[name]
+    name = name.strip("_")
+    return _NAMES.get(name, name)
+
+
+@lru_cache(maxsize=None)
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    return signature if "inplace" in signature.parameters else None
+
+
+def _out_of_place(
+    function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any] | None, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """(function that leaves its first argument alone, its arguments) for an operation in place, else (None, …)."""
+    raw = function.__name__
+    if raw == "__setitem__":
+        return _set_item, (args, kwargs)
+    if raw in _INPLACE:
+        return getattr(Tensor, f"__{_INPLACE[raw]}__"), (args, kwargs)
+    if raw == "copy_":
+        return _copy, (args[:2], {})
+    if raw.endswith("_") and not raw.endswith("__") and raw != "requires_grad_":
+        pure = getattr(Tensor, raw[:-1], None) or getattr(F, raw[:-1], None)
+        if pure is None:
+            raise UserError(f"relevance cannot follow {raw}: build the network without this in-place operation")
+        return pure, (args, kwargs)
+    if (signature := _signature(function)) is not None:
+        bound = signature.bind(*args, **kwargs)
+        if bound.arguments.get("inplace"):
+            bound.arguments["inplace"] = False
+            return function, (bound.args, bound.kwargs)
+    return None, (args, kwargs)
+
+
+def _set_item(tensor: Tensor, index: Any, value: Any) -> Tensor:
+    tensor = tensor.clone()
+    tensor[index] = value
+    return tensor
+
+
+def _copy(tensor: Tensor, value: Tensor) -> Tensor:
+    return value.to(tensor).expand_as(tensor).clone()
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one storage share an element."""
+    places = torch.arange(a.untyped_storage().nbytes() // a.element_size())
+    mine, other = (places.as_strided(x.shape, x.stride(), x.storage_offset()) for x in (a, b))
+    return bool(torch.isin(mine, other).any())
+
+
+def _multi_head_attention(
+    query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
+    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
+    add_zero_attn: bool, dropout_p: float, out_proj_weight: Tensor, out_proj_bias: Tensor | None, training: bool = True,
+    key_padding_mask: Tensor | None = None, need_weights: bool = True, attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False, q_proj_weight: Tensor | None = None, k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None, static_k: Tensor | None = None, static_v: Tensor | None = None,
+    average_attn_weights: bool = True, is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """`F.multi_head_attention_forward` of L×N×E tensors, written in operations that have rules."""
+    odd = (bias_k, bias_v, key_padding_mask, static_k, static_v)
+    if any(x is not None for x in odd) or add_zero_attn or query.ndim != 3 or (training and dropout_p > 0):
+        raise UserError("relevance follows nn.MultiheadAttention without padding masks, added keys and dropout only")
+    if use_separate_proj_weight:
+        weights: Sequence[Any] = (q_proj_weight, k_proj_weight, v_proj_weight)
+    else:
+        assert in_proj_weight is not None
+        weights = in_proj_weight.chunk(3)
+    biases: Sequence[Any] = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+    projected = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases)]
+    # L×N×E to N×heads×L×e
+    q, k, v = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in projected)
+    if attn_mask is not None and attn_mask.ndim == 3:
+        attn_mask = attn_mask.unflatten(0, (-1, num_heads))
+    if not need_weights:
+        mixed, weights_out = F.scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal), None
+    else:
+        scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
+        if attn_mask is not None:
+            # torch's float masks are added, its boolean masks say where NOT to look (sdpa's say where to look)
+            scores = scores.masked_fill(attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        attention = scores.softmax(-1)
+        mixed, weights_out = attention @ v, attention.mean(1) if average_attn_weights else attention
+    joined = mixed.permute(2, 0, 1, 3).flatten(2)
+    return F.linear(joined, out_proj_weight, out_proj_bias), weights_out

@@ -187,7 +187,7 @@ def test_the_same_path_agrees_and_another_path_does_not(references: References) 
     assert red["activation"].value == green["activation"].value  # only the way there differs
     assert red["relevance_agreement"].value == pytest.approx(1, abs=1e-4)
     assert green["relevance_agreement"].value == pytest.approx(-1, abs=1e-4)
-    assert red["relevance_agreement"].detail["at layer"] == "low.0"
+    assert red["relevance_agreement"].detail["at layer"] == "low"
     assert red["relevance_agreement"].detail["photos among themselves"] == pytest.approx(1, abs=1e-4)
     assert red["relevance_agreement"].detail["photos at random"] < 0.5
 
@@ -195,7 +195,7 @@ def test_the_same_path_agrees_and_another_path_does_not(references: References) 
 def test_what_has_no_relevance_says_so(references: References) -> None:
     assert "does not make the unit fire" in (measured(references, "mid:0", BLUE)["relevance_agreement"].reason or "")
     assert "no layer lies below it" in (measured(references, "low:0", RED)["relevance_agreement"].reason or "")
-    assert lower_layer(references.model, "mid") == lower_layer(references.model, "mid.0") == "low.0"
+    assert lower_layer(references.model, "mid") == lower_layer(references.model, "mid.0") == "low"
 
 
 # --- selectivity -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from entoptic.errors import UserError
@@ -250,11 +250,22 @@ def _evenly(total: int, count: int) -> list[int]:
 
 
 def lower_layer(model: Model, layer: str) -> str | None:
-    """The end of the last stage (see `trunk_layers`) that is done before `layer` begins, or None."""
+    """The last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
+
+    Networks without blocks give the end of the stage before (see `trunk_layers`); None where nothing lies below.
+    """
     parts = [info.order for name, info in model.layers.items() if name.startswith(layer + ".")]
     begins = min(parts, default=model.layer(layer).order)
-    before = [name for name in trunk_layers(model) if model.layer(name).order < begins]
-    return before[-1] if before else None
+    modules = dict(model.module.named_modules())
+
+    def is_block(name: str) -> bool:
+        parent = name.rpartition(".")[0]
+        return not parent or isinstance(modules[parent], nn.Sequential | nn.ModuleList)
+
+    before = {info.name: info.order for info in model.layers.values() if info.order < begins and info.calls == 1}
+    blocks = [name for name in before if model.layer(name).composite and is_block(name)]
+    candidates = blocks or [name for name in trunk_layers(model) if name in before]
+    return max(candidates, key=lambda name: before[name], default=None)
 
 
 def profiles(images: Tensor, unit: Unit, lower: str) -> Tensor:

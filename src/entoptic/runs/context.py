@@ -64,7 +64,7 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
 def _shown(
     unit: Unit, photos: Photos, ranked: Sequence[tuple[int, float]], name: str, files: dict[str, bytes]
 ) -> list[dict[str, Any]]:
-    """Entries of photos, their small copies put into `files`: whole, and cropped to what the unit's place sees."""
+    """Entries of photos, their small copies put into `files`: whole, and the strongest cropped to what drives the unit."""
     model = unit.model
     entries = []
     for rank, (index, value) in enumerate(ranked, 1):
@@ -82,7 +82,7 @@ def _shown(
             buffer = io.BytesIO()
             Image.fromarray(light, "LA").save(buffer, "PNG")
             files[entry["where"]] = buffer.getvalue()
-        box = _field(unit, values)
+        box = _field(unit, values) if name == "top" else None
         if box is not None:
             top, left, height, width = box
             entry["crop"] = f"{name}-{rank}.crop.jpg"

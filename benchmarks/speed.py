@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import about
+from common import DATA, about
 from entoptic.methods.objectives import Step, match
 from entoptic.models.model import Model
 from entoptic.models.sources import load
@@ -51,6 +53,7 @@ def main() -> None:
     result["where a step's time goes"] = shares(lite0, given.repeats)
     result["batch of 16"] = batch_of_16(given.repeats)
     result["memory of a batch of 10"] = memory()
+    result["index"] = index(given.repeats)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "speed.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "speed.md").write_text(page(result))
@@ -218,6 +221,39 @@ def memory() -> dict[str, float]:
     return {"MiB above the interpreter": float(out.strip().splitlines()[-1])}
 
 
+def index(repeats: int, count: int = 300) -> dict[str, Any]:
+    """Photos a second of building an index against the bare forward pass of the whole network over the same photos, in
+    the same batches and decoded by the same threads. The layers are those of the trunk, the late blocks and the logits
+    (which leave nothing of the pass to be saved)."""
+    from entoptic.images.index import build_index
+    from entoptic.images.photos import Photos
+
+    model = load("builtin:lite0", device="cpu")
+    photos = Photos.open(DATA / "imagenet-val-650")
+    photos = photos.subset(range(min(count, len(photos))))
+    late = [name for name in model.layers if re.fullmatch(r"blocks\.[56]\.\d+|conv_head", name)]
+    layers = [*dict.fromkeys([*trunk_layers(model), *late, "logits"])]
+
+    def forward() -> None:
+        with torch.no_grad(), model.frozen():
+            for _, images in photos.batches(model.card.prepare, 32):
+                model(images.to(model.device))
+
+    def indexed() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            build_index(model, photos, layers, out=Path(folder) / "index")
+
+    forward()
+    # Each indexing stands between two bare passes: a machine that slows down meanwhile favours neither.
+    rows = [(timed(forward), timed(indexed), timed(forward)) for _ in range(repeats)]
+    return {
+        "throughput of the plain forward pass": spread([(a + b) / 2 / i for a, i, b in rows]),
+        "layers": layers,
+        "units": sum(model.layer(name).channels for name in layers),
+        "photos": len(photos),
+    }
+
+
 def page(result: dict[str, Any]) -> str:
     lines = [
         "# Speed",
@@ -243,6 +279,11 @@ def page(result: dict[str, Any]) -> str:
     lines.append(f"| batch of 16 units, cost per picture against 16 runs of one | {show(one)} |")
     lines.append(
         f"| memory of a batch of 10 lite0 units | {result['memory of a batch of 10']['MiB above the interpreter']:.0f} MiB |"
+    )
+    built = result["index"]
+    lines.append(
+        f"| index of {built['units']} units over {built['photos']} photos, throughput against the plain forward pass | "
+        f"{show(built['throughput of the plain forward pass'], 100, ' %')} |"
     )
     versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
     return "\n".join([*lines, "", f"`{result['command'].strip()}` with {versions}.", ""])

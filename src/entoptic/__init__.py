@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entoptic.errors import UserError
     from entoptic.gallery.site import build as make_gallery
+    from entoptic.images.index import ActivationIndex, build_index, merge_indexes
     from entoptic.images.photos import Photos
     from entoptic.images.preflight import preflight
     from entoptic.methods import METHODS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ActivationIndex": "images.index", "build_index": "images.index", "merge_indexes": "images.index",
     "Card": "models.card", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.store", "Run": "runs.store", "Unit": "units.unit", "UserError": "errors", "bind": "units.unit",
     "make_gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
@@ -38,8 +40,8 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "METHODS", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind", "load", "make_gallery",
-    "measure", "preflight", "see", "verify",
+    "METHODS", "ActivationIndex", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind",
+    "build_index", "load", "make_gallery", "measure", "merge_indexes", "preflight", "see", "verify",
 ]  # fmt: skip
 
 

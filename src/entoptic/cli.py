@@ -24,12 +24,12 @@ import entoptic.methods  # isort: skip  # noqa: F401 (registers every method)
 
 @dataclass(frozen=True)
 class Ls:
-    """List what a model holds: its layers, or the units of one layer."""
+    """List what a model or an activation index holds: layers, the units of one layer, the photos of one unit."""
 
     model: tyro.conf.Positional[str] = ""
-    """SOURCE:NAME, for instance builtin:lite0; nothing lists sources and methods."""
+    """SOURCE:NAME, for instance builtin:lite0, or the folder of an index; nothing lists sources and methods."""
     layer: tyro.conf.Positional[str] = ""
-    """a layer whose units are listed"""
+    """a layer whose units are listed; of an index also a unit, such as blocks.6:112"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps"""
     debug: bool = False
@@ -48,6 +48,8 @@ class SeeBase:
     """one or more methods, separated by commas"""
     photos: str | None = None
     """folder, Parquet file or labels.csv folder of real photos; without it the shipped statistics are used"""
+    index: Path | None = None
+    """activation index of the model on these photos (entoptic index): units it holds need no pass over them"""
     n: int = 1
     """pictures per unit and method"""
     seed: int = 0
@@ -125,6 +127,50 @@ class Check:
     """show the traceback of an error"""
 
 
+@dataclass(frozen=True)
+class Index:
+    """Read photos once and keep what every unit of some layers does on them."""
+
+    model: tyro.conf.Positional[str]
+    """SOURCE:NAME"""
+    photos: str
+    """folder, Parquet file or labels.csv folder of real photos"""
+    layers: tuple[str, ...]
+    """module names, or logits; `entoptic ls MODEL` lists them"""
+    out: Path
+    """the index folder; what it holds already is not read again"""
+    k: int = 16
+    """strongest photos kept of each unit"""
+    bottom: int = 8
+    """weakest photos kept of each unit"""
+    readouts: tuple[str, ...] = ("",)
+    """how units are read, as behind @ in a unit (mean, max, cls, tok3, centre); '' is each layer's default"""
+    reservoir: int = 0
+    """photos in a uniform sample whose scores and activation vectors are kept"""
+    shard: str = "0/1"
+    """I/M reads the I-th (from 0) of M parts of the photos; `entoptic merge` makes one index of them"""
+    batch_size: int = 32
+    """photos in one forward pass"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps"""
+    threads: int | None = None
+    """CPU threads (default: torch's own choice)"""
+    debug: bool = False
+    """show the traceback of an error"""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Make one index from shards of it."""
+
+    shards: tyro.conf.Positional[tuple[Path, ...]]
+    """their folders"""
+    out: Path
+    """folder of the merged index"""
+    debug: bool = False
+    """show the traceback of an error"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 2 for bad input, 1 for a defect of Entoptic, 130 for Ctrl-C."""
     verbs: Any = (
@@ -133,6 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Verify, tyro.conf.subcommand("verify")]
         | Annotated[Gallery, tyro.conf.subcommand("gallery")]
         | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[Index, tyro.conf.subcommand("index")]
+        | Annotated[Merge, tyro.conf.subcommand("merge")]
     )
     given = sys.argv[1:] if arguments is None else arguments
     if not given:
@@ -200,6 +248,8 @@ def _ls(command: Ls) -> int:
             )
         console.print(table)
         return 0
+    if (Path(command.model) / "index.json").is_file():
+        return _ls_index(command)
     from entoptic.models.sources import load
 
     model = load(command.model, device=command.device)
@@ -222,6 +272,88 @@ def _ls(command: Ls) -> int:
     return 0
 
 
+def _ls_index(command: Ls) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from entoptic.images.index import ActivationIndex
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    index = ActivationIndex.open(command.model)
+    if ":" in command.layer:
+        unit, moments = command.layer, index.moments(command.layer)
+        console.print(
+            f"{unit}: mean {moments.mean:.6g}, sd {moments.variance**0.5:.6g} on {moments.n} photos, "
+            f"above 0 on {100 * index.firing_rate(unit):.1f} %",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+        for end, hits in (("strongest", index.top(unit)), ("weakest", index.bottom(unit))):
+            table = Table("rank", "value", "row", "column", end, box=None)
+            for hit in hits:
+                table.add_row(str(hit.rank), f"{hit.value:.6g}", str(hit.row), str(hit.column), Text(hit.photo))
+            console.print(table)
+        return 0
+    if command.layer:
+        table = Table("unit", "mean", "sd", "above 0", "strongest", "photo", box=None)
+        for unit in index.units(command.layer):
+            moments, hits = index.moments(unit), index.top(unit, 1)
+            best = (f"{hits[0].value:.6g}", Text(hits[0].photo)) if hits else ("", "")
+            rate = f"{100 * index.firing_rate(unit):.1f} %"
+            table.add_row(unit, f"{moments.mean:.6g}", f"{moments.variance**0.5:.6g}", rate, *best)
+        console.print(table)
+        return 0
+    console.print(repr(index), highlight=False, markup=False, soft_wrap=True)
+    _print_losses(index)
+    table = Table("layer", "units", box=None)
+    for layer in index.layers:
+        units = index.units(layer)
+        table.add_row(layer, f"{len(units)} ({units[0]} … {units[-1]})")
+    console.print(table)
+    return 0
+
+
+def _print_losses(index: Any) -> None:
+    for name, reason in index.skipped:
+        print(f"not read: {name} ({reason})")
+    odd = index.nonfinite
+    if odd["photos"]:
+        print(f"scores that are not finite: {odd['photos']} photos, {', '.join(odd['names'])}")
+
+
+def _index(command: Index) -> int:
+    import torch
+
+    from entoptic.images.index import build_index
+    from entoptic.models.sources import load
+    from entoptic.runs.progress import reporter
+
+    if command.threads is not None:
+        if command.threads < 1:
+            raise UserError(f"--threads must be at least 1, got {command.threads}")
+        torch.set_num_threads(command.threads)
+    which, slash, of = command.shard.partition("/")
+    if not (slash and which.isdigit() and of.isdigit()):
+        raise UserError(f'--shard is I/M such as 0/4, got "{command.shard}"')
+    started = time.monotonic()
+    with reporter() as report:
+        index = build_index(
+            load(command.model, device=command.device), command.photos, command.layers, out=command.out, k=command.k,
+            bottom=command.bottom, readouts=command.readouts, reservoir=command.reservoir, shard=(int(which), int(of)),
+            batch_size=command.batch_size, progress=report.progress,
+        )  # fmt: skip
+    _print_losses(index)
+    print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {index.layers[-1]}:0`")
+    return 0
+
+
+def _merge(command: Merge) -> int:
+    from entoptic.images.index import merge_indexes
+
+    print(merge_indexes(command.shards, command.out))
+    return 0
+
+
 def _see(command: Any) -> int:
     import torch
 
@@ -241,7 +373,7 @@ def _see(command: Any) -> int:
         plan = make_plan(
             command.model, command.units, method=methods, photos=command.photos, n=command.n, seed=command.seed,
             out=command.out, verifiers=command.verifiers, batch_size=command.batch_size, device=command.device,
-            report=report, options=options, context=command.context,
+            report=report, options=options, index=command.index, context=command.context,
         )  # fmt: skip
         if command.dry_run:
             _print_estimate(estimate(plan), plan.failures)
@@ -319,7 +451,15 @@ def _check(command: Check) -> int:
     return 0 if result.ok else 2
 
 
-_VERBS: dict[type, Any] = {Ls: _ls, See: _see, Verify: _verify, Gallery: _gallery, Check: _check}
+_VERBS: dict[type, Any] = {
+    Ls: _ls,
+    See: _see,
+    Verify: _verify,
+    Gallery: _gallery,
+    Check: _check,
+    Index: _index,
+    Merge: _merge,
+}
 
 
 def entry() -> None:

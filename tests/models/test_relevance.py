@@ -246,7 +246,9 @@ def mixed_by_loops(net: Mixed, x: np.ndarray, k: int, zplus: bool, eps: float, p
 
     r = np.zeros(5)
     r[k] = logits[k]
-    r = oracle.spread(pooled, oracle.linear_terms(pooled, numbers(net.head.weight)), r, rule, eps, numbers(net.head.bias))
+    r = oracle.spread(
+        pooled, oracle.linear_terms(pooled, numbers(net.head.weight)), r, rule, eps, numbers(net.head.bias)
+    )
     r = r_joined = oracle.spread(joined, oracle.mean_terms(joined), r, mean_rule, eps)
     bias = np.broadcast_to(numbers(net.expand.bias)[:, None, None], expand.shape)
     r = r_block = r[:4] + oracle.spread(block, conv(net.expand, block, 1, 0), r[4:], rule, eps, bias)
@@ -362,7 +364,14 @@ def test_a_transformer_equals_its_loops(rules: Rules, multi: bool, fused: bool) 
     st.sampled_from([(2, 4, 1), (2, 4, 2), (3, 3, 3)]), st.booleans(), st.booleans(), st.integers(0, 99),
 )  # fmt: skip
 def test_any_convolution_equals_its_loops(
-    kernel: int, stride: int, padding: int, dilation: int, widths: tuple[int, int, int], bias: bool, signed: bool, seed: int
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    widths: tuple[int, int, int],
+    bias: bool,
+    signed: bool,
+    seed: int,
 ) -> None:
     """Strided, padded, dilated, grouped, with and without bias, inputs of both signs: equal, ≥ 0, and conserving."""
     channels, out, groups = widths
@@ -475,7 +484,12 @@ def test_epsilon_is_gradient_times_input_on_homogeneous_nets(build: Callable[[],
 
 @pytest.mark.parametrize(
     ("build", "layer"),
-    [(Mixed, "pool"), (MobileNet, "block1"), (lambda: Tokens(False, True), "norm1"), (lambda: Tokens(True, False), "norm1")],
+    [
+        (Mixed, "pool"),
+        (MobileNet, "block1"),
+        (lambda: Tokens(False, True), "norm1"),
+        (lambda: Tokens(True, False), "norm1"),
+    ],
     ids=["mixed", "mobilenet", "sdpa", "multihead"],
 )
 def test_gradient_is_autograd(build: Callable[[], nn.Module], layer: str) -> None:
@@ -886,7 +900,14 @@ def test_var_moves_attribution_into_the_right_cell_of_a_grid() -> None:
     for rules in (ZPLUS, EPSILON, GRADIENT, GUIDED):
         found = []
         for k in range(4):
-            one = relevance(model, grid, {LOGITS: lambda v, k=k: torch.eye(4)[k][None, :, None] * v.abs()}, [Tap("1")], rules=rules, image=True)
+            one = relevance(
+                model,
+                grid,
+                {LOGITS: lambda v, k=k: torch.eye(4)[k][None, :, None] * v.abs()},
+                [Tap("1")],
+                rules=rules,
+                image=True,
+            )
             found.append(one.image)
         before = np.mean([right_share(found[k], k) for k in range(4)])
         after = np.mean([right_share(var(found, k, delta=0.01), k) for k in range(4)])

@@ -63,7 +63,8 @@ def _photos(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
         if not isinstance(entry, Mapping) or entry.get("file") not in held or not _is_number(entry.get("value")):
             continue
         links = {
-            name: f"{base}/{quote(entry[name])}" if entry.get(name) in held else "" for name in ("file", "crop", "where")
+            name: f"{base}/{quote(entry[name])}" if entry.get(name) in held else ""
+            for name in ("file", "crop", "where")
         }
         label, photo = (str(entry.get(name) or "") for name in ("label", "photo"))
         found.append({**links, "label": label, "photo": photo, "value": words.number(entry["value"])})

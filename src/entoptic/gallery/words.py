@@ -213,9 +213,13 @@ def _selectivity(value: float, n: int | None, label: str, scale: str) -> _Words:
     others = f"the {n:,} other units of its layer" if n else "the other units of its layer"
     gap = f"{number(abs(value))} standard deviations"
     if value > 0:
-        sentence = f"Next to what is usual in photos, stirs this unit more than 99{SPACE}% of {others}, with {gap} to spare."
+        sentence = (
+            f"Next to what is usual in photos, stirs this unit more than 99{SPACE}% of {others}, with {gap} to spare."
+        )
     else:
-        sentence = f"Next to what is usual in photos, stirs the most stirred 1{SPACE}% of {others} {gap} more than this one."
+        sentence = (
+            f"Next to what is usual in photos, stirs the most stirred 1{SPACE}% of {others} {gap} more than this one."
+        )
     tone = "good" if value > 0 else "mixed" if value > -2 else "poor"
     return _Words("This unit and not its layer", number, f"{SPACE}sd", sentence, tone, f"selectivity {number(value)}")
 
@@ -264,7 +268,9 @@ _LIKENESS: dict[str, Callable[[float, int | None, str, Mapping[str, Any]], _Word
         "Reached by the same way", "Reaches the unit through the same features below it as", "same way"
     ),
     "causal": _like_photos(
-        "The same effect", "Switching the unit off changes the network’s answer to the picture as it does to", "same effect"
+        "The same effect",
+        "Switching the unit off changes the network’s answer to the picture as it does to",
+        "same effect",
     ),
 }
 # What speaks for a picture first: others' eyes, then real photos, then the network itself.

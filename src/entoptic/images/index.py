@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -380,15 +381,16 @@ def _write_table(path: Path, tables: Sequence[tuple[Group, Extremes]], known: di
         [("unit", pa.string()), ("rank", pa.int32()), ("value", pa.float32()), ("photo", pa.string()),
          ("row", pa.int32()), ("column", pa.int32())]
     )  # fmt: skip
+    numbers, names = np.array(list(known)), pa.array([name for name, _ in known.values()], pa.string())  # ascending
     buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, schema) as writer:
         for group, best in tables:
             channel, rank = (best.photos >= 0).nonzero(as_tuple=True)
             place = best.places[channel, rank].numpy()
+            units = pa.array([f"{group.layer}:{c}{group.suffix}" for c in range(group.channels)], pa.string())
             columns = [
-                pa.array([f"{group.layer}:{c}{group.suffix}" for c in channel.tolist()]),
-                rank.int().numpy(), best.values[channel, rank].numpy(),
-                pa.array([known[i][0] for i in best.photos[channel, rank].tolist()], pa.string()),
+                units.take(pa.array(channel.numpy())), rank.int().numpy(), best.values[channel, rank].numpy(),
+                names.take(pa.array(np.searchsorted(numbers, best.photos[channel, rank].numpy()))),
                 place // group.grid[1], place % group.grid[1],
             ]  # fmt: skip
             writer.write_table(pa.table(columns, schema=schema))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
@@ -177,8 +178,7 @@ class _Reader:
         found = {}
         mine = [group for group in self.groups if group.tap == tap]
         if any(group.position is None for group in mine):
-            peaks, places = values.max(-1)
-            places = places.int()
+            peaks, places = _maximum(values, mine[0].grid)
         for group in mine:
             if group.position is not None:
                 # A copy: the network may write over its memory.
@@ -194,6 +194,16 @@ class _Reader:
             vector = values.gather(2, at)[:, :, 0].float()
             found["vector"] = vector, vector
         return found
+
+
+def _maximum(values_BCD: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Largest value over the positions and where it stands first, both B×C, in one pass over the values."""
+    if values_BCD.device.type == "cpu" and values_BCD.stride(1) == 1 and values_BCD.shape[2] > 1:
+        # The same, several times faster where channels lie together in memory.
+        pooled = adaptive_max_pool2d(values_BCD.unflatten(2, grid), 1, return_indices=True)
+        return pooled[0].flatten(1), pooled[1].flatten(1).int()
+    peaks, places = values_BCD.max(-1)
+    return peaks, places.int()
 
 
 def merge_parts(a: Part, b: Part, reservoir: int, device: torch.device | None = None) -> Part:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from entoptic.images.scores import Progress, Scores, score_photos, silent
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
+
+if TYPE_CHECKING:
+    from entoptic.images.index import ActivationIndex
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,25 @@ class References:
         model: the network. photos: real photos, or None to use the shipped pack.
         progress: called with (what, done, total) during passes over photos.
         batch_size: of those passes.
+        index: of this network on these photos; what it holds needs no pass.
+
+    Raises:
+        UserError: the index is of other weights, another card or other photos.
     """
 
     def __init__(
-        self, model: Model, photos: Photos | None = None, *, progress: Progress = silent, batch_size: int = 32
+        self,
+        model: Model,
+        photos: Photos | None = None,
+        *,
+        progress: Progress = silent,
+        batch_size: int = 32,
+        index: ActivationIndex | None = None,
     ) -> None:
         self.model, self.photos, self.progress, self.batch_size = model, photos, progress, batch_size
+        self.index = index
+        if index is not None:
+            index.check(model, photos)
         self.pack: Pack | None = find_pack(model.card)
         self._targets: dict[tuple[str, tuple[Tap, ...], int, bool], Target] = {}
         self._spectra: dict[tuple[int, int], Tensor] = {}
@@ -119,6 +135,8 @@ class References:
         if reads == {"targets"} and unit.kind == "logit" and self.labelled:
             card = self.model.card
             return self.photos.fingerprint(self.photos.of_class(card.identifiers(unit.index), unit.index))
+        if self.index is not None and "targets" in reads and unit in self.index:
+            return content_key({"photos": self.photos.fingerprint(), "index": self.index.key})
         return self.photos.fingerprint() if reads else ""
 
     def check(self, unit: Unit, reads: Iterable[str]) -> None:
@@ -163,6 +181,8 @@ class References:
 
     def real_scores(self, unit: Unit) -> RealScores | str:
         """What a unit scores on real photos, or the reason why that is not known."""
+        if self.index is not None and unit in self.index:
+            return self.index.real_scores(unit)
         if self.photos is not None:
             values = self.scores([unit]).of(unit).sort().values
             return RealScores(values, len(values), f"{self.photos.source}")
@@ -251,6 +271,10 @@ class References:
             found = sorted(own, key=photos.sha256)[:count]
             return sorted(found), f"{len(found)} photos of {unit.label or unit} in {photos.source}"
         allowed = set(own if own is not None else range(len(photos)))
+        if own is None and self.index is not None and unit in self.index and count <= self.index.k:
+            numbers = {photo.name: i for i, photo in enumerate(photos)}
+            ranked = [numbers[hit.photo] for hit in self.index.top(unit, count)]
+            return ranked, f"the {len(ranked)} photos that drive {unit} most in {photos.source}"
         ranked = [index for index, _ in self.scores([unit]).ranked(unit) if index in allowed][:count]
         whose = f"photos of {unit.label or unit}" if own is not None else "photos"
         return ranked, f"the {len(ranked)} {whose} that drive {unit} most in {photos.source}"

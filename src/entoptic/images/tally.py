@@ -12,6 +12,9 @@ from torch import Tensor
 
 from entoptic.images.sketch import Sketch
 
+_PLAIN = ("n", "nonfinite", "positive", "mean", "m2", "sample")
+_BEST = ("values", "photos", "places")
+_PIECE = 1024  # units
 _NEVER = torch.iinfo(torch.int64).min
 
 
@@ -36,9 +39,11 @@ def extremes(values_UN: Tensor, photos_UN: Tensor, places_UN: Tensor, k: int, *,
     device and for any order of the entries.
     """
     bits = (values_UN + 0.0).view(torch.int32)  # -0.0 becomes 0.0: they are equal
-    order = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()  # as integers in the order of the floats
-    key = (order if strongest else ~order) * 2**32 + (2**32 - 1 - photos_UN)
-    key = key.masked_fill(~values_UN.isfinite() | (photos_UN < 0), _NEVER)
+    key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()  # as integers in the order of the floats
+    key = (key if strongest else key.bitwise_not_()).mul_(2**32).add_(2**32 - 1 - photos_UN)
+    never = ~values_UN.isfinite() | (photos_UN < 0)
+    if never.any():
+        key.masked_fill_(never, _NEVER)
     best, index = key.topk(min(k, key.shape[1]), dim=1)
     none = best == _NEVER
     found = (
@@ -75,19 +80,39 @@ class Tally:
 
 def tally(values_UN: Tensor, places_UN: Tensor, photos_N: Tensor, k: int, bottom: int, start: int) -> Tally:
     """Of the scores of N photos (float32), with the positions of the photos and of the scores in the maps."""
+    # Piece by piece: what is computed on the way stays small, and in the processor's cache.
+    pieces = [
+        _tally(values, places, photos_N, k, bottom)
+        for values, places in zip(values_UN.split(_PIECE), places_UN.split(_PIECE))
+    ]
+    plain, top, weakest = zip(*pieces)
+    n, positive, mean, m2 = (torch.cat(column) for column in zip(*plain))
+    ends = [Extremes(*(torch.cat([getattr(one, name) for one in best]) for name in _BEST)) for best in (top, weakest)]
+    nonfinite = values_UN.shape[1] - n
+    if nonfinite.any():
+        values_UN = values_UN.masked_fill(~values_UN.isfinite(), torch.nan)
+    sketch = Sketch((values_UN,), 0, start)
+    return Tally(n, nonfinite, positive, mean, m2, ends[0], ends[1], sketch, values_UN[:, :0])
+
+
+def _tally(
+    values_UN: Tensor, places_UN: Tensor, photos_N: Tensor, k: int, bottom: int
+) -> tuple[tuple[Tensor, ...], Extremes, Extremes]:
     finite = values_UN.isfinite()
     n = finite.sum(1)
-    wide = values_UN.masked_fill(~finite, 0).double()
+    odd = None if int(n.sum()) == finite.numel() else ~finite
+    wide = values_UN.double() if odd is None else values_UN.masked_fill(odd, 0).double()
     mean = wide.sum(1) / n.clamp_min(1)
-    m2 = (wide - mean[:, None]).masked_fill(~finite, 0).square().sum(1)
-    positive = ((values_UN > 0) & finite).sum(1)
+    wide -= mean[:, None]
+    if odd is not None:
+        wide.masked_fill_(odd, 0)
+    positive = (values_UN > 0).sum(1) if odd is None else ((values_UN > 0) & finite).sum(1)
     photos_UN = photos_N.expand(len(values_UN), -1)
-    best = [
+    top, weakest = (
         extremes(values_UN, photos_UN, places_UN, count, strongest=strongest)
         for count, strongest in ((k, True), (bottom, False))
-    ]
-    sketch = Sketch((values_UN.masked_fill(~finite, torch.nan),), 0, start)
-    return Tally(n, (~finite).sum(1), positive, mean, m2, best[0], best[1], sketch, values_UN[:, :0])
+    )
+    return (n, positive, mean, wide.square_().sum(1)), top, weakest
 
 
 def merge(a: Tally, b: Tally, device: torch.device | None = None) -> Tally:
@@ -107,10 +132,6 @@ def merge(a: Tally, b: Tally, device: torch.device | None = None) -> Tally:
         n, a.nonfinite + b.nonfinite, a.positive + b.positive, mean, m2, best(a.top, b.top, True),
         best(a.bottom, b.bottom, False), a.sketch.merge(b.sketch, device), a.sample[:, :0],
     )  # fmt: skip
-
-
-_PLAIN = ("n", "nonfinite", "positive", "mean", "m2", "sample")
-_BEST = ("values", "photos", "places")
 
 
 def to_tensors(of: Tally) -> dict[str, Tensor]:

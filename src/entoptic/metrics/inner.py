@@ -7,7 +7,7 @@ to the rest of the network what it does on those photos.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -61,10 +61,15 @@ def layer_moments(references: References, unit: Unit) -> tuple[Tensor, Tensor, i
     """Mean and standard deviation (C each, float32) over real photos of every unit of a layer, read as `unit` is.
 
     Returns:
-        Them and the number of photos: at most `MOMENTS`, at even distances through the set.
+        Them and the number of photos: all of an index that holds the layer, else at most `MOMENTS`, at even distances
+        through the set.
     """
-    model, photos = references.model, references.photos
+    model, photos, index = references.model, references.photos, references.index
     assert photos is not None
+    if index is not None and unit in index:
+        held = [index.moments(replace(unit, index=i)) for i in range(model.layer(unit.layer).channels)]
+        variance = torch.tensor([m.variance for m in held], dtype=torch.float64)
+        return torch.tensor([m.mean for m in held]), variance.sqrt().float(), held[unit.index].n
     indices = _evenly(len(photos), MOMENTS)
     key = content_key(
         {"weights": model.card.weights_sha256, "card": model.card.preprocessing(), "tap": str(unit.tap),

@@ -343,7 +343,7 @@ class _Recorder(TorchFunctionMode):
 
 @lru_cache(maxsize=None)
 def operation_name(function: Callable[..., Any]) -> str:
-    """"add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties by their name."""
+    """ "add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties by their name."""
     name = function.__name__
     if name == "__get__":
         return function.__self__.__name__  # type: ignore[attr-defined]

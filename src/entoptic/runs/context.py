@@ -17,16 +17,19 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
-from entoptic.images.receptive import crop_box
+from entoptic.images.receptive import crop_box, picture_grid, tokens_before
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.metrics.evidence import mean_interval
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.relevance import relevance
-from entoptic.models.taps import LayerInfo, Tap
+from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
 from entoptic.runs.store import Run
 from entoptic.units.unit import Unit, slug
+
+Scored = Sequence[tuple[int, float]]
+"""(position of a photo, its score)."""
 
 FORMAT = 1
 STRONGEST, WEAKEST, CLASSES = 8, 4, 8
@@ -45,25 +48,48 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
     known = run.context(slug(unit))
     if known is not None and known.get("key") == key:
         return
-    scores = references.scores([unit])
-    ranked = scores.ranked(unit)
+    strongest, weakest, scored, n = _ranked(unit, references)
     files: dict[str, bytes] = {}
     record = {
         "format": FORMAT,
         "key": key,
         "unit": str(unit),
         "weights_sha256": card.weights_sha256,
-        "photos": {"source": photos.source, "n": len(ranked)},
-        "strongest": _shown(unit, photos, ranked[:STRONGEST], "top", files),
-        "weakest": _shown(unit, photos, ranked[: -WEAKEST - 1 : -1], "bottom", files),
-        "classes": by_class(unit.model, photos, scores.indices, scores.of(unit).tolist()),
+        "photos": {"source": photos.source, "n": n},
+        "strongest": _shown(unit, photos, strongest, "top", files),
+        "weakest": _shown(unit, photos, weakest, "bottom", files),
+        "classes": by_class(unit.model, photos, scored),
     }
     run.write_context(slug(unit), record, files)
 
 
-def _shown(
-    unit: Unit, photos: Photos, ranked: Sequence[tuple[int, float]], name: str, files: dict[str, bytes]
-) -> list[dict[str, Any]]:
+def _ranked(unit: Unit, references: References) -> tuple[Scored, Scored, Scored, int]:
+    """Strongest and weakest photos, those whose scores are known one by one, and how many were looked at.
+
+    An index knows the scores of its reservoir only; without an index those of all photos are there.
+    """
+    index, photos = references.index, references.photos
+    assert photos is not None
+    if index is None or unit not in index:
+        scores = references.scores([unit])
+        ranked = scores.ranked(unit)
+        return (
+            ranked[:STRONGEST],
+            ranked[: -WEAKEST - 1 : -1],
+            list(zip(scores.indices, scores.of(unit).tolist())),
+            len(ranked),
+        )
+    numbers = {photo.name: i for i, photo in enumerate(photos)}
+    strongest, weakest = (
+        [(numbers[hit.photo], hit.value) for hit in hits[:count]]
+        for hits, count in ((index.top(unit), STRONGEST), (index.bottom(unit), WEAKEST))
+    )
+    places, sample = index.sample(unit.layer, str(unit.address.readout))
+    sampled = list(zip(places, sample[unit.index].tolist())) if places else []
+    return strongest, weakest, sampled, index.moments(unit).n
+
+
+def _shown(unit: Unit, photos: Photos, ranked: Scored, name: str, files: dict[str, bytes]) -> list[dict[str, Any]]:
     """Entries of photos, their small copies put into `files`: whole, and the strongest cropped to what drives the unit."""
     model = unit.model
     entries = []
@@ -114,36 +140,32 @@ def class_name(model: Model, photos: Photos, index: int) -> str:
     return (model.card.label(place) if place is not None else None) or (photo.labels[0] if photo.labels else "")
 
 
-def by_class(model: Model, photos: Photos, indices: Sequence[int], values: Sequence[float]) -> list[dict[str, Any]]:
+def by_class(model: Model, photos: Photos, scored: Scored) -> list[dict[str, Any]]:
     """The classes whose photos drive the unit most: label, mean, 95 % interval and n of each, strongest first.
 
     Classes of fewer than three photos have no interval worth the name and are left out.
     """
     groups: dict[str, list[float]] = {}
-    for index, value in zip(indices, values):
+    for index, value in scored:
         if name := class_name(model, photos, index):
             groups.setdefault(name, []).append(value)
     bars = []
     for name, members in groups.items():
         if len(members) >= 3:
             low, high = mean_interval(members)
-            bars.append({"label": name, "mean": sum(members) / len(members), "low": low, "high": high, "n": len(members)})
+            bars.append(
+                {"label": name, "mean": sum(members) / len(members), "low": low, "high": high, "n": len(members)}
+            )
     return sorted(bars, key=lambda bar: -bar["mean"])[:CLASSES]
 
 
 # --- where ---------------------------------------------------------------------------------------------------------
 
 
-def patch_grid(model: Model, info: LayerInfo) -> tuple[int, int, int] | None:
+def grid_of(model: Model, layer: str) -> tuple[int, int, int] | None:
     """(leading tokens, rows, columns) of a layer's positions as a map over the picture, None where they are none."""
-    if info.layout in ("BCHW", "BHWC"):
-        return (0, *info.grid) if info.grid[0] * info.grid[1] > 1 else None
-    height, width = model.card.size
-    for extra in range(9 if info.layout == "BTC" else 0):  # class token and registers
-        rows = round(((info.grid[0] - extra) * height / width) ** 0.5)
-        if rows > 1 and (info.grid[0] - extra) % rows == 0 and rows * width == (info.grid[0] - extra) // rows * height:
-            return extra, rows, (info.grid[0] - extra) // rows
-    return None
+    grid = picture_grid(model, model.layer(layer))
+    return None if grid is None else (tokens_before(model.layer(layer), grid), *grid)
 
 
 def where(unit: Unit, image: Tensor, values_BCD: Tensor) -> np.ndarray | None:
@@ -153,7 +175,7 @@ def where(unit: Unit, image: Tensor, values_BCD: Tensor) -> np.ndarray | None:
     deepest layer below it that has a map.
     """
     model = unit.model
-    grid = patch_grid(model, model.layer(unit.layer))
+    grid = grid_of(model, unit.layer)
     if grid is not None and (unit.position is None or unit.position >= grid[0]):
         map_D = unit.map(values_BCD)[0]
         if unit.position is not None:
@@ -167,7 +189,7 @@ def where(unit: Unit, image: Tensor, values_BCD: Tensor) -> np.ndarray | None:
             map_D = relevance(model, image.to(model.device), {unit.tap: unit.start}, [tap]).maps[tap][0].sum(0)
         except UserError:
             return None
-        grid = patch_grid(model, model.layer(below))
+        grid = grid_of(model, below)
         assert grid is not None
     map_D = map_D[grid[0] :].clamp_min(0).float().cpu()
     return map_D.reshape(grid[1], grid[2]).numpy() if bool(map_D.any()) else None
@@ -177,7 +199,7 @@ def _mapped_layer(model: Model, layer: str) -> str | None:
     order = len(model.layers) if layer == LOGITS else model.layer(layer).order
     found = [
         name for name in trunk_layers(model)
-        if model.layer(name).order < order and patch_grid(model, model.layer(name)) is not None
+        if model.layer(name).order < order and grid_of(model, name) is not None
     ]  # fmt: skip
     return found[-1] if found else None
 
@@ -195,7 +217,7 @@ def _field(unit: Unit, values_BCD: Tensor) -> tuple[int, int, int, int] | None:
     """The box (top, left, height, width) that the unit's strongest place sees, None where it sees all or has none."""
     model = unit.model
     info = model.layer(unit.layer)
-    if patch_grid(model, info) is None:
+    if grid_of(model, unit.layer) is None:
         return None
     map_D = unit.map(values_BCD)[0]
     place = int(map_D.argmax()) if unit.position is None else unit.position

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
+from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.scores import silent
@@ -50,6 +51,7 @@ def see(
     batch_size: int | None = None,
     device: str = "auto",
     card: Card | None = None,
+    index: str | Path | ActivationIndex | None = None,
     progress: bool = True,
     context: bool = True,
     **options: Any,
@@ -65,6 +67,7 @@ def see(
         verifiers: networks that judge the pictures and that no method optimises; "auto" takes the builtin ones that
             share the model's labels, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
+        index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
             gallery; turn it off where a run is published whose photos may not be.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
@@ -78,7 +81,8 @@ def see(
     with reporter(progress) as report:
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
-            batch_size=batch_size, device=device, card=card, report=report, options=options, context=context,
+            batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
+            context=context,
         )  # fmt: skip
         return execute(plan, report)
 
@@ -123,6 +127,7 @@ def make_plan(
     card: Card | None = None,
     report: Reporter | None = None,
     options: dict[str, Any] | None = None,
+    index: str | Path | ActivationIndex | None = None,
     context: bool = True,
 ) -> Plan:
     """Resolves names, checks every unit against every method, and computes nothing else."""
@@ -134,7 +139,8 @@ def make_plan(
     subject = load(model, card, device=device)
     bound = bind(subject, units)
     opened = photos if photos is None or isinstance(photos, Photos) else Photos.open(photos)
-    references = References(subject, opened, progress=report.progress if report else silent)
+    held = ActivationIndex.open(index) if isinstance(index, (str, Path)) else index
+    references = References(subject, opened, progress=report.progress if report else silent, index=held)
     references.expect(bound)
     failures: list[str] = []
     jobs = []
@@ -306,11 +312,10 @@ def measured_with(plan: Plan, unit: Unit) -> dict[str, Any]:
     """What the evidence was measured against, for re-measuring when that changes."""
     photos = plan.references.photos
     real = photos.fingerprint() if photos is not None else plan.references.pack.sha256 if plan.references.pack else None
-    return {
-        "evidence": EVIDENCE,
-        "photos": real,
-        "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.verifiers},
-    }
+    index = plan.references.index
+    indexed = {"index": index.key} if index is not None and unit in index else {}
+    verifiers = {v.card.name: v.card.weights_sha256 for v in plan.verifiers}
+    return {"evidence": EVIDENCE, "photos": real, "verifiers": verifiers} | indexed
 
 
 def model_record(model: Model) -> dict[str, Any]:
@@ -344,6 +349,7 @@ def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
         "model": model_record(plan.model),
         "references": references,
         "photos": plan.photos,
+        "index": str(plan.references.index.path) if plan.references.index is not None else None,
         "versions": versions(),
         "command": command(plan, job, draft.item),
         "trace": trace,
@@ -357,6 +363,8 @@ def command(plan: Plan, job: Job, item: Item) -> str:
     words += ["--seed", str(item.seed), "--n", str(item.sample + 1)]
     if plan.photos is not None:
         words += ["--photos", plan.photos]
+    if plan.references.index is not None:
+        words += ["--index", str(plan.references.index.path)]
     default = type(job.config)()
     for name, value in asdict(job.config).items():
         if value != getattr(default, name):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from entoptic.errors import UserError
+from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.metrics.picture import measure
@@ -112,14 +113,15 @@ def _verify_one(
     if subject.card.weights_sha256 != record["model"]["weights_sha256"]:
         raise UserError(f"{name} was made with other weights of {record['model']['name']} than those given")
     source = photos if photos is not None else record.get("photos")
-    key = (subject.card.weights_sha256, str(source) if source else None)
+    indexed = (record.get("measured_with") or {}).get("index") and record.get("index")
+    key = (subject.card.weights_sha256, f"{source or ''} {indexed or ''}")
     if key not in known:
         try:
             opened = source if isinstance(source, Photos) else Photos.open(source) if source else None
         except UserError as error:
             found.skipped.append(f"photos: {error}")
             opened = None
-        known[key] = References(subject, opened)
+        known[key] = _references(subject, opened, indexed, found)
     references = known[key]
     measured_with = record.get("measured_with") or {}
     verifiers, lost = [], False
@@ -146,6 +148,10 @@ def _verify_one(
             continue
         now = fresh[metric].value
         photo_based = metric in PHOTO_BASED
+        key_of_index = references.index.key if references.index is not None else None
+        if photo_based and measured_with.get("index") != key_of_index:
+            found.skipped.append(f"{name}: {metric} was measured against an index that is not there any more")
+            continue
         if photo_based and real != measured_with.get("photos"):
             found.skipped.append(f"{name}: {metric} was measured against other photos; give them with --photos")
             continue
@@ -156,6 +162,16 @@ def _verify_one(
             found.drift.append(f"{name}: {metric} says {_show(value)}, recomputed {_show(now)}")
         elif old.get("n") != fresh[metric].n:
             found.drift.append(f"{name}: {metric} says n = {old.get('n')}, recomputed n = {fresh[metric].n}")
+
+
+def _references(model: Model, photos: Photos | None, index: str | None, found: Verification) -> References:
+    """References as the run had them; without its index where that is gone or does not fit any more."""
+    if index:
+        try:
+            return References(model, photos, index=ActivationIndex.open(index))
+        except UserError as error:
+            found.skipped.append(f"index: {error}")
+    return References(model, photos)
 
 
 def _load(models: dict[str, Model], name: str, sha256: str, device: str) -> Model:

@@ -229,9 +229,9 @@ def _like_photos(title: str, what: str, chip: str) -> Callable[[float, int | Non
 
     def words(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
         photos = f"the {n:,} photos that drive it most" if n else "the photos that drive it most"
-        high, low = detail.get("photos among themselves"), detail.get("photos at random")
+        high, low = (_number_or_none(detail.get(name)) for name in ("photos among themselves", "photos at random"))
         sentence, tone = f"{what} {photos}: likeness {number(value)} of 1.", ""
-        if _is_number(high) and _is_number(low):
+        if high is not None and low is not None:
             sentence += f" Those photos among themselves reach {number(high)}, photos at random {number(low)}."
             if high - low < 0.05:
                 sentence += " The two are so close that this says little about the picture."
@@ -289,6 +289,10 @@ def _plain(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number_or_none(value: Any) -> float | None:
+    return float(value) if _is_number(value) else None
 
 
 def _share(value: Any) -> str:

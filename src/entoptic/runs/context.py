@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
-from entoptic.images.receptive import crop_box, picture_grid, tokens_before
 from entoptic.images.photos import Photos
+from entoptic.images.receptive import crop_box, picture_grid, tokens_before
 from entoptic.images.references import References
 from entoptic.metrics.evidence import mean_interval
 from entoptic.models.model import LOGITS, Model
@@ -149,14 +148,14 @@ def by_class(model: Model, photos: Photos, scored: Scored) -> list[dict[str, Any
     for index, value in scored:
         if name := class_name(model, photos, index):
             groups.setdefault(name, []).append(value)
-    bars = []
+    bars: list[dict[str, Any]] = []
     for name, members in groups.items():
         if len(members) >= 3:
             low, high = mean_interval(members)
             bars.append(
                 {"label": name, "mean": sum(members) / len(members), "low": low, "high": high, "n": len(members)}
             )
-    return sorted(bars, key=lambda bar: -bar["mean"])[:CLASSES]
+    return sorted(bars, key=lambda bar: bar["mean"], reverse=True)[:CLASSES]
 
 
 # --- where ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from conftest import tiny_card
+from entoptic.images.index import build_index
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.metrics import inner as inner_module
@@ -246,6 +248,28 @@ def test_moments_are_remembered(references: References, monkeypatch: pytest.Monk
     monkeypatch.setattr(Photos, "batches", lambda *_: pytest.fail("the photos were read again"))
     again = layer_moments(References(references.model, references.photos), unit)
     assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(first, again))
+
+
+def test_an_index_gives_moments_and_photos(references: References, photos: Photos, tmp_path: Path) -> None:
+    index = build_index(references.model, photos, ["mid"], out=tmp_path / "index")
+    held = References(references.model, photos, index=index)
+    for name in ("selectivity", "causal", "relevance_agreement"):
+        plain, indexed = measured(references, "mid:2", MAGENTA)[name], measured(held, "mid:2", MAGENTA)[name]
+        assert (plain.value, plain.n) == (pytest.approx(indexed.value, abs=1e-4), indexed.n), name
+    assert held._scores == {}
+
+
+def test_neurons_of_a_vision_transformer(tmp_path: Path, photo_folder: Path) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5, depth=3)
+    references = References(Model(net, tiny_card(size=(64, 64)), device="cpu"), Photos.open(photo_folder))
+    for address in ("blocks.1.mlp.act:5@cls", "blocks.1.mlp.fc1:5@mean", "blocks.1.mlp.act:5@tok3"):
+        found = measured(references, address, RED)
+        assert found["causal"].value is not None, address
+        assert found["selectivity"].value is not None, address
+        agreement = found["relevance_agreement"]
+        assert agreement.value is not None or "does not make the unit fire" in (agreement.reason or ""), address
+        assert agreement.value is None or agreement.detail["at layer"] == "blocks.0"
 
 
 # --- likeness --------------------------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ class SeeBase:
     """auto, cpu, cuda, cuda:1 or mps"""
     threads: int | None = None
     """CPU threads (default: torch's own choice)"""
+    context: bool = True
+    """store small copies of each unit's strongest photos for the gallery; --no-context for runs to be published"""
     dry_run: bool = False
     """time two steps, then print the plan, its time and its memory"""
     debug: bool = False
@@ -374,7 +376,7 @@ def _see(command: Any) -> int:
         plan = make_plan(
             command.model, command.units, method=methods, photos=command.photos, n=command.n, seed=command.seed,
             out=command.out, verifiers=command.verifiers, batch_size=command.batch_size, device=command.device,
-            report=report, options=options, index=command.index,
+            report=report, options=options, index=command.index, context=command.context,
         )  # fmt: skip
         if command.dry_run:
             _print_estimate(estimate(plan), plan.failures)

@@ -100,6 +100,29 @@ class Fake:
         file.with_suffix(".json").write_text(json.dumps(sidecar))
         return file
 
+    def surround(self, unit: str = "logits:497", **more: Any) -> dict[str, Any]:
+        """Writes the context of a unit."""
+        place = self.folder / "context" / re.sub(r"\W", "-", unit)
+        place.mkdir(parents=True)
+        for name in ("top-1.jpg", "top-1.crop.jpg", "top-1.where.png", "top-2.jpg", "bottom-1.jpg"):
+            (place / name).write_bytes(png())
+        entry = {"photo": "church/1.jpg", "label": "church", "value": 12.5}
+        bars = [("church", 4.0, 3.0, 5.0), ("gas pump", 1.0, -1.0, 3.0), ("tench", -2.0, -2.5, -1.5)]
+        record = {
+            "format": 1,
+            "weights_sha256": "ab" * 32,
+            "photos": {"source": "photos", "n": 250},
+            "strongest": [
+                {**entry, "file": "top-1.jpg", "crop": "top-1.crop.jpg", "where": "top-1.where.png"},
+                {**entry, "file": "top-2.jpg", "label": "", "value": 11},
+            ],
+            "weakest": [{**entry, "file": "bottom-1.jpg", "label": NASTY, "value": -3.25}],
+            "classes": [{"label": c, "mean": m, "low": a, "high": b, "n": 25} for c, m, a, b in bars],
+            **more,
+        }
+        (place / "context.json").write_text(json.dumps(record))
+        return record
+
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Fake:
@@ -167,12 +190,24 @@ def unit_page(index: Path, name: str = "unit-logits-497") -> Page:
         (evidence("rank", 2, n=1000), "1 other answers the picture more strongly"),
         (evidence("robustness", 0.87), "Keeps 87 % of its activation"),
         (evidence("activation", 12.3, scale="logit"), "drives the unit to 12.3 logit."),
-        (evidence("transfer_probability", 0.61), "give “church” a probability of 61 %."),
         (
             evidence("transfer_top1", 1.0, n=1, scale="among 10 classes"),
             "The one other network sees a church too (it was never optimised; asked among 10 classes).",
         ),
         (evidence("transfer_probability", 0.61, scale="among 10 classes"), "a probability of 61 % among 10 classes."),
+        (evidence("transfer_probability", 0.61), "give “church” a probability of 61 %"),
+        (evidence("selectivity", 2.5, n=319), "stirs this unit more than 99 % of the 319 other units"),
+        (evidence("selectivity", -1.5, n=319), "the most stirred 1 % of the 319 other units of its layer 1.5 standard"),
+        (
+            evidence("causal", 0.4, n=12, detail={"photos among themselves": 0.5, "photos at random": 0.02}),
+            "as it does to the 12 photos that drive it most: likeness 0.4 of 1. Those photos among themselves reach 0.5, "
+            "photos at random 0.02.",
+        ),
+        (
+            evidence("relevance_agreement", 0.4, detail={"photos among themselves": 0.42, "photos at random": 0.4}),
+            "The two are so close that this says little about the picture.",
+        ),
+        (evidence("causal", 0.4, detail={"photos at random": None}), "drive it most: likeness 0.4 of 1."),
     ],
 )
 def test_known_evidence_is_put_in_words(item: dict[str, Any], expected: str) -> None:
@@ -196,6 +231,16 @@ def test_a_percentage_is_all_or_none_only_where_it_is(value: float) -> None:
 def test_numbers_keep_their_sign_and_size(value: float) -> None:
     text = words.number(value).replace(words.MINUS, "-").replace(",", "")
     assert float(text) == pytest.approx(value, rel=0.051, abs=1e-30)
+
+
+def test_likeness_is_judged_by_what_photos_get() -> None:
+    def tone(value: float, high: float) -> str:
+        detail = {"photos among themselves": high, "photos at random": 0.1}
+        return words.explain(evidence("causal", value, detail=detail)).tone
+
+    assert [tone(v, 0.3) for v in (0.3, 0.2, 0.11)] == ["good", "mixed", "poor"]
+    assert tone(0.3, 0.9) == "poor"
+    assert tone(0.3, 0.12) == ""
 
 
 def test_unknown_evidence_shows_value_interval_and_n() -> None:
@@ -484,6 +529,79 @@ def test_ten_thousand_pictures(fake: Fake) -> None:
     assert len(list(index.parent.glob("unit-*.html"))) == 5_000
 
 
+# ---- real photos and maps -----------------------------------------------------------------------------
+
+
+def _sources(page: Page) -> list[str]:
+    sources = [str(image["src"]) for image in page.all("img")]
+    assert all((page.path.parent / unquote(source)).is_file() for source in sources)
+    assert all(image["alt"] for image in page.all("img"))
+    return sources
+
+
+def test_the_picture_stands_beside_photos_crops_and_classes(fake: Fake, tmp_path: Path) -> None:
+    fake.add()
+    fake.surround()
+    for out in (None, tmp_path / "else" / "where"):
+        page = unit_page(build(fake.folder, out))
+        names = [Path(source).name for source in _sources(page)]
+        assert names[1:6] == ["top-1.jpg", "top-1.where.png", "top-1.crop.jpg", "top-2.jpg", "bottom-1.jpg"]
+        assert names[0] == names[6]  # the picture beside the strips, then on its own
+        assert "Beside real photos the most and least of 250" in page.text
+        assert "12.5 church" in page.text
+        assert "11 church/1.jpg" in page.text  # without a label, the photo's name
+        assert f"−3.25 {NASTY}" in page.text
+        assert "gas pump 1 n 25" in page.text
+        titles = [row.get("title") for row in page.all("tr") if row.get("title")]
+        assert titles[1] == "gas pump: mean 1, 95 % interval −1 to 3, n 25"
+        # The axis reaches from -2.5 to 5, so 0 lies at a third.
+        bars = [str(span["style"]) for span in page.all("span") if str(span.get("style") or "").startswith("left")]
+        assert bars == ["left:33.33%;width:53.33%", "left:33.33%;width:13.33%", "left:6.67%;width:26.67%"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_sha256": "other weights"},
+        {"strongest": []},
+        {"strongest": 3},
+        {"strongest": [{"file": "../../../../etc/passwd", "value": 1}]},
+        {"strongest": [{"file": "top-1.jpg", "value": "high"}]},
+    ],
+)
+def test_context_that_does_not_fit_is_left_out(fake: Fake, change: dict[str, Any]) -> None:
+    fake.add()
+    fake.surround(**change)
+    page = unit_page(build(fake.folder))
+    assert "Beside real photos" not in page.text
+    assert len(_sources(page)) == 1
+
+
+@pytest.mark.parametrize(
+    "classes", [None, 7, [], [{"label": "one", "mean": 1, "low": 1, "high": 1}], [{"mean": "x"}] * 3]
+)
+def test_photos_without_classes_are_shown_without(fake: Fake, classes: Any) -> None:
+    fake.add()
+    fake.surround(classes=classes, photos=None, weakest=None)
+    page = unit_page(build(fake.folder))
+    assert "Photos that drive it most" in page.text
+    assert "Classes" not in page.text
+    assert "drive it least" not in page.text
+
+
+def test_maps_lie_over_the_picture_they_belong_to(fake: Fake) -> None:
+    (fake.folder / "maps" / "u").mkdir(parents=True)
+    for name in ("x.where.png", "x.alpha.png"):
+        (fake.folder / "maps" / "u" / name).write_bytes(png())
+    fake.add(maps={"where": {"file": "maps/u/x.where.png"}, "alpha": {"file": "maps/u/x.alpha.png"}})
+    for junk in (7, {"where": {"file": "../secret.png"}, "alpha": {"file": "maps/u/gone.png"}}, {"where": "x"}):
+        fake.add(method="maco", maps=junk)
+    page = unit_page(build(fake.folder))
+    over = [image for image in page.all("img") if "over" in str(image.get("class"))]
+    assert [Path(str(image["src"])).name for image in over] == ["x.alpha.png", "x.where.png"]
+    assert len(_sources(page)) == 2 + 4 * 2  # each picture in its card and in the comparison
+
+
 # ---- style ---------------------------------------------------------------------------------------
 
 
@@ -533,7 +651,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2 * UNITS_PER_PAGE + 5):
         label = NASTY if number == 3 else "church" if number == 70 else f"thing {number}"
         fake.add(unit=f"logits:{number}", label=label)
-    fake.add(unit="logits:70", label="church", method="maco")
+    (fake.folder / "maps" / "u").mkdir(parents=True)
+    for name in ("where", "alpha"):
+        (fake.folder / "maps" / "u" / f"{name}.png").write_bytes(png())
+    maps = {name: {"file": f"maps/u/{name}.png"} for name in ("where", "alpha")}
+    fake.add(unit="logits:70", label="church", method="maco", maps=maps)
+    fake.surround("logits:70")
     return build(fake.folder)
 
 
@@ -682,6 +805,30 @@ def test_browser_compares_and_copies(page: Any, site: Path) -> None:
     assert image.bounding_box()["width"] == 4  # shown as it is
     page.keyboard.press("z")
     assert image.bounding_box()["width"] == 8
+
+
+def test_browser_lays_maps_over_pictures_and_takes_them_off(page: Any, site: Path) -> None:
+    page.goto((site.parent / "unit-logits-70.html").as_uri())
+    opacity = "(name) => [...document.querySelectorAll(`.over.${name}`)].map((one) => getComputedStyle(one).opacity)"
+    page.add_style_tag(content="* { transition: none !important; }")
+    assert page.evaluate(opacity, "where") == ["0", "0"]  # on a photo and on the picture
+    page.get_by_role("button", name="Where it looks").click()
+    assert all(float(value) > 0.5 for value in page.evaluate(opacity, "where"))
+    buttons = page.locator("[data-action=where]")
+    assert {buttons.nth(i).get_attribute("aria-pressed") for i in range(buttons.count())} == {"true"}
+    page.keyboard.press("w")
+    assert page.evaluate(opacity, "where") == ["0", "0"]
+    page.keyboard.press("a")
+    assert page.evaluate(opacity, "alpha") == ["1"]
+    assert page.evaluate("getComputedStyle(document.querySelector('.frame:has(.alpha) > img')).opacity") == "0"
+    # A map lies exactly over its picture.
+    for kind in (".frame", ".strip .stack"):
+        boxes = page.evaluate(
+            """(kind) => [...document.querySelector(`${kind}:has(.where)`).querySelectorAll("img")]
+                .map((one) => JSON.stringify(one.getBoundingClientRect()))""",
+            kind,
+        )
+        assert len(set(boxes)) == 1, kind
 
 
 def test_browser_shows_labels_as_text(page: Any, site: Path) -> None:

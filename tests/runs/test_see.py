@@ -360,10 +360,17 @@ def test_a_module_with_its_card(tmp_path: Path) -> None:
     assert picture.record["model"]["name"] == "tiny"
 
 
-def test_a_run_of_many_units_reads_the_photos_once(tiny: Model, tmp_path: Path, photo_folder: Path) -> None:
-    passes: list[int] = []
-    handle = tiny.module.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+def test_a_run_of_many_units_reads_the_photos_once(
+    tiny: Model, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, read = Photos.batches, []
+
+    def counted(self: Photos, prepare: Any, size: int, indices: Any = None, workers: int = 2) -> Any:
+        read.append(len(self) if indices is None else len(indices))
+        return batches(self, prepare, size, indices, workers)
+
+    monkeypatch.setattr(Photos, "batches", counted)
     see(tiny, ["stage2:*", "logits:*"], method="retrieval", photos=photo_folder, out=tmp_path / "r", progress=False)
-    handle.remove()
-    photos = [size for size in passes if size >= 8]  # smaller ones measure single pictures
-    assert sum(photos) == 40
+    whole = [count for count in read if count == 40]
+    assert len(whole) == 2  # every unit's scores; mean and standard deviation of the one inner layer
+    assert all(count <= 12 for count in read if count != 40)  # photos that an inner unit is compared with

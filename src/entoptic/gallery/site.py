@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from entoptic.errors import UserError
 from entoptic.gallery import words
+from entoptic.gallery.context import maps_of, read_context
 
 UNITS_PER_PAGE = 60
 ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
@@ -121,11 +122,11 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
     run, fault = _run(run_folder)
     left_out = [*fault, *left_out]
     try:
-        base = Path(os.path.relpath((run_folder / "pictures").resolve(), out.resolve())).as_posix()
+        root = quote(Path(os.path.relpath(run_folder.resolve(), out.resolve())).as_posix())
     except ValueError:  # two drives of a Windows machine have no relative path between them
         raise UserError(f'the gallery "{out}" must lie on the same drive as the run "{run_folder}"') from None
     try:
-        return _write_site(run, _units(shown), left_out, quote(base), out)
+        return _write_site(run, _units(shown), left_out, run_folder, root, out)
     except OSError as error:
         raise UserError(f'cannot write the gallery to "{out}": {error.strerror or error}') from error
 
@@ -376,9 +377,11 @@ def _write_site(
     run: Mapping[str, str],
     pages: Sequence[_UnitPage],
     left_out: Sequence[tuple[str, str]],
-    base: str,
+    run_folder: Path,
+    root: str,
     out: Path,
 ) -> Path:
+    base = f"{root}/pictures"
     out.mkdir(parents=True, exist_ok=True)
     environment = _environment()
     for asset in ASSETS:
@@ -386,7 +389,7 @@ def _write_site(
         _write(out / asset, text)
     template = environment.get_template("unit.html")
     for before, page, after in zip([None, *pages[:-1]], pages, [*pages[1:], None], strict=True):
-        context = _unit_context(page, base)
+        context = _unit_context(page, run_folder, root)
         _write(out / f"{page.name}.html", template.render(run=run, before=before, after=after, **context))
     data = json.dumps(_data(pages, base), separators=(",", ":"), allow_nan=False)
     _write(out / "data.js", f"window.ENTOPTIC = {data};\n")
@@ -432,7 +435,8 @@ def _source(picture: Shown, base: str) -> str:
     return f"{base}/{quote(picture.folder)}/{quote(picture.file)}"
 
 
-def _unit_context(page: _UnitPage, base: str) -> dict[str, Any]:
+def _unit_context(page: _UnitPage, run_folder: Path, root: str) -> dict[str, Any]:
+    base = f"{root}/pictures"
     variants = _variants(page.pictures)
     first = page.pictures[0]
     rows: dict[str, words.Reading] = {}
@@ -449,6 +453,7 @@ def _unit_context(page: _UnitPage, base: str) -> dict[str, Any]:
             {
                 "it": picture,
                 "src": _source(picture, base),
+                "maps": maps_of(run_folder, side, root),
                 "sidecar": _source(picture, base).removesuffix(".png") + ".json",
                 "title": title,
                 "source": source.removesuffix(")"),
@@ -464,7 +469,9 @@ def _unit_context(page: _UnitPage, base: str) -> dict[str, Any]:
                 "provenance": list(_provenance(side)),
             }
         )
-    return {"page": page, "first": first, "cards": cards, "rows": list(rows.values())}
+    weights = str(_mapping(first.sidecar.get("model")).get("weights_sha256") or "")
+    photos = read_context(run_folder, first.folder, weights, root)
+    return {"page": page, "first": first, "cards": cards, "rows": list(rows.values()), "photos": photos}
 
 
 def _paper_href(paper: str) -> str:

@@ -209,6 +209,39 @@ def _probability(value: float, n: int | None, label: str, scale: str) -> _Words:
     return _Words("Others’ probability", percent, f"{SPACE}%", sentence, tone, chip, detail=_share)
 
 
+def _selectivity(value: float, n: int | None, label: str, scale: str) -> _Words:
+    others = f"the {n:,} other units of its layer" if n else "the other units of its layer"
+    gap = f"{number(abs(value))} standard deviations"
+    if value > 0:
+        sentence = (
+            f"Next to what is usual in photos, stirs this unit more than 99{SPACE}% of {others}, with {gap} to spare."
+        )
+    else:
+        sentence = (
+            f"Next to what is usual in photos, stirs the most stirred 1{SPACE}% of {others} {gap} more than this one."
+        )
+    tone = "good" if value > 0 else "mixed" if value > -2 else "poor"
+    return _Words("This unit and not its layer", number, f"{SPACE}sd", sentence, tone, f"selectivity {number(value)}")
+
+
+def _like_photos(title: str, what: str, chip: str) -> Callable[[float, int | None, str, Mapping[str, Any]], _Words]:
+    """Words for a likeness to the strongest photos, which means something beside what photos themselves get."""
+
+    def words(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+        photos = f"the {n:,} photos that drive it most" if n else "the photos that drive it most"
+        high, low = (_number_or_none(detail.get(name)) for name in ("photos among themselves", "photos at random"))
+        sentence, tone = f"{what} {photos}: likeness {number(value)} of 1.", ""
+        if high is not None and low is not None:
+            sentence += f" Those photos among themselves reach {number(high)}, photos at random {number(low)}."
+            if high - low < 0.05:
+                sentence += " The two are so close that this says little about the picture."
+            else:
+                tone = _grade((value - low) / (high - low), 0.7, 0.3)
+        return _Words(title, number, "", sentence, tone, f"{chip} {number(value)}")
+
+    return words
+
+
 def _unknown(name: str) -> Callable[[float, int | None, str, str], _Words]:
     def words(value: float, n: int | None, label: str, scale: str) -> _Words:
         title = name.replace("_", " ").strip().capitalize() or "Unnamed"
@@ -227,9 +260,21 @@ _KNOWN: dict[str, Callable[[float, int | None, str, str], _Words]] = {
     "transfer_top1": _transfer("first"),
     "transfer_top5": _transfer("five"),
     "transfer_probability": _probability,
+    "selectivity": _selectivity,
+}
+# Those whose sentence needs the detail in place of the scale.
+_LIKENESS: dict[str, Callable[[float, int | None, str, Mapping[str, Any]], _Words]] = {
+    "relevance_agreement": _like_photos(
+        "Reached by the same way", "Reaches the unit through the same features below it as", "same way"
+    ),
+    "causal": _like_photos(
+        "The same effect",
+        "Switching the unit off changes the network’s answer to the picture as it does to",
+        "same effect",
+    ),
 }
 # What speaks for a picture first: others' eyes, then real photos, then the network itself.
-_HEADLINES = ("transfer_top1", "percentile", "rank", "transfer_top5", "robustness", "activation")
+_HEADLINES = ("transfer_top1", "percentile", "causal", "rank", "transfer_top5", "robustness", "activation")
 
 
 def _plain(value: Any) -> str:
@@ -244,6 +289,10 @@ def _plain(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number_or_none(value: Any) -> float | None:
+    return float(value) if _is_number(value) else None
 
 
 def _share(value: Any) -> str:
@@ -275,8 +324,12 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
     }.get(str(measurement.get("direction")), ("", ""))
     value = measurement.get("value")
     measured = value if isinstance(value, (int, float)) and math.isfinite(value) else None
-    words = _KNOWN.get(name, _unknown(name))(0.0 if measured is None else measured, count, label, scale)
     raw_detail = measurement.get("detail")
+    shown = 0.0 if measured is None else measured
+    if name in _LIKENESS:
+        words = _LIKENESS[name](shown, count, label, raw_detail if isinstance(raw_detail, Mapping) else {})
+    else:
+        words = _KNOWN.get(name, _unknown(name))(shown, count, label, scale)
     detail_items = raw_detail.items() if isinstance(raw_detail, Mapping) else ()
     detail = tuple((str(key), (words.detail or _plain)(item)) for key, item in detail_items)
     n_text = f"{count:,}" if count is not None else NOT_GIVEN

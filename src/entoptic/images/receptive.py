@@ -59,10 +59,10 @@ def receptive_field(model: Model, layer: str) -> ReceptiveField:
 
 def _measure(model: Model, layer: str) -> ReceptiveField:
     info, size = model.layer(layer), model.card.size
-    grid = _picture_grid(model, info)
+    grid = picture_grid(model, info)
     if grid is None:
         return ReceptiveField(size, (0, 0), (0, 0))
-    first = _tokens_before(info, grid)
+    first = tokens_before(info, grid)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(_NOISE, 3, *size, generator=generator).to(model.device).requires_grad_()
     with model.frozen(), torch.enable_grad():
@@ -100,7 +100,7 @@ def _measure(model: Model, layer: str) -> ReceptiveField:
     return ReceptiveField((h, w), (sy, sx), (y, x))
 
 
-def _picture_grid(model: Model, info: LayerInfo) -> tuple[int, int] | None:
+def picture_grid(model: Model, info: LayerInfo) -> tuple[int, int] | None:
     """Rows and columns of a layer's map over the picture, or None where it has none.
 
     Tokens lie over the picture as the last map before them does; class and register tokens come first and lie nowhere.
@@ -126,7 +126,7 @@ def _lies_flat(grid: tuple[int, int], size: tuple[int, int]) -> bool:
     return min(grid) > 1 and max(strides) <= 1.5 * min(strides)
 
 
-def _tokens_before(info: LayerInfo, grid: tuple[int, int]) -> int:
+def tokens_before(info: LayerInfo, grid: tuple[int, int]) -> int:
     return info.grid[0] - grid[0] * grid[1] if info.layout in ("BTC", "BCT") else 0
 
 
@@ -151,11 +151,11 @@ def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: floa
         )
     if not 0 < max_share <= 1:
         raise UserError(f"max_share must be above 0 and at most 1, got {max_share}")
-    grid = _picture_grid(model, info)
+    grid = picture_grid(model, info)
     if grid is None:
         return 0, 0, height, width
     if info.layout in ("BTC", "BCT"):
-        patch = row - _tokens_before(info, grid)
+        patch = row - tokens_before(info, grid)
         if patch < 0:
             return 0, 0, height, width
         row, column = divmod(patch, grid[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -123,6 +123,7 @@ class References:
         self._spectra: dict[tuple[int, int], Tensor] = {}
         self._expected: dict[str, Unit] = {}
         self._scores: dict[str, Scores] = {}
+        self.exemplars: dict[str, Any] = {}  # what measurements keep of a unit's photos, by the unit's identity
 
     @cached_property
     def labelled(self) -> bool:

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from entoptic.images.references import RealScores, References
 from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
+from entoptic.metrics.inner import inner
 from entoptic.models.model import LOGITS, Model
 from entoptic.units.unit import Unit
 
@@ -29,13 +30,15 @@ def measure(
     """
     image = to_float(picture)
     with torch.no_grad():
-        values = unit.model.read(unit.model.fit(image.to(unit.model.device)), [unit.tap])[unit.tap]
+        seen = unit.model.fit(image.to(unit.model.device))
+        values = unit.model.read(seen, [unit.tap])[unit.tap]
         value = float(unit.read(values)[0])
         evidence = [activation(unit, value), rank(unit, values, value)]
         real = references.real_scores(unit) if references else "no photos were given"
         evidence += against_photos(unit, value, real)
         evidence.append(robustness(picture, unit, value, real))
         evidence += transfer(image, unit, verifiers)
+        evidence += inner(seen.cpu(), unit, values, references)
     return evidence
 
 

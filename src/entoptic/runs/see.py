@@ -27,12 +27,15 @@ from entoptic.metrics.picture import measure
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import LITE, lite_card, load
+from entoptic.runs.context import picture_maps, write_context
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.store import FORMAT, Picture, Run, Unwritable
 from entoptic.units.unit import Unit, bind, slug
 
 RECIPE = 1
 """Raised whenever a method or the ascent loop changes what it makes from the same config."""
+EVIDENCE = 2
+"""Raised whenever `measure` measures something else: pictures measured by an older one are measured again."""
 
 
 def see(
@@ -50,6 +53,7 @@ def see(
     card: Card | None = None,
     index: str | Path | ActivationIndex | None = None,
     progress: bool = True,
+    context: bool = True,
     **options: Any,
 ) -> Run:
     """Makes, measures and stores pictures of what units of a model look for.
@@ -64,6 +68,8 @@ def see(
             know all of the model's classes, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
         index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
+        context: store small copies of the photos that drive each unit most and least beside its pictures, for the
+            gallery; turn it off where a run is published whose photos may not be.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
 
     Returns:
@@ -76,6 +82,7 @@ def see(
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
+            context=context,
         )  # fmt: skip
         return execute(plan, report)
 
@@ -102,6 +109,7 @@ class Plan:
     batch_size: int
     photos: str | None
     failures: list[str] = field(default_factory=list)
+    context: bool = True
 
 
 def make_plan(
@@ -120,6 +128,7 @@ def make_plan(
     report: Reporter | None = None,
     options: dict[str, Any] | None = None,
     index: str | Path | ActivationIndex | None = None,
+    context: bool = True,
 ) -> Plan:
     """Resolves names, checks every unit against every method, and computes nothing else."""
     if n < 1:
@@ -156,7 +165,7 @@ def make_plan(
     size = batch_size or (10 if subject.device.type == "cpu" else 64)
     return Plan(
         subject, references, find_verifiers(subject, verifiers), jobs, run, seed, size,
-        opened.source if opened is not None else None, failures,
+        opened.source if opened is not None else None, failures, context,
     )  # fmt: skip
 
 
@@ -221,6 +230,11 @@ def execute(plan: Plan, report: Reporter) -> Run:
             report.start(job.card.name, len(todo), len(job.items) - len(todo))
             for chunk in _chunks(todo, plan.batch_size):
                 _make(plan, job, chunk, report)
+        if plan.context and plan.references.photos is not None:
+            shown = {item.unit.identity: item.unit for job in plan.jobs for item in job.items}
+            for done, unit in enumerate(shown.values(), 1):
+                write_context(plan.run, unit, plan.references)
+                report.progress("photos of units", done, len(shown))
     if plan.run.failures:
         if not len(plan.run):
             raise UserError(plan.run.failures[0])
@@ -259,7 +273,7 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
             pixels = quantise(draft.image)
             evidence = measure(pixels, draft.item.unit, plan.references, judges(plan, draft.trace))
             record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
-            plan.run.write(file, pixels, record)
+            plan.run.write(file, pixels, record, maps=picture_maps(draft.item.unit, pixels, draft.alpha))
     except Unwritable:
         raise
     except UserError as error:
@@ -308,7 +322,8 @@ def measured_with(plan: Plan, unit: Unit, trace: dict[str, Any]) -> dict[str, An
     real = photos.fingerprint() if photos is not None else plan.references.pack.sha256 if plan.references.pack else None
     index = plan.references.index
     indexed = {"index": index.key} if index is not None and unit in index else {}
-    return {"photos": real, "verifiers": {v.card.name: v.card.weights_sha256 for v in judges(plan, trace)}} | indexed
+    verifiers = {v.card.name: v.card.weights_sha256 for v in judges(plan, trace)}
+    return {"evidence": EVIDENCE, "photos": real, "verifiers": verifiers} | indexed
 
 
 def model_record(model: Model) -> dict[str, Any]:

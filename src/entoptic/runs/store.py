@@ -3,8 +3,11 @@
     RUN/run.json            what this run is
     RUN/metadata.jsonl      one row per picture, so that the folder loads as a Hugging Face imagefolder
     RUN/pictures/UNIT/METHOD-SAMPLE-KEY.png and .json
+    RUN/maps/UNIT/METHOD-SAMPLE-KEY.MAP.png    maps over a picture: its transparency, where it drives the unit
+    RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
 
-A picture is done when its sidecar is there: it is written last, after its PNG. Its key is a hash of everything that
+`context` is the only folder that holds real photos beside what `retrieval` shows: leave it out where those may not be
+published. A picture is done when its sidecar is there: it is written last, after its PNG. Its key is a hash of everything that
 the pixels depend on, so the same request finds it again and a changed parameter does not.
 """
 
@@ -22,7 +25,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -236,8 +239,16 @@ class Run:
             return None
         return record if intact and not _wrong(record) and record.get("key") == key and record.get("complete") else None
 
-    def write(self, file: Path, pixels: np.ndarray, record: dict[str, Any]) -> Picture:
-        """Stores one picture: the PNG first, the sidecar last, each atomically."""
+    def write(
+        self, file: Path, pixels: np.ndarray, record: dict[str, Any], *, maps: Mapping[str, np.ndarray] | None = None
+    ) -> Picture:
+        """Stores one picture: its maps and its PNG first, the sidecar last, each atomically.
+
+        Args:
+            maps: by name, h×w×2 (grey and alpha) or h×w×4 (RGB and alpha) uint8, to be laid over the picture or to
+                take its place; h×w may be smaller.
+        """
+        record["maps"] = {name: self._write_map(file, name, pixels) for name, pixels in (maps or {}).items()}
         info = PngInfo()
         for name in ("unit", "method", "key", "command"):
             info.add_text(f"entoptic:{name}", str(record.get(name, "")))
@@ -252,6 +263,38 @@ class Run:
             file.parent.mkdir(parents=True, exist_ok=True)
             _write(file, data)
         return self.write_record(file, record)
+
+    def _write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels, "LA" if pixels.shape[2] == 2 else "RGBA").save(buffer, "PNG")
+        path = self.path / "maps" / file.parent.name / f"{file.stem}.{name}.png"
+        with writable(self.path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, buffer.getvalue())
+        return {
+            "file": path.relative_to(self.path).as_posix(),
+            "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        }
+
+    def context(self, folder: str) -> dict[str, Any] | None:
+        """What was stored about the real photos of a unit, or None."""
+        try:
+            record = json.loads((self.path / "context" / folder / "context.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def write_context(self, folder: str, record: dict[str, Any], files: Mapping[str, bytes]) -> None:
+        """Stores what surrounds a unit's pictures in place of what was there, `context.json` last."""
+        place = self.path / "context" / folder
+        with writable(self.path):
+            place.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                _write(place / name, data)
+            _write(place / "context.json", _json(record))
+            for left in place.iterdir():
+                if left.name not in files and left.name != "context.json":
+                    left.unlink()
 
     def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
         """Stores the sidecar of a picture whose PNG is there."""

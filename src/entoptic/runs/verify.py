@@ -21,6 +21,8 @@ from entoptic.units.unit import bind
 
 TOLERANCE = 1e-3
 """Relative difference below which two measurements count as the same: kernels round differently by machine."""
+PHOTO_BASED = frozenset({"percentile", "margin", "robustness", "selectivity", "relevance_agreement", "causal"})
+"""Measurements that come out differently against other photos."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ def verify(
             found.drift.append(problem)
             continue
         try:
-            _verify_one(picture, model, photos, device, models, references, found)
+            _verify_one(opened, picture, model, photos, device, models, references, found)
         except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             found.drift.append(
                 f"{picture.path.name}: its sidecar or picture is damaged ({type(error).__name__}: {error})"
@@ -91,6 +93,7 @@ def verify(
 
 
 def _verify_one(
+    run: Run,
     picture: Picture,
     model: Model | None,
     photos: Any,
@@ -102,6 +105,10 @@ def _verify_one(
     record, name = picture.record, picture.path.name
     if hashlib.sha256(picture.path.read_bytes()).hexdigest() != record["image"]["sha256"]:
         found.drift.append(f"{name}: the picture was changed after it was measured (its sha256 differs)")
+    for what, entry in (record.get("maps") or {}).items():
+        path = run.path / entry["file"]
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            found.drift.append(f"{name}: its map {what} is missing or was changed")
     subject = model or _load(models, record["model"]["name"], record["model"]["weights_sha256"], device)
     if subject.card.weights_sha256 != record["model"]["weights_sha256"]:
         raise UserError(f"{name} was made with other weights of {record['model']['name']} than those given")
@@ -140,7 +147,7 @@ def _verify_one(
             found.drift.append(f"{name}: {metric} is no measurement of this version")
             continue
         now = fresh[metric].value
-        photo_based = metric in ("percentile", "margin", "robustness")
+        photo_based = metric in PHOTO_BASED
         key_of_index = references.index.key if references.index is not None else None
         if photo_based and measured_with.get("index") != key_of_index:
             found.skipped.append(f"{name}: {metric} was measured against an index that is not there any more")

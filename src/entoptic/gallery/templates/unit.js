@@ -1,4 +1,4 @@
-/* A unit's page is whole without this: here are only the keys, the choice of columns, zoom and copying. */
+/* A unit's page is whole without this: here are only the keys, the choice of columns, zoom, maps and copying. */
 (() => {
   "use strict";
   const { listen, session } = window.Entoptic;
@@ -49,6 +49,12 @@
     }
   }
 
+  /* Maps laid over pictures and photos: one switch turns all of them. */
+  const turn = (name) => () => {
+    const isOn = document.body.classList.toggle(`show-${name}`);
+    for (const button of document.querySelectorAll(`[data-action=${name}]`)) button.setAttribute("aria-pressed", isOn);
+  };
+
   document.addEventListener("click", (event) => {
     const toggle = event.target.closest(".toggle[data-anchor]");
     if (toggle) {
@@ -60,9 +66,10 @@
     if (button?.dataset.action === "all") choose(new Set(toggles.map((one) => one.dataset.anchor)));
     if (button?.dataset.action === "copy") copy(button);
     if (button?.dataset.action === "zoom") zoom();
+    if (["where", "alpha"].includes(button?.dataset.action)) turn(button.dataset.action)();
   });
 
-  for (const image of document.querySelectorAll(".large img")) {
+  for (const image of document.querySelectorAll(".large .frame > img")) {
     image.style.setProperty("--width", `${image.getAttribute("width")}px`);
   }
 
@@ -75,7 +82,7 @@
   if (back && back.startsWith("?")) link("up").href = `index.html${back}#${unit}`;
   listen({
     j: go("after"), k: go("before"), ArrowRight: along("after"), ArrowLeft: along("before"),
-    z: zoom, Escape: go("up"), "/": () => { location.href = "index.html#find"; },
+    z: zoom, w: turn("where"), a: turn("alpha"), Escape: go("up"), "/": () => { location.href = "index.html#find"; },
   });
 
   const asked = new URLSearchParams(location.search).get("compare");

@@ -19,7 +19,7 @@ SIDE = 8  # a 32-pixel picture behind a stride of 4: 8×8 maps of 8 channels, so
 
 
 class Net(nn.Module):
-    """A strided convolution to 8×8×8, then the parts under test, then a pooled head."""
+    """A strided convolution to 8×8×8 (of a square picture), then the parts under test, then a pooled head."""
 
     def __init__(self, run: Callable[[Any, Tensor], Tensor], channels: int = SIDE, **parts: nn.Module) -> None:
         super().__init__()
@@ -90,14 +90,33 @@ class ChannelsFirst(nn.LayerNorm):
 
 
 class Scale(nn.Module):
-    """One factor per channel along the last axis."""
+    """One factor per channel of maps."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.ones(width))
+        self.gamma = nn.Parameter(torch.ones(width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
+
+
+class Merge(nn.Module):
+    """Swin's step to half the resolution, with a functional end: 8×8×8 to 4×4×4, channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(4 * SIDE, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        quarters = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        return relu(self.reduce(torch.cat(quarters, -1)) + 1)
+
+
+class Turn(nn.Module):
+    """Maps to channels last, without parameters and without telling anybody."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)[..., :5]
 
 
 @pytest.mark.parametrize(
@@ -115,21 +134,27 @@ def test_what_a_module_says_of_itself(part: nn.Module, layout: str) -> None:
 
 
 def test_parameters_tell_the_axis_where_lengths_differ() -> None:
-    model = model_of(lambda m, x: m.scale(x.permute(0, 2, 3, 1)), scale=Scale(12), channels=12, size=(32, 48))
+    # 4 channels of 4×6: a square of equal sides beside a third length, and a grid that no other layer has.
+    model = model_of(lambda m, x: m.scale(x[:, :4, ::2, ::2]), (32, 48), scale=Scale(4))
     info = model.layer("scale")
-    assert (info.layout, info.channels, info.grid, info.patches) == ("BHWC", 12, (8, 12), (0, 8, 12))
+    assert (info.layout, info.channels, info.grid, info.patches) == ("BCHW", 4, (4, 6), (0, 4, 6))
+
+
+def test_a_list_of_layers_is_read_like_its_last() -> None:
+    # Its input has the same shape in the other layout.
+    model = model_of(lambda m, x: m.part(x), part=nn.Sequential(Permute([0, 2, 3, 1]), nn.LayerNorm(SIDE)))
+    assert model.layer("part").layout == "BHWC"
 
 
 def test_a_functional_end_is_read_like_the_layer_inside_it() -> None:
-    class Strided(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(SIDE, 4, 2, stride=2)
+    model = model_of(lambda m, x: m.merge(m.turn(x)), turn=Permute([0, 2, 3, 1]), merge=Merge())
+    info = model.layer("merge")
+    assert (info.layout, info.shape, info.patches) == ("BHWC", (4, 4, 4), (0, 4, 4))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return relu(self.conv(x) + 1)
 
-    assert model_of(lambda m, x: m.block(x), block=Strided()).layer("block").layout == "BCHW"
+def test_grids_that_are_known_already() -> None:
+    info = model_of(lambda m, x: m.turn(x), (32, 48), turn=Turn()).layer("turn")
+    assert (info.layout, info.channels, info.patches) == ("BHWC", 5, (0, 8, 12))
 
 
 class Attention(nn.Module):
@@ -139,8 +164,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm, self.k_norm, self.attention, self.drop = (nn.Identity() for _ in range(4))
-        self.drop = nn.Dropout(0.1)
+        self.q_norm, self.k_norm, self.drop = nn.Identity(), nn.Identity(), nn.Dropout(0.1)
         self.talk = nn.Linear(heads, heads)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +174,7 @@ class Attention(nn.Module):
         return (table @ v).transpose(1, 2).flatten(2)
 
 
-def attentive(size: tuple[int, int] = (32, 32), stride: int = 4) -> Model:
+def attentive(size: tuple[int, int]) -> Model:
     def run(m: Any, x: Tensor) -> Tensor:
         patches = x.flatten(2).transpose(1, 2)
         return m.attn(torch.cat([patches.mean(1, keepdim=True), patches], 1))

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,10 @@ def judge_run(
 
 def sheet(run: entoptic.Run, config: MethodConfig, units: Sequence[Unit], path: Path, side: int = 112) -> None:
     """All pictures, ten a row, small."""
-    images = [Image.fromarray(p.pixels).resize((side, side), Image.Resampling.LANCZOS) for p in pictures_of(run, config, units)]
+    images = [
+        Image.fromarray(p.pixels).resize((side, side), Image.Resampling.LANCZOS)
+        for p in pictures_of(run, config, units)
+    ]
     page = Image.new("RGB", (side * min(10, len(images)), side * -(-len(images) // 10)), "white")
     for i, image in enumerate(images):
         page.paste(image, (side * (i % 10), side * (i // 10)))

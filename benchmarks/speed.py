@@ -137,9 +137,7 @@ def inner_step(repeats: int) -> dict[str, Any]:
     values, importance, _ = relevant_means(
         model, unit, taps, [(list(range(10)), chunk) for chunk in photos.split(10)], lambda n: None, wanted
     )
-    objective = match(
-        dict(zip(taps, weights.values())), [values], balanced=False, importance=[importance]
-    )
+    objective = match(dict(zip(taps, weights.values())), [values], balanced=False, importance=[importance])
     read = weighted_reader(model, [unit], [wanted])
     image = _smooth(1, model.card.size, seed=1)
 

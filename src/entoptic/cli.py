@@ -351,6 +351,8 @@ def _merge(command: Merge) -> int:
 
     print(merge_indexes(command.shards, command.out))
     return 0
+
+
 def _positions(info: Any) -> str:
     """`14×14` of a map, `1+16×16` of a class token and patches, `50×1` of tokens that lie nowhere."""
     prefix, rows, columns = info.patches or (0, *info.grid)

@@ -259,7 +259,9 @@ class References:
                 "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
                 "or leave it out with natural=0"
             )
-        return Target(self._pack_values("natural", taps), self.pack.count("natural"), "shipped statistics", self.pack.sha256)
+        return Target(
+            self._pack_values("natural", taps), self.pack.count("natural"), "shipped statistics", self.pack.sha256
+        )
 
     def _pack_values(self, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
         assert self.pack is not None
@@ -287,12 +289,17 @@ class References:
         return self._means(indices, how, taps, unit, wanted)
 
     def _means(
-        self, indices: list[int], how: str, taps: Sequence[Tap], unit: Unit | None = None, wanted: Relevant | None = None
+        self,
+        indices: list[int],
+        how: str,
+        taps: Sequence[Tap],
+        unit: Unit | None = None,
+        wanted: Relevant | None = None,
     ) -> Target:
         """Means over the photos at `indices`, kept on disk by content."""
         assert self.photos is not None
         fingerprint = self.photos.fingerprint(indices)
-        key = {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
+        key: dict[str, object] = {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
                "taps": [str(tap) for tap in taps], "photos": fingerprint}  # fmt: skip
         if wanted is not None:
             assert unit is not None

@@ -20,6 +20,7 @@ from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, avera
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 
+
 @dataclass(frozen=True)
 class Weighted(Tap):
     """The values of a tap times R̂ of the unit in question: A ⊙ R̂, beside the plain values of the same layer."""
@@ -148,7 +149,11 @@ def relevant_means(
             count += len(indices)
             on_batch(count)
     share = 1 / max(count, 1)
-    return {t: (v * share).float() for t, v in sums.items()}, {t: (v * share).float() for t, v in weights.items()}, count
+    return (
+        {t: (v * share).float() for t, v in sums.items()},
+        {t: (v * share).float() for t, v in weights.items()},
+        count,
+    )
 
 
 def profile(
@@ -165,9 +170,7 @@ def profile(
     return read, torch.cat(rows)
 
 
-def crops(
-    model: Model, unit: Unit, batches: Iterable[tuple[list[int], Tensor]]
-) -> Iterator[tuple[list[int], Tensor]]:
+def crops(model: Model, unit: Unit, batches: Iterable[tuple[list[int], Tensor]]) -> Iterator[tuple[list[int], Tensor]]:
     """The same photos, each cut around the place where it drives the unit most and resized to the input size."""
     for indices, images in batches:
         with torch.no_grad():

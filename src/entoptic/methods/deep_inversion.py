@@ -86,7 +86,7 @@ def deep_inversion_adaptive(items: Sequence[Item], config: DeepInversionAdaptive
 
     with torch.random.fork_rng(devices=[]):  # building a network draws its first weights
         student, own = load(config.student, device=str(context.model.device)), context.model.card
-    if not student.card.same_classes(own):
+    if own.places_in(student.card) != list(range(context.model.outputs)):
         raise UserError(f"the student {config.student} does not have the classes of {own.name}; name one that has")
     competition = config.competition * agreement(student, temperature=3.0)
     for draft in _invert(items, config, context, competition):

@@ -90,7 +90,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
     objective = objective + config.smoothness * total_variation()
     if config.natural and any(wanted):
-        general = {tap: 1.0 for tap in matched_taps(model, config.natural_layers or config.layers)}
+        general = dict.fromkeys(matched_taps(model, config.natural_layers or config.layers), 1.0)
         held = references.natural(tuple(general)).values
         objective = objective + config.natural * match(general, [held if w else {} for w in wanted], balanced=True)
     if config.drive and any(wanted):

@@ -16,7 +16,7 @@ from torch import Tensor
 from entoptic.models.model import Model
 from entoptic.runs.see import see
 from planted.meters import share
-from planted.nets import RING_UNIT, planted_model
+from planted.nets import GRASS_UNIT, RING_UNIT, planted_model
 from planted.shapes import GRASS, RING, planted_photos, write_photos
 
 PICTURES = 2
@@ -62,7 +62,12 @@ SMALL: dict[str, Any] = {"steps": 150, "jitter": 8, "smoothness": 12.0}
     ("unit", "options", "grass", "ring"),
     [
         # whole distributions: what stands beside the ring is painted like the ring
-        pytest.param(RING_UNIT, {"method": "vital"}, (0.5, 1.0), (0.02, 0.2), id="ring-unit-without-relevance"),
+        pytest.param(RING_UNIT, {"relevance": "none"}, (0.5, 1.0), (0.02, 0.2), id="ring-unit-without-relevance"),
+        # what is relevant: the ring alone, before what photos in general hold (a third of them show grass)
+        pytest.param(RING_UNIT, {}, (0.0, 0.1), (0.03, 0.3), id="ring-unit"),
+        pytest.param(RING_UNIT, {"relevance": "gradient"}, (0.0, 0.1), (0.03, 0.3), id="ring-unit-by-gradient"),
+        # the control: relevance does not merely avoid grass
+        pytest.param(GRASS_UNIT, {}, (0.2, 1.0), (0.0, 0.02), id="grass-unit"),
     ],
 )
 def test_what_a_picture_of_a_planted_unit_holds(

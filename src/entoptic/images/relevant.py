@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from entoptic.errors import UserError, nearest
 from entoptic.models.model import Model
 from entoptic.models.relevance import Tape
-from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, average
+from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, average, values_only
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 
@@ -61,7 +61,7 @@ class Relevant:
 
 
 RULES: dict[str, Rules] = {
-    "lrp": ZPLUS,
+    "lrp": ZPLUS.with_(attention=values_only, matmul=values_only),
     "lrp-vital": ZPLUS.with_(max_pool=average),
     "epsilon": EPSILON,
     "gradient": GRADIENT,

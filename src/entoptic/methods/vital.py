@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ class Vital(MethodConfig):
     """weight of the unit's own score: a pull towards that of the strongest photo and no further; inner units only"""
     natural: float = 0.0
     """weight of matching what photos in general look like, whatever they show; inner units only"""
-    natural_layers: tuple[str, ...] = ()
+    natural_layers: int = -1
     facets: int = 1
     """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
@@ -90,7 +90,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
     objective = objective + config.smoothness * total_variation()
     if config.natural and any(wanted):
-        general = dict.fromkeys(matched_taps(model, config.natural_layers or config.layers), 1.0)
+        general = dict.fromkeys(taps_by_depth(model, matched)[: config.natural_layers or None], 1.0)
         held = references.natural(tuple(general)).values
         objective = objective + config.natural * match(general, [held if w else {} for w in wanted], balanced=True)
     if config.drive and any(wanted):
@@ -120,6 +120,12 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         if config.finish:
             draft.image = gaussian_blur(draft.image[None], config.finish)[0]
         yield draft
+
+
+def taps_by_depth(model: Model, taps: Iterable[Tap]) -> list[Tap]:
+    from entoptic.models.taps import Tap
+
+    return sorted({Tap(t.layer, t.pre) for t in taps}, key=lambda t: model.layer(t.layer).order)
 
 
 def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tuple[float, float] | None:

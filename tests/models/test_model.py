@@ -414,3 +414,18 @@ def test_texts_for_people(tiny: Model) -> None:
 def test_which_modules_are_activations() -> None:
     assert all(map(is_activation, (nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.GELU())))
     assert not any(map(is_activation, (nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.Identity(), nn.Sequential())))
+
+
+def test_reduce_sees_what_read_returns(tiny: Model) -> None:
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    taps = [Tap("head"), Tap("stage1"), Tap("stage1", pre=True), Tap("logits")]
+    with torch.no_grad():
+        values = tiny.read(images, taps)
+        sums = tiny.reduce(images, taps, lambda tap, values_BCD: (tap, values_BCD.sum(-1)))
+    assert list(values) == list(sums) == taps
+    for tap in taps:
+        assert sums[tap][0] == tap
+        assert torch.equal(sums[tap][1], values[tap].sum(-1))
+    with pytest.raises(ZeroDivisionError):
+        tiny.reduce(images, [Tap("stage1")], lambda tap, values_BCD: 1 / 0)
+    assert not any(module._forward_hooks for module in tiny.module.modules())

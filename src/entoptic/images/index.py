@@ -407,7 +407,7 @@ class ActivationIndex:
         path: its folder. key: hash of everything that decided what is in it. request, about: what it is of.
         model: name of the network. weights_sha256: of the network. card: its preprocessing.
         source: where the photos were. fingerprint: `Photos.fingerprint` of all of them.
-        n: photos read. k, bottom: how many of the strongest and weakest photos it holds of each unit.
+        n: photos read. k, bottom_k: how many of the strongest and weakest photos it holds of each unit.
         whole: whether it is of all photos, not of some shards. skipped: (name, reason) of photos that were not read.
         nonfinite: `photos`, how many gave a score that is not finite, and `names` of the first.
         layers: their names, in the order in which they run.

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -220,13 +220,13 @@ class Tape(AbstractContextManager["Tape"]):
                         if message is not None:
                             known = messages.get(id(x))
                             messages[id(x)] = message if known is None else known + message
-                maps = [_leave(x, messages, rules) for x in wanted]
+                found = [_leave(x, messages, rules) for x in wanted]
         finally:
             self._mode = mode
-        pixels = maps.pop() if len(maps) > len(taps) else None
+        pixels = found.pop() if len(found) > len(taps) else None
         layouts = [self._model.layer(tap.layer).layout for tap in taps]
-        named = {tap: channels_first(found, layout) for tap, found, layout in zip(taps, maps, layouts)}
-        return Relevance(named, total, pixels, tuple(unruled))
+        maps = {tap: channels_first(x, layout) for tap, x, layout in zip(taps, found, layouts)}
+        return Relevance(maps, total, pixels, tuple(unruled))
 
     def _put_in(self, starts: Mapping[Tap, Tensor], rules: Rules, messages: dict[int, Tensor]) -> Tensor:
         """Fill `messages` with what leaves the starts; their sums per picture (B)."""
@@ -290,14 +290,16 @@ def relevance(
     return tape.relevance({tap: start(values[tap]) for tap, start in starts.items()}, taps, rules, image)
 
 
-def var(maps: Sequence[Tensor], target: int, temperature: float = 10, delta: float = 0.05) -> Tensor:
+def var(maps: Sequence[Tensor], target: int, temperature: float = 10, delta: float = 0.01) -> Tensor:
     """VAR (arXiv:2503.07346): the target's attribution where it wins the competition with its rivals.
 
     `A_t · q_t · 1[q_t - 1/K > delta]` with `q = softmax_c(temperature · |A_c| / m)` over the K maps. m is the largest
     |A| of the picture over all maps jointly, so that the result scales with the maps and no map is favoured.
 
     Args:
-        maps: one attribution per class or unit, all B×… of one shape. target: index of the one to refine.
+        maps: one attribution per class or unit, all B×… of one shape. Competition is by size; where evidence against
+            a rival must not count, give positive parts.
+        target: index of the map to refine.
 
     Raises:
         UserError: fewer than two maps, differing shapes, or a target that is none of them.
@@ -341,7 +343,7 @@ class _Recorder(TorchFunctionMode):
         return self._tape._run(func, args, kwargs or {})
 
 
-@lru_cache(maxsize=None)
+@cache
 def operation_name(function: Callable[..., Any]) -> str:
     """ "add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties by their name."""
     name = function.__name__
@@ -353,7 +355,7 @@ def operation_name(function: Callable[..., Any]) -> str:
     return _NAMES.get(name, name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
         signature = inspect.signature(function)

@@ -369,7 +369,7 @@ winner_takes_all = transport
 
 def average(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
     """VITAL's substitute for max-pooling: average-pooling to the same size (2×2 for ResNet's 3×3, stride 2)."""
-    size = step.outputs[0].shape[2:]
+    size = (step.outputs[0].shape[2], step.outputs[0].shape[3])
     return _by_size(lambda x: [F.adaptive_avg_pool2d(x, size)], step, relevance[:1], eps)
 
 
@@ -379,7 +379,7 @@ def average(step: Step, relevance: Sequence[Message], eps: float) -> Sequence[Me
 def guided(step: Step, gradient: Sequence[Message], eps: float) -> Sequence[Message]:
     """Gradient of an activation function with its negative part dropped above it."""
     (g,) = gradient[:1]
-    return [None if x is None else x for x in transport(step, [None if g is None else g.clamp(min=0)], eps)]
+    return transport(step, [None if g is None else g.clamp(min=0)], eps)
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------
@@ -450,18 +450,29 @@ class Rules:
         return self.table.get(KIND_OF.get(step.name, ""), self.other)
 
 
-_COMMON: dict[str, Rule] = dict(
-    norm=identity, activation=identity, mul=signal_takes_all, div=numerator, softmax=softmax, attention=attention,
-    structure=transport, max_pool=winner_takes_all,
-)  # fmt: skip
+_COMMON: dict[str, Rule] = {
+    "norm": identity,
+    "activation": identity,
+    "max_pool": winner_takes_all,
+    "mul": signal_takes_all,
+    "div": numerator,
+    "softmax": softmax,
+    "attention": attention,
+    "structure": transport,
+}
 
 ZPLUS = Rules(
     "zplus",
     MappingProxyType(
-        _COMMON
-        | dict(
-            conv=zplus, linear=zplus, matmul=product_zplus, batch_norm=identity, avg_pool=proportional, add=by_magnitude
-        )
+        {
+            **_COMMON,
+            "conv": zplus,
+            "linear": zplus,
+            "matmul": product_zplus,
+            "batch_norm": identity,
+            "avg_pool": proportional,
+            "add": by_magnitude,
+        }
     ),
 )
 """VITAL's rules, made to hold for inputs of any sign; relevance of one sign stays so in networks without attention."""
@@ -469,7 +480,15 @@ ZPLUS = Rules(
 EPSILON = Rules(
     "epsilon",
     MappingProxyType(
-        _COMMON | dict(conv=taylor, linear=taylor, matmul=bilinear, batch_norm=taylor, avg_pool=taylor, add=taylor)
+        {
+            **_COMMON,
+            "conv": taylor,
+            "linear": taylor,
+            "matmul": bilinear,
+            "batch_norm": taylor,
+            "avg_pool": taylor,
+            "add": taylor,
+        }
     ),
     eps=1e-6,
 )
@@ -482,7 +501,7 @@ def _per_activation(value: Tensor, start: Tensor) -> Tensor:
 
 GRADIENT = Rules(
     "gradient",
-    MappingProxyType({kind: transport for kind in _KINDS}),
+    MappingProxyType(dict.fromkeys(_KINDS, transport)),
     other=transport,
     enter=_per_activation,
     leave=lambda value, message: value * message,

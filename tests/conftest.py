@@ -14,7 +14,7 @@ from torch import nn
 
 from entoptic.models.card import Card
 from entoptic.models.model import Model
-from entoptic.models.sources import load
+from entoptic.models.sources import SOURCES, load
 
 # A first example imports and loads, and other processes may hold the cores.
 settings.register_profile("entoptic", deadline=None)
@@ -64,6 +64,13 @@ def tiny_card(**changes: object) -> Card:
 def tiny() -> Model:
     """A tiny network on the CPU."""
     return Model(tiny_module(), tiny_card(), device="cpu")
+
+
+@pytest.fixture
+def tiny_student(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a second network with the tiny one's classes."""
+    monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
+    return "tiny:7"
 
 
 @pytest.fixture(scope="session")

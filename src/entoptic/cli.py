@@ -255,7 +255,7 @@ def _ls(command: Ls) -> int:
     model = load(command.model, device=command.device)
     if command.layer:
         info = model.layer(command.layer)
-        grid = "" if info.grid == (1, 1) else f", {info.grid[0]}×{info.grid[1]} positions"
+        grid = "" if info.grid == (1, 1) else f", {_positions(info)} positions"
         tail = f", ends in {info.activation} (@….pre reads before it)" if info.activation else ""
         console.print(f"{info.name}: {info.kind}, {info.channels} units{grid}{tail}", highlight=False, soft_wrap=True)
         for index in range(info.channels if command.layer == "logits" and model.card.labels else 0):
@@ -266,8 +266,7 @@ def _ls(command: Ls) -> int:
     console.print(repr(model), highlight=False, soft_wrap=True)
     table = Table("layer", "kind", "units", "grid", box=None)
     for info in [*model.layers.values(), model.layer("logits")]:
-        grid = "" if info.grid == (1, 1) else f"{info.grid[0]}×{info.grid[1]}"
-        table.add_row(info.name, info.kind, str(info.channels), grid)
+        table.add_row(info.name, info.kind, str(info.channels), "" if info.grid == (1, 1) else _positions(info))
     console.print(table)
     return 0
 
@@ -352,6 +351,12 @@ def _merge(command: Merge) -> int:
 
     print(merge_indexes(command.shards, command.out))
     return 0
+
+
+def _positions(info: Any) -> str:
+    """`14×14` of a map, `1+16×16` of a class token and patches, `50×1` of tokens that lie nowhere."""
+    prefix, rows, columns = info.patches or (0, *info.grid)
+    return f"{prefix}+{rows}×{columns}" if prefix else f"{rows}×{columns}"
 
 
 def _see(command: Any) -> int:

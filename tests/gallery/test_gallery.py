@@ -190,6 +190,11 @@ def unit_page(index: Path, name: str = "unit-logits-497") -> Page:
         (evidence("rank", 2, n=1000), "1 other answers the picture more strongly"),
         (evidence("robustness", 0.87), "Keeps 87 % of its activation"),
         (evidence("activation", 12.3, scale="logit"), "drives the unit to 12.3 logit."),
+        (
+            evidence("transfer_top1", 1.0, n=1, scale="among 10 classes"),
+            "The one other network sees a church too (it was never optimised; asked among 10 classes).",
+        ),
+        (evidence("transfer_probability", 0.61, scale="among 10 classes"), "a probability of 61 % among 10 classes."),
         (evidence("transfer_probability", 0.61), "give “church” a probability of 61 %"),
         (evidence("selectivity", 2.5, n=319), "stirs this unit more than 99 % of the 319 other units"),
         (evidence("selectivity", -1.5, n=319), "the most stirred 1 % of the 319 other units of its layer 1.5 standard"),

@@ -25,7 +25,15 @@ from entoptic.runs.see import quantise, see
 from entoptic.units.unit import bind
 
 STEPS = 3
-SMALL: dict[str, Any] = {"steps": STEPS, "canvas": 48, "crops": 2, "photos": 4, "references": 4}
+SMALL: dict[str, Any] = {
+    "steps": STEPS,
+    "canvas": 48,
+    "crops": 2,
+    "photos": 4,
+    "references": 4,
+    "nats": 1.0,
+    "student": "tiny:7",
+}
 """Options that make any method quick; each takes those it has."""
 
 CHANNELS = ("stage1:2", "stage2:3@max", "stage2:5@1,2")
@@ -34,6 +42,9 @@ every = pytest.mark.parametrize("card", METHODS.values(), ids=METHODS)
 every_optimising = pytest.mark.parametrize(
     "card", [pytest.param(c, id=n) for n, c in METHODS.items() if "steps" in c.config.__dataclass_fields__]
 )
+
+
+pytestmark = pytest.mark.usefixtures("tiny_student")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import tiny_card, tiny_module
+from conftest import LABELS, tiny_card, tiny_module
 from entoptic.images.photos import Photos
 from entoptic.images.references import RealScores, References
 from entoptic.metrics.evidence import Evidence
@@ -177,6 +177,24 @@ def test_a_network_never_verifies_itself(tiny: Model) -> None:
     assert list(found["transfer_top1"].detail) == ["verifier 1"]
     alone = named(measure(picture(), unit, None, [tiny, same]))["transfer_top1"]
     assert (alone.value, alone.reason) == (None, "no verifier other than tiny has its labels")
+
+
+def test_a_verifier_that_knows_more_classes_is_asked_about_the_shared_ones() -> None:
+    # The unit's network knows three of the judge's five classes, in another order.
+    shared = ("cross", "circle", "dot")
+    places = [LABELS.index(label) for label in shared]
+    subject = Model(tiny_module(9, classes=3), tiny_card(labels=shared), device="cpu")
+    judge, pixels = verifier(1), picture(1)
+    logits = torch.tensor([score_by_hand(judge, pixels, place) for place in places])
+    for index in range(3):
+        found = named(measure(pixels, bind(subject, f"logits:{index}")[0], None, [judge]))
+        rank = 1 + int((logits > logits[index]).sum())
+        assert found["transfer_top1"].detail == {"verifier 1": rank}
+        assert found["transfer_probability"].value == pytest.approx(float(logits.softmax(0)[index]), abs=1e-5)
+        assert found["transfer_top1"].scale == found["transfer_probability"].scale == "among 3 classes"
+    # The other way round the judge lacks classes, so it says nothing.
+    back = named(measure(pixels, bind(judge, "logits:0")[0], None, [subject]))
+    assert back["transfer_top1"].reason == "no verifier other than verifier 1 has its labels"
 
 
 def test_verifiers_of_another_input_size_see_the_whole_picture(tiny: Model) -> None:

@@ -105,12 +105,23 @@ def test_label_and_identifiers() -> None:
     assert tiny_card(labels=None).identifiers(0) == []
 
 
-def test_same_classes() -> None:
-    names = labelled("tench", "church", ids=("n1", "n2"))
-    assert names.same_classes(labelled("tench, Tinca tinca", "church", ids=("n1", "n2")))
-    assert not names.same_classes(labelled("tench", "church", ids=("n2", "n1")))
-    assert names.same_classes(labelled("tench", "church"))
-    assert not tiny_card(labels=None).same_classes(tiny_card(labels=None))
+def test_the_same_classes_in_another_network() -> None:
+    card = labelled("tench", "church", ids=("n1", "n2"))
+    assert card.places_in(labelled("tench, Tinca tinca", "church", ids=("n1", "n2"))) == [0, 1]
+    assert card.places_in(labelled("tench", "church", ids=("n2", "n1"))) == [1, 0]  # ids decide
+    assert card.places_in(labelled("a", "b", "c", ids=("n2", "n0", "n1"))) == [2, 0]
+    assert card.places_in(labelled("tench", "church", ids=("n1", "n3"))) is None
+    assert card.places_in(labelled("church", "dog", "tench")) == [2, 0]
+    assert labelled("church", "dog", "tench").places_in(card) is None
+    assert tiny_card(labels=None).places_in(card) is None
+    assert card.places_in(tiny_card(labels=None)) is None
+    assert tiny_card(labels=None).places_in(tiny_card(labels=None)) is None
+
+
+def test_a_name_that_means_two_classes_elsewhere_is_none_of_them() -> None:
+    cranes = labelled("crane", "crane", "church")
+    assert labelled("crane", "church").places_in(cranes) is None
+    assert cranes.places_in(labelled("crane", "crane", "church")) == [0, 1, 2]
 
 
 def test_imagenet_names_and_ids_are_in_one_order() -> None:

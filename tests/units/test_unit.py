@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from conftest import LABELS, tiny_card, tiny_module
 from entoptic.errors import UserError
@@ -130,8 +130,18 @@ def test_tokens() -> None:
     ):  # fmt: skip
         torch.testing.assert_close(bind(model, text)[0].score(images), expected)
     assert "has tokens 0 to 4" in refused(model, "blocks.2:7@tok5")
-    assert "tokens have no centre" in refused(model, "blocks.2:7@centre")
-    assert "5 tokens (use @tokN)" in refused(model, "blocks.2:7@1,1")
+    # The class token, then 2×2 patches row by row.
+    torch.testing.assert_close(bind(model, "blocks.2:7@1,0")[0].score(images), raw[:, 7, 3])
+    torch.testing.assert_close(bind(model, "blocks.2:7@centre")[0].score(images), raw[:, 7, 4])
+    assert "blocks.2 has 2×2 patches, rows 0-1 and columns 0-1" in refused(model, "blocks.2:7@1,2")
+
+
+def test_tokens_that_lie_nowhere() -> None:
+    module = nn.Sequential(nn.Flatten(2), nn.Linear(1024, 6), nn.Flatten(), nn.Linear(18, 5))
+    model = Model(module, tiny_card(), device="cpu")
+    for readout in ("@centre", "@0,0"):
+        assert "where the 3 tokens of 1 lie is not known; use @cls, @tokN" in refused(model, f"1:0{readout}")
+    assert bind(model, "1:0@tok2")[0].position == 2
 
 
 def test_directions(tiny: Model, tmp_path: Path) -> None:

@@ -169,12 +169,12 @@ def _transfer(place: str) -> Callable[[float, int | None, str, str], _Words]:
         what = with_article(label) if label else "the same thing"
         named = f"“{label}”" if label else "the same class"
         count = _whole(value, n)
-        never = "they were never optimised"
+        never = "they were never optimised" + (f"; asked {scale}" if scale else "")
         if n == 1 and count is not None:
             one = {"first": ("sees", "does not see"), "five": ("has", "does not have")}[place][1 - count]
             seen = f"{what}{' too' if count else ''}"
             object_ = seen if place == "first" else f"{named} among its five best guesses"
-            sentence = f"The one other network {one} {object_} (it was never optimised)."
+            sentence = f"The one other network {one} {object_} ({never.replace('they were', 'it was')})."
         else:
             if count is None:
                 who, plural = f"{percent(value)}{SPACE}% of the other networks", True
@@ -203,7 +203,7 @@ def _transfer(place: str) -> Callable[[float, int | None, str, str], _Words]:
 
 def _probability(value: float, n: int | None, label: str, scale: str) -> _Words:
     named = f"“{label}”" if label else "the class"
-    sentence = f"On average, other networks give {named} a probability of {percent(value)}{SPACE}%."
+    sentence = f"On average, other networks give {named} a probability of {percent(value)}{SPACE}%{f' {scale}' if scale else ''}."
     chip = f"probability {percent(value)}{SPACE}%"
     tone = _grade(value, 0.5, 0.1)
     return _Words("Others’ probability", percent, f"{SPACE}%", sentence, tone, chip, detail=_share)

@@ -94,6 +94,15 @@ class Pack:
             return None
         return unsketch(held, length)
 
+    def relevance(self, unit: str) -> str:
+        """Kind of relevance that a unit's references are weighted by, or "none"."""
+        return str(self.meta.get("relevance", {}).get(unit, "none"))
+
+    def importance(self, unit: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+        """C weights of the channels per tap, for a unit whose references are weighted by relevance."""
+        names = {tap: f"importance|{unit}|{tap}" for tap in taps}
+        return {tap: self.tensors[name].float() for tap, name in names.items() if name in self.tensors}
+
     def real_scores(self, unit: str) -> tuple[Tensor, int] | None:
         """(quantiles of the unit's score over photos at even levels, number of photos), or None."""
         layer, _, index = unit.rpartition(":")
@@ -127,14 +136,16 @@ def _shipped() -> tuple[Pack, ...]:
         if file.name.endswith(".safetensors"):
             with resources.as_file(file) as path:
                 found.append(read_pack(path))
-    return tuple(found)
+    return tuple(pack for pack in found if pack is not None)
 
 
-def read_pack(path: Path) -> Pack:
-    """A pack from its file."""
+def read_pack(path: Path) -> Pack | None:
+    """A pack from its file; None for safetensors of another kind (weights are shipped beside the packs)."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
+        if "entoptic" not in (file.metadata() or {}):
+            return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a method of safetensors)
         meta = json.loads(file.metadata()["entoptic"])
     return Pack(tensors, meta, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -147,6 +158,7 @@ def make_pack(
     from entoptic.images.colour import natural_spectrum
     from entoptic.images.photos import Photos
     from entoptic.images.references import References
+    from entoptic.images.relevant import Relevant
     from entoptic.units.unit import bind
 
     labelled = Photos.open(photos)
@@ -155,13 +167,19 @@ def make_pack(
     classes = [i for i in range(model.outputs) if labelled.of_class(card.identifiers(i))]
     by_class, of_all = References(model, labelled), References(model, mixed[0])
     tensors: dict[str, Tensor] = {}
-    units = {}
+    units, relevance = {}, {}
     bound = bind(model, [f"logits:{i}" for i in classes] + list(channels))
     by_class.expect(unit for unit in bound if unit.kind == "logit")
     of_all.expect(unit for unit in bound if unit.kind != "logit")
     for unit in bound:
-        target = (by_class if unit.kind == "logit" else of_all).target(unit, taps, count)
+        if unit.kind == "logit":
+            target = by_class.target(unit, taps, count)
+        else:
+            target = of_all.target(unit, taps, count, wanted=Relevant("lrp"))
+            relevance[str(unit)] = "lrp"
         units[str(unit)] = target.photos
+        for tap, weights in target.importance.items():
+            tensors[f"importance|{unit}|{tap}"] = weights.half().cpu()
         for tap, values in target.values.items():
             tensors[f"target|{unit}|{tap}"] = sketch(values.cpu())
     logits, means, spectrum, read = [], [], torch.zeros(3, card.size[0], card.size[1] // 2 + 1), 0
@@ -183,6 +201,7 @@ def make_pack(
         "card": _plain(card),
         "model": card.name,
         "units": units,
+        "relevance": relevance,
         "layers": [str(tap) for tap in taps],
         "broad": read,
         "recipe": f"{count} photos a unit; quantiles over {read} mixed photos; {KNOTS} ranks a sketch",

@@ -7,7 +7,7 @@ Entoptic (see `entoptic.images.pack`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from entoptic.images.cache import content_key, recall, remember
 from entoptic.images.colour import natural_spectrum
 from entoptic.images.pack import Pack, find_pack
 from entoptic.images.photos import Photos
+from entoptic.images.relevant import Relevant, Weighted, below, crops, facet_photos, profile, relevant_means, rules_of
 from entoptic.images.scores import Progress, Scores, score_photos, silent
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
@@ -35,12 +36,14 @@ class Target:
     Attributes:
         values: per tap C×D: entry (c, d) is the mean over photos of the d-th smallest value of channel c.
         photos: how many. source: where they came from, for people. sha256: of their contents or of the pack.
+        importance: per tap C weights of the channels (VITAL's ū) where the values were weighted by relevance.
     """
 
     values: dict[Tap, Tensor]
     photos: int
     source: str
     sha256: str
+    importance: dict[Tap, Tensor] = field(default_factory=dict)
 
     def describe(self) -> dict[str, object]:
         """For sidecars."""
@@ -115,7 +118,8 @@ class References:
         if index is not None:
             index.check(model, photos)
         self.pack: Pack | None = find_pack(model.card)
-        self._targets: dict[tuple[str, tuple[Tap, ...], int, bool], Target] = {}
+        self._targets: dict[tuple[object, ...], Target] = {}
+        self._facets: dict[tuple[object, ...], tuple[list[int], list[int]]] = {}
         self._spectra: dict[tuple[int, int], Tensor] = {}
         self._expected: dict[str, Unit] = {}
         self._scores: dict[str, Scores] = {}
@@ -193,25 +197,38 @@ class References:
 
     # --- targets for distribution matching -----------------------------------------------------------------------
 
-    def target(self, unit: Unit, taps: Sequence[Tap], count: int, *, strongest: bool = True) -> Target:
+    def target(
+        self, unit: Unit, taps: Sequence[Tap], count: int, *, strongest: bool = True, wanted: Relevant | None = None
+    ) -> Target:
         """Mean sorted values over `count` reference photos of a unit; see `choose` for which.
+
+        Args:
+            wanted: weight the features by the unit's relevance (see `Relevant`); only layers below the unit's own
+                then have a target. None leaves them as they are.
 
         Raises:
             UserError: no photos of the class, or a unit or layer that the shipped pack does not hold.
         """
         if count < 1:
             raise UserError(f"the number of reference photos must be at least 1, got {count}")
+        if wanted is not None:
+            taps = tuple(below(self.model, taps, unit))
+            if not taps:
+                raise UserError(
+                    f"{unit} lies at the first of the layers to match, so there is nothing below it whose relevance "
+                    'could be told; use relevance="none" or --method fourier'
+                )
         if self.photos is None:
-            return self._from_pack(unit, taps)
-        key = (unit.identity, tuple(taps), count, strongest)
+            return self._from_pack(unit, taps, wanted)
+        key = (unit.identity, tuple(taps), count, strongest, wanted)
         if key not in self._targets:
             # The latest few: thousands of units would fill the memory, and all of them are cached on disk.
             while len(self._targets) >= 64:
                 self._targets.pop(next(iter(self._targets)))
-            self._targets[key] = self._from_photos(unit, taps, count, strongest)
+            self._targets[key] = self._from_photos(unit, taps, count, strongest, wanted)
         return self._targets[key]
 
-    def _from_pack(self, unit: Unit, taps: Sequence[Tap]) -> Target:
+    def _from_pack(self, unit: Unit, taps: Sequence[Tap], wanted: Relevant | None = None) -> Target:
         if self.pack is None:
             raise UserError(
                 f"matching {unit} of {self.model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
@@ -225,37 +242,108 @@ class References:
                 f" and {', '.join(i for i in held if not i.startswith('logits:')) or 'no channels'}, but not for {unit}"
                 f"{f' ({unit.label})' if unit.label else ''}; give --photos DIR, or use --method fourier"
             )
+        if wanted is not None and (wanted.reference, wanted.facets) != ("image", 1):
+            raise UserError(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
+        held_as = self.pack.relevance(str(unit))
+        if taps and held_as != (wanted.rules if wanted else "none"):
+            raise UserError(
+                f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
+            )
+        values = self._pack_values(str(unit), taps)
+        importance = {tap: u.to(self.model.device) for tap, u in self.pack.importance(str(unit), taps).items()}
+        return Target(values, self.pack.count(str(unit)), "shipped statistics", self.pack.sha256, importance)
+
+    def _natural_from_pack(self, taps: Sequence[Tap]) -> Target:
+        if self.pack is None:
+            raise UserError(
+                "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
+                "or leave it out with natural=0"
+            )
+        return Target(
+            self._pack_values("natural", taps), self.pack.count("natural"), "shipped statistics", self.pack.sha256
+        )
+
+    def _pack_values(self, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+        assert self.pack is not None
         values = {}
         for tap in taps:
             info = self.model.layer(tap.layer)
-            target = self.pack.target(str(unit), tap, info.grid[0] * info.grid[1])
+            target = self.pack.target(name, tap, info.grid[0] * info.grid[1])
             if target is None:
                 raise UserError(
                     f'the shipped statistics have no layer "{tap}"{nearest(str(tap), self.pack.layers)}; '
                     f"they hold {', '.join(self.pack.layers)}; give --photos DIR for others"
                 )
             values[tap] = target.to(self.model.device)
-        return Target(values, self.pack.count(str(unit)), "shipped statistics", self.pack.sha256)
+        return values
 
-    def _from_photos(self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool) -> Target:
+    def _from_photos(
+        self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: Relevant | None
+    ) -> Target:
         assert self.photos is not None
-        indices, how = self.choose(unit, count, strongest=strongest)
+        many = count * (wanted.facets if wanted else 1)
+        indices, how = self.choose(unit, many, strongest=strongest)
+        if wanted is not None and wanted.facets > 1:
+            indices = self._facet(unit, indices, wanted, taps)[:count]
+            how = f"{len(indices)} photos of facet {wanted.facet} of {wanted.facets}, of {how}"
+        return self._means(indices, how, taps, unit, wanted)
+
+    def _means(
+        self,
+        indices: list[int],
+        how: str,
+        taps: Sequence[Tap],
+        unit: Unit | None = None,
+        wanted: Relevant | None = None,
+    ) -> Target:
+        """Means over the photos at `indices`, kept on disk by content."""
+        assert self.photos is not None
         fingerprint = self.photos.fingerprint(indices)
-        key = content_key(
-            {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
-             "taps": [str(tap) for tap in taps], "photos": fingerprint}
-        )  # fmt: skip
-        known = recall("targets", key)
+        key: dict[str, object] = {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
+               "taps": [str(tap) for tap in taps], "photos": fingerprint}  # fmt: skip
+        if wanted is not None:
+            assert unit is not None
+            key |= {"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon]}
+            if wanted.reference == "crop":
+                how = f"crops of {how}"
+        known = recall("targets", content_key(key))
         if known is not None:
             values = {tap: known[str(tap)].to(self.model.device) for tap in taps}
-            return Target(values, int(known["count"]), how, fingerprint)
-        values, read = sorted_means(
-            self.model, taps, self.photos.batches(self.model.card.prepare, self.batch_size, indices),
-            lambda done: self.progress(f"reference photos of {unit}", done, len(indices)),
-        )  # fmt: skip
+            importance = {tap: known[f"{tap} u"].to(self.model.device) for tap in taps if f"{tap} u" in known}
+            return Target(values, int(known["count"]), how, fingerprint, importance)
+
+        def on_batch(done: int) -> None:
+            self.progress(f"reference photos of {unit}" if unit else "photos of all kinds", done, len(indices))
+
+        batches = self.photos.batches(self.model.card.prepare, self.batch_size, indices)
+        importance = {}
+        if wanted is None or unit is None:
+            values, read = sorted_means(self.model, taps, batches, on_batch)
+        else:
+            if wanted.reference == "crop":
+                batches = crops(self.model, unit, batches)
+            weighted = [tap for tap in taps if isinstance(tap, Weighted)]
+            values, importance, read = relevant_means(self.model, unit, weighted, batches, on_batch, wanted)
         stored = {str(tap): value.cpu() for tap, value in values.items()}
-        remember("targets", key, {**stored, "count": torch.tensor(read)})
-        return Target(values, read, how, fingerprint)
+        stored |= {f"{tap} u": value.cpu() for tap, value in importance.items()}
+        remember("targets", content_key(key), {**stored, "count": torch.tensor(read)})
+        return Target(values, read, how, fingerprint, importance)
+
+    def _facet(self, unit: Unit, indices: list[int], wanted: Relevant, taps: Sequence[Tap]) -> list[int]:
+        """Those of `indices` (strongest first) that belong to one facet of the unit."""
+        assert self.photos is not None
+        key = (unit.identity, tuple(indices), wanted.rules, wanted.facets)
+        if key not in self._facets:
+            batches = self.photos.batches(self.model.card.prepare, self.batch_size, indices)
+            read, profiles = profile(self.model, unit, max(taps, key=self._depth), batches, rules_of(wanted.rules))
+            self._facets[key] = (read, facet_photos(profiles, wanted.facets).tolist())
+        read, assigned = self._facets[key]
+        there = sorted(set(assigned))
+        mine = there[wanted.facet % len(there)]  # where photos make fewer facets than asked, they are shown in turn
+        return [index for index, facet in zip(read, assigned) if facet == mine]
+
+    def _depth(self, tap: Tap) -> int:
+        return self.model.layer(tap.layer).order
 
     def choose(self, unit: Unit, count: int, *, strongest: bool = True) -> tuple[list[int], str]:
         """Positions of a unit's reference photos, and how they were chosen in words.
@@ -299,6 +387,23 @@ class References:
                 + nearest(unit.label or "", names)
             )
         return found
+
+    def natural(self, taps: Sequence[Tap], count: int = 64) -> Target:
+        """Mean sorted values over up to `count` photos of all kinds, evenly spread over the set: what photos look like
+        whatever they show.
+
+        Raises:
+            UserError: no photos, and no shipped statistics that hold these layers.
+        """
+        key = ("natural", tuple(taps), count)
+        if key not in self._targets:
+            if self.photos is None:
+                self._targets[key] = self._natural_from_pack(taps)
+            else:
+                step = max(1, len(self.photos) // count)
+                indices = list(range(0, len(self.photos), step))[:count]
+                self._targets[key] = self._means(indices, f"{len(indices)} photos of {self.photos.source}", taps)
+        return self._targets[key]
 
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 

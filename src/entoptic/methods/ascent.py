@@ -12,6 +12,7 @@ from entoptic.methods.augment import Augment, identity
 from entoptic.methods.canvas import Canvas
 from entoptic.methods.objectives import Objective, Step
 from entoptic.methods.registry import Context, Draft, Item
+from entoptic.models.taps import Tap
 
 Schedule = Callable[[int], float]
 
@@ -45,6 +46,7 @@ def ascend(
     augment: Augment = identity,
     schedule: Schedule = constant,
     on_gradient: Callable[[torch.Tensor], None] | None = None,
+    read: Callable[[torch.Tensor, Sequence[Tap]], dict[Tap, torch.Tensor]] | None = None,
 ) -> Iterator[Draft]:
     """Minimises `objective` over the canvas and yields one draft per item, in order.
 
@@ -56,8 +58,10 @@ def ascend(
     Args:
         optimiser: over `canvas.parameter`, elementwise (Adam, NAdam, SGD). schedule: factor of its rate per step.
         on_gradient: may change `canvas.parameter.grad` in place before the optimiser's step.
+        read: what is read of views and taps in place of `Model.read`.
     """
     model, count = context.model, len(items)
+    read = read or model.read
     rate = [group["lr"] for group in optimiser.param_groups]
     notes: list[list[str]] = [[] for _ in items]
     history: list[tuple[int, list[float]]] = []
@@ -72,7 +76,7 @@ def ascend(
                     group["lr"] = full * schedule(t)
                 image = canvas.image()
                 views = augment(image, generators)
-                values = model.read(views, objective.taps) if objective.taps else {}
+                values = read(views, objective.taps) if objective.taps else {}
                 loss = objective(Step(values, image, views, count, notes))
                 alive = alive & loss.detach().isfinite()
                 optimiser.zero_grad(set_to_none=True)
@@ -89,7 +93,8 @@ def ascend(
     except KeyboardInterrupt as stop:
         interrupted = stop
     with torch.no_grad():
-        final = model.as_seen(canvas.image().clamp(0, 1)).cpu()
+        painted = model.as_seen(canvas.image().clamp(0, 1)).cpu()
+    final = painted[:: len(painted) // count]  # an item that paints several pictures shows its first
     seconds = time.monotonic() - started
     for i, item in enumerate(items):
         failure = None
@@ -106,6 +111,27 @@ def ascend(
         yield Draft(item, final[i], trace, failure)
     if interrupted is not None:
         raise interrupted
+
+
+class Transparency:
+    """VITAL's and MACO's transparency map: the sum over steps of |dL/dx| at each pixel of the canvas.
+
+    Args:
+        parameter: of a `Pixels` canvas, B×3×H×W.
+    """
+
+    def __init__(self, parameter: torch.Tensor) -> None:
+        self._sum = torch.zeros_like(parameter, requires_grad=False)
+
+    def add(self, gradient: torch.Tensor) -> None:
+        """Takes one step's gradient B×3×H×W."""
+        self._sum += gradient.nan_to_num(0.0, 0.0, 0.0).abs()
+
+    def of(self, item: int) -> torch.Tensor:
+        """H×W in [0, 1]: mean over colours, clipped at its 98th percentile, divided by its maximum."""
+        map_HW = self._sum[item].mean(0)
+        map_HW = map_HW.clamp_max(map_HW.flatten().quantile(0.98))
+        return (map_HW / map_HW.max().clamp_min(1e-30)).cpu()
 
 
 def normalise_gradient(gradient: torch.Tensor) -> None:

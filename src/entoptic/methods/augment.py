@@ -31,6 +31,24 @@ def chain(*augments: Augment) -> Augment:
     return run
 
 
+def hold(augment: Augment, steps: int) -> Augment:
+    """The same views for `steps` calls in a row, then new ones: what was computed on a view stays valid meanwhile."""
+    calls = 0
+    states: list[Tensor] = []
+
+    def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        nonlocal calls, states
+        if calls % steps == 0:
+            states = [g.get_state() for g in generators]
+        else:
+            for generator, state in zip(generators, states):
+                generator.set_state(state)
+        calls += 1
+        return augment(images, generators)
+
+    return run
+
+
 def roll(jitter: int) -> Augment:
     """Circular shifts by dy, dx, each uniform on the integers -jitter … jitter."""
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from entoptic.models.batchnorm import BatchNormMoments
+from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 
@@ -114,44 +117,63 @@ def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
 
 
 class SortMatch(torch.autograd.Function):
-    """Per item, sum over (C, D) of (sort(z) - t)² times a weight, with its gradient formed in the forward pass.
+    """Per item, sum over (C, D) of (sort(z) - t)² times a weight per channel, its gradient formed in the forward pass.
 
     For one dimension the sorted pairing is the optimal transport plan, so with weight 1/(C·D) this is the mean over
     channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL's loss; Zhang et al.
     2022). The permutation is a constant, dL/dz_p = 2·w·(z_p - t_rank(p)); storing that product instead of ranks and
-    sorted values halves the memory.
+    sorted values halves the memory. `weight` is B, or B×C where channels count differently (VITAL's ū_c).
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, z_BCD: Tensor, t_BCD: Tensor, weight_B: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, z_BCD: Tensor, t_BCD: Tensor, weight: Tensor) -> Tensor:
         sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
         difference = sorted_BCD.sub_(t_BCD)
-        loss = difference.square().sum(dim=(1, 2)) * weight_B
-        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference), weight_B)
+        weight_BC = weight if weight.ndim == 2 else weight[:, None]
+        loss = (difference.square().sum(dim=2) * weight_BC).sum(1)
+        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference), weight_BC)
         return loss
 
     @staticmethod
     def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None]:
-        difference, weight_B = ctx.saved_tensors
-        return difference * (2 * weight_B * gradient_B)[:, None, None], None, None
+        difference, weight_BC = ctx.saved_tensors
+        return difference * (2 * weight_BC * gradient_B[:, None])[..., None], None, None
 
 
-def match(taps: Mapping[Tap, float], targets: Sequence[Mapping[Tap, Tensor]], *, balanced: bool) -> Objective:
-    """Sorted-feature matching: per layer the mean over channels and ranks of (sort(z) - t)².
+def match(
+    taps: Mapping[Tap, float],
+    targets: Sequence[Mapping[Tap, Tensor]],
+    *,
+    balanced: bool,
+    importance: Sequence[Mapping[Tap, Tensor]] = (),
+) -> Objective:
+    """Sorted-feature matching: per layer the mean over channels and ranks of ū_c·(sort(z) - t)².
 
     Args:
         taps: layers and their weights.
         targets: one mapping per item, layer to C×D mean sorted values of its reference photos; items of the same
-            unit may share one mapping.
-        balanced: divide each layer's loss by the variance of its target, so that layers of any scale count alike
-            and no weights per architecture are needed; False is the published loss.
+            unit may share one mapping. A layer that an item's mapping lacks does not count for that item.
+        balanced: divide each layer's loss by the variance of its target (both weighted by ū), so that layers of any
+            scale count alike and no weights per architecture are needed; False is the published loss.
+        importance: ū of each item, layer to C weights ≥ 0; without it all channels count alike.
     """
-    stacked = {tap: torch.stack([target[tap] for target in targets]) for tap in taps}  # B×C×D
-    weights = {}
+    stacked, weights = {}, {}
     for tap, weight in taps.items():
-        t_BCD = stacked[tap]
-        scale = t_BCD.flatten(1).var(1).clamp_min(1e-12) if balanced else t_BCD.new_ones(len(t_BCD))
-        weights[tap] = weight / (scale * t_BCD.shape[1] * t_BCD.shape[2])
+        held = next(target[tap] for target in targets if tap in target)  # its shape
+        rows, shares = [], []
+        for i, target in enumerate(targets):
+            t_CD = target.get(tap, torch.zeros_like(held))
+            u_C = importance[i].get(tap) if importance else None
+            u_C = t_CD.new_ones(len(t_CD)) if u_C is None else u_C.to(t_CD)
+            scale = t_CD.new_ones(())
+            if balanced:
+                total = u_C.sum().clamp_min(1e-12) * t_CD.shape[1]
+                mean = (u_C[:, None] * t_CD).sum() / total
+                variance = (u_C[:, None] * (t_CD - mean).square()).sum() / total
+                scale = variance.clamp_min(1e-12) * u_C.mean().clamp_min(1e-12)
+            rows.append(t_CD)
+            shares.append(u_C * (weight if tap in target else 0.0) / (scale * t_CD.numel()))
+        stacked[tap], weights[tap] = torch.stack(rows), torch.stack(shares)  # B×C×D, B×C
 
     def term(step: Step) -> Tensor:
         views = len(step.views) // step.count
@@ -164,6 +186,29 @@ def match(taps: Mapping[Tap, float], targets: Sequence[Mapping[Tap, Tensor]], *,
         return total
 
     return Objective(tuple(taps), ((1.0, term),))
+
+
+def reach(units: Sequence[Unit], levels: Sequence[tuple[float, float] | None]) -> Objective:
+    """How far the unit's score is from its level among photos: max(0, 1 - (s - low) / (high - low)), one per item.
+
+    Args:
+        levels: (low, high) of each item, for instance the median and the strongest photo's score: there is no push
+            beyond what a real photo reaches. None for an item that is not pushed.
+    """
+
+    def term(step: Step) -> Tensor:
+        views = len(step.views) // step.count
+        losses = []
+        for i, (unit, level) in enumerate(zip(units, levels)):
+            if level is None:
+                losses.append(step.image.new_zeros(()))
+                continue
+            low, high = level
+            score = unit.read(step.values[unit.tap][i * views : (i + 1) * views])
+            losses.append((1 - (score - low) / max(high - low, 1e-12)).clamp_min(0).mean())
+        return torch.stack(losses)
+
+    return Objective(tuple(dict.fromkeys(u.tap for u, level in zip(units, levels) if level)), ((1.0, term),))
 
 
 def total_variation() -> Objective:
@@ -206,3 +251,52 @@ def norm(mean: Sequence[float], std: Sequence[float]) -> Objective:
         return step.per_item(((step.views - mean_.to(step.views)) / std_.to(step.views)).flatten(1).norm(dim=1))
 
     return Objective((), ((1.0, term),))
+
+
+def classification(classes: Sequence[int]) -> Objective:
+    """Cross-entropy of the network's answer with one class per item (mean over the item's views)."""
+
+    def term(step: Step) -> Tensor:
+        logits = step.values[Tap(LOGITS)][:, :, 0]
+        wanted = torch.tensor(classes, device=logits.device).repeat_interleave(len(logits) // step.count)
+        return step.per_item(cross_entropy(logits, wanted, reduction="none"))
+
+    return Objective((Tap(LOGITS),), ((1.0, term),))
+
+
+def batch_norm_statistics(moments: BatchNormMoments, first: float) -> Objective:
+    """Sum over BatchNorm layers of k·(‖var - running var‖₂ + ‖mean - running mean‖₂), norms over channels.
+
+    Args:
+        moments: a context that is open during the ascent, with one group per item. first: k of the layer that runs
+            first; 1 for the others.
+    """
+
+    def term(step: Step) -> Tensor:
+        total = step.image.new_zeros(step.count)
+        for i, (name, (mean, variance)) in enumerate(moments.values.items()):
+            running_mean, running_variance = moments.running[name]
+            distance = (variance - running_variance).norm(dim=1) + (mean - running_mean).norm(dim=1)
+            total = total + (first if i == 0 else 1.0) * distance
+        return total
+
+    return Objective((), ((1.0, term),))
+
+
+def agreement(student: Model, temperature: float) -> Objective:
+    """1 - JS between the answers of the network and of a student, softmax at `temperature`, clamped to [0.01, 0.99].
+
+    Minimised, it looks for pictures that the student does not see as the network does.
+    """
+
+    def softened(logits: Tensor) -> Tensor:
+        return (logits / temperature).softmax(1).clamp(0.01, 0.99)
+
+    def term(step: Step) -> Tensor:
+        p = softened(step.values[Tap(LOGITS)][:, :, 0])
+        q = softened(student.read(student.fit(step.views), [Tap(LOGITS)])[Tap(LOGITS)][:, :, 0])
+        middle = (p + q) / 2
+        divergence = (p * (p / middle).log() + q * (q / middle).log()).sum(1) / 2
+        return step.per_item(1 - divergence)
+
+    return Objective((Tap(LOGITS),), ((1.0, term),))

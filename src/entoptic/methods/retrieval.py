@@ -1,36 +1,192 @@
-"""Retrieval: the real photos that drive a unit most. Nothing is optimised, so nothing can be adversarial."""
+"""Retrieval: real photos chosen by how they drive a unit. Nothing is optimised, so nothing can be adversarial.
+
+Choosing is not free of bias: each way of choosing is a law over photos, and its KL divergence from the law that the
+photos come from, in nats, says how far what is shown strays from what there is. The trace carries it as `selection`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from entoptic.errors import UserError
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNITS = ("logit", "channel", "direction")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(MethodConfig):
     """Retrieval, the real photos that drive the unit most (sample k is rank k)."""
 
+    shown: int = 9
+    """K: the picture is one of the K best, and its law is that of one of them at random"""
 
-@method("retrieval", Retrieval, paper="top-K selection", units={"logit", "channel", "direction"}, reads={"scores"})
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_shown(self.shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalBottom(MethodConfig):
+    """Retrieval from below, the real photos that drive the unit least."""
+
+    shown: int = 9
+    """K: the picture is one of the K lowest, and its law is that of one of them at random"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_shown(self.shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalTilted(MethodConfig):
+    """Tilted retrieval, real photos drawn at the least cost in nats.
+
+    The samples of a unit are one draw without replacement, in order. Give one of `beta`, `mean` and `nats`; none is a
+    budget of 4 nats. Scores are counted in standard deviations from their mean over the photos, so that one number
+    means the same for every unit.
+    """
+
+    beta: float | None = None
+    """strength β of the tilt exp(β s): 0 draws any photo alike, a large one the best first"""
+    mean: float | None = None
+    """mean score to reach, in standard deviations above the mean of the photos"""
+    nats: float | None = None
+    """KL divergence to spend (None with the other two absent: 4)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {n: v for n in ("beta", "mean", "nats") if (v := getattr(self, n)) is not None}
+        if len(given) > 1:
+            raise UserError(f"tilted retrieval takes one of beta, mean and nats, got {' and '.join(given)}")
+        for name, value in given.items():
+            if not math.isfinite(value):
+                raise UserError(f"{name} must be finite, got {value}; the limit of β → ∞ is the method retrieval")
+            if name != "mean" and value < 0:
+                raise UserError(f"{name} must be at least 0, got {value}; retrieval-bottom shows the low end")
+
+
+def _check_shown(shown: int) -> None:
+    if shown < 1:
+        raise UserError(f"shown must be at least 1, got {shown}")
+
+
+@method("retrieval", Retrieval, paper="top-K selection", units=UNITS, reads={"scores"})
 def retrieval(items: Sequence[Item], config: Retrieval, context: Context) -> Iterator[Draft]:
-    import torch
+    yield from _ranked(items, config.shown, context, lowest=False)
+
+
+@method("retrieval-bottom", RetrievalBottom, paper="top-K selection", units=UNITS, reads={"scores"})
+def retrieval_bottom(items: Sequence[Item], config: RetrievalBottom, context: Context) -> Iterator[Draft]:
+    yield from _ranked(items, config.shown, context, lowest=True)
+
+
+def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool) -> Iterator[Draft]:
+    """Photos by rank, each with the exact law of choosing it; equal scores keep the photos' order."""
+    from entoptic.priors.tilt import rank_kl, selection_kl
 
     scores = context.references.scores([item.unit for item in items])
+    n, k = len(scores.indices), min(shown, len(scores.indices))
+    end, nats = "lowest" if lowest else "highest", selection_kl(n, k)
+    for item in items:
+        rank = item.sample + 1
+        if rank > k:
+            why = f"only {n} photos can be read" if n < shown else f"{shown} are shown (option `shown`)"
+            yield _refused(item, f"rank {rank} was asked for, but {why}")
+            continue
+        values = scores.of(item.unit)
+        order = values.argsort(descending=not lowest, stable=True)
+        chosen = values[order[:k]]
+        selection = {
+            "law": f"one of the K {end} of N photos, at random", "prior": "the law that the photos were drawn from",
+            "N": n, "K": k, "nats": nats, "nats_among_photos": math.log(n / k), "rank": rank,
+            "nats_of_rank": rank_kl(n, rank), "mean": float(chosen.double().mean()),
+        }  # fmt: skip
+        notes = [
+            f"one of the {k} {end} of {n} photos, at random, is {nats:.3g} nats from the law of the photos; "
+            f"rank {rank} alone {selection['nats_of_rank']:.3g}"
+        ]
+        tied = int((values == chosen[-1]).sum())
+        if tied > int((chosen == chosen[-1]).sum()):
+            notes.append(
+                f"{tied} photos share the score of rank {k}: their order decides which are shown, and nats is an upper bound"
+            )
+        yield _show(item, int(order[item.sample]), values, scores.indices, selection, notes, context)
+
+
+@method("retrieval-tilted", RetrievalTilted, paper="KL-minimal selection", units=UNITS, reads={"scores"})
+def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Context) -> Iterator[Draft]:
+    from entoptic.priors.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise, tilt
+
+    scores, photos = context.references.scores([item.unit for item in items]), context.references.photos
+    assert photos is not None
+    names = [photos.sha256(index) for index in scores.indices]
+    n = len(names)
+    for item in items:
+        values = scores.of(item.unit)
+        if item.sample >= n:
+            yield _refused(item, f"draw {item.sample + 1} was asked for, but only {n} photos can be read")
+            continue
+        try:
+            s, centre, sd = standardise(values)
+            if config.beta is not None:
+                beta = config.beta
+            elif config.mean is not None:
+                beta = beta_for_mean(s, config.mean)
+            else:
+                beta = beta_for_kl(s, 4.0 if config.nats is None else config.nats)
+            law = tilt(s, beta)
+        except UserError as error:
+            yield _refused(item, f"{error} (scores in standard deviations above their mean over the photos)")
+            continue
+        # All samples of one unit are one ordered draw without replacement.
+        order = draw_order(s, beta, gumbel_noise(f"{item.seed}|{item.unit.identity}", names))
+        selection = {
+            "law": "drawn with weights exp(β s), without replacement",
+            "prior": "the N photos, each alike",
+            "N": n,
+            "K": 1,
+            "nats": law.kl,
+            "beta": law.beta if math.isfinite(law.beta) else "infinity",
+            "mean": centre + sd * law.mean,
+            "mean_in_sd": law.mean,
+            "ess": law.ess,
+            "draw": item.sample + 1,
+        }
+        notes = [
+            f"draw {item.sample + 1} of {n} photos tilted by β = {law.beta:.3g} per standard deviation: "
+            f"{law.kl:.3g} nats from the photos at a mean score of {selection['mean']:.4g}, as if {law.ess:.3g} photos"
+        ]
+        yield _show(item, int(order[item.sample]), values, scores.indices, selection, notes, context)
+
+
+def _show(
+    item: Item, place: int, values: Tensor, indices: Sequence[int], selection: dict[str, Any], notes: list[str],
+    context: Context,
+) -> Draft:  # fmt: skip
+    """The photo at `place` among those that could be read."""
     photos = context.references.photos
     assert photos is not None
-    for item in items:
-        ranked = scores.ranked(item.unit)
-        if item.sample >= len(ranked):
-            failure = f"rank {item.sample + 1} was asked for, but only {len(ranked)} photos can be read"
-            yield Draft(item, torch.empty(0), failure=failure)
-            continue
-        index, value = ranked[item.sample]
-        photo = photos.read(index)
-        if photo is None:
-            yield Draft(item, torch.empty(0), failure=f"photo {photos[index].name} can no longer be read")
-            continue
-        image = context.model.as_seen(context.model.card.prepare(photo)[None])[0]
-        notes = [f"photo {photos[index].name}, sha256 {photos.sha256(index)[:16]}, score {value:.6g}"]
-        yield Draft(item, image, {"steps": 0, "evaluations": 0, "loss": [], "notes": notes, "stopped": "finished"})
+    index = indices[place]
+    photo = photos.read(index)
+    if photo is None:
+        return _refused(item, f"photo {photos[index].name} can no longer be read")
+    image = context.model.as_seen(context.model.card.prepare(photo)[None])[0]
+    notes = [
+        f"photo {photos[index].name}, sha256 {photos.sha256(index)[:16]}, score {float(values[place]):.6g}",
+        *notes,
+    ]
+    trace = {"steps": 0, "evaluations": 0, "loss": [], "notes": notes, "stopped": "finished", "selection": selection}
+    return Draft(item, image, trace)
+
+
+def _refused(item: Item, failure: str) -> Draft:
+    import torch
+
+    return Draft(item, torch.empty(0), failure=failure)

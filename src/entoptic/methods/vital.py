@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,13 @@ from entoptic.errors import UserError
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from entoptic.images.references import References
+    from entoptic.images.relevant import Relevant
     from entoptic.models.model import Model
     from entoptic.models.taps import Tap
+    from entoptic.units.unit import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +29,22 @@ class Vital(MethodConfig):
     """learning rate, in units of half the pixel range"""
     references: int = 25
     """reference photos per unit (N): those of its class, or of all, that drive it most"""
+    reference: str = "image"
+    """match whole photos ("image") or their crops around the place that drives an inner unit most ("crop")"""
     layers: tuple[str, ...] = ()
     """layers to match, each counting alike; empty takes the stem and the end of each stage"""
+    relevance: str = "lrp"
+    """features of inner units are weighted by the unit's relevance, told by lrp, epsilon, gradient or guided; none
+    matches whole photos, with all that merely stands beside what drives the unit"""
+    refresh: int = 1
+    """steps for which one relevance (and the view it belongs to) is kept"""
+    drive: float = 0.1
+    """weight of the unit's own score: a pull towards that of the strongest photo and no further; inner units only"""
+    natural: float = 0.0
+    """weight of matching what photos in general look like, whatever they show; inner units only"""
+    natural_layers: tuple[str, ...] = ()
+    facets: int = 1
+    """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
     """weight of the squared total variation"""
     jitter: int = 30
@@ -40,38 +59,105 @@ class Vital(MethodConfig):
     """standard deviation in pixels of a Gaussian blur of the finished picture: frequencies near a pixel's own tell
     people little and are peculiar to one network"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("refresh", "facets"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 @method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction"}, reads={"targets"})
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
     import torch
 
-    from entoptic.methods.ascent import ascend, warmup_cosine
-    from entoptic.methods.augment import chain, flip, gaussian_blur, roll, zoom
+    from entoptic.images.relevant import Relevant
+    from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
+    from entoptic.methods.augment import chain, flip, gaussian_blur, hold, roll, zoom
     from entoptic.methods.canvas import Pixels
-    from entoptic.methods.objectives import match, total_variation
+    from entoptic.methods.objectives import match, reach, total_variation
 
-    model, taps = context.model, matched_taps(context.model, config.layers)
-    context.references.expect(item.unit for item in items)
-    targets = [context.references.target(item.unit, taps, config.references) for item in items]
-    objective = match(dict.fromkeys(taps, 1.0), [t.values for t in targets], balanced=True)
+    model, references = context.model, context.references
+    taps, units = matched_taps(model, config.layers), [item.unit for item in items]
+    references.expect(units)
+    wanted = [
+        Relevant(config.relevance, config.reference, item.sample % config.facets, config.facets)
+        if config.relevance != "none" and item.unit.kind != "logit"
+        else None
+        for item in items
+    ]
+    targets = [references.target(u, taps, config.references, wanted=w) for u, w in zip(units, wanted)]
+    matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
+    objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
+    objective = objective + config.smoothness * total_variation()
+    if config.natural and any(wanted):
+        general = dict.fromkeys(matched_taps(model, config.natural_layers or config.layers), 1.0)
+        held = references.natural(tuple(general)).values
+        objective = objective + config.natural * match(general, [held if w else {} for w in wanted], balanced=True)
+    if config.drive and any(wanted):
+        objective = objective + config.drive * reach(units, [_levels(references, u, w) for u, w in zip(units, wanted)])
     generators = [item.generator() for item in items]
     canvas = Pixels(generators, model.card.size, model.device, std=config.start)
+    transparency = Transparency(canvas.parameter)
     drafts = ascend(
         items,
         canvas,
-        objective + config.smoothness * total_variation(),
+        objective,
         torch.optim.Adam([canvas.parameter], lr=config.lr, betas=(0.5, 0.9)),
         context,
         steps=config.steps,
         generators=generators,
-        augment=chain(roll(config.jitter), flip(0.5 if config.flip else 0.0), zoom(config.zoom)),
+        augment=hold(
+            chain(roll(config.jitter), flip(0.5 if config.flip else 0.0), zoom(config.zoom)),
+            config.refresh if any(wanted) else 1,
+        ),
         schedule=warmup_cosine(config.steps, config.steps // 20),
+        on_gradient=transparency.add,
+        read=weighted_reader(model, units, wanted, config.refresh) if any(wanted) else None,
     )
-    for draft, target in zip(drafts, targets):
+    for i, (draft, target) in enumerate(zip(drafts, targets)):
         draft.trace["references"] = target.describe()
+        draft.alpha = transparency.of(i)
         if config.finish:
             draft.image = gaussian_blur(draft.image[None], config.finish)[0]
         yield draft
+
+
+def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tuple[float, float] | None:
+    """Scores of the median and of the strongest photo, where they are known and the unit is an inner one."""
+    real = references.real_scores(unit) if wanted is not None else ""
+    if isinstance(real, str):
+        return None
+    return float(real.values[len(real.values) // 2]), float(real.values[-1])
+
+
+def weighted_reader(
+    model: Model, units: Sequence[Unit], wanted: Sequence[Relevant | None], refresh: int = 1
+) -> Callable[[Tensor, Sequence[Tap]], dict[Tap, Tensor]]:
+    """What `ascend` reads for VITAL's inner units: A ⊙ R̂ at `Weighted` taps, plain values at all others.
+
+    Relevance is told anew every `refresh` steps, on the views of that step; it is a constant for the gradient.
+    """
+    from entoptic.images.relevant import Weighted, read_relevant, rules_of, spatial_weight
+
+    weights: dict[Tap, Tensor] = {}
+    calls = 0
+    how = next(w for w in wanted if w is not None)  # the items of a call differ in their facets only
+
+    def read(views: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+        nonlocal weights, calls
+        if calls % refresh == 0:
+            each = len(views) // len(units)
+            shown = [unit if w is not None else None for unit, w in zip(units, wanted) for _ in range(each)]
+            values, maps = read_relevant(model, views, shown, taps, rules_of(how.rules))
+            weights = {tap: spatial_weight(map_BCD, how.epsilon) for tap, map_BCD in maps.items()}
+        else:
+            plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in taps}
+            read_out = model.read(views, plain.values())
+            values = {tap: read_out[plain[tap]] for tap in taps}
+        calls += 1
+        return {tap: value * weights[tap] if tap in weights else value for tap, value in values.items()}
+
+    return read
 
 
 def matched_taps(model: Model, layers: Sequence[str]) -> tuple[Tap, ...]:
@@ -106,6 +192,12 @@ PAPER: dict[str, tuple[dict[str, float], float, float]] = {
 }  # fmt: skip
 
 
+# For inner units: layers with their weights, λ_TV, λ_L2, and how relevance is told (ResNet-50's layer4 only).
+PAPER_INNER: dict[str, tuple[dict[str, float], float, float]] = {
+    "resnet50": ({"conv1": 0.1, "layer1": 1, "layer2": 1, "layer3": 1}, 3e-7, 3e-7),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class VitalPaper(MethodConfig):
     """VITAL as published (Görgün et al. 2025)."""
@@ -113,42 +205,64 @@ class VitalPaper(MethodConfig):
     steps: int = 2000
     """of Adam (rate 1, betas 0.5 and 0.9, warm-up of 100 steps, cosine)"""
     references: int = 50
-    """reference photos per unit (N)"""
+    """reference photos per unit (N): of a class at random, for an inner unit those that drive it most"""
     preset: str = ""
     """a published architecture whose layers, weights and priors are used; empty takes that of the model's name, and
     any other network gets the layers of its trunk with weight 1 and no prior"""
+    reference: str = "image"
+    """match whole photos of an inner unit (the released code) or their crops, "crop" (the paper's text)"""
     jitter: int = 30
     """largest circular shift in pixels"""
 
 
-@method("vital-paper", VitalPaper, paper="arXiv:2503.22399", units={"logit"}, reads={"targets"})
+@method("vital-paper", VitalPaper, paper="arXiv:2503.22399", units={"logit", "channel"}, reads={"targets"})
 def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> Iterator[Draft]:
+    if config.preset and config.preset not in PAPER:
+        raise UserError(f'no published preset "{config.preset}"; there are {", ".join(PAPER)}')
+    for logits in (True, False):  # the two kinds have layers and priors of their own
+        chosen = [item for item in items if (item.unit.kind == "logit") is logits]
+        if chosen:
+            yield from _as_published(chosen, config, context, logits)
+
+
+def published(model: Model, preset: str, logits: bool) -> tuple[dict[Tap, float], float, float]:
+    """Layers with their weights, λ_TV and λ_L2 of a preset, or the trunk with weight 1 for any other network."""
+    from entoptic.models.taps import Tap
+
+    held = PAPER if logits else PAPER_INNER
+    name = preset or model.card.name.partition(":")[2].partition("/")[0]
+    if name in held and (preset or all(layer in model.layers for layer in held[name][0])):
+        weights, tv, l2 = held[name]
+        return {Tap(layer): weight for layer, weight in weights.items()}, tv, l2
+    return dict.fromkeys(matched_taps(model, ()), 1.0), 0.0, 0.0
+
+
+def _as_published(items: Sequence[Item], config: VitalPaper, context: Context, logits: bool) -> Iterator[Draft]:
     import torch
 
-    from entoptic.methods.ascent import ascend, warmup_cosine
+    from entoptic.images.relevant import Relevant
+    from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import roll
     from entoptic.methods.canvas import Pixels
     from entoptic.methods.objectives import deep_inversion_tv, match, norm
-    from entoptic.models.taps import Tap
 
-    model, card = context.model, context.model.card
-    preset = config.preset or card.name.partition(":")[2].partition("/")[0]
-    if config.preset and config.preset not in PAPER:
-        raise UserError(f'no published preset "{config.preset}"; there are {", ".join(PAPER)}')
-    if preset in PAPER and (config.preset or all(layer in model.layers for layer in PAPER[preset][0])):
-        weights, tv, l2 = PAPER[preset]
-        layers = {Tap(layer): weight for layer, weight in weights.items()}
-    else:
-        layers, tv, l2 = dict.fromkeys(matched_taps(model, ()), 1.0), 0.0, 0.0
-    # The paper draws its references at random from the class.
+    model, card, references = context.model, context.model.card, context.references
+    layers, tv, l2 = published(model, config.preset, logits)
+    wanted = None if logits else Relevant("lrp-vital", config.reference, epsilon=1e-6)
+    units = [item.unit for item in items]
     targets = [
-        context.references.target(item.unit, tuple(layers), config.references, strongest=False) for item in items
+        # The paper draws the references of a class at random, those of a neuron by rank.
+        references.target(unit, tuple(layers), config.references, strongest=not logits, wanted=wanted)
+        for unit in units
     ]
-    objective = match(layers, [t.values for t in targets], balanced=False)
+    weights = {str(tap): weight for tap, weight in layers.items()}
+    matched = {tap: weights[tap.layer] for t in targets for tap in t.values}
+    objective = match(matched, [t.values for t in targets], balanced=False, importance=[t.importance for t in targets])
     if tv or l2:
         objective = objective + tv * deep_inversion_tv(card.mean, card.std) + l2 * norm(card.mean, card.std)
     generators = [item.generator() for item in items]
     canvas = Pixels(generators, card.size, model.device, mean=card.mean, scale=card.std)
+    transparency = Transparency(canvas.parameter)
     drafts = ascend(
         items,
         canvas,
@@ -159,7 +273,10 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
         generators=generators,
         augment=roll(config.jitter),
         schedule=warmup_cosine(config.steps, min(100, config.steps // 5)),
+        on_gradient=transparency.add,
+        read=weighted_reader(model, units, [wanted] * len(items)) if wanted is not None else None,
     )
-    for draft, target in zip(drafts, targets):
+    for i, (draft, target) in enumerate(zip(drafts, targets)):
         draft.trace["references"] = target.describe()
+        draft.alpha = transparency.of(i)
         yield draft

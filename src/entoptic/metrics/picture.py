@@ -147,34 +147,43 @@ def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
 
 
 def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evidence]:
-    """Whether other networks see the unit's class: top-1, top-5 and mean probability over them."""
+    """Whether other networks see the unit's class: top-1, top-5 and mean probability over them.
+
+    A verifier that knows more classes than the unit's network is asked about the shared ones only; the scale says so.
+    """
     names = ("transfer_top1", "transfer_top5", "transfer_probability")
     if unit.layer != LOGITS or unit.label is None:
         return [missing(name, "only a class logit means the same in another network") for name in names]
     own = unit.model.card
-    others = [v for v in verifiers if v.card.weights_sha256 != own.weights_sha256 and v.card.same_classes(own)]
+    others = {
+        v: places
+        for v in verifiers
+        if v.card.weights_sha256 != own.weights_sha256 and (places := own.places_in(v.card)) is not None
+    }
     if not others:
         why = "no verifier network was given" if not verifiers else f"no verifier other than {own.name} has its labels"
         return [missing(name, why) for name in names]
     ranks, probabilities = {}, {}
-    for verifier in others:
-        logits = verifier(verifier.fit(image.to(verifier.device)))[0]
+    for verifier, places in others.items():
+        logits = verifier(verifier.fit(image.to(verifier.device)))[0, places]
         ranks[verifier.card.name] = 1 + int((logits > logits[unit.index]).sum())
         probabilities[verifier.card.name] = round(float(logits.softmax(0)[unit.index]), 6)
     n = len(others)
+    classes = unit.model.outputs
+    scale = f"among {classes} classes" if any(v.outputs > classes for v in others) else ""
     hits1, hits5 = (sum(r <= k for r in ranks.values()) for k in (1, 5))
     mean = sum(probabilities.values()) / n
     low, high = mean_interval(list(probabilities.values()))
     return [
-        Evidence("transfer_top1", hits1 / n, n, wilson(hits1, n), "higher", "", detail=ranks),
-        Evidence("transfer_top5", hits5 / n, n, wilson(hits5, n), "higher", "", detail=ranks),
+        Evidence("transfer_top1", hits1 / n, n, wilson(hits1, n), "higher", scale, detail=ranks),
+        Evidence("transfer_top5", hits5 / n, n, wilson(hits5, n), "higher", scale, detail=ranks),
         Evidence(
             "transfer_probability",
             mean,
             n,
             (max(0.0, low), min(1.0, high)),
             "higher",
-            "",
+            scale,
             detail=probabilities,
         ),
     ]

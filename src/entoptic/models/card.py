@@ -107,11 +107,19 @@ class Card:
         names = [self.label_ids[index]] if self.label_ids else []
         return names + ([self.labels[index]] if self.labels else [])
 
-    def same_classes(self, other: Card) -> bool:
-        """Whether logit k means the same in both: by identifiers where both have them (names vary), else by names."""
-        if self.label_ids is not None and other.label_ids is not None:
-            return self.label_ids == other.label_ids
-        return self.labels is not None and self.labels == other.labels
+    def places_in(self, other: Card) -> list[int] | None:
+        """For each logit, the logit of `other` that means the same; None unless `other` knows every class.
+
+        By identifiers where both have them (names vary), else by names.
+        """
+        by_id = self.label_ids is not None and other.label_ids is not None
+        mine, theirs = (self.label_ids, other.label_ids) if by_id else (self.labels, other.labels)
+        if mine is None or theirs is None:
+            return None
+        if mine == theirs:  # names may repeat: ImageNet has two cranes
+            return list(range(len(mine)))
+        places = {name: place for place, name in enumerate(theirs) if theirs.count(name) == 1}
+        return [places[name] for name in mine] if places.keys() >= set(mine) else None
 
     def find_label(self, text: str) -> list[int]:
         """Indices of the logits called `text`: exact names or identifiers first, else all that contain the words."""

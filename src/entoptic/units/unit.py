@@ -201,7 +201,9 @@ def _place(model: Model, address: Address) -> tuple[str, int | None]:
         raise UserError(f'{address}: layer "{address.layer}" does not end in an activation function, drop ".pre"')
     tail = ".pre" if readout.pre else ""
     height, width = info.grid
-    tokens = info.layout in ("BTC", "BCT")
+    tokens = info.layout in ("BTC", "BCT", "BMTC")
+    # Positions that lie on the picture: all of a map, the patches of tokens, none where the patches are not known.
+    prefix, rows, columns = info.patches or (0, 0 if tokens else height, 0 if tokens else width)
     if info.grid == (1, 1):
         if readout.how not in ("", "mean", "max", "centre"):
             raise UserError(f'{address}: {address.layer} is one value per channel, so there is no "@{readout}"')
@@ -209,22 +211,24 @@ def _place(model: Model, address: Address) -> tuple[str, int | None]:
     how = readout.how or "mean"
     if how in ("mean", "max"):
         return how + tail, None
-    if how == "centre":
-        if tokens:
-            raise UserError(f"{address}: tokens have no centre; use @cls, @tokN, @mean or @max")
-        return how + tail, (height // 2) * width + width // 2
     if how in ("cls", "tok"):
-        token = 0 if how == "cls" else readout.where[0]
         if not tokens:
             raise UserError(f"{address}: {address.layer} is a {height}×{width} map without tokens; use @ROW,COLUMN")
+        if how == "cls" and info.patches and not prefix:
+            raise UserError(f"{address}: {address.layer} has {rows}×{columns} patches and no class token; use @tokN")
+        token = 0 if how == "cls" else readout.where[0]
         if token >= height:
             raise UserError(f"{address}: {address.layer} has tokens 0 to {height - 1}")
         return str(readout), token
-    row, column = readout.where
-    if tokens or row >= height or column >= width:
-        shape = f"{height} tokens (use @tokN)" if tokens else f"rows 0-{height - 1} and columns 0-{width - 1}"
-        raise UserError(f"{address}: {address.layer} has {shape}")
-    return str(readout), row * width + column
+    if not rows:
+        raise UserError(
+            f"{address}: where the {height} tokens of {address.layer} lie is not known; use @cls, @tokN, @mean or @max"
+        )
+    row, column = (rows // 2, columns // 2) if how == "centre" else readout.where
+    if row >= rows or column >= columns:
+        what = f"{rows}×{columns} patches, " if tokens else ""
+        raise UserError(f"{address}: {address.layer} has {what}rows 0-{rows - 1} and columns 0-{columns - 1}")
+    return (how + tail if how == "centre" else str(readout)), prefix + row * columns + column
 
 
 def _direction(model: Model, address: Address) -> Unit:

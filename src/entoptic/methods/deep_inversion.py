@@ -1,0 +1,193 @@
+"""DeepInversion: pictures whose BatchNorm statistics are those of the training set (Yin et al., CVPR 2020).
+
+The published method takes the statistics over the whole batch, so that each picture depends on its batch mates. Here
+every item has a group of its own: `group` pictures from the item's own generator, optimised together, the statistics
+taken over all of them and their positions, the first of them shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from entoptic.errors import UserError
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from entoptic.methods.objectives import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepInversion(MethodConfig):
+    """DeepInversion, the statistics of BatchNorm layers (Yin et al. 2020).
+
+    The defaults suit one picture of builtin:lite0 on a CPU. As published for ResNet-50 on ImageNet: steps 3000, lr 0.25,
+    group 84, statistics 0.01, tv 1e-4, start 1, low 0.667, the other options as they are.
+    """
+
+    steps: int = 300
+    """of Adam, both stages together"""
+    lr: float = 0.2
+    """learning rate of Adam, in normalised pixels (those that the network is fed)"""
+    group: int = 1
+    """pictures per item that are optimised together: the statistics are theirs, the first is shown"""
+    low: float = 0.75
+    """share of the steps that are run first, on a picture of half the size"""
+    statistics: float = 0.003
+    """weight of the distance to the running means and variances (r_feature); it scales with the network's activations"""
+    tv: float = 0.3
+    """weight of the total variation"""
+    l2: float = 1e-5
+    """weight of the picture's norm"""
+    start: float = 0.2
+    """standard deviation of the noise that the picture starts from, in normalised pixels"""
+    jitter: int = 30
+    """largest circular shift of a view in pixels; half of it at half the size"""
+    flip: bool = True
+    """mirror half of the views"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group < 1:
+            raise UserError(f"group must be at least 1, got {self.group}")
+        if not 0 <= self.low < 1:
+            raise UserError(f"low is a share of the steps, at least 0 and below 1, got {self.low}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepInversionAdaptive(DeepInversion):
+    """Adaptive DeepInversion, against a student network (Yin et al. 2020)."""
+
+    student: str = "builtin:lite1"
+    """a network of the same classes, which the pictures are to divide from the one under study"""
+    competition: float = 0.2
+    """weight of 1 - JS between the answers of both (adi_scale)"""
+
+
+PAPER = "arXiv:1912.08795"
+
+
+@method("deep-inversion", DeepInversion, paper=PAPER, units={"logit"})
+def deep_inversion(items: Sequence[Item], config: DeepInversion, context: Context) -> Iterator[Draft]:
+    from entoptic.methods.objectives import Objective
+
+    yield from _invert(items, config, context, Objective())
+
+
+@method("deep-inversion-adaptive", DeepInversionAdaptive, paper=PAPER, units={"logit"})
+def deep_inversion_adaptive(items: Sequence[Item], config: DeepInversionAdaptive, context: Context) -> Iterator[Draft]:
+    import torch
+
+    from entoptic.methods.objectives import agreement
+    from entoptic.models.sources import load
+
+    with torch.random.fork_rng(devices=[]):  # building a network draws its first weights
+        student, own = load(config.student, device=str(context.model.device)), context.model.card
+    if own.places_in(student.card) != list(range(context.model.outputs)):
+        raise UserError(f"the student {config.student} does not have the classes of {own.name}; name one that has")
+    competition = config.competition * agreement(student, temperature=3.0)
+    for draft in _invert(items, config, context, competition):
+        draft.trace["student"] = {"name": student.card.name, "weights_sha256": student.card.weights_sha256}
+        draft.trace["notes"] += [f"optimised against {student.card.name}, which is therefore no judge of this picture"]
+        yield draft
+
+
+def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more: Objective) -> Iterator[Draft]:
+    """The two stages: a picture of half the size, then the full size, starting from it with a new Adam."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from entoptic.methods.ascent import ascend, warmup_cosine
+    from entoptic.methods.augment import chain, flip, roll
+    from entoptic.methods.canvas import Pixels
+    from entoptic.methods.objectives import batch_norm_statistics, classification, deep_inversion_tv, norm
+    from entoptic.models.batchnorm import BatchNormMoments, batch_norms
+
+    model, card = context.model, context.model.card
+    if not batch_norms(model.module):
+        raise UserError(
+            f"DeepInversion needs the running statistics of BatchNorm2d layers, and {card.name} has none; "
+            "try --method vital or --method fourier"
+        )
+    low = round(config.low * config.steps) if config.steps > 1 else 0
+    low = min(low, config.steps - 1)
+
+    def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
+        return interpolate(images, size, mode="bilinear", align_corners=False)
+
+    def stage(
+        size: tuple[int, int], steps: int, jitter: int, generators: list[torch.Generator], start: Tensor | None,
+        enlarged: bool = False,
+    ) -> tuple[list[Draft], Tensor, KeyboardInterrupt | None]:  # fmt: skip
+        """Drafts, all pictures of all groups, and Ctrl-C if it came."""
+        canvas = Pixels(generators, size, model.device, std=config.start, mean=card.mean, scale=card.std)
+        if start is not None:
+            mean, std = (start.new_tensor(v).expand(3)[:, None, None] for v in (card.mean, card.std))
+            with torch.no_grad():
+                canvas.parameter.copy_((start - mean) / std)
+        before = config.steps - steps if start is not None else 0
+        with BatchNormMoments(model.module, len(items)) as moments:
+            objective = (
+                classification([item.unit.index for item in items])
+                + config.statistics * batch_norm_statistics(moments, first=10.0)
+                + config.tv * deep_inversion_tv(card.mean, card.std)
+                + config.l2 * norm(card.mean, card.std)
+                + more
+            )
+            view = chain(roll(jitter), flip(0.5 if config.flip else 0.0))
+            drafts: list[Draft] = []
+            try:
+                for draft in ascend(
+                    items, canvas, objective, torch.optim.Adam([canvas.parameter], lr=config.lr, betas=(0.5, 0.9)),
+                    replace(context, on_step=lambda step, _: context.on_step(before + step, config.steps)),
+                    steps=steps, generators=generators,
+                    augment=chain(view, lambda images, _: enlarge(images, card.size)) if enlarged else view,
+                    schedule=warmup_cosine(steps, min(100, steps // 10)),
+                ):  # fmt: skip
+                    drafts.append(draft)
+            except KeyboardInterrupt as stop:
+                return drafts, canvas.image().detach(), stop
+        return drafts, canvas.image().detach(), None
+
+    def fresh() -> list[torch.Generator]:
+        # The pictures of a group take turns at their item's generator.
+        return [g for item in items for g in [item.generator()] * config.group]
+
+    generators, start = fresh(), None
+    first: list[Draft] = []
+    if low:
+        half = (card.size[0] // 2, card.size[1] // 2)
+        try:
+            first, image, stopped = stage(half, low, config.jitter // 2, generators, None)
+        except RuntimeError:  # a network of one input size: it is shown the small picture enlarged
+            generators = fresh()
+            first, image, stopped = stage(half, low, config.jitter // 2, generators, None, enlarged=True)
+        start = enlarge(image, card.size)
+        if stopped is not None:
+            for draft in first:
+                draft.image = enlarge(draft.image[None], card.size)[0]
+                draft.trace["stopped"] = f"interrupted at step {draft.trace['steps']}"
+                yield draft
+            raise stopped
+    second, _, stopped = stage(card.size, config.steps - low, config.jitter, generators, start)
+    for i, draft in enumerate(second):
+        if first:
+            _join(first[i], draft, config.steps)
+        yield draft
+    if stopped is not None:
+        raise stopped
+
+
+def _join(first: Draft, second: Draft, steps: int) -> None:
+    """Puts the first stage's record before the second's."""
+    a, b = first.trace, second.trace
+    b["loss"] = a["loss"] + [[a["steps"] + t, value] for t, value in b["loss"]]
+    b["notes"] = list(dict.fromkeys(a["notes"] + b["notes"]))
+    b["seconds"] = round(a["seconds"] + b["seconds"], 2)
+    for count in ("steps", "evaluations"):
+        b[count] += a[count]
+    b["stopped"] = "finished" if b["steps"] == steps else f"interrupted at step {b['steps']}"
+    second.failure = first.failure or second.failure

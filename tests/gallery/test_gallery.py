@@ -792,7 +792,7 @@ def test_browser_compares_and_copies(page: Any, site: Path) -> None:
     assert heads.count() == 2
     assert heads.nth(0).is_visible()
     assert heads.nth(1).is_visible()
-    page.locator(".toggle").first.click()
+    page.locator(".compare .toggle").first.click()
     assert not heads.nth(0).is_visible()
     assert heads.nth(1).is_visible()
     assert "compare=maco-0-" in page.url

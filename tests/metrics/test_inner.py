@@ -19,16 +19,10 @@ from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.metrics import inner as inner_module
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.inner import (
-    causal_agreement,
-    centred_likeness,
-    effects,
-    layer_moments,
-    likeness,
-    lower_layer,
-    selectivity,
-)
+from entoptic.metrics.inner import causal_agreement, effects, lower_layer
+from entoptic.metrics.likeness import centred_likeness, likeness
 from entoptic.metrics.picture import measure, to_float
+from entoptic.metrics.selectivity import layer_moments, selectivity
 from entoptic.models.model import Model
 from entoptic.units.unit import bind
 
@@ -128,7 +122,7 @@ def test_the_ceiling_the_floor_and_the_size_of_the_effect_by_hand(references: Re
     usual = sum(arbitrary) / len(arbitrary)
     assert exemplars.usual == pytest.approx(usual, abs=1e-6)
     expected = (1 - usual) / (sum(s - usual for s in strongest) / 12)
-    assert entry.detail["effect"] == pytest.approx(expected, abs=1e-3)
+    assert entry.detail["size beside the photos'"] == pytest.approx(expected, abs=1e-3)
     assert len(arbitrary) < inner_module.ARBITRARY  # those among the strongest are not counted twice
 
 
@@ -150,7 +144,7 @@ def test_the_batched_form_gives_what_the_evidence_holds(references: References) 
     pictures = torch.cat([to_float(flat(colour)) for colour in (RED, MAGENTA, GREEN)])
     found = causal_agreement(pictures, unit, exemplars.strongest, arbitrary=exemplars.arbitrary)
     assert found.values.tolist() == pytest.approx([e.value for e in single], abs=1e-5)
-    assert found.sizes.tolist() == pytest.approx([e.detail["effect"] for e in single], abs=1e-3)
+    assert found.sizes.tolist() == pytest.approx([e.detail["size beside the photos'"] for e in single], abs=1e-3)
     assert found.ceiling == pytest.approx(single[0].detail["photos among themselves"], abs=1e-3)
     assert bool(torch.tensor(causal_agreement(pictures, unit, exemplars.strongest).floor).isnan())
 

@@ -331,7 +331,8 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
     else:
         words = _KNOWN.get(name, _unknown(name))(shown, count, label, scale)
     detail_items = raw_detail.items() if isinstance(raw_detail, Mapping) else ()
-    detail = tuple((str(key), (words.detail or _plain)(item)) for key, item in detail_items)
+    told = ("photos among themselves", "photos at random") if name in _LIKENESS else ()  # by the sentence
+    detail = tuple((str(key), (words.detail or _plain)(item)) for key, item in detail_items if key not in told)
     n_text = f"{count:,}" if count is not None else NOT_GIVEN
     if measured is None:
         silent = "no reason was given" if value is None else f"it came out as {value}"

@@ -7,7 +7,6 @@ to the rest of the network what it does on those photos.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from entoptic.errors import UserError
-from entoptic.images.cache import content_key, recall, remember
 from entoptic.images.references import References
 from entoptic.metrics.evidence import Evidence, mean_interval, missing
+from entoptic.metrics.likeness import Likeness, centred_likeness, likeness
+from entoptic.metrics.selectivity import evenly, layer_moments, selectivity
 from entoptic.models.ablate import ablated
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.relevance import relevance
@@ -29,8 +29,6 @@ STRONGEST = 12
 """Photos that stand for a unit: those that drive it most."""
 ARBITRARY = 12
 """Photos that stand for all photos: at even distances through the set, the same for every unit."""
-MOMENTS = 256
-"""Photos behind the mean and standard deviation of the units of a layer."""
 
 
 def inner(image: Tensor, unit: Unit, values_BCD: Tensor, references: References | None) -> list[Evidence]:
@@ -54,137 +52,7 @@ def inner(image: Tensor, unit: Unit, values_BCD: Tensor, references: References 
     return [missing(name, why) for name in ("selectivity", "relevance_agreement", "causal")]
 
 
-# --- selectivity -----------------------------------------------------------------------------------------------
-
-
-def layer_moments(references: References, unit: Unit) -> tuple[Tensor, Tensor, int]:
-    """Mean and standard deviation (C each, float32) over real photos of every unit of a layer, read as `unit` is.
-
-    Returns:
-        Them and the number of photos: all of an index that holds the layer, else at most `MOMENTS`, at even distances
-        through the set.
-    """
-    model, photos, index = references.model, references.photos, references.index
-    assert photos is not None
-    if index is not None and unit in index:
-        held = [index.moments(replace(unit, index=i)) for i in range(model.layer(unit.layer).channels)]
-        variance = torch.tensor([m.variance for m in held], dtype=torch.float64)
-        return torch.tensor([m.mean for m in held]), variance.sqrt().float(), held[unit.index].n
-    indices = _evenly(len(photos), MOMENTS)
-    key = content_key(
-        {"weights": model.card.weights_sha256, "card": model.card.preprocessing(), "tap": str(unit.tap),
-         "readout": unit.readout, "photos": [photos.sha256(i) for i in indices]}
-    )  # fmt: skip
-    known = recall("moments", key)
-    if known is None:
-        rows = []
-        with torch.no_grad(), model.frozen():
-            for _, images in photos.batches(model.card.prepare, references.batch_size, indices):
-                rows.append(siblings(unit, model.read(images.to(model.device), [unit.tap])[unit.tap]).cpu().double())
-        table = torch.cat(rows)
-        known = {
-            "mean": table.mean(0).float(),
-            "sd": table.std(0, unbiased=False).float(),
-            "n": torch.tensor(len(table)),
-        }
-        remember("moments", key, known)
-    return known["mean"], known["sd"], int(known["n"])
-
-
-def siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
-    """Every unit of the layer (B×C), read in the way that `unit` is read."""
-    if unit.position is not None:
-        return values_BCD[:, :, unit.position]
-    return values_BCD.amax(2) if unit.readout.startswith("max") else values_BCD.mean(2)
-
-
-def selectivity(unit: Unit, values_BCD: Tensor, moments: tuple[Tensor, Tensor, int]) -> Evidence:
-    """How much further the picture drives its unit out of the usual than the units beside it, in standard deviations.
-
-    Every unit's activation is counted from its mean over real photos in its own standard deviations, because raw
-    activations of two units have no common scale (`rank`, which compares them raw, favours units that are large on
-    everything). The value is the unit's z minus the 99th percentile of the other units' z: above 0, the picture is
-    about this unit and not about its layer. Exact for these photos; units that never vary on them are not counted.
-    """
-    if unit.direction is not None:
-        return missing("selectivity", "a direction has no sibling units")
-    mean, sd, photos = moments
-    now = siblings(unit, values_BCD)[0].float().cpu()
-    varies = sd > 1e-6 * mean.abs().clamp_min(1e-12)
-    if not bool(varies[unit.index]):
-        return missing("selectivity", f"the unit is {float(mean[unit.index]):.3g} on all of {photos} photos")
-    others = varies.clone()
-    others[unit.index] = False
-    if not bool(others.any()):
-        return missing("selectivity", "no other unit of the layer varies over the photos")
-    z = (now - mean) / sd.clamp_min(1e-30)
-    own, rest = float(z[unit.index]), z[others]
-    high = float(rest.quantile(0.99))
-    detail = {
-        "its own deviation": round(own, 3), "99th percentile of the others": round(high, 3),
-        "strongest other": int(others.nonzero()[rest.argmax()]), "place": 1 + int((rest > own).sum()), "photos": photos,
-    }  # fmt: skip
-    value = own - high
-    return Evidence("selectivity", value, len(rest), (value, value), "higher", "sd", detail=detail)
-
-
-# --- likeness to the strongest photos ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How alike pictures are to the photos that drive a unit most, as cosines of some vector of each.
-
-    Attributes:
-        each: B×N, a picture and a photo; NaN where there is none (the photo is the picture, or a vector is 0).
-        values: B, their mean. ceiling: the mean over pairs of the photos. floor: of arbitrary photos with them.
-        sizes: B, length of the picture's vector relative to the mean over the photos.
-    """
-
-    each: Tensor
-    ceiling: float
-    floor: float
-    sizes: Tensor
-
-    @property
-    def values(self) -> Tensor:
-        return self.each.nanmean(1)
-
-
-def likeness(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | None = None) -> Likeness:
-    """Mean cosines of pictures' vectors with those of N photos, beside what N photos and M arbitrary ones get."""
-    found, photos = cosines(pictures_BK, photos_NK), cosines(photos_NK, photos_NK)
-    photos.fill_diagonal_(float("nan"))
-    floor = float("nan") if arbitrary_MK is None else float(cosines(arbitrary_MK, photos_NK).nanmean())
-    sizes = pictures_BK.norm(dim=1) / photos_NK.norm(dim=1).mean().clamp_min(1e-30)
-    return Likeness(found, float(photos.nanmean()), floor, sizes)
-
-
-def centred_likeness(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor) -> Likeness:
-    """`likeness` of what sets vectors apart from the mean over the arbitrary photos.
-
-    For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from
-    a mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
-    """
-    arbitrary_MK = arbitrary_MK[arbitrary_MK.any(1)]
-
-    def apart(vectors: Tensor, others: Tensor) -> Tensor:
-        usual = others.mean(0) if len(others) else torch.zeros(vectors.shape[1])
-        return torch.where(vectors.any(1, keepdim=True), vectors - usual, 0.0)
-
-    found = likeness(apart(pictures_BK, arbitrary_MK), apart(photos_NK, arbitrary_MK))
-    if len(arbitrary_MK) < 3:
-        return found
-    rest = [arbitrary_MK[[j for j in range(len(arbitrary_MK)) if j != i]] for i in range(len(arbitrary_MK))]
-    floors = [cosines(apart(a[None], others), apart(photos_NK, others)) for a, others in zip(arbitrary_MK, rest)]
-    return Likeness(found.each, found.ceiling, float(torch.cat(floors).nanmean()), found.sizes)
-
-
-def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
-    """B×N cosines; NaN where a vector is 0, which has no direction."""
-    product = normalize(a_BK, dim=1, eps=1e-30) @ normalize(b_NK, dim=1, eps=1e-30).T
-    empty = (a_BK.norm(dim=1) == 0)[:, None] | (b_NK.norm(dim=1) == 0)[None]
-    return product.masked_fill(empty, float("nan"))
+# --- the photos that stand for a unit ----------------------------------------------------------------------------------
 
 
 class Exemplars:
@@ -234,7 +102,7 @@ def exemplars_of(references: References, unit: Unit) -> Exemplars:
             known.pop(next(iter(known)))
         strongest = references.choose(unit, STRONGEST)[0]
         assert references.photos is not None
-        arbitrary = [i for i in _evenly(len(references.photos), ARBITRARY) if i not in strongest]
+        arbitrary = [i for i in evenly(len(references.photos), ARBITRARY) if i not in strongest]
         known[unit.identity] = Exemplars(unit, _prepared(references, strongest), _prepared(references, arbitrary))
     return known[unit.identity]
 
@@ -244,11 +112,6 @@ def _prepared(references: References, indices: list[int]) -> Tensor:
     assert photos is not None
     batches = [images for _, images in photos.batches(card.prepare, references.batch_size, indices)] if indices else []
     return torch.cat(batches) if batches else torch.zeros(0, 3, *card.size)
-
-
-def _evenly(total: int, count: int) -> list[int]:
-    """At most `count` positions of `total` at even distances."""
-    return sorted({int((k + 0.5) * total / count) for k in range(count)}) if total > count else list(range(total))
 
 
 # --- the same way there: relevance -----------------------------------------------------------------------------
@@ -372,8 +235,8 @@ def causal_agreement(
 def causal(image: Tensor, exemplars: Exemplars) -> Evidence:
     """Whether taking the unit away changes the network's answer on the picture as it does on its strongest photos.
 
-    Mean cosine between the change of the logits on the picture and that on each photo; `effect` in the detail is
-    the size of the change relative to the photos'. No method optimises it.
+    Mean cosine between the change of the logits on the picture and that on each photo; the detail holds the
+    size of the change relative to the mean over the photos. No method optimises it.
     """
     try:
         found = likeness(effects(image, exemplars.unit, exemplars.usual), *exemplars.effects)
@@ -381,7 +244,9 @@ def causal(image: Tensor, exemplars: Exemplars) -> Evidence:
         return missing("causal", str(error), scale="cosine")
     if not bool(exemplars.effects[0].any()):
         return missing("causal", "taking the unit away changes no logit on its strongest photos", scale="cosine")
-    return _agreement("causal", exemplars.compared(image, found), {"effect": round(float(found.sizes[0]), 4)})
+    return _agreement(
+        "causal", exemplars.compared(image, found), {"size beside the photos'": round(float(found.sizes[0]), 4)}
+    )
 
 
 def _agreement(name: str, found: Likeness, more: dict[str, object]) -> Evidence:

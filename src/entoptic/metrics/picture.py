@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from entoptic.images.references import RealScores, References
 from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
 from entoptic.metrics.inner import inner
+from entoptic.metrics.selectivity import siblings
 from entoptic.models.model import LOGITS, Model
 from entoptic.units.unit import Unit
 
@@ -57,13 +58,10 @@ def rank(unit: Unit, values_BCD: Tensor, value: float) -> Evidence:
     """How many units of the same layer, read in the same way, this picture drives more, plus one."""
     if unit.direction is not None:
         return missing("rank", "a direction has no sibling units", direction="lower")
-    if unit.position is not None:
-        siblings = values_BCD[0, :, unit.position]
-    else:
-        siblings = values_BCD[0].amax(1) if unit.readout.startswith("max") else values_BCD[0].mean(1)
-    place = 1 + int((siblings > value).sum())
-    detail = {"strongest": int(siblings.argmax())}
-    return Evidence("rank", place, len(siblings), (place, place), "lower", "", detail=detail)
+    layer = siblings(unit, values_BCD)[0]
+    place = 1 + int((layer > value).sum())
+    detail = {"strongest": int(layer.argmax())}
+    return Evidence("rank", place, len(layer), (place, place), "lower", "", detail=detail)
 
 
 def against_photos(unit: Unit, value: float, real: RealScores | str) -> list[Evidence]:

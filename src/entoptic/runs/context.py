@@ -191,7 +191,7 @@ def where(unit: Unit, image: Tensor, values_BCD: Tensor) -> np.ndarray | None:
         grid = grid_of(model, below)
         assert grid is not None
     map_D = map_D[grid[0] :].clamp_min(0).float().cpu()
-    return map_D.reshape(grid[1], grid[2]).numpy() if bool(map_D.any()) else None
+    return map_D.reshape(grid[1], grid[2]).numpy()
 
 
 def _mapped_layer(model: Model, layer: str) -> str | None:
@@ -204,11 +204,14 @@ def _mapped_layer(model: Model, layer: str) -> str | None:
 
 
 def spotlight(unit: Unit, image: Tensor, values_BCD: Tensor) -> np.ndarray | None:
-    """`where` as a shade to lay over the picture, rows×columns×2 uint8: clear where it is strongest, black where 0."""
+    """`where` as a shade to lay over the picture, rows×columns×2 uint8: clear where it is strongest, black where 0.
+
+    A picture that drives the unit nowhere is black throughout.
+    """
     found = where(unit, image, values_BCD)
     if found is None:
         return None
-    shade = (255 * (1 - found / found.max())).round().astype(np.uint8)
+    shade = (255 * (1 - found / max(float(found.max()), 1e-30))).round().astype(np.uint8)
     return np.stack([np.zeros_like(shade), shade], -1)
 
 

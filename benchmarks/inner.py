@@ -25,9 +25,7 @@ from torch import Tensor
 import entoptic
 from common import DATA, about, bootstrap, kid, kid_interval, logits_and_features, verifiers
 from entoptic.images.photos import Photos
-from entoptic.images.references import References
 from entoptic.methods.registry import MethodConfig
-from entoptic.metrics.inner import causal_agreement
 from entoptic.metrics.picture import to_float
 from entoptic.models.model import Model
 from entoptic.units.unit import Unit, bind
@@ -38,12 +36,11 @@ SUBJECTS = {
         "builtin:lite0",
         # Spread evenly over both layers.
         [f"blocks.6:{6 + 13 * i}" for i in range(25)] + [f"blocks.5:{3 + 7 * i}" for i in range(25)],
-        300,
+        200,
     ),
-    "vit": ("builtin:vit-s14", [f"blocks.8.mlp.act:{25 + 50 * i}" for i in range(30)], 150),
+    "vit": ("builtin:vit-s14", [f"blocks.8.mlp.act:{25 + 50 * i}" for i in range(30)], 100),
 }
 METHODS = ("vital", "vital-none", "pixels", "fourier", "maco", "retrieval")
-TOP = 8  # photos behind the causal check
 
 
 def configs(evaluations: int) -> dict[str, MethodConfig]:
@@ -83,18 +80,16 @@ def main(arguments: Sequence[str]) -> None:
         name, units, steps = SUBJECTS[subject]
         model = entoptic.load(name)
         bound = bind(model, units[: given.units])
-        references = References(model, photos)
-        references.expect(bound)
         real = torch.cat([images for _, images in held_out.batches(model.card.prepare, 50)])
         features = {judge: logits_and_features(net, real)[1] for judge, net in judges.items()}
         rows: dict[str, Any] = result["subjects"].get(subject, {}).get("rows", {})
         for method in given.methods.split(","):
             config = configs(steps)[method]
             run = entoptic.see(
-                model, bound, method=config, photos=photos, seed=given.seed, verifiers="",
+                model, bound, method=config, photos=photos, seed=given.seed, verifiers="", context=False,
                 out=given.run / subject / method,
             )  # fmt: skip
-            rows[method] = judge_run(run, config, bound, references, judges, features)
+            rows[method] = judge_run(run, config, bound, judges, features)
             rows[method]["config"] = asdict(config)
             print(subject, method, {k: v for k, v in rows[method].items() if k not in ("config", "units")}, flush=True)
             sheet(run, config, bound, given.out / f"inner-{subject}-{method}.jpg")
@@ -120,25 +115,18 @@ def judge_run(
     run: entoptic.Run,
     config: MethodConfig,
     units: Sequence[Unit],
-    references: References,
     judges: dict[str, Model],
     real: dict[str, Tensor],
 ) -> dict[str, Any]:
     """Means over units with bootstrap intervals, and kernel distances with jackknife intervals."""
     pictures = pictures_of(run, config, units)
     images = torch.cat([to_float(picture.pixels) for picture in pictures])
-    photos = references.photos
-    assert photos is not None
-    causal = []
-    for unit, image in zip(units, images):
-        best = [i for i, _ in references.scores([unit]).ranked(unit)[:TOP]]
-        top = torch.cat([batch for _, batch in photos.batches(unit.model.card.prepare, TOP, best)])
-        causal.append(float(causal_agreement(image[None], unit, top)[0]))
     per_unit = {
         "percentile": [picture["percentile"] for picture in pictures],
         "beats every photo": [float((picture["margin"] or 0) > 0) for picture in pictures],
         "robustness": [picture["robustness"] for picture in pictures],
-        "causal agreement": causal,
+        "causal agreement": [picture["causal"] for picture in pictures],
+        "of photos": [picture.evidence["causal"]["detail"].get("photos among themselves") for picture in pictures],
     }
     row: dict[str, Any] = {"n": len(units), "units": per_unit}
     for name, values in per_unit.items():

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from entoptic.models.model import Model
 
 KNOTS = 257
+NATURAL = 128
+"""Photos behind what photos look like in general."""
 QUANTILES = 201
 
 
@@ -112,6 +114,11 @@ class Pack:
         return table[int(index)].float(), int(self.meta["broad"])
 
     @cached_property
+    def spectrum_sha256(self) -> str:
+        """Of the stored spectrum alone: what reads nothing else does not change when a pack gains other statistics."""
+        return hashlib.sha256(self.tensors["spectrum"].numpy().tobytes()).hexdigest()
+
+    @cached_property
     def spectrum(self) -> Tensor:
         """Mean |rfft2| of natural photos in the decorrelated colour space, 3×H×(W//2+1)."""
         return self.tensors["spectrum"].float().exp()
@@ -157,7 +164,7 @@ def make_pack(
     """Everything a pack holds, from class folders (`photos`) and mixed photos (`broad`)."""
     from entoptic.images.colour import natural_spectrum
     from entoptic.images.photos import Photos
-    from entoptic.images.references import References
+    from entoptic.images.references import References, sorted_means
     from entoptic.images.relevant import Relevant
     from entoptic.units.unit import bind
 
@@ -175,13 +182,18 @@ def make_pack(
         if unit.kind == "logit":
             target = by_class.target(unit, taps, count)
         else:
-            target = of_all.target(unit, taps, count, wanted=Relevant("lrp"))
+            target = of_all.target(unit, taps[1:], count, wanted=Relevant("lrp"))
             relevance[str(unit)] = "lrp"
         units[str(unit)] = target.photos
         for tap, weights in target.importance.items():
             tensors[f"importance|{unit}|{tap}"] = weights.half().cpu()
         for tap, values in target.values.items():
             tensors[f"target|{unit}|{tap}"] = sketch(values.cpu())
+    step = max(1, len(mixed[0]) // NATURAL)
+    spread = list(range(0, len(mixed[0]), step))[:NATURAL]
+    natural, natural_count = sorted_means(model, taps, mixed[0].batches(card.prepare, 32, spread), lambda n: None)
+    for tap, values in natural.items():
+        tensors[f"target|natural|{tap}"] = sketch(values.cpu())
     logits, means, spectrum, read = [], [], torch.zeros(3, card.size[0], card.size[1] // 2 + 1), 0
     deepest = taps[-1]
     with torch.no_grad():
@@ -202,6 +214,7 @@ def make_pack(
         "model": card.name,
         "units": units,
         "relevance": relevance,
+        "natural": natural_count,
         "layers": [str(tap) for tap in taps],
         "broad": read,
         "recipe": f"{count} photos a unit; quantiles over {read} mixed photos; {KNOTS} ranks a sketch",

@@ -134,7 +134,9 @@ class References:
     def identity(self, unit: Unit, reads: Iterable[str]) -> str:
         """Hash of the real photos that a method's result for `unit` depends on; part of a picture's key."""
         reads = set(reads)
-        if self.photos is None or (self.pack is not None and reads == {"spectrum"}):
+        if self.pack is not None and reads == {"spectrum"}:
+            return self.pack.spectrum_sha256
+        if self.photos is None:
             return self.pack.sha256 if self.pack and reads else ""
         if reads == {"targets"} and unit.kind == "logit" and self.labelled:
             card = self.model.card
@@ -212,11 +214,11 @@ class References:
         if count < 1:
             raise UserError(f"the number of reference photos must be at least 1, got {count}")
         if wanted is not None:
-            taps = tuple(below(self.model, taps, unit))
+            taps = tuple(Weighted(tap.layer, tap.pre) for tap in below(self.model, taps, unit))
             if not taps:
                 raise UserError(
-                    f"{unit} lies at the first of the layers to match, so there is nothing below it whose relevance "
-                    'could be told; use relevance="none" or --method fourier'
+                    f"{unit} lies at the first of the layers to match or before it, so there is nothing below it whose "
+                    "relevance could be told; use relevance=none"
                 )
         if self.photos is None:
             return self._from_pack(unit, taps, wanted)
@@ -388,22 +390,34 @@ class References:
             )
         return found
 
-    def natural(self, taps: Sequence[Tap], count: int = 64) -> Target:
-        """Mean sorted values over up to `count` photos of all kinds, evenly spread over the set: what photos look like
-        whatever they show.
+    def natural(self, unit: Unit, taps: Sequence[Tap], count: int = 64) -> Target:
+        """Mean sorted values over up to `count` photos that do not drive the unit, evenly spread over the weaker half
+        of the set: what photos look like where the unit sees nothing. What merely stands beside the unit's cause in
+        its strongest photos is as rare here as anywhere.
+
+        Without photos, the shipped mean over photos of all kinds.
 
         Raises:
             UserError: no photos, and no shipped statistics that hold these layers.
         """
-        key = ("natural", tuple(taps), count)
+        key = ("natural", unit.identity, tuple(taps), count)
         if key not in self._targets:
             if self.photos is None:
                 self._targets[key] = self._natural_from_pack(taps)
             else:
-                step = max(1, len(self.photos) // count)
-                indices = list(range(0, len(self.photos), step))[:count]
-                self._targets[key] = self._means(indices, f"{len(indices)} photos of {self.photos.source}", taps)
+                weak = self._weaker(unit)
+                chosen = weak[:: max(1, len(weak) // count)][:count]
+                how = f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}"
+                self._targets[key] = self._means(chosen, how, taps)
         return self._targets[key]
+
+    def _weaker(self, unit: Unit) -> list[int]:
+        """Positions of the half of the photos that drives the unit less; by an index, of all but its strongest."""
+        assert self.photos is not None
+        if self.index is not None and unit in self.index:
+            strongest = {hit.index for hit in self.index.top(unit)}
+            return [index for index in range(len(self.photos)) if index not in strongest]
+        return sorted(index for index, _ in self.scores([unit]).ranked(unit)[len(self.photos) // 2 :])
 
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 

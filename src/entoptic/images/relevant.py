@@ -6,7 +6,7 @@ channel of each picture, a constant for the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,11 @@ class Weighted(Tap):
 
     def __str__(self) -> str:
         return f"{self.plain}⊙R"
+
+
+@dataclass(frozen=True)
+class Elsewhere(Tap):
+    """B×1×D weights in [0, 1] of a layer's positions: 0 where the unit looks, 1 where it does not (see `elsewhere`)."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,11 @@ def rules_of(name: str) -> Rules:
     return RULES[name]
 
 
-def below(model: Model, taps: Iterable[Tap], unit: Unit) -> tuple[Weighted, ...]:
-    """Those of the layers that have run before the unit's own has: where its relevance can be told."""
+def below(model: Model, taps: Iterable[Tap], unit: Unit) -> tuple[Tap, ...]:
+    """Those of the layers that have run before the unit's own has, where its relevance can be told, in that order."""
+    orders = {tap: model.layer(tap.layer).order for tap in taps}
     own = model.layer(unit.layer).order
-    return tuple(Weighted(tap.layer, tap.pre) for tap in taps if model.layer(tap.layer).order < own)
+    return tuple(sorted((tap for tap, order in orders.items() if order < own), key=orders.__getitem__))
 
 
 def spatial_weight(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
@@ -92,6 +98,30 @@ def spatial_weight(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
 def channel_importance(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
     """u (B×C): each channel's strongest relevance, min-max scaled over channels within each picture."""
     return _min_max(relevance_BCD.clamp_min(0).amax(-1), epsilon)
+
+
+def elsewhere(model: Model, maps: Mapping[Tap, Tensor], units: Sequence[Unit | None], layer: str) -> Tensor:
+    """B×1×D: where in `layer` each picture's unit does not look, 1 - R / max R.
+
+    R is the relevance at the deepest of `maps` below the picture's own unit (late layers say most plainly where),
+    summed over channels and resampled to the grid of `layer`. A class token lies nowhere in the picture and counts as
+    elsewhere, and so does everything for None.
+    """
+    info = model.layer(layer)
+    first = next(iter(maps.values()))
+    places = first.new_ones(len(units), 1, info.grid[0] * info.grid[1])
+    for unit in {id(unit): unit for unit in units if unit is not None}.values():
+        under = below(model, maps, unit)
+        if not under or info.patches is None or (patches := model.layer(under[-1].layer).patches) is None:
+            continue
+        rows = [i for i, other in enumerate(units) if other is unit]
+        (skip, height, width), (prefix, *grid) = patches, info.patches
+        map_BHW = maps[under[-1]][rows].clamp_min(0).sum(1)[:, skip:].unflatten(1, (height, width))
+        if [height, width] != grid:
+            map_BHW = interpolate(map_BHW[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
+        share_BD = map_BHW.flatten(1) / map_BHW.flatten(1).amax(1, keepdim=True).clamp_min(1e-30)
+        places[rows, 0, prefix:] = 1 - share_BD
+    return places
 
 
 def _min_max(values: Tensor, epsilon: float) -> Tensor:
@@ -112,14 +142,18 @@ def read_relevant(
     """
     weighted = [tap for tap in taps if isinstance(tap, Weighted)]
     plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in taps}
-    own = tuple(dict.fromkeys(unit.tap for unit in units if unit is not None))
+    # Before its activation function a silent unit still tells where it is nearest to firing; above zero, relevance
+    # passes the function as it is.
+    begin = {id(unit): unit.before_activation() or unit for unit in units if unit is not None}
+    own = tuple(dict.fromkeys(unit.tap for unit in begin.values()))
     with Tape(model, (*(tap.plain for tap in weighted), *own)) as tape:
         values = model.read(images, (*plain.values(), *own))
     starts = {tap: torch.zeros_like(values[tap]) for tap in own}
     with torch.no_grad():
         for unit in {id(unit): unit for unit in units if unit is not None}.values():
             rows = [i for i, other in enumerate(units) if other is unit]
-            starts[unit.tap][rows] = unit.start(values[unit.tap][rows])
+            first = begin[id(unit)]
+            starts[first.tap][rows] = first.start(values[first.tap][rows])
     found = tape.relevance(starts, [tap.plain for tap in weighted], rules=rules).maps
     return {tap: values[plain[tap]] for tap in taps}, {tap: found[tap.plain] for tap in weighted}
 

@@ -31,16 +31,16 @@ def chain(*augments: Augment) -> Augment:
     return run
 
 
-def hold(augment: Augment, steps: int) -> Augment:
-    """The same views for `steps` calls in a row, then new ones: what was computed on a view stays valid meanwhile."""
+def hold(augment: Augment, steps: Sequence[int]) -> Augment:
+    """The same view of item i for `steps[i]` calls in a row, then a new one: what was computed on it stays valid."""
     calls = 0
     states: list[Tensor] = []
 
     def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
         nonlocal calls, states
-        if calls % steps == 0:
-            states = [g.get_state() for g in generators]
-        else:
+        if max(steps) > 1:
+            now = [g.get_state() for g in generators]
+            states = [new if calls % n == 0 else old for new, old, n in zip(now, states or now, steps)]
             for generator, state in zip(generators, states):
                 generator.set_state(state)
         calls += 1

@@ -70,34 +70,44 @@ class Objective:
         return self + -other
 
 
-def activation(units: Sequence[Unit]) -> Objective:
-    """Minus the unit's score, one unit per item.
+class _Scores:
+    """Scores of one unit per item that always have a gradient.
 
     A unit that is dead at a view (a ReLU's zero, so no gradient) or saturated (ReLU6) is read before its activation
     function there until it has a gradient again; the trace names it.
     """
-    before = [unit.before_activation() for unit in units]
-    taps = [tap for unit, pre in zip(units, before) for tap in (unit.tap, pre.tap if pre else None) if tap]
+
+    def __init__(self, units: Sequence[Unit | None]) -> None:
+        self._units = [(unit, unit.before_activation() if unit else None) for unit in units]
+        self.taps = tuple(dict.fromkeys(unit.tap for pair in self._units for unit in pair if unit is not None))
+
+    def of(self, step: Step, i: int) -> Tensor:
+        """Scores of item i's views."""
+        views = len(step.views) // step.count
+        rows = slice(i * views, (i + 1) * views)
+        unit, pre = self._units[i]
+        assert unit is not None
+        values = step.values[unit.tap][rows]
+        score = unit.read(values)
+        if pre is None:
+            return score
+        before = step.values[pre.tap][rows]
+        flat = _without_gradient(unit, values.detach(), before.detach())
+        if bool(flat.any()) and not any("no gradient" in note for note in step.notes[i]):
+            step.notes[i].append(
+                f"{unit} had no gradient at some views (dead or saturated): read before its activation there"
+            )
+        return torch.where(flat, pre.read(before), score)
+
+
+def activation(units: Sequence[Unit]) -> Objective:
+    """Minus the unit's score, one unit per item (dead and saturated units: see `_Scores`)."""
+    scores = _Scores(units)
 
     def term(step: Step) -> Tensor:
-        views = len(step.views) // step.count
-        scores = []
-        for i, (unit, pre) in enumerate(zip(units, before)):
-            rows = slice(i * views, (i + 1) * views)
-            values = step.values[unit.tap][rows]
-            score = unit.read(values)
-            if pre is not None:
-                inner = pre.read(step.values[pre.tap][rows])
-                flat = _without_gradient(unit, values.detach(), step.values[pre.tap][rows].detach())
-                score = torch.where(flat, inner, score)
-                if bool(flat.any()) and not any("no gradient" in note for note in step.notes[i]):
-                    step.notes[i].append(
-                        f"{unit} had no gradient at some views (dead or saturated): read before its activation there"
-                    )
-            scores.append(-score.mean())
-        return torch.stack(scores)
+        return torch.stack([-scores.of(step, i).mean() for i in range(len(units))])
 
-    return Objective(tuple(dict.fromkeys(taps)), ((1.0, term),))
+    return Objective(scores.taps, ((1.0, term),))
 
 
 def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
@@ -122,22 +132,30 @@ class SortMatch(torch.autograd.Function):
     For one dimension the sorted pairing is the optimal transport plan, so with weight 1/(C·D) this is the mean over
     channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL's loss; Zhang et al.
     2022). The permutation is a constant, dL/dz_p = 2·w·(z_p - t_rank(p)); storing that product instead of ranks and
-    sorted values halves the memory. `weight` is B, or B×C where channels count differently (VITAL's ū_c).
+    sorted values halves the memory. `weight` is B, or B×C where channels count differently (VITAL's ū_c); `place`, B×D in
+    [0, 1], leaves positions out: they keep their rank but are not pulled.
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, z_BCD: Tensor, t_BCD: Tensor, weight: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        z_BCD: Tensor,
+        t_BCD: Tensor,
+        weight: Tensor,
+        place_BD: Tensor | None = None,
+    ) -> Tensor:
         sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
-        difference = sorted_BCD.sub_(t_BCD)
+        difference = torch.empty_like(sorted_BCD).scatter_(-1, rank_BCD, sorted_BCD.sub_(t_BCD))
         weight_BC = weight if weight.ndim == 2 else weight[:, None]
-        loss = (difference.square().sum(dim=2) * weight_BC).sum(1)
-        ctx.save_for_backward(torch.empty_like(difference).scatter_(-1, rank_BCD, difference), weight_BC)
+        pull = difference if place_BD is None else difference * place_BD[:, None]
+        loss = ((difference * pull).sum(dim=2) * weight_BC).sum(1)
+        ctx.save_for_backward(pull, weight_BC)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None]:
-        difference, weight_BC = ctx.saved_tensors
-        return difference * (2 * weight_BC * gradient_B[:, None])[..., None], None, None
+    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None, None]:
+        pull, weight_BC = ctx.saved_tensors
+        return pull * (2 * weight_BC * gradient_B[:, None])[..., None], None, None, None
 
 
 def match(
@@ -146,6 +164,7 @@ def match(
     *,
     balanced: bool,
     importance: Sequence[Mapping[Tap, Tensor]] = (),
+    places: Mapping[Tap, Tap] | None = None,
 ) -> Objective:
     """Sorted-feature matching: per layer the mean over channels and ranks of ū_c·(sort(z) - t)².
 
@@ -156,6 +175,7 @@ def match(
         balanced: divide each layer's loss by the variance of its target (both weighted by ū), so that layers of any
             scale count alike and no weights per architecture are needed; False is the published loss.
         importance: ū of each item, layer to C weights ≥ 0; without it all channels count alike.
+        places: per layer what is read as the weight of its positions (B×1×D in [0, 1]); without it all count alike.
     """
     stacked, weights = {}, {}
     for tap, weight in taps.items():
@@ -182,10 +202,11 @@ def match(
             target, weight = stacked[tap], weights[tap]
             if views > 1:
                 target, weight = target.repeat_interleave(views, 0), weight.repeat_interleave(views, 0)
-            total = total + step.per_item(SortMatch.apply(step.values[tap], target, weight))
+            place = step.values[places[tap]][:, 0] if places else None
+            total = total + step.per_item(SortMatch.apply(step.values[tap], target, weight, place))
         return total
 
-    return Objective(tuple(taps), ((1.0, term),))
+    return Objective((*taps, *(places or {}).values()), ((1.0, term),))
 
 
 def reach(units: Sequence[Unit], levels: Sequence[tuple[float, float] | None]) -> Objective:
@@ -195,20 +216,19 @@ def reach(units: Sequence[Unit], levels: Sequence[tuple[float, float] | None]) -
         levels: (low, high) of each item, for instance the median and the strongest photo's score: there is no push
             beyond what a real photo reaches. None for an item that is not pushed.
     """
+    scores = _Scores([unit if level else None for unit, level in zip(units, levels)])
 
     def term(step: Step) -> Tensor:
-        views = len(step.views) // step.count
         losses = []
-        for i, (unit, level) in enumerate(zip(units, levels)):
+        for i, level in enumerate(levels):
             if level is None:
                 losses.append(step.image.new_zeros(()))
                 continue
             low, high = level
-            score = unit.read(step.values[unit.tap][i * views : (i + 1) * views])
-            losses.append((1 - (score - low) / max(high - low, 1e-12)).clamp_min(0).mean())
+            losses.append((1 - (scores.of(step, i) - low) / max(high - low, 1e-12)).clamp_min(0).mean())
         return torch.stack(losses)
 
-    return Objective(tuple(dict.fromkeys(u.tap for u, level in zip(units, levels) if level)), ((1.0, term),))
+    return Objective(scores.taps, ((1.0, term),))
 
 
 def total_variation() -> Objective:
@@ -219,6 +239,15 @@ def total_variation() -> Objective:
         return (x[..., 1:] - x[..., :-1]).square().mean((1, 2, 3)) + (x[..., 1:, :] - x[..., :-1, :]).square().mean(
             (1, 2, 3)
         )
+
+    return Objective((), ((1.0, term),))
+
+
+def greyness() -> Objective:
+    """Mean over pixels and colours of the squared distance to mid-grey, pixels in [0, 1]."""
+
+    def term(step: Step) -> Tensor:
+        return (step.image - 0.5).square().mean((1, 2, 3))
 
     return Objective((), ((1.0, term),))
 

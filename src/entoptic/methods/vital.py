@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,17 +32,20 @@ class Vital(MethodConfig):
     reference: str = "image"
     """match whole photos ("image") or their crops around the place that drives an inner unit most ("crop")"""
     layers: tuple[str, ...] = ()
-    """layers to match, each counting alike; empty takes the stem and the end of each stage"""
+    """layers to match, each counting alike; empty takes the stem and the end of each stage. For an inner unit those
+    below its own layer count, the first of them for `natural` only"""
     relevance: str = "lrp"
     """features of inner units are weighted by the unit's relevance, told by lrp, epsilon, gradient or guided; none
     matches whole photos, with all that merely stands beside what drives the unit"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
-    drive: float = 0.1
+    drive: float = 0.3
     """weight of the unit's own score: a pull towards that of the strongest photo and no further; inner units only"""
-    natural: float = 0.0
-    """weight of matching what photos in general look like, whatever they show; inner units only"""
-    natural_layers: int = -1
+    natural: float = 1.0
+    """weight of looking, at every matched layer and where the unit does not look, like photos that do not drive it: what
+    fills the picture beside its cause; inner units only"""
+    plain: float = 0.0
+    """weight of a pull of all pixels towards grey; with natural=0, what nothing asks for stays empty"""
     facets: int = 1
     """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
@@ -70,29 +73,37 @@ class Vital(MethodConfig):
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
     import torch
 
-    from entoptic.images.relevant import Relevant
+    from entoptic.images.relevant import Elsewhere, Relevant, below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import chain, flip, gaussian_blur, hold, roll, zoom
     from entoptic.methods.canvas import Pixels
-    from entoptic.methods.objectives import match, reach, total_variation
+    from entoptic.methods.objectives import greyness, match, reach, total_variation
 
     model, references = context.model, context.references
     taps, units = matched_taps(model, config.layers), [item.unit for item in items]
     references.expect(units)
+    # Layers that each unit is seen through: none for a logit, nor for a unit before all layers that are matched.
+    through = [() if u.kind == "logit" or config.relevance == "none" else below(model, taps, u) for u in units]
     wanted = [
-        Relevant(config.relevance, config.reference, item.sample % config.facets, config.facets)
-        if config.relevance != "none" and item.unit.kind != "logit"
-        else None
-        for item in items
+        Relevant(config.relevance, config.reference, item.sample % config.facets, config.facets) if layers else None
+        for item, layers in zip(items, through)
     ]
-    targets = [references.target(u, taps, config.references, wanted=w) for u, w in zip(units, wanted)]
+    # The first layer has the pixels' own resolution: relevance there is speckle, and sorting it half of a step's time.
+    targets = [
+        references.target(u, (layers[1:] or layers) if w else taps, config.references, wanted=w)
+        for u, layers, w in zip(units, through, wanted)
+    ]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
     objective = objective + config.smoothness * total_variation()
     if config.natural and any(wanted):
-        general = dict.fromkeys(taps_by_depth(model, matched)[: config.natural_layers or None], 1.0)
-        held = references.natural(tuple(general)).values
-        objective = objective + config.natural * match(general, [held if w else {} for w in wanted], balanced=True)
+        quiet = [references.natural(u, layers).values if layers else {} for u, layers in zip(units, through)]
+        layers = dict.fromkeys((tap for values in quiet for tap in values), 1.0)
+        objective = objective + config.natural * match(
+            layers, quiet, balanced=True, places={tap: Elsewhere(tap.layer, tap.pre) for tap in layers}
+        )
+    if config.plain:
+        objective = objective + config.plain * greyness()
     if config.drive and any(wanted):
         objective = objective + config.drive * reach(units, [_levels(references, u, w) for u, w in zip(units, wanted)])
     generators = [item.generator() for item in items]
@@ -108,7 +119,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         generators=generators,
         augment=hold(
             chain(roll(config.jitter), flip(0.5 if config.flip else 0.0), zoom(config.zoom)),
-            config.refresh if any(wanted) else 1,
+            [config.refresh if w else 1 for w in wanted],
         ),
         schedule=warmup_cosine(config.steps, config.steps // 20),
         on_gradient=transparency.add,
@@ -122,12 +133,6 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         yield draft
 
 
-def taps_by_depth(model: Model, taps: Iterable[Tap]) -> list[Tap]:
-    from entoptic.models.taps import Tap
-
-    return sorted({Tap(t.layer, t.pre) for t in taps}, key=lambda t: model.layer(t.layer).order)
-
-
 def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tuple[float, float] | None:
     """Scores of the median and of the strongest photo, where they are known and the unit is an inner one."""
     real = references.real_scores(unit) if wanted is not None else ""
@@ -139,29 +144,33 @@ def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tupl
 def weighted_reader(
     model: Model, units: Sequence[Unit], wanted: Sequence[Relevant | None], refresh: int = 1
 ) -> Callable[[Tensor, Sequence[Tap]], dict[Tap, Tensor]]:
-    """What `ascend` reads for VITAL's inner units: A ⊙ R̂ at `Weighted` taps, plain values at all others.
+    """What `ascend` reads for VITAL's inner units: A ⊙ R̂ at `Weighted` taps, weights of positions at `Elsewhere`, plain
+    values at all others.
 
     Relevance is told anew every `refresh` steps, on the views of that step; it is a constant for the gradient.
     """
-    from entoptic.images.relevant import Weighted, read_relevant, rules_of, spatial_weight
+    from entoptic.images.relevant import Elsewhere, Weighted, elsewhere, read_relevant, rules_of, spatial_weight
 
-    weights: dict[Tap, Tensor] = {}
+    kept: dict[Tap, Tensor] = {}
     calls = 0
     how = next(w for w in wanted if w is not None)  # the items of a call differ in their facets only
 
     def read(views: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
-        nonlocal weights, calls
+        nonlocal kept, calls
+        layers = [tap for tap in taps if not isinstance(tap, Elsewhere)]
         if calls % refresh == 0:
             each = len(views) // len(units)
             shown = [unit if w is not None else None for unit, w in zip(units, wanted) for _ in range(each)]
-            values, maps = read_relevant(model, views, shown, taps, rules_of(how.rules))
-            weights = {tap: spatial_weight(map_BCD, how.epsilon) for tap, map_BCD in maps.items()}
+            values, maps = read_relevant(model, views, shown, layers, rules_of(how.rules))
+            kept = {tap: spatial_weight(map_BCD, how.epsilon) for tap, map_BCD in maps.items()}
+            kept |= {tap: elsewhere(model, maps, shown, tap.layer) for tap in taps if isinstance(tap, Elsewhere)}
         else:
-            plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in taps}
+            plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in layers}
             read_out = model.read(views, plain.values())
-            values = {tap: read_out[plain[tap]] for tap in taps}
+            values = {tap: read_out[plain[tap]] for tap in layers}
         calls += 1
-        return {tap: value * weights[tap] if tap in weights else value for tap, value in values.items()}
+        weighted = {tap: value * kept[tap] if tap in kept else value for tap, value in values.items()}
+        return weighted | {tap: kept[tap] for tap in taps if isinstance(tap, Elsewhere)}
 
     return read
 

@@ -71,8 +71,8 @@ class Unit:
     def start(self, values_BCD: Tensor) -> Tensor:
         """Where relevance starts for this unit, B×C×D: its positive activation where its readout reads it, else 0.
 
-        A picture that does not drive the unit at all still has places that drive it least badly: there the map is
-        counted from its minimum, so that relevance says where to begin (its scale does not matter).
+        In a picture that does not drive the unit at all it starts at the one place that drives it least badly, so that
+        relevance says where to begin (its scale does not matter).
         """
         map_BD = self.map(values_BCD)
         read_BD = torch.zeros_like(map_BD)
@@ -83,8 +83,10 @@ class Unit:
         else:
             read_BD += 1
         positive_BD = map_BD.clamp_min(0) * read_BD
-        lifted_BD = (map_BD - map_BD.amin(1, keepdim=True) + 1e-6) * read_BD
-        start_BD = torch.where(positive_BD.sum(1, keepdim=True) > 0, positive_BD, lifted_BD)
+        best_BD = torch.zeros_like(map_BD).scatter_(
+            1, map_BD.masked_fill(read_BD == 0, -torch.inf).argmax(1)[:, None], 1
+        )
+        start_BD = torch.where(positive_BD.sum(1, keepdim=True) > 0, positive_BD, best_BD)
         start_BCD = torch.zeros_like(values_BCD)
         if self.direction is None:
             start_BCD[:, self.index] = start_BD

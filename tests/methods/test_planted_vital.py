@@ -63,11 +63,12 @@ SMALL: dict[str, Any] = {"steps": 150, "jitter": 8, "smoothness": 12.0}
     [
         # whole distributions: what stands beside the ring is painted like the ring
         pytest.param(RING_UNIT, {"relevance": "none"}, (0.5, 1.0), (0.02, 0.2), id="ring-unit-without-relevance"),
-        # what is relevant: the ring alone, before what photos in general hold (a third of them show grass)
-        pytest.param(RING_UNIT, {}, (0.0, 0.1), (0.03, 0.3), id="ring-unit"),
-        pytest.param(RING_UNIT, {"relevance": "gradient"}, (0.0, 0.1), (0.03, 0.3), id="ring-unit-by-gradient"),
+        # the ring alone, on nothing
+        pytest.param(RING_UNIT, {"natural": 0.0, "plain": 3.0}, (0.0, 0.2), (0.04, 0.3), id="ring-unit-alone"),
+        # the ring before what photos in general hold, whose mean colour is a greenish grey
+        pytest.param(RING_UNIT, {}, (0.0, 0.45), (0.02, 0.3), id="ring-unit"),
         # the control: relevance does not merely avoid grass
-        pytest.param(GRASS_UNIT, {}, (0.2, 1.0), (0.0, 0.02), id="grass-unit"),
+        pytest.param(GRASS_UNIT, {"natural": 0.0, "plain": 1.0}, (0.5, 1.0), (0.0, 0.02), id="grass-unit"),
     ],
 )
 def test_what_a_picture_of_a_planted_unit_holds(

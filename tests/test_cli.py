@@ -291,10 +291,10 @@ def test_two_processes_writing_one_run(say: Say, tmp_path: Path) -> None:
 
 
 def test_a_unit_that_fails_among_others(say: Say, tmp_path: Path, photo_folder: Path) -> None:
-    words = see("logits:0", "stage1:0", "--method", "vital-paper", "--photos", photo_folder, "--out", tmp_path / "r")
+    words = see("logits:0", "stage1:0", "--method", "deep-inversion", "--photos", photo_folder, "--out", tmp_path / "r")
     code, out, err = say(*words)
     assert code == 2
-    assert err == "warning: vital-paper shows logit units, not stage1:0 (channel)\n"
+    assert err == "warning: deep-inversion shows logit units, not stage1:0 (channel)\n"
     assert "1 pictures in" in out
 
 

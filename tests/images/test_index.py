@@ -580,8 +580,8 @@ def test_tokens_neurons_and_heads(folder: Path, tmp_path: Path, qk_norm: bool) -
     assert len(index.units("blocks.1.mlp.fc1")) == 4 * 48
     assert {hit.row for hit in index.top("blocks.0:3@tok7")} == {7}
     assert {hit.column for unit in index.units("blocks.0")[:12] for hit in index.top(unit)} == {0}
-    # Without norm the attention's heads are the units; with one, the dimensions that it normalises.
-    assert model.layer("blocks.1.attn.q_norm").channels == (4 if qk_norm else 3)
+    # Three heads of four dimensions: a unit is one dimension of one head, as in the columns of the qkv layer.
+    assert len(index.units("blocks.1.attn.q_norm")) == 4 * 12
 
 
 # --- with the rest of the house ---------------------------------------------------------------------------------------

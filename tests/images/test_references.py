@@ -23,6 +23,7 @@ from entoptic.images.pack import make_pack, read_pack, sketch, sketch_ranks, uns
 from entoptic.images.photos import Photos
 from entoptic.images.preflight import preflight
 from entoptic.images.references import References, sorted_means
+from entoptic.images.relevant import Relevant, Weighted
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import bind
@@ -260,10 +261,23 @@ def test_a_pack_holds_what_its_photos_give(
     )
     shipped, real = References(tiny), References(tiny, Photos.open(photo_folder))
     for unit in bind(tiny, ["logits:2", "stage1:3"]):
-        from_pack, from_photos = shipped.target(unit, taps, 6), real.target(unit, taps, 6)
+        wanted = Relevant() if unit.kind == "channel" else None
+        from_pack, from_photos = (r.target(unit, taps, 6, wanted=wanted) for r in (shipped, real))
         assert from_pack.photos == from_photos.photos == 6
-        for tap in taps:
+        assert list(from_photos.values) == (list(taps) if wanted is None else [Weighted("stem")])
+        for tap, importance in from_photos.importance.items():
+            torch.testing.assert_close(from_pack.importance[tap], importance, rtol=2e-3, atol=2e-3)
+        for tap in from_photos.values:
             torch.testing.assert_close(from_pack.values[tap], from_photos.values[tap], rtol=2e-3, atol=2e-3)
+    quiet = shipped.natural(unit, taps)
+    (everything, count) = sorted_means(
+        tiny, taps, Photos.open(photo_folder).batches(tiny.card.prepare, 40), lambda n: None
+    )
+    assert quiet.photos == count == 40
+    for tap in taps:
+        torch.testing.assert_close(quiet.values[tap], everything[tap], rtol=2e-3, atol=2e-3)
+    with pytest.raises(UserError, match='relevance="lrp" only'):
+        shipped.target(unit, taps, 6)
     unit = bind(tiny, "logits:2")[0]
     known, exact = shipped.real_scores(unit), real.real_scores(unit)
     assert not isinstance(known, str)

@@ -48,9 +48,11 @@ def test_a_sketch_gives_nearly_the_same_picture(lite0: Model, shared_data: Path)
     a, b = make(whole, config), make(sketched, config)
     assert far(a, b) < 0.7 * far(a, make(whole, config, 1))
     objective = match(dict.fromkeys(taps, 1.0), [whole.target(unit, taps, 10).values], balanced=True)
-    losses = []
-    for draft in (a, b):
-        x = draft.image[None]
-        with torch.no_grad():
-            losses.append(float(objective(Step(lite0.read(x, taps), x, x, 1, [[]]))))
-    assert abs(losses[0] - losses[1]) < 0.1 * losses[0]
+    losses = torch.zeros(2)
+    for sample in range(3):  # one start is chaotic: rounding alone moves its loss by 5 to 15 %
+        pair = (a, b) if sample == 0 else (make(whole, config, sample), make(sketched, config, sample))
+        for i, draft in enumerate(pair):
+            x = draft.image[None]
+            with torch.no_grad():
+                losses[i] += objective(Step(lite0.read(x, taps), x, x, 1, [[]]))[0]
+    assert float((losses[0] - losses[1]).abs()) < 0.1 * float(losses[0])

@@ -313,12 +313,12 @@ def test_a_picture_damaged_by_hand_is_made_again(
 
 
 def test_failures_do_not_take_their_mates_along(tiny: Model, tmp_path: Path, photo_folder: Path) -> None:
-    with pytest.warns(UserWarning, match="vital-paper shows logit units, not stage1:3"):
-        run = fast(tiny, ["logits:0", "stage1:3"], tmp_path / "r", method="vital-paper", photos=photo_folder)
+    with pytest.warns(UserWarning, match="deep-inversion shows logit units, not stage1:3"):
+        run = fast(tiny, ["logits:0", "stage1:3"], tmp_path / "r", method="deep-inversion", photos=photo_folder)
     assert [p.unit for p in run] == ["logits:0"]
     assert len(run.failures) == 1
-    with pytest.raises(UserError, match="vital-paper shows logit units"):
-        fast(tiny, "stage1:3-4", tmp_path / "s", method="vital-paper", photos=photo_folder)
+    with pytest.raises(UserError, match="deep-inversion shows logit units"):
+        fast(tiny, "stage1:3-4", tmp_path / "s", method="deep-inversion", photos=photo_folder)
     assert not (tmp_path / "s").exists()
 
 

@@ -165,7 +165,7 @@ def make_pack(
     from entoptic.images.colour import natural_spectrum
     from entoptic.images.photos import Photos
     from entoptic.images.references import References, sorted_means
-    from entoptic.images.relevant import Relevant
+    from entoptic.images.relevant import Relevant, below
     from entoptic.units.unit import bind
 
     labelled = Photos.open(photos)
@@ -179,10 +179,13 @@ def make_pack(
     by_class.expect(unit for unit in bound if unit.kind == "logit")
     of_all.expect(unit for unit in bound if unit.kind != "logit")
     for unit in bound:
+        layers = below(model, taps, unit)
         if unit.kind == "logit":
             target = by_class.target(unit, taps, count)
+        elif not layers:
+            target = of_all.target(unit, taps, count)
         else:
-            target = of_all.target(unit, taps[1:], count, wanted=Relevant("lrp"))
+            target = of_all.target(unit, layers[1:] or layers, count, wanted=Relevant("lrp"))
             relevance[str(unit)] = "lrp"
         units[str(unit)] = target.photos
         for tap, weights in target.importance.items():

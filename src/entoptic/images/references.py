@@ -261,9 +261,8 @@ class References:
                 "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
                 "or leave it out with natural=0"
             )
-        return Target(
-            self._pack_values("natural", taps), self.pack.count("natural"), "shipped statistics", self.pack.sha256
-        )
+        count = int(self.pack.meta.get("natural", 0))
+        return Target(self._pack_values("natural", taps), count, "shipped statistics", self.pack.sha256)
 
     def _pack_values(self, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
         assert self.pack is not None

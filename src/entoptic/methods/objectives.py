@@ -49,7 +49,7 @@ class Objective:
     """
 
     taps: tuple[Tap, ...] = ()
-    terms: tuple[tuple[float, Term], ...] = field(default=())
+    terms: tuple[tuple[float | Tensor, Term], ...] = field(default=())
 
     def __call__(self, step: Step) -> Tensor:
         losses = [weight * term(step) for weight, term in self.terms]
@@ -58,7 +58,8 @@ class Objective:
     def __add__(self, other: Objective) -> Objective:
         return Objective(tuple(dict.fromkeys(self.taps + other.taps)), self.terms + other.terms)
 
-    def __mul__(self, factor: float) -> Objective:
+    def __mul__(self, factor: float | Tensor) -> Objective:
+        """Times a number, or times one number per item (B)."""
         return Objective(self.taps, tuple((factor * weight, term) for weight, term in self.terms))
 
     __rmul__ = __mul__
@@ -145,12 +146,15 @@ class SortMatch(torch.autograd.Function):
         place_BD: Tensor | None = None,
     ) -> Tensor:
         sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
-        difference = torch.empty_like(sorted_BCD).scatter_(-1, rank_BCD, sorted_BCD.sub_(t_BCD))
+        difference = sorted_BCD.sub_(t_BCD)
         weight_BC = weight if weight.ndim == 2 else weight[:, None]
-        pull = difference if place_BD is None else difference * place_BD[:, None]
-        loss = ((difference * pull).sum(dim=2) * weight_BC).sum(1)
+        squares = difference.square()
+        pull = torch.empty_like(difference).scatter_(-1, rank_BCD, difference)
+        if place_BD is not None:
+            place_BCD = place_BD[:, None].expand_as(pull)
+            squares, pull = squares * place_BCD.gather(-1, rank_BCD), pull * place_BCD
         ctx.save_for_backward(pull, weight_BC)
-        return loss
+        return (squares.sum(dim=2) * weight_BC).sum(1)
 
     @staticmethod
     def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None, None]:

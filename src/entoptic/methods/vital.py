@@ -230,16 +230,6 @@ class VitalPaper(MethodConfig):
     """largest circular shift in pixels"""
 
 
-@method("vital-paper", VitalPaper, paper="arXiv:2503.22399", units={"logit", "channel"}, reads={"targets"})
-def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> Iterator[Draft]:
-    if config.preset and config.preset not in PAPER:
-        raise UserError(f'no published preset "{config.preset}"; there are {", ".join(PAPER)}')
-    for logits in (True, False):  # the two kinds have layers and priors of their own
-        chosen = [item for item in items if (item.unit.kind == "logit") is logits]
-        if chosen:
-            yield from _as_published(chosen, config, context, logits)
-
-
 def published(model: Model, preset: str, logits: bool) -> tuple[dict[Tap, float], float, float]:
     """Layers with their weights, λ_TV and λ_L2 of a preset, or the trunk with weight 1 for any other network."""
     from entoptic.models.taps import Tap
@@ -252,29 +242,42 @@ def published(model: Model, preset: str, logits: bool) -> tuple[dict[Tap, float]
     return dict.fromkeys(matched_taps(model, ()), 1.0), 0.0, 0.0
 
 
-def _as_published(items: Sequence[Item], config: VitalPaper, context: Context, logits: bool) -> Iterator[Draft]:
+@method("vital-paper", VitalPaper, paper="arXiv:2503.22399", units={"logit", "channel"}, reads={"targets"})
+def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> Iterator[Draft]:
     import torch
 
-    from entoptic.images.relevant import Relevant
+    from entoptic.images.relevant import Relevant, Weighted, below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import roll
     from entoptic.methods.canvas import Pixels
     from entoptic.methods.objectives import deep_inversion_tv, match, norm
 
+    if config.preset and config.preset not in PAPER:
+        raise UserError(f'no published preset "{config.preset}"; there are {", ".join(PAPER)}')
     model, card, references = context.model, context.model.card, context.references
-    layers, tv, l2 = published(model, config.preset, logits)
-    wanted = None if logits else Relevant("lrp-vital", config.reference, epsilon=1e-6)
     units = [item.unit for item in items]
+    # Logits and inner units have layers, weights and priors of their own.
+    settings = [published(model, config.preset, unit.kind == "logit") for unit in units]
+    wanted = [
+        Relevant("lrp-vital", config.reference, epsilon=1e-6)
+        if unit.kind != "logit" and below(model, layers, unit)
+        else None
+        for unit, (layers, _, _) in zip(units, settings)
+    ]
     targets = [
         # The paper draws the references of a class at random, those of a neuron by rank.
-        references.target(unit, tuple(layers), config.references, strongest=not logits, wanted=wanted)
-        for unit in units
+        references.target(u, tuple(layers), config.references, strongest=u.kind != "logit", wanted=w)
+        for u, w, (layers, _, _) in zip(units, wanted, settings)
     ]
-    weights = {str(tap): weight for tap, weight in layers.items()}
-    matched = {tap: weights[tap.layer] for t in targets for tap in t.values}
+    matched = {
+        tap: layers[tap.plain if isinstance(tap, Weighted) else tap]
+        for target, (layers, _, _) in zip(targets, settings)
+        for tap in target.values
+    }
     objective = match(matched, [t.values for t in targets], balanced=False, importance=[t.importance for t in targets])
-    if tv or l2:
-        objective = objective + tv * deep_inversion_tv(card.mean, card.std) + l2 * norm(card.mean, card.std)
+    tv, l2 = (torch.tensor([setting[k] for setting in settings], device=model.device) for k in (1, 2))
+    if bool(tv.any() or l2.any()):
+        objective = objective + deep_inversion_tv(card.mean, card.std) * tv + norm(card.mean, card.std) * l2
     generators = [item.generator() for item in items]
     canvas = Pixels(generators, card.size, model.device, mean=card.mean, scale=card.std)
     transparency = Transparency(canvas.parameter)
@@ -289,7 +292,7 @@ def _as_published(items: Sequence[Item], config: VitalPaper, context: Context, l
         augment=roll(config.jitter),
         schedule=warmup_cosine(config.steps, min(100, config.steps // 5)),
         on_gradient=transparency.add,
-        read=weighted_reader(model, units, [wanted] * len(items)) if wanted is not None else None,
+        read=weighted_reader(model, units, wanted) if any(wanted) else None,
     )
     for i, (draft, target) in enumerate(zip(drafts, targets)):
         draft.trace["references"] = target.describe()

@@ -47,15 +47,22 @@ def main() -> None:
     torch.manual_seed(0)
     lite0 = load("builtin:lite0", device="cpu")
     resnet = load("torchvision:resnet50/IMAGENET1K_V1", device="cpu", pretrained=False)
-    result: dict[str, Any] = {
-        "command": "python benchmarks/speed.py " + " ".join(sys.argv[1:]),
-        "about": about(),
+    parts: dict[str, Callable[[], Any]] = {
+        "class step": lambda: {m.card.name: class_step(m, given.repeats) for m in (lite0, resnet)},
+        "inner step": lambda: inner_step(given.repeats),
+        "where a step's time goes": lambda: shares(lite0, given.repeats),
+        "batch of 16": lambda: batch_of_16(given.repeats),
+        "memory of a batch of 10": memory,
+        "index": lambda: index(given.repeats),
     }
-    result["class step"] = {m.card.name: class_step(m, given.repeats) for m in (lite0, resnet)}
-    result["where a step's time goes"] = shares(lite0, given.repeats)
-    result["batch of 16"] = batch_of_16(given.repeats)
-    result["memory of a batch of 10"] = memory()
-    result["index"] = index(given.repeats)
+    chosen = [name for name in given.only.split(",") if name] or list(parts)
+    if unknown := [name for name in chosen if name not in parts]:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(parts)}")
+    earlier = given.out / "speed.json"
+    result: dict[str, Any] = json.loads(earlier.read_text()) if earlier.is_file() else {}
+    command = ("python benchmarks/speed.py " + " ".join(sys.argv[1:])).strip()
+    for name in chosen:
+        result[name] = parts[name]() | {"measured": {"command": command, **about()}}
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "speed.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "speed.md").write_text(page(result))
@@ -335,26 +342,40 @@ def page(result: dict[str, Any]) -> str:
     def show(s: dict[str, float], scale: float = 1.0, tail: str = "×") -> str:
         return f"{s['median'] * scale:.2f}{tail} ({s['min'] * scale:.2f} to {s['max'] * scale:.2f}, n = {s['n']})"
 
-    for name, row in result["class step"].items():
-        lines.append(f"| class step at N = 50 against the reference form, {name} | {show(row['speed-up'])} faster |")
+    def rows(part: str) -> dict[str, Any]:
+        return {name: row for name, row in result.get(part, {}).items() if name != "measured"}
+
+    def step(what: str, row: dict[str, Any]) -> None:
+        lines.append(f"| {what} at N = 50 against the reference form | {show(row['speed-up'])} faster |")
         lines.append(
-            f"| relative difference of loss, of image gradient, {name} | {row['loss difference']:.1e}, "
+            f"| its relative difference of loss, of image gradient | {row['loss difference']:.1e}, "
             f"{row['gradient difference']:.1e} |"
         )
-    for name, row in result["where a step's time goes"].items():
+
+    for name, row in rows("class step").items():
+        step(f"class step, {name}", row)
+    if inner := rows("inner step"):
+        step("step for a channel of ResNet-50's layer4", inner)
+    for name, row in rows("where a step's time goes").items():
         lines.append(f"| share of a step in {name}, lite0, batch 10 | {show(row, 100, ' %')} |")
-    one = result["batch of 16"]["cost per picture against one by one"]
-    lines.append(f"| batch of 16 units, cost per picture against 16 runs of one | {show(one)} |")
-    lines.append(
-        f"| memory of a batch of 10 lite0 units | {result['memory of a batch of 10']['MiB above the interpreter']:.0f} MiB |"
-    )
-    built = result["index"]
-    lines.append(
-        f"| index of {built['units']} units over {built['photos']} photos, throughput against the plain forward pass | "
-        f"{show(built['throughput of the plain forward pass'], 100, ' %')} |"
-    )
-    versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
-    return "\n".join([*lines, "", f"`{result['command'].strip()}` with {versions}.", ""])
+    for row in rows("batch of 16").values():
+        lines.append(f"| batch of 16 units, cost per picture against 16 runs of one | {show(row)} |")
+    for mib in rows("memory of a batch of 10").values():
+        lines.append(f"| memory of a batch of 10 lite0 units | {mib:.0f} MiB |")
+    if built := rows("index"):
+        lines.append(
+            f"| index of {built['units']} units over {built['photos']} photos, throughput against the plain forward pass | "
+            f"{show(built['throughput of the plain forward pass'], 100, ' %')} |"
+        )
+    lines.append("")
+    told: dict[str, list[str]] = {}
+    for name, part in result.items():
+        if isinstance(part, dict) and name != "about":
+            how = part.get("measured") or result.get("about", {}) | {"command": result.get("command", "")}
+            versions = ", ".join(f"{k} {v}" for k, v in how.items() if k != "command")
+            told.setdefault(f"`{str(how['command']).strip()}` with {versions}", []).append(name)
+    lines += [f"{', '.join(names)}: {how}.\n" for how, names in told.items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

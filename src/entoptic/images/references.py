@@ -19,7 +19,17 @@ from entoptic.images.cache import content_key, recall, remember
 from entoptic.images.colour import natural_spectrum
 from entoptic.images.pack import Pack, find_pack
 from entoptic.images.photos import Photos
-from entoptic.images.relevant import Relevant, Weighted, below, crops, facet_photos, profile, relevant_means, rules_of
+from entoptic.images.relevant import (
+    Relevant,
+    Weighted,
+    below,
+    crops,
+    facet_photos,
+    profile,
+    relevant_means,
+    rules_of,
+    wide,
+)
 from entoptic.images.scores import Progress, Scores, score_photos, silent
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
@@ -80,15 +90,11 @@ def sorted_means(
     with torch.no_grad(), model.frozen():
         for indices, images in batches:
             for tap, values in model.read(images.to(model.device), taps).items():
-                total = values.sort(dim=-1).values.to(_wide(values)).sum(0)
+                total = values.sort(dim=-1).values.to(wide(values)).sum(0)
                 totals[tap] = totals[tap] + total if tap in totals else total
             count += len(indices)
             on_batch(count)
     return {tap: (total / max(count, 1)).float() for tap, total in totals.items()}, count
-
-
-def _wide(values: Tensor) -> torch.dtype:
-    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 class References:
@@ -223,11 +229,14 @@ class References:
         if self.photos is None:
             return self._from_pack(unit, taps, wanted)
         key = (unit.identity, tuple(taps), count, strongest, wanted)
+        return self._kept(key, lambda: self._from_photos(unit, taps, count, strongest, wanted))
+
+    def _kept(self, key: tuple[object, ...], make: Callable[[], Target]) -> Target:
+        """The target under `key`. Only the latest few stay: thousands of units would fill the memory."""
         if key not in self._targets:
-            # The latest few: thousands of units would fill the memory, and all of them are cached on disk.
             while len(self._targets) >= 64:
                 self._targets.pop(next(iter(self._targets)))
-            self._targets[key] = self._from_photos(unit, taps, count, strongest, wanted)
+            self._targets[key] = make()
         return self._targets[key]
 
     def _from_pack(self, unit: Unit, taps: Sequence[Tap], wanted: Relevant | None = None) -> Target:
@@ -281,29 +290,19 @@ class References:
     def _from_photos(
         self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: Relevant | None
     ) -> Target:
+        """Means over the photos chosen, kept on disk by content."""
         assert self.photos is not None
         many = count * (wanted.facets if wanted else 1)
         indices, how = self.choose(unit, many, strongest=strongest)
         if wanted is not None and wanted.facets > 1:
             indices = self._facet(unit, indices, wanted, taps)[:count]
             how = f"{len(indices)} photos of facet {wanted.facet} of {wanted.facets}, of {how}"
-        return self._means(indices, how, taps, unit, wanted)
-
-    def _means(
-        self,
-        indices: list[int],
-        how: str,
-        taps: Sequence[Tap],
-        unit: Unit | None = None,
-        wanted: Relevant | None = None,
-    ) -> Target:
-        """Means over the photos at `indices`, kept on disk by content."""
-        assert self.photos is not None
         fingerprint = self.photos.fingerprint(indices)
-        key: dict[str, object] = {"weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
-               "taps": [str(tap) for tap in taps], "photos": fingerprint}  # fmt: skip
+        key: dict[str, object] = {
+            "weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
+            "taps": [str(tap) for tap in taps], "photos": fingerprint,
+        }  # fmt: skip
         if wanted is not None:
-            assert unit is not None
             key |= {"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon]}
             if wanted.reference == "crop":
                 how = f"crops of {how}"
@@ -314,11 +313,11 @@ class References:
             return Target(values, int(known["count"]), how, fingerprint, importance)
 
         def on_batch(done: int) -> None:
-            self.progress(f"reference photos of {unit}" if unit else "photos of all kinds", done, len(indices))
+            self.progress(f"reference photos of {unit}", done, len(indices))
 
         batches = self.photos.batches(self.model.card.prepare, self.batch_size, indices)
         importance = {}
-        if wanted is None or unit is None:
+        if wanted is None:
             values, read = sorted_means(self.model, taps, batches, on_batch)
         else:
             if wanted.reference == "crop":
@@ -399,16 +398,19 @@ class References:
         Raises:
             UserError: no photos, and no shipped statistics that hold these layers.
         """
-        key = ("natural", unit.identity, tuple(taps), count)
-        if key not in self._targets:
-            if self.photos is None:
-                self._targets[key] = self._natural_from_pack(taps)
-            else:
-                weak = self._weaker(unit)
-                chosen = weak[:: max(1, len(weak) // count)][:count]
-                how = f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}"
-                self._targets[key] = self._means(chosen, how, taps)
-        return self._targets[key]
+        if self.photos is None:
+            return self._kept(("natural", tuple(taps)), lambda: self._natural_from_pack(taps))
+        return self._kept(("natural", unit.identity, tuple(taps), count), lambda: self._quiet(unit, taps, count))
+
+    def _quiet(self, unit: Unit, taps: Sequence[Tap], count: int) -> Target:
+        assert self.photos is not None
+        weak = self._weaker(unit)
+        chosen = weak[:: max(1, len(weak) // count)][:count]
+        how = f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}"
+        # Not kept on disk: megabytes for each unit, made again in less than a second.
+        batches = self.photos.batches(self.model.card.prepare, self.batch_size, chosen)
+        values, read = sorted_means(self.model, taps, batches, lambda done: None)
+        return Target(values, read, how, self.photos.fingerprint(chosen))
 
     def _weaker(self, unit: Unit) -> list[int]:
         """Positions of the half of the photos that drives the unit less; by an index, of all but its strongest."""

@@ -176,8 +176,8 @@ def relevant_means(
             values, maps = read_relevant(model, images, [unit] * len(images), taps, rules_of(wanted.rules))
             for tap in taps:
                 weighted = values[tap] * spatial_weight(maps[tap], wanted.epsilon)
-                ranked = weighted.sort(dim=-1).values.double().sum(0)
-                weight = channel_importance(maps[tap], wanted.epsilon).double().sum(0)
+                ranked = weighted.sort(dim=-1).values.to(wide(weighted)).sum(0)
+                weight = channel_importance(maps[tap], wanted.epsilon).to(wide(weighted)).sum(0)
                 sums[tap] = sums[tap] + ranked if tap in sums else ranked
                 weights[tap] = weights[tap] + weight if tap in weights else weight
             count += len(indices)
@@ -188,6 +188,11 @@ def relevant_means(
         {t: (v * share).float() for t, v in weights.items()},
         count,
     )
+
+
+def wide(values: Tensor) -> torch.dtype:
+    """What sums over many photos are kept in: double precision where the device has it."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def profile(

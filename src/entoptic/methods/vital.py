@@ -127,6 +127,8 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     )
     for i, (draft, target) in enumerate(zip(drafts, targets)):
         draft.trace["references"] = target.describe()
+        if units[i].kind != "logit" and wanted[i] is None and config.relevance != "none":
+            draft.trace["notes"].append(f"no matched layer lies below {units[i]}: whole photos were matched")
         draft.alpha = transparency.of(i)
         if config.finish:
             draft.image = gaussian_blur(draft.image[None], config.finish)[0]

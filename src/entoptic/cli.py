@@ -139,7 +139,7 @@ class Index:
     """module names, or logits; `entoptic ls MODEL` lists them"""
     out: Path
     """the index folder; what it holds already is not read again"""
-    k: int = 16
+    k: int = 25
     """strongest photos kept of each unit"""
     bottom: int = 8
     """weakest photos kept of each unit"""

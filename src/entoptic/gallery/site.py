@@ -26,7 +26,10 @@ ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
 GENERATOR = "entoptic gallery"
 LEFT_OUT_SHOWN = 500
 # Methods in the order of a reader's questions: what the unit looks for, then what it sees in real photos.
-METHOD_ORDER = ("vital", "maco", "fourier", "pixels", "retrieval")
+METHOD_ORDER = (
+    "vital", "vital-paper", "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "pixels",
+    "retrieval", "retrieval-tilted", "retrieval-bottom",
+)  # fmt: skip
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -83,7 +83,7 @@ def build_index(
     layers: str | Sequence[str],
     *,
     out: str | Path,
-    k: int = 16,
+    k: int = 25,
     bottom: int = 8,
     readouts: str | Sequence[str] = ("",),
     reservoir: int = 0,

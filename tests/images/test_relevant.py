@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from entoptic.errors import UserError
+from entoptic.images.index import build_index
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.relevant import (
+    RULES,
     Relevant,
     Weighted,
     below,
@@ -25,6 +27,7 @@ from entoptic.images.relevant import (
     rules_of,
     spatial_weight,
 )
+from entoptic.methods.vital import RELEVANCE
 from entoptic.models.model import Model
 from entoptic.models.relevance import relevance
 from entoptic.models.rules import ZPLUS
@@ -140,7 +143,6 @@ def test_the_two_causes_of_a_planted_unit_become_its_facets(tmp_path: Path) -> N
     references = References(model, Photos.open(write_photos(scenes, tmp_path / "photos")))
     (unit,) = bind(model, EITHER_UNIT)
     found = [c[0] if len(c := causes(EITHER_UNIT, [scene])[0]) == 1 else None for scene in scenes]
-    shown = {}
     for facet in (0, 1):
         references.target(unit, [Tap("stage1"), Tap("stage2")], 12, wanted=Relevant(facet=facet, facets=2))
     ((read, assigned),) = references._facets.values()
@@ -187,11 +189,24 @@ def test_targets_of_kinds_of_relevance_are_kept_apart(tiny: Model, photo_folder:
     assert Tap("stem") in references.target(unit, taps, 4).values
 
 
-def test_quiet_photos_are_of_the_weaker_half(tiny: Model, photo_folder: Path) -> None:
+def test_quiet_photos_are_of_the_weaker_half(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     photos = Photos.open(photo_folder)
     references = References(tiny, photos)
     (unit,) = bind(tiny, "stage2:3")
-    weak = references._weaker(unit)
     scores = references.scores([unit]).of(unit)
+    weak = references._weaker(unit, 64)
     assert len(weak) == len(photos) // 2
     assert scores[weak].max() <= scores.median() + 1e-6
+    few = references._weaker(unit, 5)
+    assert len(few) == 5
+    assert set(few) < set(weak)
+    # An index smaller or larger than the set of photos answers alike, without scoring all of them.
+    for k in (3, 100):
+        index = build_index(tiny, photos, ["stage2"], out=tmp_path / str(k), k=k)
+        by_index = References(tiny, photos, index=index)._weaker(unit, 5)
+        assert len(by_index) == 5
+        assert scores[by_index].max() <= scores.median() + 1e-6
+
+
+def test_kinds_of_relevance_are_named_alike_without_torch() -> None:
+    assert (*RULES, "none") == RELEVANCE

@@ -231,7 +231,30 @@ def test_bad_options(options: dict[str, Any], says: str) -> None:
         Vital(**options)
 
 
-def test_an_unknown_relevance_is_answered(tiny: Model, photo_folder: Path) -> None:
+def test_an_unknown_relevance_is_answered() -> None:
+    with pytest.raises(UserError, match='did you mean "lrp"'):
+        Vital(relevance="lrb")
+    with pytest.raises(UserError, match='"image" or "crop"'):
+        VitalPaper(reference="patch")
+
+
+def test_a_unit_that_no_photo_moves_is_not_pushed(photo_folder: Path) -> None:
+    from conftest import tiny_card, tiny_module
+
+    module = tiny_module()
+    with torch.no_grad():
+        module.stage2[1].weight[3], module.stage2[1].bias[3] = 0.0, -1.0  # a dead channel
+    model = Model(module, tiny_card(), device="cpu")
+    context = Context(model, References(model, Photos.open(photo_folder)))
+    (draft,) = vital([Item(bind(model, "stage2:3")[0], 0, 0)], Vital(steps=4, references=4), context)
+    assert draft.failure is None
+    assert all(loss < 1e4 for _, loss in draft.trace["loss"])
+
+
+def test_units_before_the_matched_layers_leave_the_weights_of_others_alone(tiny: Model, photo_folder: Path) -> None:
     context = Context(tiny, References(tiny, Photos.open(photo_folder)))
-    with pytest.raises(UserError, match='no relevance "lrb"'):
-        list(vital([Item(bind(tiny, "stage2:3")[0], 0, 0)], Vital(relevance="lrb"), context))
+    together = [Item(unit, 0, 0) for unit in bind(tiny, ["logits:0", "stem:3"])]
+    first, second = vital(together, Vital(steps=3, references=4), context)
+    assert "whole photos were matched" in second.trace["notes"][0]
+    (alone,) = vital(together[:1], Vital(steps=3, references=4), context)
+    assert float((first.image - alone.image).abs().quantile(0.95)) < 1e-4

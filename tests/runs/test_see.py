@@ -28,7 +28,7 @@ from entoptic.models.model import Model
 from entoptic.runs.progress import Reporter
 from entoptic.runs.see import execute, make_plan, quantise, see
 from entoptic.runs.store import Run
-from entoptic.units.unit import bind
+from entoptic.units.unit import Unit, bind
 
 
 class Log:
@@ -320,6 +320,23 @@ def test_failures_do_not_take_their_mates_along(tiny: Model, tmp_path: Path, pho
     with pytest.raises(UserError, match="deep-inversion shows logit units"):
         fast(tiny, "stage1:3-4", tmp_path / "s", method="deep-inversion", photos=photo_folder)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_unit_that_the_method_refuses_late_costs_its_mates_nothing(
+    tiny: Model, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = References.target
+
+    def target(self: References, unit: Unit, *args: Any, **more: Any) -> Any:
+        if str(unit) == "logits:1":
+            raise UserError("no references of logits:1")
+        return original(self, unit, *args, **more)
+
+    monkeypatch.setattr(References, "target", target)
+    with pytest.warns(UserWarning, match="no references of logits:1"):
+        run = fast(tiny, ["logits:0", "logits:1", "logits:2"], tmp_path / "r", method="vital", photos=photo_folder)
+    assert [p.unit for p in run] == ["logits:0", "logits:2"]
+    assert run.failures == ["logits:1: no references of logits:1"]
 
 
 def test_bad_requests(tiny: Model, tmp_path: Path) -> None:

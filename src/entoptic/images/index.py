@@ -197,10 +197,8 @@ def _indices(photos: Photos, block: int) -> range:
     return range(block * BLOCK, min((block + 1) * BLOCK, len(photos)))
 
 
-def _request(
-    model: Model, photos: Photos, groups: Sequence[Group], k: int, bottom: int, reservoir: int, progress: Progress
-) -> dict[str, Any]:
-    """Everything that decides what is in an index: its key is a hash of this."""
+def _listing(photos: Photos, progress: Progress = silent) -> str:
+    """Hash of the photos' names and contents in their order: what an index refers to by name and position."""
     listing = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
         for index, content in enumerate(pool.map(photos.sha256, range(len(photos)))):
@@ -208,6 +206,13 @@ def _request(
             if index % 256 == 255:
                 progress("hashing photos", index + 1, len(photos))
     progress("hashing photos", len(photos), len(photos))
+    return listing.hexdigest()
+
+
+def _request(
+    model: Model, photos: Photos, groups: Sequence[Group], k: int, bottom: int, reservoir: int, progress: Progress
+) -> dict[str, Any]:
+    """Everything that decides what is in an index: its key is a hash of this."""
     plain = [
         {"layer": g.layer, "channels": g.channels, "grid": list(g.grid), "readout": g.readout, "suffix": g.suffix}
         for g in groups
@@ -217,7 +222,7 @@ def _request(
         "weights": model.card.weights_sha256,
         "preprocessing": json.loads(json.dumps(model.card.preprocessing())),
         "photos": photos.fingerprint(),
-        "listing": listing.hexdigest(),
+        "listing": _listing(photos, progress),
         "groups": plain,
         "k": k,
         "bottom": bottom,
@@ -559,6 +564,11 @@ class ActivationIndex:
             raise UserError(f"the index in {self.path} is a shard; merge it with the others before it is used")
         if photos.fingerprint() != self.fingerprint:
             raise UserError(f"the index in {self.path} is of the photos in {self.source}, not of {photos.source}")
+        if _listing(photos) != self.request["listing"]:
+            raise UserError(
+                f"the photos in {photos.source} have other names or another order than when the index in {self.path} was "
+                "made; make it again"
+            )
 
     # --- inside ------------------------------------------------------------------------------------------------
 

@@ -332,10 +332,11 @@ class References:
     def _facet(self, unit: Unit, indices: list[int], wanted: Relevant, taps: Sequence[Tap]) -> list[int]:
         """Those of `indices` (strongest first) that belong to one facet of the unit."""
         assert self.photos is not None
-        key = (unit.identity, tuple(indices), wanted.rules, wanted.facets)
+        deepest = max(taps, key=self._depth)
+        key = (unit.identity, tuple(indices), wanted.rules, wanted.facets, deepest)
         if key not in self._facets:
             batches = self.photos.batches(self.model.card.prepare, self.batch_size, indices)
-            read, profiles = profile(self.model, unit, max(taps, key=self._depth), batches, rules_of(wanted.rules))
+            read, profiles = profile(self.model, unit, deepest, batches, rules_of(wanted.rules))
             self._facets[key] = (read, facet_photos(profiles, wanted.facets).tolist())
         read, assigned = self._facets[key]
         there = sorted(set(assigned))
@@ -404,21 +405,34 @@ class References:
 
     def _quiet(self, unit: Unit, taps: Sequence[Tap], count: int) -> Target:
         assert self.photos is not None
-        weak = self._weaker(unit)
-        chosen = weak[:: max(1, len(weak) // count)][:count]
+        chosen = self._weaker(unit, count)
         how = f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}"
         # Not kept on disk: megabytes for each unit, made again in less than a second.
         batches = self.photos.batches(self.model.card.prepare, self.batch_size, chosen)
         values, read = sorted_means(self.model, taps, batches, lambda done: None)
+        if not read:
+            raise UserError(f"none of the {how} could be read")
         return Target(values, read, how, self.photos.fingerprint(chosen))
 
-    def _weaker(self, unit: Unit) -> list[int]:
-        """Positions of the half of the photos that drives the unit less; by an index, of all but its strongest."""
-        assert self.photos is not None
-        if self.index is not None and unit in self.index:
-            strongest = {hit.index for hit in self.index.top(unit)}
-            return [index for index in range(len(self.photos)) if index not in strongest]
-        return sorted(index for index, _ in self.scores([unit]).ranked(unit)[len(self.photos) // 2 :])
+    def _weaker(self, unit: Unit, count: int) -> list[int]:
+        """Positions of up to `count` photos of the half that drives the unit less, an arbitrary choice that is the same
+        for everybody (by content hash). An index knows the median: a few photos are scored, not all."""
+        photos = self.photos
+        assert photos is not None
+        arbitrary = sorted(range(len(photos)), key=photos.sha256)
+        if self.index is None or unit not in self.index:
+            weak = {index for index, _ in self.scores([unit]).ranked(unit)[len(photos) // 2 :]}
+            return sorted([index for index in arbitrary if index in weak][:count])
+        median = float(self.index.quantiles(unit)[100])
+        found: list[int] = []
+        with torch.no_grad():
+            for indices, images in photos.batches(
+                self.model.card.prepare, self.batch_size, arbitrary[: 2 * count + 16]
+            ):
+                scores = unit.read(self.model.read(images.to(self.model.device), [unit.tap])[unit.tap]).tolist()
+                found += [index for index, score in zip(indices, scores) if score <= median]
+        rank = {index: place for place, index in enumerate(arbitrary)}
+        return sorted(sorted(found, key=rank.__getitem__)[:count])
 
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 

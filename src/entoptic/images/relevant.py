@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from entoptic.errors import UserError, nearest
+from entoptic.images.receptive import crop_box
 from entoptic.models.model import Model
 from entoptic.models.relevance import Tape
 from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, average, values_only
@@ -214,11 +215,10 @@ def crops(model: Model, unit: Unit, batches: Iterable[tuple[list[int], Tensor]])
     for indices, images in batches:
         with torch.no_grad():
             map_BD = unit.map(model.read(images.to(model.device), [unit.tap])[unit.tap]).cpu()
+        places = [unit.position] * len(images) if unit.position is not None else map_BD.argmax(1).tolist()
         cut = []
-        for image, position in zip(images, map_BD.argmax(1).tolist()):
+        for image, position in zip(images, places):
             row, column = divmod(position, model.layer(unit.layer).grid[1])
-            from entoptic.images.receptive import crop_box
-
             top, left, height, width = crop_box(model, unit.layer, row, column)
             piece = image[None, :, top : top + height, left : left + width]
             cut.append(interpolate(piece, model.card.size, mode="bicubic", antialias=True).clamp(0, 1))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from entoptic.errors import UserError
+from entoptic.errors import UserError, nearest
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from entoptic.models.model import Model
     from entoptic.models.taps import Tap
     from entoptic.units.unit import Unit
+
+
+RELEVANCE = ("lrp", "lrp-vital", "epsilon", "gradient", "guided", "none")
+REFERENCE = ("image", "crop")
+
+
+def check_reference(reference: str) -> None:
+    """Raises UserError where `reference` is neither "image" nor "crop"."""
+    if reference not in REFERENCE:
+        raise UserError(f'reference must be "image" or "crop", got "{reference}"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +77,11 @@ class Vital(MethodConfig):
         for name in ("refresh", "facets"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.relevance not in RELEVANCE:
+            raise UserError(
+                f'no relevance "{self.relevance}"; there are {", ".join(RELEVANCE)}{nearest(self.relevance, RELEVANCE)}'
+            )
+        check_reference(self.reference)
 
 
 @method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction"}, reads={"targets"})
@@ -140,7 +155,10 @@ def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tupl
     real = references.real_scores(unit) if wanted is not None else ""
     if isinstance(real, str):
         return None
-    return float(real.values[len(real.values) // 2]), float(real.values[-1])
+    values = real.values[real.values.isfinite()]
+    if not len(values) or float(values[-1] - values[len(values) // 2]) <= 1e-6 * float(values.abs().max()):
+        return None  # the same score on all photos: there is no level to reach
+    return float(values[len(values) // 2]), float(values[-1])
 
 
 def weighted_reader(
@@ -231,6 +249,10 @@ class VitalPaper(MethodConfig):
     jitter: int = 30
     """largest circular shift in pixels"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_reference(self.reference)
+
 
 def published(model: Model, preset: str, logits: bool) -> tuple[dict[Tap, float], float, float]:
     """Layers with their weights, λ_TV and λ_L2 of a preset, or the trunk with weight 1 for any other network."""
@@ -266,6 +288,9 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
         else None
         for unit, (layers, _, _) in zip(units, settings)
     ]
+    # An inner unit before all layers that are matched has no relevance to tell: it is matched like a class.
+    whole = published(model, config.preset, logits=True)
+    settings = [s if w or u.kind == "logit" else whole for s, w, u in zip(settings, wanted, units)]
     targets = [
         # The paper draws the references of a class at random, those of a neuron by rank.
         references.target(u, tuple(layers), config.references, strongest=u.kind != "logit", wanted=w)

@@ -40,9 +40,10 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
     """Stores a unit's context in the run, unless it is there already for the same photos."""
     photos, card = references.photos, references.model.card
     assert photos is not None
+    index = references.index
     key = content_key(
         {"format": FORMAT, "unit": unit.identity, "weights": card.weights_sha256, "card": card.preprocessing(),
-         "photos": photos.fingerprint()}
+         "photos": photos.fingerprint(), "index": index.key if index is not None and unit in index else None}
     )  # fmt: skip
     known = run.context(slug(unit))
     if known is not None and known.get("key") == key:

@@ -262,10 +262,11 @@ def _unfinished(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
 def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Reporter) -> None:
     items = [item for item, _, _ in chunk]
     places = {id(item): (key, file) for item, key, file in chunk}
-    started = time.monotonic()
+    started, answered = time.monotonic(), 0
     context = Context(plan.model, plan.references, lambda step, steps: report.step(step, steps, len(items)))
     try:
         for draft in job.card.function(items, job.config, context):
+            answered += 1
             if draft.failure is not None:
                 plan.run.failures.append(f"{draft.item.unit} by {job.card.name}: {draft.failure}")
                 continue
@@ -277,6 +278,10 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
     except Unwritable:
         raise
     except UserError as error:
+        if len(items) > 1 and not answered:  # one unit that cannot be made must not take its mates along
+            for entry in chunk:
+                _make(plan, job, [entry], report)
+            return
         plan.run.failures.append(f"{', '.join(dict.fromkeys(str(i.unit) for i in items))}: {error}")
     report.finish(len(items), time.monotonic() - started)
 

@@ -110,6 +110,10 @@ class Unit:
 
     def before_activation(self) -> Unit | None:
         """The same unit read before the activation function that ends its layer, or None where there is none."""
+        return self._before
+
+    @cached_property
+    def _before(self) -> Unit | None:
         if self.tap.pre or self.model.layer(self.layer).activation is None:
             return None
         readout = replace(self.address.readout, pre=True)

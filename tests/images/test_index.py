@@ -285,7 +285,7 @@ def test_merging_refuses_what_does_not_fit(tiny: Model, folder: Path, tmp_path: 
     build_index(tiny, folder, ["stage1"], out=tmp_path / "all")
     with pytest.raises(UserError, match="hold the same photos"):
         merge_indexes([tmp_path / "0", tmp_path / "0"], tmp_path / "m1")
-    with pytest.raises(UserError, match="has k = 3, not 16"):
+    with pytest.raises(UserError, match="has k = 3, not 25"):
         merge_indexes([tmp_path / "0", tmp_path / "k"], tmp_path / "m2")
     with pytest.raises(UserError, match="holds all photos already"):
         merge_indexes([tmp_path / "all"], tmp_path / "m3")
@@ -367,7 +367,7 @@ def test_kill_9_loses_at_most_one_block(tiny: Model, folder: Path, tmp_path: Pat
     with pytest.raises(UserError, match="not finished"):
         ActivationIndex.open(out)
     (out / "parts" / ".left.unfinished").write_bytes(b"half a file")
-    with pytest.raises(UserError, match="has k = 5, not 16 asked for"):
+    with pytest.raises(UserError, match="has k = 5, not 25 asked for"):
         build_index(tiny, folder, ["stage1", "logits"], out=out)
     done = start(10**9)
     assert done.returncode == 0, done.stderr

@@ -130,7 +130,7 @@ def inner_step(repeats: int) -> dict[str, Any]:
     """One step for a channel of ResNet-50's layer4 at batch 1 and N = 50: the reference form (network copied, relevance
     and gradients through all photos at every step) against cached targets and one recorded pass; loss and image
     gradient compared. One repeat of the reference form takes about a minute."""
-    from entoptic.images.relevant import Relevant, relevant_means
+    from entoptic.images.relevant import Relevant, Weighted, relevant_means
     from entoptic.methods.vital import PAPER_INNER, weighted_reader
     from entoptic.units.unit import bind
 
@@ -139,7 +139,7 @@ def inner_step(repeats: int) -> dict[str, Any]:
     (unit,) = bind(model, "layer4:1546")
     weights, _, _ = PAPER_INNER["resnet50"]
     wanted = Relevant("lrp-vital", epsilon=1e-6)
-    taps = [Tap(layer) for layer in weights]
+    taps = [Weighted(layer) for layer in weights]
     photos = _smooth(PHOTOS, model.card.size)
     values, importance, _ = relevant_means(
         model, unit, taps, [(list(range(10)), chunk) for chunk in photos.split(10)], lambda n: None, wanted

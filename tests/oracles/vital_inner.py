@@ -61,12 +61,14 @@ def block_relevance(block: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
 
 def average_pool_relevance(a: Tensor, relevance: Tensor) -> Tensor:
     """The 2×2 average-pool rule that stands in for ResNet's max-pool."""
-    a = a.detach().requires_grad_()
-    z = nn.functional.avg_pool2d(a, 2, 2) + EPS
-    (back,) = torch.autograd.grad(z, a, relevance / z)
-    return a * back
+    with torch.enable_grad():
+        a = a.detach().requires_grad_()
+        z = nn.functional.avg_pool2d(a, 2, 2) + EPS
+    (back,) = torch.autograd.grad(z, a, relevance / z.detach())
+    return a.detach() * back
 
 
+@torch.no_grad()  # the release keeps these graphs, too, and 20 GB do not hold them for 50 photos
 def relevance(module: nn.Module, x_BCHW: Tensor, channel: int) -> dict[str, Tensor]:
     """R at `NODES` for `channel` of layer4's output, from a copy of the network."""
     net = copy.deepcopy(module)

@@ -94,13 +94,13 @@ def main(arguments: Sequence[str]) -> None:
             print(subject, method, {k: v for k, v in rows[method].items() if k not in ("config", "units")}, flush=True)
             if method != "retrieval":  # its pictures are real photos, which may not be published here
                 sheet(run, config, bound, given.out / f"inner-{subject}-{method}.jpg")
-        result["subjects"][subject] = {
-            "model": name, "units": [str(u) for u in bound], "steps": steps, "photos": len(photos), "rows": rows,
-        }  # fmt: skip
-        result["command"] = ("python benchmarks/quality.py inner " + " ".join(sys.argv[2:])).strip()
-        result["about"] = about()
-        given.out.mkdir(parents=True, exist_ok=True)
-        earlier.write_text(json.dumps(result, indent=1) + "\n")
+            result["subjects"][subject] = {
+                "model": name, "units": [str(u) for u in bound], "steps": steps, "photos": len(photos), "rows": rows,
+            }  # fmt: skip
+            result["command"] = ("python benchmarks/quality.py inner " + " ".join(sys.argv[2:])).strip()
+            result["about"] = about()
+            given.out.mkdir(parents=True, exist_ok=True)
+            earlier.write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "inner.md").write_text(page(result))
     print(page(result))
 

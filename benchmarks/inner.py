@@ -202,4 +202,5 @@ def page(result: dict[str, Any]) -> str:
         for method in [name for name in rows if name != "retrieval"]:
             lines += [f"**{method}**", "", f"![{subject} by {method}](inner-{subject}-{method}.jpg)", ""]
     versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
+    lines += [note + "\n" for note in result.get("notes", [])]  # written by hand into inner.json
     return "\n".join([*lines, f"`{result['command']}` with {versions}.", ""])

@@ -1,0 +1,344 @@
+"""Training a small image prior: flow matching on photos, resumable, with sample sheets.
+
+The path is x_t = (1-t)·x0 + t·ε with pictures x0 in [-1, 1] and Gaussian noise ε; the network learns the velocity
+v = ε - x0 (Lipman et al. 2023, arXiv:2210.02747; times logit-normal as in Esser et al. 2024, arXiv:2403.03206). It sees
+pictures as (3·p²)×(S/p)×(S/p) blocks of p×p pixels, an orthonormal change of shape that loses nothing and spares
+the costly convolutions at full size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_unshuffle
+
+from entoptic.errors import UserError
+from entoptic.images.cache import content_key
+from entoptic.images.photos import Photos
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a prior is trained. Raise `steps` and run again to go on from the last checkpoint."""
+
+    size: int = 64
+    """side of the pictures in pixels"""
+    steps: int = 20000
+    """optimisation steps in all"""
+    batch_size: int = 32
+    """pictures per step"""
+    patch: int = 2
+    """side of the pixel blocks that the network sees as one position"""
+    widths: tuple[int, ...] = (64, 128, 256)
+    """channels at each resolution, from the finest; each is half the one before"""
+    layers: int = 1
+    """residual blocks at each resolution"""
+    attention: tuple[int, ...] = (8,)
+    """sides of the maps that self-attention works on"""
+    rate: float = 5e-4
+    """peak learning rate of AdamW"""
+    warmup: int = 200
+    """steps over which the rate rises"""
+    decay: float = 0.25
+    """last share of the steps, over which the rate falls to 0"""
+    ema: float = 0.999
+    """decay of the running mean of the weights, which is what is kept"""
+    drop: float = 0.1
+    """share of pictures shown without their class, so that the network also runs without one"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("size", "steps", "batch_size", "patch", "layers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        coarsest = self.patch * 2 ** (len(self.widths) - 1)
+        if self.size % coarsest:
+            raise UserError(
+                f"size must be a multiple of {coarsest} with patch {self.patch} and {len(self.widths)} widths, got "
+                f"{self.size}; the nearest is {max(1, round(self.size / coarsest)) * coarsest}"
+            )
+        for name in ("ema", "drop", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+    def architecture(self) -> dict[str, Any]:
+        """What of the recipe decides the network's shape: another one cannot resume."""
+        return {k: getattr(self, k) for k in ("size", "patch", "widths", "layers", "attention")}
+
+
+def network(recipe: Recipe, classes: int) -> nn.Module:
+    """An untrained U-Net of diffusers; the class after the last means "no class"."""
+    try:
+        from diffusers import UNet2DConditionModel
+    except ImportError:
+        raise UserError("priors need diffusers: pip install entoptic[diffusion]") from None
+
+    side = recipe.size // recipe.patch
+    attends = [side // 2**i in recipe.attention for i in range(len(recipe.widths))]
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=3 * recipe.patch**2,
+        out_channels=3 * recipe.patch**2,
+        block_out_channels=tuple(recipe.widths),
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        mid_block_type="UNetMidBlock2D",
+        layers_per_block=recipe.layers,
+        attention_head_dim=32,
+        norm_num_groups=16,
+        num_class_embeds=classes + 1,
+        resnet_time_scale_shift="scale_shift",
+        cross_attention_dim=32,  # no block reads text; diffusers wants a number
+    )
+
+
+@dataclass
+class _Shown:
+    """Training photos: M×3×S×S uint8 in a file, and the class of each."""
+
+    pixels: np.ndarray
+    classes: Tensor
+    names: list[str]
+    skipped: int
+
+
+def learn_prior(
+    photos: Any,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    save_every: int = 500,
+    sheet_every: int = 2000,
+    sheet: Callable[[nn.Module, Path], None] | None = None,
+    progress: Progress = lambda what, done, total: None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Trains a prior, or goes on training it; returns the folder.
+
+    Args:
+        photos: anything `Photos.open` takes, or a list of them; labels become classes.
+        out: folder; holds the running mean of the weights in diffusers' layout, `training.safetensors` to resume
+            from, and `training.json` (recipe, data, loss by step).
+        save_every: steps between checkpoints. sheet: draws a sample sheet of a network into a file, every
+            `sheet_every` steps.
+
+    Raises:
+        UserError: no photo can be read, or `out` holds another network's training. KeyboardInterrupt: on Ctrl-C,
+            after a checkpoint.
+    """
+    recipe = recipe or Recipe()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = _prepare(photos, folder, recipe.size, progress)
+    net = network(recipe, len(shown.names)).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean = network(recipe, len(shown.names)).to(device)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    record = _resume(folder, recipe, shown, net, mean, optimiser)
+    on_gpu = torch.device(device).type == "cuda"
+    net.train()
+    started, at_start = time.monotonic(), record["step"]
+    try:
+        for step in range(record["step"], recipe.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate * rate_factor(step, recipe)
+            with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+                loss = _loss(net, shown, recipe, step, device)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            _average(mean, net, min(recipe.ema, (1 + step) / (10 + step)))
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the loss became {value} at step {step}; the last checkpoint is kept, lower rate ({recipe.rate})"
+                )
+            record["step"] = step + 1
+            record["running"] = value if step == 0 else 0.99 * record.get("running", value) + 0.01 * value
+            progress("training the prior", step + 1, recipe.steps)
+            if (step + 1) % 100 == 0:
+                record["loss"].append([step + 1, round(record["running"], 5)])
+                pace = (time.monotonic() - started) / (step + 1 - at_start)
+                log(f"step {step + 1}: loss {record['running']:.4f}, {recipe.batch_size / pace:.1f} pictures/s")
+            if (step + 1) % save_every == 0:
+                _save(folder, record, net, mean, optimiser)
+            if sheet is not None and (step + 1) % sheet_every == 0:
+                (folder / "sheets").mkdir(exist_ok=True)
+                sheet(mean, folder / "sheets" / f"{step + 1:07d}.png")
+    finally:
+        if record["step"] > at_start:
+            record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
+            _save(folder, record, net, mean, optimiser)
+    return folder
+
+
+def rate_factor(step: int, recipe: Recipe) -> float:
+    """Rises over `warmup` steps, stays at 1, and falls to 0 over the last `decay` share of the steps."""
+    left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
+    return min(1.0, (step + 1) / max(1, recipe.warmup), max(left, 0.0))
+
+
+def _loss(net: nn.Module, shown: _Shown, recipe: Recipe, step: int, device: str | torch.device) -> Tensor:
+    """Mean squared error of the velocity; step N of a run draws the same numbers however often it was interrupted."""
+    count, size = len(shown.classes), recipe.batch_size
+    first = step * size
+    rows: list[int] = []
+    while len(rows) < size:  # epochs are permutations; a batch may span two
+        epoch, place = divmod(first + len(rows), count)
+        order = _permutation(count, recipe.seed, epoch)
+        rows += order[place : place + size - len(rows)]
+    draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    x0 = torch.from_numpy(shown.pixels[np.asarray(rows)]).float() / 127.5 - 1  # B3SS in [-1, 1]
+    flip = torch.rand(size, generator=draw) < 0.5
+    x0 = torch.where(flip[:, None, None, None], x0.flip(3), x0)
+    classes = shown.classes[rows].clone()
+    classes[torch.rand(size, generator=draw) < recipe.drop] = len(shown.names)
+    t = torch.sigmoid(torch.randn(size, generator=draw))
+    noise = torch.randn(x0.shape, generator=draw)
+    x0, noise, t, classes = (v.to(device) for v in (x0, noise, t, classes))
+    t_B111 = t[:, None, None, None]
+    x_t = pixel_unshuffle((1 - t_B111) * x0 + t_B111 * noise, recipe.patch)
+    target = pixel_unshuffle(noise - x0, recipe.patch)
+    x_t = x_t.contiguous(memory_format=torch.channels_last)
+    velocity = net(x_t, 1000 * t, None, class_labels=classes).sample
+    return (velocity.float() - target).square().mean()
+
+
+_ORDERS: dict[tuple[int, int, int], list[int]] = {}
+
+
+def _permutation(count: int, seed: int, epoch: int) -> list[int]:
+    key = (count, seed, epoch)
+    if key not in _ORDERS:
+        while len(_ORDERS) > 1:
+            _ORDERS.pop(next(iter(_ORDERS)))
+        draw = torch.Generator().manual_seed(seed * 7919 + epoch)
+        _ORDERS[key] = torch.randperm(count, generator=draw).tolist()
+    return _ORDERS[key]
+
+
+@torch.no_grad()
+def _average(mean: nn.Module, net: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - decay)
+
+
+def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown:
+    """All photos, centre-cropped and resized once, in a file that is read piecewise; used again if nothing changed."""
+    given = photos if isinstance(photos, (list, tuple)) else [photos]
+    sets = [Photos.open(one) for one in given]
+    labels = [photo.labels[0] if photo.labels else "" for one in sets for photo in one]
+    names = sorted(set(labels) - {""})
+    place = {name: i for i, name in enumerate(names)} | {"": len(names)}
+    key = content_key({"size": size, "photos": [[p.name for p in one] for one in sets], "labels": labels})
+    held, about = folder / "photos.npy", folder / "photos.json"
+    if held.is_file() and about.is_file() and (known := json.loads(about.read_text()))["key"] == key:
+        kept = known["kept"]
+    else:
+        pixels = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
+        kept, row = [], 0
+        for one in sets:
+            for batch, images in one.batches(lambda photo: _square(photo, size), 256):
+                for index, image in zip(batch, images):
+                    pixels[len(kept)] = image.numpy()
+                    kept.append(row + index)
+                progress("reading photos", len(kept), len(labels))
+            row += len(one)
+        pixels.flush()
+        about.write_text(json.dumps({"key": key, "kept": kept}))
+    if not kept:
+        raise UserError(f"none of the {len(labels)} photos in {', '.join(one.source for one in sets)} can be read")
+    pixels = np.load(held, mmap_mode="r")[: len(kept)]
+    if pixels.nbytes < 2**30:
+        pixels = np.array(pixels)
+    classes = torch.tensor([place[labels[i]] for i in kept])
+    return _Shown(pixels, classes, names, len(labels) - len(kept))
+
+
+def _square(photo: Any, size: int) -> Tensor:
+    from PIL import Image
+
+    side = min(photo.size)
+    left, top = (photo.width - side) / 2, (photo.height - side) / 2
+    box = (left, top, left + side, top + side)
+    small = photo.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
+
+
+def _resume(
+    folder: Path, recipe: Recipe, shown: _Shown, net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    mean.load_state_dict(net.state_dict())
+    mean.requires_grad_(False)
+    about = folder / "training.json"
+    fresh = {"step": 0, "loss": [], "classes": shown.names, "photos": len(shown.classes), "skipped": shown.skipped}
+    if not about.is_file():
+        torch.manual_seed(recipe.seed)
+        return fresh | {"recipe": asdict(recipe)}
+    record = json.loads(about.read_text())
+    before = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()})
+    for what, old, new in [
+        ("classes", record["classes"], shown.names),
+        *((k, v, recipe.architecture()[k]) for k, v in before.architecture().items()),
+    ]:
+        if old != new:
+            raise UserError(
+                f"{folder} holds the training of a prior with other {what} ({_few(old)}, not {_few(new)}); "
+                "choose another folder, or the same recipe to go on"
+            )
+    state = load_file(folder / record["state"])
+    for prefix, module in (("net", net), ("ema", mean)):
+        module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(prefix + "/")})
+    slots = {i: {"step": torch.tensor(float(record["step"]))} for i in range(len(list(net.parameters())))}
+    for i, slot in slots.items():
+        slot["exp_avg"], slot["exp_avg_sq"] = state[f"m/{i}"], state[f"v/{i}"]
+    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    return record | {"recipe": asdict(recipe)}
+
+
+def _few(value: Any) -> str:
+    text = ", ".join(map(str, value[:4])) + (" …" if len(value) > 4 else "") if isinstance(value, list) else str(value)
+    return text
+
+
+def _save(
+    folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Everything needed to go on; the record is replaced last, so a crash leaves the checkpoint before."""
+    from safetensors.torch import save_file
+
+    state = {f"net/{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    state |= {f"ema/{k}": v.detach().cpu().contiguous() for k, v in mean.state_dict().items()}
+    for i, slot in optimiser.state_dict()["state"].items():
+        state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
+    name = f"training-{record['step']}.safetensors"
+    part = folder / (name + ".part")
+    save_file(state, part)
+    os.replace(part, folder / name)
+    record["state"] = name
+    part = folder / "training.json.part"
+    part.write_text(json.dumps(record, indent=1))
+    os.replace(part, folder / "training.json")
+    for old in folder.glob("training-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+__all__: Sequence[str] = ("Recipe", "learn_prior", "network")

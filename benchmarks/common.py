@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from entoptic.metrics.distribution import kid, kid_interval  # noqa: F401 (the benchmarks take them from here)
 from entoptic.models.card import Card, imagenet_labels
 from entoptic.models.model import Model
 from entoptic.models.sources import load
@@ -57,23 +57,6 @@ def logits_and_features(model: Model, images: Tensor) -> tuple[Tensor, Tensor]:
             features.append(f)
             logits.append(net.get_classifier()(f))  # type: ignore[operator]
     return torch.cat(logits), torch.cat(features)
-
-
-def kid(a: Tensor, b: Tensor) -> float:
-    """Unbiased squared MMD with the kernel (x·y/d + 1)³ (Bińkowski et al. 2018); may be negative."""
-    d, n, m = a.shape[1], len(a), len(b)
-    ka, kb, kab = (((x @ y.T) / d + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
-    within = (ka.sum() - ka.diagonal().sum()) / (n * (n - 1)) + (kb.sum() - kb.diagonal().sum()) / (m * (m - 1))
-    return float(within - 2 * kab.mean())
-
-
-def kid_interval(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """95 % interval by the jackknife over the pictures (a bootstrap's doubles would bias the unbiased estimate)."""
-    n = len(a)
-    left_out = [kid(a[torch.arange(n) != i], b) for i in range(n)]
-    error = math.sqrt((n - 1) / n * sum((x - sum(left_out) / n) ** 2 for x in left_out))
-    value = kid(a, b)
-    return value - 1.96 * error, value + 1.96 * error
 
 
 def bootstrap(values: Sequence[float], draws: int = 4000) -> tuple[float, float]:

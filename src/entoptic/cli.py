@@ -50,6 +50,8 @@ class SeeBase:
     """folder, Parquet file or labels.csv folder of real photos; without it the shipped statistics are used"""
     index: Path | None = None
     """activation index of the model on these photos (entoptic index): units it holds need no pass over them"""
+    prior: str | None = None
+    """image prior of the methods that sample one, such as builtin:…, hf:REPO or a folder (default: the shipped one)"""
     n: int = 1
     """pictures per unit and method"""
     seed: int = 0
@@ -378,7 +380,7 @@ def _see(command: Any) -> int:
         plan = make_plan(
             command.model, command.units, method=methods, photos=command.photos, n=command.n, seed=command.seed,
             out=command.out, verifiers=command.verifiers, batch_size=command.batch_size, device=command.device,
-            report=report, options=options, index=command.index, context=command.context,
+            report=report, options=options, index=command.index, context=command.context, prior=command.prior,
         )  # fmt: skip
         if command.dry_run:
             _print_estimate(estimate(plan), plan.failures)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from entoptic.images.references import References
     from entoptic.models.model import Model
+    from entoptic.priors.prior import Prior
     from entoptic.units.unit import Unit
 
 
@@ -57,6 +58,7 @@ class Draft:
             `stopped` ("finished" or "interrupted at step N").
         failure: why there is no picture, in which case `image` is meaningless and never stored.
         alpha: H×W float in [0, 1], where the method changed the picture most (a transparency map), or None.
+        pair: 3×H×W in [0, 1], what the method would have made without the unit (the same noise, untilted), or None.
     """
 
     item: Item
@@ -64,6 +66,7 @@ class Draft:
     trace: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
     alpha: Tensor | None = None
+    pair: Tensor | None = None
 
     @property
     def complete(self) -> bool:
@@ -78,11 +81,14 @@ class Context:
     Attributes:
         model: the network under study. references: statistics of real photos, by unit.
         on_step: called with (step, steps) after each step, for progress bars and timing.
+        prior: the image prior, for methods that read one. progress: called with (what, done, total) by long passes.
     """
 
     model: Model
     references: References
     on_step: Callable[[int, int], None] = lambda step, steps: None
+    prior: Prior | None = None
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
 Config = TypeVar("Config", bound=MethodConfig)
@@ -97,7 +103,7 @@ class MethodCard:
         name: in the command line and in file names. title, paper: for people.
         function: (items, config, context) -> drafts, in any order. config: its config class.
         units: kinds of units it can show.
-        reads: which reference statistics it uses: "targets", "scores" (these need photos), "spectrum".
+        reads: what it uses beside the model: "targets", "scores" (these need photos), "spectrum", "prior".
     """
 
     name: str

@@ -90,7 +90,7 @@ def network(recipe: Recipe, classes: int) -> nn.Module:
 
     side = recipe.size // recipe.patch
     attends = [side // 2**i in recipe.attention for i in range(len(recipe.widths))]
-    return UNet2DConditionModel(
+    net: Any = UNet2DConditionModel(
         sample_size=side,
         in_channels=3 * recipe.patch**2,
         out_channels=3 * recipe.patch**2,
@@ -105,6 +105,7 @@ def network(recipe: Recipe, classes: int) -> nn.Module:
         resnet_time_scale_shift="scale_shift",
         cross_attention_dim=32,  # no block reads text; diffusers wants a number
     )
+    return net
 
 
 @dataclass
@@ -250,27 +251,27 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     if held.is_file() and about.is_file() and (known := json.loads(about.read_text()))["key"] == key:
         kept = known["kept"]
     else:
-        pixels = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
+        written = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
         kept, row = [], 0
         for one in sets:
-            for batch, images in one.batches(lambda photo: _square(photo, size), 256):
+            for batch, images in one.batches(lambda photo: square(photo, size), 256):
                 for index, image in zip(batch, images):
-                    pixels[len(kept)] = image.numpy()
+                    written[len(kept)] = image.numpy()
                     kept.append(row + index)
                 progress("reading photos", len(kept), len(labels))
             row += len(one)
-        pixels.flush()
+        written.flush()
         about.write_text(json.dumps({"key": key, "kept": kept}))
     if not kept:
         raise UserError(f"none of the {len(labels)} photos in {', '.join(one.source for one in sets)} can be read")
-    pixels = np.load(held, mmap_mode="r")[: len(kept)]
-    if pixels.nbytes < 2**30:
-        pixels = np.array(pixels)
+    stored = np.load(held, mmap_mode="r")[: len(kept)]
+    pixels = np.array(stored) if stored.nbytes < 2**30 else stored
     classes = torch.tensor([place[labels[i]] for i in kept])
     return _Shown(pixels, classes, names, len(labels) - len(kept))
 
 
-def _square(photo: Any, size: int) -> Tensor:
+def square(photo: Any, size: int) -> Tensor:
+    """The central square of a PIL picture as 3×size×size uint8, resized with PIL's antialiased bicubic filter."""
     from PIL import Image
 
     side = min(photo.size)
@@ -293,7 +294,8 @@ def _resume(
         torch.manual_seed(recipe.seed)
         return fresh | {"recipe": asdict(recipe)}
     record = json.loads(about.read_text())
-    before = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()})
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
+    before = Recipe(**options)
     for what, old, new in [
         ("classes", record["classes"], shown.names),
         *((k, v, recipe.architecture()[k]) for k, v in before.architecture().items()),

@@ -7,8 +7,9 @@ this form, so one ancestral step, one deterministic step and one exact guidance 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Level(NamedTuple):
     sigma: float
 
 
+@runtime_checkable
 class Prior(Protocol):
     """A generative model of pictures.
 
@@ -107,7 +109,7 @@ def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, st
     """
     levels = prior.levels(steps)
     x = noise * levels[0].sigma
-    for t, s in zip(levels, levels[1:]):
+    for t, s in itertools.pairwise(levels):
         k = deterministic(t, s)
         x = k.from_x * x + k.from_x0 * prior.denoise(x, t, condition)
     return x

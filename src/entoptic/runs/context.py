@@ -228,16 +228,22 @@ def _field(unit: Unit, values_BCD: Tensor) -> tuple[int, int, int, int] | None:
     return box if box[2:] != tuple(model.card.size) else None
 
 
-def picture_maps(unit: Unit, pixels: np.ndarray, alpha: Tensor | None) -> dict[str, np.ndarray]:
-    """Maps to store beside a picture: `alpha`, the picture made transparent, and `where`, what drives the unit.
+def picture_maps(
+    unit: Unit, pixels: np.ndarray, alpha: Tensor | None, pair: Tensor | None = None
+) -> dict[str, np.ndarray]:
+    """Maps to store beside a picture: `alpha`, the picture made transparent, `where`, what drives the unit, and `pair`.
 
     Args:
-        pixels: H×W×3 uint8. alpha: H×W in [0, 1], from the method, or None.
+        pixels: H×W×3 uint8. alpha: H×W in [0, 1], from the method, or None. pair: 3×h×w in [0, 1], the
+            picture that the method makes without the unit, or None.
     """
     found: dict[str, np.ndarray] = {}
     if alpha is not None:
         opacity = (alpha.clamp(0, 1) * 255).round().byte().cpu().numpy()
         found["alpha"] = np.concatenate([pixels, opacity[:, :, None]], 2)
+    if pair is not None:
+        plain = (pair.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        found["pair"] = np.concatenate([plain, np.full_like(plain[:, :, :1], 255)], 2)
     image = unit.model.fit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255)
     light = spotlight(unit, image, _read(unit, image))
     return found | ({"where": light} if light is not None else {})

@@ -23,10 +23,13 @@ from entoptic.images.references import References
 from entoptic.images.scores import silent
 from entoptic.methods import METHODS, MethodCard, find_method
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
+from entoptic.metrics.nats import law
 from entoptic.metrics.picture import measure
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import LITE, lite_card, load
+from entoptic.priors.prior import Prior
+from entoptic.priors.sources import SHIPPED, load_prior
 from entoptic.runs.context import picture_maps, write_context
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.store import FORMAT, Picture, Run, Unwritable
@@ -34,7 +37,7 @@ from entoptic.units.unit import Unit, bind, slug
 
 RECIPE = 1
 """Raised whenever a method or the ascent loop changes what it makes from the same config."""
-EVIDENCE = 2
+EVIDENCE = 3
 """Raised whenever `measure` measures something else: pictures measured by an older one are measured again."""
 
 
@@ -52,6 +55,7 @@ def see(
     device: str = "auto",
     card: Card | None = None,
     index: str | Path | ActivationIndex | None = None,
+    prior: str | Prior | None = None,
     progress: bool = True,
     context: bool = True,
     **options: Any,
@@ -68,6 +72,7 @@ def see(
             know all of the model's classes, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
         index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
+        prior: image prior of the methods that sample one, anything `load_prior` takes; None is the shipped one.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
             gallery; turn it off where a run is published whose photos may not be.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
@@ -82,7 +87,7 @@ def see(
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
-            context=context,
+            context=context, prior=prior,
         )  # fmt: skip
         return execute(plan, report)
 
@@ -110,6 +115,12 @@ class Plan:
     photos: str | None
     failures: list[str] = field(default_factory=list)
     context: bool = True
+    prior: Prior | None = None
+
+    def context_of(self, report: Reporter, pictures: int) -> Context:
+        """What a method gets for a batch of `pictures`."""
+        on_step = lambda step, steps: report.step(step, steps, pictures)  # noqa: E731
+        return Context(self.model, self.references, on_step, self.prior, report.progress)
 
 
 def make_plan(
@@ -129,6 +140,7 @@ def make_plan(
     options: dict[str, Any] | None = None,
     index: str | Path | ActivationIndex | None = None,
     context: bool = True,
+    prior: str | Prior | None = None,
 ) -> Plan:
     """Resolves names, checks every unit against every method, and computes nothing else."""
     if n < 1:
@@ -144,6 +156,15 @@ def make_plan(
     references.expect(bound)
     failures: list[str] = []
     jobs = []
+    needs_prior = any("prior" in found.reads for found, _ in chosen)
+    if prior is not None and not needs_prior:
+        sampling = ", ".join(name for name, c in METHODS.items() if "prior" in c.reads)
+        raise UserError(
+            f"a prior was given, but {', '.join(c.name for c, _ in chosen)} samples none; these methods do: {sampling}"
+        )
+    generator = None
+    if needs_prior:
+        generator = load_prior(prior or SHIPPED, device=str(subject.device)) if not isinstance(prior, Prior) else prior
     for found, config in chosen:
         items = []
         for unit in bound:
@@ -165,7 +186,7 @@ def make_plan(
     size = batch_size or (10 if subject.device.type == "cpu" else 64)
     return Plan(
         subject, references, find_verifiers(subject, verifiers), jobs, run, seed, size,
-        opened.source if opened is not None else None, failures, context,
+        opened.source if opened is not None else None, failures, context, generator,
     )  # fmt: skip
 
 
@@ -254,6 +275,7 @@ def _unfinished(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
         elif record.get("measured_with") != measured_with(plan, item.unit, record["trace"]):
             judging = judges(plan, record["trace"])
             evidence = measure(Picture(file, record).pixels, item.unit, plan.references, judging)
+            evidence += law(record["trace"])
             record["evidence"] = [e.to_json() for e in evidence]
             record["measured_with"] = measured_with(plan, item.unit, record["trace"])
             plan.run.write_record(file, record)
@@ -263,9 +285,8 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
     items = [item for item, _, _ in chunk]
     places = {id(item): (key, file) for item, key, file in chunk}
     started, answered = time.monotonic(), 0
-    context = Context(plan.model, plan.references, lambda step, steps: report.step(step, steps, len(items)))
     try:
-        for draft in job.card.function(items, job.config, context):
+        for draft in job.card.function(items, job.config, plan.context_of(report, len(items))):
             answered += 1
             if draft.failure is not None:
                 plan.run.failures.append(f"{draft.item.unit} by {job.card.name}: {draft.failure}")
@@ -273,8 +294,9 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
             key, file = places[id(draft.item)]
             pixels = quantise(draft.image)
             evidence = measure(pixels, draft.item.unit, plan.references, judges(plan, draft.trace))
+            evidence += law(draft.trace)
             record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
-            plan.run.write(file, pixels, record, maps=picture_maps(draft.item.unit, pixels, draft.alpha))
+            plan.run.write(file, pixels, record, maps=picture_maps(draft.item.unit, pixels, draft.alpha, draft.pair))
     except Unwritable:
         raise
     except UserError as error:
@@ -310,8 +332,9 @@ def picture_key(plan: Plan, job: Job, item: Item) -> str:
             "sample": item.sample,
             "weights": card.weights_sha256,
             "card": card.preprocessing(),
-            "references": plan.references.identity(item.unit, job.card.reads),
+            "references": plan.references.identity(item.unit, job.card.reads - {"prior"}),
         }
+        | ({"prior": plan.prior.identity} if plan.prior is not None and "prior" in job.card.reads else {})
     )
 
 
@@ -362,6 +385,7 @@ def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
         "model": model_record(plan.model),
         "references": references,
         "photos": plan.photos,
+        "prior": plan.prior.name if plan.prior is not None and "prior" in job.card.reads else None,
         "index": str(plan.references.index.path) if plan.references.index is not None else None,
         "versions": versions(),
         "command": command(plan, job, draft.item),
@@ -378,6 +402,8 @@ def command(plan: Plan, job: Job, item: Item) -> str:
         words += ["--photos", plan.photos]
     if plan.references.index is not None:
         words += ["--index", str(plan.references.index.path)]
+    if plan.prior is not None and "prior" in job.card.reads:
+        words += ["--prior", plan.prior.name]
     default = type(job.config)()
     for name, value in asdict(job.config).items():
         if value != getattr(default, name):
@@ -432,7 +458,8 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
         batch = todo[: plan.batch_size]
         started = time.monotonic()
         try:
-            for _ in job.card.function(batch, job.config, Context(plan.model, plan.references, on_step)):
+            context = Context(plan.model, plan.references, on_step, plan.prior)
+            for _ in job.card.function(batch, job.config, context):
                 pass
         except _Enough:
             pass

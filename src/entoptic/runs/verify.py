@@ -13,6 +13,7 @@ from entoptic.errors import UserError
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
+from entoptic.metrics.nats import law
 from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
 from entoptic.models.sources import load
@@ -137,7 +138,8 @@ def _verify_one(
         found.drift.append(f"{name}: its unit cannot be read ({error})")
         return
     real = references.photos.fingerprint() if references.photos else references.pack.sha256 if references.pack else None
-    fresh = {e.name: e for e in measure(picture.pixels, unit, references, verifiers)}
+    measured = [*measure(picture.pixels, unit, references, verifiers), *law(record["trace"])]
+    fresh = {e.name: e for e in measured}
     found.pictures += 1
     recorded = {e["name"] for e in record["evidence"]}
     found.drift += [f"{name}: {gone} is missing from the sidecar" for gone in fresh if gone not in recorded]

@@ -1,0 +1,172 @@
+"""Training a prior from start to shelf: the training, its sample sheets, and a card that says how good it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from entoptic.errors import UserError
+from entoptic.images.photos import Photos
+from entoptic.metrics.distribution import features, frechet, kid, kid_interval
+from entoptic.models.model import Model, pick_device
+from entoptic.models.sources import load
+from entoptic.priors.bank import make_bank
+from entoptic.priors.learn import Recipe, learn_prior, square
+from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
+from entoptic.priors.sources import FlowPrior, load_prior, save_prior
+from entoptic.runs.progress import Reporter, reporter
+from entoptic.runs.see import versions
+
+SHEET = (4, 12)
+"""Rows and columns of a sample sheet."""
+
+
+def learn(
+    photos: Any,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    held_out: Any = None,
+    name: str = "",
+    guidance: float = 1.0,
+    judge: str | Model = "builtin:lite1",
+    samples: int = 1000,
+    device: str = "auto",
+    progress: bool = True,
+    log: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Trains a prior on photos, or goes on, and writes it with its card to OUT/prior.
+
+    Args:
+        photos: anything `Photos.open` takes, or several of them. held_out: photos that it is compared with; None takes
+            the training photos. name: on its card (default: the folder's).
+        guidance: weight of classifier-free guidance it is used with. judge: network whose features compare.
+        samples: pictures compared on each side.
+
+    Returns:
+        The folder OUT/prior, which `load_prior` takes.
+
+    Raises:
+        UserError: as `learn_prior`. KeyboardInterrupt: after a checkpoint; the same call goes on.
+    """
+    recipe, folder = recipe or Recipe(), Path(out)
+    where = pick_device(device)
+
+    def sheet(net: nn.Module, path: Path) -> None:
+        draw_sheet(FlowPrior(net, size=recipe.size, patch=recipe.patch, guidance=guidance), path)
+
+    with reporter(progress) as report:
+        learn_prior(photos, folder, recipe, device=where, sheet=sheet, progress=report.progress, log=log)
+        return shelve(
+            folder, held_out if held_out is not None else photos, name=name or folder.name, guidance=guidance,
+            judge=judge, samples=samples, device=str(where), report=report,
+        )  # fmt: skip
+
+
+def shelve(
+    folder: str | Path, held_out: Any, *, name: str, guidance: float = 1.0, judge: str | Model = "builtin:lite1",
+    samples: int = 1000, device: str = "auto", report: Reporter | None = None,
+) -> Path:  # fmt: skip
+    """Writes what a training folder holds as a prior with its card, sample sheet and distances; returns its folder."""
+    from safetensors.torch import load_file
+
+    from entoptic.priors.learn import network
+
+    report, folder = report or Reporter(), Path(folder)
+    about = folder / "training.json"
+    if not about.is_file():
+        raise UserError(f"{folder} holds no training (it has no training.json); make one with `entoptic learn prior`")
+    record = json.loads(about.read_text())
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
+    recipe = Recipe(**options)
+    net = network(recipe, len(record["classes"]))
+    state = load_file(folder / record["state"])
+    net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
+    out = folder / "prior"
+    card = {
+        "name": name, "size": recipe.size, "patch": recipe.patch, "classes": record["classes"], "guidance": guidance,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "training": {
+            "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
+            "recipe": record["recipe"], "loss": record["loss"][-1:], "versions": versions(),
+        },
+    }  # fmt: skip
+    save_prior(net, out, card)
+    prior = load_prior(f"file:{out}", device=device)
+    draw_sheet(prior, out / "samples.png")
+    card["distances"] = distances(prior, held_out, judge=judge, samples=samples, report=report)
+    save_prior(net, out, card)
+    return out
+
+
+def distances(
+    prior: Prior, photos: Any, *, judge: str | Model = "builtin:lite1", samples: int = 1000, steps: int = 8,
+    report: Reporter | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """How far a prior's samples are from photos, beside two anchors, in the judge's pooled features.
+
+    The anchors: other photos of the same set, and a Gaussian with the photos' own mean and covariance of pixels. All
+    pictures are seen at the prior's size. Fréchet distances are biased upwards at this n, equally for all three.
+    """
+    report = report or Reporter()
+    model = load(judge, device=str(prior.device)) if isinstance(judge, str) else judge
+    given = photos if isinstance(photos, (list, tuple)) else [photos]
+    sets = [Photos.open(one) for one in given]
+    bank = make_bank(prior, size=samples, steps=steps, seed=1, progress=report.progress)
+    side = bank.pictures.shape[-1]
+    places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
+    count = min(samples, len(places) // 2)
+    if count < 50:
+        raise UserError(f"comparing a prior needs at least 100 photos, got {len(places)}")
+    real: list[Tensor] = []
+    for place in order:
+        i, j = places[place]
+        photo = sets[i].read(j)
+        if photo is not None:
+            real.append(square(photo, side).float() / 255)
+        if len(real) == 2 * count:
+            break
+    half = torch.stack(real[:count]), torch.stack(real[count:])
+    compared = {"samples": bank.pictures[:count].float() / 255, "other photos": half[1], "Gaussian": gaussian(half[1])}
+    reference = features(model, half[0])
+    out: dict[str, Any] = {"judge": model.card.name, "n": count, "photos": [one.source for one in sets], "steps": steps}
+    out["photos"] = [Path(source).name for source in out["photos"]]
+    for done, (what, pictures) in enumerate(compared.items(), 1):
+        theirs = features(model, pictures)
+        out[what] = {
+            "kid": kid(theirs, reference), "kid_interval": list(kid_interval(theirs, reference)),
+            "frechet": frechet(theirs, reference),
+        }  # fmt: skip
+        report.progress("comparing with photos", done, len(compared))
+    return out
+
+
+def gaussian(pictures: Tensor, seed: int = 0) -> Tensor:
+    """As many samples of the Gaussian with the pictures' mean and covariance, clamped to [0, 1].
+
+    A sum of the centred pictures with independent normal weights has exactly that covariance; no matrix is factored.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    mean = pictures.mean(0, keepdim=True)
+    weights = torch.randn(len(pictures), len(pictures), generator=draw) / math.sqrt(len(pictures))
+    return (mean + (weights @ (pictures - mean).flatten(1)).reshape(pictures.shape)).clamp(0, 1)
+
+
+@torch.no_grad()
+def draw_sheet(prior: Prior, path: Path, *, steps: int = 20, seed: int = 0) -> None:
+    """A grid of samples, always of the same noise and conditions, so that sheets of one training compare."""
+    from torchvision.utils import save_image
+
+    rows, columns = SHEET
+    generators = [torch.Generator().manual_seed(1000 * seed + i) for i in range(rows * columns)]
+    condition = draw_conditions(prior, generators)
+    pictures = prior.decode(generate(prior, noise_like(prior, generators), condition, steps=steps))
+    scale = max(1, 96 // pictures.shape[-1])
+    save_image(torch.nn.functional.interpolate(pictures, scale_factor=scale), path, nrow=columns, padding=2)

@@ -18,6 +18,7 @@ import tyro
 
 from entoptic.errors import UserError
 from entoptic.methods.registry import METHODS
+from entoptic.priors.recipe import Recipe
 
 import entoptic.methods  # isort: skip  # noqa: F401 (registers every method)
 
@@ -173,6 +174,31 @@ class Merge:
     """show the traceback of an error"""
 
 
+@dataclass(frozen=True)
+class Learn:
+    """Train an image prior on photos, or go on training it: `entoptic learn prior --photos DIR --size 64`."""
+
+    photos: tuple[str, ...]
+    """folders or Parquet files of photos; their labels become the prior's classes"""
+    out: Path = Path("priors/mine")
+    """folder of checkpoints, sample sheets and, in OUT/prior, the prior that --prior takes"""
+    recipe: tyro.conf.OmitArgPrefixes[Recipe] = dataclasses.field(default_factory=Recipe)
+    held_out: str | None = None
+    """photos that the prior is compared with in the end (default: those it is trained on)"""
+    name: str = ""
+    """on its card (default: the folder's name)"""
+    guidance: float = 1.0
+    """weight of classifier-free guidance that the finished prior samples with"""
+    samples: int = 1000
+    """pictures compared on each side"""
+    threads: int | None = None
+    """CPU threads (default: torch's own choice)"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps"""
+    debug: bool = False
+    """show the traceback of an error"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 2 for bad input, 1 for a defect of Entoptic, 130 for Ctrl-C."""
     verbs: Any = (
@@ -183,10 +209,13 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[Index, tyro.conf.subcommand("index")]
         | Annotated[Merge, tyro.conf.subcommand("merge")]
+        | Annotated[Learn, tyro.conf.subcommand("learn-prior")]
     )
     given = sys.argv[1:] if arguments is None else arguments
     if not given:
         given = ["--help"]
+    if given[:1] == ["learn"]:  # what is learned is part of the verb: `entoptic learn prior`
+        given = ["-".join(given[:2]), *given[2:]]
     try:
         command = tyro.cli(verbs, prog="entoptic", args=given, description=_DESCRIPTION)
     except SystemExit as stop:
@@ -355,6 +384,24 @@ def _merge(command: Merge) -> int:
     return 0
 
 
+def _learn(command: Learn) -> int:
+    import torch
+
+    from entoptic.runs.learn import learn
+
+    if command.threads is not None:
+        if command.threads < 1:
+            raise UserError(f"--threads must be at least 1, got {command.threads}")
+        torch.set_num_threads(command.threads)
+    out = learn(
+        command.photos, command.out, command.recipe, held_out=command.held_out, name=command.name,
+        guidance=command.guidance, samples=command.samples, device=command.device,
+        log=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    print(f"{out}: sample it with `entoptic see MODEL UNIT --method klsc --prior file:{out}`")
+    return 0
+
+
 def _positions(info: Any) -> str:
     """`14×14` of a map, `1+16×16` of a class token and patches, `50×1` of tokens that lie nowhere."""
     prefix, rows, columns = info.patches or (0, *info.grid)
@@ -466,6 +513,7 @@ _VERBS: dict[type, Any] = {
     Check: _check,
     Index: _index,
     Merge: _merge,
+    Learn: _learn,
 }
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,60 +25,12 @@ from torch.nn.functional import pixel_unshuffle
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
+from entoptic.priors.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a prior is trained. Raise `steps` and run again to go on from the last checkpoint."""
-
-    size: int = 64
-    """side of the pictures in pixels"""
-    steps: int = 20000
-    """optimisation steps in all"""
-    batch_size: int = 32
-    """pictures per step"""
-    patch: int = 2
-    """side of the pixel blocks that the network sees as one position"""
-    widths: tuple[int, ...] = (64, 128, 256)
-    """channels at each resolution, from the finest; each is half the one before"""
-    layers: int = 1
-    """residual blocks at each resolution"""
-    attention: tuple[int, ...] = (8,)
-    """sides of the maps that self-attention works on"""
-    rate: float = 5e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 200
-    """steps over which the rate rises"""
-    decay: float = 0.25
-    """last share of the steps, over which the rate falls to 0"""
-    ema: float = 0.999
-    """decay of the running mean of the weights, which is what is kept"""
-    drop: float = 0.1
-    """share of pictures shown without their class, so that the network also runs without one"""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("size", "steps", "batch_size", "patch", "layers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        coarsest = self.patch * 2 ** (len(self.widths) - 1)
-        if self.size % coarsest:
-            raise UserError(
-                f"size must be a multiple of {coarsest} with patch {self.patch} and {len(self.widths)} widths, got "
-                f"{self.size}; the nearest is {max(1, round(self.size / coarsest)) * coarsest}"
-            )
-        for name in ("ema", "drop", "decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-
-    def architecture(self) -> dict[str, Any]:
-        """What of the recipe decides the network's shape: another one cannot resume."""
-        return {k: getattr(self, k) for k in ("size", "patch", "widths", "layers", "attention")}
 
 
 def network(recipe: Recipe, classes: int) -> nn.Module:
@@ -147,8 +99,10 @@ def learn_prior(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     shown = _prepare(photos, folder, recipe.size, progress)
-    net = network(recipe, len(shown.names)).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean = network(recipe, len(shown.names)).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        net = network(recipe, len(shown.names)).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        mean = network(recipe, len(shown.names)).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
     record = _resume(folder, recipe, shown, net, mean, optimiser)
     on_gpu = torch.device(device).type == "cuda"
@@ -291,7 +245,6 @@ def _resume(
     about = folder / "training.json"
     fresh = {"step": 0, "loss": [], "classes": shown.names, "photos": len(shown.classes), "skipped": shown.skipped}
     if not about.is_file():
-        torch.manual_seed(recipe.seed)
         return fresh | {"recipe": asdict(recipe)}
     record = json.loads(about.read_text())
     options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
@@ -341,6 +294,3 @@ def _save(
     for old in folder.glob("training-*.safetensors"):
         if old.name != name:
             old.unlink()
-
-
-__all__: Sequence[str] = ("Recipe", "learn_prior", "network")

@@ -75,7 +75,7 @@ class UnitScores:
         if self.reduction and self.reduction not in REDUCTIONS:
             known = ", ".join(REDUCTIONS)
             raise UserError(f'no reduction "{self.reduction}"; there are {known}{nearest(self.reduction, REDUCTIONS)}')
-        if any(unit.model is not self.model for unit in self.units):
+        if any(unit.model is not self.units[0].model for unit in self.units):
             raise UserError("scores are of units of one model")
         self.centre = torch.as_tensor(self.centre, dtype=torch.float64).expand(len(self.units))
         self.scale = torch.as_tensor(self.scale, dtype=torch.float64).expand(len(self.units))

@@ -17,8 +17,9 @@ from entoptic.metrics.distribution import features, frechet, kid, kid_interval
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
 from entoptic.priors.bank import make_bank
-from entoptic.priors.learn import Recipe, learn_prior, square
+from entoptic.priors.learn import learn_prior, square
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
+from entoptic.priors.recipe import Recipe
 from entoptic.priors.sources import FlowPrior, load_prior, save_prior
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import versions

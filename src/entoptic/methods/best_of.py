@@ -1,0 +1,47 @@
+"""Best of N samples of a prior: what sampling alone finds, without any gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.sampled import UNITS, scored_bank, shown, units_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOf(MethodConfig):
+    """Best of N, the sample of a prior that drives the unit most (sample k is rank k)."""
+
+    bank: int = 2048
+    """N: samples of the prior that are scored"""
+    reduction: str = ""
+    """score: "" for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+
+
+@method("best-of", BestOf, paper="best-of-N selection", units=UNITS, reads={"prior"})
+def best_of(items: Sequence[Item], config: BestOf, context: Context) -> Iterator[Draft]:
+    import torch
+
+    from entoptic.priors.tilt import rank_kl
+
+    units, places = units_of(items)
+    bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
+    for item, u in zip(items, places):
+        if item.sample >= config.bank:
+            failure = f"rank {item.sample + 1} was asked for, but only {config.bank} samples are drawn (option `bank`)"
+            yield Draft(item, torch.empty(0), failure=failure)
+            continue
+        order = raw[u].argsort(descending=True, stable=True)
+        best = int(order[item.sample])
+        value = float(raw[u, best])
+        selection = {
+            "law": "one rank of N samples of the prior", "prior": bank.prior.name, "N": config.bank, "K": 1,
+            "rank": item.sample + 1, "nats": rank_kl(config.bank, item.sample + 1), "mean": value,
+            "mean_in_sd": float((value - scores.centre[u]) / scores.scale[u]),
+        }  # fmt: skip
+        trace = {
+            "steps": 0, "evaluations": 0, "loss": [], "stopped": "finished", "selection": selection,
+            "notes": [f"rank {item.sample + 1} of {config.bank} samples of {bank.prior.name}, score {value:.6g}"],
+        }  # fmt: skip
+        yield Draft(item, shown(context.model, bank.pictures[best : best + 1].float() / 255)[0], trace)

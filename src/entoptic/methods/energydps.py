@@ -1,0 +1,75 @@
+"""EnergyDPS as published: guidance of constant strength up to a cap. Kept to compare with, not to recommend.
+
+Its constant step is the tilt for no β (docs/methods/energydps.md): implied strength grows where the prior varies least,
+so activation is bought off the natural images. `klsc` and `klsc-guided` are what its paper's principle asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from entoptic.errors import UserError
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.sampled import UNITS, scored_bank, shown, units_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyDps(MethodConfig):
+    """EnergyDPS, diffusion guided by the capped score with a constant step (a negative control)."""
+
+    steps: int = 1000
+    """ancestral steps"""
+    scale: float = 1.0
+    """constant factor of the score's gradient"""
+    cap: float | None = None
+    """raw score above which guidance stops (None: the mean over the strongest 0.1 % of the prior's samples)"""
+    reduction: str = ""
+    """what is guided: "" for the unit's readout; mix is the paper's 0.7·max + 0.3·mean over the centre"""
+    bank: int = 2048
+    """samples of the prior that the cap and the standardised score are taken from"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale < 0:
+            raise UserError(f"scale must be at least 0, got {self.scale}")
+
+
+@method("energydps", EnergyDps, paper="arXiv:2605.17504", units=UNITS, reads={"prior"})
+def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Iterator[Draft]:
+    import torch
+
+    from entoptic.priors.guide import energy_dps
+    from entoptic.priors.score import UnitScores
+    from entoptic.priors.tilt import top_mean
+
+    units, places = units_of(items)
+    bank, _, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
+    prior = bank.prior
+    caps = [config.cap if config.cap is not None else top_mean(raw[u], 0.001) for u in range(len(units))]
+    chains = energy_dps(
+        prior, UnitScores(units, config.reduction), torch.tensor([caps[u] for u in places]),
+        [item.generator() for item in items], scale=config.scale, steps=config.steps, groups=torch.tensor(places),
+        on_step=context.on_step,
+    )  # fmt: skip
+    for i, item in enumerate(items):
+        if not bool(chains.alive[i]):
+            yield Draft(item, torch.empty(0), failure=f"the chain of {item.unit} became infinite or undefined")
+            continue
+        picture = shown(context.model, prior.decode(chains.x0[i : i + 1]))[0]
+        path, mean_in_sd = (
+            float(chains.noisy_path_kl[i]),
+            float((chains.scores[i] - raw[places[i]].mean()) / raw[places[i]].std()),
+        )
+        selection = {
+            "law": "chain pushed by a constant step", "prior": prior.name, "N": 1, "nats": None,
+            "refused": refused,
+            "path_nats_before_last_step": path, "cap": caps[places[i]], "mean": float(chains.scores[i]),
+            "mean_in_sd": mean_in_sd,
+        }  # fmt: skip
+        trace = {
+            "steps": config.steps, "evaluations": config.steps + 1, "loss": [], "stopped": "finished",
+            "notes": [f"cap {caps[places[i]]:.4g}; the steps before the last spent {path:.4g} nats on this path"],
+            "calls": chains.calls, "selection": selection,
+        }  # fmt: skip
+        yield Draft(item, picture, trace)

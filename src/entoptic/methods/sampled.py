@@ -1,0 +1,72 @@
+"""What the methods share that draw pictures from a prior: their bank, their scores and how a picture is shown.
+
+Nothing at the top imports torch: the command line reads the methods' configs before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from entoptic.errors import UserError
+from entoptic.methods.registry import Context, Item
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from entoptic.models.model import Model
+    from entoptic.priors.bank import Bank
+    from entoptic.priors.prior import Prior
+    from entoptic.priors.score import UnitScores
+    from entoptic.units.unit import Unit
+
+UNITS = ("logit", "channel", "direction")
+MAP_STEPS = 8
+"""Steps of the few-step map G(z) behind banks and noise-space sampling."""
+
+
+def prior_of(context: Context) -> Prior:
+    if context.prior is None:
+        raise UserError("this method samples an image prior; give --prior NAME (Python: prior=…)")
+    return context.prior
+
+
+def scored_bank(
+    context: Context, units: Sequence[Unit], *, size: int, reduction: str = "", bound: float | None = None
+) -> tuple[Bank, UnitScores, Tensor]:
+    """The prior's bank, scores standardised on it, and its raw scores U×M float64."""
+    from entoptic.priors.bank import make_bank
+    from entoptic.priors.score import UnitScores
+
+    bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, progress=context.progress)
+    scores = UnitScores(units, reduction, bound=bound)
+    raw = bank.scores(scores, progress=context.progress)
+    return bank, scores.standardised(raw), raw
+
+
+def shown(model: Model, pictures: Tensor) -> Tensor:
+    """B×3×H×W at the model's input size, as they are scored and saved."""
+    from entoptic.priors.score import as_saved
+
+    return model.as_seen(as_saved(model, pictures.to(model.device).float())).cpu()
+
+
+def units_of(items: Sequence[Item]) -> tuple[list[Unit], list[int]]:
+    """The distinct units of some items, and the place of each item's unit among them."""
+    places: dict[str, int] = {}
+    units: list[Any] = []
+    for item in items:
+        if item.unit.identity not in places:
+            places[item.unit.identity] = len(units)
+            units.append(item.unit)
+    return units, [places[item.unit.identity] for item in items]
+
+
+def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:
+    """One generator for each independent run of a unit, from a hash of (seed, unit, number)."""
+    import hashlib
+
+    import torch
+
+    digests = [hashlib.sha256(f"island|{seed}|{unit.identity}|{i}".encode()).digest() for i in range(islands)]
+    return [torch.Generator().manual_seed(int.from_bytes(d[:8], "big") >> 1) for d in digests]

@@ -1,0 +1,57 @@
+"""The recipe of a prior's training: a config without torch, so that the command line can print its help at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from entoptic.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a prior is trained. Raise `steps` and run again to go on from the last checkpoint."""
+
+    size: int = 64
+    """side of the pictures in pixels"""
+    steps: int = 20000
+    """optimisation steps in all"""
+    batch_size: int = 32
+    """pictures per step"""
+    patch: int = 2
+    """side of the pixel blocks that the network sees as one position"""
+    widths: tuple[int, ...] = (64, 128, 256)
+    """channels at each resolution, from the finest; each is half the one before"""
+    layers: int = 1
+    """residual blocks at each resolution"""
+    attention: tuple[int, ...] = (8,)
+    """sides of the maps that self-attention works on"""
+    rate: float = 5e-4
+    """peak learning rate of AdamW"""
+    warmup: int = 200
+    """steps over which the rate rises"""
+    decay: float = 0.25
+    """last share of the steps, over which the rate falls to 0"""
+    ema: float = 0.999
+    """decay of the running mean of the weights, which is what is kept"""
+    drop: float = 0.1
+    """share of pictures shown without their class, so that the network also runs without one"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("size", "steps", "batch_size", "patch", "layers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        coarsest = self.patch * 2 ** (len(self.widths) - 1)
+        if self.size % coarsest:
+            raise UserError(
+                f"size must be a multiple of {coarsest} with patch {self.patch} and {len(self.widths)} widths, got "
+                f"{self.size}; the nearest is {max(1, round(self.size / coarsest)) * coarsest}"
+            )
+        for name in ("ema", "drop", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+    def architecture(self) -> dict[str, Any]:
+        """What of the recipe decides the network's shape: another one cannot resume."""
+        return {k: getattr(self, k) for k in ("size", "patch", "widths", "layers", "attention")}

@@ -1,0 +1,101 @@
+"""The shared bank, and the scores that tilts are made of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from entoptic import UserError
+from entoptic.models.model import Model
+from entoptic.priors.bank import make_bank
+from entoptic.priors.prior import generate
+from entoptic.priors.score import REDUCTIONS, UnitScores, as_saved
+from entoptic.priors.toy import GaussianMixture
+from entoptic.units.unit import bind
+
+
+def mixture(size: int = 8) -> GaussianMixture:
+    draw = torch.Generator().manual_seed(0)
+    means = torch.randn(2, 3, size, size, generator=draw)
+    return GaussianMixture(torch.tensor([0.3, 0.7]), means, torch.full_like(means, 0.3), scale=0.15, offset=0.5)
+
+
+def test_a_sample_does_not_depend_on_how_many_there_are(tiny: Model) -> None:
+    prior = mixture()
+    large = make_bank(prior, size=40, batch_size=16)
+    assert torch.equal(make_bank(prior, size=24).pictures, large.pictures[:24])
+    again = make_bank(prior, size=60)  # goes on from what is remembered
+    assert torch.equal(again.pictures[:40], large.pictures)
+
+
+def test_latents_are_those_of_the_pictures() -> None:
+    prior = mixture()
+    bank = make_bank(prior, size=12)
+    noise, condition = bank.latent([3, 7])
+    assert condition is None
+    again = prior.decode(generate(prior, noise, condition, steps=bank.steps))
+    assert int(((again.clamp(0, 1) * 255).round() - bank.pictures[[3, 7]]).abs().max()) <= 1
+
+
+def test_scores_are_those_of_the_saved_file(tiny: Model) -> None:
+    units = bind(tiny, ["logits:0", "stage2:3", "stage1:2@max"])
+    bank = make_bank(mixture(), size=10)
+    raw = bank.scores(UnitScores(units))
+    saved = as_saved(tiny, bank.pictures.float() / 255)
+    for u, unit in enumerate(units):
+        torch.testing.assert_close(raw[u], unit.score(saved).double(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(bank.scores(UnitScores(units[::-1])), raw.flip(0))  # remembered per unit
+
+
+def test_rows_are_scored_on_their_own_unit(tiny: Model) -> None:
+    units = bind(tiny, ["logits:0", "stage2:3", "logits:4"])
+    bank = make_bank(mixture(), size=9)
+    plain = UnitScores(units)
+    raw = bank.scores(plain)
+    scores = plain.standardised(raw)
+    group = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1])
+    mixed = scores(bank.pictures.float() / 255, group)
+    expected = (raw[group, torch.arange(9)] - raw.mean(1)[group]) / raw.std(1)[group]
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scores.raw(mixed[group == 1], 1), raw[1, group == 1], rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_the_pictures_and_rounding_does_not_stop_them(tiny: Model) -> None:
+    scores = UnitScores(bind(tiny, ["logits:1"]), bound=3.0)
+    pictures = torch.rand(2, 3, 8, 8, requires_grad=True)
+    scores(pictures, torch.zeros(2, dtype=torch.int64)).sum().backward()
+    assert pictures.grad is not None
+    assert float(pictures.grad.abs().sum()) > 0
+
+
+def test_bounded_scores_stay_within_and_invert(tiny: Model) -> None:
+    units = bind(tiny, ["logits:1"])
+    pictures = torch.rand(6, 3, 8, 8)
+    zero = torch.zeros(6, dtype=torch.int64)
+    free, bounded = UnitScores(units), UnitScores(units, bound=2.0)
+    assert float(bounded(pictures, zero).abs().max()) < 2
+    torch.testing.assert_close(bounded.raw(bounded(pictures, zero)), free(pictures, zero))
+
+
+def test_reductions_on_a_planted_map(tiny: Model) -> None:
+    map_BHW = torch.zeros(1, 8, 8)
+    map_BHW[0, 0, 0], map_BHW[0, 3, 3], map_BHW[0, 4, 4] = 9.0, 4.0, -8.0
+    found = {name: float(reduce(map_BHW)) for name, reduce in REDUCTIONS.items()}
+    assert found["max"] == 9
+    assert found["mean"] == pytest.approx(5 / 64)
+    assert found["top"] == pytest.approx(13 / 8)
+    assert found["mix"] == pytest.approx(0.7 * 4 + 0.3 * 4 / 16)  # the centre does not see the 9
+    constant = torch.full((1, 4, 4), 2.5)
+    assert float(REDUCTIONS["log-mean-exp"](constant)) == pytest.approx(2.5)
+
+
+def test_what_cannot_be_tilted_is_refused(tiny: Model) -> None:
+    units = bind(tiny, ["logits:1"])
+    with pytest.raises(UserError, match="nothing to tilt by"):
+        UnitScores(units).standardised(torch.ones(1, 5))
+    with pytest.raises(UserError, match="not finite"):
+        UnitScores(units).standardised(torch.tensor([[1.0, float("nan"), 2.0]]))
+    with pytest.raises(UserError, match="did you mean"):
+        UnitScores(units, "maxx")
+    with pytest.raises(UserError, match="at least 2"):
+        make_bank(mixture(), size=1)

@@ -1,0 +1,100 @@
+"""Training a prior: what is resumed is the same training, and bad recipes are answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from entoptic import UserError
+from entoptic.priors.learn import learn_prior, network, rate_factor
+from entoptic.priors.recipe import Recipe
+
+TINY = {"size": 8, "patch": 2, "widths": (16, 32), "attention": (2,), "batch_size": 4, "warmup": 2}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / json.loads((folder / "training.json").read_text())["state"])
+
+
+def test_resuming_gives_the_training_that_was_not_interrupted(photo_folder: Path, tmp_path: Path) -> None:
+    whole = learn_prior(photo_folder, tmp_path / "whole", Recipe(steps=6, decay=0.0, **TINY))
+    parts = tmp_path / "parts"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "training the prior" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_prior(photo_folder, parts, Recipe(steps=6, decay=0.0, **TINY), progress=stop)
+    assert json.loads((parts / "training.json").read_text())["step"] == 3
+    learn_prior(photo_folder, parts, Recipe(steps=6, decay=0.0, **TINY))
+    a, b = weights(whole), weights(parts)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], msg=name)
+    assert len(list(parts.glob("training-*.safetensors"))) == 1
+
+
+def test_training_learns_and_keeps_a_running_mean(photo_folder: Path, tmp_path: Path) -> None:
+    losses: list[float] = []
+    recipe = Recipe(steps=300, decay=0.0, rate=2e-3, **TINY)
+    folder = learn_prior(
+        photo_folder, tmp_path / "p", recipe, log=lambda line: losses.append(float(line.split()[3][:-1]))
+    )
+    assert losses[-1] < 0.6 * losses[0]
+    state = weights(folder)
+    distance = sum(float((state[k] - state["net" + k[3:]]).abs().sum()) for k in state if k.startswith("ema/"))
+    assert distance > 0
+
+
+def test_another_network_cannot_resume(photo_folder: Path, tmp_path: Path) -> None:
+    learn_prior(photo_folder, tmp_path, Recipe(steps=1, **TINY))
+    with pytest.raises(UserError, match="other widths"):
+        learn_prior(photo_folder, tmp_path, Recipe(steps=2, **{**TINY, "widths": (16, 16)}))
+
+
+def test_a_sheet_is_drawn_of_the_mean(photo_folder: Path, tmp_path: Path) -> None:
+    seen: list[Path] = []
+    learn_prior(
+        photo_folder, tmp_path, Recipe(steps=4, **TINY), sheet=lambda net, path: seen.append(path), sheet_every=2
+    )
+    assert [p.name for p in seen] == ["0000002.png", "0000004.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": 30}, "multiple of 8"),
+        ({"steps": 0}, "at least 1"),
+        ({"drop": 1.0}, r"\[0, 1\)"),
+        ({"ema": -0.1}, "ema"),
+    ],
+)
+def test_bad_recipes(options: dict[str, float], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Recipe(**options)  # type: ignore[arg-type]
+
+
+def test_photos_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="none of 1 photos"):
+        learn_prior(tmp_path / "photos", tmp_path / "out", Recipe(steps=1, **TINY))
+
+
+def test_rate_rises_stays_and_falls() -> None:
+    recipe = Recipe(steps=100, warmup=10, decay=0.5)
+    rates = [rate_factor(step, recipe) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[20] == 1.0
+    assert rates[75] == pytest.approx(0.5)
+    assert rates == sorted(rates[:50]) + sorted(rates[50:], reverse=True)
+
+
+def test_the_class_after_the_last_is_none() -> None:
+    net = network(Recipe(**TINY), classes=3)  # type: ignore[arg-type]
+    assert net.config.num_class_embeds == 4

@@ -41,12 +41,12 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
 
     from entoptic.priors.guide import energy_dps
     from entoptic.priors.score import UnitScores
-    from entoptic.priors.tilt import top_mean
+    from entoptic.priors.tilt import top_share_mean
 
     units, places = units_of(items)
     bank, _, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
     prior = bank.prior
-    caps = [config.cap if config.cap is not None else top_mean(raw[u], 0.001) for u in range(len(units))]
+    caps = [config.cap if config.cap is not None else top_share_mean(raw[u], 0.001) for u in range(len(units))]
     chains = energy_dps(
         prior, UnitScores(units, config.reduction), torch.tensor([caps[u] for u in places]),
         [item.generator() for item in items], scale=config.scale, steps=config.steps, groups=torch.tensor(places),
@@ -57,10 +57,9 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
             yield Draft(item, torch.empty(0), failure=f"the chain of {item.unit} became infinite or undefined")
             continue
         picture = shown(context.model, prior.decode(chains.x0[i : i + 1]))[0]
-        path, mean_in_sd = (
-            float(chains.noisy_path_kl[i]),
-            float((chains.scores[i] - raw[places[i]].mean()) / raw[places[i]].std()),
-        )
+        path, mine = float(chains.noisy_path_kl[i]), raw[places[i]]
+        mean_in_sd = float((chains.scores[i] - mine.mean()) / mine.std())
+        refused = f"pushing the last, noise-free step makes the path's divergence infinite; the others spent {path:.4g}"
         selection = {
             "law": "chain pushed by a constant step", "prior": prior.name, "N": 1, "nats": None,
             "refused": refused,

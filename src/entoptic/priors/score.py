@@ -100,6 +100,11 @@ class UnitScores:
             values = self._read(pictures)
             return torch.stack([self._reduce(unit, values[unit.tap]).double() for unit in self.units], 1)
 
+    def of(self, raw: Tensor, unit: int = 0) -> Tensor:
+        """Standardised scores from raw ones of one unit."""
+        s = (raw.double() - self.centre[unit]) / self.scale[unit]
+        return s if self.bound is None else self.bound * (s / self.bound).tanh()
+
     def raw(self, standardised: Tensor, unit: int = 0) -> Tensor:
         """Raw scores from standardised ones; infinite where the bound is reached."""
         s = standardised.double()

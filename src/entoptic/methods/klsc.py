@@ -1,0 +1,314 @@
+"""KLSC: pictures drawn from the law nearest to a prior among those that drive a unit as strongly (arXiv:2605.17504).
+
+That law is the tilt q_β(x) ∝ p(x)·exp(β s(x)). Here p is the law of the prior's few-step generator G(z), for which
+sequential Monte Carlo in the space of the noise z is exact (klsc.md 5.3 B): no gradient, no discretisation bias.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from entoptic.errors import UserError
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.sampled import MAP_STEPS, UNITS, island_generators, scored_bank, shown, units_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from entoptic.priors.bank import Bank
+    from entoptic.priors.frontier import Frontier
+    from entoptic.priors.particles import Cloud
+    from entoptic.priors.score import UnitScores
+    from entoptic.units.unit import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Klsc(MethodConfig):
+    """KLSC, samples of a prior tilted by the unit at the least cost in nats.
+
+    Give one of `nats`, `mean`, `share` and `beta`; none is a budget of 8 nats. Scores are counted in standard deviations
+    of the prior's own samples. All samples of a unit are one draw without replacement from one population.
+    """
+
+    nats: float | None = None
+    """KL divergence from the prior to spend (None with the others absent: 8)"""
+    mean: float | None = None
+    """mean score to reach, in standard deviations above that of the prior"""
+    share: float | None = None
+    """reach the mean score of this strongest share of the prior's samples, such as 0.001"""
+    beta: float | None = None
+    """strength β of the tilt exp(β s)"""
+    particles: int = 32
+    """particles of each island"""
+    islands: int = 4
+    """independent runs, which the intervals come from"""
+    moves: int = 4
+    """moves of every particle at each rung"""
+    bank: int = 2048
+    """samples of the prior that standardise the score and start the islands"""
+    reduction: str = ""
+    """score: "" for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+    bound: float | None = None
+    """s = bound·tanh(s/bound) in standard deviations, so that every β has a tilt"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {n: v for n in ("nats", "mean", "share", "beta") if (v := getattr(self, n)) is not None}
+        if len(given) > 1:
+            raise UserError(f"klsc takes one of nats, mean, share and beta, got {' and '.join(given)}")
+        for name, value in given.items():
+            if not math.isfinite(value) or (name != "mean" and value < 0):
+                raise UserError(f"{name} must be finite{'' if name == 'mean' else ' and at least 0'}, got {value}")
+        for name in ("particles", "islands", "moves"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.bank < 4 * self.islands * self.particles:
+            least = 4 * self.islands * self.particles
+            raise UserError(f"a bank for {self.islands} islands of {self.particles} needs at least {least} samples")
+
+
+@method("klsc", Klsc, paper="arXiv:2605.17504", units=UNITS, reads={"prior"})
+def klsc(items: Sequence[Item], config: Klsc, context: Context) -> Iterator[Draft]:
+    import torch
+
+    units, places = units_of(items)
+    bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction, bound=config.bound)
+    seeds = {u: item.seed for item, u in zip(items, places)}
+    for u, unit in enumerate(units):
+        mine = [item for item, place in zip(items, places) if place == u]
+        try:
+            population = populate(unit, u, bank, scores, raw[u], config, seeds[u], context)
+        except UserError as error:
+            for item in mine:
+                yield Draft(item, torch.empty(0), failure=str(error))
+            continue
+        for item in mine:
+            yield _draw(item, population, context)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Samples of q_β of one unit, in the order in which they are drawn without replacement.
+
+    Attributes:
+        pictures, ancestors: P×3×h×w uint8, the samples and what their noise made before it was moved.
+        scores: P float64, standardised. log_weights: of each among all N.
+        law: the JSON record of the law. notes: for people.
+    """
+
+    pictures: Tensor
+    ancestors: Tensor
+    scores: Tensor
+    log_weights: Tensor
+    law: dict[str, Any]
+    notes: list[str]
+
+
+def populate(
+    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
+) -> Population:
+    """Samples q_β of one unit, or finds what was sampled before.
+
+    Raises:
+        UserError: the target is out of reach, with the reachable maximum.
+    """
+    from entoptic.images.cache import content_key, recall, remember
+
+    model = context.model
+    recipe = {
+        "bank": bank.identity, "config": asdict(config), "seed": seed, "unit": unit.identity, "readout": unit.readout,
+        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 1,
+    }  # fmt: skip
+    key = content_key(recipe)
+    known = recall("klsc", key)
+    if known is None:
+        known = _sample(unit, place, bank, scores, raw, config, seed, context)
+        remember("klsc", key, known)
+    record = json.loads(bytes(known["record"].tolist()).decode())
+    return Population(
+        known["pictures"], bank.pictures[known["ancestors"]], known["scores"], known["log_weights"],
+        record["law"], record["notes"],
+    )  # fmt: skip
+
+
+def _sample(
+    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
+) -> dict[str, Tensor]:
+    import torch
+
+    from entoptic.priors.frontier import Frontier
+    from entoptic.priors.particles import effective
+    from entoptic.priors.score import eight_bit
+    from entoptic.priors.tilt import draw_order, gumbel_noise, tilt
+
+    prior, count = bank.prior, config.particles * config.islands
+    s_M = scores.of(raw, place)
+    target = _target(config, s_M)
+    from_bank = Frontier.from_bank(s_M)
+    point = _point(from_bank, target)
+    clouds: list[Cloud] = []
+    if point is not None and point.ess >= max(100.0, count):
+        law = tilt(s_M, point.beta.value)  # the bank carries this tilt as it is
+        pictures, ancestors, s_P = bank.pictures, torch.arange(len(s_M)), s_M
+        log_w, calls = law.weights.log(), 0
+        notes = [f"drawn from the bank of {bank.size} samples of {prior.name} itself"]
+    else:
+        clouds = _islands(unit, place, bank, scores, s_M, target, config, seed, context)
+        frontier = Frontier.from_ladders([_ladder(c) for c in clouds])
+        point = _point(frontier, target)
+        if point is None:
+            raise _beyond(unit, frontier, clouds)
+        # Every island to the same β, and to its own estimate of Z there: together they are one weighted sample.
+        shift = [c.log_weights + (point.beta.value - c.beta) * c.scores + c.log_z for c in clouds]
+        log_w = torch.cat(shift)
+        log_w = log_w - log_w.logsumexp(0)
+        s_P = torch.cat([c.scores for c in clouds])
+        part = bank.size // config.islands
+        ancestors = torch.cat([c.ancestors + i * part for i, c in enumerate(clouds)])
+        made = [c.pictures(prior, torch.arange(len(c.scores))) for c in clouds]
+        pictures = (eight_bit(torch.cat(made)) * 255).round().byte().cpu()
+        calls = sum(c.score_calls for c in clouds)
+        notes = [
+            f"{config.islands} islands of {config.particles} particles, {len(clouds[0].rungs) - 1} rungs, "
+            f"{calls} samples scored beside a bank of {bank.size}"
+        ]
+    first, joint = _distinct(pictures, log_w)
+    order = first[draw_order(joint, 1.0, gumbel_noise(f"{seed}|{unit.identity}", [str(i) for i in first.tolist()]))]
+    order = order[:count]  # nobody looks at more, and a bank is large
+    pictures, ancestors, s_P, log_w = pictures[order], ancestors[order], s_P[order], log_w[order]
+    ess = float(effective(joint))
+    refusals = [c.refusal for c in clouds if c.refusal]
+    law_record = {
+        "law": "prior tilted by exp(β s)", "prior": prior.name, "N": len(first), "K": 1, "beta": point.beta.value,
+        "nats": point.nats.value, "nats_interval": _interval(point.nats), "mean_in_sd": point.mean.value,
+        "mean_in_sd_interval": _interval(point.mean), "mean": float(scores.raw(torch.tensor(point.mean.value), place)),
+        "ess": ess, "islands": len(clouds), "distinct_ancestors": len(ancestors.unique()), "bank": bank.size,
+        "generator_steps": MAP_STEPS, "pictures_scored": calls,
+        "acceptance": [round(r.acceptance, 3) for r in clouds[0].rungs[1:]] if clouds else [],
+    }  # fmt: skip
+    if refusals or ess < 20:
+        why = refusals[0] if refusals else f"the effective number of samples is {ess:.3g}, and 20 are needed"
+        law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": why}
+        notes.append(f"no expectation is reported: {why}")
+    law_record["supported"] = not (refusals or ess < 20)
+    record = json.dumps({"law": law_record, "notes": notes}).encode()
+    return {
+        "pictures": pictures, "ancestors": ancestors, "scores": s_P.double(), "log_weights": log_w.double(),
+        "record": torch.tensor(list(record), dtype=torch.uint8),
+    }  # fmt: skip
+
+
+def _target(config: Klsc, s_M: Tensor) -> Any:
+    from entoptic.priors.particles import Target
+    from entoptic.priors.tilt import top_share_mean
+
+    if config.share is not None:
+        return Target(mean=top_share_mean(s_M, config.share))
+    if config.mean is not None:
+        return Target(mean=config.mean)
+    if config.beta is not None:
+        return Target(beta=config.beta)
+    return Target(nats=8.0 if config.nats is None else config.nats)
+
+
+def _point(frontier: Frontier, target: Any) -> Any:
+    """The target's place on a frontier, or None where its scores do not reach that far."""
+    try:
+        if target.mean is not None:
+            return frontier.at_mean(target.mean)
+        return frontier.at_beta(target.beta) if target.beta is not None else frontier.at_nats(target.nats)
+    except UserError:
+        return None
+
+
+def _islands(
+    unit: Unit, place: int, bank: Bank, scores: UnitScores, s_M: Tensor, target: Any, config: Klsc, seed: int,
+    context: Context,
+) -> list[Cloud]:  # fmt: skip
+    """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
+    import torch
+
+    from entoptic.priors.smc import Bank as First
+    from entoptic.priors.smc import noise_smc
+
+    part = bank.size // config.islands
+    noise, condition = bank.latent()
+    parts = [slice(i * part, (i + 1) * part) for i in range(config.islands)]
+    first = [First(noise[p], None if condition is None else condition[p], s_M[p]) for p in parts]
+    group = torch.full((config.islands,), place)
+
+    def score(pictures: Tensor, island: Tensor) -> Tensor:
+        return scores(pictures, group.to(island.device)[island])
+
+    def on_step(rung: int, betas: list[float]) -> None:
+        context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", min(rung, 11), 12)
+
+    clouds = noise_smc(
+        bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
+        steps=MAP_STEPS, moves=config.moves, first=first, on_step=on_step, batch=64,
+    )  # fmt: skip
+    context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)
+    return clouds
+
+
+def _ladder(cloud: Cloud) -> Any:
+    from entoptic.priors.ladder import Ladder
+
+    rungs = [r for r in cloud.rungs if len(r.scores)]
+    return Ladder([r.beta for r in rungs], [r.scores[r.scores.isfinite()] for r in rungs])
+
+
+def _distinct(pictures: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of pictures that differ, of positive weight, and the joint log weight of each with its copies."""
+    import torch
+
+    _, place = pictures.flatten(1).unique(dim=0, return_inverse=True)
+    joint = torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add_(0, place, log_weights.exp())
+    first = torch.empty(len(joint), dtype=torch.int64)
+    first[place.flip(0)] = torch.arange(len(place)).flip(0)
+    first, at = first[joint > 0].sort()
+    return first, joint[joint > 0][at].log()
+
+
+def _beyond(unit: Unit, frontier: Frontier, clouds: Sequence[Cloud]) -> UserError:
+    reach = frontier.reach
+    why = next((c.note for c in clouds if c.note), "its particles do not support it")
+    return UserError(
+        f"{unit}: {why}; the most that this run supports is a mean of {reach.mean:.4g} sd at {reach.nats:.4g} nats "
+        f"(β = {reach.beta:.4g})"
+    )
+
+
+def _interval(estimate: Any) -> list[float] | None:
+    return list(estimate.interval) if estimate.interval is not None else None
+
+
+def _draw(item: Item, population: Population, context: Context) -> Draft:
+    """Sample k of a unit is the k-th of one draw without replacement."""
+    import torch
+
+    if item.sample >= len(population.scores):
+        failure = f"draw {item.sample + 1} was asked for, but the population has {len(population.scores)} samples"
+        return Draft(item, torch.empty(0), failure=failure + " (options `particles` and `islands`)")
+    row = item.sample
+    weight = float(population.log_weights[row].exp())
+    selection = population.law | {
+        "draw": item.sample + 1, "weight": weight, "score_in_sd": float(population.scores[row])
+    }  # fmt: skip
+    law = population.law
+    notes = list(population.notes)
+    if law["supported"]:
+        notes.insert(0, f"q_β of {law['prior']} with β = {law['beta']:.3g} per sd: {law['nats']:.3g} nats, mean score "
+                        f"{law['mean_in_sd']:.3g} sd ({law['mean']:.4g}), ESS {law['ess']:.3g}")  # fmt: skip
+    trace = {
+        "steps": 0, "evaluations": law["pictures_scored"], "loss": [], "stopped": "finished", "notes": notes,
+        "selection": selection,
+    }  # fmt: skip
+    picture, pair = shown(
+        context.model, torch.stack([population.pictures[row], population.ancestors[row]]).float() / 255
+    )
+    return Draft(item, picture, trace, pair=pair)

@@ -110,10 +110,11 @@ class StoredPictures:
         if pictures.ndim != 4 or pictures.shape[1] != 3 or not len(pictures):
             raise UserError(f"stored pictures must be M×3×H×W with M ≥ 1, got {tuple(pictures.shape)}")
         self.states = 2 * pictures.float() - 1
-        self.name, self.conditions, self.bounds = "toy:stored", 0, (-1.0, 1.0)
+        self.name, self.conditions = "toy:stored", 0
+        self.bounds: tuple[float, float] | None = (-1.0, 1.0)
         self.shape = (3, pictures.shape[2], pictures.shape[3])
         self.device = pictures.device
-        self.identity = hashlib.sha256(self.states.numpy().tobytes()).hexdigest()
+        self.identity = hashlib.sha256(self.states.cpu().numpy().tobytes()).hexdigest()
 
     def levels(self, steps: int) -> list[Level]:
         return cosine_levels(steps)

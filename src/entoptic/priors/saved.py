@@ -1,0 +1,127 @@
+"""Priors of our own training on disk: a folder with the network in the layout of diffusers, and a card.
+
+`card.json` says what the network's config does not: `name`, `size` of the pictures, `patch` (side of the pixel blocks
+that are one position), `classes` (names, in the network's order; the class after the last stands for none), and
+optionally `guidance` and `shift` (defaults 1), `licence`, `data` and whatever else is worth knowing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import pixel_shuffle
+
+from entoptic.errors import UserError
+from entoptic.images.cache import content_key
+from entoptic.models.model import weights_sha256
+from entoptic.priors.adapters import (
+    NEEDS_DIFFUSERS,
+    DiffusionPrior,
+    checked_guidance,
+    class_network,
+    read_whole,
+    to_pictures,
+)
+from entoptic.priors.schedule import Flow
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, half: bool = True) -> Path:
+    """Writes a network of `learn.network` and its card; `half` stores float16, half the size.
+
+    Files are replaced one by one and the card comes last, with the hash of the weights that belong to it, so a folder
+    that was left half written is refused by `load_saved`.
+
+    Raises:
+        UserError: a card that does not fit the network, or weights that float16 cannot hold.
+    """
+    folder = Path(folder)
+    _check(str(folder), net.config, card)
+    kept = copy.deepcopy(net).cpu()
+    kept = kept.half() if half else kept.float()
+    for name, value in kept.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        kept.save_pretrained(part, max_shard_size="100GB")  # type: ignore[operator]
+        whole = dict(card) | {"weights_sha256": _sha256(Path(part) / WEIGHTS)}
+        (Path(part) / "card.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False))
+        for file in (WEIGHTS, "config.json", "card.json"):
+            os.replace(Path(part) / file, folder / file)
+    return folder
+
+
+def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float | None = None) -> DiffusionPrior:
+    """The flow-matching prior in `folder`; guidance None is its card's.
+
+    States are pictures in [-1, 1] as (3·p²)×(S/p)×(S/p) blocks of p×p pixels, an orthonormal change of shape.
+
+    Raises:
+        UserError: a folder that is incomplete, or whose card does not fit its weights.
+    """
+    try:
+        from diffusers import UNet2DConditionModel
+    except ImportError:
+        raise UserError(NEEDS_DIFFUSERS) from None
+    for file in ("card.json", "config.json", WEIGHTS):
+        if not (folder / file).is_file():
+            raise UserError(f"{name}: {folder} has no {file}; a prior is a folder that `save_prior` wrote")
+    try:
+        card = json.loads((folder / "card.json").read_text())
+    except ValueError:
+        raise UserError(f"{name}: {folder / 'card.json'} is not JSON") from None
+    found = _sha256(folder / WEIGHTS)
+    if card.get("weights_sha256") != found:
+        raise UserError(
+            f"{name}: the weights have sha256 {found[:12]}…, their card says {str(card.get('weights_sha256'))[:12]}…; "
+            "the folder was left half written or changed, save or install it again"
+        )
+    read = partial(UNet2DConditionModel.from_pretrained, folder, torch_dtype=torch.float32)
+    net: Any = read_whole(name, "network", False, read).to(device)
+    _check(name, net.config, card)
+    side, patch, classes = card["size"] // card["patch"], card["patch"], len(card["classes"])
+    weight = checked_guidance(name, guidance, float(card.get("guidance", 1.0)), null=True)
+    schedule = Flow(float(card.get("shift", 1.0)))
+    identity = content_key({
+        "weights": weights_sha256(net), "config": {k: v for k, v in net.config.items() if not k.startswith("_")},
+        "patch": patch, "shift": schedule.shift, "guidance": weight,
+    })  # fmt: skip
+    return DiffusionPrior(
+        name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, class_network(net),
+        lambda x0: to_pictures(pixel_shuffle(x0, patch)), classes, weight,
+    )  # fmt: skip
+
+
+def _check(name: str, config: Any, card: Mapping[str, Any]) -> None:
+    missing = [field for field in ("name", "size", "patch", "classes") if field not in card]
+    if missing:
+        raise UserError(f"{name}: the card of a prior needs name, size, patch and classes; {missing[0]} is missing")
+    size, patch, classes = card["size"], card["patch"], len(card["classes"])
+    for what, holds, says in [
+        ("channels", config.in_channels, 3 * patch**2),
+        ("outputs", config.out_channels, 3 * patch**2),
+        ("positions a side", config.sample_size, size / patch),
+        ("classes and one for none", config.num_class_embeds, classes + 1),
+    ]:
+        if holds != says:
+            raise UserError(
+                f"{name}: the network has {holds} {what}, its card (size {size}, patch {patch}, {classes} classes) "
+                f"stands for {says:g}"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

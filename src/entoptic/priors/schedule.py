@@ -1,0 +1,128 @@
+"""Noise schedules of trained networks: their levels, and E[x0 | x_t] from what the network puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from entoptic.errors import UserError
+from entoptic.priors.prior import Level
+
+TARGETS = ("epsilon", "v_prediction", "sample")
+"""What networks trained with α² + σ² = 1 may put out."""
+
+_LEAST_KEPT = 2.0**-24
+"""Floor of ᾱ, for schedules that end in pure noise: α = 0 has no guidance coefficient, and α = 2⁻¹² is as good."""
+
+_NOISIEST = 0.999
+"""σ of the first level of flow matching, short of 1 for the same reason."""
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A variance-preserving schedule, x_t = √ᾱ_t·x0 + √(1-ᾱ_t)·ε at t = 0 … T-1 (Ho et al. 2020).
+
+    Attributes:
+        kept: ᾱ_t, T numbers that fall. target: what the network puts out, one of `TARGETS`.
+    """
+
+    kept: tuple[float, ...]
+    target: str
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise UserError(f'prediction type "{self.target}" is not known here; expected one of {", ".join(TARGETS)}')
+        if self.target == "epsilon" and self.kept[-1] < _LEAST_KEPT:
+            raise UserError(
+                "this schedule ends in pure noise, where a network that predicts the noise says nothing about the "
+                "picture; its scheduler's prediction_type must be v_prediction or sample, or rescale_betas_zero_snr off"
+            )
+
+    def levels(self, steps: int) -> list[Level]:
+        """`steps` of the T levels, evenly spaced from the noisiest (Lin et al. 2023: a first level that keeps part of
+        the picture is not where pure noise belongs), and the clean one."""
+        train = len(self.kept)
+        if not 1 <= steps <= train:
+            raise UserError(f"a schedule trained with {train} steps can be sampled in 1 to {train}, got {steps}")
+        times = [round(train * (steps - i) / steps) - 1 for i in range(steps)]
+        kept = [max(self.kept[t], _LEAST_KEPT) for t in times]
+        return [Level(float(t), k**0.5, (1 - k) ** 0.5) for t, k in zip(times, kept)] + [Level(0.0, 1.0, 0.0)]
+
+    def clean(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
+        """E[x0 | x_t] from ε, from v = α·ε - σ·x0 (Salimans & Ho 2022), or the output itself."""
+        if self.target == "epsilon":
+            return (x - level.sigma * output) / level.alpha
+        if self.target == "v_prediction":
+            return level.alpha * x - level.sigma * output
+        return output
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Flow matching: x_t = (1-t)·x0 + t·ε, and the network puts out the velocity ε - x0 (Lipman et al. 2023).
+
+    Attributes:
+        shift: levels are even in t/(shift + (1-shift)·t), so that above 1 more of them are noisy (Esser et al. 2024,
+            eq. 23). train: the network is told train·t.
+    """
+
+    shift: float = 1.0
+    train: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.shift > 0:
+            raise UserError(f"the shift of a flow's levels must be above 0 (1 leaves them even), got {self.shift}")
+
+    def levels(self, steps: int) -> list[Level]:
+        """Levels from t = 0.999 to the clean one."""
+        if steps < 1:
+            raise UserError(f"a flow is sampled in 1 step or more, got {steps}")
+        first = _NOISIEST / (self.shift - (self.shift - 1) * _NOISIEST)
+        even = [first * (steps - i) / steps for i in range(steps)]
+        times = [self.shift * u / (1 + (self.shift - 1) * u) for u in even]
+        return [Level(self.train * t, 1 - t, t) for t in times] + [Level(0.0, 1.0, 0.0)]
+
+    def clean(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
+        """E[x0 | x_t] = x_t - t·(ε - x0)."""
+        return x - level.sigma * output
+
+
+Schedule = Diffusion | Flow
+
+
+def read_schedule(scheduler: Any) -> Schedule:
+    """The schedule that a scheduler of diffusers was configured for; how it would take its steps plays no part.
+
+    Raises:
+        UserError: noise levels that are not of either form, with what is.
+    """
+    config: Mapping[str, Any] = scheduler.config
+    kind, target = type(scheduler).__name__, config.get("prediction_type", "epsilon")
+    if kind.startswith("FlowMatch") or config.get("use_flow_sigmas"):
+        if config.get("use_dynamic_shifting") or config.get("invert_sigmas"):
+            raise UserError(
+                f"{kind} with use_dynamic_shifting or invert_sigmas is not supported; set them to false and give a "
+                "fixed shift in scheduler_config.json"
+            )
+        if not kind.startswith("FlowMatch") and target != "flow_prediction":
+            raise UserError(f'{kind} with flow sigmas needs prediction_type "flow_prediction", got "{target}"')
+        return Flow(float(config.get("shift", config.get("flow_shift", 1.0))), int(config["num_train_timesteps"]))
+    kept = getattr(scheduler, "alphas_cumprod", None)
+    if kept is None:
+        raise UserError(
+            f"the levels of {kind} are not supported; variance-preserving schedules (DDPMScheduler, DDIMScheduler, "
+            "PNDMScheduler, …) and FlowMatchEulerDiscreteScheduler are"
+        )
+    return Diffusion(tuple(kept.double().tolist()), target)
+
+
+def read_bounds(scheduler: Any) -> tuple[float, float] | None:
+    """The range to which the scheduler clamps its estimate of x0, or None."""
+    config: Mapping[str, Any] = scheduler.config
+    if not config.get("clip_sample", False):
+        return None
+    reach = float(config.get("clip_sample_range", 1.0))
+    return (-reach, reach)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 UNITS = ("logit", "channel", "direction")
-MAP_STEPS = 8
+MAP_STEPS = 6
 """Steps of the few-step map G(z) behind banks and noise-space sampling."""
 
 

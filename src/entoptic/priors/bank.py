@@ -76,7 +76,7 @@ class Bank:
 
 
 def make_bank(
-    prior: Prior, *, size: int = 2048, steps: int = 8, seed: int = 0, batch_size: int = 64, progress: Progress = silent
+    prior: Prior, *, size: int = 2048, steps: int = 6, seed: int = 0, batch_size: int = 64, progress: Progress = silent
 ) -> Bank:
     """The bank of a prior, made or remembered. A sample depends on (seed, its number) alone, not on `size`."""
     if size < 2:

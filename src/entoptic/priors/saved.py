@@ -89,7 +89,18 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
             "the folder was left half written or changed, save or install it again"
         )
     read = partial(UNet2DConditionModel.from_pretrained, folder, torch_dtype=torch.float32)
-    net: Any = read_whole(name, "network", False, read).to(device)
+    return flow_prior(name, read_whole(name, "network", False, read), card, device, guidance=guidance)
+
+
+def flow_prior(
+    name: str, network: nn.Module, card: Mapping[str, Any], device: torch.device, *, guidance: float | None = None
+) -> DiffusionPrior:
+    """A network of `learn.network` as a prior; `card` as in `save_prior`, guidance None is the card's.
+
+    Raises:
+        UserError: a card that does not fit the network.
+    """
+    net: Any = network.to(device)
     _check(name, net.config, card)
     side, patch, classes = card["size"] // card["patch"], card["patch"], len(card["classes"])
     weight = checked_guidance(name, guidance, float(card.get("guidance", 1.0)), null=True)

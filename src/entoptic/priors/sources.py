@@ -14,6 +14,8 @@ from entoptic.models.model import pick_device
 from entoptic.priors.prior import Prior
 
 SOURCES = ("builtin", "file", "hf", "photos")
+SHIPPED = "builtin:small-32"
+"""The prior of methods that sample one where none is named."""
 
 _MOST_BYTES = 4 * 2**30
 """Stored photos are held as float32 states; above this they are refused rather than swapped."""

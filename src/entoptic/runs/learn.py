@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
+from entoptic.methods.sampled import MAP_STEPS
 from entoptic.metrics.distribution import features, frechet, kid, kid_interval
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
@@ -20,10 +21,13 @@ from entoptic.priors.bank import make_bank
 from entoptic.priors.learn import learn_prior, square
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
 from entoptic.priors.recipe import Recipe
-from entoptic.priors.sources import FlowPrior, load_prior, save_prior
+from entoptic.priors.saved import flow_prior, save_prior
+from entoptic.priors.sources import load_prior
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import versions
 
+SHIFT = 2.0
+"""Few-step sampling spends its steps at higher noise by this much (`Flow.shift`): at 6 steps half the error of none."""
 SHEET = (4, 12)
 """Rows and columns of a sample sheet."""
 
@@ -60,7 +64,10 @@ def learn(
     where = pick_device(device)
 
     def sheet(net: nn.Module, path: Path) -> None:
-        draw_sheet(FlowPrior(net, size=recipe.size, patch=recipe.patch, guidance=guidance), path)
+        config: Any = net.config
+        classes = [str(i) for i in range(config.num_class_embeds - 1)]
+        card = {"name": name, "size": recipe.size, "patch": recipe.patch, "classes": classes, "shift": SHIFT}
+        draw_sheet(flow_prior(name, net, card, where, guidance=guidance), path)
 
     with reporter(progress) as report:
         learn_prior(photos, folder, recipe, device=where, sheet=sheet, progress=report.progress, log=log)
@@ -91,8 +98,8 @@ def shelve(
     net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
     out = folder / "prior"
     card = {
-        "name": name, "size": recipe.size, "patch": recipe.patch, "classes": record["classes"], "guidance": guidance,
-        "parameters": sum(p.numel() for p in net.parameters()),
+        "name": name, "size": recipe.size, "patch": recipe.patch, "classes": record["classes"],
+        "guidance": guidance, "shift": SHIFT, "parameters": sum(p.numel() for p in net.parameters()),
         "training": {
             "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
             "recipe": record["recipe"], "loss": record["loss"][-1:], "versions": versions(),
@@ -107,7 +114,7 @@ def shelve(
 
 
 def distances(
-    prior: Prior, photos: Any, *, judge: str | Model = "builtin:lite1", samples: int = 1000, steps: int = 8,
+    prior: Prior, photos: Any, *, judge: str | Model = "builtin:lite1", samples: int = 1000, steps: int = MAP_STEPS,
     report: Reporter | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """How far a prior's samples are from photos, beside two anchors, in the judge's pooled features.

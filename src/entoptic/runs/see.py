@@ -164,7 +164,7 @@ def make_plan(
         )
     generator = None
     if needs_prior:
-        generator = load_prior(prior or SHIPPED, device=str(subject.device)) if not isinstance(prior, Prior) else prior
+        generator = load_prior(prior or SHIPPED, device=subject.device)
     for found, config in chosen:
         items = []
         for unit in bound:

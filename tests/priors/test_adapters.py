@@ -19,7 +19,7 @@ from torch.nn.functional import pixel_shuffle
 
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
-from entoptic.priors.adapters import DiffusionPrior, TextPrior, to_pictures
+from entoptic.priors.adapters import DiffusionPrior, TextPrior, guided, to_pictures
 from entoptic.priors.learn import Recipe, network
 from entoptic.priors.prior import Level, ancestral, deterministic, draw_conditions, generate, noise_like
 from entoptic.priors.saved import save_prior
@@ -412,6 +412,19 @@ def test_a_saved_prior_takes_its_guidance_from_its_card(flow: Path) -> None:
     close(load_prior(f"file:{flow}", device="cpu", guidance=0).denoise(x, level, torch.tensor([1])), none, 1e-6)
 
 
+@pytest.mark.parametrize(("weight", "rows"), [(0, 2), (1, 2), (2.5, 4)])
+def test_guidance_is_one_call(weight: float, rows: int) -> None:
+    calls = []
+
+    def call(x: Tensor, condition: Tensor) -> Tensor:
+        calls.append(len(x))
+        return x * condition
+
+    given, null = torch.tensor([[3.0], [5.0]]), torch.tensor([[1.0], [2.0]])
+    close(guided(call, torch.ones(2, 1), given, null, weight), null + weight * (given - null), 1e-6)
+    assert calls == [rows]
+
+
 def test_half_the_size_on_disk_is_float32_again_when_read(flow: Path, tmp_path: Path) -> None:
     folder = save_prior(flow_net(), tmp_path / "half", CARD)
     weights = "diffusion_pytorch_model.safetensors"
@@ -578,6 +591,8 @@ def test_stored_photos_are_a_prior(photo_folder: Path) -> None:
     close(prior.denoise(stored, level), stored, 1e-4)
     with pytest.raises(UserError, match=r"GiB; give fewer, or size=\d+"):
         load_prior(f"photos:{photo_folder}", device="cpu", size=20000)
+    with pytest.raises(UserError, match="at least 1 pixel, got 0"):
+        load_prior(f"photos:{photo_folder}", device="cpu", size=0)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------------
@@ -605,6 +620,13 @@ def test_names_that_are_not_priors(source: Any, options: dict[str, Any], words: 
 def test_a_prior_is_returned_as_it_is(pixel: Path) -> None:
     prior = load_prior(f"hf:{pixel}", device="cpu")
     assert load_prior(prior) is prior
+
+
+@pytest.mark.parametrize(("content", "words"), [("{", "is not JSON"), ("[]", "is not a JSON object")])
+def test_damaged_indexes_are_named(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(content)
+    with pytest.raises(UserError, match=rf"model_index\.json {words}"):
+        load_prior(f"hf:{tmp_path}", device="cpu")
 
 
 def edited(folder: Path, to: Path, file: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> str:

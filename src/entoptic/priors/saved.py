@@ -24,14 +24,8 @@ from torch.nn.functional import pixel_shuffle
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
 from entoptic.models.model import weights_sha256
-from entoptic.priors.adapters import (
-    NEEDS_DIFFUSERS,
-    DiffusionPrior,
-    checked_guidance,
-    class_network,
-    read_whole,
-    to_pictures,
-)
+from entoptic.priors.adapters import DiffusionPrior, checked_guidance, to_pictures
+from entoptic.priors.pipelines import NEEDS_DIFFUSERS, class_network, read_whole, saved_config
 from entoptic.priors.schedule import Flow
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -88,14 +82,17 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
             f"{name}: the weights have sha256 {found[:12]}…, their card says {str(card.get('weights_sha256'))[:12]}…; "
             "the folder was left half written or changed, save or install it again"
         )
-    read = partial(UNet2DConditionModel.from_pretrained, folder, torch_dtype=torch.float32)
-    return flow_prior(name, read_whole(name, "network", False, read), card, device, guidance=guidance)
+    net = read_whole(name, "network", False, partial(UNet2DConditionModel.from_pretrained, folder))
+    return flow_prior(name, net, card, device, guidance=guidance, config=saved_config(folder))
 
 
 def flow_prior(
-    name: str, network: nn.Module, card: Mapping[str, Any], device: torch.device, *, guidance: float | None = None
-) -> DiffusionPrior:
+    name: str, network: nn.Module, card: Mapping[str, Any], device: torch.device, *, guidance: float | None = None,
+    config: Any = None,
+) -> DiffusionPrior:  # fmt: skip
     """A network of `learn.network` as a prior; `card` as in `save_prior`, guidance None is the card's.
+
+    config: what the network's architecture is saved as, for the prior's identity.
 
     Raises:
         UserError: a card that does not fit the network.
@@ -106,7 +103,7 @@ def flow_prior(
     weight = checked_guidance(name, guidance, float(card.get("guidance", 1.0)), null=True)
     schedule = Flow(float(card.get("shift", 1.0)))
     identity = content_key({
-        "weights": weights_sha256(net), "config": {k: v for k, v in net.config.items() if not k.startswith("_")},
+        "weights": weights_sha256(net), "config": config,
         "patch": patch, "shift": schedule.shift, "guidance": weight,
     })  # fmt: skip
     return DiffusionPrior(

@@ -37,7 +37,7 @@ def load_prior(
 
             - `builtin:NAME`: a small flow-matching prior that is shipped, needs no network;
             - `file:FOLDER`: one that `entoptic.priors.saved.save_prior` wrote;
-            - `hf:REPO[@REVISION]` or `hf:FOLDER`: a saved pipeline of diffusers (see `adapters.PIPELINES`) or one of
+            - `hf:REPO[@REVISION]` or `hf:FOLDER`: a saved pipeline of diffusers (see `pipelines.PIPELINES`) or one of
               its networks with `scheduler_config.json` beside it;
             - `photos:PATH`: the uniform law over stored photos, squares of `size` pixels;
             - a `Prior`, which is returned as it is.
@@ -70,9 +70,9 @@ def load_prior(
             raise UserError(f"{option}={given!r} is for {' and '.join(f'{t}:' for t in takes)}, got {source}")
     where = pick_device(device)
     if prefix == "photos":
-        return _stored(source, name, size or 64, where)
+        return _stored(source, name, 64 if size is None else size, where)
     if prefix == "hf":
-        from entoptic.priors.adapters import from_folder
+        from entoptic.priors.pipelines import from_folder
 
         files = _Files(name)
         return from_folder(source, files.fetch, where, guidance=guidance, prompt=prompt, trust=trust)
@@ -140,7 +140,7 @@ class _Files:
         try:
             from huggingface_hub import snapshot_download
         except ImportError:
-            from entoptic.priors.adapters import NEEDS_DIFFUSERS
+            from entoptic.priors.pipelines import NEEDS_DIFFUSERS
 
             raise UserError(NEEDS_DIFFUSERS) from None
         try:

@@ -59,6 +59,7 @@ class Conditioned(GaussianMixture):
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         assert condition is not None
+        assert bool(x.isfinite().all()), "networks never see what a lost chain became"
         move = (condition.to(x) - 0.5)[:, None, None, None]
         return super().denoise(x - level.alpha * move, level) + move
 
@@ -374,6 +375,14 @@ def test_a_lost_chain_leaves_its_mates_alone(bad: float, late: bool) -> None:
     assert torch.equal(chains.x0[[0, 2]], sound.x0[[0, 2]])
     assert bool(chains.x0[1].isnan().all())
     assert chains.scores.isnan().tolist() == chains.path_kl.isnan().tolist() == [False, True, False]
+
+
+def test_a_chain_without_beta_does_not_mind_scores_on_the_way() -> None:
+    """Alone it would not look at them either."""
+    bad_under_way = lambda pictures, groups: curved(pictures, groups) / float(not pictures.requires_grad or "nan")  # noqa: E731
+    chains = guided(Conditioned(), bad_under_way, torch.tensor([0.0, 1.0]), generators(2), steps=12)
+    assert chains.alive.tolist() == [True, False]
+    assert torch.equal(chains.x0[0], unguided(Conditioned(), generators(2), 12, ancestral)[0])
 
 
 def test_a_chain_that_flies_off_is_lost() -> None:

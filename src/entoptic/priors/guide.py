@@ -32,6 +32,8 @@ class Chains:
         path_kl: B float64, nats: Σ_t |shift_t|²/(2 sd_t²) along the chain, shift_t being what the guide added to the
             mean. Its mean over chains estimates the KL divergence between the laws of guided and unguided paths, which
             is at least that between their final states (both as this sampler makes them, at this number of steps).
+            With the noise of the posterior's variance it overstates the latter at few steps: at 20, 9-fold with
+            linear-β levels, by 5 to 15 % with cosine or flow levels (Gaussians of sd 1 and .1).
             Infinite where a step without noise was pushed beside steps with noise; NaN for a guided chain of a
             deterministic kernel, whose paths have no such divergence.
         noisy_path_kl: B float64, the same over the steps with noise alone; `path_kl` where that is finite.
@@ -124,7 +126,7 @@ def energy_dps(
         raise UserError(f"cap must be a number and scale finite and at least 0, got {_few(cap_B)} and {scale}")
 
     def capped(s_B: Tensor) -> Tensor:
-        top_B = cap_B.to(s_B)
+        top_B = _as(cap_B, s_B)
         return torch.where(s_B < top_B, s_B, top_B)  # exactly no gradient once the cap is reached
 
     constant = torch.full_like(cap_B, scale)
@@ -184,9 +186,9 @@ def _run(
         calls["denoise_gradients"] += 1
         calls["score"] += 1
         with torch.no_grad():
-            force = force_B.to(x)[:, None, None, None]
+            force = _as(force_B, x)[:, None, None, None]
             shift = torch.where(force == 0, 0.0, force * slope)
-            square_B = shift.flatten(1).float().square().sum(1).double().cpu()
+            square_B = shift.flatten(1).float().square().sum(1).cpu().double()
             if k.sd > 0:
                 noisy_kl.add_(square_B / (2 * k.sd**2))
             else:
@@ -203,7 +205,7 @@ def _run(
             if not bool(alive.all()):  # the dead go on as zeros, which upset no kernel
                 x = torch.where(alive.to(x.device)[:, None, None, None], x, 0.0)
             on_step(done, len(kernels))
-        scores = _scored(score, prior.decode(x), groups).double().cpu()
+        scores = _scored(score, prior.decode(x), groups).cpu().double()
     calls["score"] += 1
     alive &= scores.isfinite()
     lost = ~alive
@@ -237,10 +239,15 @@ def _within(x0: Tensor, bounds: tuple[float, float] | None) -> Tensor:
 
 def _per_chain(name: str, value: Tensor | float, count: int) -> Tensor:
     """B float64 on the CPU, where the algebra of weights lives."""
-    given = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    given = torch.as_tensor(value).detach().cpu().double()
     if given.ndim and given.shape != (count,):
         raise UserError(f"{name} must be one number, or one for each of the {count} chains; got {tuple(given.shape)}")
     return given.expand(count).clone()
+
+
+def _as(values: Tensor, like: Tensor) -> Tensor:
+    """Of the dtype and on the device of `like`; cast first, as not every device has float64."""
+    return values.to(like.dtype).to(like.device)
 
 
 def _few(values: Tensor) -> str:

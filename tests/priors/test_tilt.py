@@ -24,6 +24,7 @@ from entoptic.priors.tilt import (
     selection_kl,
     standardise,
     tilt,
+    top_share_mean,
 )
 
 # A mixture of three Gaussians with score s(x) = x: tilts and their KL are closed forms.
@@ -321,6 +322,23 @@ def test_at_equal_mean_the_tilt_is_no_further_than_top_k(n: int, k: int, seed: i
     s = torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     mean = float(s.topk(k).values.mean())
     assert tilt(s, beta_for_mean(s, mean)).kl <= math.log(n / k) + 1e-9
+
+
+def test_the_target_is_the_mean_of_the_natural_top() -> None:
+    s = quantiles(100_000)
+    x = np.linspace(-6, 9, 400001)
+    above = x[cdf(x) >= 1 - 1e-3]  # the conditional mean by quadrature
+    assert top_share_mean(s) == pytest.approx(np.average(above, weights=pdf(above)), abs=2e-3)
+    assert tilt(s, beta_for_mean(s, top_share_mean(s))).kl < math.log(1000), (
+        "and the tilt is nearer than the top itself"
+    )
+    assert top_share_mean(s, 1.0) == pytest.approx(float(s.mean()))
+    assert top_share_mean(torch.tensor([1.0, 5.0, 2.0]), 0.34) == 5
+    with pytest.raises(UserError, match=r"smallest share is 0\.01"):
+        top_share_mean(torch.arange(100.0), 0.001)
+    for bad in (0.0, 1.5, math.nan):
+        with pytest.raises(UserError, match="at most 1"):
+            top_share_mean(s, bad)
 
 
 # --- drawing ------------------------------------------------------------------------------------------------

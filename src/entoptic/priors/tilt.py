@@ -155,6 +155,27 @@ def beta_for_kl(scores: Tensor, nats: float) -> float:
     return math.inf if nats == most else _root(s, lambda t: t.kl - nats)
 
 
+def top_share_mean(scores: Tensor, share: float = 0.001) -> float:
+    """Mean score of the highest `share` of the items: a target for `beta_for_mean` that means the same for every unit.
+
+    Items are counted to the nearest whole number; β from a target of its own photos' scores is that of a natural
+    quantile, neither tuned by hand nor dependent on the score's scale.
+
+    Raises:
+        UserError: a share outside (0, 1], or of less than half an item.
+    """
+    s, _ = _checked(scores)
+    if not 0 < share <= 1:
+        raise UserError(f"a share of the photos must be above 0 and at most 1, got {share}")
+    count = math.floor(share * len(s) + 0.5)
+    if not count:
+        raise UserError(
+            f"the top {100 * share:.4g} % of {len(s)} photos is less than one photo; "
+            f"the smallest share is {1 / len(s):.4g}"
+        )
+    return float(s.topk(count).values.mean())
+
+
 def standardise(scores: Tensor) -> tuple[Tensor, float, float]:
     """(s - mean)/sd over the items as float64, with mean and sd; all zeros where the score is constant.
 

@@ -7,11 +7,14 @@ this form, so one ancestral step, one deterministic step and one exact guidance 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+# (pictures B×3×h×w, group B int64) -> B scores: the row of a batch says which unit or island it belongs to.
+Score = Callable[[Tensor, Tensor], Tensor]
 
 
 class Level(NamedTuple):

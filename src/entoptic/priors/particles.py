@@ -33,7 +33,9 @@ class Target:
             raise UserError(f"a target is one of beta, mean and nats, got {', '.join(given) or 'none of them'}")
         ((name, value),) = given.items()
         if not math.isfinite(value) or (name != "mean" and value < 0):
-            raise UserError(f"a target's {name} must be finite{'' if name == 'mean' else ' and at least 0'}, got {value}")
+            raise UserError(
+                f"a target's {name} must be finite{'' if name == 'mean' else ' and at least 0'}, got {value}"
+            )
 
     def __str__(self) -> str:
         if self.beta is not None:
@@ -193,15 +195,16 @@ def islands(clouds: Sequence[Cloud]) -> Islands:
     """
     if len(clouds) < 4:
         raise UserError(f"error bars need at least 4 independent islands, got {len(clouds)}")
-    numbers: list[float] = []
-    for name in ("log_z", "mean", "kl"):
-        values = torch.tensor([getattr(c, name) for c in clouds], dtype=torch.float64)
-        numbers += [float(values.mean()), float(values.std()) / len(clouds) ** 0.5]
-    means = torch.tensor([c.mean for c in clouds], dtype=torch.float64)
+
+    def spread(values: list[float]) -> tuple[float, float]:
+        v = torch.tensor(values, dtype=torch.float64)
+        return float(v.mean()), float(v.std()) / len(v) ** 0.5
+
+    log_z, mean, kl = (spread([getattr(c, name) for c in clouds]) for name in ("log_z", "mean", "kl"))
     within = torch.tensor([_variance(c) for c in clouds], dtype=torch.float64).mean()
     n = sum(c.ess for c in clouds) / len(clouds)
-    rhat = ((1 - 1 / n) + means.var() / within).sqrt() if float(within) else torch.ones(())
-    return Islands(*numbers, rhat=float(rhat))
+    rhat = ((1 - 1 / n) + mean[1] ** 2 * len(clouds) / within).sqrt() if float(within) else torch.ones(())
+    return Islands(*log_z, *mean, *kl, float(rhat))
 
 
 def _variance(cloud: Cloud) -> float:

@@ -275,9 +275,7 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
     groups, generators = [run.index for run in runs], [run.generator for run in runs]
     accepted, tried, lost = torch.zeros(3, len(runs), dtype=torch.float64)
     for _ in range(moves):
-        walkers, took, redrawn, nonfinite = space.move(
-            walkers, beta, stride.repeat_interleave(n), groups, generators
-        )
+        walkers, took, redrawn, nonfinite = space.move(walkers, beta, stride.repeat_interleave(n), groups, generators)
         took_RN, walked_RN = took.reshape(-1, n), ~redrawn.reshape(-1, n)
         accepted += (took_RN & walked_RN).sum(1)
         tried += walked_RN.sum(1)

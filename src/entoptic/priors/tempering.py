@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ def parallel_tempering(
     Raises:
         UserError: fewer than 2 rungs, β not ascending from 0 or above, or arguments out of range.
     """
-    if len(betas) < 2 or not all(0 <= a < b < math.inf for a, b in zip(betas, betas[1:])):
+    if len(betas) < 2 or not all(0 <= a < b < math.inf for a, b in pairwise(betas)):
         raise UserError(f"parallel tempering needs at least 2 ascending β of at least 0, got {list(betas)}")
     if chains < 1 or sweeps < 1 or burn < 0 or steps < 1 or batch < 1:
         raise UserError(
@@ -85,7 +86,8 @@ def parallel_tempering(
         took += (accepted & ~redrawn).reshape(shape).sum(2)
         tried += (~redrawn).reshape(shape).sum(2)
         lost += nonfinite.reshape(g_count, -1).sum(1)
-        if sweep < 0 and sweep % 5 == 0:
+        done = sweep + burn + 1
+        if sweep < 0 and (done & (done - 1) == 0 or sweep == -1):  # windows that double in length
             stride = next_stride(stride, took / tried.clamp(min=1))
             took.zero_()
             tried.zero_()
@@ -95,14 +97,13 @@ def parallel_tempering(
     scores = torch.stack(kept, 2).reshape(g_count, k_count, -1)
     calls = per_group * (1 + burn + sweeps)
     z = walkers.z.reshape(*shape, *prior.shape)
-    conditions = None if walkers.condition is None else walkers.condition.reshape(shape)
+    conditions = [None] * g_count if walkers.condition is None else list(walkers.condition.reshape(shape))
     acceptance, swaps = took / tried.clamp(min=1), (swapped / offered.clamp(min=1))[:, :-1]
     return [
         Tempered(
-            tuple(betas), scores[i], z[i], None if conditions is None else conditions[i], acceptance[i], swaps[i],
-            steps * calls, calls, int(lost[i]),
-        )  # fmt: skip
-        for i in range(g_count)
+            tuple(betas), scores[i], z[i], kept_condition, acceptance[i], swaps[i], steps * calls, calls, int(lost[i])
+        )
+        for i, kept_condition in enumerate(conditions)
     ]
 
 

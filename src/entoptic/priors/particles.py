@@ -1,0 +1,236 @@
+"""Weighted particles: what a run of sequential Monte Carlo gives back, and when it must not be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from entoptic.errors import UserError
+from entoptic.priors.prior import Prior, generate
+from entoptic.priors.tilt import draw_order
+
+
+@dataclass(frozen=True)
+class Target:
+    """How far to tilt, said in exactly one way.
+
+    Attributes:
+        beta: the tilt exp(β s) itself. mean: the least E_q[s] (in standard deviations where the score is standardised).
+        nats: the budget KL(q‖p).
+    """
+
+    beta: float | None = None
+    mean: float | None = None
+    nats: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {k: v for k in ("beta", "mean", "nats") if (v := getattr(self, k)) is not None}
+        if len(given) != 1:
+            raise UserError(f"a target is one of beta, mean and nats, got {', '.join(given) or 'none of them'}")
+        ((name, value),) = given.items()
+        if not math.isfinite(value) or (name != "mean" and value < 0):
+            raise UserError(
+                f"a target's {name} must be finite{'' if name == 'mean' else ' and at least 0'}, got {value}"
+            )
+
+    def __str__(self) -> str:
+        if self.beta is not None:
+            return f"β = {self.beta:.6g}"
+        return f"a mean score of {self.mean:.6g}" if self.mean is not None else f"{self.nats:.6g} nats"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One β of a run.
+
+    Attributes:
+        log_z: log E_p[exp(β s)], estimated. scores: of the equally weighted particles at this β, float64.
+        acceptance: share of the noise moves that were accepted (NaN at β = 0, where there are none).
+        ess: effective number of the particles that were reweighted to this β, before they were resampled.
+    """
+
+    beta: float
+    log_z: float
+    scores: Tensor
+    acceptance: float
+    ess: float
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """N weighted particles of the tilt q_β ∝ p·exp(β s), with what it takes to trust them.
+
+    Attributes:
+        states: N×C×H×W. Noise z where `steps` says how many steps of `generate` make pictures of it; clean states x0
+            where `steps` is None.
+        condition: N int64, or None. scores: N float64; -inf where the score was not finite, whose weight is 0.
+        log_weights: N float64, normalised.
+        log_z: log E_p[exp(β s)]. mean: E_q[s]. kl: β·mean - log_z, the estimate of KL(q‖p) in nats (it may come out a
+            little below 0, as estimates do).
+        rungs: the ladder that led here, equally weighted at every β; empty for twisted diffusion.
+        ancestors: N int64, the first-generation particle each descends from (its row in the bank where there is one).
+        copies: N int64; particles of one number are copies that nothing has told apart since they were resampled.
+        least_ess: the smallest effective number of particles met along the run.
+        denoise_calls, score_calls: per particle, in total. nonfinite: scores (or gradients) that were not finite.
+        reached: the target was reached. note: if not, what was in the way and how far the run came.
+    """
+
+    states: Tensor
+    condition: Tensor | None
+    steps: int | None
+    scores: Tensor
+    log_weights: Tensor
+    beta: float
+    log_z: float
+    rungs: tuple[Rung, ...]
+    ancestors: Tensor
+    copies: Tensor
+    least_ess: float
+    denoise_calls: int
+    score_calls: int
+    nonfinite: int
+    reached: bool
+    note: str
+
+    @property
+    def mean(self) -> float:
+        alive = self.log_weights > -math.inf
+        return float(self.log_weights[alive].exp() @ self.scores[alive]) if bool(alive.any()) else math.nan
+
+    @property
+    def kl(self) -> float:
+        return self.beta * self.mean - self.log_z if self.beta else 0.0
+
+    @property
+    def ess(self) -> float:
+        """Effective number of distinct particles: 1/Σw², the weights of copies added up first."""
+        _, place = self.copies.unique(return_inverse=True)
+        shares = torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add_(0, place, self.log_weights.exp())
+        return float(1 / shares.square().sum()) if float(shares.sum()) > 0 else 0.0
+
+    @property
+    def max_weight(self) -> float:
+        return float(self.log_weights.exp().max())
+
+    @property
+    def distinct_ancestors(self) -> int:
+        return len(self.ancestors[self.log_weights > -math.inf].unique())
+
+    @property
+    def refusal(self) -> str:
+        """Why no expectation may be reported of these particles, or an empty string.
+
+        Needed are an ESS of 20 and 10 ancestors (klsc.md 5.4). A cloud of fewer than 40 particles could not show that
+        however well it did, so there it is half of them, and a quarter of them in ancestors; never fewer than 2, so
+        one particle alone never speaks for a law.
+        """
+        n = len(self.scores)
+        least, roots = min(20.0, max(2.0, n / 2)), min(10, max(2, n // 4))
+        if not self.ess >= least:
+            return f"the effective number of particles is {self.ess:.3g} of {n}, and at least {least:.3g} are needed"
+        if self.distinct_ancestors < roots:
+            return (
+                f"the {n} particles descend from {self.distinct_ancestors} first ones, and at least {roots} are needed"
+            )
+        return ""
+
+    @property
+    def supported(self) -> bool:
+        """Whether expectations over the cloud may be reported; `refusal` says why not."""
+        return not self.refusal
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Rows of up to `count` distinct particles, drawn by weight without replacement (Gumbel top-k).
+
+        Copies count as one particle of their joint weight, so none is shown twice; particles of weight 0 are never
+        drawn. Fewer rows come back where there are fewer to draw.
+        """
+        ids, place = self.copies.unique(return_inverse=True)
+        joint = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, place, self.log_weights.exp())
+        row = torch.empty(len(ids), dtype=torch.int64)
+        row[place.flip(0)] = torch.arange(len(place)).flip(0)  # the first row of each number
+        row, joint = row[joint > 0], joint[joint > 0]
+        if not len(joint):
+            return row
+        uniform = torch.rand(len(joint), generator=generator, dtype=torch.float64).clamp(1e-300, 1 - 2**-53)
+        return row[draw_order(joint.log(), 1.0, -(-uniform.log()).log())[:count]]
+
+    def pictures(self, prior: Prior, rows: Tensor) -> Tensor:
+        """The pictures of some particles, len(rows)×3×h×w; noise is run through the few-step generator once more."""
+        at = rows.to(self.states.device)
+        x0 = self.states[at]
+        with torch.no_grad():
+            if self.steps is not None:
+                x0 = generate(prior, x0, None if self.condition is None else self.condition[at], steps=self.steps)
+            return prior.decode(x0)
+
+
+@dataclass(frozen=True)
+class Islands:
+    """Independent runs of one unit: means over them, and standard errors from how much they differ (K - 1 degrees of
+    freedom, so 95 % at 4 islands is 3.18 standard errors).
+
+    log_z is a mean of logarithms, which lies low by half of one island's variance. rhat compares the islands' scores as
+    Gelman & Rubin (1992) do for chains: 1 where they sample one law, above about 1.05 where they do not.
+    """
+
+    log_z: float
+    log_z_se: float
+    mean: float
+    mean_se: float
+    kl: float
+    kl_se: float
+    rhat: float
+
+
+def islands(clouds: Sequence[Cloud]) -> Islands:
+    """Error bars that need no model of how particles depend on each other.
+
+    Raises:
+        UserError: fewer than 4 islands, from which no spread can be told.
+    """
+    if len(clouds) < 4:
+        raise UserError(f"error bars need at least 4 independent islands, got {len(clouds)}")
+
+    def spread(values: list[float]) -> tuple[float, float]:
+        v = torch.tensor(values, dtype=torch.float64)
+        return float(v.mean()), float(v.std()) / len(v) ** 0.5
+
+    log_z, mean, kl = (spread([getattr(c, name) for c in clouds]) for name in ("log_z", "mean", "kl"))
+    within = torch.tensor([_variance(c) for c in clouds], dtype=torch.float64).mean()
+    n = sum(c.ess for c in clouds) / len(clouds)
+    rhat = ((1 - 1 / n) + mean[1] ** 2 * len(clouds) / within).sqrt() if float(within) else torch.ones(())
+    return Islands(*log_z, *mean, *kl, float(rhat))
+
+
+def _variance(cloud: Cloud) -> float:
+    alive = cloud.log_weights > -math.inf
+    gap = cloud.scores[alive] - cloud.mean
+    return float(cloud.log_weights[alive].exp() @ gap.square()) / max(1 - 1 / cloud.ess, 1e-9)
+
+
+def effective(log_weights: Tensor) -> Tensor:
+    """Effective sample size (Σw)²/Σw² along the last axis; 0 where every weight is 0."""
+    return (2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1)).exp().nan_to_num(0.0)
+
+
+def log_mean_exp(log_values: Tensor) -> Tensor:
+    """log of the mean of exp along the last axis."""
+    return log_values.logsumexp(-1) - math.log(log_values.shape[-1])
+
+
+def systematic(log_weights: Tensor, uniform: Tensor, count: int) -> Tensor:
+    """Systematic resampling (Kitagawa 1996): R×count int64 columns of R×M log weights, ascending.
+
+    Column i comes up count·W_i times in expectation, and never fewer than the integer part of that or more than one
+    above it. One uniform number in [0, 1) decides each row.
+    """
+    edges = log_weights.softmax(-1).cumsum(-1)
+    edges = edges / edges[:, -1:]
+    points = (torch.arange(count, dtype=torch.float64) + uniform[:, None]) / count
+    # The first edge beyond a point: an interval of weight 0 has no point inside. 63 + 0.999… may round to 64.
+    return torch.searchsorted(edges, points.clamp(max=1 - 2**-53), right=True)

@@ -1,0 +1,558 @@
+"""Sequential Monte Carlo against plain samples of the same sampler, closed forms, and its own promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+
+from entoptic.errors import UserError
+from entoptic.priors.noise_space import next_stride
+from entoptic.priors.particles import Cloud, Target, effective, islands, systematic
+from entoptic.priors.prior import Level, draw_conditions, generate, noise_like
+from entoptic.priors.smc import Bank, noise_smc
+from entoptic.priors.tempering import parallel_tempering
+from entoptic.priors.tilt import beta_for_kl, beta_for_mean
+from entoptic.priors.toy import GaussianMixture
+from entoptic.priors.twisted import twisted_smc
+from tests.oracles.smc import ancestral_chain, ddpm_samples, generator_scores, reweighted
+
+BIG = 100_000  # batch: toys fit at once
+
+
+def column(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1, 1)
+
+
+def gmm3() -> GaussianMixture:
+    """The canonical toy of klsc.md 1.4."""
+    return GaussianMixture(
+        torch.tensor([0.55, 0.35, 0.10]), column([-2, 0.5, 3]), column([0.36, 0.16, 0.25]), linear_schedule=True
+    )
+
+
+def gmm8() -> GaussianMixture:
+    g = torch.Generator().manual_seed(5)
+    means = torch.randn((4, 2, 2, 2), generator=g, dtype=torch.float64)
+    return GaussianMixture(torch.tensor([0.4, 0.3, 0.2, 0.1]), means, 0.05 + 0.4 * torch.rand(means.shape, generator=g))
+
+
+def total(pictures: Tensor, group: Tensor) -> Tensor:
+    return pictures.flatten(1).sum(1)
+
+
+def seeded(count: int, first: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(1000 * first + i) for i in range(count)]
+
+
+def column_of(clouds: Sequence[Cloud], name: str) -> Tensor:
+    return torch.tensor([float(getattr(c, name)) for c in clouds], dtype=torch.float64)
+
+
+class Conditional:
+    """A prior of one law per condition, that counts the states it denoises."""
+
+    def __init__(self, laws: Sequence[GaussianMixture]) -> None:
+        self.laws, self.conditions, self.denoised = laws, len(laws) if len(laws) > 1 else 0, 0
+        self.name, self.identity, self.bounds = "toy:conditional", "", None
+        self.shape, self.device = laws[0].shape, laws[0].device
+
+    def levels(self, steps: int) -> list[Level]:
+        return self.laws[0].levels(steps)
+
+    def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        self.denoised += len(x)
+        every = torch.stack([law.denoise(x, level) for law in self.laws])
+        return every[condition, torch.arange(len(x))] if condition is not None else every[0]
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return x0
+
+
+def conditional() -> Conditional:
+    one = torch.ones(1)
+    return Conditional(
+        [GaussianMixture(one, column([m]), column([v])) for m, v in ((-1.0, 0.3), (0.2, 0.8), (1.0, 0.1))]
+    )
+
+
+# --- resampling -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=9), st.floats(0, 1, exclude_max=True), st.integers(1, 40))
+def test_systematic_resampling_is_as_even_as_it_can_be(weights: list[float], uniform: float, count: int) -> None:
+    w = torch.tensor(weights, dtype=torch.float64)
+    w[0] += 0.1
+    u = torch.tensor([uniform], dtype=torch.float64)
+    picks = systematic(w.log()[None], u, count)[0]
+    times = picks.bincount(minlength=len(w)).double()
+    expected = count * w / w.sum()
+    assert picks.shape == (count,)
+    assert bool((times > expected - 1 - 1e-9).all())
+    assert bool((times < expected + 1 + 1e-9).all())
+    assert not bool(times[w == 0].any())
+
+
+def test_systematic_resampling_is_unbiased_and_stays_inside() -> None:
+    w = torch.tensor([0.0, 0.5, 0.03, 0.37, 0.1, 0.0], dtype=torch.float64)
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000  # all of [0, 1)
+    picks = systematic(w.log().expand(len(u), -1), u, 7)
+    share = picks.flatten().bincount(minlength=6).double() / len(u)
+    torch.testing.assert_close(share, 7 * w, atol=1e-3, rtol=0)
+    edge = systematic(w.log()[None], torch.tensor([1 - 2**-53], dtype=torch.float64), 64)
+    assert int(edge.max()) == 4
+
+
+def test_effective_sample_size() -> None:
+    log_w = torch.tensor([[0.0, 0, 0, 0], [0, -math.inf, 0, -math.inf], [-math.inf] * 4], dtype=torch.float64)
+    assert effective(log_w + 300).tolist() == pytest.approx([4, 2, 0])
+
+
+def test_strides_aim_at_thirty_per_cent() -> None:
+    """Where acceptance is 2Φ(-cδ), one measurement is enough."""
+    normal = stats.norm()
+    for c, stride in ((3.0, 0.5), (2.0, 0.9), (9.0, 0.2)):
+        measured = torch.tensor(2 * normal.cdf(-c * stride), dtype=torch.float64)
+        new = float(next_stride(torch.tensor(stride, dtype=torch.float64), measured))
+        assert 2 * normal.cdf(-c * new) == pytest.approx(0.3, abs=1e-6)
+    ends = next_stride(torch.full((2,), 0.8, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert ends[0] == pytest.approx(0.2, abs=0.02)
+    assert ends[1] == 1
+
+
+# --- twisted diffusion ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("beta", "log_z", "mean"), [(0.5, 0.1004, 1.089), (1.0, 1.0258, 2.4735), (2.0, 4.0687, 3.3689)]
+)
+def test_twisted_smc_agrees_with_the_discretised_sampler(beta: float, log_z: float, mean: float) -> None:
+    """T11. The goldens are plain Monte Carlo of the 100-step sampler; the continuous mixture's lie elsewhere."""
+    [cloud] = twisted_smc(gmm3(), total, beta, seeded(1, 3), particles=3000, steps=100, batch=BIG)
+    assert cloud.log_z == pytest.approx(log_z, abs=0.05)
+    assert cloud.mean == pytest.approx(mean, abs=0.06)
+    assert cloud.kl == pytest.approx(beta * mean - log_z, abs=0.12)
+    assert cloud.supported
+    assert cloud.least_ess > 0.3 * 3000
+
+
+def test_twisted_smc_is_unbiased_for_z() -> None:
+    """T12, though λ_t and the moments of resampling are adapted: 8 particles, so a bias of order 1/N would show."""
+    beta, steps = 1.5, 16
+    x, _ = ddpm_samples(gmm3(), steps, 400_000, torch.Generator().manual_seed(1))
+    log_z, log_z_se, mean, mean_se = reweighted(x.flatten(), beta)
+    clouds = twisted_smc(gmm3(), total, beta, seeded(400), particles=8, steps=steps, ess=0.8, batch=BIG)
+    ratio = (column_of(clouds, "log_z") - log_z).exp()
+    assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 20, log_z_se))
+    assert float(ratio.std()) < 0.8  # else the test could not see a bias
+    assert float(ratio.mean().log()) >= float(ratio.log().mean())
+    assert float(column_of(clouds, "distinct_ancestors").mean()) < 7  # they were resampled
+    z_mean = ratio * column_of(clouds, "mean")  # Z·E[s] is unbiased as well
+    assert float(z_mean.mean()) == pytest.approx(
+        mean, abs=4 * math.hypot(float(z_mean.std()) / 20, mean_se, mean * log_z_se)
+    )
+
+
+def test_twisted_smc_carries_conditions_with_their_particles() -> None:
+    prior, beta = conditional(), 1.2
+    x, condition = ddpm_samples(prior, 12, 200_000, torch.Generator().manual_seed(2))
+    weights = (beta * x.flatten()).softmax(0)
+    expected = torch.zeros(3, dtype=torch.float64).index_add_(0, condition, weights)
+    clouds = twisted_smc(prior, total, beta, seeded(40, 1), particles=64, steps=12, ess=0.9, batch=BIG)
+    shares = torch.stack(
+        [torch.zeros(3, dtype=torch.float64).index_add_(0, c.condition, c.log_weights.exp()) for c in clouds]
+    )
+    se = shares.std(0) / 40**0.5
+    assert bool(((shares.mean(0) - expected).abs() < 4 * se + 0.005).all())
+    for c in clouds[:3]:  # the condition is that of the states: it explains the score
+        assert c.scores.tolist() == pytest.approx(c.states.flatten().tolist())
+
+
+# --- noise space ------------------------------------------------------------------------------------------------------
+
+
+def test_noise_smc_agrees_with_importance_sampling_of_the_generator() -> None:
+    """T12: 200 seeds in 8 dimensions; the adaptive ladder's bias of order 1/N is below 4 standard errors."""
+    prior, beta, steps = gmm8(), 1.0, 4
+    s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(3))
+    log_z, log_z_se, mean, mean_se = reweighted(s, beta)
+    clouds = noise_smc(prior, total, Target(beta=beta), seeded(200), particles=64, steps=steps, batch=BIG)
+    ratio = (column_of(clouds, "log_z") - log_z).exp()
+    assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 200**0.5, log_z_se))
+    assert float(ratio.std()) < 1
+    assert float(ratio.mean().log()) >= float(ratio.log().mean())
+    means = column_of(clouds, "mean")
+    assert float(means.mean()) == pytest.approx(mean, abs=4 * math.hypot(float(means.std()) / 200**0.5, mean_se) + 0.02)
+    assert all(c.reached and c.beta == beta for c in clouds)
+    acceptance = torch.tensor([r.acceptance for c in clouds for r in c.rungs[2:]])
+    assert 0.15 < float(acceptance.mean()) < 0.7
+    for r in clouds[0].rungs[1:-1]:
+        assert r.ess == pytest.approx(0.7 * 64, abs=1e-6)  # bisection is exact
+
+
+def test_particles_are_what_their_scores_say() -> None:
+    prior = gmm8()
+    [cloud] = noise_smc(prior, total, Target(beta=1.0), seeded(1), particles=32, steps=3)
+    x0 = generate(prior, cloud.states, steps=3)
+    torch.testing.assert_close(total(prior.decode(x0), x0).double(), cloud.scores, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(cloud.pictures(prior, torch.tensor([4, 0])), prior.decode(x0[[4, 0]]))
+    [clean] = twisted_smc(prior, total, 1.0, seeded(1), particles=8, steps=10)
+    torch.testing.assert_close(clean.pictures(prior, torch.tensor([3])), prior.decode(clean.states[3:4]))
+
+
+@pytest.mark.parametrize("sampler", ["smc", "tempering"])
+def test_the_condition_follows_its_closed_form(sampler: str) -> None:
+    """At one step the map is z -> mean of condition c, so each law is a point and p(c) ∝ exp(β μ_c)."""
+
+    class Affine(Conditional):
+        def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+            assert condition is not None
+            means, sds = torch.tensor([-1.0, 0.2, 1.0]), torch.tensor([0.9, 0.5, 0.3])
+            return means[condition][:, None, None, None] + sds[condition][:, None, None, None] * x
+
+    prior, beta = Affine(conditional().laws), 1.5
+    sigma = prior.levels(1)[0].sigma
+    means = torch.tensor([-1.0, 0.2, 1.0], dtype=torch.float64)
+    var = (sigma * torch.tensor([0.9, 0.5, 0.3], dtype=torch.float64)) ** 2
+    log_w = beta * means + beta**2 * var / 2
+    expected, log_z = log_w.softmax(0), float(log_w.logsumexp(0)) - math.log(3)
+    if sampler == "smc":
+        clouds = noise_smc(prior, total, Target(beta=beta), seeded(60), particles=64, steps=1, batch=BIG)
+        found = torch.stack([c.condition.bincount(minlength=3) / 64 for c in clouds]).double()
+        z = column_of(clouds, "log_z").exp()
+        assert float(z.mean()) == pytest.approx(math.exp(log_z), abs=4 * float(z.std()) / 60**0.5)
+        low = found
+    else:
+        runs = parallel_tempering(
+            prior, total, [0.0, 0.7, beta], seeded(60), chains=8, sweeps=40, burn=20, steps=1, batch=BIG
+        )
+        low = torch.stack([r.condition[0].bincount(minlength=3) / 8 for r in runs]).double()
+        assert float((low.mean(0) - 1 / 3).abs().max()) < 4 * 0.5 / 480**0.5
+        found = torch.stack([r.condition[2].bincount(minlength=3) / 8 for r in runs]).double()
+    assert bool(((found.mean(0) - expected).abs() < 4 * found.std(0) / 60**0.5).all())
+
+
+def test_targets_by_mean_and_by_nats() -> None:
+    prior, steps = gmm3(), 8
+    s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(4))
+    by_mean = noise_smc(prior, total, Target(mean=2.0), seeded(60), particles=128, steps=steps, batch=BIG)
+    assert float(column_of(by_mean, "beta").mean()) == pytest.approx(beta_for_mean(s, 2.0), rel=0.05)
+    assert float(column_of(by_mean, "mean").mean()) == pytest.approx(2.0, abs=0.08)
+    by_nats = noise_smc(prior, total, Target(nats=2.0), seeded(60, 1), particles=128, steps=steps, batch=BIG)
+    assert float(column_of(by_nats, "beta").mean()) == pytest.approx(beta_for_kl(s, 2.0), rel=0.08)
+    assert float(column_of(by_nats, "kl").mean()) == pytest.approx(2.0, abs=0.1)
+    assert all(c.reached for c in by_mean + by_nats)
+    for target in (Target(mean=-4.0), Target(nats=0.0), Target(beta=0.0)):  # the prior does already
+        [cloud] = noise_smc(prior, total, target, seeded(1), particles=16, steps=steps)
+        assert (cloud.reached, cloud.beta, cloud.kl, cloud.log_z, cloud.score_calls) == (True, 0, 0, 0, 16)
+
+
+def test_a_target_out_of_reach_says_how_far_the_run_came() -> None:
+    def capped(pictures: Tensor, group: Tensor) -> Tensor:
+        return total(pictures, group).clamp(max=1.0)
+
+    [cloud] = noise_smc(gmm3(), capped, Target(mean=1.5), seeded(1), particles=64)
+    assert not cloud.reached
+    assert "same highest score of 1" in cloud.note
+    assert f"a mean of {cloud.mean:.4g} at {cloud.kl:.4g} nats" in cloud.note
+    assert 0.7 < cloud.mean <= 1
+    assert bool(cloud.states.isfinite().all())
+    [cloud] = noise_smc(gmm3(), total, Target(mean=60.0), seeded(1), particles=16, max_rungs=3)
+    assert "not reached in 3 rungs" in cloud.note
+    assert len(cloud.rungs) == 4
+    assert cloud.kl > 0.5
+    [cloud] = noise_smc(gmm3(), lambda p, g: torch.full((len(p),), 2.0), Target(nats=1.0), seeded(1), particles=16)
+    assert "16 of 16 particles have the same highest score of 2" in cloud.note
+    assert cloud.beta == 0
+
+
+def test_a_bank_saves_the_first_generation() -> None:
+    prior, steps, beta, g = gmm3(), 6, 1.0, torch.Generator().manual_seed(6)
+    z = torch.randn((4000, 1, 1, 1), generator=g)
+    s = total(generate(prior, z, steps=steps), z).double()
+    log_z, _, mean, _ = reweighted(
+        generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(7)), beta
+    )
+    counted = Conditional([prior])
+    counted.denoised = 0
+    bank = Bank(z, None, s.expand(20, -1))
+    clouds = noise_smc(
+        counted, total, Target(beta=beta), seeded(20), particles=64, steps=steps, moves=2, first=bank, batch=BIG
+    )
+    assert counted.denoised == sum(c.denoise_calls for c in clouds) == 20 * steps * 64 * 2  # one rung
+    assert all(len(c.rungs) == 2 and len(c.rungs[0].scores) == 4000 for c in clouds)
+    # All start from one bank, so they share its error.
+    assert clouds[0].log_z == pytest.approx(log_z, abs=4 * reweighted(s, beta)[1])
+    assert float(column_of(clouds, "mean").mean()) == pytest.approx(mean, abs=0.15)
+    assert min(c.distinct_ancestors for c in clouds) > 50
+    deep = noise_smc(
+        counted, total, Target(beta=4.0), seeded(1), particles=64, steps=steps, first=Bank(z, None, s[None])
+    )
+    assert deep[0].rungs[1].ess == pytest.approx(128)  # twice the particles
+    [plain] = noise_smc(
+        counted, total, Target(beta=0.0), seeded(1), particles=64, steps=steps, first=Bank(z, None, s[None])
+    )
+    assert len(plain.states) == 64
+    assert plain.score_calls == 0
+    with pytest.raises(UserError, match="M ≥ 64"):
+        noise_smc(prior, total, Target(beta=1.0), seeded(1), first=Bank(z[:10], None, s[None, :10]))
+
+
+# --- promises of both -------------------------------------------------------------------------------------------------
+
+
+def test_groups_do_not_depend_on_each_other() -> None:
+    """T14: alone, in any order, and beside runs that finish sooner; also in small batches."""
+
+    def own(pictures: Tensor, group: Tensor) -> Tensor:
+        return total(pictures, group) * torch.tensor([1.0, 0.3, 2.0])[group]
+
+    prior = conditional()
+    together = noise_smc(prior, own, Target(nats=0.8), seeded(3), particles=16, steps=3)
+    assert len({len(c.rungs) for c in together}) > 1  # they finish at different rungs
+    for i, scale in enumerate((1.0, 0.3, 2.0)):
+        alone = noise_smc(
+            prior,
+            lambda p, g, a=scale: a * total(p, g),
+            Target(nats=0.8),
+            seeded(3)[i : i + 1],
+            particles=16,
+            steps=3,
+            batch=5,
+        )[0]
+        torch.testing.assert_close(alone.states, together[i].states)
+        assert alone.log_z == pytest.approx(together[i].log_z)
+        assert alone.condition.tolist() == together[i].condition.tolist()
+    swapped = [seeded(3)[i] for i in (2, 0, 1)]
+    for a, b in zip(twisted_smc(prior, total, 1.0, seeded(3), particles=8, steps=9), [1, 2, 0]):
+        c = twisted_smc(prior, total, 1.0, [swapped[b]], particles=8, steps=9, batch=3)[0]
+        torch.testing.assert_close(a.states, c.states)
+        torch.testing.assert_close(a.log_weights, c.log_weights)
+
+
+def test_a_score_that_says_nothing_changes_nothing() -> None:
+    """T15."""
+
+    def constant(pictures: Tensor, group: Tensor) -> Tensor:
+        return torch.full((len(pictures),), 0.7, dtype=torch.float64)
+
+    prior = gmm8()
+    for cloud in (
+        noise_smc(prior, constant, Target(beta=3.0), seeded(1), particles=24, steps=2)[0],
+        twisted_smc(prior, constant, 3.0, seeded(1), particles=24, steps=7)[0],
+    ):
+        assert cloud.log_z == pytest.approx(2.1, abs=1e-12)
+        assert cloud.ess == pytest.approx(24)
+        assert cloud.least_ess == pytest.approx(24)
+        assert cloud.distinct_ancestors == 24
+        assert cloud.kl == pytest.approx(0, abs=1e-12)
+    plain, _ = ancestral_chain(prior, 7, seeded(1) * 24)
+    assert torch.equal(cloud.states, plain)
+
+
+def test_no_tilt_gives_the_plain_samplers_bits() -> None:
+    """T16."""
+    prior = conditional()
+    [cloud] = noise_smc(prior, total, Target(beta=0.0), seeded(1), particles=9, steps=3)
+    rows = seeded(1) * 9
+    assert torch.equal(cloud.states, noise_like(prior, rows))
+    assert torch.equal(cloud.condition, draw_conditions(prior, rows))
+    clouds = twisted_smc(prior, total, 0.0, seeded(2), particles=9, steps=11)
+    for cloud, g in zip(clouds, seeded(2)):
+        x, condition = ancestral_chain(prior, 11, [g] * 9)
+        assert torch.equal(cloud.states, x)
+        assert torch.equal(cloud.condition, condition)
+        assert cloud.log_z == 0
+
+
+def test_calls_are_counted() -> None:
+    prior, scored = conditional(), 0
+
+    def counting(pictures: Tensor, group: Tensor) -> Tensor:
+        nonlocal scored
+        scored += len(pictures)
+        return total(pictures, group) * (1 + group)
+
+    clouds = noise_smc(prior, counting, Target(nats=1.0), seeded(2), particles=20, steps=5, moves=3)
+    for c in clouds:
+        assert c.score_calls == 20 * (1 + 3 * (len(c.rungs) - 1))
+        assert c.denoise_calls == 5 * c.score_calls
+    assert scored == sum(c.score_calls for c in clouds)
+    assert prior.denoised == sum(c.denoise_calls for c in clouds)
+    prior.denoised = scored = 0
+    clouds = twisted_smc(prior, counting, 1.0, seeded(2), particles=8, steps=13)
+    assert [c.denoise_calls for c in clouds] == [c.score_calls for c in clouds] == [8 * 13] * 2
+    assert prior.denoised == scored == 2 * 8 * 13
+    prior.denoised = scored = 0
+    runs = parallel_tempering(prior, counting, [0, 1, 2], seeded(2), chains=2, sweeps=7, burn=4, steps=3)
+    assert [r.score_calls for r in runs] == [3 * 2 * (1 + 7 + 4)] * 2
+    assert scored == 2 * 72
+    assert prior.denoised == sum(r.denoise_calls for r in runs) == 3 * scored
+
+
+def test_scores_that_are_not_finite_have_no_weight() -> None:
+    """They restrict the law to where the score is finite: Z = E[1(finite) exp(β s)]."""
+
+    def broken(pictures: Tensor, group: Tensor) -> Tensor:
+        s = total(pictures, group)
+        return torch.where(s < -2.5, math.nan, torch.where(s > 3.5, math.inf, s))
+
+    prior, beta, steps = gmm3(), 0.7, 8
+    s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(8))
+    inside = (s >= -2.5) & (s <= 3.5)
+    log_z, se, *_ = reweighted(s[inside], beta)
+    log_z += math.log(float(inside.double().mean()))
+    clouds = noise_smc(prior, broken, Target(beta=beta), seeded(100), particles=64, steps=steps, batch=BIG)
+    z = (column_of(clouds, "log_z") - log_z).exp()
+    assert float(z.mean()) == pytest.approx(1, abs=4 * math.hypot(float(z.std()) / 10, se) + 0.002)
+    assert min(c.nonfinite for c in clouds) > 0
+    assert all(float(c.scores.min()) >= -2.5 and float(c.scores.max()) <= 3.5 for c in clouds)
+    for c in twisted_smc(prior, broken, beta, seeded(5), particles=32, steps=20):
+        assert bool((c.log_weights[~c.scores.isfinite()] == -math.inf).all())
+        assert float(c.log_weights.exp().sum()) == pytest.approx(1)
+        assert bool(c.states.isfinite().all())
+    runs = parallel_tempering(prior, broken, [0.0, beta], seeded(4), chains=8, sweeps=60, burn=10, steps=4, batch=BIG)
+    assert all(bool(r.scores.isfinite().all()) for r in runs)
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_too_many_scores_that_are_not_finite_end_the_run(share: float) -> None:
+    def broken(pictures: Tensor, group: Tensor) -> Tensor:
+        s = total(pictures, group)
+        return torch.where((group == 0) & (torch.arange(len(s)) % 16 < 16 * share), math.nan, s)
+
+    for bad, good in (
+        noise_smc(gmm3(), broken, Target(beta=1.0), seeded(2), particles=16, steps=2),
+        twisted_smc(gmm3(), broken, 1.0, seeded(2), particles=16, steps=6),
+    ):
+        assert not bad.reached
+        assert "not finite" in bad.note
+        assert bad.score_calls == 16
+        assert good.reached
+        assert good.score_calls > 16
+        if share == 1:
+            assert not bad.supported
+            assert bad.ess == 0
+            assert not len(bad.draw(3, torch.Generator()))
+
+
+# --- what is reported -------------------------------------------------------------------------------------------------
+
+
+def test_error_bars_of_islands_cover() -> None:
+    """95 % intervals of 4 islands each, over 200 repetitions, hold the truth 90 to 99 % of the time."""
+    prior, steps, beta = gmm3(), 3, 0.5
+    s = generator_scores(prior, total, steps, 1_000_000, torch.Generator().manual_seed(9))
+    log_z, _, mean, _ = reweighted(s, beta)
+    clouds = noise_smc(prior, total, Target(beta=beta), seeded(800), particles=64, steps=steps, moves=3, batch=BIG)
+    width = stats.t(3).ppf(0.975)
+    reports = [islands(clouds[i : i + 4]) for i in range(0, 800, 4)]
+    in_z = sum(abs(r.log_z - log_z) < width * r.log_z_se for r in reports) / 200
+    in_mean = sum(abs(r.mean - mean) < width * r.mean_se for r in reports) / 200
+    assert 0.90 <= in_z <= 0.99
+    assert 0.90 <= in_mean <= 0.99
+    assert sum(r.rhat for r in reports) / 200 < 1.1
+    with pytest.raises(UserError, match="at least 4"):
+        islands(clouds[:3])
+
+
+def test_islands_that_sit_in_different_modes_are_told_by_rhat() -> None:
+    near, far = (noise_smc(gmm3(), total, Target(beta=b), seeded(2), particles=32)[0] for b in (0.0, 2.0))
+    assert islands([near, near, far, far]).rhat > 1.5
+
+
+def cloud_of(log_weights: Tensor, ancestors: Tensor, copies: Tensor) -> Cloud:
+    n = len(log_weights)
+    return Cloud(
+        torch.zeros(n, 1, 1, 1), None, None, torch.arange(n).double(), log_weights.log_softmax(0), 1.0, 0.0, (),
+        ancestors, copies, 1.0, 0, 0, 0, True, "",
+    )  # fmt: skip
+
+
+def test_a_cloud_refuses_what_it_cannot_support() -> None:
+    n, rows = 100, torch.arange(100)
+    even = torch.zeros(n, dtype=torch.float64)
+    assert cloud_of(even, rows, rows).supported
+    assert cloud_of(even, rows % 10, rows).supported
+    assert "descend from 9" in cloud_of(even, rows % 9, rows).refusal
+    copied = cloud_of(even, rows, rows % 19)
+    assert copied.ess < 20
+    assert "effective" in copied.refusal
+    peaked = even.clone()
+    peaked[0] = 5
+    assert not cloud_of(peaked, rows, rows).supported
+    small = torch.arange(16)
+    assert cloud_of(torch.zeros(16).double(), small % 4, small).supported
+    assert not cloud_of(torch.zeros(16).double(), small % 3, small).supported
+    assert not cloud_of(torch.zeros(16).double(), small, small % 7).supported
+    assert not cloud_of(torch.zeros(1).double(), small[:1], small[:1]).supported
+
+
+def test_a_score_on_one_side_only_is_refused_not_guessed() -> None:
+    """A long ladder from few particles leaves one family, and the cloud says so."""
+    [cloud] = noise_smc(gmm8(), total, Target(beta=30.0), seeded(1), particles=12, steps=2, moves=1)
+    assert cloud.distinct_ancestors < 3
+    assert not cloud.supported
+
+
+def test_drawing_shows_each_particle_once_and_by_weight() -> None:
+    log_w = torch.tensor([0.4, 0.1, 0.1, 0.3, 0.0, 0.1], dtype=torch.float64).log()
+    copies = torch.tensor([7, 3, 3, 5, 9, 3])
+    cloud = cloud_of(log_w, torch.arange(6), copies)
+    g = torch.Generator().manual_seed(0)
+    firsts = torch.zeros(6)
+    for _ in range(3000):
+        rows = cloud.draw(5, g)
+        assert sorted(copies[rows].tolist()) == [3, 5, 7]
+        firsts[rows[0]] += 1
+    torch.testing.assert_close(firsts / 3000, torch.tensor([0.4, 0.3, 0, 0.3, 0, 0]), atol=0.04, rtol=0)
+    assert len(cloud.draw(2, g)) == 2
+
+
+def test_tempering_agrees_with_importance_sampling_at_every_rung() -> None:
+    prior, steps, betas = gmm3(), 5, [0.0, 0.4, 0.9, 2.0]
+    s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(10))
+    runs = parallel_tempering(prior, total, betas, seeded(30), chains=6, sweeps=150, burn=30, steps=steps, batch=BIG)
+    means = torch.stack([r.scores.mean(1) for r in runs])  # independent groups give the error bar
+    assert means.shape == (30, 4)
+    for k, beta in enumerate(betas):
+        _, _, mean, se = reweighted(s, beta)
+        assert float(means[:, k].mean()) == pytest.approx(
+            mean, abs=4 * math.hypot(float(means[:, k].std()) / 30**0.5, se)
+        )
+    assert float(torch.stack([r.swaps for r in runs]).mean(0).min()) > 0.3
+    assert float(runs[0].acceptance[0]) == 1
+    assert 0.2 < float(torch.stack([r.acceptance for r in runs]).mean(0)[1:].min())
+    assert runs[0].scores.shape == (4, 150 * 6)
+    assert runs[0].states.shape == (4, 6, 1, 1, 1)
+    torch.testing.assert_close(
+        total(generate(prior, runs[0].states[3], steps=steps), s).double(), runs[0].scores[3, -6:], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_bad_arguments_are_named() -> None:
+    prior = gmm3()
+    with pytest.raises(UserError, match="got none of them"):
+        Target()
+    with pytest.raises(UserError, match="got beta, nats"):
+        Target(beta=1.0, nats=2.0)
+    with pytest.raises(UserError, match="at least 0, got -1"):
+        Target(nats=-1.0)
+    with pytest.raises(UserError, match="between 0 and 1"):
+        noise_smc(prior, total, Target(beta=1.0), seeded(1), ess=1.0)
+    with pytest.raises(UserError, match="finite β"):
+        twisted_smc(prior, total, -1.0, seeded(1))
+    with pytest.raises(UserError, match="ascending"):
+        parallel_tempering(prior, total, [1.0, 0.0], seeded(1))
+    for sampler in (
+        lambda s: noise_smc(prior, s, Target(beta=1.0), seeded(1)),
+        lambda s: twisted_smc(prior, s, 1.0, seeded(1)),
+    ):
+        with pytest.raises(UserError, match="one number per picture"):
+            sampler(lambda p, g: p.sum())

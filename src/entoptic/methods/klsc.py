@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from entoptic.priors.bank import Bank
     from entoptic.priors.frontier import Frontier
+    from entoptic.priors.ladder import Ladder
     from entoptic.priors.particles import Cloud
     from entoptic.priors.score import UnitScores
     from entoptic.units.unit import Unit
@@ -116,23 +117,48 @@ def populate(
     Raises:
         UserError: the target is out of reach, with the reachable maximum.
     """
+    known = _sampled(unit, place, bank, scores, raw, config, seed, context)
+    record = json.loads(bytes(known["record"].tolist()).decode())
+    if "beyond" in record:
+        raise UserError(record["beyond"])
+    return Population(
+        known["pictures"], bank.pictures[known["ancestors"]], known["scores"], known["log_weights"],
+        record["law"], record["notes"],
+    )  # fmt: skip
+
+
+def ladders(
+    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
+) -> list[Ladder]:
+    """What the islands of `populate` found at each of their rungs, also where they did not reach the target.
+
+    Empty where the bank carries the target by itself. Their lowest rungs are parts of the bank.
+    """
+    from entoptic.priors.ladder import Ladder
+
+    known = _sampled(unit, place, bank, scores, raw, config, seed, context)
+    betas, values = known["rung_betas"].tolist(), known["rung_scores"].split(known["rung_sizes"].tolist())
+    starts = [i for i, beta in enumerate(betas) if beta == 0]
+    return [Ladder(betas[a:b], values[a:b]) for a, b in zip(starts, [*starts[1:], len(betas)])]
+
+
+def _sampled(
+    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
+) -> dict[str, Tensor]:
+    """The result of `_sample`, computed once."""
     from entoptic.images.cache import content_key, recall, remember
 
     model = context.model
     recipe = {
         "bank": bank.identity, "config": asdict(config), "seed": seed, "unit": unit.identity, "readout": unit.readout,
-        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 1,
+        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 2,
     }  # fmt: skip
     key = content_key(recipe)
     known = recall("klsc", key)
     if known is None:
         known = _sample(unit, place, bank, scores, raw, config, seed, context)
         remember("klsc", key, known)
-    record = json.loads(bytes(known["record"].tolist()).decode())
-    return Population(
-        known["pictures"], bank.pictures[known["ancestors"]], known["scores"], known["log_weights"],
-        record["law"], record["notes"],
-    )  # fmt: skip
+    return known
 
 
 def _sample(
@@ -161,7 +187,7 @@ def _sample(
         frontier = Frontier.from_ladders([_ladder(c) for c in clouds])
         point = _point(frontier, target)
         if point is None:
-            raise _beyond(unit, frontier, clouds)
+            return {"record": _packed({"beyond": _beyond(unit, frontier, clouds)}), **_rungs(clouds)}
         # Every island to the same β, and to its own estimate of Z there: together they are one weighted sample.
         shift = [c.log_weights + (point.beta.value - c.beta) * c.scores + c.log_z for c in clouds]
         log_w = torch.cat(shift)
@@ -195,11 +221,28 @@ def _sample(
         law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": why}
         notes.append(f"no expectation is reported: {why}")
     law_record["supported"] = not (refusals or ess < 20)
-    record = json.dumps({"law": law_record, "notes": notes}).encode()
     return {
         "pictures": pictures, "ancestors": ancestors, "scores": s_P.double(), "log_weights": log_w.double(),
-        "record": torch.tensor(list(record), dtype=torch.uint8),
+        "record": _packed({"law": law_record, "notes": notes}), **_rungs(clouds),
     }  # fmt: skip
+
+
+def _packed(record: dict[str, Any]) -> Tensor:
+    import torch
+
+    return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
+
+
+def _rungs(clouds: Sequence[Cloud]) -> dict[str, Tensor]:
+    """The ladders of all islands, one behind the other, for the cache."""
+    import torch
+
+    found = [(beta, s) for cloud in clouds for ladder in [_ladder(cloud)] for beta, s in zip(ladder.betas, ladder.scores)]
+    return {
+        "rung_betas": torch.tensor([beta for beta, _ in found], dtype=torch.float64),
+        "rung_sizes": torch.tensor([len(s) for _, s in found], dtype=torch.int64),
+        "rung_scores": torch.cat([s for _, s in found]) if found else torch.empty(0, dtype=torch.float64),
+    }
 
 
 def _target(config: Klsc, s_M: Tensor) -> Any:
@@ -255,7 +298,7 @@ def _islands(
     return clouds
 
 
-def _ladder(cloud: Cloud) -> Any:
+def _ladder(cloud: Cloud) -> Ladder:
     from entoptic.priors.ladder import Ladder
 
     rungs = [r for r in cloud.rungs if len(r.scores)]
@@ -274,10 +317,10 @@ def _distinct(pictures: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return first, joint[joint > 0][at].log()
 
 
-def _beyond(unit: Unit, frontier: Frontier, clouds: Sequence[Cloud]) -> UserError:
+def _beyond(unit: Unit, frontier: Frontier, clouds: Sequence[Cloud]) -> str:
     reach = frontier.reach
     why = next((c.note for c in clouds if c.note), "its particles do not support it")
-    return UserError(
+    return (
         f"{unit}: {why}; the most that this run supports is a mean of {reach.mean:.4g} sd at {reach.nats:.4g} nats "
         f"(β = {reach.beta:.4g})"
     )

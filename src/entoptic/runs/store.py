@@ -4,6 +4,7 @@
     RUN/metadata.jsonl      one row per picture, so that the folder loads as a Hugging Face imagefolder
     RUN/pictures/UNIT/METHOD-SAMPLE-KEY.png and .json
     RUN/maps/UNIT/METHOD-SAMPLE-KEY.MAP.png    maps over a picture: its transparency, where it drives the unit
+    RUN/frontier/UNIT.json, .svg and .png, table.md        mean score against nats, and the methods' places
     RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
 
 `context` is the only folder that holds real photos beside what `retrieval` shows: leave it out where those may not be
@@ -295,6 +296,14 @@ class Run:
             for left in place.iterdir():
                 if left.name not in files and left.name != "context.json":
                     left.unlink()
+
+    def write_frontier(self, files: Mapping[str, bytes]) -> None:
+        """Stores the files of `RUN/frontier`, in their order; others there stay."""
+        place = self.path / "frontier"
+        with writable(self.path):
+            place.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                _write(place / name, data)
 
     def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
         """Stores the sidecar of a picture whose PNG is there."""

@@ -1,0 +1,226 @@
+"""The frontier of a unit whose every law is known, and the places of methods on it."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from conftest import LABELS
+from entoptic.errors import UserError
+from entoptic.methods import METHODS
+from entoptic.models.card import Card
+from entoptic.models.model import Model
+from entoptic.priors.tilt import selection_kl
+from entoptic.priors.toy import GaussianMixture
+
+# Methods that the package does not register by itself are registered for this file alone.
+_before = dict(METHODS)
+runs = importlib.import_module("entoptic.runs.frontier")
+for _name in ("klsc", "best_of", "energydps"):
+    importlib.import_module(f"entoptic.methods.{_name}")
+_SAMPLING = {name: METHODS.pop(name) for name in list(METHODS) if name not in _before}
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, card in _SAMPLING.items():
+        monkeypatch.setitem(METHODS, name, card)
+
+
+SIDE = 8
+SMALL: dict[str, Any] = {"bank": 1024, "particles": 32, "islands": 4, "verifiers": "", "progress": False}
+
+
+def linear_model() -> Model:
+    """logits:0 and logits:1 are linear in the picture, logits:2 is silent."""
+    module = nn.Sequential()
+    module.add_module("flat", nn.Flatten())
+    module.add_module("head", nn.Linear(3 * SIDE * SIDE, 5))
+    head = module.head
+    head.weight.data = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(3)) / 14
+    head.weight.data[2] = 0
+    return Model(module, Card(name="linear", size=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3, labels=LABELS), device="cpu")
+
+
+def gaussian_prior() -> GaussianMixture:
+    """One Gaussian: the score is exactly Gaussian under the few-step generator too, which is linear."""
+    shape = (1, 3, SIDE, SIDE)
+    mean = 0.3 * torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    return GaussianMixture(torch.ones(1), mean, torch.full(shape, 1.0), scale=0.08, offset=0.5)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("frontier-cache")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[tuple[Any, Path]]:
+    """One run that several tests read: klsc, best-of, a chain of few steps and a point mass."""
+    out = tmp_path_factory.mktemp("run") / "r"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENTOPTIC_CACHE", str(cache))
+        for name, card in _SAMPLING.items():
+            patch.setitem(METHODS, name, card)
+        yield study(out), out
+
+
+def study(out: Path, units: Any = "logits:0", **more: Any) -> Any:
+    options = {"methods": "klsc,best-of,energydps,fourier", "steps": 4, "n": 4, **SMALL, **more}
+    return runs.frontier(linear_model(), units, prior=gaussian_prior(), out=out, **options)
+
+
+def places(result: Any) -> dict[str, dict[str, Any]]:
+    return {place["title"]: place for place in result.places}
+
+
+# --- against closed forms: s is standard normal, so E_q[s] = √(2·nats) ------------------------------------------------
+
+
+def test_the_frontier_is_that_of_a_gaussian(made: Any) -> None:
+    (result,), _ = made
+    points = result.record["frontier"]["points"]
+    assert points[-1]["nats"]["value"] >= 7.9
+    inside = [
+        p["mean"]["interval"][0] <= math.sqrt(2 * p["nats"]["value"]) <= p["mean"]["interval"][1] for p in points[1:]
+    ]
+    assert sum(inside) >= 0.9 * len(inside)
+    for p in points:
+        assert abs(p["mean"]["value"] - math.sqrt(2 * p["nats"]["value"])) < 0.35
+        sd = result.record["score"]["sd"]
+        assert p["mean_raw"]["value"] == pytest.approx(result.record["score"]["centre"] + sd * p["mean"]["value"])
+
+
+def test_laws_stand_where_they_belong(made: Any) -> None:
+    (result,), _ = made
+    found = places(result)
+    # E[max of N standard normals] (Harter 1961).
+    for title, mean in (("best of 10", 1.5388), ("best of 100", 2.5076)):
+        place = found[title]
+        low, high = place["mean"]["interval"]
+        assert low - 0.05 < mean < high + 0.05
+        assert place["nats"]["value"] == pytest.approx(selection_kl(int(title.split()[-1]), 1))
+        # Its excess in closed form: nats - mean²/2.
+        excess = place["nats"]["value"] - mean**2 / 2
+        low, high = place["excess"]["interval"]
+        assert low <= excess <= high
+    assert found["klsc"]["kind"] == "law"
+    assert found["klsc"]["nats"]["value"] == pytest.approx(8, abs=1e-6)
+    assert abs(found["klsc"]["mean"]["value"] - 4) < 0.35
+    assert found["klsc"]["excess"]["value"] == 0
+    reweighted = found["reweighted bank"]
+    assert abs(reweighted["mean"]["value"] - math.sqrt(2 * reweighted["nats"]["value"])) < 0.25
+    ranked = found["top 4 of 1,024"]
+    assert ranked["method"] == "best-of"
+    assert ranked["mean"]["interval"] is None
+    assert ranked["nats"]["value"] == pytest.approx(selection_kl(1024, 4))
+
+
+def test_a_chain_gets_bounds_and_a_point_mass_none(made: Any) -> None:
+    (result,), _ = made
+    chain, point = places(result)["energydps"], places(result)["fourier"]
+    assert chain["kind"] == "bounds"
+    mean = sum(chain["scores"]) / 4
+    assert chain["mean"]["value"] == pytest.approx(mean)
+    # The bound of Donsker and Varadhan for a Gaussian is mean²/2, or the tangent at the end of the frontier.
+    reach = result.record["frontier"]["reach"]
+    expected = mean**2 / 2 if mean < reach["mean"] else reach["nats"] + reach["beta"] * (mean - reach["mean"])
+    assert chain["nats"]["value"] == pytest.approx(expected, abs=0.3 * max(1.0, mean))
+    assert chain["nats_at_most"]["value"] > 0
+    assert "last step" in chain["note"]
+    assert point["kind"] == "point"
+    assert point["nats"] is None
+    assert point["naturalness"]["kid"]["value"] is None
+    assert "8 pictures" in point["naturalness"]["kid"]["reason"]
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_whole(made: Any) -> None:
+    (result,), out = made
+    folder = out / "frontier"
+    assert json.loads((folder / "logits-0.json").read_text()) == json.loads(json.dumps(result.record))
+    root = ElementTree.fromstring((folder / "logits-0.svg").read_text())
+    assert root.tag.endswith("svg")
+    texts = " ".join("".join(e.itertext()) for e in root.iter() if e.tag.endswith("text"))
+    for word in ("klsc", "energydps", "fourier", "nats", "point masses"):
+        assert word in texts
+    with Image.open(io.BytesIO((folder / "logits-0.png").read_bytes())) as image:
+        assert image.size == (1640, 960)
+    table = (folder / "table.md").read_text()
+    assert "| klsc | 4" in table
+    assert "unbounded" in table
+    assert "<table>" in result._repr_html_()
+    for name in ("command", "versions", "asked", "prior", "model"):
+        assert result.record[name]
+
+
+def test_what_is_there_is_not_made_again(made: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (result,), out = made
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.glob("pictures/*/*")}
+    calls = []
+    for name in ("klsc", "best-of", "energydps", "fourier"):
+        card = METHODS[name]
+        counted = lambda items, config, context, name=name: calls.append(name) or iter(())  # noqa: E731
+        monkeypatch.setitem(METHODS, name, runs.replace(card, function=counted))
+    (again,) = study(out)
+    assert calls == []
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.glob("pictures/*/*")} == before
+    assert again.record == result.record
+
+
+def test_failures_cost_only_themselves(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+
+    def broken(items: Any, config: Any, context: Any) -> Iterator[Any]:
+        raise RuntimeError("out of memory")
+        yield
+
+    monkeypatch.setitem(METHODS, "fourier", runs.replace(METHODS["fourier"], function=broken))
+    good, silent = study(tmp_path / "r", ["logits:0", "logits:2"], methods="fourier,best-of,maco", n=1)
+    assert any("out of memory" in f for f in good.failures)
+    assert any("maco" in f for f in good.failures) or "maco" in places(good)
+    assert "best of 1,024" in places(good)
+    assert good.record["frontier"]
+    assert silent.record["frontier"] is None
+    assert any("nothing to tilt by" in f for f in silent.failures)
+    assert not any("nothing to tilt by" in f for f in good.failures)
+    assert (tmp_path / "r" / "frontier" / "logits-2.json").is_file()
+    assert not (tmp_path / "r" / "frontier" / "logits-2.svg").exists()
+    assert "failed:" in silent._repr_html_()
+    with pytest.raises(UserError, match="nothing to tilt by"):
+        study(tmp_path / "s", "logits:2", methods="best-of")
+
+
+def test_real_photos_are_levels(cache: Path, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+    (result,) = study(tmp_path / "r", methods="best-of,retrieval", n=1, photos=photo_folder)
+    found = places(result)
+    level = found["best of 40 real photos"]
+    assert level["kind"] == "level"
+    assert level["nats"] is None
+    assert "another prior" in level["note"]
+    # Rank 1 of retrieval is that photo.
+    assert found["retrieval"]["kind"] == "level"
+    assert found["retrieval"]["mean"]["value"] == pytest.approx(level["mean"]["value"], abs=0.05)
+    assert found["mean of 40 real photos"]["mean"]["value"] < level["mean"]["value"]
+
+
+def test_bad_input_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="energydps"):
+        study(tmp_path / "r", methods="energydp")
+    with pytest.raises(UserError, match="at least"):
+        study(tmp_path / "r", bank=100)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from tests.oracles.smc import ancestral_chain, ddpm_samples, generator_scores, reweighted
 from torch import Tensor
 
 from entoptic.errors import UserError
@@ -21,7 +22,6 @@ from entoptic.priors.tempering import parallel_tempering
 from entoptic.priors.tilt import beta_for_kl, beta_for_mean
 from entoptic.priors.toy import GaussianMixture
 from entoptic.priors.twisted import twisted_smc
-from tests.oracles.smc import ancestral_chain, ddpm_samples, generator_scores, reweighted
 
 BIG = 100_000  # batch: toys fit at once
 
@@ -147,15 +147,15 @@ def test_twisted_smc_is_unbiased_for_z() -> None:
     beta, steps = 1.5, 16
     x, _ = ddpm_samples(gmm3(), steps, 400_000, torch.Generator().manual_seed(1))
     log_z, log_z_se, mean, mean_se = reweighted(x.flatten(), beta)
-    clouds = twisted_smc(gmm3(), total, beta, seeded(400), particles=8, steps=steps, ess=0.8, batch=BIG)
+    clouds = twisted_smc(gmm3(), total, beta, seeded(256), particles=8, steps=steps, ess=0.8, batch=BIG)
     ratio = (column_of(clouds, "log_z") - log_z).exp()
-    assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 20, log_z_se))
-    assert float(ratio.std()) < 0.8  # else the test could not see a bias
+    assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 16, log_z_se))
+    assert float(ratio.std()) < 0.6  # else the test could not see a bias
     assert float(ratio.mean().log()) >= float(ratio.log().mean())
     assert float(column_of(clouds, "distinct_ancestors").mean()) < 7  # they were resampled
     z_mean = ratio * column_of(clouds, "mean")  # Z·E[s] is unbiased as well
     assert float(z_mean.mean()) == pytest.approx(
-        mean, abs=4 * math.hypot(float(z_mean.std()) / 20, mean_se, mean * log_z_se)
+        mean, abs=4 * math.hypot(float(z_mean.std()) / 16, mean_se, mean * log_z_se)
     )
 
 
@@ -340,14 +340,14 @@ def test_a_score_that_says_nothing_changes_nothing() -> None:
     """T15."""
 
     def constant(pictures: Tensor, group: Tensor) -> Tensor:
-        return torch.full((len(pictures),), 0.7, dtype=torch.float64)
+        return torch.full((len(pictures),), 0.75, dtype=torch.float64)
 
     prior = gmm8()
     for cloud in (
         noise_smc(prior, constant, Target(beta=3.0), seeded(1), particles=24, steps=2)[0],
         twisted_smc(prior, constant, 3.0, seeded(1), particles=24, steps=7)[0],
     ):
-        assert cloud.log_z == pytest.approx(2.1, abs=1e-12)
+        assert cloud.log_z == pytest.approx(2.25, abs=1e-12)
         assert cloud.ess == pytest.approx(24)
         assert cloud.least_ess == pytest.approx(24)
         assert cloud.distinct_ancestors == 24
@@ -528,7 +528,7 @@ def test_tempering_agrees_with_importance_sampling_at_every_rung() -> None:
         )
     assert float(torch.stack([r.swaps for r in runs]).mean(0).min()) > 0.3
     assert float(runs[0].acceptance[0]) == 1
-    assert 0.2 < float(torch.stack([r.acceptance for r in runs]).mean(0)[1:].min())
+    assert float(torch.stack([r.acceptance for r in runs]).mean(0)[1:].min()) > 0.2
     assert runs[0].scores.shape == (4, 150 * 6)
     assert runs[0].states.shape == (4, 6, 1, 1, 1)
     torch.testing.assert_close(

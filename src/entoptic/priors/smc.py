@@ -299,7 +299,7 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
 def _cloud(run: _Run, steps: int, count: int) -> Cloud:
     walkers, ancestors, copies = run.walkers, run.ancestors, run.copies
     alive = walkers.scores.isfinite()
-    log_w = torch.where(alive, -math.log(max(int(alive.sum()), 1)), -math.inf).double()
+    log_w = torch.where(alive, 0.0, -math.inf).double() - math.log(max(int(alive.sum()), 1))
     if len(log_w) != count:  # a bank that no rung was taken from
         uniform = torch.rand(1, generator=run.generator, dtype=torch.float64)
         picks = systematic(log_w[None], uniform, count)[0]

@@ -17,7 +17,7 @@ from entoptic.errors import UserError
 from entoptic.priors.noise_space import next_stride
 from entoptic.priors.particles import Cloud, Target, effective, islands, systematic
 from entoptic.priors.prior import Level, draw_conditions, generate, noise_like
-from entoptic.priors.smc import Bank, noise_smc
+from entoptic.priors.smc import First, noise_smc
 from entoptic.priors.tempering import parallel_tempering
 from entoptic.priors.tilt import beta_for_kl, beta_for_mean
 from entoptic.priors.toy import GaussianMixture
@@ -281,7 +281,7 @@ def test_a_bank_saves_the_first_generation() -> None:
     )
     counted = Conditional([prior])
     counted.denoised = 0
-    bank = Bank(z, None, s.expand(20, -1))
+    bank = [First(z, None, s)] * 20
     clouds = noise_smc(
         counted, total, Target(beta=beta), seeded(20), particles=64, steps=steps, moves=2, first=bank, batch=BIG
     )
@@ -291,17 +291,15 @@ def test_a_bank_saves_the_first_generation() -> None:
     assert clouds[0].log_z == pytest.approx(log_z, abs=4 * reweighted(s, beta)[1])
     assert float(column_of(clouds, "mean").mean()) == pytest.approx(mean, abs=0.15)
     assert min(c.distinct_ancestors for c in clouds) > 50
-    deep = noise_smc(
-        counted, total, Target(beta=4.0), seeded(1), particles=64, steps=steps, first=Bank(z, None, s[None])
-    )
+    deep = noise_smc(counted, total, Target(beta=12.0), seeded(1), particles=64, steps=steps, first=[First(z, None, s)])
     assert deep[0].rungs[1].ess == pytest.approx(128)  # twice the particles
     [plain] = noise_smc(
-        counted, total, Target(beta=0.0), seeded(1), particles=64, steps=steps, first=Bank(z, None, s[None])
+        counted, total, Target(beta=0.0), seeded(1), particles=64, steps=steps, first=[First(z, None, s)]
     )
     assert len(plain.states) == 64
     assert plain.score_calls == 0
-    with pytest.raises(UserError, match="M ≥ 64"):
-        noise_smc(prior, total, Target(beta=1.0), seeded(1), first=Bank(z[:10], None, s[None, :10]))
+    with pytest.raises(UserError, match="at least 64"):
+        noise_smc(prior, total, Target(beta=1.0), seeded(1), first=[First(z[:10], None, s[:10])])
 
 
 # --- promises of both -------------------------------------------------------------------------------------------------

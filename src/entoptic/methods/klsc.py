@@ -232,8 +232,7 @@ def _islands(
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
-    from entoptic.priors.smc import Bank as First
-    from entoptic.priors.smc import noise_smc
+    from entoptic.priors.smc import First, noise_smc
 
     part = bank.size // config.islands
     noise, condition = bank.latent()

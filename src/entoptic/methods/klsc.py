@@ -177,6 +177,7 @@ def _sample(
     from_bank = Frontier.from_bank(s_M)
     point = _point(from_bank, target)
     clouds: list[Cloud] = []
+    frontier = from_bank
     if point is not None and point.ess >= max(100.0, count):
         law = tilt(s_M, point.beta.value)  # the bank carries this tilt as it is
         pictures, ancestors, s_P = bank.pictures, torch.arange(len(s_M)), s_M
@@ -202,6 +203,8 @@ def _sample(
             f"{config.islands} islands of {config.particles} particles, {len(clouds[0].rungs) - 1} rungs, "
             f"{calls} samples scored beside a bank of {bank.size}"
         ]
+    # What is sampled is the tilt by this β; how well its nats and mean are known is said at this β.
+    point = frontier.at_beta(point.beta.value)
     first, joint = _distinct(pictures, log_w)
     order = first[draw_order(joint, 1.0, gumbel_noise(f"{seed}|{unit.identity}", [str(i) for i in first.tolist()]))]
     order = order[:count]  # nobody looks at more, and a bank is large
@@ -275,8 +278,7 @@ def _islands(
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
-    from entoptic.priors.smc import Bank as First
-    from entoptic.priors.smc import noise_smc
+    from entoptic.priors.smc import First, noise_smc
 
     part = bank.size // config.islands
     noise, condition = bank.latent()

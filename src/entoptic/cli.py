@@ -89,6 +89,54 @@ See.__doc__ = SeeBase.__doc__
 
 
 @dataclass(frozen=True)
+class FrontierBase:
+    """Measure what each mean score of a unit costs at least, in nats from a prior, and place methods on that frontier."""
+
+    model: tyro.conf.Positional[str]
+    """SOURCE:NAME, for instance builtin:lite0 or timm:resnet50.a1_in1k"""
+    units: tyro.conf.Positional[tuple[str, ...]]
+    """such as logits:207, 'logits:"golden retriever"', blocks.6:112"""
+    methods: str = "klsc,best-of,energydps"
+    """methods to place, separated by commas; energydps takes long, --energydps.steps 100 less"""
+    prior: str | None = None
+    """image prior, such as builtin:…, hf:REPO or a folder (default: the shipped one)"""
+    nats: float = 8.0
+    """KL divergence from the prior up to which the frontier is sampled"""
+    n: int = 4
+    """pictures per unit and method; from 8 on they are compared with the prior's by KID"""
+    bank: int = 2048
+    """samples of the prior that standardise the score and start the sampling"""
+    particles: int = 32
+    """particles of each island"""
+    islands: int = 4
+    """independent runs, which the intervals come from"""
+    reduction: str = ""
+    """score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+    photos: str | None = None
+    """real photos, whose mean and best score are drawn as levels, and which some methods read"""
+    verifiers: str = "auto"
+    """networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none"""
+    seed: int = 0
+    """of the run; the same request gives the same pictures"""
+    out: Path | None = None
+    """run folder (default: runs/MODEL); what is there already is not made again"""
+    batch_size: int | None = None
+    """pictures made together; results do not depend on it"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps"""
+    threads: int | None = None
+    """CPU threads (default: torch's own choice)"""
+    debug: bool = False
+    """show the traceback of an error"""
+
+
+Frontier = dataclasses.make_dataclass(
+    "Frontier", [_method_field(name) for name in METHODS], bases=(FrontierBase,), frozen=True, kw_only=True
+)
+Frontier.__doc__ = FrontierBase.__doc__
+
+
+@dataclass(frozen=True)
 class Verify:
     """Recompute the measurements of a run from its files and report what drifted."""
 
@@ -204,6 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     verbs: Any = (
         Annotated[Ls, tyro.conf.subcommand("ls")]
         | Annotated[See, tyro.conf.subcommand("see")]
+        | Annotated[Frontier, tyro.conf.subcommand("frontier")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
         | Annotated[Gallery, tyro.conf.subcommand("gallery")]
         | Annotated[Check, tyro.conf.subcommand("check")]
@@ -450,6 +499,44 @@ def _configured(command: Any, name: str) -> Any:
     return getattr(command, name.replace("-", "_"))
 
 
+def _frontier(command: Any) -> int:
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from entoptic.gallery.site import build
+    from entoptic.runs.frontier import HEADINGS, frontier
+
+    if command.threads is not None:
+        if command.threads < 1:
+            raise UserError(f"--threads must be at least 1, got {command.threads}")
+        torch.set_num_threads(command.threads)
+    started = time.monotonic()
+    results = frontier(
+        command.model, command.units, prior=command.prior, photos=command.photos, nats=command.nats, n=command.n,
+        methods=[_configured(command, name.strip()) for name in command.methods.split(",") if name.strip()],
+        bank=command.bank, particles=command.particles, islands=command.islands, reduction=command.reduction,
+        verifiers=command.verifiers, out=command.out, seed=command.seed, batch_size=command.batch_size,
+        device=command.device,
+    )  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for result in results:
+        label = f" ({result.record['label']})" if result.record["label"] else ""
+        table = Table(*HEADINGS, box=None, title=f"{result.unit}{label}", title_justify="left")
+        for row in result.table():
+            table.add_row(*row)
+        console.print(table, highlight=False, markup=False)
+        for line in [*result.record["notes"], *(f"failed: {reason}" for reason in result.failures)]:
+            print(line)
+    folder = results[0].folder
+    print(
+        f"{folder}, {time.monotonic() - started:.0f} s; nats are KL divergences from {results[0].record['prior']['name']}"
+    )
+    if any((folder.parent / "pictures").glob("*/*.json")):
+        print(f"look at {build(folder.parent)}")
+    return 2 if any(result.failures for result in results) else 0
+
+
 def _print_estimate(report: dict[str, Any], failures: list[str]) -> None:
     print(f"run {report['run']} of {report['model']}")
     for name, entry in report["methods"].items():
@@ -508,6 +595,7 @@ def _check(command: Check) -> int:
 _VERBS: dict[type, Any] = {
     Ls: _ls,
     See: _see,
+    Frontier: _frontier,
     Verify: _verify,
     Gallery: _gallery,
     Check: _check,

@@ -240,7 +240,9 @@ def _rungs(clouds: Sequence[Cloud]) -> dict[str, Tensor]:
     """The ladders of all islands, one behind the other, for the cache."""
     import torch
 
-    found = [(beta, s) for cloud in clouds for ladder in [_ladder(cloud)] for beta, s in zip(ladder.betas, ladder.scores)]
+    found = [
+        (beta, s) for cloud in clouds for ladder in [_ladder(cloud)] for beta, s in zip(ladder.betas, ladder.scores)
+    ]
     return {
         "rung_betas": torch.tensor([beta for beta, _ in found], dtype=torch.float64),
         "rung_sizes": torch.tensor([len(s) for _, s in found], dtype=torch.int64),

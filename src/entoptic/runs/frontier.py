@@ -8,8 +8,8 @@ its law: exact nats, bounds from both sides, or nothing, since a single optimise
 from __future__ import annotations
 
 import base64
-import html
 import contextlib
+import html
 import json
 import math
 import re
@@ -40,14 +40,25 @@ from entoptic.priors.sources import SHIPPED, load_prior
 from entoptic.priors.tilt import selection_kl
 from entoptic.runs.frontier_plot import draw
 from entoptic.runs.progress import Reporter, reporter
-from entoptic.runs.see import Job, Plan, execute, make_plan, model_record, picture_key, version, versions
-from entoptic.runs.store import Picture, Run, Unwritable
+from entoptic.runs.see import (
+    Job,
+    Plan,
+    _unfinished_quietly,
+    execute,
+    make_plan,
+    model_record,
+    picture_key,
+    version,
+    versions,
+)
+from entoptic.runs.store import Picture, Unwritable
 from entoptic.units.unit import Unit, slug
 
 FORMAT = 1
 METHODS_SHOWN = ("klsc", "best-of", "energydps")
 TOP = 9  # pictures of top-K selection: the sheet of nine that papers show
-_CURVE = 41
+_CURVE, _BEYOND = 33, 8  # points up to the budget, and beyond it
+_LONG = 500  # steps of a chain that a person should know of before they wait
 _KID_LEAST, _KID_BANK = 8, 512
 
 
@@ -56,12 +67,12 @@ class FrontierResult:
     """The frontier of one unit.
 
     Attributes:
-        unit: its string. folder: where `NAME.json`, `.svg` and `.png` are, None where nothing was stored.
+        unit: its string. folder: where `NAME.json`, `.svg` and `.png` are.
         record: the JSON's content: `frontier` (points with intervals), `places` (the methods), `failures`.
     """
 
     unit: str
-    folder: Path | None
+    folder: Path
     record: dict[str, Any] = field(repr=False)
 
     @property
@@ -146,9 +157,8 @@ def frontier(
     Raises:
         UserError: bad input, or no unit has a frontier.
     """
-    shared = {"bank": bank, "reduction": reduction, "particles": particles, "islands": islands, "nats": nats}
     ladder_config = Klsc(nats=nats, particles=particles, islands=islands, bank=bank, reduction=reduction)
-    configs = [_filled(one, shared) for one in (methods.split(",") if isinstance(methods, str) else methods)]
+    configs = [_filled(one, ladder_config) for one in (methods.split(",") if isinstance(methods, str) else methods)]
     subject = load(model, card, device=device)
     law = load_prior(prior or SHIPPED, device=subject.device)
     with reporter(progress) as report:
@@ -157,7 +167,12 @@ def frontier(
             batch_size=batch_size, report=report, options=options, context=False,
             prior=law if any("prior" in find_method(_name(c)).reads for c in configs) else None,
         )  # fmt: skip
-        same = (job.config for job in plan.jobs if isinstance(job.config, Klsc) and _samples_alike(job.config, ladder_config))
+        _warn_of_long(plan)
+        same = (
+            job.config
+            for job in plan.jobs
+            if isinstance(job.config, Klsc) and _samples_alike(job.config, ladder_config)
+        )
         study = _Study(plan, law, next(same, ladder_config), nats, report)
         results = study.run_all(n, seed)
         study.store(results)
@@ -175,19 +190,33 @@ def _name(config: MethodConfig) -> str:
     return next(card.name for card in METHODS.values() if card.config is type(config))
 
 
-def _filled(one: str | MethodConfig, shared: dict[str, Any]) -> MethodConfig:
-    """A config in which what all methods share has the values asked for here, unless it was given others."""
+def _filled(one: str | MethodConfig, shared: Klsc) -> MethodConfig:
+    """A config in which what methods share has the values asked for here, unless it was given others.
+
+    All that sample the prior share its bank and the score, and klsc the budget and the islands too.
+    """
     card = find_method(one.strip() if isinstance(one, str) else _name(one))
+    config = make_config(card, {}) if isinstance(one, str) else one
     if "prior" not in card.reads:
-        return one if isinstance(one, MethodConfig) else make_config(card, {})
-    if isinstance(one, str):
-        return make_config(card, {k: v for k, v in shared.items() if k in card.config.__dataclass_fields__})
-    default, changes = type(one)(), {}
-    for name, value in shared.items():
-        aimed = any(getattr(one, target, None) is not None for target in ("nats", "mean", "share", "beta"))
-        if hasattr(one, name) and getattr(one, name) == getattr(default, name) and not (name == "nats" and aimed):
-            changes[name] = value
-    return replace(one, **changes)
+        return config
+    default = card.config()
+    names = ["bank", "reduction"]
+    if isinstance(config, Klsc):
+        aimed = any(getattr(config, name) is not None for name in ("nats", "mean", "share", "beta"))
+        names += ["particles", "islands"] + ([] if aimed else ["nats"])
+    same = [name for name in names if hasattr(config, name) and getattr(config, name) == getattr(default, name)]
+    return replace(config, **{name: getattr(shared, name) for name in same})
+
+
+def _warn_of_long(plan: Plan) -> None:
+    for job in plan.jobs:
+        todo, steps = len(list(_unfinished_quietly(plan, job))), getattr(job.config, "steps", 0)
+        if todo and "prior" in job.card.reads and steps >= _LONG:
+            warnings.warn(
+                f"{job.card.name} makes {steps} steps for each of {todo} pictures, which takes long; its option `steps` "
+                "says how many",
+                stacklevel=3,
+            )
 
 
 def _samples_alike(one: Klsc, other: Klsc) -> bool:
@@ -262,7 +291,11 @@ class _Study:
                 records[path.name] = json.loads(path.read_text(encoding="utf-8"))
         records |= {f"{r.record['slug']}.json": r.record for r in results}
         files["table.md"] = _markdown(list(records.values())).encode()
-        about = {"entoptic": version("entoptic"), "title": self.plan.model.card.name, "model": model_record(self.plan.model)}
+        about = {
+            "entoptic": version("entoptic"),
+            "title": self.plan.model.card.name,
+            "model": model_record(self.plan.model),
+        }
         with run.writing(about):
             run.write_frontier(files)
 
@@ -286,9 +319,13 @@ class _Study:
             record["score"] = {"centre": float(scores.centre[0]), "sd": float(scores.scale[0])}
             try:
                 measured, rungs = self._measure(unit, bank, scores, raw, seed, context, record["notes"])
-                record["frontier"] = _curve(measured, scores) | {"rungs": rungs}
+                record["frontier"] = _curve(measured, scores, self.nats) | {"rungs": rungs}
                 ruler = _Ruler(measured, scores, bank, scores.of(raw[0]))
-                record["places"] = [*_selections(ruler), *self._places(unit, ruler, failures), *self._photos(unit, ruler)]
+                record["places"] = [
+                    *_selections(ruler),
+                    *self._places(unit, ruler, failures),
+                    *self._photos(unit, ruler),
+                ]
             except UserError as error:
                 failures.append(str(error))
         record["failures"] = list(dict.fromkeys(failures))
@@ -427,12 +464,19 @@ class _Ruler:
     own: Tensor
 
 
-def _curve(measured: Frontier, scores: UnitScores) -> dict[str, Any]:
-    """Points evenly spaced in √nats, where the curve is close to straight, with the interval of the mean at each."""
+def _curve(measured: Frontier, scores: UnitScores, budget: float) -> dict[str, Any]:
+    """Points evenly spaced in √nats, where the curve is close to straight, with the interval of the mean at each.
+
+    They go on a little beyond the budget where the scores support it, with intervals that are less to be relied on.
+    """
+    end = min(budget, measured.reach.nats)
+    most = min(1.3 * budget, measured.reach.nats)
+    nats = [end * (i / (_CURVE - 1)) ** 2 for i in range(_CURVE)]
+    nats += [end + (most - end) * i / _BEYOND for i in range(1, _BEYOND + 1)] if most > end else []
     points = []
-    for i in range(_CURVE):
+    for value in nats:
         try:
-            point = measured.at_nats(measured.reach.nats * (i / (_CURVE - 1)) ** 2)
+            point = measured.at_nats(value)
         except UserError:  # a gap in what the scores support
             continue
         points.append(point.to_json() | {"mean_raw": _raw(point.mean, scores)})
@@ -453,7 +497,9 @@ def _exactly(value: float) -> Estimate:
     return Estimate(value, 0.0, (value, value))
 
 
-def _law(title: str, nats: Estimate, mean: Estimate, ruler: _Ruler, note: str, *, is_tilt: bool = False) -> dict[str, Any]:
+def _law(
+    title: str, nats: Estimate, mean: Estimate, ruler: _Ruler, note: str, *, is_tilt: bool = False
+) -> dict[str, Any]:
     """The place of a law of known nats; a tilt's excess is 0 by what it is."""
     excess: dict[str, Any]
     if is_tilt:
@@ -502,7 +548,12 @@ def _place(title: str, pictures: Sequence[Picture], ruler: _Ruler, prior: str) -
     if not all(math.isfinite(v) for v in found):
         raise UserError("a picture's score is not finite")
     mean = _mean_of(found)
-    about: dict[str, Any] = {"title": title, "scores": found, "mean": mean.to_json(), "mean_raw": _raw(mean, ruler.scores)}
+    about: dict[str, Any] = {
+        "title": title,
+        "scores": found,
+        "mean": mean.to_json(),
+        "mean_raw": _raw(mean, ruler.scores),
+    }
     law = laws[0]
     if not all(isinstance(one, dict) for one in laws) or law is None:
         why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
@@ -518,8 +569,9 @@ def _place(title: str, pictures: Sequence[Picture], ruler: _Ruler, prior: str) -
         name = f"top {len(pictures)} of {count:,}" if len(pictures) > 1 else f"best of {count:,}"
         return about | _law(name, nats, drawn, ruler, note)
     if law.get("nats") is not None and law.get("mean_in_sd") is not None:
+        is_tilt = law.get("beta") is not None and law.get("generator_steps") == MAP_STEPS  # of this very prior
         nats, at = (_stated(law, name) for name in ("nats", "mean_in_sd"))
-        return about | _law(title, nats, at, ruler, str(law.get("law", "")), is_tilt=law.get("beta") is not None)
+        return about | _law(title, nats, at, ruler, str(law.get("law", "")), is_tilt=is_tilt)
     least = dv_bound(mean.value, ruler.frontier, mean_se=mean.se)
     paths = [one.get("path_nats_before_last_step") for one in laws]
     most = _mean_of([float(v) for v in paths]) if all(isinstance(v, int | float) for v in paths) else None
@@ -575,7 +627,7 @@ def _row(place: dict[str, Any]) -> tuple[str, str, str, str, str]:
         cost = "another prior"
     elif place["kind"] == "bounds":
         most = place["nats_at_most"]
-        cost = f"at least {_short(nats)}" + (f"; path at most {most['value']:.3g}" if most else "")
+        cost = f"at least {_short(nats)}" + (f"; its path but for the last step {most['value']:.3g}" if most else "")
     else:
         cost = _short(nats)
     above = "–" if excess.get("value") is None else _short(excess)
@@ -605,7 +657,9 @@ def _markdown(records: Sequence[dict[str, Any]]) -> str:
     for record in records:
         title = f"{record['unit']}" + (f" ({record['label']})" if record.get("label") else "")
         lines = [f"## {title}", "", "| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _row(place)) + " |" for place in record["places"]]
+        lines += [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(place)) + " |" for place in record["places"]
+        ]
         lines += ["", *(f"- {note}" for note in record["notes"]), *(f"- failed: {f}" for f in record["failures"]), ""]
         parts.append("\n".join(lines))
     return "\n".join(parts)

@@ -39,7 +39,11 @@ def draw(record: Mapping[str, Any]) -> Drawing:
         drawing.add(Area([*upper, *reversed(lower)], "band"))
     levels = _levels(record, y, frame)
     drawing.add(*(mark for mark in levels if isinstance(mark, Line)))
-    drawing.add(Line(curve, "frontier", 2.5))
+    budget = record["asked"]["nats"] * (1 + 1e-9)
+    sure = sum(p["nats"]["value"] <= budget for p in points)
+    drawing.add(Line(curve[:sure], "frontier", 2.5))
+    if sure < len(curve):
+        drawing.add(Line(curve[max(sure - 1, 0) :], "frontier", 1.75, 4))
     taken: list[Box] = []
     places = [place for place in record["places"] if place["kind"] in ("law", "bounds")]
     anchors: list[tuple[Point, str, str]] = []
@@ -103,7 +107,7 @@ def _levels(record: Mapping[str, Any], y: Axis, frame: Box) -> list[Mark]:
         height = y(value)
         label = place["title"]
         if height < top:  # off the sheet: said at its upper edge
-            height, label = top, f"{label}: {value:.3g} sd, above this"
+            height, label = top, f"{label}: {_sd(place)} sd, above this"
         else:
             marks.append(Line([(left, height), (right, height)], "photos", 1.25, 5))
         above = max(above + 15, height - 5)
@@ -131,12 +135,16 @@ def _place(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list
         covers.append((at[0], at[1] - 3, end, at[1] + 3))
         if beyond:
             marks.append(Line([(end - 7, at[1] - 5), (end, at[1]), (end - 7, at[1] + 5)], kind, 2))
-            label += f", up to {most['value']:.3g} nats" if certain and most is not None else f", {nats['value']:.3g} nats or more"
+            label += (
+                f", up to {most['value']:.3g} nats"
+                if certain and most is not None
+                else f", {nats['value']:.3g} nats or more"
+            )
         else:
             marks.append(Line([(end, at[1] - 5), (end, at[1] + 5)], kind, 2))
     if y(mean["value"]) < top:
         marks.append(_upward((at[0], at[1] - 9), kind))
-        label += f", {mean['value']:.3g} sd"
+        label += f", {_sd(place)} sd"
     marks.append(Dot(at, kind, _SHAPES[kind]))
     return marks, at, covers, label
 
@@ -160,7 +168,7 @@ def _strip(drawing: Drawing, masses: Sequence[Mapping[str, Any]], y: Axis, left:
     spots = []
     for place in sorted(masses, key=lambda p: p["mean"]["value"]):
         height = max(y(place["mean"]["value"]), _TOP + 4)
-        label = f"{place['title']}, {place['mean']['value']:.3g} sd"
+        label = f"{place['title']}, {_sd(place)} sd"
         if height > y(place["mean"]["value"]):
             drawing.add(_upward((at, height - 9), "point"))
         drawing.add(
@@ -203,3 +211,9 @@ def _description(record: Mapping[str, Any], name: str) -> str:
         what = ", a point mass" if place["kind"] == "point" else ""
         told.append(f"{place['title']}{what}: {place['mean']['value']:.3g} standard deviations{where}.")
     return " ".join(told)
+
+
+def _sd(place: Mapping[str, Any]) -> str:
+    """A mean score for a label: two decimals, and no more than three digits."""
+    value = place["mean"]["value"]
+    return f"{round(value, 2):.3g}"

@@ -278,9 +278,7 @@ class Labels:
             for step in range(16):
                 angle = math.pi / 8 * step
                 dx, dy = math.cos(angle), -math.sin(angle)
-                anchor: Literal["start", "middle", "end"] = (
-                    "start" if dx > 0.2 else "end" if dx < -0.2 else "middle"
-                )
+                anchor: Literal["start", "middle", "end"] = "start" if dx > 0.2 else "end" if dx < -0.2 else "middle"
                 spot = (at[0] + distance * dx, at[1] + distance * dy + size * 0.35 * (1 - dy))
                 label = Text(spot, text, role, size, anchor)
                 leader = _leader(at, label.box) if distance > 22 else []

@@ -505,7 +505,8 @@ def _frontier(command: Any) -> int:
     from rich.table import Table
 
     from entoptic.gallery.site import build
-    from entoptic.runs.frontier import HEADINGS, frontier
+    from entoptic.runs.frontier import frontier
+    from entoptic.runs.frontier_plot import HEADINGS
 
     if command.threads is not None:
         if command.threads < 1:

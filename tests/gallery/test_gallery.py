@@ -123,6 +123,44 @@ class Fake:
         (place / "context.json").write_text(json.dumps(record))
         return record
 
+    def cost(self, unit: str = "logits:497", **more: Any) -> dict[str, Any]:
+        """Writes the record of a unit's frontier."""
+
+        def about(value: float, spread: float | None = None) -> dict[str, Any]:
+            interval = None if spread is None else [value - spread, value + spread]
+            return {"value": value, "se": 0.1, "interval": interval}
+
+        told = {"excess": about(0.5), "naturalness": {}, "note": ""}
+        record = {
+            "unit": unit,
+            "label": "church",
+            "model": {"name": "builtin:lite0", "weights_sha256": "ab" * 32},
+            "prior": {"name": "builtin:small-32"},
+            "asked": {"nats": 8.0},
+            "frontier": {"points": [{"nats": about(i, 0), "mean": about((2 * i) ** 0.5, 0.1)} for i in range(9)]},
+            "places": [
+                {"kind": "law", "title": "klsc", "nats": about(8, 0.2), "mean": about(4, 0.1), **told},
+                {
+                    "kind": "bounds",
+                    "title": "energydps",
+                    "nats": about(5, 1),
+                    "nats_at_most": about(90),
+                    "mean": about(3),
+                    **told,
+                },
+                {"kind": "point", "title": "vital", "nats": None, "mean": about(7), **told, "excess": None},
+                {"kind": "level", "title": "mean of 50 real photos", "nats": None, "mean": about(1), "excess": None},
+            ],
+            "notes": [],
+            "failures": [],
+            "command": f"entoptic frontier builtin:lite0 {unit}",
+            **more,
+        }
+        place = self.folder / "frontier"
+        place.mkdir(exist_ok=True)
+        (place / (re.sub(r"\W", "-", unit) + ".json")).write_text(json.dumps(record))
+        return record
+
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Fake:
@@ -213,6 +251,23 @@ def unit_page(index: Path, name: str = "unit-logits-497") -> Page:
 def test_known_evidence_is_put_in_words(item: dict[str, Any], expected: str) -> None:
     sentence = words.explain(item, label="church").sentence.replace("\N{NO-BREAK SPACE}", " ")
     assert expected in sentence
+
+
+def test_nats_are_told_with_their_law() -> None:
+    detail = {"law": "prior tilted by exp(β s)", "prior": "builtin:small-32", "beta": 3.9, "mean_in_sd": 4.1, "ess": 88}
+    reading = words.explain(evidence("nats", 8.0, interval=[7.5, 8.5], direction="lower", scale="nats", detail=detail))
+    assert reading.sentence == (
+        "Drawn from a law that lies 8 nats from the prior builtin:small-32 (prior tilted by exp(β s)); its mean score is "
+        "4.1 standard deviations above the prior’s."
+    )
+    assert reading.interval == f"7.5 to 8.5{words.SPACE}nats"
+    assert reading.better == "lower is better"
+    assert dict(reading.detail) == {"β per standard deviation": "3.9", "effective samples": "88"}
+    why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
+    missing = words.explain(evidence("nats", None, reason=why))
+    assert missing.chip == "nats unbounded"
+    assert why in missing.sentence
+    assert words.explain(evidence("nats", None, reason="refused")).chip == "nats not known"
 
 
 def test_labels_take_the_article_that_fits() -> None:
@@ -602,6 +657,73 @@ def test_maps_lie_over_the_picture_they_belong_to(fake: Fake) -> None:
     assert len(_sources(page)) == 2 + 4 * 2  # each picture in its card and in the comparison
 
 
+def test_the_same_noise_without_the_unit_stands_beside_the_picture(fake: Fake) -> None:
+    (fake.folder / "maps" / "u").mkdir(parents=True)
+    (fake.folder / "maps" / "u" / "x.pair.png").write_bytes(png())
+    fake.add(method="klsc", maps={"pair": {"file": "maps/u/x.pair.png"}})
+    fake.add(method="best-of", maps={"pair": {"file": "maps/u/gone.png"}})
+    page = unit_page(build(fake.folder))
+    (image,) = [image for image in page.all("img") if str(image["src"]).endswith("x.pair.png")]
+    assert "without the unit" in str(image["alt"])
+    assert page.text.count("the same noise without the unit") == 1
+    # A link, so that the keyboard reaches it.
+    assert next(link for link in page.all("a") if link.get("class") == "pair")["href"] == image["src"]
+
+
+def test_the_frontier_is_drawn_with_its_table(fake: Fake) -> None:
+    fake.add()
+    assert "What it costs" not in unit_page(build(fake.folder)).text
+    fake.cost(notes=["a remark"], failures=["maco: needs photos"])
+    page = unit_page(build(fake.folder))
+    for told in (
+        "What it costs",
+        "in nats from builtin:small-32",
+        "unbounded",
+        "at least 5",
+        "another prior",
+        "a remark",
+    ):
+        assert told in page.text
+    assert "failed: maco: needs photos" in page.text
+    assert "point mass" in page.text
+    assert "entoptic frontier builtin:lite0 logits:497" in page.text
+    (figure,) = [tag for tag in page.all("svg") if tag.get("id") == "frontier"]
+    assert figure["role"] == "img"
+    assert "xmlns" not in figure
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"name": "x", "weights_sha256": "another"}},
+        {"frontier": None},
+        {"frontier": {"points": []}},
+        {"frontier": {"points": [{"nats": "<b>", "mean": 1}]}},
+        {"places": [{"kind": "law"}]},
+        {"places": 7},
+        {"asked": None},
+    ],
+)
+def test_a_frontier_that_does_not_fit_is_left_out(fake: Fake, change: dict[str, Any]) -> None:
+    fake.add()
+    fake.cost(**change)
+    page = unit_page(build(fake.folder))
+    assert "What it costs" not in page.text
+    assert "logits:497" in page.text
+
+
+def test_a_frontier_is_escaped(fake: Fake) -> None:
+    fake.add()
+    record = fake.cost(label=NASTY, notes=[NASTY], prior={"name": NASTY}, command=NASTY)
+    for place in record["places"]:
+        place["title"] = NASTY
+    fake.cost(**record)
+    page = unit_page(build(fake.folder))
+    assert "What it costs" in page.text
+    assert [tag for tag in page.all("script") if not tag.get("src")] == []
+    assert NASTY in page.text
+
+
 # ---- style ---------------------------------------------------------------------------------------
 
 
@@ -657,6 +779,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     maps = {name: {"file": f"maps/u/{name}.png"} for name in ("where", "alpha")}
     fake.add(unit="logits:70", label="church", method="maco", maps=maps)
     fake.surround("logits:70")
+    fake.cost("logits:70")
     return build(fake.folder)
 
 
@@ -829,6 +952,20 @@ def test_browser_lays_maps_over_pictures_and_takes_them_off(page: Any, site: Pat
             kind,
         )
         assert len(set(boxes)) == 1, kind
+
+
+def test_browser_draws_the_frontier_in_the_theme(page: Any, site: Path) -> None:
+    page.goto((site.parent / "unit-logits-70.html").as_uri())
+    colour = "(name) => getComputedStyle(document.querySelector(`#frontier .${name}-fill`)).fill"
+    box = page.locator("#frontier").bounding_box()
+    assert box["width"] > 500
+    assert box["height"] > 200
+    light = {name: page.evaluate(colour, name) for name in ("ink", "law", "band")}
+    assert light["ink"] == "rgb(28, 27, 25)"
+    page.keyboard.press("t")
+    dark = {name: page.evaluate(colour, name) for name in light}
+    assert dark["ink"] == "rgb(235, 233, 229)"
+    assert all(dark[name] != light[name] for name in light)
 
 
 def test_browser_shows_labels_as_text(page: Any, site: Path) -> None:

@@ -82,10 +82,10 @@ def test_the_frontier_is_that_of_a_gaussian(made: Any) -> None:
     (result,), _ = made
     points = result.record["frontier"]["points"]
     assert points[-1]["nats"]["value"] >= 7.9
-    inside = [
-        p["mean"]["interval"][0] <= math.sqrt(2 * p["nats"]["value"]) <= p["mean"]["interval"][1] for p in points[1:]
-    ]
-    assert sum(inside) >= 0.9 * len(inside)
+    for p in points[1:]:
+        low, high = p["mean"]["interval"]
+        off = abs(p["mean"]["value"] - math.sqrt(2 * p["nats"]["value"]))
+        assert off <= 1.5 * (high - low) / 2  # 95 % intervals, widened to 98: one seed is looked at
     for p in points:
         assert abs(p["mean"]["value"] - math.sqrt(2 * p["nats"]["value"])) < 0.6
         sd = result.record["score"]["sd"]

@@ -48,7 +48,7 @@ def read_context(run_folder: Path, folder: str, weights: str, root: str) -> dict
 
 def maps_of(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> dict[str, str]:
     """Links from the site to the maps stored beside a picture, "" for those that there are not."""
-    found = {"where": "", "alpha": ""}
+    found = {"where": "", "alpha": "", "pair": ""}
     maps = sidecar.get("maps")
     for name, entry in maps.items() if isinstance(maps, Mapping) else ():
         file = entry.get("file") if isinstance(entry, Mapping) else None

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from entoptic.errors import UserError
 from entoptic.gallery import words
 from entoptic.gallery.context import maps_of, read_context
+from entoptic.gallery.panel import read_frontier
 
 UNITS_PER_PAGE = 60
 ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
@@ -27,8 +28,8 @@ GENERATOR = "entoptic gallery"
 LEFT_OUT_SHOWN = 500
 # Methods in the order of a reader's questions: what the unit looks for, then what it sees in real photos.
 METHOD_ORDER = (
-    "vital", "vital-paper", "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "pixels",
-    "retrieval", "retrieval-tilted", "retrieval-bottom",
+    "vital", "vital-paper", "klsc", "klsc-twisted", "energydps", "best-of", "prompt", "deep-inversion",
+    "deep-inversion-adaptive", "maco", "fourier", "pixels", "retrieval", "retrieval-tilted", "retrieval-bottom",
 )  # fmt: skip
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -474,7 +475,10 @@ def _unit_context(page: _UnitPage, run_folder: Path, root: str) -> dict[str, Any
         )
     weights = str(_mapping(first.sidecar.get("model")).get("weights_sha256") or "")
     photos = read_context(run_folder, first.folder, weights, root)
-    return {"page": page, "first": first, "cards": cards, "rows": list(rows.values()), "photos": photos}
+    panel = read_frontier(run_folder, first.folder, weights)
+    return {
+        "page": page, "first": first, "cards": cards, "rows": list(rows.values()), "photos": photos, "frontier": panel
+    }  # fmt: skip
 
 
 def _paper_href(paper: str) -> str:

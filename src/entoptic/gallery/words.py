@@ -242,6 +242,19 @@ def _like_photos(title: str, what: str, chip: str) -> Callable[[float, int | Non
     return words
 
 
+def _nats(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+    prior = f"the prior {detail['prior']}" if detail.get("prior") else "its prior"
+    sentence = f"Drawn from a law that lies {number(value)} nats from {prior}"
+    sentence += f" ({detail['law']})" if detail.get("law") else ""
+    mean = _number_or_none(detail.get("mean_in_sd"))
+    if mean is not None:
+        where = "above" if mean >= 0 else "below"
+        sentence += f"; its mean score is {number(abs(mean))} standard deviations {where} the prior’s"
+    return _Words(
+        "Distance from the prior", number, f"{SPACE}nats", f"{sentence}.", "", f"{number(value)} nats from the prior"
+    )
+
+
 def _unknown(name: str) -> Callable[[float, int | None, str, str], _Words]:
     def words(value: float, n: int | None, label: str, scale: str) -> _Words:
         title = name.replace("_", " ").strip().capitalize() or "Unnamed"
@@ -263,7 +276,7 @@ _KNOWN: dict[str, Callable[[float, int | None, str, str], _Words]] = {
     "selectivity": _selectivity,
 }
 # Those whose sentence needs the detail in place of the scale.
-_LIKENESS: dict[str, Callable[[float, int | None, str, Mapping[str, Any]], _Words]] = {
+_TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]], _Words]] = {
     "relevance_agreement": _like_photos(
         "Reached by the same way", "Reaches the unit through the same features below it as", "same way"
     ),
@@ -272,7 +285,20 @@ _LIKENESS: dict[str, Callable[[float, int | None, str, Mapping[str, Any]], _Word
         "Switching the unit off changes the network’s answer to the picture as it does to",
         "same effect",
     ),
+    "nats": _nats,
 }
+# What the sentence has told of the detail already, and what the rest is called.
+_TOLD = {
+    "relevance_agreement": ("photos among themselves", "photos at random"),
+    "causal": ("photos among themselves", "photos at random"),
+    "nats": ("law", "prior", "mean_in_sd"),
+}
+_CALLED = {
+    "nats": {
+        "beta": "β per standard deviation", "mean": "mean score", "ess": "effective samples", "weight": "weight of this draw",
+        "excess": "nats above the frontier",
+    }
+}  # fmt: skip
 # What speaks for a picture first: others' eyes, then real photos, then the network itself.
 _HEADLINES = ("transfer_top1", "percentile", "causal", "rank", "transfer_top5", "robustness", "activation")
 
@@ -326,17 +352,24 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
     measured = value if isinstance(value, (int, float)) and math.isfinite(value) else None
     raw_detail = measurement.get("detail")
     shown = 0.0 if measured is None else measured
-    if name in _LIKENESS:
-        words = _LIKENESS[name](shown, count, label, raw_detail if isinstance(raw_detail, Mapping) else {})
+    if name in _TOLD_BY_DETAIL:
+        words = _TOLD_BY_DETAIL[name](shown, count, label, raw_detail if isinstance(raw_detail, Mapping) else {})
     else:
         words = _KNOWN.get(name, _unknown(name))(shown, count, label, scale)
     detail_items = raw_detail.items() if isinstance(raw_detail, Mapping) else ()
-    told = ("photos among themselves", "photos at random") if name in _LIKENESS else ()  # by the sentence
-    detail = tuple((str(key), (words.detail or _plain)(item)) for key, item in detail_items if key not in told)
+    told, called = _TOLD.get(name, ()), _CALLED.get(name, {})
+    detail = tuple(
+        (called.get(str(key), str(key)), (words.detail or _plain)(item))
+        for key, item in detail_items
+        if key not in told
+    )
     n_text = f"{count:,}" if count is not None else NOT_GIVEN
     if measured is None:
         silent = "no reason was given" if value is None else f"it came out as {value}"
         reason = str(measurement.get("reason") or silent)
+        chip = f"{words.title.lower()} not measured"
+        if name == "nats":
+            chip = "nats unbounded" if "point mass" in reason else "nats not known"
         return Reading(
             name,
             words.title,
@@ -348,7 +381,7 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
             better,
             detail,
             "",
-            f"{words.title.lower()} not measured",
+            chip,
             reason,
         )
     interval = _interval(measurement.get("interval"), words)

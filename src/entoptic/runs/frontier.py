@@ -38,7 +38,7 @@ from entoptic.priors.prior import Prior
 from entoptic.priors.score import UnitScores
 from entoptic.priors.sources import SHIPPED, load_prior
 from entoptic.priors.tilt import selection_kl
-from entoptic.runs.frontier_plot import draw
+from entoptic.runs.frontier_plot import HEADINGS, draw, row
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import (
     Job,
@@ -87,7 +87,7 @@ class FrontierResult:
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
         """Rows of what, mean score in sd, nats, nats above the frontier, other networks' evidence."""
-        return [_row(place) for place in self.record["places"]]
+        return [row(place) for place in self.record["places"]]
 
     def _repr_html_(self) -> str:
         if not self.record["places"] and not self.record.get("frontier"):
@@ -179,9 +179,6 @@ def frontier(
     if not any(result.record["frontier"] for result in results):
         raise UserError(results[0].failures[0])
     return results
-
-
-HEADINGS = ("method", "mean score, sd", "nats", "above the frontier", "other networks")
 
 
 def _name(config: MethodConfig) -> str:
@@ -616,41 +613,6 @@ def _stack(pictures: Sequence[Picture]) -> Tensor:
     return torch.stack([torch.from_numpy(p.pixels.copy()).permute(2, 0, 1).float() / 255 for p in pictures])
 
 
-# --- in words -----------------------------------------------------------------------------------------------------------
-
-
-def _row(place: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    nats, excess = place.get("nats"), place.get("excess") or {}
-    if place["kind"] == "point":
-        cost = "unbounded"
-    elif place["kind"] == "level":
-        cost = "another prior"
-    elif place["kind"] == "bounds":
-        most = place["nats_at_most"]
-        cost = f"at least {_short(nats)}" + (f"; its path but for the last step {most['value']:.3g}" if most else "")
-    else:
-        cost = _short(nats)
-    above = "–" if excess.get("value") is None else _short(excess)
-    if place["kind"] == "bounds" and excess.get("value") is not None:
-        above = f"at most {above}"
-    told = place.get("naturalness") or {}
-    seen = []
-    if (known := told.get("transfer_probability", {})).get("value") is not None:
-        seen.append(f"probability {known['value']:.2f}")
-    if (known := told.get("kid", {})).get("value") is not None:
-        seen.append(f"KID {known['value']:.3g}")
-    return place["title"], _short(place["mean"]), cost, above, ", ".join(seen) or "–"
-
-
-def _short(estimate: dict[str, Any] | None) -> str:
-    if estimate is None or estimate.get("value") is None:
-        return "–"
-    interval = estimate.get("interval")
-    if not interval or interval[0] == interval[1]:
-        return f"{estimate['value']:.3g}"
-    return f"{estimate['value']:.3g} ({interval[0]:.3g} to {interval[1]:.3g})"
-
-
 def _markdown(records: Sequence[dict[str, Any]]) -> str:
     """One table for each unit."""
     parts = []
@@ -658,7 +620,7 @@ def _markdown(records: Sequence[dict[str, Any]]) -> str:
         title = f"{record['unit']}" + (f" ({record['label']})" if record.get("label") else "")
         lines = [f"## {title}", "", "| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
         lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(place)) + " |" for place in record["places"]
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row(place)) + " |" for place in record["places"]
         ]
         lines += ["", *(f"- {note}" for note in record["notes"]), *(f"- failed: {f}" for f in record["failures"]), ""]
         parts.append("\n".join(lines))

@@ -1,8 +1,10 @@
-"""The drawing of a frontier and of the methods' places on it, from the record that `runs.frontier` stores."""
+"""The drawing and the table of a frontier and of the methods' places on it, from the record that `runs.frontier` stores."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from entoptic.runs.plot import Area, Axis, Box, Dot, Drawing, Labels, Line, Mark, Point, Shape, Text, overlap
@@ -13,6 +15,8 @@ _STRIP = 158  # width of the strip of point masses
 # Axes reach at most these multiples of the frontier's end; what lies beyond is drawn at the edge, with its value.
 _MOST_NATS, _MOST_MEAN = 1.5, 1.75
 _SHAPES: dict[str, Shape] = {"law": "circle", "bounds": "diamond", "point": "triangle"}
+
+HEADINGS = ("method", "mean score, sd", "nats", "above the frontier", "other networks")
 
 
 def draw(record: Mapping[str, Any]) -> Drawing:
@@ -128,18 +132,16 @@ def _place(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list
         marks.append(Line([(low, at[1]), (high, at[1])], kind, 1.5))
     if kind == "bounds":
         most = place.get("nats_at_most")
-        beyond = most is None or x(most["value"]) > right or most["value"] < nats["value"]
-        end = right if beyond else x(most["value"])
-        certain = most is not None and not most["value"] < nats["value"]
-        marks.append(Line([at, (end, at[1])], kind, 2, 0 if certain else 5))
+        # A path's nats may come out below the bound, as they leave out its last step: then nothing bounds from above.
+        highest = most["value"] if most is not None and most["value"] >= nats["value"] else math.inf
+        beyond = math.isinf(highest) or x(highest) > right
+        end = right if beyond else x(highest)
+        marks.append(Line([at, (end, at[1])], kind, 2, 5 if math.isinf(highest) else 0))
         covers.append((at[0], at[1] - 3, end, at[1] + 3))
         if beyond:
             marks.append(Line([(end - 7, at[1] - 5), (end, at[1]), (end - 7, at[1] + 5)], kind, 2))
-            label += (
-                f", up to {most['value']:.3g} nats"
-                if certain and most is not None
-                else f", {nats['value']:.3g} nats or more"
-            )
+            least = f"{nats['value']:.3g} nats or more"
+            label += f", {least}" if math.isinf(highest) else f", up to {highest:.3g} nats"
         else:
             marks.append(Line([(end, at[1] - 5), (end, at[1] + 5)], kind, 2))
     if y(mean["value"]) < top:
@@ -193,7 +195,7 @@ def _around(at: Point) -> Box:
 def _along(curve: Sequence[Point], gap: float = 6.0) -> list[Point]:
     """Points on the curve, close enough that no label slips between them."""
     found: list[Point] = []
-    for (x0, y0), (x1, y1) in zip(curve, curve[1:]):
+    for (x0, y0), (x1, y1) in pairwise(curve):
         count = max(1, int((abs(x1 - x0) + abs(y1 - y0)) / gap))
         found += [(x0 + (x1 - x0) * i / count, y0 + (y1 - y0) * i / count) for i in range(count)]
     return [*found, *curve[-1:]]
@@ -217,3 +219,39 @@ def _sd(place: Mapping[str, Any]) -> str:
     """A mean score for a label: two decimals, and no more than three digits."""
     value = place["mean"]["value"]
     return f"{round(value, 2):.3g}"
+
+
+# --- in words -----------------------------------------------------------------------------------------------------------
+
+
+def row(place: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """A place in words, one cell for each of `HEADINGS`."""
+    nats, excess = place.get("nats"), place.get("excess") or {}
+    if place["kind"] == "point":
+        cost = "unbounded"
+    elif place["kind"] == "level":
+        cost = "another prior"
+    elif place["kind"] == "bounds":
+        most = place["nats_at_most"]
+        cost = f"at least {_short(nats)}" + (f"; its path but for the last step {most['value']:.3g}" if most else "")
+    else:
+        cost = _short(nats)
+    above = "–" if excess.get("value") is None else _short(excess)
+    if place["kind"] == "bounds" and excess.get("value") is not None:
+        above = f"at most {above}"
+    told = place.get("naturalness") or {}
+    seen = []
+    if (known := told.get("transfer_probability", {})).get("value") is not None:
+        seen.append(f"probability {known['value']:.2f}")
+    if (known := told.get("kid", {})).get("value") is not None:
+        seen.append(f"KID {known['value']:.3g}")
+    return place["title"], _short(place["mean"]), cost, above, ", ".join(seen) or "–"
+
+
+def _short(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None or estimate.get("value") is None:
+        return "–"
+    interval = estimate.get("interval")
+    if not interval or interval[0] == interval[1]:
+        return f"{estimate['value']:.3g}"
+    return f"{estimate['value']:.3g} ({interval[0]:.3g} to {interval[1]:.3g})"

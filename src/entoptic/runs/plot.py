@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from html import escape
+from itertools import pairwise
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
@@ -96,7 +97,7 @@ class Drawing:
         self.marks.extend(marks)
 
     def svg(self, name: str = "plot", *, standalone: bool = True) -> str:
-        """SVG text. name: prefix of its ids, unique in a page. standalone: draw the paper too."""
+        """SVG text. name: prefix of its ids, unique in a page. standalone: for a file of its own, with its paper."""
         css = "".join(_rule(name, role) for role in ROLES)
         dark = "".join(f"--plot-{role}:{dark};" for role, (_, dark, _) in ROLES.items())
         light = "".join(f"--plot-{role}:{light};" for role, (light, _, _) in ROLES.items())
@@ -107,8 +108,9 @@ class Drawing:
             f"[data-theme=dark] #{name}{{{dark}}}"
         )
         paper = f'<rect class="paper-fill" width="{self.width}" height="{self.height}"/>' if standalone else ""
+        namespace = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" id="{name}" viewBox="0 0 {self.width} {self.height}" '
+            f'<svg{namespace} id="{name}" viewBox="0 0 {self.width} {self.height}" '
             f'width="{self.width}" height="{self.height}" role="img" aria-labelledby="{name}-title {name}-desc">'
             f'<title id="{name}-title">{_escape(self.title)}</title>'
             f'<desc id="{name}-desc">{_escape(self.description)}</desc>'
@@ -205,7 +207,7 @@ def _paint(pen: ImageDraw.ImageDraw, mark: Mark, scale: float) -> None:
 
 def _dashes(points: Sequence[Point], length: float) -> list[list[Point]]:
     pieces = []
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+    for (x0, y0), (x1, y1) in pairwise(points):
         whole = math.hypot(x1 - x0, y1 - y0)
         at = 0.0
         while at < whole:

@@ -144,7 +144,7 @@ class Fake:
                     "kind": "bounds",
                     "title": "energydps",
                     "nats": about(5, 1),
-                    "nats_at_most": about(90),
+                    "path_nats": about(90),
                     "mean": about(3),
                     **told,
                 },

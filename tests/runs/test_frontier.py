@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shlex
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +18,12 @@ from PIL import Image
 from torch import nn
 
 from conftest import LABELS
+from entoptic.cli import main
 from entoptic.errors import UserError
 from entoptic.methods import METHODS
 from entoptic.models.card import Card
 from entoptic.models.model import Model
+from entoptic.models.sources import SOURCES
 from entoptic.priors.tilt import selection_kl
 from entoptic.priors.toy import GaussianMixture
 from entoptic.runs.frontier import frontier
@@ -128,7 +131,7 @@ def test_a_chain_gets_bounds_and_a_point_mass_none(made: Any) -> None:
     reach = result.record["frontier"]["reach"]
     expected = mean**2 / 2 if mean < reach["mean"] else reach["nats"] + reach["beta"] * (mean - reach["mean"])
     assert chain["nats"]["value"] == pytest.approx(expected, abs=0.3 * max(1.0, mean))
-    assert chain["nats_at_most"]["value"] > 0
+    assert chain["path_nats"]["value"] > 0
     assert "last step" in chain["note"]
     assert point["kind"] == "point"
     assert point["nats"] is None
@@ -217,3 +220,25 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         study(tmp_path / "r", methods="energydp")
     with pytest.raises(UserError, match="at least"):
         study(tmp_path / "r", bank=100)
+
+
+def test_the_verb_prints_the_table_and_leads_back(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+    monkeypatch.setitem(SOURCES, "toy", lambda name, device: (linear_model().module, linear_model().card))
+    monkeypatch.setattr("entoptic.runs.frontier.load_prior", lambda source, device: gaussian_prior())
+    out = tmp_path / "r"
+    asked = "frontier toy:x logits:0 --methods best-of,klsc --n 1 --particles 64 --verifiers= --out"
+    assert main([*asked.split(), str(out), "--device", "cpu", "--klsc.nats", "2"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("mean score, sd", "best of 2,048", "klsc", "logits:0 (circle)", "index.html"):
+        assert word in printed
+    record = json.loads((out / "frontier" / "logits-0.json").read_text())
+    assert record["asked"]["nats"] == 8
+    (klsc,) = [place for place in record["places"] if place["title"] == "klsc"]
+    assert klsc["nats"]["value"] == pytest.approx(2, abs=1e-6)
+    assert "What it costs" in (out / "gallery" / "unit-logits-0.html").read_text()
+    words = shlex.split(record["command"])
+    assert words[words.index("--klsc.nats") + 1] == "2.0"
+    assert "--klsc.particles" not in words

@@ -36,7 +36,7 @@ CHAIN = {
     "kind": "bounds",
     "title": "chain",
     "nats": about(3),
-    "nats_at_most": about(5),
+    "path_nats": about(5),
     "mean": about(2.4, 0.3),
     "excess": {},
 }
@@ -150,10 +150,10 @@ def test_a_law_stands_on_the_curve_and_a_bar_spans_its_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "told"), [(None, "3 nats or more"), (about(900.0), "up to 900 nats"), (about(1.0), "3 nats or more")]
+    ("most", "told"), [(None, "3 nats or more"), (about(900.0), "path 900 nats"), (about(1.0), "3 nats or more")]
 )
 def test_a_bar_without_an_end_says_so(most: Any, told: str) -> None:
-    drawing = draw(record(CHAIN | {"nats_at_most": most}))
+    drawing = draw(record(CHAIN | {"path_nats": most}))
     assert any(told in t.text for t in texts(drawing))
     x = [line.points[1][0] for line in lines(drawing, "bounds")]
     assert max(x) <= drawing.width - 20

@@ -44,6 +44,7 @@ from entoptic.runs.see import (
     Job,
     Plan,
     _unfinished_quietly,
+    config_words,
     execute,
     make_plan,
     model_record,
@@ -59,6 +60,7 @@ METHODS_SHOWN = ("klsc", "best-of", "energydps")
 TOP = 9  # pictures of top-K selection: the sheet of nine that papers show
 _CURVE, _BEYOND = 33, 8  # points up to the budget, and beyond it
 _LONG = 500  # steps of a chain that a person should know of before they wait
+_SHARED = ("nats", "particles", "islands", "bank", "reduction")  # options of this verb that methods take over
 _KID_LEAST, _KID_BANK = 8, 512
 
 
@@ -133,7 +135,8 @@ def frontier(
     - "law": nats and mean score of the method's law are known: tilts (on the frontier), best of N, top K. Its `excess`
       is what it pays above the frontier.
     - "bounds": a chain, whose law is not known. `nats` is a lower bound from its pictures' mean score alone (Donsker,
-      Varadhan), `nats_at_most` an upper bound from its path where the record has one, but for its last step.
+      Varadhan). `path_nats`, where the record has them, are what its path spent before its last step: an upper bound
+      but for that step.
     - "point": one optimised picture: nats unbounded, naturalness from independent networks only.
     - "level": real photos or their selection: another prior, so a mean score and no place along the nats.
 
@@ -432,10 +435,7 @@ class _Study:
         words += ["--reduction", config.reduction] if config.reduction else []
         words += ["--photos", plan.photos] if plan.photos is not None else []
         for job in plan.jobs:
-            default = type(job.config)()
-            for name, value in asdict(job.config).items():
-                if value != getattr(default, name) and value != getattr(config, name, None):
-                    words += [f"--{job.card.name}.{name.replace('_', '-')}", str(value)]
+            words += config_words(job, {k: v for k, v in asdict(config).items() if k in _SHARED})
         return shlex.join(words)
 
 
@@ -578,19 +578,9 @@ def _place(title: str, pictures: Sequence[Picture], ruler: _Ruler, prior: str) -
     note += " and those of its path without its last step" if most else "; its path is not recorded"
     note += f". {law['refused']}" if law.get("refused") else ""
     return about | {
-        "kind": "bounds", "nats": least.to_json(), "nats_at_most": most.to_json() if most else None, "note": note,
-        "excess": _excess_at_most(most, mean, ruler),
+        "kind": "bounds", "nats": least.to_json(), "path_nats": most.to_json() if most else None, "note": note,
+        "excess": {"value": None, "reason": "nothing bounds the nats of its last step from above"},
     }  # fmt: skip
-
-
-def _excess_at_most(most: Estimate | None, mean: Estimate, ruler: _Ruler) -> dict[str, Any]:
-    if most is None:
-        return {"value": None, "reason": "there is no upper bound on its nats"}
-    try:
-        excess = excess_nats(most.value, mean.value, ruler.frontier, nats_se=most.se, mean_se=mean.se)
-    except UserError as error:
-        return {"value": None, "reason": str(error)}
-    return excess.to_json() | {"reason": "an upper bound, but for the path's last step"}
 
 
 def _mean_of(values: Sequence[float]) -> Estimate:

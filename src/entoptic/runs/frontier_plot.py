@@ -76,7 +76,7 @@ def _axes(record: Mapping[str, Any], right: float) -> tuple[Axis, Axis]:
     points, places = record["frontier"]["points"], record["places"]
     end_nats, end_mean = points[-1]["nats"]["value"], points[-1]["mean"]["value"]
     nats = [end_nats, *(p["nats"]["value"] for p in places if p["kind"] in ("law", "bounds"))]
-    nats += [p["nats_at_most"]["value"] for p in places if p.get("nats_at_most")]
+    nats += [p["path_nats"]["value"] for p in places if p.get("path_nats")]
     means = [end_mean, *(p["mean"]["value"] for p in places), *(m for p in places for m in p["mean"]["interval"] or ())]
     means += [m for p in points for m in p["mean"]["interval"] or ()]
     high_x = max(min(max(nats), _MOST_NATS * end_nats), 1e-6) * 1.05
@@ -131,8 +131,8 @@ def _place(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list
         low, high = (min(x(v), right) for v in nats["interval"])
         marks.append(Line([(low, at[1]), (high, at[1])], kind, 1.5))
     if kind == "bounds":
-        most = place.get("nats_at_most")
-        # A path's nats may come out below the bound, as they leave out its last step: then nothing bounds from above.
+        most = place.get("path_nats")
+        # A path's nats leave out its last step, so that they may even come out below the bound.
         highest = most["value"] if most is not None and most["value"] >= nats["value"] else math.inf
         beyond = math.isinf(highest) or x(highest) > right
         end = right if beyond else x(highest)
@@ -141,7 +141,7 @@ def _place(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list
         if beyond:
             marks.append(Line([(end - 7, at[1] - 5), (end, at[1]), (end - 7, at[1] + 5)], kind, 2))
             least = f"{nats['value']:.3g} nats or more"
-            label += f", {least}" if math.isinf(highest) else f", up to {highest:.3g} nats"
+            label += f", {least}" if math.isinf(highest) else f", path {highest:.3g} nats"
         else:
             marks.append(Line([(end, at[1] - 5), (end, at[1] + 5)], kind, 2))
     if y(mean["value"]) < top:
@@ -232,13 +232,11 @@ def row(place: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     elif place["kind"] == "level":
         cost = "another prior"
     elif place["kind"] == "bounds":
-        most = place["nats_at_most"]
+        most = place["path_nats"]
         cost = f"at least {_short(nats)}" + (f"; its path but for the last step {most['value']:.3g}" if most else "")
     else:
         cost = _short(nats)
     above = "–" if excess.get("value") is None else _short(excess)
-    if place["kind"] == "bounds" and excess.get("value") is not None:
-        above = f"at most {above}"
     told = place.get("naturalness") or {}
     seen = []
     if (known := told.get("transfer_probability", {})).get("value") is not None:

@@ -404,15 +404,21 @@ def command(plan: Plan, job: Job, item: Item) -> str:
         words += ["--index", str(plan.references.index.path)]
     if plan.prior is not None and "prior" in job.card.reads:
         words += ["--prior", plan.prior.name]
-    default = type(job.config)()
+    return shlex.join(words + config_words(job))
+
+
+def config_words(job: Job, known: dict[str, Any] | None = None) -> list[str]:
+    """The command line's options for what a config holds beside the defaults, or beside what is known otherwise."""
+    words: list[str] = []
+    default = asdict(type(job.config)()) | (known or {})
     for name, value in asdict(job.config).items():
-        if value != getattr(default, name):
+        if value != default[name]:
             flag = f"--{job.card.name}.{name}".replace("_", "-")
             if isinstance(value, bool):
                 words.append(flag if value else f"--{job.card.name}.no-{name}".replace("_", "-"))
             else:
                 words += [flag, *map(str, value)] if isinstance(value, tuple) else [flag, str(value)]
-    return shlex.join(words)
+    return words
 
 
 def versions() -> dict[str, str]:

@@ -27,6 +27,7 @@ def read_frontier(run_folder: Path, folder: str, weights: str) -> dict[str, Any]
             "svg": Markup(drawn), "headings": HEADINGS, "rows": rows, "remarks": remarks,
             "prior": str(record["prior"]["name"]), "command": str(record["command"]),
             "masses": any(place["kind"] == "point" for place in record["places"]),
+            "chains": any(place["kind"] == "bounds" for place in record["places"]),
         }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError):
         return None

@@ -24,11 +24,16 @@ from entoptic.methods import METHODS
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
+from entoptic.priors.ladder import Ladder
 from entoptic.priors.tilt import selection_kl
 from entoptic.priors.toy import GaussianMixture
 from entoptic.runs.frontier import frontier
 
 SIDE = 8
+# Enough for the particles to settle. Over 24 seeds on a Gaussian of this size the mean at 8 nats then comes out 0.05 sd too
+# low, with a spread of 0.07; with the 3 or 4 moves of a quick run it is 0.2 to 0.3 too low, and the islands' intervals, which
+# cannot see what biases all of them alike, cover it in about half of the runs. So intervals are tested on exact draws below.
+MOVES = 32
 SMALL: dict[str, Any] = {"bank": 2048, "particles": 64, "islands": 4, "verifiers": "", "progress": False}
 
 
@@ -71,6 +76,8 @@ def study(out: Path, units: Any = "logits:0", **more: Any) -> Any:
     options = {"methods": "klsc,best-of,energydps,fourier", "n": 4, **SMALL, **more}
     if "energydps" in options["methods"]:
         options["steps"] = 4
+    if "klsc" in options["methods"]:
+        options["moves"] = MOVES
     return frontier(linear_model(), units, prior=gaussian_prior(), out=out, **options)
 
 
@@ -85,14 +92,34 @@ def test_the_frontier_is_that_of_a_gaussian(made: Any) -> None:
     (result,), _ = made
     points = result.record["frontier"]["points"]
     assert points[-1]["nats"]["value"] >= 7.9
-    for p in points[1:]:
-        low, high = p["mean"]["interval"]
-        off = abs(p["mean"]["value"] - math.sqrt(2 * p["nats"]["value"]))
-        assert off <= 1.5 * (high - low) / 2  # 95 % intervals, widened to 98: one seed is looked at
     for p in points:
-        assert abs(p["mean"]["value"] - math.sqrt(2 * p["nats"]["value"])) < 0.6
+        if p["nats"]["value"] <= 8 + 1e-9:
+            assert abs(p["mean"]["value"] - math.sqrt(2 * p["nats"]["value"])) < 0.3
         sd = result.record["score"]["sd"]
         assert p["mean_raw"]["value"] == pytest.approx(result.record["score"]["centre"] + sd * p["mean"]["value"])
+
+
+def test_intervals_hold_where_rungs_are_exact_draws(
+    made: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+    betas = [0.0, 0.8, 1.6, 2.4, 3.2, 4.0]
+
+    def exact(unit: Any, *rest: Any) -> tuple[list[Ladder], str]:
+        generators = [torch.Generator().manual_seed(50 + i) for i in range(8)]
+        draws = lambda g: [beta + torch.randn(300, generator=g, dtype=torch.float64) for beta in betas]  # noqa: E731
+        return [Ladder(betas, draws(g)) for g in generators], "the reason"
+
+    monkeypatch.setattr("entoptic.runs.frontier.ladders", exact)
+    (result,) = study(tmp_path / "r", methods="best-of", n=1)
+    points = [p for p in result.record["frontier"]["points"][1:] if p["nats"]["value"] <= 8 + 1e-9]
+    for p in points:
+        low, high = p["mean"]["interval"]
+        assert high - low < 0.25
+        assert abs(p["mean"]["value"] - math.sqrt(2 * p["nats"]["value"])) <= 1.5 * (high - low) / 2
+    # What klsc would not report is said beside its frontier too.
+    assert any("not supported: the reason" in note for note in result.record["notes"])
+    assert any("which no interval shows" in note for note in result.record["notes"])
 
 
 def test_laws_stand_where_they_belong(made: Any) -> None:
@@ -104,14 +131,13 @@ def test_laws_stand_where_they_belong(made: Any) -> None:
         low, high = place["mean"]["interval"]
         assert low - 0.1 < mean < high + 0.1  # the bank's own luck is in both
         assert place["nats"]["value"] == pytest.approx(selection_kl(int(title.split()[-1]), 1))
-        # Its excess in closed form: nats - mean²/2.
-        excess = place["nats"]["value"] - mean**2 / 2
-        low, high = place["excess"]["interval"]
-        assert low <= excess <= high
+        # Its excess in closed form, at the mean that the bank gives it: nats - mean²/2; the frontier's error counts β times.
+        excess = place["nats"]["value"] - place["mean"]["value"] ** 2 / 2
+        assert place["excess"]["value"] == pytest.approx(excess, abs=0.2 * mean)
+        assert place["excess"]["value"] > 0
     assert found["klsc"]["kind"] == "law"
     assert found["klsc"]["nats"]["value"] == pytest.approx(8, abs=1e-6)
-    low, high = found["klsc"]["mean"]["interval"]
-    assert low <= 4 <= high
+    assert abs(found["klsc"]["mean"]["value"] - 4) < 0.3
     assert found["klsc"]["excess"]["value"] == 0
     reweighted = found["reweighted bank"]
     assert abs(reweighted["mean"]["value"] - math.sqrt(2 * reweighted["nats"]["value"])) < 0.25
@@ -230,7 +256,7 @@ def test_the_verb_prints_the_table_and_leads_back(
     monkeypatch.setattr("entoptic.runs.frontier.load_prior", lambda source, device: gaussian_prior())
     out = tmp_path / "r"
     asked = "frontier toy:x logits:0 --methods best-of,klsc --n 1 --particles 64 --verifiers= --out"
-    assert main([*asked.split(), str(out), "--device", "cpu", "--klsc.nats", "2"]) == 0
+    assert main([*asked.split(), str(out), "--device", "cpu", "--klsc.nats", "2", "--klsc.moves", "32"]) == 0
     printed = capsys.readouterr().out
     for word in ("mean score, sd", "best of 2,048", "klsc", "logits:0 (circle)", "index.html"):
         assert word in printed
@@ -238,7 +264,28 @@ def test_the_verb_prints_the_table_and_leads_back(
     assert record["asked"]["nats"] == 8
     (klsc,) = [place for place in record["places"] if place["title"] == "klsc"]
     assert klsc["nats"]["value"] == pytest.approx(2, abs=1e-6)
+    assert klsc["kind"] == "law"
     assert "What it costs" in (out / "gallery" / "unit-logits-0.html").read_text()
     words = shlex.split(record["command"])
     assert words[words.index("--klsc.nats") + 1] == "2.0"
     assert "--klsc.particles" not in words
+
+
+def test_naturalness_comes_from_another_network(
+    cache: Path, tmp_path: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+    (plain,) = study(tmp_path / "r", methods="best-of", n=8, verifiers=[tiny])
+    told = places(plain)["top 8 of 2,048"]["naturalness"]
+    assert 0 <= told["transfer_probability"]["value"] <= 1
+    assert told["transfer_probability"]["n"] == 8
+    assert "no pooled features" in told["kid"]["reason"]
+    # With features that are the pictures' means, a selection by a linear score stays near the prior.
+    monkeypatch.setattr("entoptic.runs.frontier.features", lambda model, pictures: pictures.mean((2, 3)))
+    (seen,) = study(tmp_path / "r", methods="best-of", n=8, verifiers=[tiny])
+    kid = places(seen)["top 8 of 2,048"]["naturalness"]["kid"]
+    assert kid["network"] == "tiny"
+    assert kid["n"] == 8
+    assert kid["interval"][0] <= kid["value"] <= kid["interval"][1]
+    assert abs(kid["value"]) < 0.05
+    assert "KID" in seen.table()[-1][-1]

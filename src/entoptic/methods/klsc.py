@@ -129,17 +129,20 @@ def populate(
 
 def ladders(
     unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
-) -> list[Ladder]:
+) -> tuple[list[Ladder], str]:
     """What the islands of `populate` found at each of their rungs, also where they did not reach the target.
 
-    Empty where the bank carries the target by itself. Their lowest rungs are parts of the bank.
+    Empty where the bank carries the target by itself. Their lowest rungs are parts of the bank. With them goes why no
+    expectation over the islands' particles is reported, or an empty string.
     """
     from entoptic.priors.ladder import Ladder
 
     known = _sampled(unit, place, bank, scores, raw, config, seed, context)
     betas, values = known["rung_betas"].tolist(), known["rung_scores"].split(known["rung_sizes"].tolist())
     starts = [i for i, beta in enumerate(betas) if beta == 0]
-    return [Ladder(betas[a:b], values[a:b]) for a, b in zip(starts, [*starts[1:], len(betas)])]
+    record = json.loads(bytes(known["record"].tolist()).decode())
+    refused = record["beyond"] if "beyond" in record else record["law"].get("refused", "")
+    return [Ladder(betas[a:b], values[a:b]) for a, b in zip(starts, [*starts[1:], len(betas)])], refused
 
 
 def _sampled(

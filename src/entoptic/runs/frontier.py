@@ -60,6 +60,10 @@ METHODS_SHOWN = ("klsc", "best-of", "energydps")
 TOP = 9  # pictures of top-K selection: the sheet of nine that papers show
 _CURVE, _BEYOND = 33, 8  # points up to the budget, and beyond it
 _LONG = 500  # steps of a chain that a person should know of before they wait
+_CAUTION = (
+    "the intervals are what independent islands differ by; particles that have not settled bias all of them alike, towards "
+    "too low a frontier, which no interval shows (more moves lessen it: --klsc.moves)"
+)
 _SHARED = ("nats", "particles", "islands", "bank", "reduction")  # options of this verb that methods take over
 _KID_LEAST, _KID_BANK = 8, 512
 
@@ -336,8 +340,11 @@ class _Study:
     ) -> tuple[Frontier, list[list[float]]]:
         """The frontier from the islands of klsc, and their rungs; from the bank alone where it carries the budget."""
         s_M = scores.of(raw[0])
-        found = ladders(unit, 0, bank, scores, raw[0], self.config, seed, context)
+        found, refused = ladders(unit, 0, bank, scores, raw[0], self.config, seed, context)
         if found:
+            notes.append(_CAUTION)
+            if refused:
+                notes.append(f"beyond what the bank carries this frontier is not supported: {refused}")
             try:
                 measured = Frontier.from_ladders(found)
                 if measured.reach.nats < self.nats:

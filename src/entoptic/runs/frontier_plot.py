@@ -64,7 +64,7 @@ def draw(record: Mapping[str, Any]) -> Drawing:
     drawing.add(*labels.place(curve[-1], "the frontier", "frontier"))
     for at, label, kind in sorted(anchors, key=lambda anchor: -anchor[0][1]):
         drawing.add(*labels.place(at, label, kind))
-    note = Text((_LEFT + 12, _TOP + 20), "no law reaches up here", "muted", 12)
+    note = Text((_LEFT + 12, _TOP + 20), "estimated to be out of reach", "muted", 12)
     if not any(overlap(note.box, label.box) for label in drawing.marks if isinstance(label, Text)):
         drawing.add(note)
     if masses:

@@ -46,7 +46,10 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
     units, places = units_of(items)
     bank, _, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
     prior = bank.prior
-    caps = [config.cap if config.cap is not None else top_share_mean(raw[u], 0.001) for u in range(len(units))]
+    caps = [
+        config.cap if config.cap is not None else top_share_mean(raw[u], max(0.001, 1 / config.bank))
+        for u in range(len(units))
+    ]
     chains = energy_dps(
         prior, UnitScores(units, config.reduction), torch.tensor([caps[u] for u in places]),
         [item.generator() for item in items], scale=config.scale, steps=config.steps, groups=torch.tensor(places),

@@ -40,7 +40,9 @@ def scored_bank(
 
     bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, progress=context.progress)
     scores = UnitScores(units, reduction, bound=bound)
-    raw = bank.scores(scores, progress=context.progress)
+    asked = {unit.identity for unit in units}
+    rest = [unit for unit in context.units if unit.identity not in asked]
+    raw = bank.scores(UnitScores([*units, *rest], reduction), progress=context.progress)[: len(units)]
     return bank, scores.standardised(raw), raw
 
 

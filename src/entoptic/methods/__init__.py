@@ -4,7 +4,36 @@ Nothing at the top of a method file imports torch, so that the command line can 
 method needs of torch, the ascent loop and the canvases it imports inside its function.
 """
 
-from entoptic.methods import deep_inversion, fourier, maco, pixels, retrieval, vital
+from entoptic.methods import (
+    best_of,
+    deep_inversion,
+    energydps,
+    fourier,
+    klsc,
+    maco,
+    pixels,
+    prompt,
+    prompt_class,
+    prompt_words,
+    retrieval,
+    vital,
+)
 from entoptic.methods.registry import METHODS, MethodCard, find_method
 
-__all__ = ["METHODS", "MethodCard", "deep_inversion", "find_method", "fourier", "maco", "pixels", "retrieval", "vital"]
+__all__ = [
+    "METHODS",
+    "MethodCard",
+    "best_of",
+    "deep_inversion",
+    "energydps",
+    "find_method",
+    "fourier",
+    "klsc",
+    "maco",
+    "pixels",
+    "prompt",
+    "prompt_class",
+    "prompt_words",
+    "retrieval",
+    "vital",
+]

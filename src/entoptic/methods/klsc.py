@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
-from entoptic.methods.sampled import MAP_STEPS, UNITS, island_generators, scored_bank, shown, units_of
+from entoptic.methods.sampled import MAP_STEPS, UNITS, scored_bank, shown, unit_generators, units_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -248,7 +248,7 @@ def _islands(
         context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", min(rung, 11), 12)
 
     clouds = noise_smc(
-        bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
+        bank.prior, score, target, unit_generators("island", seed, unit, config.islands), particles=config.particles,
         steps=MAP_STEPS, moves=config.moves, first=first, on_step=on_step, batch=64,
     )  # fmt: skip
     context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)

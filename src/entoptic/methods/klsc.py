@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
-from entoptic.methods.sampled import MAP_STEPS, UNITS, scored_bank, shown, unit_generators, units_of
+from entoptic.methods.sampled import MAP_STEPS, UNITS, island_generators, scored_bank, shown, units_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,6 +151,7 @@ def _sample(
     from_bank = Frontier.from_bank(s_M)
     point = _point(from_bank, target)
     clouds: list[Cloud] = []
+    frontier = from_bank
     if point is not None and point.ess >= max(100.0, count):
         law = tilt(s_M, point.beta.value)  # the bank carries this tilt as it is
         pictures, ancestors, s_P = bank.pictures, torch.arange(len(s_M)), s_M
@@ -176,6 +177,8 @@ def _sample(
             f"{config.islands} islands of {config.particles} particles, {len(clouds[0].rungs) - 1} rungs, "
             f"{calls} samples scored beside a bank of {bank.size}"
         ]
+    # What is sampled is the tilt by this β; how well its nats and mean are known is said at this β.
+    point = frontier.at_beta(point.beta.value)
     first, joint = _distinct(pictures, log_w)
     order = first[draw_order(joint, 1.0, gumbel_noise(f"{seed}|{unit.identity}", [str(i) for i in first.tolist()]))]
     order = order[:count]  # nobody looks at more, and a bank is large
@@ -232,8 +235,7 @@ def _islands(
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
-    from entoptic.priors.smc import Bank as First
-    from entoptic.priors.smc import noise_smc
+    from entoptic.priors.smc import First, noise_smc
 
     part = bank.size // config.islands
     noise, condition = bank.latent()
@@ -248,7 +250,7 @@ def _islands(
         context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", min(rung, 11), 12)
 
     clouds = noise_smc(
-        bank.prior, score, target, unit_generators("island", seed, unit, config.islands), particles=config.particles,
+        bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
         steps=MAP_STEPS, moves=config.moves, first=first, on_step=on_step, batch=64,
     )  # fmt: skip
     context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)

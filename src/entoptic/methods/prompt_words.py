@@ -74,7 +74,7 @@ def prompt_words(items: Sequence[Item], config: PromptWords, context: Context) -
             alone[search.seed] = score_prompts(prior, prompts, noise, search.scores, context)
         by_word = alone[search.seed][:, search.place]
         order = by_word.argsort(descending=True, stable=True)[: config.shortlist]
-        known = {(candidates[i],): float(by_word[i]) for i in order.tolist()}
+        known: dict[tuple[str, ...], float] = {(candidates[i],): float(by_word[i]) for i in order.tolist()}
         tried = len(candidates)
 
         def value(options: list[tuple[str, ...]]) -> list[float]:

@@ -72,6 +72,11 @@ def unit_generators(purpose: str, seed: int, unit: Unit, count: int) -> list[Gen
     return [torch.Generator().manual_seed(int.from_bytes(d[:8], "big") >> 1) for d in digests]
 
 
+def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:
+    """One generator for each independent run of a unit."""
+    return unit_generators("island", seed, unit, islands)
+
+
 def mean_record(scores: UnitScores, unit: int, raw_N: Tensor) -> dict[str, Any]:
     """The mean of N independent raw scores and its 95 % interval (Student's t), also in the prior's own sd."""
     mean, interval = mean_interval(raw_N)

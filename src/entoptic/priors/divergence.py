@@ -78,7 +78,9 @@ def _fit(q: Tensor, p: Tensor) -> tuple[Tensor, float]:
     """θ, F, and log c. Maximises θ·E_q[f] - log E_p[exp θ·f] - λ‖θ‖²/2 in coordinates in which p is white."""
     centre = p.mean(0)
     eigenvalues, vectors = torch.linalg.eigh(torch.cov(p.T, correction=0).reshape(p.shape[1], -1))
-    kept = eigenvalues > 1e-10 * eigenvalues.max().clamp_min(1e-300)  # constant and repeated statistics say nothing
+    if not float(eigenvalues[-1]) > 0:
+        return torch.zeros_like(centre), 0.0
+    kept = eigenvalues > 1e-10 * eigenvalues[-1]  # constant and repeated statistics say nothing
     whiten_FR = vectors[:, kept] / eigenvalues[kept].sqrt()
     q_R, p_R = (q - centre) @ whiten_FR, (p - centre) @ whiten_FR
     shift = q_R.mean(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Ladder:
                 f"a ladder needs scores for each of its rungs, of which the first is β = 0; got rungs {list(betas)} "
                 f"and {len(scores)} sets of scores"
             )
-        if not all(low < high < math.inf for low, high in zip(betas, betas[1:])):
+        if not all(low < high < math.inf for low, high in pairwise(betas)):
             raise UserError(f"the rungs of a ladder must ascend and be finite, got {list(betas)}")
         object.__setattr__(self, "betas", betas)
         object.__setattr__(self, "scores", scores)
@@ -54,20 +55,24 @@ class Ladder:
         """log c_n, N float64: Σ_n c_n·h(s_n) estimates E_p[h(s)] from the scores of all rungs, and Σ_n c_n = 1.
 
         L(β) = log Σ_n c_n·exp(β s_n) is then the multistate Bennett acceptance ratio at any β (MBAR; Shirts and
-        Chodera 2008, eq. 11 and 14; the same estimate as Geyer's reverse logistic regression). With f_k = -L(β_k),
+        Chodera 2008; the same estimate as Geyer's reverse logistic regression). With f_k = -L(β_k),
         log c_n = -log Σ_k N_k exp(f_k + β_k s_n), and f minimises the convex Σ_n -log c_n - Σ_k N_k f_k.
 
         Raises:
             UserError: two neighbouring rungs that share fewer than 20 scores, so that nothing tells their log Z apart.
+            ArithmeticError: f does not settle although the rungs overlap, which has not been seen.
         """
         betas = torch.tensor(self.betas, dtype=torch.float64)
         counts = torch.tensor([len(s) for s in self.scores], dtype=torch.float64)
-        energy_NK = self.joined()[:, None] * betas
-        f = -self._stepwise()
+        s = self.joined()
+        centre = float(s.mean())  # c_n does not depend on it; sums of small numbers keep their digits
+        energy_NK = (s - centre)[:, None] * betas
+        f = betas * centre - self._stepwise()
         log_norm, share_NK = _spread(energy_NK, f, counts)
         for _ in range(200):
-            surplus = share_NK.sum(0) - counts  # gradient
-            if bool((surplus.abs() <= 1e-9 * counts).all()):
+            gradient = share_NK.sum(0) - counts
+            settled = bool((gradient.abs() <= 1e-9 * counts).all())
+            if settled:
                 break
             f = _better(energy_NK, f, counts, log_norm, share_NK)
             log_norm, share_NK = _spread(energy_NK, f, counts)
@@ -80,6 +85,8 @@ class Ladder:
                 f"rungs β = {self.betas[k]:.4g} and β = {self.betas[k + 1]:.4g} have only {float(bridge[k]):.2g} scores "
                 f"in common and need {MIN_ESS:.0f}; put a rung between them or use more particles"
             )
+        if not settled:
+            raise ArithmeticError(f"MBAR did not settle on the rungs {list(self.betas)}")
         return -log_norm
 
     def thermodynamic(self) -> Tensor:

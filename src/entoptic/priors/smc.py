@@ -22,8 +22,8 @@ from entoptic.priors.particles import Cloud, Rung, Target, effective, log_mean_e
 from entoptic.priors.prior import Prior, Score, draw_conditions, noise_like
 
 
-class Bank(NamedTuple):
-    """M plain samples that are scored already. noise: M×C×H×W. condition: M int64 or None. scores: G×M."""
+class First(NamedTuple):
+    """M plain samples that are scored already, for one run. noise: M×C×H×W. condition: M int64 or None. scores: M."""
 
     noise: Tensor
     condition: Tensor | None
@@ -56,7 +56,7 @@ class _Run:
 
 def noise_smc(
     prior: Prior, score: Score, target: Target, generators: Sequence[torch.Generator], *, particles: int = 64,
-    steps: int = 8, moves: int = 4, ess: float = 0.7, first: Bank | None = None, max_rungs: int = 40, batch: int = 256,
+    steps: int = 8, moves: int = 4, ess: float = 0.7, first: Sequence[First] | None = None, max_rungs: int = 40, batch: int = 256,
     on_step: Callable[[int, list[float]], None] | None = None,
 ) -> list[Cloud]:  # fmt: skip
     """N equally weighted particles of the tilt q_β ∝ p·exp(β s), p the law of `generate` with `steps` steps.
@@ -70,7 +70,8 @@ def noise_smc(
             the cloud's own are measured after its last moves and differ by Monte Carlo error.
         generators: on the CPU, one per run.
         ess: in (0, 1); a step to a higher β keeps this share of the particles effective.
-        first: start from these samples of the same prior and `steps` rather than from new ones. Their rung goes as deep
+        first: start each run from such samples of the same prior and `steps` rather than from new ones, as many in each;
+            runs that share samples share their error, which the spread of the runs does not show. Their rung goes as deep
             as twice `particles` effective samples allow.
         batch: the most pictures made and scored at once.
         on_step: told the number of the rung and the β of every run after each rung.
@@ -114,29 +115,29 @@ def _from_noise(space: NoiseSpace, generators: Sequence[torch.Generator], count:
     ]
 
 
-def _from_bank(prior: Prior, generators: Sequence[torch.Generator], first: Bank, count: int) -> list[_Run]:
-    bank = Bank(*first)
-    m = len(bank.noise)
-    if (
-        bank.noise.shape[1:] != prior.shape
-        or bank.scores.shape != (len(generators), m)
-        or (bank.condition is None) != (not prior.conditions)
-        or m < count
-    ):
-        raise UserError(
-            f"a bank for {len(generators)} runs of {count} particles of this prior is M×{'×'.join(map(str, prior.shape))} "
-            f"noise with M ≥ {count}, {'M' if prior.conditions else 'no'} conditions and {len(generators)}×M scores, got "
-            f"{tuple(bank.noise.shape)}, {None if bank.condition is None else len(bank.condition)} and "
-            f"{tuple(bank.scores.shape)}"
-        )
-    scores = bank.scores.detach().double().cpu()
-    scores = torch.where(scores.isfinite(), scores, -math.inf)
-    z, condition = bank.noise.to(prior.device), None if bank.condition is None else bank.condition.to(prior.device)
-    number = torch.arange(m)
-    return [
-        _begun(_Run(i, generator, Walkers(z, condition, scores[i]), number, number))
-        for i, generator in enumerate(generators)
-    ]
+def _from_bank(prior: Prior, generators: Sequence[torch.Generator], first: Sequence[First], count: int) -> list[_Run]:
+    m = len(first[0].noise) if first else 0
+    for given in first:
+        if (
+            len(first) != len(generators)
+            or given.noise.shape != (m, *prior.shape)
+            or given.scores.shape != (m,)
+            or (given.condition is None) != (not prior.conditions)
+            or m < count
+        ):
+            raise UserError(
+                f"first samples are one set for each of the {len(generators)} runs, of as many each and at least {count}: "
+                f"M×{'×'.join(map(str, prior.shape))} noise, {'M' if prior.conditions else 'no'} conditions and M scores; "
+                f"got {len(first)} sets, one of them {tuple(given.noise.shape)}, "
+                f"{None if given.condition is None else len(given.condition)} and {tuple(given.scores.shape)}"
+            )
+    number, runs = torch.arange(m), []
+    for i, (generator, given) in enumerate(zip(generators, first)):
+        scores = given.scores.detach().double().cpu()
+        condition = None if given.condition is None else given.condition.to(prior.device)
+        walkers = Walkers(given.noise.to(prior.device), condition, torch.where(scores.isfinite(), scores, -math.inf))
+        runs.append(_begun(_Run(i, generator, walkers, number, number)))
+    return runs
 
 
 def _begun(run: _Run) -> _Run:
@@ -299,7 +300,7 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
 def _cloud(run: _Run, steps: int, count: int) -> Cloud:
     walkers, ancestors, copies = run.walkers, run.ancestors, run.copies
     alive = walkers.scores.isfinite()
-    log_w = torch.where(alive, -math.log(max(int(alive.sum()), 1)), -math.inf).double()
+    log_w = torch.where(alive, 0.0, -math.inf).double() - math.log(max(int(alive.sum()), 1))
     if len(log_w) != count:  # a bank that no rung was taken from
         uniform = torch.rand(1, generator=run.generator, dtype=torch.float64)
         picks = systematic(log_w[None], uniform, count)[0]

@@ -26,8 +26,9 @@ from entoptic.priors.noise_space import checked
 from entoptic.priors.particles import Cloud, effective, log_mean_exp, systematic
 from entoptic.priors.prior import Level, Prior, Score, ancestral, draw_conditions, noise_like
 
-# A twist may cost this share of the particles at one level before it is weakened there.
+# A twist, and a push, may each cost this share of the particles at one level before it is weakened there.
 LOSS = 0.2
+LONGEST = (-math.log(1 - LOSS)) ** 0.5
 STRENGTHS = 33  # that are tried
 
 
@@ -196,6 +197,10 @@ def _descend(prior: Prior, run: _Run, look: _Look, beta: float, t: Level, s: Lev
     if look.gradient is None:
         return
     push = kernel.push * run.strength * beta * look.gradient
+    # A step of length r·sd leaves weights p/q of effective share exp(-r²). Long pushes come from few levels or a kink of
+    # x̂0 between modes, where the gradient holds for a fraction of their length; any shorter one is as exact.
+    length = (push.flatten(1).norm(dim=1) / kernel.sd)[:, None, None, None]
+    push = push * (LONGEST / length.clamp(min=LONGEST))
     run.x = run.x + push
     # log N(x'; μ, sd²) - log N(x'; μ + push, sd²) at x' = μ + push + sd·ε
     cost = (push.double() * (noise.double() / kernel.sd + push.double() / (2 * kernel.sd**2))).flatten(1).sum(1)

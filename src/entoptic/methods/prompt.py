@@ -18,7 +18,7 @@ from entoptic.methods.sampled import MAP_STEPS, UNITS, unit_generators
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(Prompted):
-    """Prompt optimisation, the continuous text conditioning of a prior (after DiffExplainer)."""
+    """Prompt optimisation, the text conditioning of a prior (after DiffExplainer)."""
 
     steps: int = 100
     """steps of Adam"""

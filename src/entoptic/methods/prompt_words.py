@@ -40,7 +40,7 @@ _BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PromptWords(Prompted):
-    """Prompt words, the plain-language prompt of a prior that drives the unit most (after DEXTER)."""
+    """Prompt words, the plain words that make a prior drive the unit (after DEXTER)."""
 
     words: int = 3
     """most words of the prompt; each is kept only if it raises the score"""

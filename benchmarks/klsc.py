@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--prior", default=SHIPPED)
     parser.add_argument("--steps", type=int, default=1000, help="of EnergyDPS")
-    parser.add_argument("--chains", type=int, default=2, help="EnergyDPS chains per unit")
+    parser.add_argument("--chains", type=int, default=1, help="EnergyDPS chains per unit")
+    parser.add_argument("--particles", type=int, default=32, help="of each of KLSC's four islands")
     parser.add_argument("--bank", type=int, default=2048)
     parser.add_argument("--units", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
@@ -79,7 +80,7 @@ def main() -> None:
         s_M = scores.of(raw[u], u)
         chains = edps["pictures"][u], scores.of(edps["scores"][u], u)
         reached = float(chains[1].mean())
-        config = Klsc(mean=reached, bank=options.bank)
+        config = Klsc(mean=reached, bank=options.bank, particles=options.particles)
         row: dict[str, Any] = {
             "energydps": {
                 "mean_in_sd": reached, "scores": chains[1].tolist(), "path_nats": edps["path"][u].tolist(),

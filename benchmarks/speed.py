@@ -54,6 +54,7 @@ def main() -> None:
         "batch of 16": lambda: batch_of_16(given.repeats),
         "memory of a batch of 10": memory,
         "index": lambda: index(given.repeats),
+        "klsc": lambda: klsc(lite0, given.repeats),
     }
     chosen = [name for name in given.only.split(",") if name] or list(parts)
     if unknown := [name for name in chosen if name not in parts]:
@@ -329,6 +330,58 @@ def index(repeats: int, count: int = 300) -> dict[str, Any]:
     }
 
 
+def klsc(model: Model, repeats: int) -> dict[str, Any]:
+    """Prior evaluations per effective sample against 1000-step guidance, and what a gradient adds to an evaluation."""
+    from entoptic.images.references import References
+    from entoptic.methods.klsc import Klsc, populate
+    from entoptic.methods.registry import Context
+    from entoptic.methods.sampled import MAP_STEPS, scored_bank
+    from entoptic.priors.guide import energy_dps
+    from entoptic.priors.prior import draw_conditions, generate, noise_like
+    from entoptic.priors.sources import SHIPPED, load_prior
+    from entoptic.units.unit import bind
+
+    prior = load_prior(SHIPPED)
+    units = bind(model, ["logits:497", "logits:574", "blocks.6:112", "blocks.5:33"])
+    context = Context(model, References(model), prior=prior)
+    config = Klsc(share=0.001)
+    bank, scores, raw = scored_bank(context, units, size=config.bank)
+    rows = {}
+    for u, unit in enumerate(units):
+        law = populate(unit, u, bank, scores, raw[u], config, 0, context).law
+        evaluations = law["pictures_scored"] * MAP_STEPS
+        rows[str(unit)] = {
+            "evaluations": evaluations,
+            "ess": law["ess"],
+            "fewer": 1000 * law["ess"] / max(evaluations, 1),
+        }
+    fewer = [row["fewer"] for row in rows.values()]
+
+    def forward(batch: int) -> Callable[[], Any]:
+        draw = [torch.Generator().manual_seed(i) for i in range(batch)]
+        noise, condition = noise_like(prior, draw), draw_conditions(prior, draw)
+
+        def work() -> None:
+            with torch.no_grad():
+                generate(prior, noise, condition, steps=4)
+
+        return work
+
+    def chains(steps: int = 4, batch: int = 16) -> None:
+        draw = [torch.Generator().manual_seed(i) for i in range(batch)]
+        energy_dps(prior, scores, 1e9, draw, steps=steps)
+
+    step, batched = [], []
+    for _ in range(repeats):
+        plain, guided, single = timed(forward(16)), timed(chains), timed(forward(1))
+        step.append(guided / plain)
+        batched.append(single * 16 / plain)
+    return {
+        "units": rows, "fewer evaluations at equal ESS": spread(fewer), "time of a guided step in plain ones": spread(step),
+        "batch of 16 against singles": spread(batched), "bank": config.bank, "steps of G": MAP_STEPS,
+    }  # fmt: skip
+
+
 def page(result: dict[str, Any]) -> str:
     lines = [
         "# Speed",
@@ -367,6 +420,15 @@ def page(result: dict[str, Any]) -> str:
             f"| index of {built['units']} units over {built['photos']} photos, throughput against the plain forward pass | "
             f"{show(built['throughput of the plain forward pass'], 100, ' %')} |"
         )
+    if sampled := rows("klsc"):
+        lines += [
+            f"| `klsc` at the mean score of the top 0.1 %, {len(sampled['units'])} units: prior evaluations per effective "
+            "sample against 1000-step guidance of single chains (the bank, shared by all units, not counted) | "
+            f"{show(sampled['fewer evaluations at equal ESS'])} fewer |",
+            "| and a step of that guidance, with its gradient and score, takes as long as so many plain evaluations | "
+            f"{show(sampled['time of a guided step in plain ones'])} |",
+            f"| sampling 16 pictures in one batch against one by one | {show(sampled['batch of 16 against singles'])} faster |",
+        ]
     lines.append("")
     told: dict[str, list[str]] = {}
     for name, part in result.items():

@@ -46,7 +46,7 @@ class Klsc(MethodConfig):
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""
-    moves: int = 4
+    moves: int = 3
     """moves of every particle at each rung"""
     bank: int = 2048
     """samples of the prior that standardise the score and start the islands"""
@@ -251,7 +251,7 @@ def _islands(
 
     clouds = noise_smc(
         bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
-        steps=MAP_STEPS, moves=config.moves, first=first, on_step=on_step, batch=64,
+        steps=MAP_STEPS, moves=config.moves, ess=0.5, first=first, on_step=on_step, batch=64,
     )  # fmt: skip
     context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)
     return clouds

@@ -233,7 +233,8 @@ def test_evaluations_are_the_forward_passes(card: MethodCard, references: Refere
     finally:
         handle.remove()
     assert rows == sum(draft.trace["evaluations"] for draft in drafts)
-    assert rows or not optimises(card) | samples_a_prior(card) or card.name == "best-of"
+    if card.name != "best-of" and (optimises(card) or samples_a_prior(card)):
+        assert rows
 
 
 @every

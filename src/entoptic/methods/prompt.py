@@ -61,7 +61,7 @@ def _ascend(search: Search, *, config: Prompt, context: Context) -> Found:
             raise UserError(f"{search.unit}: the score or its gradient is not finite at step {step}; try a lower lr")
         optimiser.step()
         loss.append([step, value.item()])
-        context.on_step(step + 1, config.steps)
+        context.on_step(place * config.steps + step + 1, len(search.scores.units) * config.steps)
     tenth = max(1, config.steps // 10)
     first, last = (-sum(v for _, v in part) / tenth for part in (loss[:tenth], loss[-tenth:]))
     note = f"mean score of {MAP_STEPS}-step pictures from {first:.3g} to {last:.3g} sd in {config.steps} steps of Adam"

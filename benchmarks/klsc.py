@@ -20,10 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from entoptic.priors.divergence import dv_bound_features
-from entoptic.priors.frontier import Frontier, dv_bound
-from entoptic.priors.guide import energy_dps, guided
-from entoptic.priors.sources import SHIPPED, load_prior
 from PIL import Image
 from torch import Tensor
 
@@ -37,8 +33,12 @@ from entoptic.metrics.distribution import features, kid
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.priors.bank import make_bank
+from entoptic.priors.divergence import dv_bound_features
+from entoptic.priors.frontier import Frontier, dv_bound
+from entoptic.priors.guide import energy_dps, guided
 from entoptic.priors.learn import square
 from entoptic.priors.score import UnitScores, as_saved
+from entoptic.priors.sources import SHIPPED, load_prior
 from entoptic.priors.tilt import top_share_mean
 from entoptic.units.unit import bind
 
@@ -117,7 +117,7 @@ def say(what: str, done: int, total: int) -> None:
 
 def run_energy_dps(units: Sequence[Any], plain: UnitScores, raw: Tensor, prior: Any, options: Any) -> dict[str, Any]:
     """Chains of all units; every 10 share a batch."""
-    caps = torch.tensor([top_share_mean(r, 0.001) for r in raw])
+    caps = torch.tensor([top_share_mean(r, max(0.001, 1 / len(r))) for r in raw])
     jobs = [(u, k) for u in range(len(units)) for k in range(options.chains)]
     pictures, scored, paths = [], [], []
     for start in range(0, len(jobs), 10):

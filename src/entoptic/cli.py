@@ -63,6 +63,8 @@ class SeeBase:
     """networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none"""
     steps: int | None = None
     """optimisation steps, for every method that has them"""
+    nats: float | None = None
+    """KL divergence to spend, for every method that has a budget"""
     batch_size: int | None = None
     """pictures optimised together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"""
     device: str = "auto"
@@ -470,7 +472,7 @@ def _see(command: Any) -> int:
             raise UserError(f"--threads must be at least 1, got {command.threads}")
         torch.set_num_threads(command.threads)
     methods = [_configured(command, name.strip()) for name in command.method.split(",") if name.strip()]
-    options = {} if command.steps is None else {"steps": command.steps}
+    options = {name: value for name in ("steps", "nats") if (value := getattr(command, name)) is not None}
     started = time.monotonic()
     with reporter() as report:
         plan = make_plan(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
@@ -21,6 +23,8 @@ from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
 from entoptic.models.model import Model
+from entoptic.priors.prior import Level
+from entoptic.priors.toy import GaussianMixture
 from entoptic.runs.see import quantise, see
 from entoptic.units.unit import bind
 
@@ -33,15 +37,62 @@ SMALL: dict[str, Any] = {
     "references": 4,
     "nats": 1.0,
     "student": "tiny:7",
+    "bank": 512,
+    "fresh": 16,
+    "particles": 8,
+    "islands": 4,
+    "moves": 2,
 }
 """Options that make any method quick; each takes those it has."""
 
+ELSEWHERE = {
+    "prompt": "needs a prior that reads text: tests/methods/test_prompt.py has one in closed form",
+    "prompt-words": "as prompt",
+}
+"""Methods that the prior below cannot serve, and why; their cards and configs are tested here all the same."""
+
 CHANNELS = ("stage1:2", "stage2:3@max", "stage2:5@1,2")
 
-every = pytest.mark.parametrize("card", METHODS.values(), ids=METHODS)
-every_optimising = pytest.mark.parametrize(
-    "card", [pytest.param(c, id=n) for n, c in METHODS.items() if "steps" in c.config.__dataclass_fields__]
-)
+
+class TwoClasses(GaussianMixture):
+    """Mixtures on 3×8×8 pictures, which their class moves up or down: a prior without weights."""
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        means = torch.randn(2, 3, 8, 8, generator=draw)
+        super().__init__(torch.tensor([0.3, 0.7]), means, torch.full_like(means, 0.3), scale=0.15, offset=0.5)
+        self.conditions = 2
+
+    def denoise(self, x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
+        assert condition is not None
+        move = (condition.to(x) - 0.5)[:, None, None, None]
+        return super().denoise(x - level.alpha * move, level) + move
+
+
+PRIOR = TwoClasses()
+
+
+def optimises(card: MethodCard) -> bool:
+    """Whether a picture comes of steps on a loss of its own."""
+    return "steps" in card.config.__dataclass_fields__ and not samples_a_prior(card)
+
+
+def samples_a_prior(card: MethodCard) -> bool:
+    return "prior" in card.reads
+
+
+def those(kind: Any) -> Any:
+    """Runs a test on every method of a kind."""
+    return pytest.mark.parametrize(
+        "card", [pytest.param(card, id=name) for name, card in METHODS.items() if kind(card)]
+    )
+
+
+every_card = those(lambda card: True)
+every = those(lambda card: card.name not in ELSEWHERE)
+every_optimising = those(optimises)
+every_sampling = those(lambda card: samples_a_prior(card) and card.name not in ELSEWHERE)
+every_with_steps = those(lambda card: "steps" in card.config.__dataclass_fields__)
 
 
 pytestmark = pytest.mark.usefixtures("tiny_student")
@@ -56,8 +107,10 @@ def config_of(card: MethodCard, **options: Any) -> MethodConfig:
     return make_config(card, {k: v for k, v in {**SMALL, **options}.items() if k in card.config.__dataclass_fields__})
 
 
-def optimises(card: MethodCard) -> bool:
-    return "steps" in card.config.__dataclass_fields__
+def forget(card: MethodCard) -> None:
+    """Makes nothing of what a sampler did before be recalled: a comparison with it would compare it with itself."""
+    if samples_a_prior(card):
+        shutil.rmtree(os.environ["ENTOPTIC_CACHE"], ignore_errors=True)
 
 
 def units_of(card: MethodCard, count: int = 5) -> list[str]:
@@ -68,9 +121,8 @@ def units_of(card: MethodCard, count: int = 5) -> list[str]:
 
 def make(card: MethodCard, references: References, items: Sequence[Item], **options: Any) -> list[Draft]:
     """Drafts in the order of the items."""
-    drafts = {
-        id(d.item): d for d in card.function(items, config_of(card, **options), Context(references.model, references))
-    }
+    context = Context(references.model, references, prior=PRIOR)
+    drafts = {id(d.item): d for d in card.function(items, config_of(card, **options), context)}
     assert len(drafts) == len(items)
     return [drafts[id(item)] for item in items]
 
@@ -88,7 +140,7 @@ def items_of(model: Model, units: Sequence[str], samples: Sequence[int] = (0,), 
 # --- the card -----------------------------------------------------------------------------------------------
 
 
-@every
+@every_card
 def test_card_is_complete(card: MethodCard) -> None:
     assert METHODS[card.name] is card
     assert find_method(card.name) is card
@@ -97,11 +149,11 @@ def test_card_is_complete(card: MethodCard) -> None:
     assert card.paper
     assert card.units
     assert card.units <= {"logit", "channel", "direction"}
-    assert card.reads <= {"targets", "scores", "spectrum"}
+    assert card.reads <= {"targets", "scores", "spectrum", "prior"}
     assert issubclass(card.config, MethodConfig)
 
 
-@every
+@every_card
 def test_config_is_frozen_and_survives_json(card: MethodCard) -> None:
     config = card.config()
     assert make_config(card, json.loads(json.dumps(asdict(config)))) == config
@@ -112,7 +164,7 @@ def test_config_is_frozen_and_survives_json(card: MethodCard) -> None:
             setattr(config, field.name, None)
 
 
-@every
+@every_card
 def test_unknown_option_is_answered_with_the_nearest(card: MethodCard) -> None:
     names = [field.name for field in fields(card.config)]
     with pytest.raises(UserError, match="penalty"):
@@ -152,11 +204,12 @@ def test_drafts_and_traces(card: MethodCard, references: References) -> None:
         trace = draft.trace
         json.dumps(trace, allow_nan=False)
         views = config_of(card).crops if hasattr(card.config, "crops") else 1  # type: ignore[attr-defined]
-        assert trace["steps"] == (STEPS if optimises(card) else 0)
-        assert trace["evaluations"] == trace["steps"] * views
+        assert trace["steps"] == (STEPS if "steps" in card.config.__dataclass_fields__ else 0)
         assert trace["stopped"] == "finished"
         assert isinstance(trace["notes"], list)
-        assert [t for t, _ in trace["loss"]] == list(range(trace["steps"]))
+        if not samples_a_prior(card):
+            assert trace["evaluations"] == trace["steps"] * views
+            assert [t for t, _ in trace["loss"]] == list(range(trace["steps"]))
         if "targets" in card.reads:
             assert trace["references"]["n"] == 4
             assert len(trace["references"]["sha256"]) == 64
@@ -165,7 +218,9 @@ def test_drafts_and_traces(card: MethodCard, references: References) -> None:
 @every
 def test_evaluations_are_the_forward_passes(card: MethodCard, references: References) -> None:
     items = items_of(references.model, units_of(card, 2))
-    make(card, references, items)  # statistics are cached from here on
+    make(
+        find_method("best-of") if samples_a_prior(card) else card, references, items
+    )  # statistics are cached from here
     rows = 0
 
     def count(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -178,6 +233,8 @@ def test_evaluations_are_the_forward_passes(card: MethodCard, references: Refere
     finally:
         handle.remove()
     assert rows == sum(draft.trace["evaluations"] for draft in drafts)
+    if card.name != "best-of" and (optimises(card) or samples_a_prior(card)):
+        assert rows
 
 
 @every
@@ -186,9 +243,12 @@ def test_results_do_not_depend_on_batch_mates(card: MethodCard, references: Refe
     for steps in (1, STEPS):
         # A small rate: Adam's first steps are signs of gradients, which rounding flips where a gradient is near zero.
         options = {"steps": steps, "lr": 0.05}
+        forget(card)
         together = make(card, references, items_of(references.model, units), **options)
+        forget(card)
         turned = make(card, references, items_of(references.model, units[::-1]), **options)[::-1]
         for unit, draft, other in zip(units, together, turned):
+            forget(card)
             (alone,) = make(card, references, items_of(references.model, [unit]), **options)
             assert agree(draft.image, alone.image)
             assert agree(draft.image, other.image)
@@ -203,7 +263,13 @@ def test_results_do_not_depend_on_batch_mates(card: MethodCard, references: Refe
 
 @every
 def test_same_request_same_picture(card: MethodCard, references: References) -> None:
-    first, second = (make(card, references, items_of(references.model, units_of(card, 3))) for _ in range(2))
+    first = make(card, references, items_of(references.model, units_of(card, 3)))
+    recalled = make(card, references, items_of(references.model, units_of(card, 3)))
+    forget(card)
+    second = make(card, references, items_of(references.model, units_of(card, 3)))
+    for a, b in zip(first, recalled):
+        assert torch.equal(a.image, b.image)
+        assert a.trace == b.trace
     for a, b in zip(first, second):
         assert torch.equal(a.image, b.image)
         assert {**a.trace, "seconds": 0} == {**b.trace, "seconds": 0}
@@ -214,9 +280,10 @@ def test_samples_and_seeds_differ(card: MethodCard, references: References) -> N
     items = items_of(references.model, ["logits:0"], samples=(0, 1))
     first, second = make(card, references, items)
     assert (first.image - second.image).abs().max() > 0.01
+    forget(card)
     (alone,) = make(card, references, items[1:])
     assert agree(alone.image, second.image), "sample 1 does not need sample 0"
-    if optimises(card):
+    if optimises(card) or (samples_a_prior(card) and card.name != "best-of"):  # whose bank is the same for all
         (other,) = make(card, references, items_of(references.model, ["logits:0"], seed=1))
         assert (first.image - other.image).abs().max() > 0.01
 
@@ -231,6 +298,7 @@ def test_network_is_given_back_as_it_was(card: MethodCard, references: Reference
     gradients = {name: p.requires_grad for name, p in module.named_parameters()}
     state = {name: value.clone() for name, value in module.state_dict().items()}
     for _ in range(2):
+        forget(card)
         make(card, references, items_of(references.model, units_of(card, 3)))
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in module.modules())
     assert {name: m.training for name, m in module.named_modules()} == training
@@ -248,6 +316,7 @@ def test_global_random_state_is_neither_used_nor_changed(card: MethodCard, refer
     (first,) = make(card, references, items)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
+    forget(card)
     (second,) = make(card, references, items)
     assert torch.equal(first.image, second.image)
 
@@ -268,12 +337,65 @@ def test_interruption_gives_every_draft(card: MethodCard, references: References
     assert not any(d.complete for d in got)
 
 
+@every_sampling
+def test_samplers_say_what_law_a_picture_is_from(card: MethodCard, references: References) -> None:
+    items = items_of(references.model, units_of(card, 3), samples=(0, 1))
+    for draft in make(card, references, items):
+        law = draft.trace["selection"]
+        assert law["law"]
+        assert law["prior"] == PRIOR.name
+        assert law["N"] >= 1
+        assert law["K"] == 1
+        if law["nats"] is None:
+            assert law["refused"], "no number without a reason"
+            continue
+        assert law["nats"] >= 0
+        assert abs(law["mean_in_sd"]) < 10
+        for name in ("nats", "mean", "mean_in_sd"):
+            low, high = law.get(f"{name}_interval") or (law[name], law[name])
+            assert low <= law[name] <= high
+        if draft.pair is not None:
+            assert draft.pair.shape == draft.image.shape
+            assert 0 <= draft.pair.min() <= draft.pair.max() <= 1
+
+
+@every_sampling
+def test_samplers_need_a_prior(card: MethodCard, references: References) -> None:
+    with pytest.raises(UserError, match="--prior"):
+        list(
+            card.function(
+                items_of(references.model, ["logits:0"]), config_of(card), Context(references.model, references)
+            )
+        )
+
+
+@every_sampling
+def test_an_interrupted_sampler_gives_no_picture(card: MethodCard, references: References) -> None:
+    """Half a chain is noise; only finished pictures are kept."""
+    items = items_of(references.model, units_of(card, 2))
+    make(find_method("best-of"), references, items)  # the bank is there
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    context = Context(references.model, references, stop, PRIOR)
+    context.progress = stop
+    got = []
+    try:
+        for draft in card.function(items, config_of(card), context):
+            got.append(draft)
+    except KeyboardInterrupt:
+        assert not got
+    else:
+        assert all(draft.complete for draft in got), "a method that tells of no progress runs to its end"
+
+
 @every
 def test_what_is_stored_is_the_draft_rounded_once(card: MethodCard, references: References, tmp_path: Path) -> None:
     """Horama shows percentile-clipped, rescaled pictures that no network has seen."""
     run = see(
         references.model, ["logits:0", "logits:3"], method=config_of(card), photos=references.photos,
-        out=tmp_path / "run", verifiers="", progress=False,
+        out=tmp_path / "run", verifiers="", progress=False, prior=PRIOR if samples_a_prior(card) else None,
     )  # fmt: skip
     drafts = make(card, references, items_of(references.model, ["logits:0", "logits:3"]))
     stored = {picture.unit: picture for picture in run}
@@ -302,14 +424,14 @@ def test_pictures_of_a_batch_are_not_an_average(card: MethodCard, references: Re
     assert losses[0] != losses[1]
 
 
-@every
+@every_card
 def test_every_option_can_be_given_to_see(card: MethodCard) -> None:
     """An option called like one of `see`'s own arguments could not be reached by name."""
     taken = set(inspect.signature(see).parameters) - {"options"}
     assert not taken & set(card.config.__dataclass_fields__)
 
 
-@every_optimising
+@every_with_steps
 @pytest.mark.parametrize("steps", [0, -5])
 def test_no_steps_are_refused(card: MethodCard, references: References, steps: int) -> None:
     """A run of no steps would store its random start as a finished picture."""

@@ -21,17 +21,14 @@ from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.priors.adapters import DiffusionPrior, TextPrior, guided, to_pictures
 from entoptic.priors.learn import Recipe, network
-from entoptic.priors.prior import Level, ancestral, deterministic, draw_conditions, generate, noise_like
+from entoptic.priors.prior import Level, Prior, ancestral, deterministic, draw_conditions, generate, noise_like
 from entoptic.priors.saved import save_prior
 from entoptic.priors.schedule import Diffusion, Flow, read_bounds, read_schedule
 from entoptic.priors.sources import builtin_priors, load_prior
+from tiny_pipelines import MILD, kl_vae, save_text_pipeline, text_pipeline
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
-
-# A schedule that keeps a third of the picture at the noisiest level: what untrained networks put out then stays near
-# [-1, 1], where the clamp of pictures hides nothing.
-MILD = {"beta_end": 0.002, "clip_sample": False, "timestep_spacing": "trailing"}
 
 
 def seeds(*numbers: int) -> list[torch.Generator]:
@@ -46,15 +43,6 @@ def pixel_unet(seed: int = 0, **changes: Any) -> nn.Module:
         "add_attention": False,
     }  # fmt: skip
     return diffusers.UNet2DModel(**{**options, **changes}).eval()
-
-
-def kl_vae(seed: int = 1, **changes: Any) -> nn.Module:
-    torch.manual_seed(seed)
-    options = {
-        "block_out_channels": (8, 8), "down_block_types": ("DownEncoderBlock2D",) * 2, "norm_num_groups": 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 2, "latent_channels": 4, "scaling_factor": 0.4, "shift_factor": 0.1,
-    }  # fmt: skip
-    return diffusers.AutoencoderKL(**{**options, **changes}).eval()
 
 
 @pytest.fixture(scope="module")
@@ -79,41 +67,10 @@ def dit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def text_pipeline(vae: nn.Module) -> Any:
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = transformers.CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=8
-    )
-    torch.manual_seed(2)
-    encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=8, bos_token_id=52, eos_token_id=53, pad_token_id=53,
-    ))  # fmt: skip
-    net = diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
-        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae, encoder, tokenizer, net, diffusers.DDIMScheduler(prediction_type="v_prediction", steps_offset=1, **MILD),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text-to-image pipeline in latents, with v-prediction and a tiny VAE."""
-    torch.manual_seed(3)
-    vae = diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
-        num_decoder_blocks=(1, 1),
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("text")
-    text_pipeline(vae.eval()).save_pretrained(folder)
-    return folder
+    return save_text_pipeline(tmp_path_factory.mktemp("text"))
 
 
 CARD = {"name": "tiny", "size": 16, "patch": 2, "classes": ["a", "b", "c"], "guidance": 2.0, "licence": "cc0-1.0"}
@@ -135,6 +92,17 @@ def lone(folder: Path, net: nn.Module, scheduler: Any) -> str:
     net.save_pretrained(folder)
     scheduler.save_pretrained(folder)
     return f"hf:{folder}"
+
+
+@torch.no_grad()
+def ddim(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, steps: int) -> Tensor:
+    """First-order deterministic steps, as the pipelines' schedulers take them."""
+    levels = prior.levels(steps)
+    x = noise * levels[0].sigma
+    for t, s in pairwise(levels):
+        k = deterministic(t, s)
+        x = k.from_x * x + k.from_x0 * prior.denoise(x, t, condition)
+    return x
 
 
 def close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> None:
@@ -275,9 +243,28 @@ def test_a_pixel_prior_makes_the_pictures_of_its_pipeline(pixel: Path) -> None:
     theirs = pipeline(2, seeds(5, 6), num_inference_steps=8, output_type="np").images
     # The pipeline starts from standard normal states, ours from σ times them.
     noise = noise_like(prior, seeds(5, 6)) / prior.levels(8)[0].sigma
-    ours = prior.decode(generate(prior, noise, steps=8))
+    ours = prior.decode(ddim(prior, noise, steps=8))
     assert ((ours > 0) & (ours < 1)).float().mean() > 0.3
     close(ours, torch.from_numpy(theirs).permute(0, 3, 1, 2))
+
+
+@torch.no_grad()
+def test_the_few_step_map_is_dpm_solver(pixel: Path) -> None:
+    """G(z) against the scheduler of diffusers for the same second-order multistep solver."""
+    prior = load_prior(f"hf:{pixel}", device="cpu")
+    net = diffusers.UNet2DModel.from_pretrained(pixel / "unet")
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        beta_end=MILD["beta_end"], timestep_spacing="trailing", final_sigmas_type="zero", lower_order_final=True
+    )
+    scheduler.set_timesteps(6)
+    noise = noise_like(prior, seeds(5, 6))
+    theirs = noise * prior.levels(6)[0].sigma
+    for time in scheduler.timesteps:
+        theirs = scheduler.step(net(theirs, time).sample, time, theirs).prev_sample
+    assert [level.time for level in prior.levels(6)[:-1]] == scheduler.timesteps.tolist()
+    ours = generate(prior, noise, steps=6)
+    close(ours, theirs, 1e-3)
+    assert (ours - ddim(prior, noise, steps=6)).abs().max() > 0.05, "else the order is not tested"
 
 
 @torch.no_grad()
@@ -288,11 +275,11 @@ def test_a_transformer_prior_makes_the_pictures_of_its_pipeline(dit: Path) -> No
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline([3, 7], 3.0, seeds(5, 6), num_inference_steps=4, output_type="pt").images
     noise = noise_like(prior, seeds(5, 6)) / prior.levels(4)[0].sigma
-    ours = prior.decode(generate(prior, noise, torch.tensor([3, 7]), steps=4))
+    ours = prior.decode(ddim(prior, noise, torch.tensor([3, 7]), steps=4))
     assert ours.shape == (2, 3, 16, 16)
     assert ours.std() > 1e-3
     close(ours, torch.as_tensor(theirs))
-    other = prior.decode(generate(prior, noise, torch.tensor([3, 8]), steps=4))
+    other = prior.decode(ddim(prior, noise, torch.tensor([3, 8]), steps=4))
     assert not torch.allclose(ours[1], other[1], atol=1e-4)
 
 
@@ -306,7 +293,7 @@ def test_a_text_prior_makes_the_pictures_of_its_pipeline(text: Path) -> None:
     noise = noise_like(prior, seeds(5, 6))
     theirs = pipeline(["a cat"] * 2, latents=noise, guidance_scale=4.0, num_inference_steps=4, output_type="pt").images
     noise = noise / prior.levels(4)[0].sigma
-    ours = prior.decode(generate(prior, noise, steps=4))
+    ours = prior.decode(ddim(prior, noise, steps=4))
     assert ours.std() > 1e-3
     close(ours, theirs)
     # The text is data: the embeddings of another prompt give what a prior at that prompt gives.
@@ -314,7 +301,7 @@ def test_a_text_prior_makes_the_pictures_of_its_pipeline(text: Path) -> None:
     moved = prior.with_text(prior.embed(["hen"]))
     assert moved.identity == hen.identity != prior.identity
     close(moved.decode(generate(moved, noise, steps=4)), hen.decode(generate(hen, noise, steps=4)), 1e-6)
-    assert not torch.allclose(moved.decode(generate(moved, noise, steps=4)), ours, atol=1e-4)
+    assert not torch.allclose(moved.decode(ddim(moved, noise, steps=4)), ours, atol=1e-4)
 
 
 @torch.no_grad()

@@ -13,6 +13,9 @@ from entoptic.methods import (
     klsc_twisted,
     maco,
     pixels,
+    prompt,
+    prompt_class,
+    prompt_words,
     retrieval,
     vital,
 )
@@ -30,6 +33,9 @@ __all__ = [
     "klsc_twisted",
     "maco",
     "pixels",
+    "prompt",
+    "prompt_class",
+    "prompt_words",
     "retrieval",
     "vital",
 ]

@@ -16,7 +16,7 @@ from entoptic.methods.sampled import UNITS, scored_bank, shown, units_of
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyDps(MethodConfig):
-    """EnergyDPS, diffusion guided by the capped score with a constant step (a negative control)."""
+    """EnergyDPS, guidance of constant strength up to a cap (a negative control)."""
 
     steps: int = 1000
     """ancestral steps"""
@@ -33,6 +33,11 @@ class EnergyDps(MethodConfig):
         super().__post_init__()
         if self.scale < 0:
             raise UserError(f"scale must be at least 0, got {self.scale}")
+        if self.cap is None and self.bank < 500:
+            raise UserError(
+                f"a cap at the strongest 0.1 % of the prior's samples needs a bank of at least 500, got {self.bank}; "
+                "give a larger bank, or a cap"
+            )
 
 
 @method("energydps", EnergyDps, paper="arXiv:2605.17504", units=UNITS, reads={"prior"})
@@ -46,7 +51,10 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
     units, places = units_of(items)
     bank, _, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
     prior = bank.prior
-    caps = [config.cap if config.cap is not None else top_share_mean(raw[u], 0.001) for u in range(len(units))]
+    caps = [
+        config.cap if config.cap is not None else top_share_mean(raw[u], max(0.001, 1 / config.bank))
+        for u in range(len(units))
+    ]
     chains = energy_dps(
         prior, UnitScores(units, config.reduction), torch.tensor([caps[u] for u in places]),
         [item.generator() for item in items], scale=config.scale, steps=config.steps, groups=torch.tensor(places),
@@ -61,7 +69,7 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
         mean_in_sd = float((chains.scores[i] - mine.mean()) / mine.std())
         refused = f"pushing the last, noise-free step makes the path's divergence infinite; the others spent {path:.4g}"
         selection = {
-            "law": "chain pushed by a constant step", "prior": prior.name, "N": 1, "nats": None,
+            "law": "chain pushed by a constant step", "prior": prior.name, "N": 1, "K": 1, "nats": None,
             "refused": refused,
             "path_nats_before_last_step": path, "cap": caps[places[i]], "mean": float(chains.scores[i]),
             "mean_in_sd": mean_in_sd,

@@ -12,7 +12,7 @@ from entoptic.methods.sampled import UNITS, island_generators, scored_bank, show
 
 @dataclass(frozen=True, kw_only=True)
 class KlscTwisted(MethodConfig):
-    """KLSC by twisted diffusion, guided chains of a prior that are weighted to be exact.
+    """KLSC by twisted diffusion, guided chains that are weighted to be exact.
 
     The tilt is of the law of the prior's ancestral sampler with `steps` steps, not of its few-step generator; β is the one
     that the bank's frontier gives for `nats` (or `beta` itself).

@@ -81,13 +81,15 @@ class Context:
     Attributes:
         model: the network under study. references: statistics of real photos, by unit.
         on_step: called with (step, steps) after each step, for progress bars and timing.
-        prior: the image prior, for methods that read one. progress: called with (what, done, total) by long passes.
+        prior: the image prior, for methods that read one. units: all that the run will ask for, so that one pass over
+            a prior's samples can serve them. progress: called with (what, done, total) by long passes.
     """
 
     model: Model
     references: References
     on_step: Callable[[int, int], None] = lambda step, steps: None
     prior: Prior | None = None
+    units: Sequence[Unit] = ()
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
 
 

@@ -40,7 +40,9 @@ def scored_bank(
 
     bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, progress=context.progress)
     scores = UnitScores(units, reduction, bound=bound)
-    raw = bank.scores(scores, progress=context.progress)
+    asked = {unit.identity for unit in units}
+    rest = [unit for unit in context.units if unit.identity not in asked]
+    raw = bank.scores(UnitScores([*units, *rest], reduction), progress=context.progress)[: len(units)]
     return bank, scores.standardised(raw), raw
 
 
@@ -62,11 +64,36 @@ def units_of(items: Sequence[Item]) -> tuple[list[Unit], list[int]]:
     return units, [places[item.unit.identity] for item in items]
 
 
-def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:
-    """One generator for each independent run of a unit, from a hash of (seed, unit, number)."""
+def unit_generators(purpose: str, seed: int, unit: Unit, count: int) -> list[Generator]:
+    """Generators for something that is done once per unit, from a hash of (purpose, seed, unit, number)."""
     import hashlib
 
     import torch
 
-    digests = [hashlib.sha256(f"island|{seed}|{unit.identity}|{i}".encode()).digest() for i in range(islands)]
+    digests = [hashlib.sha256(f"{purpose}|{seed}|{unit.identity}|{i}".encode()).digest() for i in range(count)]
     return [torch.Generator().manual_seed(int.from_bytes(d[:8], "big") >> 1) for d in digests]
+
+
+def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:
+    """One generator for each independent run of a unit."""
+    return unit_generators("island", seed, unit, islands)
+
+
+def mean_record(scores: UnitScores, unit: int, raw_N: Tensor) -> dict[str, Any]:
+    """The mean of N independent raw scores and its 95 % interval (Student's t), also in the prior's own sd."""
+    mean, interval = mean_interval(raw_N)
+    centre, scale = float(scores.centre[unit]), float(scores.scale[unit])
+    return {
+        "mean": mean, "mean_in_sd": (mean - centre) / scale,
+        "mean_interval": interval, "mean_in_sd_interval": [(end - centre) / scale for end in interval],
+    }  # fmt: skip
+
+
+def mean_interval(values_N: Tensor) -> tuple[float, list[float]]:
+    """The mean of N ≥ 4 independent values and its 95 % interval by Student's t."""
+    from entoptic.priors.frontier import t_quantile
+
+    values = values_N.double()
+    mean, se = float(values.mean()), float(values.std()) / len(values) ** 0.5
+    width = t_quantile(len(values) - 1) * se
+    return mean, [mean - width, mean + width]

@@ -45,6 +45,10 @@ class Bank:
         """Hash of everything that the samples depend on."""
         return content_key({"prior": self.prior.identity, "steps": self.steps, "seed": self.seed, "size": self.size})
 
+    def conditions(self) -> Tensor | None:
+        """The condition of each sample, M; None where the prior has none."""
+        return draw_conditions(self.prior, [_generator(self.seed, i) for i in range(self.size)])
+
     def latent(self, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
         """Noise z (K×C×H×W) and conditions (K, or None) of some samples, or of all: drawn again, never stored."""
         rows = range(self.size) if indices is None else indices

@@ -53,6 +53,7 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
         whole = dict(card) | {"weights_sha256": _sha256(Path(part) / WEIGHTS)}
         (Path(part) / "card.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False))
         for file in (WEIGHTS, "config.json", "card.json"):
+            os.chmod(Path(part) / file, 0o644)  # a temporary file is its owner's alone
             os.replace(Path(part) / file, folder / file)
     return folder
 

@@ -117,10 +117,11 @@ class Plan:
     context: bool = True
     prior: Prior | None = None
 
-    def context_of(self, report: Reporter, pictures: int) -> Context:
+    def context_of(self, job: Job, report: Reporter, pictures: int) -> Context:
         """What a method gets for a batch of `pictures`."""
         on_step = lambda step, steps: report.step(step, steps, pictures)  # noqa: E731
-        return Context(self.model, self.references, on_step, self.prior, report.progress)
+        units = list({item.unit.identity: item.unit for item in job.items}.values())
+        return Context(self.model, self.references, on_step, self.prior, units, report.progress)
 
 
 def make_plan(
@@ -286,7 +287,7 @@ def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Rep
     places = {id(item): (key, file) for item, key, file in chunk}
     started, answered = time.monotonic(), 0
     try:
-        for draft in job.card.function(items, job.config, plan.context_of(report, len(items))):
+        for draft in job.card.function(items, job.config, plan.context_of(job, report, len(items))):
             answered += 1
             if draft.failure is not None:
                 plan.run.failures.append(f"{draft.item.unit} by {job.card.name}: {draft.failure}")

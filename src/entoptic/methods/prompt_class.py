@@ -1,0 +1,93 @@
+"""The proxy for priors with classes: samples of the class that drives the unit most, as prompts are for priors with text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from entoptic.errors import UserError
+from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.sampled import (
+    MAP_STEPS,
+    UNITS,
+    mean_record,
+    prior_of,
+    scored_bank,
+    shown,
+    unit_generators,
+    units_of,
+)
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+EACH = 4  # samples of the bank per class, below which the best one is mostly luck
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptClass(MethodConfig):
+    """Best class, samples of the class of a prior that drives the unit most."""
+
+    bank: int = 2048
+    """samples of the prior that choose the class and standardise the score"""
+    fresh: int = 64
+    """new samples that the chosen class is judged by"""
+    reduction: str = ""
+    """score: "" for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fresh < 16:
+            raise UserError(f"a class is judged by at least 16 fresh samples, got fresh={self.fresh}")
+
+
+@method(
+    "prompt-class", PromptClass, paper="proxy of arXiv:2605.17504, restricted to classes", units=UNITS, reads={"prior"}
+)
+def prompt_class(items: Sequence[Item], config: PromptClass, context: Context) -> Iterator[Draft]:
+    import torch
+
+    prior = prior_of(context)
+    if not prior.conditions:
+        raise UserError(f"{prior.name} has no classes to choose among; for a prior that reads text there is prompt")
+    if config.bank < EACH * prior.conditions:
+        raise UserError(
+            f"choosing among {prior.conditions} classes needs a bank of {EACH * prior.conditions}, got {config.bank}"
+        )
+    units, places = units_of(items)
+    bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
+    one_hot = torch.nn.functional.one_hot(bank.conditions().cpu(), prior.conditions).double()  # type: ignore[union-attr]
+    means = (raw @ one_hot / one_hot.sum(0)).nan_to_num(-math.inf)  # U×conditions; a class that nothing was drawn of
+    best = means.argmax(1)
+
+    def sampled(place: int, generators: list[Generator]) -> Tensor:
+        from entoptic.priors.prior import generate, noise_like
+
+        condition = best[place].to(prior.device).repeat(len(generators))
+        with torch.no_grad():
+            return prior.decode(generate(prior, noise_like(prior, generators), condition, steps=MAP_STEPS))
+
+    judged: dict[int, dict[str, object]] = {}
+    for item, u in zip(items, places):
+        if u not in judged:
+            fresh = sampled(u, unit_generators("fresh", item.seed, item.unit, config.fresh))
+            judged[u] = {
+                # Classes are drawn uniformly, so p(x|c) ≤ C·p(x) everywhere, and KL(p(x|c)‖p) ≤ log C.
+                "law": "the prior given one of its classes (nats: the upper bound log C)", "prior": prior.name,
+                "N": config.fresh, "K": 1, "class": int(best[u]), "nats": math.log(prior.conditions),
+            } | mean_record(scores, u, scores.all(fresh)[:, u].cpu())  # fmt: skip
+        law = dict(judged[u])
+        note = (
+            f"class {law['class']} of {prior.conditions}: {law['mean_in_sd']:.3g} sd over {config.fresh} fresh samples"
+        )
+        trace = {
+            "steps": 0,
+            "evaluations": config.fresh,
+            "loss": [],
+            "stopped": "finished",
+            "notes": [note],
+            "selection": law,
+        }
+        yield Draft(item, shown(context.model, sampled(u, [item.generator()]))[0], trace)

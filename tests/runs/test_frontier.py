@@ -289,3 +289,28 @@ def test_naturalness_comes_from_another_network(
     assert kid["interval"][0] <= kid["value"] <= kid["interval"][1]
     assert abs(kid["value"]) < 0.05
     assert "KID" in seen.table()[-1][-1]
+
+
+def test_nats_that_are_an_upper_bound_do_not_become_a_law(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+    card = METHODS["fourier"]
+
+    def prompted(items: Any, config: Any, context: Any) -> Iterator[Any]:
+        for draft in card.function(items, config, context):
+            draft.trace["selection"] = {
+                "law": "the prior given a text", "prior": "toy:mixture", "N": 64, "nats": 6.0, "nats_interval": [5.5, 6.5],
+                "mean_in_sd": 1.0, "mean_in_sd_interval": [0.9, 1.1],
+            }  # fmt: skip
+            yield draft
+
+    monkeypatch.setitem(METHODS, "fourier", replace(card, function=prompted))
+    (result,) = study(tmp_path / "r", methods="fourier", n=1, steps=2)
+    place = places(result)["fourier"]
+    assert place["kind"] == "bounds"
+    assert place["nats"]["value"] == pytest.approx(0.5, abs=0.1)  # mean²/2
+    assert place["excess"]["value"] == pytest.approx(5.5, abs=0.1)
+    cells = result.table()[-1]
+    assert "at most 6" in cells[2]
+    assert cells[3].startswith("at most 5.")

@@ -140,7 +140,7 @@ def frontier(
       is what it pays above the frontier.
     - "bounds": a chain, whose law is not known. `nats` is a lower bound from its pictures' mean score alone (Donsker,
       Varadhan). `path_nats`, where the record has them, are what its path spent before its last step: an upper bound
-      but for that step.
+      but for that step; or an upper bound on the whole law where `whole` is true (prompts).
     - "point": one optimised picture: nats unbounded, naturalness from independent networks only.
     - "level": real photos or their selection: another prior, so a mean score and no place along the nats.
 
@@ -243,7 +243,7 @@ class _Study:
     def run_all(self, n: int, seed: int) -> list[FrontierResult]:
         plan = self.plan
         units = list({item.unit.identity: item.unit for job in plan.jobs for item in job.items}.values())
-        context = Context(plan.model, plan.references, prior=self.prior, progress=self.report.progress)
+        context = Context(plan.model, plan.references, prior=self.prior, units=units, progress=self.report.progress)
         failures: dict[str, list[str]] = {unit.identity: _about(unit, units, plan.failures) for unit in units}
         scored = {}
         for unit in units:  # one by one: a unit that is silent on the prior must not cost the others
@@ -573,7 +573,11 @@ def _place(title: str, pictures: Sequence[Picture], ruler: _Ruler, prior: str) -
         name = f"top {len(pictures)} of {count:,}" if len(pictures) > 1 else f"best of {count:,}"
         return about | _law(name, nats, drawn, ruler, note)
     if law.get("nats") is not None and law.get("mean_in_sd") is not None:
-        is_tilt = law.get("beta") is not None and law.get("generator_steps") == MAP_STEPS  # of this very prior
+        if law.get("beta") is None:  # not a tilt: prompts, whose nats are those of their paths
+            return about | _under(
+                title, *(_stated(law, name) for name in ("nats", "mean_in_sd")), ruler, str(law["law"])
+            )
+        is_tilt = law.get("generator_steps") == MAP_STEPS  # of this very prior
         nats, at = (_stated(law, name) for name in ("nats", "mean_in_sd"))
         return about | _law(title, nats, at, ruler, str(law.get("law", "")), is_tilt=is_tilt)
     least = dv_bound(mean.value, ruler.frontier, mean_se=mean.se)
@@ -587,6 +591,22 @@ def _place(title: str, pictures: Sequence[Picture], ruler: _Ruler, prior: str) -
     return about | {
         "kind": "bounds", "nats": least.to_json(), "path_nats": most.to_json() if most else None, "note": note,
         "excess": {"value": None, "reason": "nothing bounds the nats of its last step from above"},
+    }  # fmt: skip
+
+
+def _under(title: str, most: Estimate, mean: Estimate, ruler: _Ruler, note: str) -> dict[str, Any]:
+    """The place of a law of known mean score and an upper bound on its nats."""
+    se = math.inf if mean.interval is None else (mean.interval[1] - mean.interval[0]) / (2 * 1.96)
+    least = dv_bound(mean.value, ruler.frontier, mean_se=se)
+    try:
+        excess = excess_nats(most.value, mean.value, ruler.frontier, mean_se=se).to_json() | {
+            "reason": "an upper bound"
+        }
+    except UserError as error:
+        excess = {"value": None, "reason": str(error)}
+    return {
+        "kind": "bounds", "title": title, "nats": least.to_json(), "path_nats": most.to_json(), "whole": True,
+        "mean": mean.to_json(), "mean_raw": _raw(mean, ruler.scores), "excess": excess, "note": note,
     }  # fmt: skip
 
 

@@ -141,7 +141,11 @@ def _place(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list
         if beyond:
             marks.append(Line([(end - 7, at[1] - 5), (end, at[1]), (end - 7, at[1] + 5)], kind, 2))
             least = f"{nats['value']:.3g} nats or more"
-            label += f", {least}" if math.isinf(highest) else f", path {highest:.3g} nats"
+            label += (
+                f", {least}"
+                if math.isinf(highest)
+                else f", {'up to' if place.get('whole') else 'path'} {highest:.3g} nats"
+            )
         else:
             marks.append(Line([(end, at[1] - 5), (end, at[1] + 5)], kind, 2))
     if y(mean["value"]) < top:
@@ -233,10 +237,16 @@ def row(place: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
         cost = "another prior"
     elif place["kind"] == "bounds":
         most = place["path_nats"]
-        cost = f"at least {_short(nats)}" + (f"; its path but for the last step {most['value']:.3g}" if most else "")
+        cost = f"at least {_short(nats)}" + (
+            f"; {'at most' if place.get('whole') else 'its path but for the last step'} {most['value']:.3g}"
+            if most
+            else ""
+        )
     else:
         cost = _short(nats)
     above = "–" if excess.get("value") is None else _short(excess)
+    if place["kind"] == "bounds" and excess.get("value") is not None:
+        above = f"at most {above}"
     told = place.get("naturalness") or {}
     seen = []
     if (known := told.get("transfer_probability", {})).get("value") is not None:

@@ -28,8 +28,8 @@ GENERATOR = "entoptic gallery"
 LEFT_OUT_SHOWN = 500
 # Methods in the order of a reader's questions: what the unit looks for, then what it sees in real photos.
 METHOD_ORDER = (
-    "vital", "vital-paper", "klsc", "klsc-twisted", "energydps", "best-of", "prompt", "prompt-words", "prompt-class", "deep-inversion",
-    "deep-inversion-adaptive", "maco", "fourier", "pixels", "retrieval", "retrieval-tilted", "retrieval-bottom",
+    "vital", "vital-paper", "klsc", "klsc-twisted", "energydps", "best-of", "prompt", "prompt-words", "prompt-class",
+    "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "pixels", "retrieval", "retrieval-tilted", "retrieval-bottom",
 )  # fmt: skip
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -574,9 +574,8 @@ def _place(title: str, pictures: Sequence[Picture], ruler: _Ruler, prior: str) -
         return about | _law(name, nats, drawn, ruler, note)
     if law.get("nats") is not None and law.get("mean_in_sd") is not None:
         if law.get("beta") is None:  # not a tilt: prompts, whose nats are those of their paths
-            return about | _under(
-                title, *(_stated(law, name) for name in ("nats", "mean_in_sd")), ruler, str(law["law"])
-            )
+            nats, at = _stated(law, "nats"), _stated(law, "mean_in_sd")
+            return about | _under(title, nats, at, ruler, str(law["law"]))
         is_tilt = law.get("generator_steps") == MAP_STEPS  # of this very prior
         nats, at = (_stated(law, name) for name in ("nats", "mean_in_sd"))
         return about | _law(title, nats, at, ruler, str(law.get("law", "")), is_tilt=is_tilt)

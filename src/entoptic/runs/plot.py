@@ -252,10 +252,12 @@ class Axis:
 
     def ticks(self, most: int = 7) -> list[float]:
         """At most `most` round values within the axis, 1, 2 or 5 times a power of ten apart."""
-        span = self.high - self.low
-        step = 10.0 ** math.floor(math.log10(span))
-        step = next(step * m for m in (0.1, 0.2, 0.5, 1, 2, 5, 10) if span / (step * m) <= most - 1)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        magnitude = 10.0 ** math.floor(math.log10(self.high - self.low))
+        for multiple in (0.1, 0.2, 0.5, 1, 2, 5, 10):
+            step = magnitude * multiple
+            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+            if last - first < most:
+                break
         return [round(i * step, 12) for i in range(first, last + 1)]
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 
+_SETTLED = 0.5  # correlation of scores before and after the moves of a rung, above which they were too few
+
+
 @dataclass(frozen=True, kw_only=True)
 class Klsc(MethodConfig):
     """KLSC, samples of a prior tilted by the unit at the least cost in nats.
@@ -47,7 +50,7 @@ class Klsc(MethodConfig):
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""
-    moves: int = 3
+    moves: int = 6
     """moves of every particle at each rung"""
     bank: int = 2048
     """samples of the prior that standardise the score and start the islands"""
@@ -154,7 +157,7 @@ def _sampled(
     model = context.model
     recipe = {
         "bank": bank.identity, "config": asdict(config), "seed": seed, "unit": unit.identity, "readout": unit.readout,
-        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 2,
+        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 3,
     }  # fmt: skip
     key = content_key(recipe)
     known = recall("klsc", key)
@@ -222,6 +225,14 @@ def _sample(
         "generator_steps": MAP_STEPS, "pictures_scored": calls,
         "acceptance": [round(r.acceptance, 3) for r in clouds[0].rungs[1:]] if clouds else [],
     }  # fmt: skip
+    memories = [c.rungs[-1].memory for c in clouds if not math.isnan(c.rungs[-1].memory)]
+    if memories:
+        law_record["memory"] = memory = sum(memories) / len(memories)
+        if memory > _SETTLED:
+            notes.append(
+                f"the particles have not settled (their scores before and after the moves correlate by {memory:.2f}): the "
+                "mean lies low and nats high for it, beyond their intervals; raise `moves`"
+            )
     if refusals or ess < 20:
         why = refusals[0] if refusals else f"the effective number of samples is {ess:.3g}, and 20 are needed"
         law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": why}

@@ -51,6 +51,9 @@ class Rung:
         log_z: log E_p[exp(β s)], estimated. scores: of the equally weighted particles at this β, float64.
         acceptance: share of the noise moves that were accepted (NaN at β = 0, where there are none).
         ess: effective number of the particles that were reweighted to this β, before they were resampled.
+        memory: correlation of the particles' scores before and after their moves at this β (NaN at β = 0). Near 1, the
+            moves were too few or too small to settle: then mean and log Z lie low in every run alike, which no spread
+            between runs shows.
     """
 
     beta: float
@@ -58,6 +61,7 @@ class Rung:
     scores: Tensor
     acceptance: float
     ess: float
+    memory: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def _begun(run: _Run) -> _Run:
     s = run.walkers.scores
     alive = int(s.isfinite().sum())
     run.nonfinite += len(s) - alive
-    run.rungs.append(Rung(0.0, 0.0, s[s.isfinite()], math.nan, float(alive)))
+    run.rungs.append(Rung(0.0, 0.0, s[s.isfinite()], math.nan, float(alive), math.nan))
     run.least_ess = float(alive)
     if 2 * alive < len(s):
         run.stop(f"{len(s) - alive} of the {len(s)} scores of the prior's own samples are not finite")
@@ -275,6 +275,7 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
     stride = torch.tensor([run.stride for run in runs], dtype=torch.float64)
     groups, generators = [run.index for run in runs], [run.generator for run in runs]
     accepted, tried, lost = torch.zeros(3, len(runs), dtype=torch.float64)
+    before_RN = walkers.scores.reshape(-1, n)
     for _ in range(moves):
         walkers, took, redrawn, nonfinite = space.move(walkers, beta, stride.repeat_interleave(n), groups, generators)
         took_RN, walked_RN = took.reshape(-1, n), ~redrawn.reshape(-1, n)
@@ -292,9 +293,26 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
         run.stride = float(strides[i])
         run.score_calls += moves * n
         run.nonfinite += int(lost[i])
-        run.rungs.append(Rung(run.beta, run.log_z, run.walkers.scores, float(acceptance[i]), run.ess))
+        run.rungs.append(
+            Rung(
+                run.beta,
+                run.log_z,
+                run.walkers.scores,
+                float(acceptance[i]),
+                run.ess,
+                _memory(before_RN[i], run.walkers.scores),
+            )
+        )
         if 2 * int(lost[i]) > moves * n and not run.done:
             run.stop(f"{int(lost[i])} of {moves * n} scores at β = {run.beta:.4g} were not finite")
+
+
+def _memory(before: Tensor, after: Tensor) -> float:
+    """Correlation of the scores before and after the moves, NaN where there is none to speak of."""
+    both = torch.stack([before, after])[:, before.isfinite() & after.isfinite()]
+    if both.shape[1] < 3 or not bool((both.std(1) > 0).all()):
+        return math.nan
+    return float(both.corrcoef()[0, 1])
 
 
 def _cloud(run: _Run, steps: int, count: int) -> Cloud:

@@ -3,18 +3,19 @@
     python benchmarks/klsc.py --out docs/benchmarks
 
 For each unit EnergyDPS runs first (1000 ancestral steps, constant step 1, capped at the mean of the strongest 0.1 % of the
-prior's samples). KLSC is then asked for the mean score that EnergyDPS reached. Compared are nats from the same prior
-(the few-step generator's law), kernel distances in the features of networks that neither method sees, and whether those
-networks see the class. Differences are paired by unit; intervals resample units.
+prior's samples). KLSC is then asked for the mean score that EnergyDPS reached. By Pythagoras (klsc.md F3) a law q of that
+mean spends KL(q‖q_β) nats more than KLSC's q_β; a lower bound on that comes from samples of both. Naturalness is the kernel
+distance to photos and to fresh samples of the prior in the features of networks that neither method sees.
+
+EnergyDPS walks 1000 ancestral steps, KLSC is of the six-step map: what that alone makes is measured on unguided ancestral
+chains of the same noise. Intervals resample units; pictures of one unit are never compared with each other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from PIL import Image
 from torch import Tensor
 
 from common import CLASSES, DATA, about, mobilenet
+from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
-from entoptic.methods.klsc import Klsc, populate
+from entoptic.methods.klsc import Klsc, Population, populate
 from entoptic.methods.registry import Context, Item
 from entoptic.methods.sampled import MAP_STEPS, shown
 from entoptic.metrics.distribution import features, kid
@@ -34,7 +36,6 @@ from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.priors.bank import make_bank
 from entoptic.priors.divergence import dv_bound_features
-from entoptic.priors.frontier import Frontier, dv_bound
 from entoptic.priors.guide import energy_dps, guided
 from entoptic.priors.learn import square
 from entoptic.priors.score import UnitScores, as_saved
@@ -49,8 +50,11 @@ SHOWN = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    parser.add_argument(
+        "--keep", type=Path, default=Path("runs/klsc-benchmark"), help="where EnergyDPS's chains are kept"
+    )
     parser.add_argument("--prior", default=SHIPPED)
     parser.add_argument("--steps", type=int, default=1000, help="of EnergyDPS")
     parser.add_argument("--chains", type=int, default=1, help="EnergyDPS chains per unit")
@@ -60,54 +64,67 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in (options.out, options.keep):
+        folder.mkdir(parents=True, exist_ok=True)
     subject, prior = load("builtin:lite0"), load_prior(options.prior)
     # Logits and channels in turn, so that a shorter run has both.
     names = [n for pair in zip((f"logits:{c}" for c in CLASSES), CHANNELS) for n in pair][: options.units]
     units = bind(subject, names)
     bank = make_bank(prior, size=options.bank, steps=MAP_STEPS, progress=say)
+    fresh = make_bank(prior, size=1000, steps=MAP_STEPS, seed=1, progress=say)
     plain = UnitScores(units)
     raw = bank.scores(plain, progress=say)
     scores = plain.standardised(raw)
-    started = time.time()
-    edps = run_energy_dps(units, plain, raw, prior, options)
-    print(f"energydps {time.time() - started:.0f} s", flush=True)
+    chains = kept(options.keep / "energydps.pt", lambda: run_energy_dps(units, plain, raw, prior, options))
+    idle = kept(options.keep / "unguided.pt", lambda: run_unguided(units, plain, prior, options))
     context = Context(subject, References(subject), prior=prior, progress=say)
-    result: dict[str, Any] = {"units": {}, "about": about() | {"prior": prior.name, "bank": options.bank}}
-    made: dict[str, list[Tensor]] = {"energydps": [], "klsc": [], "guided": [], "best-of": []}
-    started = time.time()
+    result: dict[str, Any] = {
+        "units": {},
+        "about": about() | vars(options) | {"out": "", "keep": "", "prior": prior.name},
+    }
+    names_of = ("energydps", "unguided", "best-of", "klsc")
+    made: dict[str, list[Tensor]] = {name: [] for name in names_of}
+    populations: list[Population | None] = []
     for u, unit in enumerate(units):
         s_M = scores.of(raw[u], u)
-        chains = edps["pictures"][u], scores.of(edps["scores"][u], u)
-        reached = float(chains[1].mean())
-        config = Klsc(mean=reached, bank=options.bank, particles=options.particles)
+        reached = scores.of(chains["scores"][u], u)
         row: dict[str, Any] = {
-            "energydps": {
-                "mean_in_sd": reached, "scores": chains[1].tolist(), "path_nats": edps["path"][u].tolist(),
-                "nats_at_least": dv_bound(reached, Frontier.from_bank(s_M)).to_json(),
-            },
+            "energydps": {"mean_in_sd": float(reached.mean()), "path_nats": chains["path"][u].tolist()},
+            "unguided": {"mean_in_sd": float(scores.of(idle["scores"][u], u).mean())},
+            "best-of": {"mean_in_sd": float(s_M.topk(SHOWN).values.mean())},
         }  # fmt: skip
+        config = Klsc(mean=float(reached.mean()), bank=options.bank, particles=options.particles)
         try:
             population = populate(unit, u, bank, scores, raw[u], config, 0, context)
-            row["klsc"] = population.law
+            row["klsc"] = population.law | {"population_mean_in_sd": float(population.scores.mean())}
             made["klsc"].append(shown(subject, population.pictures[:SHOWN].float() / 255))
-        except Exception as error:  # the table says which units could not be matched
+            populations.append(population)
+        except UserError as error:  # the table says which units could not be matched
             row["klsc"] = {"failure": str(error)}
             made["klsc"].append(torch.empty(0))
-        made["energydps"].append(chains[0])
+            populations.append(None)
+        made["energydps"].append(chains["pictures"][u])
+        made["unguided"].append(idle["pictures"][u])
         best = raw[u].topk(SHOWN).indices
         made["best-of"].append(shown(subject, bank.pictures[best].float() / 255))
         result["units"][str(unit)] = row
-        print(unit, json.dumps({k: row["klsc"].get(k) for k in ("nats", "mean_in_sd", "ess", "failure")}), flush=True)
-    print(f"klsc {time.time() - started:.0f} s", flush=True)
-    made["guided"] = run_guided(units, scores, result, prior, options)
-    judge(result, made, units, bank.pictures, subject)
-    nats(result, made, scores, raw, bank.pictures, subject)
+        told = {k: row["klsc"].get(k) for k in ("nats", "mean_in_sd", "ess", "memory", "failure", "refused")}
+        print(unit, json.dumps(told), flush=True)
+        (options.out / "klsc.json").write_text(json.dumps(result, indent=1) + "\n")
+    judge(result, made, units, fresh.pictures, subject)
+    nats(result, made, populations, scores, chains, idle, fresh.pictures, plain, subject)
     (options.out / "klsc.json").write_text(json.dumps(result, indent=1) + "\n")
     for name, pictures in made.items():
         sheet(pictures, options.out / f"klsc-{name}.jpg")
     (options.out / "klsc.md").write_text(page(result))
     print(page(result))
+
+
+def kept(path: Path, work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors in a file, made first where there is none."""
+    if not path.is_file():
+        torch.save(work(), path)
+    return torch.load(path, weights_only=True)
 
 
 def say(what: str, done: int, total: int) -> None:
@@ -140,30 +157,14 @@ def run_energy_dps(units: Sequence[Any], plain: UnitScores, raw: Tensor, prior: 
     }  # fmt: skip
 
 
-def run_guided(
-    units: Sequence[Any], scores: UnitScores, result: dict[str, Any], prior: Any, options: Any
-) -> list[Tensor]:
-    """The exact coefficient, uncorrected, 100 steps, at the β that KLSC found."""
-    pictures = []
-    for start in range(0, len(units), 5):
-        rows = list(range(start, min(start + 5, len(units))))
-        betas = [result["units"][str(units[u])]["klsc"].get("beta") or 0.0 for u in rows]
-        group = torch.tensor(rows).repeat_interleave(2)
-        chains = guided(
-            prior, scores, torch.tensor(betas).repeat_interleave(2),
-            [Item(units[u], k, 0).generator() for u in rows for k in (0, 1)], steps=100, groups=group,
-        )  # fmt: skip
-        for j, u in enumerate(rows):
-            pair = slice(2 * j, 2 * j + 2)
-            alive = chains.alive[pair]
-            pictures.append(
-                shown(units[0].model, prior.decode(chains.x0[pair][alive])) if bool(alive.any()) else torch.empty(0)
-            )
-            result["units"][str(units[u])]["guided"] = {
-                "beta": betas[j], "mean_in_sd": float(chains.scores[pair][alive].mean()),
-                "path_nats": chains.path_kl[pair].tolist(),
-            }  # fmt: skip
-    return pictures
+def run_unguided(units: Sequence[Any], plain: UnitScores, prior: Any, options: Any) -> dict[str, Tensor]:
+    """The same ancestral chains from the same noise, not pushed."""
+    group = torch.arange(len(units)).repeat_interleave(options.chains)
+    draw = [Item(unit, k, 0).generator() for unit in units for k in range(options.chains)]
+    chains = guided(prior, plain, 0.0, draw, steps=options.steps, groups=group)
+    shape = (len(units), options.chains)
+    pictures = shown(units[0].model, prior.decode(chains.x0))
+    return {"pictures": pictures.unflatten(0, shape), "scores": chains.scores.unflatten(0, shape)}
 
 
 def real_photos(size: int, count: int = 1000) -> Tensor:
@@ -174,82 +175,82 @@ def real_photos(size: int, count: int = 1000) -> Tensor:
 
 
 def judge(
-    result: dict[str, Any], made: dict[str, list[Tensor]], units: Sequence[Any], bank: Tensor, subject: Model
+    result: dict[str, Any], made: dict[str, list[Tensor]], units: Sequence[Any], fresh: Tensor, subject: Model
 ) -> None:
-    real = as_saved(subject, real_photos(bank.shape[-1]))
-    own = shown(subject, bank[:1000].float() / 255)
+    """Kernel distances and class probabilities under networks that no method sees, on units that KLSC could match."""
+    real = as_saved(subject, real_photos(fresh.shape[-1]))
+    own = shown(subject, fresh.float() / 255)
     whole = [u for u in range(len(units)) if all(len(made[m][u]) for m in made)]
-    result["judges"] = {}
-    for name, model in {
-        "Lite1": load("builtin:lite1"),
-        "Lite2": load("builtin:lite2"),
-        "MobileNetV2": mobilenet(),
-    }.items():
-        target = {"photos": features(model, real), "prior": features(model, own)}
-        per_unit = {m: [features(model, made[m][u]) for u in whole] for m in made}
-        entry: dict[str, Any] = {"prior": {"photos": kid(target["prior"][500:], target["photos"])}}
+    judges = {"Lite1": load("builtin:lite1"), "Lite2": load("builtin:lite2"), "MobileNetV2": mobilenet()}
+    result["judges"], result["judged units"] = {}, [str(units[u]) for u in whole]
+    logits = [u for u in whole if units[u].layer == "logits"]
+    for name, model in judges.items():
+        targets = {"photos": features(model, real), "prior": features(model, own)}
+        sets = {m: [features(model, made[m][u]) for u in whole] for m in made}
+        entry: dict[str, Any] = {"prior": {"photos": kid(targets["prior"], targets["photos"])}}
         for m in made:
-            entry[m] = {to: kid(torch.cat(per_unit[m]), target[to]) for to in target}
-        entry["energydps minus klsc"] = {
-            to: paired_kid(per_unit["energydps"], per_unit["klsc"], target[to]) for to in target
-        }
-        agreement = {}
-        logits = [u for u in whole if units[u].layer == "logits"]
+            entry[m] = {to: apart(sets[m], target) for to, target in targets.items()}
+        for other in ("unguided", "klsc"):
+            entry[f"energydps minus {other}"] = {
+                to: paired_apart(sets["energydps"], sets[other], target) for to, target in targets.items()
+            }
+        found: dict[str, np.ndarray] = {}
         for m in made:
             with torch.no_grad():
-                agreement[m] = [
-                    float(model(model.fit(made[m][u])).softmax(1)[:, units[u].index].mean()) for u in logits
-                ]
-        entry["class probability"] = {m: float(np.mean(v)) for m, v in agreement.items()}
-        entry["class probability, klsc minus energydps"] = paired(
-            np.array(agreement["klsc"]) - np.array(agreement["energydps"])
-        )
+                found[m] = np.array(
+                    [float(model(model.fit(made[m][u])).log_softmax(1)[:, units[u].index].mean()) for u in logits]
+                )
+        entry["log probability of the class"] = {m: float(v.mean()) for m, v in found.items()}
+        entry["log probability, klsc minus energydps"] = paired(found["klsc"] - found["energydps"])
         result["judges"][name] = entry
-    result["judged units"] = [str(units[u]) for u in whole]
 
 
-def paired_kid(a: list[Tensor], b: list[Tensor], target: Tensor, draws: int = 1000) -> dict[str, Any]:
-    """kid(a) - kid(b) with a 95 % interval from resampling units, the same for both.
+def _blocks(sets: list[Tensor], target: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of the KID's kernel between units (U×U, 0 within one), with the target (U, its mean), and sizes."""
+    sizes = np.array([len(s) for s in sets], dtype=float)
+    owner = np.repeat(np.arange(len(sets)), sizes.astype(int))
+    x = torch.cat(sets).double()
+    member = torch.zeros(len(sets), len(x), dtype=torch.float64)
+    member[owner, np.arange(len(x))] = 1.0
+    between = (member @ ((x @ x.T) / x.shape[1] + 1) ** 3 @ member.T).numpy()
+    np.fill_diagonal(between, 0.0)
+    cross = member @ (((x @ target.double().T) / x.shape[1] + 1) ** 3).mean(1)
+    return between, cross.numpy(), sizes
 
-    A resampled unit twice in a set would count its pictures as alike; pairs from the same draw of a unit are left out by
-    working with unit-level sums of the kernel, so that no picture meets its own copy.
-    """
 
-    def parts(sets: list[Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        sizes = np.array([len(s) for s in sets], dtype=float)
-        x = torch.cat(sets).double()
-        kernel = ((x @ x.T) / x.shape[1] + 1) ** 3
-        kernel.fill_diagonal_(0.0)
-        cross = (((x @ target.double().T) / x.shape[1] + 1) ** 3).mean(1)
-        edges = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-        within = np.array(
-            [[float(kernel[i0:i1, j0:j1].sum()) for j0, j1 in pairwise(edges)] for i0, i1 in pairwise(edges)]
-        )
-        return within, np.array([float(cross[i0:i1].sum()) for i0, i1 in pairwise(edges)]), sizes
+def _distance(blocks: tuple[np.ndarray, np.ndarray, np.ndarray], w: np.ndarray) -> float:
+    """KID but for the target's own term, of units drawn w times; pictures of one unit do not meet."""
+    between, cross, sizes = blocks
+    pairs = np.outer(w * sizes, w * sizes)
+    np.fill_diagonal(pairs, 0.0)
+    return float(w @ between @ w / pairs.sum() - 2 * (w @ cross) / (w @ sizes))
 
-    pa, pb = parts(a), parts(b)
 
-    def value(p: tuple[np.ndarray, np.ndarray, np.ndarray], w: np.ndarray) -> float:
-        within, cross, sizes = p
-        # Counts of pairs: between different draws of units all of them; within one draw of a unit none with itself.
-        pairs = np.outer(w, w)
-        np.fill_diagonal(pairs, np.diag(pairs) - w)  # copies of one unit do not meet
-        same = np.diag(within) @ w
-        count = (pairs * np.outer(sizes, sizes)).sum() - 0.0
-        own = (w * sizes * (sizes - 1)).sum()
-        off = pairs * within
-        np.fill_diagonal(off, 0.0)
-        number = count - (np.diag(pairs) * sizes * sizes).sum() + own
-        return float((off.sum() + same) / number - 2 * (w @ cross) / (w @ sizes))
+def _own(target: Tensor) -> float:
+    kernel = ((target.double() @ target.double().T) / target.shape[1] + 1) ** 3
+    return float((kernel.sum() - kernel.diagonal().sum()) / (len(target) * (len(target) - 1)))
 
+
+def _draws(units: int, count: int = 2000) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    ones = np.ones(len(a))
-    weights = [np.bincount(rng.integers(0, len(a), len(a)), minlength=len(a)).astype(float) for _ in range(draws)]
-    found = [value(pa, w) - value(pb, w) for w in weights]
-    return {
-        "value": value(pa, ones) - value(pb, ones),
-        "interval": [float(np.quantile(found, q)) for q in (0.025, 0.975)],
-    }
+    return [np.bincount(rng.integers(0, units, units), minlength=units).astype(float) for _ in range(count)]
+
+
+def apart(sets: list[Tensor], target: Tensor) -> dict[str, Any]:
+    """KID without pairs of one unit, with a 95 % interval from resampling units."""
+    blocks, own = _blocks(sets, target), _own(target)
+    found = [_distance(blocks, w) + own for w in _draws(len(sets))]
+    value = _distance(blocks, np.ones(len(sets))) + own
+    return {"value": value, "interval": [float(np.quantile(found, q)) for q in (0.025, 0.975)]}
+
+
+def paired_apart(a: list[Tensor], b: list[Tensor], target: Tensor) -> dict[str, Any]:
+    """Difference of two such distances; both take the same draw of units."""
+    pa, pb = _blocks(a, target), _blocks(b, target)
+    found = [_distance(pa, w) - _distance(pb, w) for w in _draws(len(a))]
+    one = np.ones(len(a))
+    value = _distance(pa, one) - _distance(pb, one)
+    return {"value": value, "interval": [float(np.quantile(found, q)) for q in (0.025, 0.975)]}
 
 
 def paired(differences: np.ndarray, draws: int = 4000) -> dict[str, Any]:
@@ -272,35 +273,52 @@ def statistics(pictures: Tensor) -> Tensor:
 
 
 def nats(
-    result: dict[str, Any], made: dict[str, list[Tensor]], scores: UnitScores, raw: Tensor, bank: Tensor, subject: Model
+    result: dict[str, Any], made: dict[str, list[Tensor]], populations: list[Population | None], scores: UnitScores,
+    chains: dict[str, Tensor], idle: dict[str, Tensor], fresh: Tensor, plain: UnitScores, subject: Model,
 ) -> None:  # fmt: skip
-    """Average nats over units: KLSC's, and a lower bound for EnergyDPS from its score and four plain statistics.
+    """What KLSC spends, and at least how much more EnergyDPS does, on average over units.
 
-    The law is that of (unit, picture) with the unit uniform; its divergence from (unit, prior) is the mean over units.
+    The law is that of (unit, picture) with the unit uniform: its divergence is the mean over units. Statistics are the
+    score and four plain ones, in the prior's standard deviations.
     """
-    rows = result["units"]
-    names = [n for n in rows if rows[n]["klsc"].get("nats") is not None]
-    places = [list(rows).index(n) for n in names]
-    statistics_p = statistics(shown(subject, bank.float() / 255))
-    centre, scale = statistics_p.mean(0), statistics_p.std(0)
-    p_rows, q_rows = [], []
-    for u in places:
-        s = scores.of(raw[u], u)
-        p_rows.append(torch.cat([s[:, None], (statistics_p - centre) / scale], 1))
-        mine = torch.tensor(rows[list(rows)[u]]["energydps"]["scores"], dtype=torch.float64)
-        q_rows.append(torch.cat([mine[:, None], (statistics(made["energydps"][u]) - centre) / scale], 1))
-    bound = dv_bound_features(torch.cat(q_rows), torch.cat(p_rows))
-    klsc_nats = np.array([rows[n]["klsc"]["nats"] for n in names])
+    rows = list(result["units"].values())
+    places = [u for u, row in enumerate(rows) if row["klsc"].get("nats") is not None]
+    t_fresh = statistics(shown(subject, fresh.float() / 255))
+    centre, scale = t_fresh.mean(0), t_fresh.std(0)
+
+    def features_of(pictures: Tensor, s: Tensor) -> Tensor:
+        return torch.cat([s.double().reshape(-1, 1), (statistics(pictures) - centre) / scale], 1)
+
+    edps, unguided, klsc, plain_p = [], [], [], []
+    raw_fresh = torch.cat([plain.all(fresh[i : i + 64].float() / 255) for i in range(0, len(fresh), 64)]).T
+    for j, u in enumerate(places):
+        edps.append(features_of(chains["pictures"][u], scores.of(chains["scores"][u], u)))
+        unguided.append(features_of(idle["pictures"][u], scores.of(idle["scores"][u], u)))
+        population = populations[u]
+        assert population is not None
+        klsc.append(features_of(shown(subject, population.pictures.float() / 255), population.scores))
+        mine = slice(j, None, len(places))  # every picture of the bank in one unit's part only
+        plain_p.append(features_of(shown(subject, fresh[mine].float() / 255), scores.of(raw_fresh[u, mine], u)))
+    found = {"energydps": torch.cat(edps), "unguided": torch.cat(unguided), "klsc": torch.cat(klsc)}
+    names = ("score", "total variation", "fine detail", "saturation", "contrast")
     result["nats"] = {
-        "klsc": paired(klsc_nats), "energydps at least (mean score alone)": paired(
-            np.array([rows[n]["energydps"]["nats_at_least"]["value"] for n in names])
+        "mean score of EnergyDPS (sd)": paired(np.array([rows[u]["energydps"]["mean_in_sd"] for u in places])),
+        "mean score of KLSC (sd)": paired(np.array([rows[u]["klsc"]["mean_in_sd"] for u in places])),
+        "KLSC, nats": paired(np.array([rows[u]["klsc"]["nats"] for u in places])),
+        "EnergyDPS spends more than KLSC by at least, nats": dv_bound_features(found["energydps"], found["klsc"]).to_json(),
+        "unguided chains against the prior's map (the samplers' mismatch) at least, nats": dv_bound_features(
+            found["unguided"], torch.cat(plain_p)
+        ).to_json(),
+        "EnergyDPS's steps before the last, nats": paired(
+            np.array([np.mean(rows[u]["energydps"]["path_nats"]) for u in places])
         ),
-        "energydps at least (score and four statistics)": bound.to_json(),
-        "energydps steps before the last": paired(np.array([np.mean(rows[n]["energydps"]["path_nats"]) for n in names])),
-        "klsc mean score": paired(np.array([rows[n]["klsc"]["mean_in_sd"] for n in names])),
-        "energydps mean score": paired(np.array([rows[n]["energydps"]["mean_in_sd"] for n in names])),
-        "statistics of energydps in the prior's sd": torch.cat(q_rows).mean(0).tolist(),
+        "KLSC: samples scored per effective one, times six prior evaluations": paired(
+            np.array([6 * rows[u]["klsc"]["pictures_scored"] / rows[u]["klsc"]["ess"] for u in places])
+        ),
     }  # fmt: skip
+    result["statistics in the prior's sd"] = {
+        m: dict(zip(names, [paired(column) for column in values.numpy().T])) for m, values in found.items()
+    }
 
 
 def sheet(pictures: list[Tensor], path: Path, side: int = 64) -> None:
@@ -316,50 +334,64 @@ def sheet(pictures: list[Tensor], path: Path, side: int = 64) -> None:
 
 def page(result: dict[str, Any]) -> str:
     def show(entry: dict[str, Any], digits: int = 2) -> str:
-        low, high = entry["interval"] or (float("nan"), float("nan"))
+        if not entry.get("interval"):
+            return f"{entry['value']:.{digits}f}"
+        low, high = entry["interval"]
         return f"{entry['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
-    about_, n = result["about"], result["nats"]
+    told, rows = result["about"], result["units"]
+    matched = [row for row in rows.values() if row["klsc"].get("nats") is not None]
     lines = [
         "# KLSC against EnergyDPS", "",
-        f"`python benchmarks/klsc.py`: {len(result['units'])} units of builtin:lite0 on {about_['prior']}, a bank of "
-        f"{about_['bank']} samples; EnergyDPS with 1000 steps; 95 % intervals resample units. torch {about_['torch']}.",
+        f"`python benchmarks/klsc.py --particles {told['particles']}`: {len(rows)} units of builtin:lite0 (10 logits, 10 late "
+        f"channels) on {told['prior']}; EnergyDPS with {told['steps']} steps, {told['chains']} chain a unit, capped at the mean of "
+        f"the strongest 0.1 % of {told['bank']} samples ({max(1, round(told['bank'] / 1000))} pictures); KLSC at the mean score "
+        f"that EnergyDPS reached, {SHOWN} pictures a unit. {len(matched)} of {len(rows)} units could be matched, and the tables "
+        f"are of those. 95 % intervals resample units. torch {told['torch']}, timm {told['timm']}, {told['threads']} threads.",
         "", "| average over units | value |", "|---|---|",
     ]  # fmt: skip
-    lines += [f"| {name} | {show(entry)} |" for name, entry in n.items() if isinstance(entry, dict)]
-    lines += ["", "| judge | method | KID to photos | KID to the prior | class probability |", "|---|---|---|---|---|"]
+    lines += [f"| {name} | {show(entry)} |" for name, entry in result["nats"].items()]
+    lines += [
+        "",
+        "| in the prior's sd | score | total variation | fine detail | saturation | contrast |",
+        "|---|---|---|---|---|---|",
+    ]
+    for m, entry in result["statistics in the prior's sd"].items():
+        lines.append(f"| {m} | " + " | ".join(show(v) for v in entry.values()) + " |")
+    lines += [
+        "",
+        "| judge | method | KID to photos | KID to the prior | log probability of the class |",
+        "|---|---|---|---|---|",
+    ]
     for name, entry in result["judges"].items():
-        for m in ("energydps", "guided", "best-of", "klsc"):
+        for m in ("energydps", "unguided", "best-of", "klsc"):
             lines.append(
-                f"| {name} | {m} | {entry[m]['photos']:.3f} | {entry[m]['prior']:.3f} | {entry['class probability'][m]:.3f} |"
+                f"| {name} | {m} | {show(entry[m]['photos'], 3)} | {show(entry[m]['prior'], 3)} | "
+                f"{entry['log probability of the class'][m]:.2f} |"
             )
         lines.append(f"| {name} | the prior itself | {entry['prior']['photos']:.3f} | 0 | |")
+        gain = entry["log probability, klsc minus energydps"]
         gap = entry["energydps minus klsc"]
         lines.append(
             f"| {name} | energydps minus klsc, paired | {show(gap['photos'], 3)} | {show(gap['prior'], 3)} | "
-            f"{show(flipped(entry['class probability, klsc minus energydps']), 3)} |"
+            f"klsc minus energydps {show(gain)} |"
         )
-    lines += [
-        "",
-        "| unit | energydps mean (sd) | at least (nats) | klsc mean (sd) | nats | β | ESS |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for unit, row in result["units"].items():
+        gap = entry["energydps minus unguided"]
+        lines.append(
+            f"| {name} | energydps minus unguided, paired | {show(gap['photos'], 3)} | {show(gap['prior'], 3)} | |"
+        )
+    lines += ["", "| unit | EnergyDPS (sd) | KLSC (sd) | nats | β | ESS | memory |", "|---|---|---|---|---|---|---|"]
+    for unit, row in rows.items():
         e, k = row["energydps"], row["klsc"]
         if k.get("nats") is None:
-            why = k.get("failure") or k.get("refused")
-            lines.append(f"| {unit} | {e['mean_in_sd']:.2f} | {e['nats_at_least']['value']:.2f} | {why} | | | |")
-        else:
-            lines.append(
-                f"| {unit} | {e['mean_in_sd']:.2f} | {e['nats_at_least']['value']:.2f} | {k['mean_in_sd']:.2f} | {k['nats']:.2f} | "
-                f"{k['beta']:.2f} | {k['ess']:.0f} |"
-            )
+            lines.append(f"| {unit} | {e['mean_in_sd']:.2f} | {k.get('failure') or k.get('refused')} | | | | |")
+            continue
+        low, high = k["nats_interval"] or (float("nan"),) * 2
+        lines.append(
+            f"| {unit} | {e['mean_in_sd']:.2f} | {k['mean_in_sd']:.2f} | {k['nats']:.2f} [{low:.2f}, {high:.2f}] | "
+            f"{k['beta']:.2f} | {k['ess']:.0f} | {k.get('memory', float('nan')):.2f} |"
+        )
     return "\n".join(lines) + "\n"
-
-
-def flipped(entry: dict[str, Any]) -> dict[str, Any]:
-    low, high = entry["interval"]
-    return {"value": -entry["value"], "interval": [-high, -low]}
 
 
 if __name__ == "__main__":

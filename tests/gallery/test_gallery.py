@@ -665,7 +665,7 @@ def test_the_same_noise_without_the_unit_stands_beside_the_picture(fake: Fake) -
     page = unit_page(build(fake.folder))
     (image,) = [image for image in page.all("img") if str(image["src"]).endswith("x.pair.png")]
     assert "without the unit" in str(image["alt"])
-    assert page.text.count("the same noise without the unit") == 1
+    assert page.text.count("what it starts from, without the unit") == 1
     # A link, so that the keyboard reaches it.
     assert next(link for link in page.all("a") if link.get("class") == "pair")["href"] == image["src"]
 

@@ -67,9 +67,13 @@ class Klsc(MethodConfig):
         for name, value in given.items():
             if not math.isfinite(value) or (name != "mean" and value < 0):
                 raise UserError(f"{name} must be finite{'' if name == 'mean' else ' and at least 0'}, got {value}")
-        for name in ("particles", "islands", "moves"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise UserError(f"share must be above 0 and at most 1, got {self.share}")
+        if self.bound is not None and not self.bound > 0:
+            raise UserError(f"bound must be above 0, got {self.bound}")
+        for name, least in (("particles", 12), ("islands", 1), ("moves", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.bank < 4 * self.islands * self.particles:
             least = 4 * self.islands * self.particles
             raise UserError(f"a bank for {self.islands} islands of {self.particles} needs at least {least} samples")
@@ -86,7 +90,7 @@ def klsc(items: Sequence[Item], config: Klsc, context: Context) -> Iterator[Draf
         mine = [item for item, place in zip(items, places) if place == u]
         try:
             population = populate(unit, u, bank, scores, raw[u], config, seeds[u], context)
-        except UserError as error:
+        except (UserError, ArithmeticError) as error:
             for item in mine:
                 yield Draft(item, torch.empty(0), failure=str(error))
             continue
@@ -99,13 +103,14 @@ class Population:
     """Samples of q_β of one unit, in the order in which they are drawn without replacement.
 
     Attributes:
-        pictures, ancestors: P×3×h×w uint8, the samples and what their noise made before it was moved.
+        pictures, ancestors: P×3×h×w uint8, the samples, and those of the bank that each descends from by moves of its
+            noise (None where the bank itself was drawn from).
         scores: P float64, standardised. log_weights: of each among all N.
         law: the JSON record of the law. notes: for people.
     """
 
     pictures: Tensor
-    ancestors: Tensor
+    ancestors: Tensor | None
     scores: Tensor
     log_weights: Tensor
     law: dict[str, Any]
@@ -124,8 +129,9 @@ def populate(
     record = json.loads(bytes(known["record"].tolist()).decode())
     if "beyond" in record:
         raise UserError(record["beyond"])
+    moved = bool((known["ancestors"] >= 0).all())
     return Population(
-        known["pictures"], bank.pictures[known["ancestors"]], known["scores"], known["log_weights"],
+        known["pictures"], bank.pictures[known["ancestors"]] if moved else None, known["scores"], known["log_weights"],
         record["law"], record["notes"],
     )  # fmt: skip
 
@@ -186,7 +192,7 @@ def _sample(
     frontier = from_bank
     if point is not None and point.ess >= max(100.0, count):
         law = tilt(s_M, point.beta.value)  # the bank carries this tilt as it is
-        pictures, ancestors, s_P = bank.pictures, torch.arange(len(s_M)), s_M
+        pictures, ancestors, s_P = bank.pictures, torch.full((len(s_M),), -1), s_M  # nothing was moved: no pairs
         log_w, calls = law.weights.log(), 0
         notes = [f"drawn from the bank of {bank.size} samples of {prior.name} itself"]
     else:
@@ -221,8 +227,9 @@ def _sample(
         "law": "prior tilted by exp(β s)", "prior": prior.name, "N": len(first), "K": 1, "beta": point.beta.value,
         "nats": point.nats.value, "nats_interval": _interval(point.nats), "mean_in_sd": point.mean.value,
         "mean_in_sd_interval": _interval(point.mean), "mean": float(scores.raw(torch.tensor(point.mean.value), place)),
-        "ess": ess, "islands": len(clouds), "distinct_ancestors": len(ancestors.unique()), "bank": bank.size,
-        "generator_steps": MAP_STEPS, "pictures_scored": calls,
+        "ess": ess, "islands": len(clouds), "bank": bank.size,
+        "generator_steps": MAP_STEPS,
+        "distinct_ancestors": len(ancestors.unique()) if clouds else len(ancestors), "pictures_scored": calls,
         "acceptance": [round(r.acceptance, 3) for r in clouds[0].rungs[1:]] if clouds else [],
     }  # fmt: skip
     memories = [c.rungs[-1].memory for c in clouds if not math.isnan(c.rungs[-1].memory)]
@@ -237,6 +244,10 @@ def _sample(
         why = refusals[0] if refusals else f"the effective number of samples is {ess:.3g}, and 20 are needed"
         law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": why}
         notes.append(f"no expectation is reported: {why}")
+    if clouds and point.nats.interval is None and "refused" not in law_record:
+        law_record["refused"] = f"an interval needs at least 4 islands, and there are {len(clouds)}"
+    if config.bound is not None:  # the mean of a bounded score is not that of the score
+        law_record["mean"] = None
     law_record["supported"] = not (refusals or ess < 20)
     return {
         "pictures": pictures, "ancestors": ancestors, "scores": s_P.double(), "log_weights": log_w.double(),
@@ -294,6 +305,7 @@ def _islands(
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
+    from entoptic.priors.bank import batch_of
     from entoptic.priors.smc import First, noise_smc
 
     part = bank.size // config.islands
@@ -306,11 +318,13 @@ def _islands(
         return scores(pictures, group.to(island.device)[island])
 
     def on_step(rung: int, betas: list[float]) -> None:
+        context.on_step(min(rung, 11), 12)
         context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", min(rung, 11), 12)
 
     clouds = noise_smc(
         bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
-        steps=MAP_STEPS, moves=config.moves, ess=0.5, first=first, on_step=on_step, batch=64,
+        steps=MAP_STEPS, moves=config.moves, ess=0.5, first=first, on_step=on_step,
+        batch=batch_of(bank.prior),
     )  # fmt: skip
     context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)
     return clouds
@@ -362,14 +376,15 @@ def _draw(item: Item, population: Population, context: Context) -> Draft:
     }  # fmt: skip
     law = population.law
     notes = list(population.notes)
-    if law["supported"]:
+    if item.sample + 1 > law["ess"] / 4:
+        notes.append("drawn late: after so many draws without replacement what is left is nearer to the prior")
+    if law["supported"] and law["mean"] is not None:
         notes.insert(0, f"q_β of {law['prior']} with β = {law['beta']:.3g} per sd: {law['nats']:.3g} nats, mean score "
                         f"{law['mean_in_sd']:.3g} sd ({law['mean']:.4g}), ESS {law['ess']:.3g}")  # fmt: skip
     trace = {
         "steps": 0, "evaluations": law["pictures_scored"], "loss": [], "stopped": "finished", "notes": notes,
         "selection": selection,
     }  # fmt: skip
-    picture, pair = shown(
-        context.model, torch.stack([population.pictures[row], population.ancestors[row]]).float() / 255
-    )
-    return Draft(item, picture, trace, pair=pair)
+    both = [population.pictures[row]] + ([population.ancestors[row]] if population.ancestors is not None else [])
+    picture, *pair = shown(context.model, torch.stack(both).float() / 255)
+    return Draft(item, picture, trace, pair=pair[0] if pair else None)

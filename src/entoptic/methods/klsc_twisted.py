@@ -49,7 +49,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
     import torch
     from torch import Tensor
 
-    from entoptic.priors.frontier import Frontier
+    from entoptic.priors.frontier import Frontier, t_quantile
     from entoptic.priors.particles import islands
     from entoptic.priors.twisted import twisted_smc
 
@@ -62,17 +62,24 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
             beta = config.beta if config.beta is not None else frontier.at_nats(config.nats).beta.value
             group = torch.full((config.islands,), u)
 
+            def on_step(done: int, of: int, u: int = u) -> None:
+                context.on_step(u * of + done, len(units) * of)
+
             def score(pictures: Tensor, island: Tensor, group: Tensor = group) -> Tensor:
                 return scores(pictures, group.to(island.device)[island])
 
             generators = island_generators(mine[0].seed, unit, config.islands)
             clouds = twisted_smc(
                 bank.prior, score, beta, generators, particles=config.particles, steps=config.steps, batch=32,
-                on_step=context.on_step,
+                on_step=on_step,
             )  # fmt: skip
         except UserError as error:
             for item in mine:
                 yield Draft(item, torch.empty(0), failure=f"{unit}: {error}")
+            continue
+        if stopped := next((c.note for c in clouds if not c.reached), ""):
+            for item in mine:
+                yield Draft(item, torch.empty(0), failure=f"{unit}: {stopped}")
             continue
         refusal = next((c.refusal for c in clouds if c.refusal), "")
         law = {
@@ -85,10 +92,13 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
         elif len(clouds) < 4:
             law["refused"] = f"an interval needs at least 4 islands, and there are {len(clouds)}"
         else:
-            found, t = islands(clouds), 3.182 if len(clouds) == 4 else 2.6
+            found, t = islands(clouds), t_quantile(len(clouds) - 1)
             law |= {
                 "nats": max(found.kl, 0.0), "nats_interval": [max(found.kl - t * found.kl_se, 0.0), found.kl + t * found.kl_se],
-                "mean_in_sd": found.mean, "mean": float(scores.raw(torch.tensor(found.mean), u)), "rhat": found.rhat,
+                "mean_in_sd": found.mean,
+                "mean_in_sd_interval": [found.mean - t * found.mean_se, found.mean + t * found.mean_se],
+                "mean": float(scores.raw(torch.tensor(found.mean), u)) if config.bound is None else None,
+                "rhat": found.rhat,
             }  # fmt: skip
         # Every island in turn gives its next draw, so that few pictures come from many islands.
         drawn = [c.draw(config.particles, g) for c, g in zip(clouds, generators)]

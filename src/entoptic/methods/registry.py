@@ -58,7 +58,7 @@ class Draft:
             `stopped` ("finished" or "interrupted at step N").
         failure: why there is no picture, in which case `image` is meaningless and never stored.
         alpha: H×W float in [0, 1], where the method changed the picture most (a transparency map), or None.
-        pair: 3×H×W in [0, 1], what the method would have made without the unit (the same noise, untilted), or None.
+        pair: 3×H×W in [0, 1], what the picture starts from, made without the unit, or None.
     """
 
     item: Item

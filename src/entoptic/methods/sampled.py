@@ -38,8 +38,8 @@ def scored_bank(
     from entoptic.priors.bank import make_bank
     from entoptic.priors.score import UnitScores
 
+    scores = UnitScores(units, reduction, bound=bound)  # first: a bad option must not cost a bank
     bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, progress=context.progress)
-    scores = UnitScores(units, reduction, bound=bound)
     asked = {unit.identity for unit in units}
     rest = [unit for unit in context.units if unit.identity not in asked]
     raw = bank.scores(UnitScores([*units, *rest], reduction), progress=context.progress)[: len(units)]

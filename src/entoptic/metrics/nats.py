@@ -21,10 +21,15 @@ def law(trace: dict[str, Any]) -> list[Evidence]:
         why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
         return [missing("nats", why, direction="lower", scale="nats")]
     detail = {
-        k: known[k] for k in ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "excess") if k in known
+        k: known[k]
+        for k in ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "score_in_sd", "memory")
+        if k in known
     }
     value, n = known["nats"], int(known.get("N", 0))
     if value is None or not math.isfinite(value):
         return [missing("nats", str(known.get("refused", "the sampler's estimate is not finite")), direction="lower")]
-    low, high = known.get("nats_interval") or (value, value)
+    if "nats_interval" in known and known["nats_interval"] is None:
+        why = "one run, or too few independent ones: there is no interval, so the number is not shown"
+        return [missing("nats", why, direction="lower", scale="nats")]
+    low, high = known.get("nats_interval", (value, value))  # without one the law's divergence is known exactly
     return [Evidence("nats", value, n, (low, high), "lower", "nats", detail=detail)]

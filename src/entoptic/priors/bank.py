@@ -80,9 +80,15 @@ class Bank:
 
 
 def make_bank(
-    prior: Prior, *, size: int = 2048, steps: int = 6, seed: int = 0, batch_size: int = 64, progress: Progress = silent
-) -> Bank:
-    """The bank of a prior, made or remembered. A sample depends on (seed, its number) alone, not on `size`."""
+    prior: Prior, *, size: int = 2048, steps: int = 6, seed: int = 0, batch_size: int | None = None,
+    progress: Progress = silent,
+) -> Bank:  # fmt: skip
+    """The bank of a prior, made or remembered. A sample depends on (seed, its number) alone, not on `size`.
+
+    Raises:
+        UserError: size < 2, or the prior makes pictures that are not finite.
+    """
+    batch_size = batch_size or batch_of(prior)
     if size < 2:
         raise UserError(f"a bank needs at least 2 samples, got {size}")
     key = content_key({"prior": prior.identity, "steps": steps, "seed": seed})
@@ -94,12 +100,21 @@ def make_bank(
         condition = draw_conditions(prior, generators)
         with torch.no_grad():
             pictures = prior.decode(generate(prior, noise_like(prior, generators), condition, steps=steps))
+        if bad := int((~pictures.isfinite().flatten(1).all(1)).sum()):
+            raise UserError(f"{prior.name}: {bad} of {len(pictures)} samples of its {steps}-step map are not finite")
         parts.append((eight_bit(pictures) * 255).round().byte().cpu())
+        if len(parts) % 32 == 0 and len(parts) * batch_size < size:  # an interruption costs at most these
+            remember("bank", key, {"pictures": torch.cat(parts)})
         progress("sampling the prior", start + len(generators), size)
     pictures = torch.cat(parts)
     if len(pictures) > len(done):
         remember("bank", key, {"pictures": pictures})
     return Bank(prior, steps, seed, size, pictures[:size])
+
+
+def batch_of(prior: Prior) -> int:
+    """How many states of a prior go through it at once: 64 small ones, fewer the larger they are."""
+    return max(1, min(64, 16384 // (prior.shape[1] * prior.shape[2])))
 
 
 def _generator(seed: int, index: int) -> torch.Generator:

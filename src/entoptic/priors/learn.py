@@ -68,6 +68,7 @@ class _Shown:
     classes: Tensor
     names: list[str]
     skipped: int
+    key: str
 
 
 def learn_prior(
@@ -86,8 +87,8 @@ def learn_prior(
 
     Args:
         photos: anything `Photos.open` takes, or a list of them; labels become classes.
-        out: folder; holds the running mean of the weights in diffusers' layout, `training.safetensors` to resume
-            from, and `training.json` (recipe, data, loss by step).
+        out: folder; holds `training-STEP.safetensors` to resume from (weights, their running mean, the optimiser), and
+            `training.json` (recipe, data, loss by step).
         save_every: steps between checkpoints. sheet: draws a sample sheet of a network into a file, every
             `sheet_every` steps.
 
@@ -107,7 +108,7 @@ def learn_prior(
     record = _resume(folder, recipe, shown, net, mean, optimiser)
     on_gpu = torch.device(device).type == "cuda"
     net.train()
-    started, at_start = time.monotonic(), record["step"]
+    started, at_start, whole = time.monotonic(), record["step"], True
     try:
         for step in range(record["step"], recipe.steps):
             for group in optimiser.param_groups:
@@ -116,15 +117,17 @@ def learn_prior(
                 loss = _loss(net, shown, recipe, step, device)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            value = float(loss.detach())
+            norm = float(torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0))
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                raise UserError(
+                    f"the loss became {value} and its gradient {norm} at step {step}; the steps before are kept, "
+                    f"lower rate ({recipe.rate})"
+                )
+            whole = False  # a step that Ctrl-C cuts in two must not be saved
             optimiser.step()
             _average(mean, net, min(recipe.ema, (1 + step) / (10 + step)))
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise UserError(
-                    f"the loss became {value} at step {step}; the last checkpoint is kept, lower rate ({recipe.rate})"
-                )
-            record["step"] = step + 1
+            record["step"], whole = step + 1, True
             record["running"] = value if step == 0 else 0.99 * record.get("running", value) + 0.01 * value
             progress("training the prior", step + 1, recipe.steps)
             if (step + 1) % 100 == 0:
@@ -137,7 +140,7 @@ def learn_prior(
                 (folder / "sheets").mkdir(exist_ok=True)
                 sheet(mean, folder / "sheets" / f"{step + 1:07d}.png")
     finally:
-        if record["step"] > at_start:
+        if record["step"] > at_start and whole:
             record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
             _save(folder, record, net, mean, optimiser)
     return folder
@@ -200,11 +203,12 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     labels = [photo.labels[0] if photo.labels else "" for one in sets for photo in one]
     names = sorted(set(labels) - {""})
     place = {name: i for i, name in enumerate(names)} | {"": len(names)}
-    key = content_key({"size": size, "photos": [[p.name for p in one] for one in sets], "labels": labels})
+    key = content_key({"size": size, "photos": [one.fingerprint() for one in sets], "labels": labels})
     held, about = folder / "photos.npy", folder / "photos.json"
     if held.is_file() and about.is_file() and (known := json.loads(about.read_text()))["key"] == key:
         kept = known["kept"]
     else:
+        about.unlink(missing_ok=True)  # it describes what is about to be overwritten
         written = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
         kept, row = [], 0
         for one in sets:
@@ -221,7 +225,7 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     stored = np.load(held, mmap_mode="r")[: len(kept)]
     pixels = np.array(stored) if stored.nbytes < 2**30 else stored
     classes = torch.tensor([place[labels[i]] for i in kept])
-    return _Shown(pixels, classes, names, len(labels) - len(kept))
+    return _Shown(pixels, classes, names, len(labels) - len(kept), key)
 
 
 def square(photo: Any, size: int) -> Tensor:
@@ -243,7 +247,14 @@ def _resume(
     mean.load_state_dict(net.state_dict())
     mean.requires_grad_(False)
     about = folder / "training.json"
-    fresh = {"step": 0, "loss": [], "classes": shown.names, "photos": len(shown.classes), "skipped": shown.skipped}
+    fresh = {
+        "step": 0,
+        "loss": [],
+        "photos_key": shown.key,
+        "classes": shown.names,
+        "photos": len(shown.classes),
+        "skipped": shown.skipped,
+    }
     if not about.is_file():
         return fresh | {"recipe": asdict(recipe)}
     record = json.loads(about.read_text())
@@ -251,6 +262,8 @@ def _resume(
     before = Recipe(**options)
     for what, old, new in [
         ("classes", record["classes"], shown.names),
+        ("photos", record.get("photos_key", shown.key)[:12], shown.key[:12]),
+        ("batch_size", before.batch_size, recipe.batch_size),
         *((k, v, recipe.architecture()[k]) for k, v in before.architecture().items()),
     ]:
         if old != new:

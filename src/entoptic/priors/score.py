@@ -77,6 +77,10 @@ class UnitScores:
             raise UserError(f'no reduction "{self.reduction}"; there are {known}{nearest(self.reduction, REDUCTIONS)}')
         if any(unit.model is not self.units[0].model for unit in self.units):
             raise UserError("scores are of units of one model")
+        if self.bound is not None and not self.bound > 0:
+            raise UserError(f"bound must be above 0 standard deviations, got {self.bound}")
+        if self.reduction and (fixed := [u for u in self.units if u.position is not None and u.readout != "value"]):
+            raise UserError(f"{fixed[0]} is read at one position, so there is nothing for {self.reduction} to reduce")
         self.centre = torch.as_tensor(self.centre, dtype=torch.float64).expand(len(self.units))
         self.scale = torch.as_tensor(self.scale, dtype=torch.float64).expand(len(self.units))
 
@@ -87,18 +91,18 @@ class UnitScores:
     def __call__(self, pictures: Tensor, group: Tensor) -> Tensor:
         """Standardised scores B float64 of pictures B×3×h×w in [0, 1]; picture i is scored on unit `group[i]`."""
         values = self._read(pictures)
-        scores = pictures.new_zeros(len(pictures), dtype=torch.float64)
+        scores = torch.zeros(len(pictures), dtype=torch.float64)  # on the CPU: not every device has float64
         for u in group.unique().tolist():
-            rows = (group == u).nonzero()[:, 0].to(scores.device)
-            raw = self._reduce(self.units[u], values[self.units[u].tap][rows])
-            scores = scores.index_put((rows,), (raw.double() - self.centre[u]) / self.scale[u])
+            rows = (group == u).nonzero()[:, 0].cpu()
+            raw = self._reduce(self.units[u], values[self.units[u].tap][rows.to(self.model.device)])
+            scores = scores.index_put((rows,), (raw.float().cpu().double() - self.centre[u]) / self.scale[u])
         return scores if self.bound is None else self.bound * (scores / self.bound).tanh()
 
     def all(self, pictures: Tensor) -> Tensor:
         """Raw scores B×U float64 of pictures on every unit, without gradients."""
         with torch.no_grad():
             values = self._read(pictures)
-            return torch.stack([self._reduce(unit, values[unit.tap]).double() for unit in self.units], 1)
+            return torch.stack([self._reduce(unit, values[unit.tap]).float().cpu().double() for unit in self.units], 1)
 
     def of(self, raw: Tensor, unit: int = 0) -> Tensor:
         """Standardised scores from raw ones of one unit."""

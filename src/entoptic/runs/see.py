@@ -387,6 +387,7 @@ def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
         "references": references,
         "photos": plan.photos,
         "prior": plan.prior.name if plan.prior is not None and "prior" in job.card.reads else None,
+        "prior_identity": plan.prior.identity if plan.prior is not None and "prior" in job.card.reads else None,
         "index": str(plan.references.index.path) if plan.references.index is not None else None,
         "versions": versions(),
         "command": command(plan, job, draft.item),

@@ -98,3 +98,36 @@ def test_rate_rises_stays_and_falls() -> None:
 def test_the_class_after_the_last_is_none() -> None:
     net = network(Recipe(**TINY), classes=3)  # type: ignore[arg-type]
     assert net.config.num_class_embeds == 4
+
+
+def test_a_step_that_breaks_keeps_the_steps_before(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from entoptic.priors import learn
+
+    honest, calls = learn._loss, []
+
+    def breaks(*given: object) -> torch.Tensor:
+        calls.append(1)
+        loss = honest(*given)  # type: ignore[arg-type]
+        return loss * float("nan") if len(calls) == 4 else loss
+
+    monkeypatch.setattr(learn, "_loss", breaks)
+    with pytest.raises(UserError, match="at step 3"):
+        learn_prior(photo_folder, tmp_path, Recipe(steps=6, **TINY))
+    state = weights(tmp_path)
+    assert json.loads((tmp_path / "training.json").read_text())["step"] == 3
+    assert all(bool(value.isfinite().all()) for value in state.values())
+
+
+def test_other_photos_do_not_go_on_silently(photo_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(photo_folder, other)
+    first = next(iter(sorted(other.rglob("*.png"))))
+    second = sorted(other.rglob("*.png"))[1]
+    shutil.copy(second, first)
+    learn_prior(photo_folder, tmp_path / "out", Recipe(steps=1, **TINY))
+    with pytest.raises(UserError, match="other photos"):
+        learn_prior(other, tmp_path / "out", Recipe(steps=2, **TINY))

@@ -1,7 +1,7 @@
 """EnergyDPS as published: guidance of constant strength up to a cap. Kept to compare with, not to recommend.
 
 Its constant step is the tilt for no β (docs/methods/energydps.md): implied strength grows where the prior varies least,
-so activation is bought off the natural images. `klsc` and `klsc-guided` are what its paper's principle asks for.
+so activation is bought off the natural images. `klsc` and `klsc-twisted` are what its paper's principle asks for.
 """
 
 from __future__ import annotations

@@ -342,9 +342,9 @@ def klsc(model: Model, repeats: int) -> dict[str, Any]:
     from entoptic.units.unit import bind
 
     prior = load_prior(SHIPPED)
-    units = bind(model, ["logits:497", "logits:574", "blocks.6:112", "blocks.5:33"])
+    units = bind(model, ["logits:497", "blocks.6:112"])
     context = Context(model, References(model), prior=prior)
-    config = Klsc(share=0.001)
+    config = Klsc(share=0.001, particles=24)
     bank, scores, raw = scored_bank(context, units, size=config.bank)
     rows = {}
     for u, unit in enumerate(units):

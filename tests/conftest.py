@@ -15,6 +15,8 @@ from torch import nn
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES, load
+from entoptic.priors.prior import Level
+from entoptic.priors.toy import GaussianMixture
 
 # A first example imports and loads, and other processes may hold the cores.
 settings.register_profile("entoptic", deadline=None)
@@ -58,6 +60,21 @@ def tiny_card(**changes: object) -> Card:
     """The card of `tiny_module`."""
     card = Card(name="tiny", size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, labels=LABELS, licence="cc0-1.0")
     return card.with_(**changes)
+
+
+class TwoClasses(GaussianMixture):
+    """Mixtures on 3×8×8 pictures, which their class moves up or down: a prior without weights."""
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        means = torch.randn(2, 3, 8, 8, generator=draw)
+        super().__init__(torch.tensor([0.3, 0.7]), means, torch.full_like(means, 0.3), scale=0.15, offset=0.5)
+        self.conditions = 2
+
+    def denoise(self, x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
+        assert condition is not None
+        move = (condition.to(x) - 0.5)[:, None, None, None]
+        return super().denoise(x - level.alpha * move, level) + move
 
 
 @pytest.fixture

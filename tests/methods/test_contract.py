@@ -17,14 +17,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from conftest import TwoClasses
 from entoptic import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
 from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
 from entoptic.models.model import Model
-from entoptic.priors.prior import Level
-from entoptic.priors.toy import GaussianMixture
 from entoptic.runs.see import quantise, see
 from entoptic.units.unit import bind
 
@@ -39,7 +38,7 @@ SMALL: dict[str, Any] = {
     "student": "tiny:7",
     "bank": 512,
     "fresh": 16,
-    "particles": 8,
+    "particles": 12,
     "islands": 4,
     "moves": 2,
 }
@@ -52,21 +51,6 @@ ELSEWHERE = {
 """Methods that the prior below cannot serve, and why; their cards and configs are tested here all the same."""
 
 CHANNELS = ("stage1:2", "stage2:3@max", "stage2:5@1,2")
-
-
-class TwoClasses(GaussianMixture):
-    """Mixtures on 3×8×8 pictures, which their class moves up or down: a prior without weights."""
-
-    def __init__(self) -> None:
-        draw = torch.Generator().manual_seed(0)
-        means = torch.randn(2, 3, 8, 8, generator=draw)
-        super().__init__(torch.tensor([0.3, 0.7]), means, torch.full_like(means, 0.3), scale=0.15, offset=0.5)
-        self.conditions = 2
-
-    def denoise(self, x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
-        assert condition is not None
-        move = (condition.to(x) - 0.5)[:, None, None, None]
-        return super().denoise(x - level.alpha * move, level) + move
 
 
 PRIOR = TwoClasses()

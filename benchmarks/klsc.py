@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of EnergyDPS")
     parser.add_argument("--chains", type=int, default=1, help="EnergyDPS chains per unit")
     parser.add_argument("--particles", type=int, default=32, help="of each of KLSC's four islands")
+    parser.add_argument("--moves", type=int, default=6, help="of every particle at each rung")
     parser.add_argument("--bank", type=int, default=2048)
     parser.add_argument("--units", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
@@ -71,7 +72,7 @@ def main() -> None:
     names = [n for pair in zip((f"logits:{c}" for c in CLASSES), CHANNELS) for n in pair][: options.units]
     units = bind(subject, names)
     bank = make_bank(prior, size=options.bank, steps=MAP_STEPS, progress=say)
-    fresh = make_bank(prior, size=1000, steps=MAP_STEPS, seed=1, progress=say)
+    fresh = make_bank(prior, size=500, steps=MAP_STEPS, seed=1, progress=say)
     plain = UnitScores(units)
     raw = bank.scores(plain, progress=say)
     scores = plain.standardised(raw)
@@ -93,7 +94,7 @@ def main() -> None:
             "unguided": {"mean_in_sd": float(scores.of(idle["scores"][u], u).mean())},
             "best-of": {"mean_in_sd": float(s_M.topk(SHOWN).values.mean())},
         }  # fmt: skip
-        config = Klsc(mean=float(reached.mean()), bank=options.bank, particles=options.particles)
+        config = Klsc(mean=float(reached.mean()), bank=options.bank, particles=options.particles, moves=options.moves)
         try:
             population = populate(unit, u, bank, scores, raw[u], config, 0, context)
             row["klsc"] = population.law | {"population_mean_in_sd": float(population.scores.mean())}
@@ -167,7 +168,7 @@ def run_unguided(units: Sequence[Any], plain: UnitScores, prior: Any, options: A
     return {"pictures": pictures.unflatten(0, shape), "scores": chains.scores.unflatten(0, shape)}
 
 
-def real_photos(size: int, count: int = 1000) -> Tensor:
+def real_photos(size: int, count: int = 500) -> Tensor:
     """Photos as the prior could show them: at its size."""
     photos = Photos.open(DATA / "tiny-imagenet-64-val.parquet")
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:count].tolist()
@@ -343,7 +344,7 @@ def page(result: dict[str, Any]) -> str:
     matched = [row for row in rows.values() if row["klsc"].get("nats") is not None]
     lines = [
         "# KLSC against EnergyDPS", "",
-        f"`python benchmarks/klsc.py --particles {told['particles']}`: {len(rows)} units of builtin:lite0 (10 logits, 10 late "
+        f"`python benchmarks/klsc.py --particles {told['particles']} --moves {told['moves']}`: {len(rows)} units of builtin:lite0 (10 logits, 10 late "
         f"channels) on {told['prior']}; EnergyDPS with {told['steps']} steps, {told['chains']} chain a unit, capped at the mean of "
         f"the strongest 0.1 % of {told['bank']} samples ({max(1, round(told['bank'] / 1000))} pictures); KLSC at the mean score "
         f"that EnergyDPS reached, {SHOWN} pictures a unit. {len(matched)} of {len(rows)} units could be matched, and the tables "

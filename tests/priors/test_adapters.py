@@ -380,7 +380,7 @@ def test_a_saved_prior_integrates_its_networks_velocity(flow: Path) -> None:
     x, times = 0.999 * noise, [0.999, 0.666, 0.333, 0.0]
     for t, s in pairwise(times):  # Euler
         x = x + (s - t) * net(x, torch.full((2,), 1000 * t), None, class_labels=classes).sample
-    ours = generate(prior, noise, classes, steps=3)
+    ours = ddim(prior, noise, classes, steps=3)
     close(ours, x, 1e-5)
     pictures = prior.decode(ours)
     assert pictures.shape == (2, 3, 16, 16)

@@ -344,7 +344,8 @@ def page(result: dict[str, Any]) -> str:
     matched = [row for row in rows.values() if row["klsc"].get("nats") is not None]
     lines = [
         "# KLSC against EnergyDPS", "",
-        f"`python benchmarks/klsc.py --particles {told['particles']} --moves {told['moves']}`: {len(rows)} units of builtin:lite0 (10 logits, 10 late "
+        f"`python benchmarks/klsc.py --particles {told['particles']} --moves {told['moves']}`: "
+        f"{len(rows)} units of builtin:lite0 (10 logits, 10 late "
         f"channels) on {told['prior']}; EnergyDPS with {told['steps']} steps, {told['chains']} chain a unit, capped at the mean of "
         f"the strongest 0.1 % of {told['bank']} samples ({max(1, round(told['bank'] / 1000))} pictures); KLSC at the mean score "
         f"that EnergyDPS reached, {SHOWN} pictures a unit. {len(matched)} of {len(rows)} units could be matched, and the tables "

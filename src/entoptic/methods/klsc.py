@@ -34,12 +34,12 @@ _SETTLED = 0.5  # correlation of scores before and after the moves of a rung, ab
 class Klsc(MethodConfig):
     """KLSC, samples of a prior tilted by the unit at the least cost in nats.
 
-    Give one of `nats`, `mean`, `share` and `beta`; none is a budget of 8 nats. Scores are counted in standard deviations
+    Give one of `nats`, `mean`, `share` and `beta`; none is a budget of 4 nats. Scores are counted in standard deviations
     of the prior's own samples. All samples of a unit are one draw without replacement from one population.
     """
 
     nats: float | None = None
-    """KL divergence from the prior to spend (None with the others absent: 8)"""
+    """KL divergence from the prior to spend (None with the others absent: 4)"""
     mean: float | None = None
     """mean score to reach, in standard deviations above that of the prior"""
     share: float | None = None
@@ -285,7 +285,7 @@ def _target(config: Klsc, s_M: Tensor) -> Any:
         return Target(mean=config.mean)
     if config.beta is not None:
         return Target(beta=config.beta)
-    return Target(nats=8.0 if config.nats is None else config.nats)
+    return Target(nats=4.0 if config.nats is None else config.nats)
 
 
 def _point(frontier: Frontier, target: Any) -> Any:

@@ -3,7 +3,7 @@
     python benchmarks/klsc.py --out docs/benchmarks
 
 For each of 20 units EnergyDPS runs as published (1000 ancestral steps, constant step 1, capped at the mean of the strongest
-0.1 % of the prior's samples). Chains of the same noise, pushed by the exact coefficient instead (100 steps, four values of β),
+0.1 % of the prior's samples). Chains of the same noise, pushed by the exact coefficient instead (100 steps, five values of β),
 make a curve: mean score against the nats that the steps spend. KLSC is drawn at a budget that the shared bank supports by
 itself. Naturalness is the kernel distance to photos in the features of networks that no method sees, and whether they see
 the class. Unguided chains show what the samplers themselves make. Intervals resample units; pictures of one unit are never
@@ -45,7 +45,7 @@ CHANNELS = tuple(f"blocks.6:{i}" for i in (7, 40, 112, 185, 260)) + tuple(
     f"blocks.5:{i}" for i in (5, 33, 77, 120, 171)
 )
 SHOWN = 8
-BETAS = (2.0, 4.0, 8.0, 16.0)
+BETAS = (1.0, 2.0, 2.8, 4.0, 8.0)
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def main() -> None:
     result["frontier at EnergyDPS's score, at least"] = paired(
         np.array([r["frontier at EnergyDPS's score, at least (nats)"]["value"] for r in result["units"].values()])
     )
-    matched = next((b for b in BETAS if means[f"exact, β = {b:g}"].mean() >= means["energydps"].mean()), BETAS[-1])
+    matched = min(BETAS, key=lambda b: abs(means[f"exact, β = {b:g}"].mean() - means["energydps"].mean()))
     result["matched"] = f"exact, β = {matched:g}"
     result["matched, mean score minus EnergyDPS's"] = paired(means[result["matched"]] - means["energydps"])
     (options.out / "klsc.json").write_text(json.dumps(result, indent=1) + "\n")

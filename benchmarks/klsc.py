@@ -326,7 +326,8 @@ def page(result: dict[str, Any]) -> str:
     lines += [
         "", f"Any law with EnergyDPS's mean scores spends at least {show(bound)} nats on average (Donsker-Varadhan, on the tangent "
         "at the end of what the bank supports): it pushes every unit far beyond its cap, to where no sample of the prior "
-        "comes. `klsc` with islands of 24 particles refuses such targets (too few ancestors survive) rather than report them.",
+        "comes. One chain stands for each unit's mean, which biases this bound upwards. On the one unit where it was asked for "
+        "that (logits:0, islands of 24 particles, 3 moves) `klsc` refused: 2 ancestors were left.",
         "", "![EnergyDPS](klsc-energydps.jpg)", "", f"*EnergyDPS, one chain for each unit; below {result['matched']}, then "
         "unguided, from the same noise; last KLSC, four draws a unit.*", "", "![Exact coefficient](klsc-exact.jpg)", "",
         "![Unguided](klsc-unguided.jpg)", "", "![KLSC](klsc-klsc.jpg)",

@@ -302,8 +302,9 @@ def page(result: dict[str, Any]) -> str:
         f"{told['prior']}. EnergyDPS: {told['steps']} ancestral steps, {told['chains']} chain a unit, cap the mean of the "
         f"strongest 0.1 % of {told['bank']} samples (2 pictures). *exact*: the same noise, 100 steps, the exact coefficient at β. "
         f"KLSC: {SHOWN} draws a unit at {told['nats']:g} nats, which the bank supports by itself. Scores in standard deviations of "
-        "the prior's samples. Path nats are what the steps added to their means, Σ|shift|²/2sd² (EnergyDPS: without its last "
-        "step, which is infinite): upper bounds on what the law spends. 95 % intervals resample units. "
+        "the prior's samples. Path nats are what the steps added to their means, Σ|shift|²/2sd²: an upper bound, often a loose "
+        "one, on what the exact chains spend; for EnergyDPS its last step is left out, with which it is infinite. "
+        "95 % intervals resample units. "
         f"torch {told['torch']}, timm {told['timm']}.",
         "", "| method | mean score (sd) | path nats | " + " | ".join(
             f"{j}: KID to photos | {j}: log probability of the class" for j in result["judges"]

@@ -271,6 +271,11 @@ def main(arguments: list[str] | None = None) -> int:
         command = tyro.cli(verbs, prog="entoptic", args=given, description=_DESCRIPTION)
     except SystemExit as stop:
         return int(stop.code or 0)
+    except UserError as error:  # a config refused its options
+        if "--debug" in given:
+            traceback.print_exc()
+        print(f"entoptic: {error}", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         return 0
     with warnings.catch_warnings():

@@ -99,3 +99,26 @@ def test_what_cannot_be_tilted_is_refused(tiny: Model) -> None:
         UnitScores(units, "maxx")
     with pytest.raises(UserError, match="at least 2"):
         make_bank(mixture(), size=1)
+
+
+def test_pictures_that_are_not_finite_do_not_become_black_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = mixture()
+    monkeypatch.setattr(prior, "decode", lambda x0: torch.full((len(x0), 3, 8, 8), float("nan")))
+    with pytest.raises(UserError, match="12 of 12 samples"):
+        make_bank(prior, size=12)
+
+
+def test_what_an_interrupted_bank_has_made_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, seen = mixture(), []
+
+    def stop(what: str, done: int, total: int) -> None:
+        seen.append(done)
+        if done == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_bank(prior, size=60, batch_size=1, progress=stop)
+    seen.clear()
+    whole = make_bank(prior, size=60, batch_size=1, progress=lambda what, done, total: seen.append(done))
+    assert seen[0] == 33  # 32 were on disk
+    assert torch.equal(whole.pictures, make_bank(mixture(), size=60, seed=0).pictures)

@@ -22,7 +22,6 @@ from entoptic.priors.frontier import (
     _rank_weights,
     dv_bound,
     excess_nats,
-    hypervolume,
     selection_mean,
     t_quantile,
 )
@@ -491,16 +490,6 @@ def test_impossible_selections_are_refused() -> None:
             selection_mean(bank(100), n, k)
     with pytest.raises(UserError, match="largest selection they serve is from 50"):
         selection_mean(bank(100), 60, 3)
-
-
-def test_hypervolume() -> None:
-    assert hypervolume([], 4, 1) == 0
-    assert hypervolume([(1, 2), (3, 5)], 4, 1) == pytest.approx(2 * 1 + 1 * 4)
-    assert hypervolume([(3, 5), (1, 2), (2, 1.5), (2, 0), (9, 99)], 4, 1) == pytest.approx(2 * 1 + 1 * 4)
-    beta = np.linspace(0, 3, 2000)
-    curve = [(oracle.nats(b), oracle.mean(b)) for b in beta]
-    area = integrate.trapezoid([m - curve[0][1] for _, m in curve], [n for n, _ in curve])
-    assert hypervolume(curve, curve[-1][0], curve[0][1]) == pytest.approx(area, abs=5e-3)
 
 
 @pytest.mark.parametrize("freedom", [3, 4, 7, 31, 1000])

@@ -131,3 +131,37 @@ def test_other_photos_do_not_go_on_silently(photo_folder: Path, tmp_path: Path) 
     learn_prior(photo_folder, tmp_path / "out", Recipe(steps=1, **TINY))
     with pytest.raises(UserError, match="other photos"):
         learn_prior(other, tmp_path / "out", Recipe(steps=2, **TINY))
+
+
+def test_a_full_disk_is_told_before_anything_is_mapped(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no room for .*No space left"):
+        learn_prior(photo_folder, tmp_path, Recipe(steps=1, **TINY))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch as library
+
+    learn_prior(photo_folder, tmp_path, Recipe(steps=1, **TINY))
+    before = weights(tmp_path)
+
+    def full(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(library, "save_file", full)
+    with pytest.raises(UserError, match="the checkpoint before is kept"):
+        learn_prior(photo_folder, tmp_path, Recipe(steps=2, **TINY))
+    after = weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not list(tmp_path.glob("*.part"))

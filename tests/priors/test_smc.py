@@ -554,3 +554,15 @@ def test_bad_arguments_are_named() -> None:
     ):
         with pytest.raises(UserError, match="one number per picture"):
             sampler(lambda p, g: p.sum())
+
+
+def test_memory_falls_as_particles_move() -> None:
+    """Few moves at a strong tilt leave the scores where they were; many do not; a plain start has none to tell."""
+    prior = gmm3()
+    found = {}
+    for moves in (1, 60):
+        clouds = noise_smc(prior, total, Target(beta=3.0), seeded(40), particles=64, steps=6, moves=moves, batch=BIG)
+        assert all(math.isnan(c.rungs[0].memory) for c in clouds)
+        found[moves] = sum(c.rungs[-1].memory for c in clouds) / len(clouds)
+    assert found[1] > 0.6
+    assert found[60] < 0.25

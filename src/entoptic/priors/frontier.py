@@ -379,17 +379,6 @@ def selection_mean(bank: Tensor, n: int, k: int) -> Estimate:
     return Estimate(value, se, (value - width, value + width))
 
 
-def hypervolume(points: Sequence[tuple[float, float]], budget: float, floor: float) -> float:
-    """Area under the best mean score above `floor` that (nats, mean) points reach with each number of nats ≤ budget."""
-    area, best, at = 0.0, floor, 0.0
-    for nats, mean in sorted(points):
-        if nats >= budget:
-            break
-        area, at = area + (best - floor) * (nats - at), nats
-        best = max(best, mean)
-    return area + (best - floor) * (budget - at)
-
-
 # --- small parts ----------------------------------------------------------------------------------------------------
 
 

@@ -210,6 +210,7 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     else:
         about.unlink(missing_ok=True)  # it describes what is about to be overwritten
         written = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
+        _reserve(held)
         kept, row = [], 0
         for one in sets:
             for batch, images in one.batches(lambda photo: square(photo, size), 256):
@@ -226,6 +227,21 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     pixels = np.array(stored) if stored.nbytes < 2**30 else stored
     classes = torch.tensor([place[labels[i]] for i in kept])
     return _Shown(pixels, classes, names, len(labels) - len(kept), key)
+
+
+def _reserve(file: Path) -> None:
+    """Gives a sparse file the room it claims: a mapped file that runs into a full disk kills the process.
+
+    Raises:
+        UserError: there is no room.
+    """
+    size = file.stat().st_size
+    try:
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, size)
+    except OSError as error:
+        file.unlink()
+        raise UserError(f"{file.parent} has no room for {size / 2**20:.0f} MB of photos ({error.strerror})") from None
 
 
 def square(photo: Any, size: int) -> Tensor:
@@ -289,7 +305,12 @@ def _few(value: Any) -> str:
 def _save(
     folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Everything needed to go on; the record is replaced last, so a crash leaves the checkpoint before."""
+    """Everything needed to go on; the record is replaced last, so a crash leaves the checkpoint before.
+
+    Raises:
+        UserError: the folder cannot be written; the checkpoint before is kept.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {f"net/{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
@@ -298,12 +319,19 @@ def _save(
         state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
     name = f"training-{record['step']}.safetensors"
     part = folder / (name + ".part")
-    save_file(state, part)
-    os.replace(part, folder / name)
+    try:
+        save_file(state, part)
+        os.replace(part, folder / name)
+        part = folder / "training.json.part"
+        part.write_text(json.dumps(record | {"state": name}, indent=1))
+        os.replace(part, folder / "training.json")
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(
+            f"step {record['step']} cannot be saved in {folder} ({error}); the checkpoint before is kept, "
+            "make room and run the same command"
+        ) from None
     record["state"] = name
-    part = folder / "training.json.part"
-    part.write_text(json.dumps(record, indent=1))
-    os.replace(part, folder / "training.json")
     for old in folder.glob("training-*.safetensors"):
         if old.name != name:
             old.unlink()

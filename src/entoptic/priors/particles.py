@@ -117,10 +117,6 @@ class Cloud:
         return float(1 / shares.square().sum()) if float(shares.sum()) > 0 else 0.0
 
     @property
-    def max_weight(self) -> float:
-        return float(self.log_weights.exp().max())
-
-    @property
     def distinct_ancestors(self) -> int:
         return len(self.ancestors[self.log_weights > -math.inf].unique())
 

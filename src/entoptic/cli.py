@@ -102,7 +102,7 @@ class FrontierBase:
     """methods to place, separated by commas; energydps takes long, --energydps.steps 100 less"""
     prior: str | None = None
     """image prior, such as builtin:…, hf:REPO or a folder (default: the shipped one)"""
-    nats: float = 8.0
+    nats: float = 4.0
     """KL divergence from the prior up to which the frontier is sampled"""
     n: int = 4
     """pictures per unit and method; from 8 on they are compared with the prior's by KID"""

@@ -117,7 +117,7 @@ def frontier(
     prior: str | Prior | None = None,
     methods: str | Sequence[str | MethodConfig] = METHODS_SHOWN,
     photos: Any = None,
-    nats: float = 8.0,
+    nats: float = 4.0,
     n: int = 4,
     bank: int = 2048,
     particles: int = 32,

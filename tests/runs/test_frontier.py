@@ -34,7 +34,7 @@ SIDE = 8
 # low, with a spread of 0.07; with the 3 or 4 moves of a quick run it is 0.2 to 0.3 too low, and the islands' intervals, which
 # cannot see what biases all of them alike, cover it in about half of the runs. So intervals are tested on exact draws below.
 MOVES = 32
-SMALL: dict[str, Any] = {"bank": 2048, "particles": 64, "islands": 4, "verifiers": "", "progress": False}
+SMALL: dict[str, Any] = {"bank": 2048, "particles": 64, "islands": 4, "nats": 8.0, "verifiers": "", "progress": False}
 
 
 def linear_model() -> Model:
@@ -261,7 +261,7 @@ def test_the_verb_prints_the_table_and_leads_back(
     for word in ("mean score, sd", "best of 2,048", "klsc", "logits:0 (circle)", "index.html"):
         assert word in printed
     record = json.loads((out / "frontier" / "logits-0.json").read_text())
-    assert record["asked"]["nats"] == 8
+    assert record["asked"]["nats"] == 4  # the default
     (klsc,) = [place for place in record["places"] if place["title"] == "klsc"]
     assert klsc["nats"]["value"] == pytest.approx(2, abs=1e-6)
     assert klsc["kind"] == "law"

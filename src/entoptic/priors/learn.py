@@ -210,7 +210,7 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     else:
         about.unlink(missing_ok=True)  # it describes what is about to be overwritten
         written = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
-        _reserve(held)
+        reserve(held)
         kept, row = [], 0
         for one in sets:
             for batch, images in one.batches(lambda photo: square(photo, size), 256):
@@ -229,7 +229,7 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     return _Shown(pixels, classes, names, len(labels) - len(kept), key)
 
 
-def _reserve(file: Path) -> None:
+def reserve(file: Path) -> None:
     """Gives a sparse file the room it claims: a mapped file that runs into a full disk kills the process.
 
     Raises:

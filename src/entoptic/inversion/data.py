@@ -1,0 +1,136 @@
+"""Photos and their feature maps, read once and kept in a folder: what an inverter is trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entoptic.errors import UserError
+from entoptic.images.cache import content_key
+from entoptic.images.photos import Photos
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.priors.learn import reserve, square
+
+Progress = Callable[[str, int, int], None]
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N photos and their maps, on disk, with the moments of the maps.
+
+    Attributes:
+        pictures: N×3×S×S uint8. maps: N×C×h×w float16.
+        mean_C, sd_C: of the maps over photos and positions, float32.
+        key: hash of all they depend on. skipped: photos that could not be read.
+    """
+
+    pictures: np.ndarray
+    maps: np.ndarray
+    mean_C: Tensor
+    sd_C: Tensor
+    key: str
+    skipped: int
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Pictures B×3×S×S in [0, 1] and maps B×C×h×w, float32."""
+        places = np.asarray(rows)
+        pictures = torch.from_numpy(self.pictures[places]).float() / 255
+        return pictures, torch.from_numpy(self.maps[places]).float()
+
+
+def open_photos(photos: Any) -> list[Photos]:
+    """One or several photo sets, as `Photos.open` takes them."""
+    return [Photos.open(one) for one in (photos if isinstance(photos, (list, tuple)) else [photos])]
+
+
+def make_pairs(
+    maps: FeatureMaps,
+    photos: Any,
+    size: int,
+    folder: str | Path,
+    *,
+    limit: int = 0,
+    progress: Progress = lambda what, done, total: None,
+) -> Pairs:
+    """Reads photos and their maps into `folder`, or opens what is there; interrupted, the same call goes on.
+
+    Both are of the photo's central square: what the network sees, resized to its input without a further crop, and
+    the picture of `size` pixels that is to be recovered.
+
+    Args:
+        photos: anything `Photos.open` takes, or a list of them. limit: most photos taken, at random; 0 takes all.
+
+    Raises:
+        UserError: no photo can be read, the folder holds other pairs, or has no room.
+    """
+    sets, where = open_photos(photos), Path(folder)
+    places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
+    # A random order: every first part of the pairs is a fair sample of the photos.
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
+    places = [places[k] for k in order[: limit or None]]
+    key = content_key({
+        "model": maps.model.card.weights_sha256, "card": str(maps.model.card.size), "layer": maps.layer, "size": size,
+        "photos": [one.fingerprint() for one in sets], "count": len(places),
+    })  # fmt: skip
+    where.mkdir(parents=True, exist_ok=True)
+    about = where / "pairs.json"
+    record = {"key": key, "seen": 0, "kept": 0, "sum": [0.0] * maps.channels, "squares": [0.0] * maps.channels}
+    if about.is_file():
+        record = json.loads(about.read_text())
+        if record["key"] != key:
+            raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
+    shapes = {"pictures.npy": (np.uint8, (3, size, size)), "maps.npy": (np.float16, (maps.channels, *maps.grid))}
+    files: dict[str, Any] = {}
+    for name, (dtype, shape) in shapes.items():
+        if record["seen"] == 0:
+            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(places), *shape))
+            reserve(where / name)
+        else:
+            files[name] = np.load(where / name, mmap_mode="r+" if record["seen"] < len(places) else "r")
+    total, squares = np.array(record["sum"]), np.array(record["squares"])
+    while record["seen"] < len(places):
+        chunk = places[record["seen"] : record["seen"] + _BATCH]
+        read = [photo for i, j in chunk if (photo := sets[i].read(j)) is not None]
+        if read:
+            seen = torch.stack([square(photo, maps.model.card.size[0]) for photo in read]).float() / 255
+            with torch.no_grad():
+                values = maps.read(seen).cpu().numpy()
+            if not np.isfinite(values.astype(np.float16)).all():
+                raise UserError(f"the maps of {maps} reach {abs(values).max():.3g}, which float16 cannot hold")
+            first = record["kept"]
+            files["pictures.npy"][first : first + len(read)] = [square(photo, size).numpy() for photo in read]
+            files["maps.npy"][first : first + len(read)] = values
+            total += values.astype(np.float64).sum((0, 2, 3))
+            squares += np.square(values.astype(np.float64)).sum((0, 2, 3))
+        record |= {"seen": record["seen"] + len(chunk), "kept": record["kept"] + len(read)}
+        if record["seen"] % (32 * _BATCH) == 0 or record["seen"] == len(places):
+            for file in files.values():
+                file.flush()
+            record |= {"sum": total.tolist(), "squares": squares.tolist()}
+            (where / "pairs.json.part").write_text(json.dumps(record))
+            (where / "pairs.json.part").replace(about)
+        progress("reading photos and their maps", record["seen"], len(places))
+    if not record["kept"]:
+        raise UserError(f"none of the {len(places)} photos in {', '.join(one.source for one in sets)} can be read")
+    count = record["kept"] * maps.grid[0] * maps.grid[1]
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    return Pairs(
+        files["pictures.npy"][: record["kept"]],
+        files["maps.npy"][: record["kept"]],
+        torch.from_numpy(mean).float(),
+        torch.from_numpy(np.sqrt(variance)).float(),
+        key,
+        len(places) - record["kept"],
+    )

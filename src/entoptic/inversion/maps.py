@@ -1,0 +1,83 @@
+"""`FeatureMaps`: one layer of a model as spatial maps B×C×h×w, to be read, to be put back, to be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from entoptic.errors import UserError, nearest
+from entoptic.models.model import Model
+from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """The maps of one layer; tokens that lie nowhere on the picture (class token, registers) are left out.
+
+    Attributes:
+        model, layer: where they are read.
+        channels, grid: C and (h, w). prefix: tokens before the first patch.
+    """
+
+    model: Model
+    layer: str
+    channels: int
+    grid: tuple[int, int]
+    prefix: int
+
+    @classmethod
+    def of(cls, model: Model, layer: str) -> FeatureMaps:
+        """The maps of `layer`.
+
+        Raises:
+            UserError: no such layer, or one without positions on the picture (with the nearest that has them).
+        """
+        info = model.layer(layer)
+        if info.patches is None or info.layout not in ("BCHW", "BHWC", "BTC"):
+            spatial = [i.name for i in model.layers.values() if i.patches and i.layout in ("BCHW", "BHWC", "BTC")]
+            last = f"; the last that has is {spatial[-1]}" if spatial else ""
+            raise UserError(
+                f"{layer} of {model.card.name} has no map over the picture{nearest(layer, spatial) or last}"
+            )
+        if model.card.size[0] != model.card.size[1]:
+            raise UserError(f"inversion needs square inputs, {model.card.name} takes {model.card.size}")
+        prefix, rows, columns = info.patches
+        return cls(model, layer, info.channels, (rows, columns), prefix)
+
+    def __str__(self) -> str:
+        rows, columns = self.grid
+        return f"{self.layer} of {self.model.card.name} ({self.channels}×{rows}×{columns})"
+
+    def read(self, pictures: Tensor) -> Tensor:
+        """B×C×h×w float32 maps of pictures B×3×H×W in [0, 1] of any size; differentiable in the pictures."""
+        seen = self.model.fit(pictures.to(self.model.device))
+        tap = Tap(self.layer)
+        values_BCD = self.model.read(seen, [tap])[tap]
+        return values_BCD[:, :, self.prefix :].unflatten(2, self.grid).float()
+
+    def logits(self, maps_BChw: Tensor, pictures: Tensor) -> Tensor:
+        """What the network would say (B×K) had its layer put out these maps.
+
+        pictures: B×3×H×W, of which everything else comes: tokens without a place, and paths around the layer.
+        """
+        if maps_BChw.shape[1:] != (self.channels, *self.grid):
+            rows, columns = self.grid
+            raise UserError(
+                f"expected maps of shape B×{self.channels}×{rows}×{columns} for {self.layer}, got {tuple(maps_BChw.shape)}"
+            )
+        info = self.model.layer(self.layer)
+
+        def put_back(module: object, args: object, output: object) -> Tensor:
+            own = first_tensor(output)
+            values_BCD = channels_first(own, info.layout)
+            given = maps_BChw.flatten(2).to(values_BCD)
+            return as_laid_out(torch.cat([values_BCD[:, :, : self.prefix], given], 2), info)
+
+        module = dict(self.model.module.named_modules())[self.layer]
+        handle = module.register_forward_hook(put_back)
+        try:
+            return self.model(self.model.fit(pictures.to(self.model.device)))
+        finally:
+            handle.remove()

@@ -85,7 +85,7 @@ def make_pairs(
     })  # fmt: skip
     where.mkdir(parents=True, exist_ok=True)
     about = where / "pairs.json"
-    record = {"key": key, "seen": 0, "kept": 0, "sum": [0.0] * maps.channels, "squares": [0.0] * maps.channels}
+    record: dict[str, Any] = {"key": key, "seen": 0, "kept": 0, "sum": [0.0] * maps.channels, "squares": [0.0] * maps.channels}
     if about.is_file():
         record = json.loads(about.read_text())
         if record["key"] != key:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
@@ -51,6 +51,8 @@ class DiffusionPrior:
             first C channels count (the others are learned variances). pictures: clean states to RGB in [0, 1].
         null: the class that stands for none, where the network was trained with one.
         guidance: weight of classifier-free guidance.
+        module: the network itself, to which an inverter adds its control. states: pictures B×3×H×W in [0, 1] to clean
+            states, the inverse of `pictures`; None where there is none.
     """
 
     name: str
@@ -64,6 +66,8 @@ class DiffusionPrior:
     pictures: Callable[[Tensor], Tensor]
     null: int | None = None
     guidance: float = 1.0
+    module: nn.Module | None = None
+    states: Callable[[Tensor], Tensor] | None = None
 
     def levels(self, steps: int) -> list[Level]:
         return self.schedule.levels(steps)
@@ -106,6 +110,7 @@ class TextPrior:
         identity: covers the weights (`weights`), the text and the guidance.
         network: (states B×C×H×W, times B, text B×L×D) -> outputs. text, null: 1×L×D embeddings of the prompt and of
             the empty prompt. encode: prompts to embeddings.
+        module, states: as in `DiffusionPrior`.
     """
 
     name: str
@@ -122,6 +127,8 @@ class TextPrior:
     text: Tensor
     null: Tensor
     guidance: float = 1.0
+    module: nn.Module | None = None
+    states: Callable[[Tensor], Tensor] | None = None
 
     def levels(self, steps: int) -> list[Level]:
         return self.schedule.levels(steps)

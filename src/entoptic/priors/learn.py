@@ -9,9 +9,7 @@ the costly convolutions at full size.
 from __future__ import annotations
 
 import json
-import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +24,10 @@ from entoptic.errors import UserError
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
 from entoptic.priors.recipe import Recipe
+from entoptic.priors.training import Progress, load_state, optimise, rows_of
 
 if TYPE_CHECKING:
     from torch import nn
-
-Progress = Callable[[str, int, int], None]
 
 
 def network(recipe: Recipe, classes: int) -> nn.Module:
@@ -106,61 +103,18 @@ def learn_prior(
         mean = network(recipe, len(shown.names)).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
     record = _resume(folder, recipe, shown, net, mean, optimiser)
-    on_gpu = torch.device(device).type == "cuda"
-    net.train()
-    started, at_start, whole = time.monotonic(), record["step"], True
-    try:
-        for step in range(record["step"], recipe.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate * rate_factor(step, recipe)
-            with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
-                loss = _loss(net, shown, recipe, step, device)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            value = float(loss.detach())
-            norm = float(torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0))
-            if not (math.isfinite(value) and math.isfinite(norm)):
-                raise UserError(
-                    f"the loss became {value} and its gradient {norm} at step {step}; the steps before are kept, "
-                    f"lower rate ({recipe.rate})"
-                )
-            whole = False  # a step that Ctrl-C cuts in two must not be saved
-            optimiser.step()
-            _average(mean, net, min(recipe.ema, (1 + step) / (10 + step)))
-            record["step"], whole = step + 1, True
-            record["running"] = value if step == 0 else 0.99 * record.get("running", value) + 0.01 * value
-            progress("training the prior", step + 1, recipe.steps)
-            if (step + 1) % 100 == 0:
-                record["loss"].append([step + 1, round(record["running"], 5)])
-                pace = (time.monotonic() - started) / (step + 1 - at_start)
-                log(f"step {step + 1}: loss {record['running']:.4f}, {recipe.batch_size / pace:.1f} pictures/s")
-            if (step + 1) % save_every == 0:
-                _save(folder, record, net, mean, optimiser)
-            if sheet is not None and (step + 1) % sheet_every == 0:
-                (folder / "sheets").mkdir(exist_ok=True)
-                sheet(mean, folder / "sheets" / f"{step + 1:07d}.png")
-    finally:
-        if record["step"] > at_start and whole:
-            record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
-            _save(folder, record, net, mean, optimiser)
+    optimise(
+        "training the prior", net, mean, lambda step: _loss(net, shown, recipe, step, device), recipe, folder, record,
+        optimiser, device=device, save_every=save_every, sheet_every=sheet_every, sheet=sheet, progress=progress,
+        log=log,
+    )  # fmt: skip
     return folder
-
-
-def rate_factor(step: int, recipe: Recipe) -> float:
-    """Rises over `warmup` steps, stays at 1, and falls to 0 over the last `decay` share of the steps."""
-    left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
-    return min(1.0, (step + 1) / max(1, recipe.warmup), max(left, 0.0))
 
 
 def _loss(net: nn.Module, shown: _Shown, recipe: Recipe, step: int, device: str | torch.device) -> Tensor:
     """Mean squared error of the velocity; step N of a run draws the same numbers however often it was interrupted."""
-    count, size = len(shown.classes), recipe.batch_size
-    first = step * size
-    rows: list[int] = []
-    while len(rows) < size:  # epochs are permutations; a batch may span two
-        epoch, place = divmod(first + len(rows), count)
-        order = _permutation(count, recipe.seed, epoch)
-        rows += order[place : place + size - len(rows)]
+    size = recipe.batch_size
+    rows = rows_of(step, len(shown.classes), size, recipe.seed)
     draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     x0 = torch.from_numpy(shown.pixels[np.asarray(rows)]).float() / 127.5 - 1  # B3SS in [-1, 1]
     flip = torch.rand(size, generator=draw) < 0.5
@@ -176,24 +130,6 @@ def _loss(net: nn.Module, shown: _Shown, recipe: Recipe, step: int, device: str 
     x_t = x_t.contiguous(memory_format=torch.channels_last)
     velocity = net(x_t, 1000 * t, None, class_labels=classes).sample
     return (velocity.float() - target).square().mean()
-
-
-_ORDERS: dict[tuple[int, int, int], list[int]] = {}
-
-
-def _permutation(count: int, seed: int, epoch: int) -> list[int]:
-    key = (count, seed, epoch)
-    if key not in _ORDERS:
-        while len(_ORDERS) > 1:
-            _ORDERS.pop(next(iter(_ORDERS)))
-        draw = torch.Generator().manual_seed(seed * 7919 + epoch)
-        _ORDERS[key] = torch.randperm(count, generator=draw).tolist()
-    return _ORDERS[key]
-
-
-@torch.no_grad()
-def _average(mean: nn.Module, net: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - decay)
 
 
 def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown:
@@ -258,8 +194,6 @@ def square(photo: Any, size: int) -> Tensor:
 def _resume(
     folder: Path, recipe: Recipe, shown: _Shown, net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
     mean.load_state_dict(net.state_dict())
     mean.requires_grad_(False)
     about = folder / "training.json"
@@ -287,51 +221,10 @@ def _resume(
                 f"{folder} holds the training of a prior with other {what} ({_few(old)}, not {_few(new)}); "
                 "choose another folder, or the same recipe to go on"
             )
-    state = load_file(folder / record["state"])
-    for prefix, module in (("net", net), ("ema", mean)):
-        module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(prefix + "/")})
-    slots = {i: {"step": torch.tensor(float(record["step"]))} for i in range(len(list(net.parameters())))}
-    for i, slot in slots.items():
-        slot["exp_avg"], slot["exp_avg_sq"] = state[f"m/{i}"], state[f"v/{i}"]
-    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    load_state(folder, record, net, mean, optimiser)
     return record | {"recipe": asdict(recipe)}
 
 
 def _few(value: Any) -> str:
     text = ", ".join(map(str, value[:4])) + (" …" if len(value) > 4 else "") if isinstance(value, list) else str(value)
     return text
-
-
-def _save(
-    folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
-) -> None:
-    """Everything needed to go on; the record is replaced last, so a crash leaves the checkpoint before.
-
-    Raises:
-        UserError: the folder cannot be written; the checkpoint before is kept.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    state = {f"net/{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    state |= {f"ema/{k}": v.detach().cpu().contiguous() for k, v in mean.state_dict().items()}
-    for i, slot in optimiser.state_dict()["state"].items():
-        state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
-    name = f"training-{record['step']}.safetensors"
-    part = folder / (name + ".part")
-    try:
-        save_file(state, part)
-        os.replace(part, folder / name)
-        part = folder / "training.json.part"
-        part.write_text(json.dumps(record | {"state": name}, indent=1))
-        os.replace(part, folder / "training.json")
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(
-            f"step {record['step']} cannot be saved in {folder} ({error}); the checkpoint before is kept, "
-            "make room and run the same command"
-        ) from None
-    record["state"] = name
-    for old in folder.glob("training-*.safetensors"):
-        if old.name != name:
-            old.unlink()

@@ -94,7 +94,7 @@ def from_folder(
     if not text:
         return DiffusionPrior(
             name, content_key({"weights": weights, "guidance": weight}), shape, bounds, conditions, device, schedule,
-            class_network(net), pictures, null_class, weight,
+            class_network(net), pictures, null_class, weight, net, _states(shape[0], decoder),
         )  # fmt: skip
     encode = _text_encoder(name, fetch, device, trust)
     null, own_text = encode([""]), encode([prompt or ""])
@@ -106,7 +106,7 @@ def from_folder(
     return TextPrior(
         name, text_identity(weights, own_text, null, weight), shape, bounds, 0, device, schedule,
         lambda x, times, text: net(x, times, encoder_hidden_states=text).sample, pictures, encode, weights,
-        own_text, null, weight,
+        own_text, null, weight, net, _states(shape[0], decoder),
     )  # fmt: skip
 
 
@@ -232,6 +232,23 @@ def _pictures(name: str, channels: int, decoder: nn.Module | None) -> Callable[[
         raise UserError(f"{name}: latents standardised by channel (latents_mean) are not supported; a single scale is")
     scale, shift = float(config.get("scaling_factor") or 1.0), float(config.get("shift_factor") or 0.0)
     return lambda x0: to_pictures(decoder.decode(x0.float() / scale + shift).sample)  # type: ignore[operator]
+
+
+def _states(channels: int, decoder: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
+    """Pictures in [0, 1] to clean states: pixels in [-1, 1], or the mode of the encoder's latents."""
+    if decoder is None:
+        return (lambda pictures: 2 * pictures - 1) if channels == 3 else None
+    config: Any = decoder.config
+    if config.out_channels != 3 or not hasattr(decoder, "encode"):
+        return None
+    scale, shift = float(config.get("scaling_factor") or 1.0), float(config.get("shift_factor") or 0.0)
+
+    def encode(pictures: Tensor) -> Tensor:
+        found = decoder.encode(2 * pictures - 1)  # type: ignore[operator]
+        latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        return (latents - shift) * scale
+
+    return encode
 
 
 def _text_encoder(name: str, fetch: Fetch, device: torch.device, trust: bool) -> Callable[[Sequence[str]], Tensor]:

@@ -105,12 +105,13 @@ def draw_conditions(prior: Prior, generators: Sequence[torch.Generator]) -> Tens
     return torch.cat([torch.randint(prior.conditions, (1,), generator=g) for g in generators]).to(prior.device)
 
 
-def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, steps: int = 6) -> Tensor:
+def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, steps: int = 6, order: int = 2) -> Tensor:
     """Clean states of the deterministic few-step map G(z): `steps` calls of `denoise`, differentiable.
 
     z ~ N(0, 1), condition uniform, makes G(z) the law p of the few-step generator, for which noise-space sampling is
     exact. Steps are those of the second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, algorithm 2) in
-    λ = log(α/σ): the deterministic step with x0hat extrapolated from the step before. noise: B×C×H×W.
+    λ = log(α/σ): the deterministic step with x0hat extrapolated from the step before; order 1 is
+    DDIM's (η = 0). noise: B×C×H×W.
     """
     levels = prior.levels(steps)
     x, before = noise * levels[0].sigma, None
@@ -120,7 +121,9 @@ def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, st
         x0 = prior.denoise(x, t, condition)
         h = math.log(s.alpha / s.sigma) - math.log(t.alpha / t.sigma) if s.sigma > 0 else math.inf
         ahead = x0
-        if before is not None and math.isfinite(h):  # the last step, to σ = 0, is infinitely long: first order
+        if (
+            order > 1 and before is not None and math.isfinite(h)
+        ):  # the last step, to σ = 0, is infinitely long: first order
             ahead = x0 + (x0 - before) * (h / (2 * h_before))
         x = k.from_x * x + k.from_x0 * ahead
         before, h_before = x0, h

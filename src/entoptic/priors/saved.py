@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import pixel_shuffle
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
@@ -50,7 +50,7 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         kept.save_pretrained(part, max_shard_size="100GB")  # type: ignore[operator]
-        whole = dict(card) | {"weights_sha256": _sha256(Path(part) / WEIGHTS)}
+        whole = dict(card) | {"weights_sha256": sha256_of(Path(part) / WEIGHTS)}
         (Path(part) / "card.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False))
         for file in (WEIGHTS, "config.json", "card.json"):
             os.chmod(Path(part) / file, 0o644)  # a temporary file is its owner's alone
@@ -77,7 +77,7 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
         card = json.loads((folder / "card.json").read_text())
     except ValueError:
         raise UserError(f"{name}: {folder / 'card.json'} is not JSON") from None
-    found = _sha256(folder / WEIGHTS)
+    found = sha256_of(folder / WEIGHTS)
     if card.get("weights_sha256") != found:
         raise UserError(
             f"{name}: the weights have sha256 {found[:12]}…, their card says {str(card.get('weights_sha256'))[:12]}…; "
@@ -109,7 +109,8 @@ def flow_prior(
     })  # fmt: skip
     return DiffusionPrior(
         name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, class_network(net),
-        lambda x0: to_pictures(pixel_shuffle(x0, patch)), classes, weight,
+        lambda x0: to_pictures(pixel_shuffle(x0, patch)), classes, weight, net,
+        lambda pictures: pixel_unshuffle(2 * pictures - 1, patch),
     )  # fmt: skip
 
 
@@ -131,6 +132,6 @@ def _check(name: str, config: Any, card: Mapping[str, Any]) -> None:
             )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
@@ -59,6 +60,18 @@ class Diffusion:
             return level.alpha * x - level.sigma * output
         return output
 
+    def at(self, u_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(times, α, σ), each B, of shares u in [0, 1) of the way from clean to noise: what training draws from."""
+        place = (u_B * len(self.kept)).long().clamp(0, len(self.kept) - 1)
+        kept = torch.tensor(self.kept, dtype=torch.float64, device=u_B.device)[place].clamp_min(_LEAST_KEPT)
+        return place.float(), kept.sqrt().float(), (1 - kept).sqrt().float()
+
+    def aim(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What the network is trained to put out; alpha and sigma broadcast over B×C×H×W."""
+        if self.target == "epsilon":
+            return noise
+        return alpha * noise - sigma * x0 if self.target == "v_prediction" else x0
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -88,6 +101,14 @@ class Flow:
     def clean(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t] = x_t - t·(ε - x0)."""
         return x - level.sigma * output
+
+    def at(self, u_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(times, α, σ), each B, at t = u in [0, 1)."""
+        return self.train * u_B, 1 - u_B, u_B
+
+    def aim(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The velocity."""
+        return noise - x0
 
 
 Schedule = Diffusion | Flow

@@ -1,0 +1,163 @@
+"""`Inverter`: the law p(picture | feature map) that was learned for one layer, ready to be sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from entoptic.errors import UserError
+from entoptic.inversion.learn import picture_size, shown, standardise
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.network import Control, Direct, Trained, output
+from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.priors.prior import Level, generate, noise_like
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(eq=False)
+class Inverter:
+    """Pictures of `size` pixels drawn given feature maps.
+
+    Attributes:
+        name, identity: as given to `load_inverter`; sha256 of all that its samples depend on.
+        maps: of the layer that it inverts. prior: what it was trained on. net: what was trained.
+        recipe: how. mean_C, sd_C: of the maps over its training photos.
+        card: model, layer, prior, recipe, data, metrics.
+        steps, strength, guidance: defaults of `sample`.
+    """
+
+    name: str
+    identity: str
+    maps: FeatureMaps
+    prior: Trained
+    net: Control | Direct
+    recipe: EntopticRecipe
+    mean_C: Tensor
+    sd_C: Tensor
+    card: dict[str, Any] = field(default_factory=dict)
+    steps: int = 8
+    strength: float = 1.0
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.net.eval().requires_grad_(False)
+        self.size = picture_size(self.prior)
+
+    def __repr__(self) -> str:
+        return f"Inverter({self.name}: {self.maps}, {self.size}×{self.size} pixels on {self.prior.name})"
+
+    def standardise(self, maps_BChw: Tensor) -> Tensor:
+        """(maps - mean) / sd by channel over the training photos; channels that never varied give 0."""
+        return standardise(maps_BChw, self.mean_C, self.sd_C)
+
+    def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Noise for `sample`, one row from each generator: equal rows pair the pictures of different maps."""
+        return noise_like(self.prior, generators)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        maps_BChw: Tensor,
+        noise: Tensor,
+        *,
+        steps: int | None = None,
+        strength: float | None = None,
+        guidance: float | None = None,
+        pull: float = 0.0,
+        order: int = 2,
+        batch_size: int = 32,
+        progress: Progress = lambda what, done, total: None,
+    ) -> Tensor:
+        """Pictures B×3×S×S float32 in [0, 1] of maps B×C×h×w; row i depends on maps[i] and noise[i] only.
+
+        Args:
+            noise: B rows of `noise`. steps: network calls (DPM-Solver++ 2M; order 1 is DDIM with η = 0).
+            strength: factor of the control's residuals; 0 is the bare prior.
+            guidance: weight of feature guidance, null + g·(given - null) with null the output without a map: in control
+                mode the frozen prior itself. 1 is the law that was learned, and half the cost.
+            pull: length of gradient steps on the cosine between the map and that of the clean estimate, in pixels' root
+                mean square at the noisiest of the middle levels (0: none). What is pulled is no longer independent of
+                the network: believe other networks, not the cosine.
+
+        Raises:
+            UserError: maps of another shape, noise of another number of rows, or maps that are not finite.
+        """
+        self._check(maps_BChw, noise)
+        maps_BChw, noise = maps_BChw.to(self.prior.device).float(), noise.to(self.prior.device)
+        parts = []
+        for maps, rows in zip(maps_BChw.split(batch_size), noise.split(batch_size)):
+            given = _Given(
+                self, maps, self.strength if strength is None else strength,
+                self.guidance if guidance is None else guidance, pull,
+            )  # fmt: skip
+            clean = generate(given, rows, steps=self.steps if steps is None else steps, order=order)
+            parts.append(self.prior.decode(clean).float().cpu())
+            progress("inverting", sum(map(len, parts)), len(maps_BChw))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def mean(self, maps_BChw: Tensor) -> Tensor:
+        """B×3×S×S: the network's own E[picture | map], its estimate from pure noise; blurred where the map leaves room."""
+        generators = [torch.Generator().manual_seed(0) for _ in maps_BChw]
+        noise = self.noise(generators)
+        self._check(maps_BChw, noise)
+        level = self.prior.levels(self.steps)[0]
+        given = _Given(self, maps_BChw.to(self.prior.device).float(), self.strength, 1.0, 0.0)
+        return self.prior.decode(given.denoise(noise * level.sigma, level)).float().cpu()
+
+    def _check(self, maps_BChw: Tensor, noise: Tensor) -> None:
+        wanted = (self.maps.channels, *self.maps.grid)
+        if maps_BChw.ndim != 4 or tuple(maps_BChw.shape[1:]) != wanted:
+            raise UserError(
+                f"{self.name} inverts maps of shape B×{'×'.join(map(str, wanted))} ({self.maps.layer} of "
+                f"{self.maps.model.card.name}), got {tuple(maps_BChw.shape)}"
+            )
+        if len(noise) != len(maps_BChw):
+            raise UserError(f"{len(maps_BChw)} maps need as many rows of noise, got {len(noise)}")
+        if not bool(maps_BChw.isfinite().all()):
+            raise UserError("the map holds values that are not finite")
+
+
+class _Given:
+    """The prior at given maps, which are encoded once."""
+
+    conditions = 0
+
+    def __init__(self, inverter: Inverter, maps_BChw: Tensor, strength: float, guidance: float, pull: float) -> None:
+        self.inverter, self.prior = inverter, inverter.prior
+        self.name, self.identity, self.bounds = inverter.name, inverter.identity, self.prior.bounds
+        self.shape, self.device, self.levels = self.prior.shape, self.prior.device, self.prior.levels
+        self.maps, self.strength, self.guidance, self.pull = maps_BChw, strength, guidance, pull
+        seen = shown(maps_BChw, inverter.mean_C, inverter.sd_C, inverter.recipe)
+        self.hints = inverter.net.hint(seen)
+        # A network that learned "no map" as a map of zeros is asked for it in the same way.
+        self.null = inverter.net.hint(torch.zeros_like(seen)) if inverter.recipe.drop_together else None
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return self.prior.decode(x0)
+
+    def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        times_B = torch.full((len(x),), level.time, device=x.device)
+        net = self.inverter.net
+        found = output(net, self.prior, x, times_B, self.hints, self.strength)
+        if self.guidance != 1:
+            null = output(net, self.prior, x, times_B, self.null, self.strength)
+            found = null + self.guidance * (found - null)
+        clean = self.prior.schedule.clean(x, found, level)
+        noisy = level.sigma / (level.alpha + level.sigma)
+        return self._pulled(clean, self.pull * noisy) if self.pull and 0.1 < noisy < 0.7 else clean
+
+    def _pulled(self, clean: Tensor, length: float) -> Tensor:
+        """One step of `length` (root mean square) up the gradient of the cosine, each row for itself."""
+        with torch.enable_grad():
+            variable = clean.detach().requires_grad_(True)
+            again = self.inverter.maps.read(self.prior.decode(variable))
+            (gradient,) = torch.autograd.grad(cosine_similarity(again, self.maps, dim=1).mean((1, 2)).sum(), variable)
+        scale = gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+        return clean + length * gradient / scale

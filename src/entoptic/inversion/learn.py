@@ -1,0 +1,161 @@
+"""Training an inverter: the denoising loss of the prior, given the map, and a cycle loss on the one-step estimate.
+
+    L = |net(x_t, t, φ) - target|² + cycle·[t small]·(1 - mean_ij cos(f(D(x̂0))_ij, φ_ij))
+
+(FeatInv §3 with the prior's own target; the cycle term after ControlNet++, Li et al. 2024, with the network under study
+as reward.) Only the control is trained and only it gets gradients.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from entoptic.errors import UserError
+from entoptic.inversion.data import Pairs, make_pairs
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.network import Control, Direct, Trained, build, context_of
+from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.priors.prior import Level
+from entoptic.priors.training import Progress, load_state, optimise, rows_of
+
+CLAMP = 10.0
+"""Standardised maps are clamped to this many standard deviations: rare channels would shout."""
+
+
+def shown(maps_BChw: Tensor, mean_C: Tensor, sd_C: Tensor, recipe: EntopticRecipe) -> Tensor:
+    """Maps as the hint encoder sees them: raw or standardised, in full or pooled."""
+    if recipe.standardise:
+        maps_BChw = standardise(maps_BChw, mean_C, sd_C).clamp(-CLAMP, CLAMP)
+    if recipe.pooled:
+        maps_BChw = maps_BChw.mean((2, 3), keepdim=True).expand_as(maps_BChw)
+    return maps_BChw
+
+
+def standardise(maps_BChw: Tensor, mean_C: Tensor, sd_C: Tensor) -> Tensor:
+    """(maps - mean) / sd by channel; channels that never vary give 0."""
+    mean, sd = (v.to(maps_BChw)[:, None, None] for v in (mean_C, sd_C))
+    return torch.where(sd > 0, (maps_BChw - mean) / sd.clamp_min(1e-12), torch.zeros_like(maps_BChw))
+
+
+def learn_inverter(
+    maps: FeatureMaps,
+    prior: Trained,
+    photos: Any,
+    out: str | Path,
+    recipe: EntopticRecipe | None = None,
+    *,
+    pairs_folder: str | Path | None = None,
+    limit: int = 0,
+    save_every: int = 500,
+    sheet_every: int = 1000,
+    sheet: Callable[[nn.Module, Pairs, Path], None] | None = None,
+    progress: Progress = lambda what, done, total: None,
+    log: Callable[[str], None] = lambda line: None,
+) -> tuple[Path, Pairs]:
+    """Trains an inverter of `maps` on `prior`, or goes on training it; returns the folder and what it was trained on.
+
+    Args:
+        photos: anything `Photos.open` takes, or a list. limit: most photos taken, at random; 0 takes all.
+        out: folder; holds checkpoints and `training.json` as a prior's training does.
+        pairs_folder: where photos and maps are kept (default OUT/pairs); several trainings may share it.
+        sheet: draws reconstructions of a network into a file, every `sheet_every` steps.
+
+    Raises:
+        UserError: the prior or layer does not allow it, no photo can be read, `out` holds another training.
+            KeyboardInterrupt: on Ctrl-C, after a checkpoint.
+    """
+    recipe, folder = recipe or EntopticRecipe(), Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        net = build(prior, maps.channels, recipe).to(prior.device)
+    mean = copy.deepcopy(net).requires_grad_(False)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    record = _record(folder, maps, prior, recipe)  # before the photos are read: what does not fit is told at once
+    size = picture_size(prior)
+    pairs = make_pairs(maps, photos, size, pairs_folder or folder / "pairs", limit=limit, progress=progress)
+    if record.setdefault("pairs", pairs.key) != pairs.key:
+        raise UserError(f"{folder} holds training on other photos; choose another folder, or the same photos to go on")
+    record["photos"], record["skipped"] = len(pairs), pairs.skipped
+    if record["step"]:
+        load_state(folder, record, net, mean, optimiser)
+    optimise(
+        "training the inverter", net, mean, lambda step: loss(net, prior, maps, pairs, recipe, step), recipe, folder,
+        record, optimiser, device=prior.device, save_every=save_every, sheet_every=sheet_every,
+        sheet=None if sheet is None else lambda net, path: sheet(net, pairs, path), progress=progress, log=log,
+    )  # fmt: skip
+    return folder, pairs
+
+
+def picture_size(prior: Trained) -> int:
+    """Side in pixels of the prior's pictures."""
+    with torch.no_grad():
+        return prior.decode(torch.zeros(1, *prior.shape, device=prior.device)).shape[-1]
+
+
+def loss(
+    net: Control | Direct, prior: Trained, maps: FeatureMaps, pairs: Pairs, recipe: EntopticRecipe, step: int
+) -> Tensor:
+    """The loss of step N, which draws the same numbers however often the training was interrupted."""
+    count, device = recipe.batch_size, prior.device
+    pictures, given = (v.to(device) for v in pairs.batch(rows_of(step, len(pairs), count, recipe.seed)))
+    draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    u_B = torch.randn(count, generator=draw).sigmoid() if recipe.logit_normal else torch.rand(count, generator=draw)
+    noise = torch.randn(count, *prior.shape, generator=draw).to(device)
+    hidden, wordless = (torch.rand(count, generator=draw) < recipe.drop for _ in range(2))
+    with torch.no_grad():
+        assert prior.states is not None
+        x0 = prior.states(pictures)
+    times_B, alpha_B, sigma_B = prior.schedule.at(u_B.to(device))
+    alpha, sigma = alpha_B[:, None, None, None], sigma_B[:, None, None, None]
+    x_t = alpha * x0 + sigma * noise
+    seen = shown(given, pairs.mean_C.to(device), pairs.sd_C.to(device), recipe)
+    show = (~hidden).to(device)[:, None, None, None]
+    # FeatInv hides a map by zeros, which the encoder's biases still turn into a hint; here no hint is left at all.
+    hints = net.hint(seen * show) if recipe.drop_together else net.hint(seen) * show
+    context = context_of(prior, count)
+    if context[0] is not None:
+        without = (hidden if recipe.drop_together else wordless).to(device)[:, None, None]
+        context = (torch.where(without, prior.null.expand_as(context[0]), context[0]), None)  # type: ignore[union-attr]
+    output = net.output(prior, x_t, times_B, hints, context, 1.0)[:, : prior.shape[0]].float()
+    total = (output - prior.schedule.aim(x0, noise, alpha, sigma)).square().mean()
+    if recipe.cycle and step >= recipe.cycle_from * recipe.steps:
+        rows = torch.nonzero((u_B < recipe.cycle_below) & ~hidden)[: recipe.cycle_pictures, 0]
+        if len(rows):
+            level = Level(0.0, alpha[rows], sigma[rows])  # type: ignore[arg-type]
+            clean = prior.schedule.clean(x_t[rows], output[rows], level)
+            again, aim = maps.read(prior.decode(clean)), given[rows]
+            if recipe.pooled:  # the ablation must not see positions through the loss either
+                again, aim = again.mean((2, 3)), aim.mean((2, 3))
+            total = total + recipe.cycle * (1 - cosine_similarity(again, aim, dim=1).mean())
+    return total
+
+
+def _record(folder: Path, maps: FeatureMaps, prior: Trained, recipe: EntopticRecipe) -> dict[str, Any]:
+    """What is known of the training in `folder`, or a fresh record."""
+    of = {
+        "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256, "layer": maps.layer,
+        "prior": prior.name, "prior_identity": prior.identity,
+    }  # fmt: skip
+    about = folder / "training.json"
+    if not about.is_file():
+        return {"step": 0, "loss": [], "recipe": asdict(recipe)} | of
+    record = json.loads(about.read_text())
+    asked = of | recipe.architecture() | {"batch_size": recipe.batch_size}
+    before = record | record["recipe"]
+    for what, wanted in asked.items():
+        if before[what] != wanted:
+            raise UserError(
+                f"{folder} holds the training of an inverter with another {what} ({str(before[what])[:40]}, not "
+                f"{str(wanted)[:40]}); choose another folder, or the same recipe to go on"
+            )
+    return record | {"recipe": asdict(recipe)}

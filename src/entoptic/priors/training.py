@@ -1,0 +1,193 @@
+"""The loop that trains a network here: resumable, with a running mean of the weights, one checkpoint at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from entoptic.errors import UserError
+
+Progress = Callable[[str, int, int], None]
+
+
+class Pace(Protocol):
+    """What the loop reads of a recipe.
+
+    Attributes:
+        steps, batch_size: optimisation steps in all, pictures in each.
+        rate, warmup, decay: peak learning rate, steps over which it rises, last share over which it falls to 0.
+        ema: decay of the running mean of the weights; 0 keeps the weights themselves.
+    """
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def decay(self) -> float: ...
+    @property
+    def ema(self) -> float: ...
+
+
+def optimise(
+    what: str,
+    net: nn.Module,
+    mean: nn.Module,
+    loss: Callable[[int], Tensor],
+    recipe: Pace,
+    folder: Path,
+    record: dict[str, Any],
+    optimiser: torch.optim.Optimizer,
+    *,
+    device: str | torch.device,
+    save_every: int,
+    sheet_every: int = 2000,
+    sheet: Callable[[nn.Module, Path], None] | None = None,
+    progress: Progress = lambda what, done, total: None,
+    log: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Steps from record["step"] to recipe.steps; saves on the way and at the end, also when it is interrupted.
+
+    Args:
+        mean: a copy of `net` that follows it. loss: scalar loss of step N, which must draw the same numbers for N
+            however often the run was interrupted.
+        sheet: draws what `mean` makes into a file, every `sheet_every` steps.
+
+    Raises:
+        UserError: a loss or gradient that is not finite; the steps before are kept.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    net.train()
+    started, at_start, whole = time.monotonic(), record["step"], True
+    try:
+        for step in range(record["step"], recipe.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate * rate_factor(step, recipe)
+            with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+                value_now = loss(step)
+            optimiser.zero_grad(set_to_none=True)
+            value_now.backward()
+            value = float(value_now.detach())
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                raise UserError(
+                    f"the loss became {value} and its gradient {norm} at step {step}; the steps before are kept, "
+                    f"lower rate ({recipe.rate})"
+                )
+            whole = False  # a step that Ctrl-C cuts in two must not be saved
+            optimiser.step()
+            _follow(mean, net, min(recipe.ema, (1 + step) / (10 + step)))
+            record["step"], whole = step + 1, True
+            record["running"] = value if step == 0 else 0.99 * record.get("running", value) + 0.01 * value
+            progress(what, step + 1, recipe.steps)
+            if (step + 1) % 100 == 0:
+                record["loss"].append([step + 1, round(record["running"], 5)])
+                pace = (time.monotonic() - started) / (step + 1 - at_start)
+                log(f"step {step + 1}: loss {record['running']:.4f}, {recipe.batch_size / pace:.1f} pictures/s")
+            if (step + 1) % save_every == 0:
+                _save(folder, record, net, mean, optimiser)
+            if sheet is not None and (step + 1) % sheet_every == 0:
+                (folder / "sheets").mkdir(exist_ok=True)
+                sheet(mean, folder / "sheets" / f"{step + 1:07d}.png")
+    finally:
+        if record["step"] > at_start and whole:
+            record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
+            _save(folder, record, net, mean, optimiser)
+
+
+def rate_factor(step: int, recipe: Pace) -> float:
+    """Rises over `warmup` steps, stays at 1, and falls to 0 over the last `decay` share of the steps."""
+    left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps) if recipe.decay else 1.0
+    return min(1.0, (step + 1) / max(1, recipe.warmup), max(left, 0.0))
+
+
+def rows_of(step: int, count: int, batch_size: int, seed: int) -> list[int]:
+    """Which of `count` pictures step N sees: epochs are permutations, and a batch may span two."""
+    first, rows = step * batch_size, list[int]()
+    while len(rows) < batch_size:
+        epoch, place = divmod(first + len(rows), count)
+        order = _permutation(count, seed, epoch)
+        rows += order[place : place + batch_size - len(rows)]
+    return rows
+
+
+_ORDERS: dict[tuple[int, int, int], list[int]] = {}
+
+
+def _permutation(count: int, seed: int, epoch: int) -> list[int]:
+    key = (count, seed, epoch)
+    if key not in _ORDERS:
+        while len(_ORDERS) > 1:
+            _ORDERS.pop(next(iter(_ORDERS)))
+        draw = torch.Generator().manual_seed(seed * 7919 + epoch)
+        _ORDERS[key] = torch.randperm(count, generator=draw).tolist()
+    return _ORDERS[key]
+
+
+@torch.no_grad()
+def _follow(mean: nn.Module, net: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - decay)
+
+
+def load_state(
+    folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Puts back what the last checkpoint of `record` held."""
+    from safetensors.torch import load_file
+
+    state = load_file(folder / record["state"])
+    for prefix, module in (("net", net), ("ema", mean)):
+        module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(prefix + "/")})
+    count = len([p for group in optimiser.param_groups for p in group["params"]])
+    slots = {i: {"step": torch.tensor(float(record["step"]))} for i in range(count)}
+    for i, slot in slots.items():
+        slot["exp_avg"], slot["exp_avg_sq"] = state[f"m/{i}"], state[f"v/{i}"]
+    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _save(
+    folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Everything needed to go on; the record is replaced last, so a crash leaves the checkpoint before.
+
+    Raises:
+        UserError: the folder cannot be written; the checkpoint before is kept.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    state = {f"net/{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    state |= {f"ema/{k}": v.detach().cpu().contiguous() for k, v in mean.state_dict().items()}
+    for i, slot in optimiser.state_dict()["state"].items():
+        state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
+    name = f"training-{record['step']}.safetensors"
+    part = folder / (name + ".part")
+    try:
+        save_file(state, part)
+        os.replace(part, folder / name)
+        part = folder / "training.json.part"
+        part.write_text(json.dumps(record | {"state": name}, indent=1))
+        os.replace(part, folder / "training.json")
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(
+            f"step {record['step']} cannot be saved in {folder} ({error}); the checkpoint before is kept, "
+            "make room and run the same command"
+        ) from None
+    record["state"] = name
+    for old in folder.glob("training-*.safetensors"):
+        if old.name != name:
+            old.unlink()

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from entoptic.errors import UserError
+from entoptic.errors import UserError, nearest
+from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
 from entoptic.methods.registry import METHODS
 from entoptic.priors.recipe import Recipe
 
@@ -249,6 +250,46 @@ class Learn:
     """show the traceback of an error"""
 
 
+@dataclass(frozen=True)
+class LearnInverter:
+    """Train the inverse of a layer, or go on training it: `entoptic learn inverter MODEL LAYER --photos DIR`."""
+
+    model: tyro.conf.Positional[str]
+    """SOURCE:NAME, for instance builtin:lite0"""
+    layer: tyro.conf.Positional[str]
+    """a layer with a map or patches (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
+    photos: tuple[str, ...]
+    """folders or Parquet files of photos; labels are not read"""
+    out: Path = Path("inverters/mine")
+    """folder of checkpoints, sample sheets and, in OUT/inverter, the inverter that --inverter takes"""
+    recipe: str = "entoptic"
+    """entoptic, or paper (FeatInv as published)"""
+    entoptic: EntopticRecipe = dataclasses.field(default_factory=EntopticRecipe)
+    paper: PaperRecipe = dataclasses.field(default_factory=PaperRecipe)
+    steps: int | None = None
+    """optimisation steps in all, of whichever recipe"""
+    prior: str | None = None
+    """image prior (default: the shipped one); fresh:SIZE is an untrained network for --entoptic.network direct"""
+    held_out: str | None = None
+    """photos that it is measured on in the end (default: those it is trained on)"""
+    limit: int = 0
+    """most photos taken, at random; 0 takes all"""
+    pairs: Path | None = None
+    """folder of the photos' maps (default: OUT/pairs); trainings on the same layer and photos may share it"""
+    name: str = ""
+    """on its card (default: the folder's name)"""
+    compared: int = 200
+    """photos that it is measured on"""
+    verifiers: str = "auto"
+    """networks that judge the reconstructions too, separated by commas; auto takes the builtin ones, '' none"""
+    threads: int | None = None
+    """CPU threads (default: torch's own choice)"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps"""
+    debug: bool = False
+    """show the traceback of an error"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 2 for bad input, 1 for a defect of Entoptic, 130 for Ctrl-C."""
     verbs: Any = (
@@ -261,6 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Index, tyro.conf.subcommand("index")]
         | Annotated[Merge, tyro.conf.subcommand("merge")]
         | Annotated[Learn, tyro.conf.subcommand("learn-prior")]
+        | Annotated[LearnInverter, tyro.conf.subcommand("learn-inverter")]
     )
     given = sys.argv[1:] if arguments is None else arguments
     if not given:
@@ -458,6 +500,34 @@ def _learn(command: Learn) -> int:
     return 0
 
 
+def _learn_inverter(command: LearnInverter) -> int:
+    import torch
+
+    from entoptic.inversion.recipe import RECIPES
+    from entoptic.priors.sources import SHIPPED
+    from entoptic.runs.learn_inverter import learn
+
+    if command.threads is not None:
+        if command.threads < 1:
+            raise UserError(f"--threads must be at least 1, got {command.threads}")
+        torch.set_num_threads(command.threads)
+    if command.recipe not in RECIPES:
+        raise UserError(
+            f'no recipe "{command.recipe}"; expected one of {", ".join(RECIPES)}{nearest(command.recipe, RECIPES)}'
+        )
+    recipe = command.paper if command.recipe == "paper" else command.entoptic
+    if command.steps is not None:
+        recipe = dataclasses.replace(recipe, steps=command.steps)
+    out = learn(
+        command.model, command.layer, command.photos, command.out, recipe, prior=command.prior or SHIPPED,
+        held_out=command.held_out, limit=command.limit, name=command.name, compared=command.compared,
+        pairs_folder=command.pairs, verifiers=command.verifiers, device=command.device,
+        log=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    print(f"{out}: use it with `entoptic invert {command.model} {command.layer} PHOTO --inverter file:{out}`")
+    return 0
+
+
 def _positions(info: Any) -> str:
     """`14×14` of a map, `1+16×16` of a class token and patches, `50×1` of tokens that lie nowhere."""
     prefix, rows, columns = info.patches or (0, *info.grid)
@@ -610,6 +680,7 @@ _VERBS: dict[type, Any] = {
     Index: _index,
     Merge: _merge,
     Learn: _learn,
+    LearnInverter: _learn_inverter,
 }
 
 

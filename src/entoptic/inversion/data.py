@@ -20,6 +20,8 @@ from entoptic.priors.learn import reserve, square
 
 Progress = Callable[[str, int, int], None]
 _BATCH = 32
+_FLUSH = 32
+"""Batches between two points from which an interrupted pass goes on."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,13 @@ def make_pairs(
     })  # fmt: skip
     where.mkdir(parents=True, exist_ok=True)
     about = where / "pairs.json"
-    record: dict[str, Any] = {"key": key, "seen": 0, "kept": 0, "sum": [0.0] * maps.channels, "squares": [0.0] * maps.channels}
+    record: dict[str, Any] = {
+        "key": key,
+        "seen": 0,
+        "kept": 0,
+        "sum": [0.0] * maps.channels,
+        "squares": [0.0] * maps.channels,
+    }
     if about.is_file():
         record = json.loads(about.read_text())
         if record["key"] != key:
@@ -114,7 +122,7 @@ def make_pairs(
             total += values.astype(np.float64).sum((0, 2, 3))
             squares += np.square(values.astype(np.float64)).sum((0, 2, 3))
         record |= {"seen": record["seen"] + len(chunk), "kept": record["kept"] + len(read)}
-        if record["seen"] % (32 * _BATCH) == 0 or record["seen"] == len(places):
+        if record["seen"] % (_FLUSH * _BATCH) == 0 or record["seen"] == len(places):
             for file in files.values():
                 file.flush()
             record |= {"sum": total.tolist(), "squares": squares.tolist()}

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from entoptic.errors import UserError
+from entoptic.inversion.law import MapLaw
 from entoptic.inversion.learn import picture_size, shown, standardise
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Control, Direct, Trained, output
@@ -30,6 +31,7 @@ class Inverter:
         recipe: how. mean_C, sd_C: of the maps over its training photos.
         card: model, layer, prior, recipe, data, metrics.
         steps, strength, guidance: defaults of `sample`.
+        law: of the maps of its training photos, which tells how usual another map is.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Inverter:
     steps: int = 8
     strength: float = 1.0
     guidance: float = 1.0
+    law: MapLaw | None = None
 
     def __post_init__(self) -> None:
         self.net.eval().requires_grad_(False)

@@ -9,7 +9,6 @@ as reward.) Only the control is trained and only it gets gradients.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Control, Direct, Trained, build, context_of
 from entoptic.inversion.recipe import EntopticRecipe
 from entoptic.priors.prior import Level
-from entoptic.priors.training import Progress, load_state, optimise, rows_of
+from entoptic.priors.training import Progress, load_state, optimise, read_record, rows_of
 
 CLAMP = 10.0
 """Standardised maps are clamped to this many standard deviations: rare channels would shout."""
@@ -146,10 +145,9 @@ def _record(folder: Path, maps: FeatureMaps, prior: Trained, recipe: EntopticRec
         "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256, "layer": maps.layer,
         "prior": prior.name, "prior_identity": prior.identity,
     }  # fmt: skip
-    about = folder / "training.json"
-    if not about.is_file():
+    record = read_record(folder)
+    if record is None:
         return {"step": 0, "loss": [], "recipe": asdict(recipe)} | of
-    record = json.loads(about.read_text())
     asked = of | recipe.architecture() | {"batch_size": recipe.batch_size}
     before = record | record["recipe"]
     for what, wanted in asked.items():

@@ -90,6 +90,7 @@ class Direct(nn.Module):
         old: Any = _unet(prior)
         width = old.config.block_out_channels[0]
         self.hint = HintEncoder(channels, recipe.hint, width, prior.shape[-1], project=recipe.project)
+        self.hint.last.reset_parameters()  # what reads it starts at zero: two zeros in a row would never learn
         config = dict(old.config) | {"in_channels": old.config.in_channels + width}
         self.net: Any = UNet2DConditionModel.from_config(config)
         state = old.state_dict()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
 from entoptic.inversion.inverter import Inverter
+from entoptic.inversion.law import MapLaw
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Trained, build
 from entoptic.inversion.recipe import RECIPES
@@ -101,6 +102,7 @@ def load_inverter(
         net.load_state_dict({k[4:]: v.float() for k, v in state.items() if k.startswith("net/")})
     except RuntimeError as error:
         raise UserError(f"{source}: its weights do not fit its card ({str(error).splitlines()[0]})") from None
+    law = {k[4:]: v for k, v in state.items() if k.startswith("law/")}
     identity = content_key({
         "weights": card["weights_sha256"], "prior": base.identity, "model": card["model_sha256"],
         "layer": card["layer"],
@@ -108,6 +110,7 @@ def load_inverter(
     return Inverter(
         source, identity, maps, base, net.to(where), recipe, state["mean"].float(), state["sd"].float(), card,
         int(card["steps"]), float(card["strength"]), float(card["guidance"]),
+        MapLaw.of_tensors(law) if law else None,
     )  # fmt: skip
 
 

@@ -142,6 +142,12 @@ def _follow(mean: nn.Module, net: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - decay)
 
 
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What `training.json` says of the training in a folder; None where there is none."""
+    about = folder / "training.json"
+    return json.loads(about.read_text()) if about.is_file() else None
+
+
 def load_state(
     folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:

@@ -1,0 +1,225 @@
+"""Training an inverter from start to shelf: the training, its sample sheets, and a card that says how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from entoptic.errors import UserError
+from entoptic.inversion.data import Pairs, open_photos
+from entoptic.inversion.inverter import Inverter
+from entoptic.inversion.law import MapLaw
+from entoptic.inversion.learn import learn_inverter
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.network import Trained, build
+from entoptic.inversion.recipe import RECIPES, EntopticRecipe
+from entoptic.inversion.saved import load_inverter, save_inverter
+from entoptic.metrics.evidence import mean_interval, wilson
+from entoptic.metrics.inversion import match_ranks, predictions, superpixel_cosine
+from entoptic.models.model import Model, pick_device
+from entoptic.models.sources import load
+from entoptic.priors.learn import square
+from entoptic.priors.score import eight_bit
+from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.priors.training import read_record
+from entoptic.runs.progress import Reporter, reporter
+from entoptic.runs.see import find_verifiers, versions
+
+FROM_PAPER = {"steps": 50, "guidance": 1.0, "strength": 1.0}
+OURS = {"steps": 8, "guidance": 1.0, "strength": 1.0}
+"""How a finished inverter samples unless it is told otherwise."""
+SHEET_COLUMNS = 10
+
+
+def learn(
+    model: str | Model,
+    layer: str,
+    photos: Any,
+    out: str | Path,
+    recipe: EntopticRecipe | None = None,
+    *,
+    prior: str | Trained = SHIPPED,
+    held_out: Any = None,
+    limit: int = 0,
+    name: str = "",
+    compared: int = 200,
+    pairs_folder: str | Path | None = None,
+    verifiers: str | Sequence[str | Model] = "auto",
+    device: str = "auto",
+    progress: bool = True,
+    log: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Trains the inverse of a layer on photos, or goes on, and writes it with its card to OUT/inverter.
+
+    Args:
+        model, layer: what is inverted; `entoptic ls MODEL` lists layers.
+        photos: anything `Photos.open` takes, or several of them. limit: most of them taken, at random; 0 takes all.
+        prior: what supplies naturalness; `fresh:SIZE` is an untrained network, for recipes that train it (`direct`).
+        held_out: photos that it is measured on in the end; None takes the training photos, and says so.
+        name: on its card (default: the folder's). compared: photos it is measured on.
+        pairs_folder: where photos and their maps are kept (default OUT/pairs); several trainings may share it.
+        verifiers: networks that judge the reconstructions too.
+
+    Returns:
+        The folder OUT/inverter, which `load_inverter` and --inverter take.
+
+    Raises:
+        UserError: as `learn_inverter`. KeyboardInterrupt: after a checkpoint; the same call goes on.
+    """
+    recipe, folder = recipe or EntopticRecipe(), Path(out)
+    where = pick_device(device)
+    subject = load(model, device=str(where)) if isinstance(model, str) else model
+    maps = FeatureMaps.of(subject, layer)
+    base = _prior(prior, where)
+
+    def sheet(net: nn.Module, pairs: Pairs, path: Path) -> None:
+        inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
+        draw_sheet(inverter, *pairs.batch(range(min(SHEET_COLUMNS, len(pairs)))), path)
+
+    with reporter(progress) as report:
+        learn_inverter(
+            maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
+            progress=report.progress, log=log,
+        )  # fmt: skip
+        return shelve(
+            folder, maps, base, photos, held_out, pairs_folder=pairs_folder, limit=limit, name=name or folder.name,
+            compared=compared, verifiers=verifiers, report=report,
+        )  # fmt: skip
+
+
+def shelve(
+    folder: str | Path, maps: FeatureMaps, prior: Trained, photos: Any, held_out: Any = None, *, name: str,
+    pairs_folder: str | Path | None = None, limit: int = 0, compared: int = 200,
+    verifiers: str | Sequence[str | Model] = "auto", report: Reporter | None = None,
+) -> Path:  # fmt: skip
+    """Writes what a training folder holds as an inverter with its card, sample sheet and measurements."""
+    from safetensors.torch import load_file
+
+    from entoptic.inversion.data import make_pairs
+    from entoptic.inversion.learn import picture_size
+
+    report, folder = report or Reporter(), Path(folder)
+    record = read_record(folder)
+    if record is None:
+        raise UserError(
+            f"{folder} holds no training (it has no training.json); make one with `entoptic learn inverter`"
+        )
+    recipe = RECIPES["entoptic"](**record["recipe"])
+    net = build(prior, maps.channels, recipe)
+    state = load_file(folder / record["state"])
+    net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
+    pairs = make_pairs(
+        maps, photos, picture_size(prior), pairs_folder or folder / "pairs", limit=limit, progress=report.progress
+    )
+    law = MapLaw.fit(pairs.batch(range(min(2000, len(pairs))))[1])
+    tensors = {"mean": pairs.mean_C, "sd": pairs.sd_C} | {f"law/{k}": v for k, v in law.tensors().items()}
+    rows, columns = maps.grid
+    card: dict[str, Any] = {
+        "name": name, "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256,
+        "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": prior.name,
+        "prior_identity": prior.identity, "size": pairs.pictures.shape[-1], "recipe": record["recipe"],
+        **_defaults(recipe), "parameters": sum(p.numel() for p in net.parameters()),
+        "training": {
+            "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
+            "loss": record["loss"][-1:], "seconds": record.get("seconds"), "versions": versions(),
+        },
+    }  # fmt: skip
+    out = folder / "inverter"
+    save_inverter(net, out, card, tensors)
+    inverter = load_inverter(f"file:{out}", maps.model, prior=prior, device=prior.device)
+    draw_sheet(inverter, *pairs.batch(range(min(SHEET_COLUMNS, len(pairs)))), out / "samples.png")
+    judges = find_verifiers(maps.model, verifiers)
+    card["measured"] = {"on": "held-out photos" if held_out is not None else "training photos"} | measured(
+        inverter, held_out if held_out is not None else photos, judges, compared=compared, report=report
+    )
+    save_inverter(net, out, card, tensors)
+    return out
+
+
+@torch.no_grad()
+def measured(
+    inverter: Inverter,
+    photos: Any,
+    judges: Sequence[Model] = (),
+    *,
+    compared: int = 200,
+    report: Reporter | None = None,
+) -> dict[str, Any]:
+    """One sample for each of some photos: cosines, and matches of the network's and the judges' own predictions.
+
+    Beside them the ceiling: the photo itself at the inverter's size, which is all that a perfect inverse could give.
+    """
+    report, maps = report or Reporter(), inverter.maps
+    sets = open_photos(photos)
+    places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(7)).tolist()
+    originals: list[Tensor] = []
+    for place in order:
+        i, j = places[place]
+        if (photo := sets[i].read(j)) is not None:
+            originals.append(square(photo, maps.model.card.size[0]).float() / 255)
+        if len(originals) == compared:
+            break
+    real = torch.stack(originals)
+    wanted = torch.cat([maps.read(chunk).cpu() for chunk in real.split(25)])
+    noise = inverter.noise([torch.Generator().manual_seed(k) for k in range(len(real))])
+    made = eight_bit(inverter.sample(wanted, noise, progress=report.progress))
+    small = eight_bit(interpolate(real, made.shape[2:], mode="bicubic", antialias=True).clamp(0, 1))
+    out: dict[str, Any] = {"n": len(real), "photos": [Path(one.source).name for one in sets]}
+    for what, pictures in (("inverter", made), ("photo at this size", small)):
+        found = torch.cat([maps.read(chunk).cpu() for chunk in pictures.split(25)])
+        entry: dict[str, Any] = {}
+        for kind, (a, b) in {
+            "cosine": (found, wanted), "standardised cosine": (inverter.standardise(found), inverter.standardise(wanted))
+        }.items():  # fmt: skip
+            values = superpixel_cosine(a, b).tolist()
+            entry[kind] = [round(x, 4) for x in (sum(values) / len(values), *mean_interval(values))]
+        for judge in (maps.model, *judges):
+            targets = predictions(judge, judge.fit(real)).argmax(1)
+            ranks = match_ranks(predictions(judge, judge.fit(pictures)), targets)
+            entry[judge.card.name] = {
+                f"top{k}": [round(x, 4) for x in (hits / len(ranks), *wilson(hits, len(ranks)))]
+                for k in (1, 5)
+                for hits in [int((ranks <= k).sum())]
+            }
+        out[what] = entry
+        report.progress("measuring the inverter", len(out) - 2, 2)
+    return out
+
+
+@torch.no_grad()
+def draw_sheet(inverter: Inverter, pictures: Tensor, maps_BChw: Tensor, path: Path) -> None:
+    """Four rows: photos, the expected picture given their maps, and two samples, of the same noise on every sheet."""
+    from torchvision.utils import save_image
+
+    rows = [pictures, inverter.mean(maps_BChw)]
+    for sample in range(2):
+        noise = inverter.noise([torch.Generator().manual_seed(1000 * sample + i) for i in range(len(pictures))])
+        rows.append(inverter.sample(maps_BChw, noise))
+    scale = max(1, 96 // pictures.shape[-1])
+    save_image(interpolate(torch.cat(rows), scale_factor=scale), path, nrow=len(pictures), padding=2)
+
+
+def _defaults(recipe: EntopticRecipe) -> dict[str, Any]:
+    return FROM_PAPER if recipe.drop_together else OURS
+
+
+def _prior(prior: str | Trained, device: torch.device) -> Any:
+    if not isinstance(prior, str) or not prior.startswith("fresh:"):
+        return load_prior(prior, device=device)
+    from entoptic.priors.learn import network
+    from entoptic.priors.recipe import Recipe
+    from entoptic.priors.saved import flow_prior
+
+    if not prior[6:].isdigit():
+        raise UserError(f"an untrained network is fresh:SIZE with SIZE in pixels, got {prior}")
+    recipe = Recipe(size=int(prior[6:]))
+    card = {"name": prior, "size": recipe.size, "patch": recipe.patch, "classes": [], "shift": 2.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return flow_prior(prior, network(recipe, 0), card, device)

@@ -1,0 +1,399 @@
+"""Concept steering (FeatInv-Viz): scale one concept of a feature map, decode both maps, and see where the picture changes.
+
+φ' = φ - (1 - α)·φ_k is decoded with the very noise that φ was decoded with, so that pixels differ by the concept alone.
+What a change of φ as large does that is not aimed at the concept tells how much of the difference means something, and
+the network, shown the decoded pictures, tells whether the edit has reached them.
+
+No torch is imported at the top: the command line reads `Steer` from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from entoptic.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+PAPER_THRESHOLD = 0.33
+"""Of the paper's display rule: what stays below this share of the map's maximum is called unaffected."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer:
+    """How a concept is steered, and how the difference is judged."""
+
+    scale: float = 0.25
+    """α: what is left of the concept in the edit that is shown; 0 removes it, 2 doubles it"""
+    scales: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+    """α of the sweep"""
+    n: int = 9
+    """random seeds, each decoding both maps with the same noise"""
+    nulls: int = 19
+    """random subspaces that the difference is ranked among; 0 leaves the calibration out"""
+    level: float = 0.05
+    """rate at which concepts without any effect of their own are flagged; needs 1/level - 1 nulls"""
+    seed: int = 0
+    """of the noise and of the random subspaces"""
+    steps: int | None = None
+    """sampling steps (default: the inverter's)"""
+    strength: float | None = None
+    """of the map's control (default: the inverter's)"""
+    guidance: float | None = None
+    """feature guidance (default: the inverter's)"""
+    eight_bit: bool = True
+    """compare and re-encode the pictures as an 8-bit file holds them"""
+    batch_size: int = 32
+    """pictures decoded together"""
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UserError(f"n is the number of random seeds and must be at least 1, got {self.n}")
+        if self.nulls < 0:
+            raise UserError(f"nulls must be 0 or more, got {self.nulls}")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 < self.level < 1:
+            raise UserError(f"level is a rate between 0 and 1, got {self.level}")
+        if bad := [a for a in (self.scale, *self.scales) if not math.isfinite(a)]:
+            raise UserError(f"scales must be finite numbers, got {bad[0]}")
+        if self.scale == 1:
+            raise UserError("a scale of 1 leaves the concept as it is; 0.25 attenuates it, 0 removes it, 2 doubles it")
+        if self.nulls and _allowed(self.level, self.nulls) < 1:
+            least = math.ceil(1 / self.level - 1 - 1e-9)
+            raise UserError(f"{self.nulls} nulls cannot tell a rate of {self.level:g}: give at least {least}, or 0")
+
+    @property
+    def all_scales(self) -> tuple[float, ...]:
+        """The sweep with the scale that is shown, ascending, each once."""
+        return tuple(sorted({float(a) for a in (*self.scales, self.scale)}))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where a map of differences exceeds what equally large random edits do. See `calibrate`.
+
+    Attributes:
+        level: q. count: R, the null maps. allowed: ⌊q·(R + 1)⌋.
+        p_value: of the whole map, in {1, …, R + 1} / (R + 1).
+        adjusted_HW: p-value of each pixel, adjusted for having looked at all of them.
+        pointwise_HW: p-value of each pixel had it been the only one.
+        threshold: difference above which a pixel is affected (the null maxima's quantile).
+    """
+
+    level: float
+    count: int
+    allowed: int
+    p_value: float
+    adjusted_HW: Tensor = field(repr=False)
+    pointwise_HW: Tensor = field(repr=False)
+    threshold: float
+
+    @property
+    def rate(self) -> float:
+        """Share of null concepts that are flagged: ⌊q(R + 1)⌋ / (R + 1) ≤ q."""
+        return self.allowed / (self.count + 1)
+
+    @property
+    def affected_HW(self) -> Tensor:
+        """H×W bool: pixels whose adjusted p-value is at most the level."""
+        return self.adjusted_HW <= self.allowed / (self.count + 1) + 1e-12
+
+    @property
+    def pointwise_affected_HW(self) -> Tensor:
+        """H×W bool: pixels that exceed the nulls one by one, where the whole map does; else none."""
+        flagged = self.p_value <= self.allowed / (self.count + 1) + 1e-12
+        return (self.pointwise_HW <= self.allowed / (self.count + 1) + 1e-12) & flagged
+
+
+def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
+    """Ranks a map of differences among those of R null edits.
+
+    The statistic of a map is its maximum over pixels, T = max_p Δ(p). Adjusted p-value of pixel p (Westfall and Young's
+    single-step maximum): (1 + #{r: T_r ≥ Δ(p)}) / (R + 1). The affected region holds the pixels where it is at most
+    `level`. For a concept whose map is exchangeable with the null maps, the region is empty with probability
+    1 - ⌊level·(R + 1)⌋ / (R + 1) or more (exactly that where no two maxima are equal), whatever the maps' law is and
+    however pixels depend on each other: the concept's rank among R + 1 maxima is uniform.
+
+    Args:
+        delta_HW: of the concept. nulls_RHW: of random edits of the same size.
+
+    Raises:
+        UserError: fewer nulls than the level needs.
+    """
+    import torch
+
+    count = len(nulls_RHW)
+    allowed = _allowed(level, count)
+    if allowed < 1:
+        raise UserError(f"{count} nulls cannot tell a rate of {level:g}")
+    maxima_R = nulls_RHW.flatten(1).amax(1).sort().values
+    # Null maxima at or above each pixel: those behind the first place where the pixel could be inserted.
+    above_HW = count - torch.searchsorted(maxima_R, delta_HW.contiguous())
+    adjusted_HW = (1 + above_HW).double() / (count + 1)
+    pointwise_HW = (1 + (nulls_RHW >= delta_HW).sum(0)).double() / (count + 1)
+    return Calibration(
+        level, count, allowed, float(adjusted_HW.min()), adjusted_HW, pointwise_HW, float(maxima_R[count - allowed])
+    )
+
+
+def _allowed(level: float, count: int) -> int:
+    return math.floor(level * (count + 1) + 1e-9)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """One concept of one photo, steered. A scales, n seeds, K concepts, pictures of S×S pixels.
+
+    Attributes:
+        concept: k. name: of the concept. scale: α that is shown, one of `scales` (A, ascending).
+        share: |φ_k| / |φ|. dimension: of the subspace that φ_k spans here, and of the nulls.
+        activation_hw: |φ_k| at each position.
+        originals_n3SS: decoded φ. edits_n3SS: decoded φ' at `scale`. sweep_A3SS: decoded with the first seed.
+        delta_ASS: median over seeds of Δ = √Σ_RGB (x - x')² at each scale; exactly 0 at α = 1.
+        spread_SS: √Σ_RGB of the originals' variances over seeds, what the map leaves open; None of one seed.
+        calibration: of Δ at `scale`, or None without nulls.
+        cosine_n: mean over positions of the cosine of f(x) and φ, how far the originals are φ at all.
+        attenuation_An: |Π_k f(x')| / |Π_k f(x)|, which α asks for; NaN where φ or what the network
+            sees in x has nothing of it.
+        leakage_AnK: |Π_j f(x')| / |Π_j f(x)| - 1 of every concept j; its column k is `attenuation_An` - 1.
+        logits_nL: of the originals. change_AnL: of the edits, minus those.
+        decoded: pictures that were decoded for this concept, the shared originals left out.
+    """
+
+    concept: int
+    name: str
+    scale: float
+    scales: tuple[float, ...]
+    share: float
+    dimension: int
+    activation_hw: Tensor = field(repr=False)
+    originals_n3SS: Tensor = field(repr=False)
+    edits_n3SS: Tensor = field(repr=False)
+    sweep_A3SS: Tensor = field(repr=False)
+    delta_ASS: Tensor = field(repr=False)
+    spread_SS: Tensor | None = field(repr=False)
+    calibration: Calibration | None = field(repr=False)
+    cosine_n: Tensor = field(repr=False)
+    attenuation_An: Tensor = field(repr=False)
+    leakage_AnK: Tensor = field(repr=False)
+    logits_nL: Tensor = field(repr=False)
+    change_AnL: Tensor = field(repr=False)
+    decoded: int
+
+    @property
+    def at(self) -> int:
+        """Place of `scale` among `scales`."""
+        return self.scales.index(self.scale)
+
+    @property
+    def delta_SS(self) -> Tensor:
+        """Δ at the scale that is shown."""
+        return self.delta_ASS[self.at]
+
+    @property
+    def affected_SS(self) -> Tensor:
+        """S×S bool: the calibrated region, or by the paper's display rule where there are no nulls."""
+        return paper_mask(self.delta_SS) if self.calibration is None else self.calibration.affected_HW
+
+
+def paper_mask(delta_HW: Tensor) -> Tensor:
+    """H×W bool: Δ of at least 0.33 of its maximum, as the paper displays it. It flags pixels of every edit, a null too."""
+    peak = delta_HW.max()
+    return (delta_HW >= PAPER_THRESHOLD * peak) & (peak > 0)
+
+
+def scaled(map_1Chw: Tensor, part_1Chw: Tensor, scale: float) -> Tensor:
+    """φ' = φ - (1 - α)·φ_k; φ itself, bit for bit, at α = 1."""
+    return map_1Chw - (1 - scale) * part_1Chw
+
+
+def null_part(map_1Chw: Tensor, dimension: int, norm: float, sd_C: Tensor, generator: Generator) -> Tensor:
+    """φ projected on a random subspace, rescaled to a Frobenius norm of `norm`: 1×C×h×w.
+
+    The subspace is spanned by Gaussian directions of the channels' standard deviations: a direction drawn evenly would
+    spend itself on channels that hardly vary, which the inverter has learned to ignore, and be beaten by any concept.
+    """
+    import torch
+
+    live = int((sd_C > 0).sum())
+    draws_Cd = torch.randn(len(sd_C), max(1, min(dimension, live)), generator=generator, dtype=torch.float64)
+    basis_Cd = torch.linalg.qr(draws_Cd * sd_C.double().cpu()[:, None]).Q
+    part = torch.einsum("cd,ed,behw->bchw", basis_Cd, basis_Cd, map_1Chw.double().cpu())
+    size = float(part.norm())
+    return (part * (norm / size if size > 0 else 0.0)).to(map_1Chw)
+
+
+def dimension_of(part_1Chw: Tensor) -> int:
+    """Dimension of what a part spans over its positions."""
+    import torch
+
+    values_CD = part_1Chw[0].flatten(1).double()
+    return int(torch.linalg.matrix_rank(values_CD, rtol=1e-4))
+
+
+def steer_concepts(
+    inverter: Any,
+    dictionary: Any,
+    map_1Chw: Tensor,
+    concepts: Sequence[int],
+    config: Steer,
+    *,
+    key: str = "",
+    progress: Progress = lambda what, done, total: None,
+) -> list[Steering]:
+    """Steers concepts of one photo's map, all of them against the same originals.
+
+    Decodes n·(1 + K·(A + R)) pictures: of A scales other than 1, R nulls and K concepts. Maps that equal φ bit for bit
+    (α = 1, a concept that is not there) are not decoded again: row i of a sample depends on map i and noise i only, so
+    that their difference is 0 by what it is. All maps of one seed are decoded in one call, with one noise.
+
+    Args:
+        inverter: an `Inverter`. dictionary: a `Dictionary` of its layer.
+        map_1Chw: φ, as `inverter.maps.read` gives it. concepts: indices.
+        key: of the photo; noise is drawn by (seed, key, i), so no result depends on other photos or concepts.
+
+    Raises:
+        UserError: the map is of another shape or not finite, a concept is out of range.
+    """
+    import torch
+
+    maps = inverter.maps
+    expected = (1, maps.channels, *maps.grid)
+    if tuple(map_1Chw.shape) != expected:
+        raise UserError(f"expected one map of shape {expected} of {maps}, got {tuple(map_1Chw.shape)}")
+    if not bool(map_1Chw.isfinite().all()):
+        raise UserError(f"the photo's map of {maps} holds values that are not finite")
+    for k in concepts:
+        check_concept(dictionary, k)
+    with torch.no_grad():
+        phi = map_1Chw.float().cpu()
+        parts_KChw = dictionary.parts(phi.flatten(2))[:, 0].unflatten(2, maps.grid).float().cpu()
+        return _steer_all(inverter, dictionary, phi, parts_KChw, concepts, config, key, progress)
+
+
+def check_concept(dictionary: Any, k: int) -> None:
+    """Refuses an index that the dictionary has no concept for."""
+    count = len(dictionary.names)
+    if not 0 <= k < count:
+        close = min(max(k, 0), count - 1)
+        raise UserError(
+            f"no concept {k}: there are {count}, 0 to {count - 1}; did you mean {close} ({dictionary.names[close]})?"
+        )
+
+
+def _steer_all(
+    inverter: Any, dictionary: Any, phi: Tensor, parts_KChw: Tensor, concepts: Sequence[int], config: Steer, key: str,
+    progress: Progress,
+) -> list[Steering]:  # fmt: skip
+    import torch
+
+    scales, shown = config.all_scales, config.all_scales.index(config.scale)
+    edits_kV = [_edits(phi, parts_KChw[k][None], k, inverter.sd_C, config, key) for k in concepts]
+    # Rows of the batch of one seed: φ, then every edit that differs from it.
+    rows = [(c, v) for c, edits in enumerate(edits_kV) for v, e in enumerate(edits) if not torch.equal(e, phi)]
+    batch_VChw = torch.cat([phi, *(edits_kV[c][v] for c, v in rows)])
+    noise_n = inverter.noise([_generator(config.seed, key, "noise", i) for i in range(config.n)])
+    originals = []
+    delta_knVSS: list[list[Tensor]] = [[] for _ in concepts]
+    edited_knA3SS: list[list[Tensor]] = [[] for _ in concepts]
+    for i in range(config.n):
+        x, *pictures = _decode(inverter, batch_VChw, noise_n[i], config)
+        by_row = dict(zip(rows, pictures, strict=True))
+        originals.append(x)
+        for c, edits in enumerate(edits_kV):
+            decoded = [by_row.get((c, v), x) for v in range(len(edits))]
+            delta_knVSS[c].append(torch.stack([(x - y).square().sum(0).sqrt() for y in decoded]))
+            edited_knA3SS[c].append(torch.stack(decoded[: len(scales)]))
+        progress("decoding edits", i + 1, config.n)
+    originals_n3SS = torch.stack(originals)
+    seen = _see(inverter, dictionary, originals_n3SS, config)
+    cosine_n = torch.cosine_similarity(seen.values_BCD, phi.flatten(2), dim=1).mean(1)
+    found = []
+    for c, k in enumerate(concepts):
+        part, edited_nA3SS = parts_KChw[k], torch.stack(edited_knA3SS[c])
+        median_VSS = _median(torch.stack(delta_knVSS[c]))
+        delta_ASS, nulls_RSS = median_VSS[: len(scales)], median_VSS[len(scales) :]
+        now = _see(inverter, dictionary, edited_nA3SS.flatten(0, 1), config)
+        # Where the network sees next to nothing of a concept there is no share of it to speak of; nor where φ has none.
+        before_nK = seen.norms_BK.where(seen.norms_BK > 1e-6 * seen.norms_BK.amax(), torch.nan)
+        ratio_AnK = (now.norms_BK.unflatten(0, (config.n, len(scales))) / before_nK[:, None]).transpose(0, 1)
+        change_AnL = (now.logits_BL.unflatten(0, (config.n, len(scales))) - seen.logits_BL[:, None]).transpose(0, 1)
+        found.append(
+            Steering(
+                concept=k, name=str(dictionary.names[k]), scale=config.scale, scales=scales,
+                share=float(part.norm() / phi.norm().clamp_min(1e-30)), dimension=dimension_of(part[None]),
+                activation_hw=part.norm(dim=0), originals_n3SS=originals_n3SS, edits_n3SS=edited_nA3SS[:, shown],
+                sweep_A3SS=edited_nA3SS[0], delta_ASS=delta_ASS, spread_SS=_spread(originals_n3SS),
+                calibration=calibrate(delta_ASS[shown], nulls_RSS, config.level) if config.nulls else None,
+                cosine_n=cosine_n, attenuation_An=ratio_AnK[:, :, k] if part.any() else ratio_AnK[:, :, k] * torch.nan,
+                leakage_AnK=ratio_AnK - 1,
+                logits_nL=seen.logits_BL, change_AnL=change_AnL, decoded=config.n * sum(row[0] == c for row in rows),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _edits(phi: Tensor, part: Tensor, k: int, sd_C: Tensor, config: Steer, key: str) -> list[Tensor]:
+    """φ' at each scale, then the nulls, which are as far from φ as the φ' that is shown and on the same side."""
+    edits = [scaled(phi, part, a) for a in config.all_scales]
+    norm = float((edits[config.all_scales.index(config.scale)] - phi).norm())
+    if norm == 0:
+        return edits + [phi] * config.nulls
+    side = 1.0 if config.scale > 1 else -1.0
+    dimension = dimension_of(part)
+    draws = (_generator(config.seed, key, f"null {k}", r) for r in range(config.nulls))
+    return edits + [phi + side * null_part(phi, dimension, norm, sd_C, draw) for draw in draws]
+
+
+def _decode(inverter: Any, maps_VChw: Tensor, noise: Tensor, config: Steer) -> Tensor:
+    """V×3×S×S of V maps, all with one noise."""
+    pictures = inverter.sample(
+        maps_VChw, noise[None].expand(len(maps_VChw), *noise.shape), steps=config.steps, strength=config.strength,
+        guidance=config.guidance, batch_size=config.batch_size,
+    ).cpu()  # fmt: skip
+    return (255 * pictures.clamp(0, 1)).round() / 255 if config.eight_bit else pictures
+
+
+class _Seen(NamedTuple):
+    """What the network makes of pictures: its maps, the norms of their parts, its logits."""
+
+    values_BCD: Tensor
+    norms_BK: Tensor
+    logits_BL: Tensor
+
+
+def _see(inverter: Any, dictionary: Any, pictures: Tensor, config: Steer) -> _Seen:
+    import torch
+
+    maps = inverter.maps
+    values, norms, logits = [], [], []
+    for chunk in pictures.split(config.batch_size):
+        values.append(maps.read(chunk).float().cpu().flatten(2))
+        norms.append(dictionary.parts(values[-1]).float().cpu().flatten(2).norm(dim=2).T)
+        logits.append(maps.model(maps.model.fit(chunk.to(maps.model.device))).float().cpu())
+    return _Seen(torch.cat(values), torch.cat(norms), torch.cat(logits))
+
+
+def _median(values_nV: Tensor) -> Tensor:
+    """Over the first dimension; of an even number the mean of the middle two."""
+    ordered, n = values_nV.sort(0).values, len(values_nV)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+
+
+def _spread(originals_n3SS: Tensor) -> Tensor | None:
+    return originals_n3SS.var(0).sum(0).sqrt() if len(originals_n3SS) > 1 else None
+
+
+def _generator(seed: int, key: str, what: str, i: int) -> Generator:
+    """A random generator of its own for each draw, from a hash of what it is for."""
+    import torch
+
+    digest = hashlib.sha256(f"{seed}|{key}|{what}|{i}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

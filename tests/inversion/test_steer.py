@@ -1,0 +1,348 @@
+"""Steering in a world where pixels are a known linear function of the map, so that every number has a closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from entoptic.errors import UserError
+from entoptic.inversion.steer import (
+    PAPER_THRESHOLD,
+    Steer,
+    calibrate,
+    null_part,
+    paper_mask,
+    steer_concepts,
+)
+
+C, GRID, PATCH = 12, (3, 2), 4
+PIXELS = 3 * PATCH * PATCH
+EXACT = {"eight_bit": False, "nulls": 0, "n": 3}
+
+
+class Subspaces:
+    """Orthogonal subspaces spanned by given channels."""
+
+    def __init__(self, *channels: Sequence[int]) -> None:
+        self.names = [f"channels {list(group)}" for group in channels]
+        self.layer, self.model_sha256 = "last", "0" * 64
+        self.masks_KC = torch.zeros(len(channels), C)
+        for mask, group in zip(self.masks_KC, channels):
+            mask[list(group)] = 1
+
+    def parts(self, maps_BCD: Tensor) -> Tensor:
+        return self.masks_KC[:, None, :, None] * maps_BCD
+
+
+class Span(Subspaces):
+    """One concept: the span of given directions C×d."""
+
+    def __init__(self, directions_Cd: Tensor) -> None:
+        super().__init__([0])
+        self.basis_Cd = torch.linalg.qr(directions_Cd.double()).Q
+
+    def parts(self, maps_BCD: Tensor) -> Tensor:
+        return torch.einsum("cd,ed,bep->bcp", self.basis_Cd, self.basis_Cd, maps_BCD.double()).float()[None]
+
+
+class Network:
+    """Reads the maps back from pictures exactly; logits are sums over the map."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def fit(self, pictures: Tensor) -> Tensor:
+        return pictures
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return self.world.read(pictures).mean((2, 3))
+
+
+class World:
+    """An inverter, its maps and its network: each position is a patch, x = ½ + W φ + noise with the noise ⟂ W."""
+
+    channels, grid = C, GRID
+
+    def __init__(self, noise: float = 0.01, gain: float = 0.02) -> None:
+        draw = torch.Generator().manual_seed(1)
+        whole = torch.linalg.qr(torch.randn(PIXELS, PIXELS, generator=draw)).Q
+        self.W_PC, self.rest_PR = gain * whole[:, :C], noise * whole[:, C:]
+        self.gain, self.maps, self.model = gain, self, Network(self)
+        self.mean_C, self.sd_C = torch.zeros(C), torch.ones(C)
+        self.rows: list[tuple[Tensor, Tensor]] = []
+
+    def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
+        return torch.stack([torch.randn(self.rest_PR.shape[1], *GRID, generator=g) for g in generators])
+
+    def sample(self, maps_BChw: Tensor, noise: Tensor, **options: Any) -> Tensor:
+        assert len(maps_BChw) == len(noise)
+        self.rows += list(zip(maps_BChw, noise))
+        parts = [self._paint(m, z) for m, z in zip(maps_BChw.split(7), noise.split(7))]
+        return torch.cat(parts)
+
+    def _paint(self, maps_BChw: Tensor, noise: Tensor) -> Tensor:
+        values = torch.einsum("pc,bchw->bphw", self.W_PC, maps_BChw) + torch.einsum(
+            "pr,brhw->bphw", self.rest_PR, noise
+        )
+        return 0.5 + values.unflatten(1, (3, PATCH, PATCH)).permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
+
+    def read(self, pictures: Tensor) -> Tensor:
+        patches = pictures.unflatten(3, (GRID[1], PATCH)).unflatten(2, (GRID[0], PATCH)) - 0.5
+        values = patches.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        return torch.einsum("pc,bphw->bchw", self.W_PC, values) / self.gain**2
+
+
+def photo_map(seed: int = 0) -> Tensor:
+    return torch.randn(1, C, *GRID, generator=torch.Generator().manual_seed(seed))
+
+
+def closed_form(world: World, part_Chw: Tensor, scale: float) -> Tensor:
+    """Δ = |1 - α|·‖W φ_k‖ over the colours of each pixel."""
+    change = world._paint(part_Chw[None], torch.zeros(1, world.rest_PR.shape[1], *GRID))[0] - 0.5
+    return abs(1 - scale) * change.square().sum(0).sqrt()
+
+
+def test_the_difference_is_the_closed_form_at_every_scale() -> None:
+    world, phi, dictionary = World(), photo_map(), Subspaces([0, 1], [2, 3, 4])
+    for found in steer_concepts(world, dictionary, phi, [0, 1], Steer(**EXACT)):
+        part = dictionary.parts(phi.flatten(2))[found.concept, 0].unflatten(1, GRID)
+        assert found.scales == (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+        assert found.dimension == len(eval(found.name.removeprefix("channels ")))
+        for scale, delta_SS in zip(found.scales, found.delta_ASS):
+            torch.testing.assert_close(delta_SS, closed_form(world, part, scale), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(found.activation_hw, part.norm(dim=0))
+        assert found.share == pytest.approx(float(part.norm() / phi.norm()), rel=1e-5)
+        assert found.delta_SS is not None
+        assert torch.equal(found.delta_SS, found.delta_ASS[1])
+
+
+def test_nothing_changes_at_scale_one_or_without_the_concept() -> None:
+    world, phi = World(), photo_map()
+    phi[:, [5, 6]] = 0
+    present, absent = steer_concepts(world, Subspaces([0], [5, 6]), phi, [0, 1], Steer(nulls=19, n=3))
+    at_one = present.scales.index(1.0)
+    assert torch.count_nonzero(present.delta_ASS[at_one]) == 0
+    assert torch.count_nonzero(present.change_AnL[at_one]) == 0
+    assert torch.count_nonzero(absent.delta_ASS) == 0
+    assert absent.calibration is not None
+    assert absent.calibration.p_value == 1
+    assert not absent.affected_SS.any()
+    assert not paper_mask(absent.delta_SS).any()
+    assert absent.attenuation_An.isnan().all()
+    assert absent.decoded == 0
+
+
+def test_originals_are_decoded_once_for_all_concepts_and_scales() -> None:
+    world, phi = World(), photo_map()
+    found = steer_concepts(world, Subspaces([0], [1], [2, 3]), phi, [0, 1, 2], Steer(n=3, nulls=19))
+    scales_but_one = 5
+    assert len(world.rows) == 3 * (1 + 3 * (scales_but_one + 19))
+    assert sum(torch.equal(m, phi[0]) for m, _ in world.rows) == 3
+    assert [one.decoded for one in found] == [3 * (scales_but_one + 19)] * 3
+
+
+def test_every_edit_meets_the_noise_of_its_original() -> None:
+    world, phi = World(), photo_map()
+    (found,) = steer_concepts(world, Subspaces([0]), phi, [0], Steer(**EXACT, scales=(0.25,)))
+    noises = [z for m, z in world.rows if torch.equal(m, phi[0])]
+    edits = [z for m, z in world.rows if not torch.equal(m, phi[0])]
+    assert len(noises) == len(edits) == 3
+    assert all(torch.equal(a, b) for a, b in zip(noises, edits))
+    assert len({tuple(z.flatten().tolist()) for z in noises}) == 3  # of one seed each
+    # So what the map leaves open cancels, though it is as large as the concept.
+    assert found.spread_SS is not None
+    assert float(found.spread_SS.mean()) > float(found.delta_SS.mean())
+
+
+def test_the_spread_is_that_of_the_noise() -> None:
+    world = World(noise=0.05)
+    (found,) = steer_concepts(
+        world, Subspaces([0]), photo_map(), [0], Steer(n=400, nulls=0, scales=(), eight_bit=False)
+    )
+    variance_P = world.rest_PR.square().sum(1).reshape(3, PATCH, PATCH).sum(0)
+    assert found.spread_SS is not None
+    expected = variance_P.sqrt().repeat(GRID)
+    torch.testing.assert_close(found.spread_SS, expected, atol=0, rtol=0.2)
+    assert float(found.spread_SS.mean()) == pytest.approx(float(expected.mean()), rel=0.03)
+
+
+def test_the_loop_closes_exactly() -> None:
+    world, phi = World(), photo_map()
+    dictionary = Subspaces([0, 1], [2, 3, 4], [5])
+    (found,) = steer_concepts(world, dictionary, phi, [1], Steer(**EXACT))
+    for scale, row in zip(found.scales, found.attenuation_An):
+        torch.testing.assert_close(row, torch.full((3,), scale), atol=1e-3, rtol=0)
+    others = found.leakage_AnK[:, :, [0, 2]]
+    assert float(others.abs().max()) < 1e-3
+    assert float((found.cosine_n - 1).abs().max()) < 1e-4
+    means_C = phi.mean((2, 3))[0]
+    expected = torch.zeros(C)
+    expected[2:5] = -0.75 * means_C[2:5]
+    torch.testing.assert_close(found.change_AnL[1], expected.expand(3, C), atol=1e-3, rtol=0)
+
+
+def test_concepts_that_share_directions_leak() -> None:
+    world, phi = World(), photo_map()
+    (found,) = steer_concepts(world, Subspaces([0, 1], [1, 2]), phi, [0], Steer(**EXACT))
+    kept, shared = phi[0, 2].norm() ** 2, phi[0, 1].norm() ** 2
+    expected = math.sqrt((kept + shared * 0.25**2) / (kept + shared)) - 1
+    torch.testing.assert_close(found.leakage_AnK[1, :, 1], torch.full((3,), expected), atol=1e-3, rtol=0)
+
+
+def test_eight_bits_are_what_is_compared() -> None:
+    world, phi = World(), photo_map()
+    (found,) = steer_concepts(world, Subspaces([0, 1]), phi, [0], Steer(n=3, nulls=0))
+    steps = 255 * found.edits_n3SS
+    torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+    delta = (found.originals_n3SS - found.edits_n3SS).square().sum(1).sqrt()
+    assert torch.equal(found.delta_SS, delta.median(0).values)
+
+
+def test_a_result_does_not_depend_on_its_mates() -> None:
+    phi, dictionary = photo_map(), Subspaces([0], [1, 2], [3])
+    together = steer_concepts(World(), dictionary, phi, [2, 0, 1], Steer(n=3))[2]
+    (alone,) = steer_concepts(World(), dictionary, phi, [1], Steer(n=3, batch_size=5))
+    for name in ("delta_ASS", "originals_n3SS", "attenuation_An", "leakage_AnK", "change_AnL"):
+        torch.testing.assert_close(getattr(together, name), getattr(alone, name), atol=1e-5, rtol=1e-4)
+    assert together.calibration is not None
+    assert alone.calibration is not None
+    assert together.calibration.threshold == pytest.approx(alone.calibration.threshold, rel=1e-4)
+    (other,) = steer_concepts(World(), dictionary, phi, [1], Steer(n=3), key="another photo")
+    assert not torch.equal(other.originals_n3SS, alone.originals_n3SS)
+
+
+# --- nulls -----------------------------------------------------------------------------------------------------------
+
+
+def test_nulls_are_as_large_and_of_the_same_dimension() -> None:
+    world, phi, dictionary = World(), photo_map(), Subspaces([0, 1])
+    for scale in (0.25, 2.0):
+        world.rows.clear()
+        steer_concepts(world, dictionary, phi, [0], Steer(n=1, scale=scale, scales=()))
+        original, edit, *nulls = (m for m, _ in world.rows)
+        assert len(nulls) == 19
+        for null in nulls:
+            assert float((null - original).norm()) == pytest.approx(float((edit - original).norm()), rel=1e-4)
+            assert torch.linalg.matrix_rank((null - original).flatten(1), rtol=1e-4) == 2
+            side = float(((null - original) * original).sum())
+            assert (side > 0) == (scale > 1)
+
+
+def test_nulls_stay_in_the_channels_that_vary() -> None:
+    sd_C = torch.ones(C)
+    sd_C[4:] = 0
+    part = null_part(photo_map(), 2, 3.0, sd_C, torch.Generator().manual_seed(0))
+    assert torch.count_nonzero(part[:, 4:]) == 0
+    assert float(part.norm()) == pytest.approx(3)
+
+
+def brute_force(delta: Tensor, nulls: Tensor) -> Tensor:
+    peaks = [float(one.max()) for one in nulls]
+    values = [(1 + sum(peak >= float(d) for peak in peaks)) / (len(peaks) + 1) for d in delta.flatten()]
+    return torch.tensor(values, dtype=torch.float64).view_as(delta)
+
+
+def test_adjusted_p_values_are_ranks_among_maxima() -> None:
+    draw = torch.Generator().manual_seed(2)
+    nulls, delta = torch.rand(39, 5, 4, generator=draw), 1.1 * torch.rand(5, 4, generator=draw)
+    delta[0, 0], delta[0, 1] = nulls[3].max(), nulls.max() + 0.1  # a tie counts against the concept
+    found = calibrate(delta, nulls, 0.1)
+    assert torch.equal(found.adjusted_HW, brute_force(delta, nulls))
+    assert torch.equal(found.affected_HW, delta > found.threshold)
+    assert found.allowed == 4
+    assert found.p_value == pytest.approx(1 / 40)
+
+
+@pytest.mark.parametrize(("count", "level"), [(19, 0.05), (39, 0.1), (24, 0.05)])
+def test_exchangeable_maps_are_flagged_at_the_stated_rate(count: int, level: float) -> None:
+    """Maps of heavy tails whose pixels depend on each other and differ in scale: only exchangeability is used."""
+    trials = 4000
+    draw = torch.Generator().manual_seed(count)
+    field = torch.randn(trials, count + 1, 4, 4, generator=draw)
+    size = torch.randn(trials, count + 1, 1, 1, generator=draw).exp()
+    maps = (size * (field + field.roll(1, 3)) * torch.linspace(0.1, 2, 4)).abs()
+    calibrations = [calibrate(one[0], one[1:], level) for one in maps]
+    flagged = sum(bool(c.affected_HW.any()) for c in calibrations) / trials
+    rate = calibrations[0].rate
+    assert rate <= level
+    assert abs(flagged - rate) < 3 * math.sqrt(rate * (1 - rate) / trials)
+    pointwise = [bool(c.pointwise_affected_HW.any()) for c in calibrations]
+    assert sum(pointwise) / trials <= rate + 3 * math.sqrt(rate * (1 - rate) / trials)
+
+
+def test_null_concepts_are_flagged_at_the_stated_rate() -> None:
+    """200 random subspaces in a world where some positions and pixels shine more than others."""
+    world, flagged, trials = World(), 0, 200
+    world.W_PC = world.W_PC * torch.linspace(0.2, 2, PIXELS)[:, None]
+    world.sd_C = torch.linspace(0.2, 2, C)
+    for trial in range(trials):
+        phi = photo_map(trial) * world.sd_C[:, None, None] + world.sd_C[:, None, None]
+        draw = torch.Generator().manual_seed(10_000 + trial)
+        concept = Span(torch.randn(C, 2, generator=draw) * world.sd_C[:, None])
+        (found,) = steer_concepts(world, concept, phi, [0], Steer(n=1, scales=(), level=0.1), key=str(trial))
+        flagged += bool(found.affected_SS.any())
+    assert abs(flagged - 0.1 * trials) <= 3 * math.sqrt(0.1 * 0.9 * trials)
+
+
+def test_a_concept_that_shines_is_flagged_where_it_is() -> None:
+    """The picture reads one channel 10 times as strongly as any other, and that channel is in one place."""
+    world = World(noise=0.005)
+    world.W_PC[:, 0] *= 10
+    phi = photo_map()
+    phi[:, 0] = 0
+    phi[0, 0, 1, 1] = 2.0
+    (found,) = steer_concepts(world, Subspaces([0], [1]), phi, [0], Steer(n=3))
+    assert found.calibration is not None
+    assert found.calibration.p_value == pytest.approx(1 / 20)
+    place = torch.zeros_like(found.affected_SS)
+    place[PATCH : 2 * PATCH, PATCH : 2 * PATCH] = True
+    assert found.affected_SS.any()
+    assert not (found.affected_SS & ~place).any()
+
+
+def test_the_papers_rule_flags_nulls_too() -> None:
+    delta = torch.tensor([[0.1, 0.32, 0.34, 1.0]])
+    assert paper_mask(delta).tolist() == [[False, False, True, True]]
+    assert PAPER_THRESHOLD == 0.33
+    assert paper_mask(1e-6 * delta).any()
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_refused() -> None:
+    world, dictionary = World(), Subspaces([0], [1])
+    with pytest.raises(UserError, match=r"no concept 7: there are 2, 0 to 1; did you mean 1 \(channels \[1\]\)"):
+        steer_concepts(world, dictionary, photo_map(), [7], Steer())
+    with pytest.raises(UserError, match="did you mean 0"):
+        steer_concepts(world, dictionary, photo_map(), [-1], Steer())
+    with pytest.raises(UserError, match=r"expected one map of shape \(1, 12, 3, 2\)"):
+        steer_concepts(world, dictionary, photo_map()[..., :1], [0], Steer())
+    with pytest.raises(UserError, match="not finite"):
+        steer_concepts(world, dictionary, photo_map() / 0, [0], Steer())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "at least 1"), ({"nulls": -1}, "0 or more"), ({"level": 1.0}, "between 0 and 1"),
+        ({"scale": 1.0}, "leaves the concept"), ({"scales": (0.0, math.inf)}, "finite"), ({"nulls": 18}, "at least 19"),
+        ({"level": 0.01}, "at least 99"), ({"batch_size": 0}, "at least 1"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Steer(**options)
+
+
+def test_without_nulls_only_the_papers_rule_is_left() -> None:
+    (found,) = steer_concepts(World(), Subspaces([0]), photo_map(), [0], Steer(**EXACT))
+    assert found.calibration is None
+    assert torch.equal(found.affected_SS, paper_mask(found.delta_SS))

@@ -108,7 +108,10 @@ def loss(
     count, device = recipe.batch_size, prior.device
     pictures, given = (v.to(device) for v in pairs.batch(rows_of(step, len(pairs), count, recipe.seed)))
     draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    u_B = torch.randn(count, generator=draw).sigmoid() if recipe.logit_normal else torch.rand(count, generator=draw)
+    if recipe.logit_normal:
+        u_B = (torch.randn(count, generator=draw) + recipe.noisier).sigmoid()
+    else:
+        u_B = torch.rand(count, generator=draw)
     noise = torch.randn(count, *prior.shape, generator=draw).to(device)
     hidden, wordless = (torch.rand(count, generator=draw) < recipe.drop for _ in range(2))
     with torch.no_grad():
@@ -120,13 +123,20 @@ def loss(
     seen = shown(given, pairs.mean_C.to(device), pairs.sd_C.to(device), recipe)
     show = (~hidden).to(device)[:, None, None, None]
     # FeatInv hides a map by zeros, which the encoder's biases still turn into a hint; here no hint is left at all.
-    hints = net.hint(seen * show) if recipe.drop_together else net.hint(seen) * show
+    guess = None
+    if recipe.drop_together:
+        hints = net.hint(seen * show)
+    else:
+        hints, guess = net.hint.with_guess(seen)
+        hints = hints * show
     context = context_of(prior, count)
     if context[0] is not None:
         without = (hidden if recipe.drop_together else wordless).to(device)[:, None, None]
         context = (torch.where(without, prior.null.expand_as(context[0]), context[0]), None)  # type: ignore[union-attr]
     output = net.output(prior, x_t, times_B, hints, context, 1.0)[:, : prior.shape[0]].float()
     total = (output - prior.schedule.aim(x0, noise, alpha, sigma)).square().mean()
+    if guess is not None:
+        total = total + recipe.guess * (guess - x0).square().mean()
     if recipe.cycle and step >= recipe.cycle_from * recipe.steps:
         rows = torch.nonzero((u_B < recipe.cycle_below) & ~hidden)[: recipe.cycle_pictures, 0]
         if len(rows):

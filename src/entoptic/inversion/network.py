@@ -21,26 +21,42 @@ Trained = DiffusionPrior | TextPrior
 
 
 class HintEncoder(nn.Module):
-    """Maps B×C×h×w to hints B×K×s×s at the prior's resolution; the last convolution starts at zero.
+    """Maps B×C×h×w to hints B×K×s×s, added to what the prior's first convolution puts out.
 
-    FeatInv enlarges first and convolves after (§1.2 of its code: three 3×3 convolutions); `project` narrows the map
-    to `width` channels at its own resolution before, which costs a tenth.
+    FeatInv enlarges first and convolves after (§1.2 of its code: three 3×3 convolutions, the last starts at zero).
+    `project` narrows the map to `width` channels at its own resolution before, which costs a tenth, and makes the
+    hint of an explicit guess of the clean state, which the copied first convolution reads like a picture: the guess
+    is trained by itself (`learn.loss`), so that the hint says something long before the control has learned to listen.
     """
 
-    def __init__(self, channels: int, width: int, out: int, side: int, *, project: bool) -> None:
+    def __init__(self, channels: int, width: int, first: nn.Conv2d, side: int, *, project: bool) -> None:
         super().__init__()
         self.side, self.project = side, project
+        out = first.out_channels
         self.first = nn.Conv2d(channels, width, 1 if project else 3, padding=0 if project else 1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.last = nn.Conv2d(width, out, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        if project:
+            self.guess = nn.Conv2d(width, first.in_channels, 3, padding=1)
+            self.look = nn.Conv2d(first.in_channels, out, 3, padding=1, bias=False)
+            self.look.weight.data.copy_(first.weight.data)
 
     def forward(self, maps_BChw: Tensor) -> Tensor:
+        return self.with_guess(maps_BChw)[0]
+
+    def with_guess(self, maps_BChw: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hints, and the guess of the clean state B×c×s×s behind them (None without `project`)."""
         if not self.project:
-            maps_BChw = self._enlarged(maps_BChw)
-        x = nn.functional.silu(self.second(nn.functional.silu(self.first(maps_BChw))))
-        return self.last(self._enlarged(x) if self.project else x)
+            x = self._trunk(self._enlarged(maps_BChw))
+            return self.last(x), None
+        x = self._enlarged(self._trunk(maps_BChw))
+        guess = self.guess(x)
+        return self.look(guess) + self.last(x), guess
+
+    def _trunk(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(self.second(nn.functional.silu(self.first(x))))
 
     def _enlarged(self, x: Tensor) -> Tensor:
         return interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False)
@@ -56,10 +72,8 @@ class Control(nn.Module):
         except ImportError:
             raise UserError(NEEDS_DIFFUSERS) from None
         super().__init__()
-        config: Any = _unet(prior).config
-        self.hint = HintEncoder(
-            channels, recipe.hint, config.block_out_channels[0], prior.shape[-1], project=recipe.project
-        )
+        net: Any = _unet(prior)
+        self.hint = HintEncoder(channels, recipe.hint, net.conv_in, prior.shape[-1], project=recipe.project)
         self.copy: Any = ControlNetModel.from_unet(prior.module)
         self.copy.controlnet_cond_embedding = nn.Identity()  # the hint comes encoded, once for all steps
         self.copy.requires_grad_(True)
@@ -89,7 +103,7 @@ class Direct(nn.Module):
         super().__init__()
         old: Any = _unet(prior)
         width = old.config.block_out_channels[0]
-        self.hint = HintEncoder(channels, recipe.hint, width, prior.shape[-1], project=recipe.project)
+        self.hint = HintEncoder(channels, recipe.hint, old.conv_in, prior.shape[-1], project=recipe.project)
         self.hint.last.reset_parameters()  # what reads it starts at zero: two zeros in a row would never learn
         config = dict(old.config) | {"in_channels": old.config.in_channels + width}
         self.net: Any = UNet2DConditionModel.from_config(config)

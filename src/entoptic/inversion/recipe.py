@@ -38,10 +38,14 @@ class EntopticRecipe:
     """decay of the running mean of the weights, which is what is kept; 0 keeps the weights"""
     logit_normal: bool = True
     """draw noise levels from a logit-normal law (Esser et al. 2024) rather than evenly"""
+    noisier: float = 1.0
+    """mean of that law: above 0 more of the levels are noisy, where the map says what the picture does not"""
     drop: float = 0.1
     """share of maps hidden in training; the prior's text is hidden with the same probability, independently"""
     drop_together: bool = False
     """hide the map (as zeros) and the text together, as FeatInv does"""
+    guess: float = 1.0
+    """weight of the squared error of the hint's guess of the picture (with `project`)"""
     cycle: float = 0.2
     """weight of 1 - cosine between the map and that of the one-step estimate"""
     cycle_from: float = 0.67

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from entoptic import Model, UserError
 from entoptic.inversion.data import Pairs, make_pairs
 from entoptic.inversion.inverter import Inverter
-from entoptic.inversion.learn import learn_inverter, loss, shown, standardise
+from entoptic.inversion.learn import learn_inverter, loss, picture_size, shown, standardise
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import HintEncoder, build
 from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
@@ -225,7 +225,7 @@ def test_the_loss_is_the_velocity_error_by_hand(maps: FeatureMaps, prior: Any, p
     """An oracle with the prior's bare network, in which an untrained control changes nothing."""
     from torch.nn.functional import pixel_unshuffle
 
-    recipe = EntopticRecipe(batch_size=4, hint=8, cycle=0.0, logit_normal=False, drop=0.0)
+    recipe = EntopticRecipe(batch_size=4, hint=8, cycle=0.0, guess=0.0, logit_normal=False, drop=0.0)
     net = build(prior, maps.channels, recipe)
     draw = torch.Generator().manual_seed(2)
     u = torch.rand(4, generator=draw)
@@ -250,7 +250,7 @@ def test_the_cycle_loss_is_one_minus_the_cosine_of_the_estimate(maps: FeatureMap
     assert float(loss(net, prior, maps, pairs, with_it, 4)) == float(loss(net, prior, maps, pairs, without, 4))
     extra = float(loss(net, prior, maps, pairs, with_it, 6)) - float(loss(net, prior, maps, pairs, without, 6))
     draw = torch.Generator().manual_seed(6)
-    u = torch.randn(4, generator=draw).sigmoid()
+    u = (torch.randn(4, generator=draw) + 1.0).sigmoid()
     noise = torch.randn(4, 12, 4, 4, generator=draw)
     from entoptic.priors.training import rows_of
 
@@ -270,7 +270,7 @@ def test_the_cycle_loss_is_one_minus_the_cosine_of_the_estimate(maps: FeatureMap
 
 def test_a_projected_hint_keeps_positions_apart() -> None:
     torch.manual_seed(0)
-    encoder = HintEncoder(5, 8, 4, 16, project=True)
+    encoder = HintEncoder(5, 8, nn.Conv2d(3, 4, 3, padding=1), 16, project=True)
     nn.init.normal_(encoder.last.weight)
     maps = torch.randn(1, 5, 4, 4)
     moved = maps.clone()
@@ -522,6 +522,12 @@ def test_on_a_text_pipeline_in_latents(maps: FeatureMaps, photo_folder: Path, tm
     prior: Any = load_prior(f"hf:{folder}", device="cpu", guidance=1.75, prompt="abc")
     recipe = PaperRecipe(steps=2, batch_size=2, hint=8, rate=1e-3)
     _, pairs = learn_inverter(maps, prior, photo_folder, tmp_path / "out", recipe)
+    assert pairs.encoded
+    side = picture_size(prior)
+    as_pictures = make_pairs(maps, photo_folder, side, tmp_path / "pictures")
+    with torch.no_grad():
+        want = prior.states(as_pictures.batch([0, 1])[0])
+    torch.testing.assert_close(pairs.batch([0, 1])[0], want, atol=2e-3, rtol=2e-3)
     made = inverter(maps, prior, pairs, recipe)
     _, values = pairs.batch([0, 1])
     noise = made.noise(generators(2))

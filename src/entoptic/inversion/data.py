@@ -19,6 +19,7 @@ from entoptic.inversion.maps import FeatureMaps
 from entoptic.priors.learn import reserve, square
 
 Progress = Callable[[str, int, int], None]
+Encode = tuple[Callable[[Tensor], Tensor], str]
 _BATCH = 32
 _FLUSH = 32
 """Batches between two points from which an interrupted pass goes on."""
@@ -29,7 +30,7 @@ class Pairs:
     """N photos and their maps, on disk, with the moments of the maps.
 
     Attributes:
-        pictures: N×3×S×S uint8. maps: N×C×h×w float16.
+        pictures: N×3×S×S uint8, or with `encoded` the prior's latents N×c×s×s float16. maps: N×C×h×w float16.
         mean_C, sd_C: of the maps over photos and positions, float32.
         key: hash of all they depend on. skipped: photos that could not be read.
     """
@@ -40,15 +41,16 @@ class Pairs:
     sd_C: Tensor
     key: str
     skipped: int
+    encoded: bool = False
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Pictures B×3×S×S in [0, 1] and maps B×C×h×w, float32."""
+        """Pictures B×3×S×S in [0, 1] (or latents) and maps B×C×h×w, float32."""
         places = np.asarray(rows)
-        pictures = torch.from_numpy(self.pictures[places]).float() / 255
-        return pictures, torch.from_numpy(self.maps[places]).float()
+        pictures = torch.from_numpy(self.pictures[places]).float()
+        return pictures if self.encoded else pictures / 255, torch.from_numpy(self.maps[places]).float()
 
 
 def open_photos(photos: Any) -> list[Photos]:
@@ -63,6 +65,7 @@ def make_pairs(
     folder: str | Path,
     *,
     limit: int = 0,
+    encode: Encode | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Pairs:
     """Reads photos and their maps into `folder`, or opens what is there; interrupted, the same call goes on.
@@ -72,6 +75,8 @@ def make_pairs(
 
     Args:
         photos: anything `Photos.open` takes, or a list of them. limit: most photos taken, at random; 0 takes all.
+        encode: (what makes latents of pictures B×3×S×S in [0, 1], the identity of that) where encoding is dear: the
+            latents are kept in place of the pictures.
 
     Raises:
         UserError: no photo can be read, the folder holds other pairs, or has no room.
@@ -83,7 +88,7 @@ def make_pairs(
     places = [places[k] for k in order[: limit or None]]
     key = content_key({
         "model": maps.model.card.weights_sha256, "card": str(maps.model.card.size), "layer": maps.layer, "size": size,
-        "photos": [one.fingerprint() for one in sets], "count": len(places),
+        "photos": [one.fingerprint() for one in sets], "count": len(places), **({"encoded": encode[1]} if encode else {}),
     })  # fmt: skip
     where.mkdir(parents=True, exist_ok=True)
     about = where / "pairs.json"
@@ -98,7 +103,11 @@ def make_pairs(
         record = json.loads(about.read_text())
         if record["key"] != key:
             raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
-    shapes = {"pictures.npy": (np.uint8, (3, size, size)), "maps.npy": (np.float16, (maps.channels, *maps.grid))}
+    pixels: Any = (np.uint8, (3, size, size))
+    if encode:
+        with torch.no_grad():
+            pixels = (np.float16, tuple(encode[0](torch.zeros(1, 3, size, size, device=maps.model.device)).shape[1:]))
+    shapes = {"pictures.npy": pixels, "maps.npy": (np.float16, (maps.channels, *maps.grid))}
     files: dict[str, Any] = {}
     for name, (dtype, shape) in shapes.items():
         if record["seen"] == 0:
@@ -117,7 +126,11 @@ def make_pairs(
             if not np.isfinite(values.astype(np.float16)).all():
                 raise UserError(f"the maps of {maps} reach {abs(values).max():.3g}, which float16 cannot hold")
             first = record["kept"]
-            files["pictures.npy"][first : first + len(read)] = [square(photo, size).numpy() for photo in read]
+            pictures = torch.stack([square(photo, size) for photo in read])
+            if encode:
+                with torch.no_grad():
+                    pictures = encode[0](pictures.to(maps.model.device).float() / 255).cpu()
+            files["pictures.npy"][first : first + len(read)] = pictures.numpy()
             files["maps.npy"][first : first + len(read)] = values
             total += values.astype(np.float64).sum((0, 2, 3))
             squares += np.square(values.astype(np.float64)).sum((0, 2, 3))
@@ -141,4 +154,5 @@ def make_pairs(
         torch.from_numpy(np.sqrt(variance)).float(),
         key,
         len(places) - record["kept"],
+        encode is not None,
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from entoptic.errors import UserError
-from entoptic.inversion.data import Pairs, make_pairs
+from entoptic.inversion.data import Encode, Pairs, make_pairs
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Control, Direct, Trained, build, context_of
 from entoptic.inversion.recipe import EntopticRecipe
@@ -81,7 +81,9 @@ def learn_inverter(
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
     record = _record(folder, maps, prior, recipe)  # before the photos are read: what does not fit is told at once
     size = picture_size(prior)
-    pairs = make_pairs(maps, photos, size, pairs_folder or folder / "pairs", limit=limit, progress=progress)
+    pairs = make_pairs(
+        maps, photos, size, pairs_folder or folder / "pairs", limit=limit, encode=encoding(prior), progress=progress
+    )
     if record.setdefault("pairs", pairs.key) != pairs.key:
         raise UserError(f"{folder} holds training on other photos; choose another folder, or the same photos to go on")
     record["photos"], record["skipped"] = len(pairs), pairs.skipped
@@ -101,6 +103,15 @@ def picture_size(prior: Trained) -> int:
         return prior.decode(torch.zeros(1, *prior.shape, device=prior.device)).shape[-1]
 
 
+def encoding(prior: Trained) -> Encode | None:
+    """How `make_pairs` encodes pictures: not at all where states are pixels in another order."""
+    size = picture_size(prior)
+    if prior.shape[0] * prior.shape[1] * prior.shape[2] == 3 * size * size:
+        return None
+    assert prior.states is not None
+    return prior.states, prior.identity
+
+
 def loss(
     net: Control | Direct, prior: Trained, maps: FeatureMaps, pairs: Pairs, recipe: EntopticRecipe, step: int
 ) -> Tensor:
@@ -116,7 +127,7 @@ def loss(
     hidden, wordless = (torch.rand(count, generator=draw) < recipe.drop for _ in range(2))
     with torch.no_grad():
         assert prior.states is not None
-        x0 = prior.states(pictures)
+        x0 = pictures if pairs.encoded else prior.states(pictures)
     times_B, alpha_B, sigma_B = prior.schedule.at(u_B.to(device))
     alpha, sigma = alpha_B[:, None, None, None], sigma_B[:, None, None, None]
     x_t = alpha * x0 + sigma * noise

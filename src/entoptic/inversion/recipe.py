@@ -28,7 +28,7 @@ class EntopticRecipe:
     """channels inside the hint encoder"""
     pooled: bool = False
     """ablation: each map is replaced by its mean over positions, everywhere"""
-    rate: float = 5e-4
+    rate: float = 1e-3
     """peak learning rate of AdamW"""
     warmup: int = 100
     """steps over which the rate rises"""
@@ -48,9 +48,9 @@ class EntopticRecipe:
     """weight of the squared error of the hint's guess of the picture (with `project`)"""
     cycle: float = 0.2
     """weight of 1 - cosine between the map and that of the one-step estimate"""
-    cycle_from: float = 0.67
+    cycle_from: float = 0.4
     """share of the steps after which the cycle loss sets in"""
-    cycle_below: float = 0.3
+    cycle_below: float = 0.5
     """noise levels below which it is taken, as a share of the way to pure noise"""
     cycle_pictures: int = 4
     """most pictures of a step that it is taken on"""

@@ -79,7 +79,7 @@ def learn(
 
     def sheet(net: nn.Module, pairs: Pairs, path: Path) -> None:
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
-        draw_sheet(inverter, *pairs.batch(range(min(SHEET_COLUMNS, len(pairs)))), path)
+        draw_sheet(inverter, pairs, path)
 
     with reporter(progress) as report:
         learn_inverter(
@@ -101,7 +101,7 @@ def shelve(
     from safetensors.torch import load_file
 
     from entoptic.inversion.data import make_pairs
-    from entoptic.inversion.learn import picture_size
+    from entoptic.inversion.learn import encoding, picture_size
 
     report, folder = report or Reporter(), Path(folder)
     record = read_record(folder)
@@ -113,16 +113,18 @@ def shelve(
     net = build(prior, maps.channels, recipe)
     state = load_file(folder / record["state"])
     net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
+    size = picture_size(prior)
     pairs = make_pairs(
-        maps, photos, picture_size(prior), pairs_folder or folder / "pairs", limit=limit, progress=report.progress
-    )
+        maps, photos, size, pairs_folder or folder / "pairs", limit=limit, encode=encoding(prior),
+        progress=report.progress,
+    )  # fmt: skip
     law = MapLaw.fit(pairs.batch(range(min(2000, len(pairs))))[1])
     tensors = {"mean": pairs.mean_C, "sd": pairs.sd_C} | {f"law/{k}": v for k, v in law.tensors().items()}
     rows, columns = maps.grid
     card: dict[str, Any] = {
         "name": name, "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256,
         "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": prior.name,
-        "prior_identity": prior.identity, "size": pairs.pictures.shape[-1], "recipe": record["recipe"],
+        "prior_identity": prior.identity, "size": size, "recipe": record["recipe"],
         **_defaults(recipe), "parameters": sum(p.numel() for p in net.parameters()),
         "training": {
             "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
@@ -132,7 +134,7 @@ def shelve(
     out = folder / "inverter"
     save_inverter(net, out, card, tensors)
     inverter = load_inverter(f"file:{out}", maps.model, prior=prior, device=prior.device)
-    draw_sheet(inverter, *pairs.batch(range(min(SHEET_COLUMNS, len(pairs)))), out / "samples.png")
+    draw_sheet(inverter, pairs, out / "samples.png")
     judges = find_verifiers(maps.model, verifiers)
     card["measured"] = {"on": "held-out photos" if held_out is not None else "training photos"} | measured(
         inverter, held_out if held_out is not None else photos, judges, compared=compared, report=report
@@ -193,10 +195,13 @@ def measured(
 
 
 @torch.no_grad()
-def draw_sheet(inverter: Inverter, pictures: Tensor, maps_BChw: Tensor, path: Path) -> None:
+def draw_sheet(inverter: Inverter, pairs: Pairs, path: Path) -> None:
     """Four rows: photos, the expected picture given their maps, and two samples, of the same noise on every sheet."""
     from torchvision.utils import save_image
 
+    pictures, maps_BChw = pairs.batch(range(min(SHEET_COLUMNS, len(pairs))))
+    if pairs.encoded:
+        pictures = inverter.prior.decode(pictures.to(inverter.prior.device)).float().cpu()
     rows = [pictures, inverter.mean(maps_BChw)]
     for sample in range(2):
         noise = inverter.noise([torch.Generator().manual_seed(1000 * sample + i) for i in range(len(pictures))])

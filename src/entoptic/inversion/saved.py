@@ -89,7 +89,7 @@ def load_inverter(
     if network.card.weights_sha256 != card["model_sha256"]:
         other = "other weights of it were" if network.card.name == card["model"] else f"{network.card.name} was"
         raise UserError(f"{source} inverts {card['layer']} of {card['model']}, and {other} given")
-    base: Any = load_prior(prior if prior is not None else card["prior"], device=where)
+    base: Any = base_prior(prior if prior is not None else card["prior"], where)
     if base.identity != card["prior_identity"]:
         raise UserError(
             f"{source} was trained on the prior {card['prior']}, and {base.name} is another (or has changed)"
@@ -112,6 +112,27 @@ def load_inverter(
         int(card["steps"]), float(card["strength"]), float(card["guidance"]),
         MapLaw.of_tensors(law) if law else None,
     )  # fmt: skip
+
+
+def base_prior(prior: str | Trained, device: torch.device) -> Any:
+    """What an inverter is built on: any prior by name, or `fresh:SIZE`, an untrained network for recipes that train it.
+
+    Raises:
+        UserError: as `load_prior`, or a size that is no number of pixels.
+    """
+    if not isinstance(prior, str) or not prior.startswith("fresh:"):
+        return load_prior(prior, device=device)
+    from entoptic.priors.learn import network
+    from entoptic.priors.recipe import Recipe
+    from entoptic.priors.saved import flow_prior
+
+    if not prior[6:].isdigit():
+        raise UserError(f"an untrained network is fresh:SIZE with SIZE in pixels, such as fresh:32, got {prior}")
+    recipe = Recipe(size=int(prior[6:]))
+    card = {"name": prior, "size": recipe.size, "patch": recipe.patch, "classes": [], "shift": 2.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return flow_prior(prior, network(recipe, 0), card, device)
 
 
 def builtin_inverters() -> list[str]:

@@ -18,14 +18,14 @@ from entoptic.inversion.learn import learn_inverter
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Trained, build
 from entoptic.inversion.recipe import RECIPES, EntopticRecipe
-from entoptic.inversion.saved import load_inverter, save_inverter
+from entoptic.inversion.saved import base_prior, load_inverter, save_inverter
 from entoptic.metrics.evidence import mean_interval, wilson
 from entoptic.metrics.inversion import match_ranks, predictions, superpixel_cosine
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
 from entoptic.priors.learn import square
 from entoptic.priors.score import eight_bit
-from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.priors.sources import SHIPPED
 from entoptic.priors.training import read_record
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import find_verifiers, versions
@@ -75,7 +75,7 @@ def learn(
     where = pick_device(device)
     subject = load(model, device=str(where)) if isinstance(model, str) else model
     maps = FeatureMaps.of(subject, layer)
-    base = _prior(prior, where)
+    base = base_prior(prior, where)
 
     def sheet(net: nn.Module, pairs: Pairs, path: Path) -> None:
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
@@ -212,19 +212,3 @@ def draw_sheet(inverter: Inverter, pairs: Pairs, path: Path) -> None:
 
 def _defaults(recipe: EntopticRecipe) -> dict[str, Any]:
     return FROM_PAPER if recipe.drop_together else OURS
-
-
-def _prior(prior: str | Trained, device: torch.device) -> Any:
-    if not isinstance(prior, str) or not prior.startswith("fresh:"):
-        return load_prior(prior, device=device)
-    from entoptic.priors.learn import network
-    from entoptic.priors.recipe import Recipe
-    from entoptic.priors.saved import flow_prior
-
-    if not prior[6:].isdigit():
-        raise UserError(f"an untrained network is fresh:SIZE with SIZE in pixels, got {prior}")
-    recipe = Recipe(size=int(prior[6:]))
-    card = {"name": prior, "size": recipe.size, "patch": recipe.patch, "classes": [], "shift": 2.0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return flow_prior(prior, network(recipe, 0), card, device)

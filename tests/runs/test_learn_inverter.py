@@ -1,0 +1,87 @@
+"""From training to the shelf: the folder that `learn inverter` leaves loads, samples, and says how good it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import tiny_card, tiny_module
+from entoptic import Model, UserError
+from entoptic.cli import main
+from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.inversion.saved import load_inverter
+from entoptic.models.sources import SOURCES
+from entoptic.priors.learn import network
+from entoptic.priors.recipe import Recipe
+from entoptic.priors.saved import save_prior
+from entoptic.runs.learn_inverter import learn, measured
+
+RECIPE = EntopticRecipe(steps=3, batch_size=4, hint=8, warmup=1)
+
+
+@pytest.fixture
+def prior_folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = network(Recipe(size=8, patch=2, widths=(16, 32), attention=(2,)), 0)
+    return save_prior(net, tmp_path / "prior", {"name": "tiny", "size": 8, "patch": 2, "classes": []})
+
+
+def test_it_is_trained_measured_and_shelved(
+    tiny: Model, prior_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    judge = Model(tiny_module(seed=4), tiny_card(name="judge"), device="cpu")
+    out = learn(
+        tiny, "stage2", photo_folder, tmp_path / "inv", RECIPE, prior=f"file:{prior_folder}", held_out=photo_folder,
+        verifiers=[judge], compared=20, progress=False,
+    )  # fmt: skip
+    card = json.loads((out / "card.json").read_text())
+    assert card["training"]["pictures_seen"] == 12
+    assert (card["layer"], card["map"], card["size"]) == ("stage2", [16, 4, 4], 8)
+    assert (out / "samples.png").is_file()
+    inverter = load_inverter(f"file:{out}", tiny, device="cpu")
+    assert inverter.law is not None
+    assert inverter.law.channels == 16
+    again = measured(inverter, photo_folder, [judge], compared=20)
+    assert again == {k: v for k, v in card["measured"].items() if k != "on"}
+    assert card["measured"]["on"] == "held-out photos"
+    small, made = (again[k] for k in ("photo at this size", "inverter"))
+    assert set(made) == {"cosine", "standardised cosine", "tiny", "judge"}
+    assert small["cosine"][0] > made["cosine"][0]  # an untrained inverse is no better than the photo itself
+    value, low, high = made["judge"]["top1"]
+    assert 0 <= low <= value <= high <= 1
+
+
+def test_the_command_trains_and_goes_on(
+    prior_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
+    command = [
+        "learn", "inverter", "tiny:0", "stage2", "--photos", str(photo_folder), "--out", str(tmp_path / "inv"), "--prior",
+        f"file:{prior_folder}", "--verifiers", "", "--compared", "10", "--device", "cpu", "--recipe", "paper",
+        "--paper.hint", "8", "--paper.batch-size", "4",
+    ]  # fmt: skip
+    assert main([*command, "--steps", "2"]) == 0
+    assert "entoptic invert tiny:0 stage2 PHOTO" in capsys.readouterr().out
+    assert main([*command, "--steps", "3"]) == 0
+    record = json.loads((tmp_path / "inv" / "training.json").read_text())
+    assert record["step"] == 3
+    assert record["recipe"]["drop_together"]
+    assert main([*command[:-4], "--steps", "3"]) == 2  # the published hint of 512 channels is another network
+    assert "with another" in capsys.readouterr().err
+    assert main([*command, "--recipe", "papr"]) == 2
+    assert 'did you mean "paper"?' in capsys.readouterr().err
+
+
+def test_an_untrained_network_can_be_trained_directly(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+    recipe = EntopticRecipe(steps=1, batch_size=2, hint=8, network="direct")
+    with pytest.raises(UserError, match="fresh:SIZE"):
+        learn(tiny, "stage2", photo_folder, tmp_path / "a", recipe, prior="fresh:big", progress=False)
+    out = learn(
+        tiny, "stage2", photo_folder, tmp_path / "a", recipe, prior="fresh:8", verifiers="", compared=4, progress=False
+    )
+    loaded = load_inverter(f"file:{out}", tiny, device="cpu")
+    assert (loaded.prior.name, loaded.size) == ("fresh:8", 8)

@@ -24,7 +24,7 @@ def pictures(count: int, side: int) -> torch.Tensor:
 
 
 def test_a_class_of_labelled_photos(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
-    found = concepts_of(tiny, "stage2", photo_folder, 2, Mcd(concepts=2, neighbours=20))
+    found = concepts_of(tiny, "stage2", photo_folder, 2, Mcd(concepts=2, neighbours=20, alpha=0.4))
     assert (found.found["photos"], found.found["label"], found.found["vectors"]) == (8, "stripe", 128)
     torch.testing.assert_close(found.weights[0].float(), tiny.module.head.weight[2].detach())  # type: ignore[union-attr, index]
     assert found.found["head_gap"] < 1e-4
@@ -56,7 +56,9 @@ def test_the_layer_norm_head_of_convnext() -> None:
     images = pictures(2, 64)
     maps_BChw, head = class_weights(FeatureMaps.of(model, "stages.3"), images, 1)
     norm, linear = module.head.norm, module.head.fc
-    closed = torch.from_numpy(layer_norm_weight(linear.weight[1].detach().numpy(), norm.weight.detach().numpy())).float()
+    closed = torch.from_numpy(
+        layer_norm_weight(linear.weight[1].detach().numpy(), norm.weight.detach().numpy())
+    ).float()
     sigma = (maps_BChw.mean((2, 3)).var(1, unbiased=False) + norm.eps).sqrt()
     torch.testing.assert_close(head.weight_BC * sigma[:, None], closed.expand(2, -1), atol=1e-5, rtol=1e-4)
     assert head.gap < 1e-4

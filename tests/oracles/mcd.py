@@ -6,6 +6,8 @@ PCA by the covariance matrix, and parts by a d×d solve with the concepts' bases
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.linalg import null_space
 
@@ -51,7 +53,7 @@ def decompose(bases: list[np.ndarray], phi: np.ndarray) -> np.ndarray:
     square = np.concatenate([everything, null_space(everything).T])
     coefficients = np.linalg.solve(square.T, phi)
     edges = np.cumsum([0, *[len(b) for b in bases], len(square) - len(everything)])
-    return np.stack([coefficients[a:b] @ square[a:b] for a, b in zip(edges[:-1], edges[1:])])
+    return np.stack([coefficients[a:b] @ square[a:b] for a, b in pairwise(edges)])
 
 
 def completeness(bases: list[np.ndarray], w: np.ndarray) -> float:

@@ -16,7 +16,15 @@ from entoptic.errors import UserError
 from entoptic.units.concepts import Concepts, Mcd, discover, orthogonalised
 from entoptic.units.dictionary import Dictionary
 from entoptic.units.head import head_weights
-from entoptic.units.subspaces import Rule, basis, inliers, kmeans, self_representation, spectral_labels, spectral_vectors
+from entoptic.units.subspaces import (
+    Rule,
+    basis,
+    inliers,
+    kmeans,
+    self_representation,
+    spectral_labels,
+    spectral_vectors,
+)
 from oracles import mcd as oracle
 
 
@@ -227,7 +235,9 @@ def test_planted_subspaces_are_found_where_k_means_fails() -> None:
 def test_concepts_are_the_planted_subspaces_and_outliers_are_left_out() -> None:
     vectors, labels, bases = planted()
     scattered = gaussian(40, 40, seed=5) * vectors.norm(dim=1).mean() / 40**0.5
-    found = discover(torch.cat([vectors, scattered]), gaussian(40, seed=8), Mcd(concepts=4, outliers=0.2, neighbours=30))
+    found = discover(
+        torch.cat([vectors, scattered]), gaussian(40, seed=8), Mcd(concepts=4, outliers=0.2, neighbours=30)
+    )
     assert found.dimensions == [5] * 4
     assert rand_index(found.assign(vectors), labels) >= 0.95
     for b in bases:  # principal angles
@@ -271,7 +281,9 @@ def test_the_number_of_concepts_is_the_smallest_that_is_complete() -> None:
     reached = [discover(vectors, w, Mcd(concepts=n, outliers=0, neighbours=30)).completeness() for n in (1, 2, 3, 4)]
     found = discover(vectors, w, Mcd(completeness=reached[2] - 1e-6, outliers=0, neighbours=30))
     assert len(found) == next(n for n, c in enumerate(reached, 1) if c >= reached[2] - 1e-6)
-    short = discover(vectors, w, Mcd(most=2, completeness=1.0, outliers=0, neighbours=30))  # nothing reaches it: the best is given
+    short = discover(
+        vectors, w, Mcd(most=2, completeness=1.0, outliers=0, neighbours=30)
+    )  # nothing reaches it: the best is given
     assert short.completeness() == pytest.approx(max(reached[:2]))
     order = found.global_relevance()[:-1]
     assert torch.equal(order, order.sort(descending=True).values)

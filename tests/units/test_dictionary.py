@@ -60,14 +60,21 @@ def test_what_is_saved_is_what_is_loaded(tiny: Model, file: Path) -> None:
     assert isinstance(found, Concepts)
     assert digest(found) == digest(made) != digest(concepts(tiny, seed=1))
     assert all(torch.equal(a, b) for a, b in zip(found.bases, made.bases))
-    assert (found.names, found.layer, found.model_sha256, found.found) == (made.names, made.layer, made.model_sha256, made.found)
+    assert (found.names, found.layer, found.model_sha256, found.found) == (
+        made.names,
+        made.layer,
+        made.model_sha256,
+        made.found,
+    )
     maps = torch.randn(2, 16, 5, generator=torch.Generator().manual_seed(2))
     assert torch.equal(found.parts(maps), made.parts(maps))
     again = save(found, file.with_name("again.safetensors"))
     assert again.read_bytes() == file.read_bytes()
     assert info(file)["names"] == ["sky", "roof", "tree"]
     assert (info(file)["dimensions"], info(file)["found"]["note"]) == ([3, 1, 2], "ümlaut")
-    assert [p.name for p in file.parent.glob("*")] == ["again.safetensors", "d.safetensors"] or len(list(file.parent.iterdir())) == 2
+    assert [p.name for p in file.parent.glob("*")] == ["again.safetensors", "d.safetensors"] or len(
+        list(file.parent.iterdir())
+    ) == 2
 
 
 def test_a_file_that_changed_is_read_again(tiny: Model, file: Path) -> None:
@@ -117,7 +124,13 @@ def test_ranges_stars_and_names(tiny: Model, file: Path) -> None:
     assert [str(u) for u in bind(tiny, f"dict({file}):*")] == every
     assert [str(u) for u in bind(tiny, f"dict({file}):1-2")] == every[1:]
     (unit,) = bind(tiny, f'dict({file}):"roof"')
-    assert (str(unit), unit.kind, unit.label, unit.readout, unit.layer) == (every[1], "feature", "roof", "mean", "stage2")
+    assert (str(unit), unit.kind, unit.label, unit.readout, unit.layer) == (
+        every[1],
+        "feature",
+        "roof",
+        "mean",
+        "stage2",
+    )
     assert bind(tiny, str(unit))[0].identity == unit.identity
     assert unit.before_activation() is None
 

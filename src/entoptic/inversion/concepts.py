@@ -18,12 +18,6 @@ from entoptic.units.head import HeadWeights, head_weights
 
 def class_weights(maps: FeatureMaps, pictures: Tensor, class_index: int) -> tuple[Tensor, HeadWeights]:
     """Maps B×C×h×w of pictures B×3×H×W, and what the logit of a class reads from them."""
-    if not 0 <= class_index < maps.model.outputs:
-        last = maps.model.outputs - 1
-        near = min(max(class_index, 0), last)
-        raise UserError(
-            f"{maps.model.card.name} has logits 0 to {last}, not {class_index}; did you mean logits:{near}?"
-        )
     with torch.no_grad():
         maps_BChw = maps.read(pictures)
     found = head_weights(maps.model.module, lambda given: maps.logits(given, pictures)[:, class_index], maps_BChw)
@@ -43,6 +37,10 @@ def concepts_of(
     Raises:
         UserError: no photo, no map over the picture, no such class, or what `discover` refuses.
     """
+    last = model.outputs - 1
+    if not 0 <= class_index <= last:
+        near = min(max(class_index, 0), last)
+        raise UserError(f"{model.card.name} has logits 0 to {last}, not {class_index}; did you mean logits:{near}?")
     maps, opened = FeatureMaps.of(model, layer), Photos.open(photos)
     indices: Sequence[int] = opened.of_class(model.card.identifiers(class_index), class_index) or range(len(opened))
     vectors: list[Tensor] = []

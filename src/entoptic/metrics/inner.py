@@ -208,7 +208,13 @@ def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
             ready = model.fit(batch.to(model.device))
             whole = model(ready)
             with ablated(
-                model, unit.tap, usual, index=unit.index, direction=unit.direction, part=of_feature, position=unit.position
+                model,
+                unit.tap,
+                usual,
+                index=unit.index,
+                direction=unit.direction,
+                part=of_feature,
+                position=unit.position,
             ):
                 rows.append((whole - model(ready)).float().cpu())
     changes = torch.cat(rows)

@@ -79,7 +79,9 @@ def selectivity(unit: Unit, values_BCD: Tensor, moments: tuple[Tensor, Tensor, i
     others = varies.clone()
     others[unit.index] = False
     if not bool(others.any()):
-        return missing("selectivity", f"no other {'feature' if unit.dictionary else 'unit of the layer'} varies over the photos")
+        return missing(
+            "selectivity", f"no other {'feature' if unit.dictionary else 'unit of the layer'} varies over the photos"
+        )
     z = (now - mean) / sd.clamp_min(1e-30)
     own, rest = float(z[unit.index]), z[others]
     high = float(rest.quantile(0.99))

@@ -72,9 +72,9 @@ def ablated(
             channels[(slice(None), index, *where)] = value
         else:
             weights = direction.to(copy)
-            part = channels[(slice(None), slice(None), *where)]
-            missing = (value - torch.einsum("bc...,c->b...", part, weights)) / weights.square().sum()
-            part += torch.einsum("b...,c->bc...", missing, weights)
+            all_of = channels[(slice(None), slice(None), *where)]
+            missing = (value - torch.einsum("bc...,c->b...", all_of, weights)) / weights.square().sum()
+            all_of += torch.einsum("b...,c->bc...", missing, weights)
         return copy
 
     def before(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -61,7 +61,8 @@ class Mcd:
             )
         for name, low, high in (
             ("concepts", 0, 1000), ("most", 1, 1000), ("neighbours", 1, 100_000), ("sample", 2, 20_000),
-            ("completeness", 1e-6, 1.0), ("outliers", 0.0, 0.9), ("alpha", 1e-6, 1.0), ("reconstructed", 1e-6, 1.0), ("gamma", 1.0, 1e9),
+            ("completeness", 1e-6, 1.0), ("outliers", 0.0, 0.9), ("alpha", 1e-6, 1.0), ("reconstructed", 1e-6, 1.0),
+            ("gamma", 1.0, 1e9),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name} must be from {low:g} to {high:g}, got {getattr(self, name):g}")
@@ -107,7 +108,9 @@ class Concepts:
             if not len(own) or float(sizes[0]) == 0:
                 raise UserError(f"concept {k} is zero")
             # Rows that are orthonormal already stay as they are, so that saving and loading changes nothing.
-            same = len(own) == len(b) and torch.allclose(b @ b.T, torch.eye(len(b), dtype=b.dtype, device=b.device), atol=1e-12)
+            same = len(own) == len(b) and torch.allclose(
+                b @ b.T, torch.eye(len(b), dtype=b.dtype, device=b.device), atol=1e-12
+            )
             orthonormal.append(b if same else own)
         width = rows[0].shape[1]
         w = weights.detach().double().reshape(-1, width) if weights is not None else rows[0].new_zeros(0, width)

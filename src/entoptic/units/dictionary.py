@@ -107,7 +107,8 @@ def save(dictionary: Saved, file: str | Path) -> Path:
         os.chmod(part_file, 0o644)  # a temporary file is its owner's alone
         os.replace(part_file, path)
     except OSError as error:
-        Path(part_file or path.with_name(".part-none")).unlink(missing_ok=True)
+        if part_file:
+            Path(part_file).unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
     return path
 
@@ -177,7 +178,9 @@ def _check(found: Dictionary, model: Model, path: Path) -> None:
     channels = model.layer(found.layer).channels  # an unknown layer is refused here, with the nearest
     wide = {tensor.shape[-1] for tensor in found.tensors().values()} if hasattr(found, "tensors") else {channels}
     if wide != {channels}:
-        raise UserError(f"{path} is for {sorted(wide)[0]} channels but {found.layer} of {model.card.name} has {channels}")
+        raise UserError(
+            f"{path} is for {sorted(wide)[0]} channels but {found.layer} of {model.card.name} has {channels}"
+        )
 
 
 def digest(dictionary: Dictionary) -> str:

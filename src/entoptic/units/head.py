@@ -34,7 +34,9 @@ class HeadWeights:
     def __str__(self) -> str:
         if self.gap < 1e-3:
             return f"linear in the pooled map (what it misses: {self.gap:.1e})"
-        return f"not linear in the pooled map: weights miss {100 * self.gap:.0f} % of the logit, completeness is a guess"
+        return (
+            f"not linear in the pooled map: weights miss {100 * self.gap:.0f} % of the logit, completeness is a guess"
+        )
 
 
 def head_weights(module: nn.Module, logit: Callable[[Tensor], Tensor], maps_BCD: Tensor) -> HeadWeights:

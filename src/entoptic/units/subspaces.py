@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _CELLS = 160_000  # numbers in a block's Gram matrices: they stay in a core's cache
-_FIT = 512  # vectors of a cluster that a round of K-subspaces fits to
+_FIT = 256  # vectors of a cluster that a round of K-subspaces fits to
 
 
 def self_representation(
@@ -163,13 +163,14 @@ def principal(vectors_NC: Tensor, energy: float) -> tuple[Tensor, Tensor]:
     return values[kept], rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
 
 
-def refine(unit_NC: Tensor, bases: list[Tensor], share: float, rule: Rule, *, rounds: int = 10) -> Tensor:
+def refine(unit_NC: Tensor, bases: list[Tensor], share: float, rule: Rule, *, rounds: int = 5) -> Tensor:
     """N labels by K-subspaces: to the subspace with the most energy, subspaces refitted, until nothing moves.
 
     In each round the given share of vectors that fit worst is left out of the fits; they come out labelled -1.
+    Single precision is enough to tell which subspace is nearer.
     """
     labels_N = torch.full((len(unit_NC),), -2, device=unit_NC.device)
-    rule = replace(rule, centred=False)
+    unit_NC, bases, rule = unit_NC.float(), [b.float() for b in bases], replace(rule, centred=False)
     for _ in range(rounds):
         energy_NK = torch.stack([(unit_NC @ b.T).square().sum(1) for b in bases], 1)
         best_N, now_N = energy_NK.max(1)

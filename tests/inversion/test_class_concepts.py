@@ -43,7 +43,7 @@ def test_what_cannot_be_found(tiny: Model, photo_folder: Path) -> None:
         concepts_of(tiny, "stage2", photo_folder, 5)
     with pytest.raises(UserError, match="no map over the picture"):
         concepts_of(tiny, "head", photo_folder, 1)
-    early = concepts_of(tiny, "stage1", photo_folder, 2, Mcd(concepts=1))
+    early = concepts_of(tiny, "stage1", photo_folder, 2, Mcd(concepts=1, neighbours=20), limit=3)
     assert "not linear" in early.found["head"]
 
 

@@ -297,7 +297,7 @@ def test_several_classes_are_all_covered() -> None:
     assert found.global_relevance(1).shape == (len(found) + 1,)
 
 
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_the_vectors_does_not_matter(seed: int) -> None:
     vectors, _, _ = planted(per=20, seed=seed)

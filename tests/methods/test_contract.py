@@ -132,7 +132,7 @@ def test_card_is_complete(card: MethodCard) -> None:
     assert len(card.title) < 80
     assert card.paper
     assert card.units
-    assert card.units <= {"logit", "channel", "direction"}
+    assert card.units <= {"logit", "channel", "direction", "feature"}
     assert card.reads <= {"targets", "scores", "spectrum", "prior"}
     assert issubclass(card.config, MethodConfig)
 

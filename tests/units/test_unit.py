@@ -76,7 +76,7 @@ def test_bad_units(tiny: Model) -> None:
     assert "one value per channel" in refused(tiny, "logits:0@3,3")
     assert 'does not end in an activation function, drop ".pre"' in refused(tiny, "stem:0@mean.pre")
     assert "no unit was named" in refused(tiny, [])
-    assert "dictionaries cannot be read yet" in refused(tiny, "dict(x):3")
+    assert "there is no dictionary x" in refused(tiny, "dict(x):3")
     assert "it can only be inverted" in refused(tiny, "fmap(stem)<x.png>")
     other = Model(tiny_module(1), tiny_card(name="other"), device="cpu")
     assert "is a unit of other, not of tiny" in refused(tiny, bind(other, "logits:0"))

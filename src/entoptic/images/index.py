@@ -605,8 +605,8 @@ class ActivationIndex:
 
     def _find(self, unit: Unit | str) -> tuple[Group, int]:
         if isinstance(unit, Unit):
-            if unit.direction is not None:
-                raise UserError(f"{unit} is a direction; an index holds units of layers")
+            if unit.kind in ("direction", "feature"):
+                raise UserError(f"{unit} is a {unit.kind}; an index holds units of layers")
             if unit.model.card.weights_sha256 != self.weights_sha256:
                 self.check(unit.model)
             return self._group(unit.layer, str(unit.address.readout)), unit.index

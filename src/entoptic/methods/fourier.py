@@ -24,7 +24,7 @@ class Fourier(MethodConfig):
     """pad, jitter, scale and rotate each view, as Lucid does"""
 
 
-@method("fourier", Fourier, paper="doi:10.23915/distill.00007", units={"logit", "channel", "direction"})
+@method("fourier", Fourier, paper="doi:10.23915/distill.00007", units={"logit", "channel", "direction", "feature"})
 def fourier(items: Sequence[Item], config: Fourier, context: Context) -> Iterator[Draft]:
     import torch
 

@@ -38,7 +38,7 @@ class Maco(MethodConfig):
     """standard deviation of the noise added to views of range -1 … 1 (and half as much uniform)"""
 
 
-@method("maco", Maco, paper="arXiv:2306.06805", units={"logit", "channel", "direction"}, reads={"spectrum"})
+@method("maco", Maco, paper="arXiv:2306.06805", units={"logit", "channel", "direction", "feature"}, reads={"spectrum"})
 def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draft]:
     import torch
 

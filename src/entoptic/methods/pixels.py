@@ -22,7 +22,7 @@ class PixelAscent(MethodConfig):
     """L2 distance from mid-grey that the picture is kept at (Erhan's ||x|| = rho); 0 only clamps"""
 
 
-@method("pixels", PixelAscent, paper="Erhan et al. 2009, TR 1341", units={"logit", "channel", "direction"})
+@method("pixels", PixelAscent, paper="Erhan et al. 2009, TR 1341", units={"logit", "channel", "direction", "feature"})
 def pixels(items: Sequence[Item], config: PixelAscent, context: Context) -> Iterator[Draft]:
     import torch
 

@@ -17,7 +17,7 @@ from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
 if TYPE_CHECKING:
     from torch import Tensor
 
-UNITS = ("logit", "channel", "direction")
+UNITS = ("logit", "channel", "direction", "feature")
 
 
 @dataclass(frozen=True, kw_only=True)

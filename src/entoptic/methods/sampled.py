@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from entoptic.priors.score import UnitScores
     from entoptic.units.unit import Unit
 
-UNITS = ("logit", "channel", "direction")
+UNITS = ("logit", "channel", "direction", "feature")
 MAP_STEPS = 6
 """Steps of the few-step map G(z) behind banks and noise-space sampling."""
 

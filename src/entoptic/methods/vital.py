@@ -84,7 +84,7 @@ class Vital(MethodConfig):
         check_reference(self.reference)
 
 
-@method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction"}, reads={"targets"})
+@method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction", "feature"}, reads={"targets"})
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
     import torch
 

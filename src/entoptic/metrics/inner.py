@@ -23,6 +23,7 @@ from entoptic.models.model import LOGITS, Model
 from entoptic.models.relevance import relevance
 from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
+from entoptic.units.dictionary import part
 from entoptic.units.unit import Unit
 
 STRONGEST = 12
@@ -199,13 +200,22 @@ def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
 
     The mean over the logits is taken off (for more than two of them): a softmax does not see it.
     """
-    model = unit.model
+    model, dictionary = unit.model, unit.dictionary
+    of_feature = None if dictionary is None else lambda values_BCD: part(dictionary, values_BCD, unit.index)
     rows = []
     with torch.no_grad():
         for batch in images.split(16):
             ready = model.fit(batch.to(model.device))
             whole = model(ready)
-            with ablated(model, unit.tap, usual, index=unit.index, direction=unit.direction, position=unit.position):
+            with ablated(
+                model,
+                unit.tap,
+                usual,
+                index=unit.index,
+                direction=unit.direction,
+                part=of_feature,
+                position=unit.position,
+            ):
                 rows.append((whole - model(ready)).float().cpu())
     changes = torch.cat(rows)
     return changes - changes.mean(1, keepdim=True) if changes.shape[1] > 2 else changes

@@ -58,6 +58,8 @@ def rank(unit: Unit, values_BCD: Tensor, value: float) -> Evidence:
     """How many units of the same layer, read in the same way, this picture drives more, plus one."""
     if unit.direction is not None:
         return missing("rank", "a direction has no sibling units", direction="lower")
+    if unit.dictionary is not None and len(unit.dictionary.names) == 1:
+        return missing("rank", "its dictionary has no other feature", direction="lower")
     layer = siblings(unit, values_BCD)[0]
     place = 1 + int((layer > value).sum())
     detail = {"strongest": int(layer.argmax())}

@@ -10,6 +10,7 @@ from torch import Tensor
 from entoptic.images.cache import content_key, recall, remember
 from entoptic.images.references import References
 from entoptic.metrics.evidence import Evidence, missing
+from entoptic.units.dictionary import digest
 from entoptic.units.unit import Unit
 
 MOMENTS = 256
@@ -32,7 +33,8 @@ def layer_moments(references: References, unit: Unit) -> tuple[Tensor, Tensor, i
     indices = evenly(len(photos), MOMENTS)
     key = content_key(
         {"weights": model.card.weights_sha256, "card": model.card.preprocessing(), "tap": str(unit.tap),
-         "readout": unit.readout, "photos": [photos.sha256(i) for i in indices]}
+         "readout": unit.readout, **({"dictionary": digest(unit.dictionary)} if unit.dictionary is not None else {}),
+         "photos": [photos.sha256(i) for i in indices]}
     )  # fmt: skip
     known = recall("moments", key)
     if known is None:
@@ -51,7 +53,9 @@ def layer_moments(references: References, unit: Unit) -> tuple[Tensor, Tensor, i
 
 
 def siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
-    """Every unit of the layer (B×C), read in the way that `unit` is read."""
+    """Every unit of the layer (B×C), or every feature of the unit's dictionary (B×K), read in the way that `unit` is."""
+    if unit.dictionary is not None:
+        values_BCD = unit.dictionary.activations(values_BCD)
     if unit.position is not None:
         return values_BCD[:, :, unit.position]
     return values_BCD.amax(2) if unit.readout.startswith("max") else values_BCD.mean(2)
@@ -75,7 +79,9 @@ def selectivity(unit: Unit, values_BCD: Tensor, moments: tuple[Tensor, Tensor, i
     others = varies.clone()
     others[unit.index] = False
     if not bool(others.any()):
-        return missing("selectivity", "no other unit of the layer varies over the photos")
+        return missing(
+            "selectivity", f"no other {'feature' if unit.dictionary else 'unit of the layer'} varies over the photos"
+        )
     z = (now - mean) / sd.clamp_min(1e-30)
     own, rest = float(z[unit.index]), z[others]
     high = float(rest.quantile(0.99))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ def ablated(
     *,
     index: int = 0,
     direction: Tensor | None = None,
+    part: Callable[[Tensor], Tensor] | None = None,
     position: int | None = None,
 ) -> Iterator[None]:
     """Inside, one channel of a layer is held at `value` in every forward pass; the hooks are gone afterwards.
@@ -31,6 +32,7 @@ def ablated(
         tap: the layer, or the input of the activation function that ends it.
         value: what the channel is set to, in activations: its mean over real photos, or 0.
         index: the channel. direction: weights over the channels (C) instead; the component along it is set.
+        part: what a feature contributes to B×C×D values instead; its length is set, where it has one.
         position: flat position or token where it is set, None for all of them.
 
     Raises:
@@ -60,13 +62,19 @@ def ablated(
         where: tuple[Any, ...] = ()
         if position is not None:
             where = tuple(int(i) for i in np.unravel_index(position, channels.shape[2:]))
-        if direction is None:
+        if part is not None:
+            own = channels[(slice(None), slice(None), *where)]
+            part_BCD = part(own.flatten(2) if own.ndim > 2 else own[:, :, None])
+            length = torch.linalg.vector_norm(part_BCD, dim=1, keepdim=True)
+            moved = part_BCD * (value / length - 1).where(length > 0, torch.zeros_like(length))
+            own += moved.reshape(own.shape)
+        elif direction is None:
             channels[(slice(None), index, *where)] = value
         else:
             weights = direction.to(copy)
-            part = channels[(slice(None), slice(None), *where)]
-            missing = (value - torch.einsum("bc...,c->b...", part, weights)) / weights.square().sum()
-            part += torch.einsum("b...,c->bc...", missing, weights)
+            all_of = channels[(slice(None), slice(None), *where)]
+            missing = (value - torch.einsum("bc...,c->b...", all_of, weights)) / weights.square().sum()
+            all_of += torch.einsum("b...,c->bc...", missing, weights)
         return copy
 
     def before(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

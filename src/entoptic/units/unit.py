@@ -14,6 +14,7 @@ from torch import Tensor
 from entoptic.errors import UserError, nearest
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
+from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
 from entoptic.units.grammar import Address, Label, parse
 
 
@@ -27,6 +28,7 @@ class Unit:
         label: name of a logit or of a direction, or None.
         tap: what to read in a forward pass. position: flat position or token, None for mean and max.
         direction: weights over the channels of the layer (C), None for a single channel.
+        dictionary: whose feature number `index` this is, None for anything else.
     """
 
     address: Address
@@ -38,6 +40,7 @@ class Unit:
     tap: Tap
     position: int | None = None
     direction: Tensor | None = field(default=None, repr=False, compare=False)
+    dictionary: Dictionary | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return str(self.address)
@@ -48,7 +51,9 @@ class Unit:
 
     @property
     def kind(self) -> str:
-        """ "logit", "channel" or "direction": what a method's card says it can show."""
+        """ "logit", "channel", "direction" or "feature" (of a dictionary): what a method's card says it can show."""
+        if self.dictionary is not None:
+            return "feature"
         if self.direction is not None:
             return "direction"
         return "logit" if self.layer == LOGITS else "channel"
@@ -64,6 +69,8 @@ class Unit:
 
     def map(self, values_BCD: Tensor) -> Tensor:
         """The unit at each position, B×D, before the readout."""
+        if self.dictionary is not None:
+            return self.dictionary.activations(values_BCD)[:, self.index]
         if self.direction is not None:
             return torch.einsum("bcd,c->bd", values_BCD, self.direction.to(values_BCD))
         return values_BCD[:, self.index]
@@ -88,20 +95,29 @@ class Unit:
         )
         start_BD = torch.where(positive_BD.sum(1, keepdim=True) > 0, positive_BD, best_BD)
         start_BCD = torch.zeros_like(values_BCD)
-        if self.direction is None:
+        if self.direction is None and self.dictionary is None:
             start_BCD[:, self.index] = start_BD
             return start_BCD
-        # A direction's activation is a sum over channels: each gets its positive share.
-        shares_BCD = (values_BCD * self.direction.to(values_BCD)[:, None]).clamp_min(0)
+        # A direction's activation is a sum over channels: each gets its positive share. So is a feature's, with its
+        # gradient as the direction, which differs from place to place (a norm is v·∂|v|/∂v).
+        if self.direction is not None:
+            slope_BCD = self.direction.to(values_BCD)[:, None]
+        else:
+            with torch.enable_grad():
+                own_BCD = values_BCD.detach().requires_grad_()
+                (slope_BCD,) = torch.autograd.grad(self.map(own_BCD).sum(), own_BCD)
+        shares_BCD = (values_BCD * slope_BCD).clamp_min(0)
         return shares_BCD / shares_BCD.sum(1, keepdim=True).clamp_min(1e-12) * start_BD[:, None]
 
     @cached_property
     def identity(self) -> str:
-        """The unit's string and, for a direction, the layer and numbers behind its file's name: part of cache keys."""
+        """The unit's string and, for a direction or feature, the layer and numbers behind its file: part of cache keys."""
+        if self.dictionary is not None:
+            return f"{self} {self.layer} {digest(self.dictionary)}"
         if self.direction is None:
             return str(self)
-        digest = hashlib.sha256(self.direction.numpy().tobytes()).hexdigest()[:16]
-        return f"{self} {self.layer} {digest}"
+        numbers = hashlib.sha256(self.direction.numpy().tobytes()).hexdigest()[:16]
+        return f"{self} {self.layer} {numbers}"
 
     def score(self, images: Tensor) -> Tensor:
         """Scores (B) of pictures B×3×H×W in [0, 1]; they are resized to the input size where they differ."""
@@ -114,7 +130,8 @@ class Unit:
 
     @cached_property
     def _before(self) -> Unit | None:
-        if self.tap.pre or self.model.layer(self.layer).activation is None:
+        # A dictionary was found on what the layer puts out, and says nothing of what comes before that.
+        if self.tap.pre or self.dictionary is not None or self.model.layer(self.layer).activation is None:
             return None
         readout = replace(self.address.readout, pre=True)
         return bind_one(self.model, replace(self.address, readout=readout))
@@ -143,6 +160,8 @@ def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
 
 
 def _expand(model: Model, address: Address) -> Sequence[Address]:
+    if address.kind == "dict":
+        return _expand_features(model, address)
     if address.kind != "unit":
         return [address]
     if isinstance(address.index, Label):
@@ -154,6 +173,20 @@ def _expand(model: Model, address: Address) -> Sequence[Address]:
         _check_index(model, address, last)
         return [replace(address, index=i) for i in range(first, last + 1)]
     return [address]
+
+
+def _expand_features(model: Model, address: Address) -> Sequence[Address]:
+    dictionary, index = load_dictionary(address.path, model), address.index
+    names = dictionary.names
+    if isinstance(index, Label):
+        if index.text not in names:
+            raise UserError(f'no feature "{index.text}" in {address.path}{nearest(index.text, names)}')
+        return [replace(address, index=names.index(index.text))]
+    if isinstance(index, int):
+        return [address]
+    first, last = index if isinstance(index, tuple) else (0, len(names) - 1)
+    check_feature(dictionary, last, f"{address}: {address.path}")
+    return [replace(address, index=i) for i in range(first, last + 1)]
 
 
 def _logit_of(model: Model, address: Address) -> int:
@@ -179,7 +212,7 @@ def bind_one(model: Model, address: Address) -> Unit:
     if address.kind == "dir":
         return _direction(model, address)
     if address.kind == "dict":
-        raise UserError(f"{address}: dictionaries cannot be read yet; a single feature can be given as dir(FILE#NAME)")
+        return _feature(model, address)
     if address.kind == "fmap":
         raise UserError(f"{address} is a whole feature map, which has no score; it can only be inverted")
     assert isinstance(address.index, int)
@@ -261,6 +294,18 @@ def _direction(model: Model, address: Address) -> Unit:
     inner = Address("unit", layer, 0, address.readout)
     readout, position = _place(model, inner)
     return Unit(address, model, layer, 0, readout, address.name, Tap(layer, address.readout.pre), position, direction)
+
+
+def _feature(model: Model, address: Address) -> Unit:
+    """Feature INDEX of a dictionary's file."""
+    dictionary, index = load_dictionary(address.path, model), address.index
+    assert isinstance(index, int)
+    check_feature(dictionary, index, f"{address}: {address.path}")
+    if address.readout.pre:
+        raise UserError(f'{address}: a dictionary is of what {dictionary.layer} puts out, drop ".pre"')
+    readout, position = _place(model, Address("unit", dictionary.layer, 0, address.readout))
+    label, tap = dictionary.names[index], Tap(dictionary.layer)
+    return Unit(address, model, dictionary.layer, index, readout, label, tap, position, dictionary=dictionary)
 
 
 def slug(unit: Unit | str) -> str:

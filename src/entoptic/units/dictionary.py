@@ -1,0 +1,194 @@
+"""`Dictionary`: a basis over one layer that turns its features or concepts into units, and its file.
+
+The file is safetensors: the numbers as tensors, everything else as JSON in the metadata under "entoptic".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from entoptic.errors import UserError
+from entoptic.models.model import Model
+
+FORMAT = "entoptic dictionary 1"
+
+
+@runtime_checkable
+class Dictionary(Protocol):
+    """What splits the values φ of a layer into K features: φ = Σ_k part_k + rest.
+
+    Attributes:
+        layer: where it lives. names: one per feature or concept.
+        model_sha256: the weights it was found on.
+    """
+
+    layer: str
+    names: list[str]
+    model_sha256: str
+
+    def parts(self, maps_BCD: Tensor) -> Tensor:
+        """K×B×C×D, what each feature contributes to B×C×D values (D positions)."""
+        ...
+
+    def activations(self, maps_BCD: Tensor) -> Tensor:
+        """B×K×D, how strong each feature is at each position; differentiable, not negative for subspaces."""
+        ...
+
+
+class Saved(Dictionary, Protocol):
+    """A dictionary that can be written down."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All its numbers."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """All else, JSON-able, with `kind` (a key of `_kinds`), `layer`, `names` and `model_sha256`."""
+        ...
+
+
+def _kinds() -> dict[str, Any]:
+    """Makers of dictionaries from (tensors, about), by kind."""
+    from entoptic.units.concepts import Concepts
+
+    return {"concepts": Concepts.of_saved}
+
+
+def part(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor:
+    """B×C×D, what feature k alone contributes; without the other parts where the dictionary can do that."""
+    own = getattr(dictionary, "part", None)
+    return own(maps_BCD, k) if own else dictionary.parts(maps_BCD)[k]
+
+
+def attenuate(dictionary: Dictionary, maps_BCD: Tensor, k: int, scale: float) -> Tensor:
+    """φ' = φ - (1 - scale)·part_k: the values with feature k at `scale` times its strength (0 removes, 2 doubles it)."""
+    return maps_BCD - (1 - scale) * part(dictionary, maps_BCD, k)
+
+
+def check_feature(dictionary: Dictionary, k: int, where: str) -> None:
+    """Refuses a number that the dictionary does not have."""
+    last = len(dictionary.names) - 1
+    if not 0 <= k <= last:
+        raise UserError(f"{where} has features 0 to {last}, not {k}; did you mean {min(max(k, 0), last)}?")
+
+
+# --- on disk -------------------------------------------------------------------------------------------------------
+
+
+def save(dictionary: Saved, file: str | Path) -> Path:
+    """Writes a dictionary; the file is there whole or not at all.
+
+    Raises:
+        UserError: its numbers are not finite, or the file cannot be written.
+    """
+    from safetensors.torch import save as to_bytes
+
+    path = Path(file).expanduser()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in dictionary.tensors().items()}
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"{name} of the dictionary is not finite, it is not saved")
+    about = json.dumps({"format": FORMAT, **dictionary.about()}, ensure_ascii=False)
+    part_file = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as stream:
+            part_file = stream.name
+            stream.write(to_bytes(tensors, {"entoptic": about}))
+        os.chmod(part_file, 0o644)  # a temporary file is its owner's alone
+        os.replace(part_file, path)
+    except OSError as error:
+        if part_file:
+            Path(part_file).unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def info(file: str | Path) -> dict[str, Any]:
+    """What a dictionary's file says of it: kind, layer, model, names and how it was found.
+
+    Raises:
+        UserError: there is no such file, or it holds no dictionary.
+    """
+    return _open(Path(file).expanduser(), numbers=False)[0]
+
+
+def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
+    """The dictionary in a file, for `model` if one is given.
+
+    Raises:
+        UserError: there is no such file, it holds no dictionary, or that of other weights or of another layer's width.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no dictionary {path}")
+    state = path.stat()
+    found = _read(str(path.resolve()), state.st_mtime_ns, state.st_size)
+    if model is not None:
+        _check(found, model, path)
+    return found
+
+
+@lru_cache(maxsize=16)
+def _read(path: str, changed: int, size: int) -> Dictionary:
+    about, tensors = _open(Path(path), numbers=True)
+    kinds = _kinds()
+    if about.get("kind") not in kinds:
+        raise UserError(f'{path} is a dictionary of kind "{about.get("kind")}"; this version knows {", ".join(kinds)}')
+    try:
+        return kinds[about["kind"]](tensors, about)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is a damaged dictionary ({type(error).__name__}: {error})") from None
+
+
+def _open(path: Path, *, numbers: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"there is no dictionary {path}")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            about = json.loads((opened.metadata() or {}).get("entoptic", "{}"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()} if numbers else {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a safetensors file with readable metadata ({error})") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(
+            f'{path} holds no dictionary (its metadata do not say "{FORMAT}"); a direction in it is dir({path}#NAME)'
+        )
+    return about, tensors
+
+
+def _check(found: Dictionary, model: Model, path: Path) -> None:
+    own = model.card.weights_sha256
+    if found.model_sha256 != own:
+        raise UserError(
+            f"{path} was found on weights {found.model_sha256[:12] or 'that it does not name'}, "
+            f"but {model.card.name} has {own[:12]}: its concepts mean nothing there"
+        )
+    channels = model.layer(found.layer).channels  # an unknown layer is refused here, with the nearest
+    wide = {tensor.shape[-1] for tensor in found.tensors().values()} if hasattr(found, "tensors") else {channels}
+    if wide != {channels}:
+        raise UserError(
+            f"{path} is for {sorted(wide)[0]} channels but {found.layer} of {model.card.name} has {channels}"
+        )
+
+
+def digest(dictionary: Dictionary) -> str:
+    """Hash of all its numbers: 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    tensors = dictionary.tensors() if hasattr(dictionary, "tensors") else {}
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().cpu().contiguous()
+        total.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
+        total.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]

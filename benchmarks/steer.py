@@ -204,7 +204,9 @@ def cases(
     found, false = [], []
     for i, scene in enumerate(scenes):
         shown = [
-            k for k, name in enumerate(dictionary.names) if name in scene and int(scene.masks[name].sum()) >= least
+            k
+            for k, name in enumerate(dictionary.names)
+            if name in scene and least <= int(scene.masks[name].sum()) <= SIZE**2 - least
         ]
         absent = [k for k, name in enumerate(dictionary.names) if name not in scene]
         with torch.no_grad():

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ class Ridge:
 
 def trained_inverter(folder: Path) -> Any:
     """An inverter of the planted net's last map, trained on generated scenes, or the one that is in the folder."""
+    from tests.planted.shapes import write_photos
+
     from entoptic.inversion.learn import learn_inverter
     from entoptic.inversion.saved import load_inverter
-    from tests.planted.shapes import write_photos
 
     model = planted_model()
     if not (folder / "inverter").is_dir():
@@ -186,7 +188,9 @@ class Case:
     mask: Tensor
     found: Steering
 
+    @cached_property
     def maps(self) -> dict[str, Tensor]:
+        """Of which each is to lie on the mask."""
         return {
             "Δ": self.found.delta_SS,
             "upsampled": upsampled(self.found.activation_hw),
@@ -201,7 +205,9 @@ def cases(
     found, false = [], []
     for i, scene in enumerate(scenes):
         shown = [
-            k for k, name in enumerate(dictionary.names) if name in scene and int(scene.masks[name].sum()) >= least
+            k
+            for k, name in enumerate(dictionary.names)
+            if name in scene and least <= int(scene.masks[name].sum()) <= SIZE**2 - least
         ]
         absent = [k for k, name in enumerate(dictionary.names) if name not in scene]
         with torch.no_grad():
@@ -217,7 +223,7 @@ def cases(
 
 def tuned(tuning: Sequence[Case], name: str) -> float:
     """Share of the maximum with the best mean IoU on the tuning scenes."""
-    means = [np.mean([iou(m >= share * m.max(), c.mask) for c in tuning for m in [c.maps()[name]]]) for share in LEVELS]
+    means = [np.mean([iou(m >= share * m.max(), c.mask) for c in tuning for m in [c.maps[name]]]) for share in LEVELS]
     return float(LEVELS[int(np.argmax(means))])
 
 
@@ -231,12 +237,12 @@ def score(tests: Sequence[Case], shares: dict[str, float]) -> dict[str, list[flo
     }
     for name in ("upsampled", "aligned"):
         rules |= {
-            f"{name}, {share} of the maximum": lambda c, n=name, s=share: c.maps()[n] >= s * c.maps()[n].max()
+            f"{name}, {share} of the maximum": lambda c, n=name, s=share: c.maps[n] >= s * c.maps[n].max()
             for share in (0.33, 0.5)
-        } | {f"{name}, tuned share": lambda c, n=name: c.maps()[n] >= shares[n] * c.maps()[n].max()}
+        } | {f"{name}, tuned share": lambda c, n=name: c.maps[n] >= shares[n] * c.maps[n].max()}
     values: dict[str, list[float]] = {f"IoU: {rule}": [iou(f(c), c.mask) for c in tests] for rule, f in rules.items()}
     for name in ("Δ", "upsampled", "aligned"):
-        maps = [c.maps()[name] for c in tests]
+        maps = [c.maps[name] for c in tests]
         values[f"pointing: {name}"] = [float(c.mask.flatten()[int(m.argmax())]) for c, m in zip(tests, maps)]
         values[f"AUROC: {name}"] = [auroc(m, c.mask) for c, m in zip(tests, maps)]
     return values
@@ -359,12 +365,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--folder", type=Path, default=Path("inverters/planted"), help="of the trained inverter")
     parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--nulls", type=int, default=200, help="random subspaces in place of concepts")
+    parser.add_argument("--train", type=int, default=4000, help="scenes that ridge and directions are fitted on")
     parser.add_argument("--n", type=int, default=3, help="random seeds")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     started = time.monotonic()
-    train = balanced_scenes(4000, TRAIN)
+    train = balanced_scenes(given.train, TRAIN)
     maps = FeatureMaps.of(planted_model(), LAYER)
     if given.inverter == "ridge":
         inverter: Any = Ridge(maps, train)

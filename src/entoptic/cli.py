@@ -18,6 +18,7 @@ import tyro
 
 from entoptic.errors import UserError, nearest
 from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
+from entoptic.inversion.steer import Steer as Steering
 from entoptic.methods.registry import METHODS
 from entoptic.priors.recipe import Recipe
 
@@ -137,6 +138,37 @@ Frontier = dataclasses.make_dataclass(
     "Frontier", [_method_field(name) for name in METHODS], bases=(FrontierBase,), frozen=True, kw_only=True
 )
 Frontier.__doc__ = FrontierBase.__doc__
+
+
+@dataclass(frozen=True)
+class Steer:
+    """Scale one concept of a photo's feature map, decode both maps, and see where the picture changes."""
+
+    model: tyro.conf.Positional[str]
+    """SOURCE:NAME, for instance builtin:lite0"""
+    layer: tyro.conf.Positional[str]
+    """the layer that the inverter inverts"""
+    photo: tyro.conf.Positional[tuple[str, ...]]
+    """files of photos, or one folder"""
+    steer: tyro.conf.OmitArgPrefixes[Steering] = dataclasses.field(default_factory=Steering)
+    concept: tuple[str, ...] = ()
+    """numbers or names of concepts in the dictionary (default: the three strongest in each photo)"""
+    dictionary: Path | None = None
+    """file of a saved dictionary of this layer"""
+    class_name: Annotated[str, tyro.conf.arg(name="class")] = ""
+    """name or number of the class whose concepts are discovered, where there is no dictionary"""
+    photos: str | None = None
+    """real photos that they are discovered on"""
+    inverter: str | None = None
+    """builtin:NAME or file:FOLDER (default: the shipped one)"""
+    out: Path | None = None
+    """run folder (default: runs/MODEL-steer); what is there already is not made again"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps"""
+    threads: int | None = None
+    """CPU threads (default: torch's own choice)"""
+    debug: bool = False
+    """show the traceback of an error"""
 
 
 @dataclass(frozen=True)
@@ -296,6 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
         Annotated[Ls, tyro.conf.subcommand("ls")]
         | Annotated[See, tyro.conf.subcommand("see")]
         | Annotated[Frontier, tyro.conf.subcommand("frontier")]
+        | Annotated[Steer, tyro.conf.subcommand("steer")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
         | Annotated[Gallery, tyro.conf.subcommand("gallery")]
         | Annotated[Check, tyro.conf.subcommand("check")]
@@ -615,6 +648,33 @@ def _frontier(command: Any) -> int:
     return 2 if any(result.failures for result in results) else 0
 
 
+def _steer(command: Steer) -> int:
+    import torch
+
+    from entoptic.gallery.site import build
+    from entoptic.runs.steer import steer
+
+    if command.threads is not None:
+        if command.threads < 1:
+            raise UserError(f"--threads must be at least 1, got {command.threads}")
+        torch.set_num_threads(command.threads)
+    started = time.monotonic()
+    run = steer(
+        command.model, command.layer, list(command.photo), dictionary=command.dictionary, class_name=command.class_name,
+        class_photos=command.photos, concepts=command.concept, inverter=command.inverter, config=command.steer,
+        out=command.out, device=command.device,
+    )  # fmt: skip
+    for picture in run:
+        known = {name: e["value"] for name, e in picture.evidence.items()}
+        told = [f"p {known['effect_p']:.3g}"] if known.get("effect_p") is not None else []
+        told += [f"{100 * known['affected_area']:.0f} % of the picture affected"] if "affected_area" in known else []
+        if known.get("attenuation") is not None:
+            told.append(f"{known['attenuation']:.2f} of the concept left, {picture.record['config']['scale']:g} asked")
+        print(f"{picture.path}  {picture.record['label']}: {', '.join(told)}")
+    print(f"{len(run)} pictures in {run.path}, {time.monotonic() - started:.0f} s; look at {build(run.path)}")
+    return 2 if run.failures else 0
+
+
 def _print_estimate(report: dict[str, Any], failures: list[str]) -> None:
     print(f"run {report['run']} of {report['model']}")
     for name, entry in report["methods"].items():
@@ -674,6 +734,7 @@ _VERBS: dict[type, Any] = {
     Ls: _ls,
     See: _see,
     Frontier: _frontier,
+    Steer: _steer,
     Verify: _verify,
     Gallery: _gallery,
     Check: _check,

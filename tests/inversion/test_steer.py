@@ -263,7 +263,7 @@ def test_adjusted_p_values_are_ranks_among_maxima() -> None:
 @pytest.mark.parametrize(("count", "level"), [(19, 0.05), (39, 0.1), (24, 0.05)])
 def test_exchangeable_maps_are_flagged_at_the_stated_rate(count: int, level: float) -> None:
     """Maps of heavy tails whose pixels depend on each other and differ in scale: only exchangeability is used."""
-    trials = 4000
+    trials = 2000
     draw = torch.Generator().manual_seed(count)
     field = torch.randn(trials, count + 1, 4, 4, generator=draw)
     size = torch.randn(trials, count + 1, 1, 1, generator=draw).exp()

@@ -1,13 +1,15 @@
-"""The panel of a unit's frontier on its page, drawn from the record that `entoptic frontier` stored with the run."""
+"""Panels of a unit's page: its frontier, and how one of its concepts was steered, from the records stored with the run."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from entoptic.gallery import words
 from entoptic.runs.frontier_plot import HEADINGS, draw, row
 
 
@@ -31,3 +33,53 @@ def read_frontier(run_folder: Path, folder: str, weights: str) -> dict[str, Any]
         }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError):
         return None
+
+
+def read_steering(sidecar: Mapping[str, Any], maps: Mapping[str, str]) -> dict[str, Any] | None:
+    """What a picture made by `entoptic steer` has to show beside it, or None where there is no whole record.
+
+    maps: links to the maps stored beside the picture, by name.
+    """
+    try:
+        record = sidecar["steering"]
+        photo = str(sidecar["photo"]["name"]).replace("\\", "/").rpartition("/")[2]
+        name, shown, calibration = str(record["name"]), float(record["scale"]), record["calibration"]
+        if not all(maps.get(one) for one in ("photo", "original", "overlay", "active")):
+            return None
+        chance = (
+            "No random edits were made, so the outline follows a third of the maximum, which marks a part of any edit."
+        )
+        if calibration:
+            chance = (
+                f"The outline holds what exceeds the largest pixel of random edits of the same size "
+                f"(p = {words.number(calibration['p_value'])} for the whole picture, {calibration['nulls']} random edits); "
+                f"of concepts without an effect of their own, {words.percent(calibration['rate'])} % would get an outline."
+            )
+        sweep = [
+            {
+                "scale": f"{float(one['scale']):g}", "shown": float(one["scale"]) == shown,
+                "src": maps.get(f"scale-{float(one['scale']):g}", ""), "delta": words.number(one["delta"]),
+                **{key: _with_interval(one[key]) for key in ("attenuation", "leakage", "top")},
+            }
+            for one in record["sweep"]
+        ]  # fmt: skip
+        return {
+            "photo": photo, "name": name, "scale": f"{shown:g}", "chance": chance, "sweep": sweep, "maps": maps,
+            "top": str(record["top"]), "seeds": int(record["seeds"]),
+            "share": words.percent(record["share"]), "dimension": int(record["dimension"]),
+            "others": [(str(one["name"]), _with_interval(one["change"])) for one in record["others"]],
+            "classes": [(str(one["label"]), _with_interval(one["change"])) for one in record["classes"]],
+        }  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError):
+        return None
+
+
+def _with_interval(entry: Mapping[str, Any] | None) -> str:
+    """`0.31 (0.28 to 0.34)` over seeds."""
+    if entry is None:
+        return "–"
+    text = words.number(entry["value"])
+    if entry["interval"] is None:
+        return f"{text} (one seed)"
+    low, high = entry["interval"]
+    return f"{text} ({words.number(low)} to {words.number(high)})"

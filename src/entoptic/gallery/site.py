@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from entoptic.errors import UserError
 from entoptic.gallery import words
 from entoptic.gallery.context import maps_of, read_context
-from entoptic.gallery.panel import read_frontier
+from entoptic.gallery.panel import read_frontier, read_steering
 
 UNITS_PER_PAGE = 60
 ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
@@ -85,6 +85,8 @@ class Shown:
 
     @property
     def alt(self) -> str:
+        if isinstance(self.sidecar.get("alt"), str):  # of a picture that does not show what a unit looks for
+            return self.sidecar["alt"]
         name = f"{self.unit} ({self.label})" if self.label else self.unit
         return f"What {name} of {self.model} looks for, by {self.method}, sample {self.sample}"
 
@@ -453,11 +455,13 @@ def _unit_context(page: _UnitPage, run_folder: Path, root: str) -> dict[str, Any
         trace = _mapping(side.get("trace"))
         title, _, source = picture.method_title.partition(" (")
         paper = str(side.get("paper") or "")
+        maps = maps_of(run_folder, side, root)
         cards.append(
             {
                 "it": picture,
                 "src": _source(picture, base),
-                "maps": maps_of(run_folder, side, root),
+                "maps": maps,
+                "steering": read_steering(side, maps),
                 "sidecar": _source(picture, base).removesuffix(".png") + ".json",
                 "title": title,
                 "source": source.removesuffix(")"),

@@ -255,6 +255,50 @@ def _nats(value: float, n: int | None, label: str, detail: Mapping[str, Any]) ->
     )
 
 
+def _effect_p(value: float, n: int | None, label: str, scale: str) -> _Words:
+    among = f"{n:,} random edits of the same size" if n else "random edits of the same size"
+    sentence = f"Ranked by its largest change of a pixel among {among}: p{SPACE}={SPACE}{number(value)}."
+    tone = "good" if value <= 0.05 else "mixed" if value <= 0.2 else "poor"
+    return _Words("More than a random edit", number, "", sentence, tone, f"p {number(value)}", detail=_plain)
+
+
+def _affected_area(value: float, n: int | None, label: str, scale: str) -> _Words:
+    sentence = f"{percent(value)}{SPACE}% of the picture changes more than its rule calls chance."
+    return _Words("Affected region", percent, f"{SPACE}%", sentence, "", f"{percent(value)}{SPACE}% affected")
+
+
+def _attenuation(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+    asked = _number_or_none(detail.get("asked"))
+    what = f"“{label}”" if label else "the concept"
+    sentence = f"Shown the decoded pictures, the network sees {number(value)} times as much of {what} as before"
+    tone = ""
+    if asked is not None:
+        sentence += f", where {number(asked)} was asked for"
+        tone = _grade(1 - abs(value - asked) / max(abs(1 - asked), 1e-9), 0.75, 0.3)
+    return _Words("Of the concept left", number, "", f"{sentence}.", tone, f"{number(value)} of it left")
+
+
+def _leakage(value: float, n: int | None, label: str, scale: str) -> _Words:
+    sentence = (
+        f"The other concepts that the network sees in the pictures change by {percent(value)}{SPACE}% on average."
+    )
+    return _Words(
+        "Other concepts", percent, f"{SPACE}%", sentence, "", f"others {percent(value)}{SPACE}%", detail=_plain
+    )
+
+
+def _logit_change(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+    sentence = f"Moves the logit of “{detail.get('class', 'the first class')}” by {number(value)}."
+    return _Words("The first answer", number, "", sentence, "", f"logit {number(value)}")
+
+
+def _map_cosine(value: float, n: int | None, label: str, scale: str) -> _Words:
+    sentence = (
+        f"The map of the decoded, unedited pictures has a cosine of {number(value)} to the photo’s, over positions."
+    )
+    return _Words("True to the map", number, "", sentence, "", f"cosine {number(value)}")
+
+
 def _unknown(name: str) -> Callable[[float, int | None, str, str], _Words]:
     def words(value: float, n: int | None, label: str, scale: str) -> _Words:
         title = name.replace("_", " ").strip().capitalize() or "Unnamed"
@@ -274,6 +318,10 @@ _KNOWN: dict[str, Callable[[float, int | None, str, str], _Words]] = {
     "transfer_top5": _transfer("five"),
     "transfer_probability": _probability,
     "selectivity": _selectivity,
+    "effect_p": _effect_p,
+    "affected_area": _affected_area,
+    "leakage": _leakage,
+    "map_cosine": _map_cosine,
 }
 # Those whose sentence needs the detail in place of the scale.
 _TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]], _Words]] = {
@@ -286,12 +334,16 @@ _TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]],
         "same effect",
     ),
     "nats": _nats,
+    "attenuation": _attenuation,
+    "logit_change": _logit_change,
 }
 # What the sentence has told of the detail already, and what the rest is called.
 _TOLD = {
     "relevance_agreement": ("photos among themselves", "photos at random"),
     "causal": ("photos among themselves", "photos at random"),
     "nats": ("law", "prior", "mean_in_sd"),
+    "attenuation": ("asked",),
+    "logit_change": ("class",),
 }
 _CALLED = {
     "nats": {

@@ -12,6 +12,7 @@ from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.model import Model
+from entoptic.priors.learn import square
 from entoptic.units.concepts import Concepts, Mcd, discover
 from entoptic.units.head import HeadWeights, head_weights
 
@@ -42,11 +43,14 @@ def concepts_of(
         near = min(max(class_index, 0), last)
         raise UserError(f"{model.card.name} has logits 0 to {last}, not {class_index}; did you mean logits:{near}?")
     maps, opened = FeatureMaps.of(model, layer), Photos.open(photos)
+    side = model.card.size[0]  # the whole central square, as inverters see photos
     indices: Sequence[int] = opened.of_class(model.card.identifiers(class_index), class_index) or range(len(opened))
     vectors: list[Tensor] = []
     weights: list[Tensor] = []
     heads: list[HeadWeights] = []
-    for _, pictures in opened.batches(model.card.prepare, batch_size, list(indices)[:limit]):
+    for _, pictures in opened.batches(
+        lambda photo: square(photo, side).float() / 255, batch_size, list(indices)[:limit]
+    ):
         maps_BChw, head = class_weights(maps, pictures, class_index)
         vectors.append(maps_BChw.flatten(2).transpose(1, 2).flatten(0, 1))
         weights.append(head.weight_BC)

@@ -163,6 +163,7 @@ class Steering:
         attenuation_An: |Π_k f(x')| / |Π_k f(x)|, which α asks for; NaN where φ or what the network
             sees in x has nothing of it.
         leakage_AnK: |Π_j f(x')| / |Π_j f(x)| - 1 of every concept j; its column k is `attenuation_An` - 1.
+        norms_nK: |Π_j f(x)|, what the network sees of each concept in the originals.
         logits_nL: of the originals. change_AnL: of the edits, minus those.
         decoded: pictures that were decoded for this concept, the shared originals left out.
     """
@@ -183,6 +184,7 @@ class Steering:
     cosine_n: Tensor = field(repr=False)
     attenuation_An: Tensor = field(repr=False)
     leakage_AnK: Tensor = field(repr=False)
+    norms_nK: Tensor = field(repr=False)
     logits_nL: Tensor = field(repr=False)
     change_AnL: Tensor = field(repr=False)
     decoded: int
@@ -191,6 +193,14 @@ class Steering:
     def at(self) -> int:
         """Place of `scale` among `scales`."""
         return self.scales.index(self.scale)
+
+    @property
+    def leakage_An(self) -> Tensor:
+        """By how much the other concepts change: the mean of |leakage| weighted by |Π_j f(x)|; 0 where there is none."""
+        others = [j for j in range(self.norms_nK.shape[1]) if j != self.concept]
+        weights_nJ = self.norms_nK[:, others]
+        changes_AnJ = self.leakage_AnK[:, :, others].abs().nan_to_num(0.0) * weights_nJ
+        return changes_AnJ.sum(2) / weights_nJ.sum(1).clamp_min(1e-30)
 
     @property
     def delta_SS(self) -> Tensor:
@@ -333,7 +343,7 @@ def _steer_all(
                 sweep_A3SS=edited_nA3SS[0], delta_ASS=delta_ASS, spread_SS=_spread(originals_n3SS),
                 calibration=calibrate(delta_ASS[shown], nulls_RSS, config.level) if config.nulls else None,
                 cosine_n=cosine_n, attenuation_An=ratio_AnK[:, :, k] if part.any() else ratio_AnK[:, :, k] * torch.nan,
-                leakage_AnK=ratio_AnK - 1,
+                leakage_AnK=ratio_AnK - 1, norms_nK=seen.norms_BK,
                 logits_nL=seen.logits_BL, change_AnL=change_AnL, decoded=config.n * sum(row[0] == c for row in rows),
             )
         )  # fmt: skip

@@ -4,12 +4,14 @@
     RUN/metadata.jsonl      one row per picture, so that the folder loads as a Hugging Face imagefolder
     RUN/pictures/UNIT/METHOD-SAMPLE-KEY.png and .json
     RUN/maps/UNIT/METHOD-SAMPLE-KEY.MAP.png    maps over a picture: its transparency, where it drives the unit
+    RUN/dictionaries/NAME.safetensors                      concepts that `steer` discovered for this run
     RUN/frontier/UNIT.json, .svg and .png, table.md        mean score against nats, and the methods' places
     RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
 
-`context` is the only folder that holds real photos beside what `retrieval` shows: leave it out where those may not be
-published. A picture is done when its sidecar is there: it is written last, after its PNG. Its key is a hash of everything that
-the pixels depend on, so the same request finds it again and a changed parameter does not.
+`context` is the only folder that holds real photos beside what `retrieval` shows and `steer`'s maps named `photo`: leave
+them out where those may not be published. A picture is done when its sidecar is there: it is written last, after its
+PNG. Its key is a hash of everything that the pixels depend on, so the same request finds it again and a changed
+parameter does not.
 """
 
 from __future__ import annotations

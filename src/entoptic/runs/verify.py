@@ -110,6 +110,11 @@ def _verify_one(
         path = run.path / entry["file"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
             found.drift.append(f"{name}: its map {what} is missing or was changed")
+    if record["method"] == "steer":
+        found.skipped.append(
+            f"{name}: what steering measured needs its inverter; the command in its sidecar makes it again"
+        )
+        return
     subject = model or _load(models, record["model"]["name"], record["model"]["weights_sha256"], device)
     if subject.card.weights_sha256 != record["model"]["weights_sha256"]:
         raise UserError(f"{name} was made with other weights of {record['model']['name']} than those given")

@@ -1,0 +1,472 @@
+"""Concept steering as a run: photos, an inverter and a dictionary in, pictures with their measurements out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shlex
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entoptic.errors import UserError, nearest
+from entoptic.images.cache import content_key
+from entoptic.images.photos import Photos
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.steer import Steer, Steering, check_concept, steer_concepts
+from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
+from entoptic.models.card import Card
+from entoptic.models.model import Model
+from entoptic.models.sources import load
+from entoptic.priors.learn import square
+from entoptic.runs.progress import Reporter, reporter
+from entoptic.runs.see import model_record, quantise, version, versions
+from entoptic.runs.store import FORMAT, Run, writable
+from entoptic.units.unit import slug
+
+if TYPE_CHECKING:
+    from entoptic.inversion.inverter import Inverter
+    from entoptic.units.dictionary import Dictionary
+
+RECIPE = 1
+"""Raised whenever steering makes or measures something else from the same config."""
+PAPER = "FeatInv"
+STRONGEST = 3  # concepts steered where none is named
+_EFFECT, _ACTIVE = (255, 120, 0), (0, 130, 255)  # colours of the overlays
+
+
+def steer(
+    model: str | nn.Module | Model,
+    layer: str,
+    photos: Any,
+    *,
+    dictionary: str | Path | Dictionary | None = None,
+    class_name: str | int = "",
+    class_photos: Any = None,
+    concepts: Sequence[int | str] = (),
+    inverter: str | Inverter | None = None,
+    config: Steer | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    card: Card | None = None,
+    progress: bool = True,
+) -> Run:
+    """Steers concepts of photos' feature maps and stores what changes in the pictures, where, and whether it is chance.
+
+    The picture of each photo and concept is the decoded edit of the first seed; beside it, as maps, lie the photo, the
+    decoded original, the difference over the photo with the outline of the affected region, and the sweep.
+
+    Args:
+        model, device, card: as in `see`. layer: with a map over the picture, the one that the inverter inverts.
+        photos: files, a folder, or anything `Photos.open` takes.
+        dictionary: any `Dictionary`, or its file. Without one, concepts of class `class_name` (a name or number of a
+            logit) are discovered on `class_photos` and kept in the run.
+        concepts: numbers or names in the dictionary; () takes the three that are strongest in each photo.
+        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one.
+
+    Returns:
+        The run. Photos that failed are named in `run.failures`; the others are finished.
+
+    Raises:
+        UserError: bad input, or nothing could be made.
+    """
+    config = config or Steer()
+    subject = load(model, card, device=device)
+    maps = FeatureMaps.of(subject, layer)
+    opened = _open(photos)
+    if dictionary is None and (class_name == "" or class_photos is None):
+        raise UserError(
+            "steering needs concepts: give a dictionary (--dictionary FILE), or a class and photos of it to discover "
+            'them on (--class "golden retriever" --photos FOLDER)'
+        )
+    name = subject.card.name.partition(":")[2] or subject.card.name
+    run = Run(out if out is not None else Path("runs") / f"{name.replace('/', '-')}-steer")
+    known, where = (None, "") if dictionary is None else _loaded(dictionary, maps)
+    if known is not None:
+        check_dictionary(known, maps, where)
+        _numbers(known, concepts)
+    class_index = _class(subject, class_name) if known is None else -1
+    decoder = _inverter(inverter, maps, device)
+    about = {"entoptic": version("entoptic"), "title": subject.card.name, "model": model_record(subject)}
+    with reporter(progress) as report, run.writing(about):
+        if known is None:
+            known, where = _discover(run, maps, class_index, class_photos)
+        asked = {"dictionary": where, "class": class_name, "photos": class_photos}
+        job = _Job(run, decoder, maps, known, where, _numbers(known, concepts), config, asked, report)
+        for index in range(len(opened)):
+            job.make(opened, index)
+    for skipped in opened.skipped:
+        if not any(skipped.name in failure for failure in run.failures):
+            run.failures.append(f"{skipped.name}: {skipped.reason}")
+    if not job.stored:
+        raise UserError(f"no photo could be steered: {run.failures[0]}")
+    for failure in run.failures:
+        warnings.warn(failure, stacklevel=2)
+    return run
+
+
+# --- what was asked for ----------------------------------------------------------------------------------------------
+
+
+def _open(photos: Any) -> Photos:
+    if isinstance(photos, (list, tuple)) and len(photos) == 1 and Path(str(photos[0])).expanduser().is_dir():
+        photos = photos[0]
+    if isinstance(photos, (str, Path)) and Path(photos).expanduser().is_file():
+        # A single picture is a list of one file; tables are told by their ending.
+        photos = photos if Path(photos).suffix.lower() in (".parquet", ".csv") else [photos]
+    return photos if isinstance(photos, Photos) else Photos.open(photos)
+
+
+def _loaded(dictionary: Any, maps: FeatureMaps) -> tuple[Any, str]:
+    if not isinstance(dictionary, (str, Path)):
+        return dictionary, str(dictionary.layer)
+    from entoptic.units.dictionary import load_dictionary
+
+    return load_dictionary(dictionary), str(dictionary)
+
+
+def check_dictionary(dictionary: Any, maps: FeatureMaps, where: str) -> None:
+    """Refuses a dictionary of another layer or of other weights, which may have the right shape by chance."""
+    if dictionary.layer != maps.layer:
+        raise UserError(
+            f"the dictionary {where} is of {dictionary.layer}, not of {maps.layer}; did you mean the layer "
+            f'"{dictionary.layer}"?'
+        )
+    own = maps.model.card.weights_sha256
+    if dictionary.model_sha256 and dictionary.model_sha256 != own:
+        raise UserError(
+            f"the dictionary {where} was found on weights {dictionary.model_sha256[:12]}, but {maps.model.card.name} has "
+            f"{own[:12]}: its concepts mean nothing there"
+        )
+
+
+def _numbers(dictionary: Any, concepts: Sequence[int | str]) -> list[int]:
+    """Numbers of concepts given by number or name, each once."""
+    found = []
+    for one in concepts:
+        text = str(one).strip()
+        if text in dictionary.names:
+            found.append(dictionary.names.index(text))
+        elif text.lstrip("-").isdigit():
+            check_concept(dictionary, int(text))
+            found.append(int(text))
+        else:
+            some = ", ".join(map(str, dictionary.names[:8]))
+            raise UserError(f'no concept "{text}"; there are {some}{nearest(text, dictionary.names)}')
+    return list(dict.fromkeys(found))
+
+
+def _class(model: Model, name: str | int) -> int:
+    """The logit of a class given by number or name."""
+    text = str(name).strip()
+    if text.isdigit():
+        return int(text)
+    found = model.card.find_label(text)
+    if len(found) != 1:
+        labels = model.card.labels or ()
+        several = ", ".join(f"{i} ({labels[i]})" for i in found[:6])
+        raise UserError(
+            f'"{text}" is {f"more than one class of {model.card.name}: {several}" if found else f"no class of {model.card.name}"}'
+            + (nearest(text, labels) if not found else "")
+        )
+    return found[0]
+
+
+def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any) -> tuple[Any, str]:
+    """The concepts of a class, from the run where it holds them already."""
+    from entoptic.inversion.concepts import concepts_of
+    from entoptic.units.dictionary import load_dictionary, save
+
+    opened = Photos.open(photos)
+    key = content_key({
+        "recipe": RECIPE, "weights": maps.model.card.weights_sha256, "layer": maps.layer, "class": class_index,
+        "photos": opened.fingerprint(),
+    })  # fmt: skip
+    label = "".join(c if c.isalnum() else "-" for c in maps.model.card.label(class_index) or f"class {class_index}")
+    file = run.path / "dictionaries" / f"{label[:40]}-{key[:8]}.safetensors"
+    if not file.is_file():
+        found = concepts_of(maps.model, maps.layer, opened, class_index, None)
+        with writable(run.path):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save(found, file)
+    return load_dictionary(file), str(file)
+
+
+def _inverter(inverter: Any, maps: FeatureMaps, device: str) -> Any:
+    if inverter is None or isinstance(inverter, str):
+        from entoptic.inversion.saved import SHIPPED, load_inverter
+
+        inverter = load_inverter(inverter or SHIPPED, model=maps.model, device=device)
+    if inverter.maps.layer != maps.layer:
+        raise UserError(
+            f"{inverter.name} inverts {inverter.maps.layer}, not {maps.layer}; did you mean the layer "
+            f'"{inverter.maps.layer}"?'
+        )
+    own, theirs = maps.model.card, inverter.maps.model.card
+    if own.weights_sha256 != theirs.weights_sha256:
+        raise UserError(f"{inverter.name} inverts {theirs.name}, which has other weights than {own.name}")
+    return inverter
+
+
+def identity_of(dictionary: Any, channels: int) -> str:
+    """Hash of what a dictionary does: of its numbers where it has any to show, else of its parts of fixed values."""
+    if hasattr(dictionary, "tensors"):
+        from entoptic.units.dictionary import digest
+
+        return digest(dictionary)
+    values = torch.randn(1, channels, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        parts = dictionary.parts(values).float().cpu().contiguous().numpy()
+    return hashlib.sha256(parts.tobytes()).hexdigest()
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+
+
+class _Job:
+    """Concepts of one dictionary to be steered in photos."""
+
+    def __init__(
+        self, run: Run, inverter: Any, maps: FeatureMaps, dictionary: Any, where: str, concepts: list[int], config: Steer,
+        asked: dict[str, Any], report: Reporter,
+    ) -> None:  # fmt: skip
+        self.run, self.inverter, self.maps, self.dictionary, self.where = run, inverter, maps, dictionary, where
+        self.concepts, self.config, self.asked, self.report = concepts, config, asked, report
+        self.identity = identity_of(dictionary, maps.channels)
+        self.stored = 0
+
+    def make(self, photos: Photos, index: int) -> None:
+        """Steers what is not there yet in one photo; failures are noted."""
+        image = photos.read(index)
+        if image is None:
+            return
+        name, sha = photos[index].name, photos.sha256(index)
+        seen = square(image, self.maps.model.card.size[0])[None].float() / 255
+        with torch.no_grad():
+            map_1Chw = self.maps.read(seen).cpu()
+            parts_KCD = self.dictionary.parts(map_1Chw.flatten(2))[:, 0]
+        strongest = parts_KCD.flatten(1).norm(dim=1).argsort(descending=True).tolist()
+        asked = self.concepts or strongest[:STRONGEST]
+        places = {k: self._place(k, sha) for k in asked}
+        todo = [k for k, (file, key) in places.items() if self.run.finished(file, key) is None]
+        self.stored += len(asked) - len(todo)
+        if not todo:
+            return
+        started = time.monotonic()
+        try:
+            made = steer_concepts(
+                self.inverter, self.dictionary, map_1Chw, todo, self.config, key=sha,
+                progress=lambda what, done, total: self.report.progress(f"{what} of {Path(name).name}", done, total),
+            )  # fmt: skip
+        except UserError as error:
+            self.run.failures.append(f"{name}: {error}")
+            return
+        for found in made:
+            file, key = places[found.concept]
+            pixels = quantise(found.edits_n3SS[0])
+            shown = square(image, pixels.shape[0])
+            record = self._record(found, name, sha, key) | {
+                "trace": {"seconds": (time.monotonic() - started) / len(made), "decoded": found.decoded, "notes": []}
+            }
+            self.run.write(file, pixels, record, maps=drawn(found, shown))
+            self.stored += 1
+
+    def _place(self, k: int, sha: str) -> tuple[Path, str]:
+        config = asdict(self.config)
+        config.pop("batch_size")
+        key = content_key({
+            "recipe": RECIPE, "inverter": self.inverter.identity, "dictionary": self.identity, "concept": k,
+            "photo": sha, "config": config, "weights": self.maps.model.card.weights_sha256, "layer": self.maps.layer,
+            "card": self.maps.model.card.preprocessing(),
+        })  # fmt: skip
+        return self.run.file(slug(f"dict({self.where}):{k}"), f"steer-0-{key[:12]}"), key
+
+    def _record(self, found: Steering, photo: str, sha: str, key: str) -> dict[str, Any]:
+        card, config = self.maps.model.card, self.config
+        words = ["entoptic", "steer", card.name, self.maps.layer, photo, "--concept", str(found.concept)]
+        words += ["--inverter", self.inverter.name]
+        if self.asked["photos"] is None:
+            words += ["--dictionary", self.where]
+        else:
+            words += ["--class", str(self.asked["class"]), "--photos", str(self.asked["photos"])]
+        for name, value in asdict(config).items():
+            if value != getattr(Steer(), name):
+                flag = "--" + name.replace("_", "-")
+                if isinstance(value, bool):
+                    words.append(flag if value else flag.replace("--", "--no-", 1))
+                else:
+                    words += [flag, *(f"{v:g}" for v in value)] if isinstance(value, tuple) else [flag, str(value)]
+        return {
+            "format": FORMAT, "key": key, "complete": True, "unit": f"dict({self.where}):{found.concept}",
+            "label": found.name, "layer": self.maps.layer, "readout": "", "method": "steer",
+            "method_title": "Concept steering (FeatInv-Viz)", "paper": PAPER,
+            "alt": f"{Path(photo).name} decoded with {found.scale:g} times its concept {found.name}",
+            "config": {"photo": photo} | asdict(config) | {"scales": list(config.scales)},
+            "seed": config.seed, "sample": 0, "model": model_record(self.maps.model), "photos": None,
+            "photo": {"name": photo, "sha256": sha},
+            "inverter": {"name": self.inverter.name, "identity": self.inverter.identity},
+            "dictionary": {"source": self.where, "identity": self.identity}, "versions": versions(),
+            "command": shlex.join(words), "evidence": [e.to_json() for e in evidence(found, self.dictionary.names, card)],
+            "steering": numbers(found, self.dictionary.names, card),
+        }  # fmt: skip
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def evidence(found: Steering, names: Sequence[str], card: Card) -> list[Evidence]:
+    """What is known of one steering: is it chance, how much of it arrived, what else moved."""
+    n, at = len(found.originals_n3SS), found.at
+    asked = {"asked": found.scale}
+    if found.calibration is None:
+        chance = missing("effect_p", "no random subspaces were asked for (nulls 0)", direction="lower")
+        area_by: dict[str, Any] = {
+            "rule": "a third of the maximum, as the paper displays it, which flags pixels of any edit"
+        }
+    else:
+        c = found.calibration
+        exceeded = round(c.p_value * (c.count + 1)) - 1
+        chance = Evidence(
+            "effect_p", c.p_value, c.count, wilson(exceeded, c.count), "lower",
+            detail={"random edits as large": c.count, "dimension": found.dimension},
+        )  # fmt: skip
+        area_by = {"rule": "above the largest pixel of random edits", "false alarms": c.rate}
+    area = float(found.affected_SS.float().mean())
+    if not found.share:
+        none = "the photo's map has nothing of this concept"
+        loop = [missing(name, none, direction="none") for name in ("attenuation", "leakage", "logit_change")]
+    else:
+        top = int(found.logits_nL.mean(0).argmax())
+        label = card.label(top) or f"logits:{top}"
+        others = {
+            str(names[j]): _mean(found.leakage_AnK[at, :, j]) for j in _largest(found.norms_nK.mean(0), found.concept)
+        }
+        loop = [
+            _over_seeds("attenuation", found.attenuation_An[at], "none", asked),
+            _over_seeds("leakage", found.leakage_An[at], "lower", {k: v for k, v in others.items() if v is not None}),
+            _over_seeds("logit_change", found.change_AnL[at, :, top], "none", {"class": label}, scale="logit"),
+        ]
+    return [
+        chance,
+        Evidence("affected_area", area, n, (area, area), "none", detail=area_by),
+        *loop,
+        _over_seeds("map_cosine", found.cosine_n, "higher", {}),
+    ]
+
+
+def _over_seeds(name: str, values_n: Tensor, direction: str, detail: dict[str, Any], scale: str = "") -> Evidence:
+    values = [float(v) for v in values_n if math.isfinite(v)]
+    if not values:
+        return missing(name, "the network sees nothing of the concept in the decoded originals", direction=direction)
+    # One seed has no interval to give.
+    interval = mean_interval(values) if len(values) > 1 else None
+    return Evidence(name, sum(values) / len(values), len(values), interval, direction, scale, detail=detail)
+
+
+def _mean(values_n: Tensor) -> float | None:
+    finite = values_n[values_n.isfinite()]
+    return float(finite.mean()) if len(finite) else None
+
+
+def _largest(norms_K: Tensor, k: int, most: int = 8) -> list[int]:
+    return [j for j in norms_K.argsort(descending=True).tolist() if j != k][:most]
+
+
+def numbers(found: Steering, names: Sequence[str], card: Card) -> dict[str, Any]:
+    """The sweep and the classes, JSON-able: what the page's tables are made of."""
+
+    def entry(values_n: Tensor) -> dict[str, Any] | None:
+        values = [float(v) for v in values_n if math.isfinite(v)]
+        if not values:
+            return None
+        interval = list(mean_interval(values)) if len(values) > 1 else None
+        return {"value": sum(values) / len(values), "interval": interval, "n": len(values)}
+
+    top = int(found.logits_nL.mean(0).argmax())
+    movers = found.change_AnL[found.at].mean(0).abs().argsort(descending=True)[:5].tolist()
+    c = found.calibration
+    return {
+        "concept": found.concept, "name": found.name, "scale": found.scale, "share": found.share,
+        "dimension": found.dimension, "seeds": len(found.originals_n3SS), "largest": float(found.delta_SS.max()),
+        "spread": float(found.spread_SS.mean()) if found.spread_SS is not None else None,
+        "calibration": None if c is None else {
+            "p_value": c.p_value, "nulls": c.count, "level": c.level, "rate": c.rate, "threshold": c.threshold,
+        },
+        "top": card.label(top) or f"logits:{top}",
+        "sweep": [
+            {
+                "scale": a, "delta": float(found.delta_ASS[i].mean()), "attenuation": entry(found.attenuation_An[i]),
+                "leakage": entry(found.leakage_An[i]), "top": entry(found.change_AnL[i, :, top]),
+            }
+            for i, a in enumerate(found.scales)
+        ],
+        "classes": [
+            {"label": card.label(c) or f"logits:{c}", "change": entry(found.change_AnL[found.at, :, c])} for c in movers
+        ],
+        "others": [
+            {"name": str(names[j]), "change": entry(found.leakage_AnK[found.at, :, j])}
+            for j in _largest(found.norms_nK.mean(0), found.concept)
+        ],
+    }  # fmt: skip
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def drawn(found: Steering, photo_3SS: Tensor) -> dict[str, np.ndarray]:
+    """Pictures and overlays by name, S×S×4 or S×S×2 uint8.
+
+    `photo`, `original`, `scale-A` of the sweep; `effect` (Δ in grey, its maximum white); over the photo: `overlay` (Δ, with
+    the outline of the affected region) and `active` (the concept's activation, upsampled).
+    """
+    side = photo_3SS.shape[-1]
+    active_SS = F.interpolate(found.activation_hw[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0]
+    effect = _unit(found.delta_SS)
+    maps = {
+        "photo": _opaque(photo_3SS.permute(1, 2, 0).numpy()), "original": _opaque(quantise(found.originals_n3SS[0])),
+        "overlay": outlined(_tint(found.delta_SS, _EFFECT), found.affected_SS.numpy()),
+        "active": _tint(active_SS, _ACTIVE),
+        "effect": np.stack([effect, np.full_like(effect, 255)], 2),
+    }  # fmt: skip
+    return maps | {f"scale-{a:g}": _opaque(quantise(x)) for a, x in zip(found.scales, found.sweep_A3SS)}
+
+
+def outlined(overlay: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """The overlay with a white outline of the region on a black one, which are seen on any ground."""
+    padded = np.pad(region, 1)
+    inner = padded.copy()  # what is left after one erosion
+    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+        inner &= np.roll(padded, shift, axis)
+    edge = (padded & ~inner)[1:-1, 1:-1]
+    outside = np.pad(edge, 1)
+    around = outside.copy()
+    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+        around |= np.roll(outside, shift, axis)
+    drawn = overlay.copy()
+    drawn[around[1:-1, 1:-1] & ~region] = (0, 0, 0, 200)
+    drawn[edge] = (255, 255, 255, 255)
+    return drawn
+
+
+def _unit(values: Tensor) -> np.ndarray:
+    """0 to 255 of the maximum."""
+    peak = float(values.max())
+    return (255 * values / peak).round().byte().numpy() if peak > 0 else np.zeros(tuple(values.shape), np.uint8)
+
+
+def _tint(values: Tensor, colour: tuple[int, int, int]) -> np.ndarray:
+    """A colour, the more opaque the larger the value."""
+    alpha = (0.75 * _unit(values)).astype(np.uint8)
+    return np.concatenate([np.broadcast_to(np.array(colour, np.uint8), (*alpha.shape, 3)), alpha[..., None]], 2)
+
+
+def _opaque(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], 2)

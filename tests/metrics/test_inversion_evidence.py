@@ -203,7 +203,7 @@ def test_an_edit_has_its_own_evidence(tiny: Model) -> None:
     with torch.no_grad():
         wanted_Chw = maps.read(as_tensor(picture(0)))[0]
         cosines = position_cosines(maps.read(as_tensor(after)), wanted_Chw[None])[0]
-    wanted = Wanted(wanted_Chw, 1, path={1: 0.25, 3: 0.5}, mask_hw=mask, before=before)
+    wanted = Wanted(wanted_Chw, 1, path=[(1, 0.25), (3, 0.5)], mask_hw=mask, before=before)
     found = {e.name: e for e in measure_inversion(after, wanted, maps, same, None)}
     assert found["cosine_inside"].value == pytest.approx(float(cosines[0, 0]))
     assert found["cosine_outside"].value == pytest.approx((float(cosines.sum()) - float(cosines[0, 0])) / 15)

@@ -268,6 +268,13 @@ def test_photos_percentiles_are_uniform_and_strange_maps_stand_out(components: i
     assert float(law.percentiles(strange)["positions"].min()) == 100
 
 
+def test_references_are_not_what_the_law_was_fitted_to() -> None:
+    # 40 maps of 30 channels: to a Gaussian fitted to them all they would seem nearer than any fresh map.
+    law = MapLaw.fit(noise(80, 30, 1, 1), components=30)
+    fresh = law.percentiles(noise(400, 30, 1, 1, seed=1))["positions"]
+    assert float(fresh.mean()) == pytest.approx(50, abs=10)
+
+
 def test_only_neighbours_see_shuffled_positions() -> None:
     smooth = torch.nn.functional.interpolate(noise(300, 6, 2, 2), (6, 6), mode="bilinear")
     law = MapLaw.fit(smooth)

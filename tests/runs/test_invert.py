@@ -244,7 +244,7 @@ def test_one_bad_photo_does_not_cost_the_others(do: Do, photos: list[str], tmp_p
         run = do(given, n=2)
     assert len(run) == 4
     assert len(run.failures) == 2
-    assert any("broken.png" in f and "damaged" in f or "known format" in f for f in run.failures)
+    assert any(("broken.png" in f and "damaged" in f) or "known format" in f for f in run.failures)
     assert any("gone.png" in f and "No such file" in f for f in run.failures)
     with pytest.raises(UserError, match=r"broken\.png cannot be read"):
         do(given[1:2], out=tmp_path / "none")
@@ -300,8 +300,16 @@ def test_see_sends_feature_maps_here(tiny: Model, photos: list[str], tmp_path: P
 # --- edits ---------------------------------------------------------------------------------------------------------
 
 
-def test_mixtures_share_their_noise_and_end_at_the_photos(tiny: Model, do: Do, photos: list[str]) -> None:
+def test_mixtures_share_their_noise_and_end_at_the_photos(tiny: Model, photos: list[str], tmp_path: Path) -> None:
+    module = tiny_module()
+    with torch.no_grad():  # a network that sees different things in the two photos
+        module.head.bias -= torch.cat([tiny(seen(path)) for path in photos]).mean(0)  # type: ignore[union-attr, operator]
+    tiny = Model(module, tiny_card(), device="cpu")
     fake = Fake(tiny)
+
+    def do(photos: Any, **more: Any) -> Run:
+        return invert(tiny, LAYER, photos, out=tmp_path / "r", verifiers="", progress=False, **more)
+
     plain = {p.sample: p.pixels for p in do(photos[:1], inverter=fake, n=2)}
     run = do(photos[:1], inverter=fake, n=2, mix=photos[1], weights="0,.5,1", mixing="norm")
     mixed = {(p.record["config"]["weight"], p.sample): p for p in run if "mix" in p.record["config"]}
@@ -310,6 +318,7 @@ def test_mixtures_share_their_noise_and_end_at_the_photos(tiny: Model, do: Do, p
         a, b = (fake.maps.read(seen(path)) for path in photos)
         heads = [tiny(seen(path)).softmax(1)[0] for path in photos]
     classes = [int(h.argmax()) for h in heads]
+    assert classes[0] != classes[1]
     for sample in range(2):
         assert np.array_equal(mixed[0.0, sample].pixels, plain[sample])
         noise = fake.noise([generator(0, f"fmap({LAYER})<{photos[0]}>", sample)])
@@ -348,7 +357,8 @@ def test_a_paste_is_compared_with_the_same_noise_without_it(tiny: Model, do: Do,
         assert "did not change outside" in str(picture.evidence["locality"]["reason"])
         assert picture.evidence["cosine_inside"]["n"] == 6
         assert picture.evidence["cosine_outside"]["n"] == 10
-        assert "sd" in picture.record["maps"] and "pair" in picture.record["maps"]
+        assert "sd" in picture.record["maps"]
+        assert "pair" in picture.record["maps"]
 
 
 # --- verified and shown --------------------------------------------------------------------------------------------
@@ -404,11 +414,18 @@ def test_verify_says_what_it_lacks(tiny: Model, do: Do, photo_folder: Path, tmp_
     there = tmp_path / "there"
     here.rename(there)
     lost = verify(run, model=tiny, inverter=fake)  # type: ignore[arg-type]
-    assert lost.ok and lost.numbers == 0
+    assert lost.ok
+    assert lost.numbers == 0
     assert "is not there any more; give the folder that it is in with --photos" in lost.skipped[0]
     (there / "a.png").rename(there / "b.png")
     found = verify(run, model=tiny, inverter=fake, photos=there)  # type: ignore[arg-type]
-    assert found.ok and found.numbers > 0
+    assert found.ok
+    assert found.numbers > 0
+    here.mkdir()
+    shutil.copy(photo_folder / "dot" / "2.png", here / "a.png")  # another photo under the same name
+    replaced = verify(run, model=tiny, inverter=fake)  # type: ignore[arg-type]
+    assert replaced.ok
+    assert "was changed" in replaced.skipped[0]
     changed = verify(run, model=tiny, inverter=Fake(tiny, identity="fake-2"), photos=there)  # type: ignore[arg-type]
     assert "another now" in changed.skipped[0]
 

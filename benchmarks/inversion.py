@@ -147,7 +147,7 @@ def sampling(options: argparse.Namespace, real: Tensor, judge: Any, strips: dict
         "8 steps, guidance 1.25": (lambda: inverter.sample(wanted, noise, guidance=1.25), {"guidance": 1.25}),
         "8 steps, guidance 1.5": (lambda: inverter.sample(wanted, noise, guidance=1.5), {"guidance": 1.5}),
         "8 steps, best of 4 by cosine": (best_of, None),
-        "8 steps, pull 0.1": (lambda: inverter.sample(wanted, noise, pull=0.1), {"pull": 0.1}),
+        "8 steps, pull 2": (lambda: inverter.sample(wanted, noise, pull=2), {"pull": 2}),
         "8 steps, positions shuffled": (lambda: inverter.sample(shuffled, noise), {}),
         "its own E[picture \\| map]": (lambda: inverter.mean(wanted), None),
     }

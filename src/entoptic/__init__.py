@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from entoptic.models.model import Model
     from entoptic.models.sources import load
     from entoptic.runs.frontier import frontier
+    from entoptic.runs.invert import invert
     from entoptic.runs.see import see
     from entoptic.runs.store import Picture, Run
     from entoptic.runs.verify import verify
@@ -36,13 +37,14 @@ _HOME = {
     "ActivationIndex": "images.index", "build_index": "images.index", "merge_indexes": "images.index",
     "Card": "models.card", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.store", "Run": "runs.store", "Unit": "units.unit", "UserError": "errors", "bind": "units.unit",
-    "frontier": "runs.frontier", "make_gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
+    "frontier": "runs.frontier", "invert": "runs.invert",
+    "make_gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
     "preflight": "images.preflight", "see": "runs.see", "verify": "runs.verify",
 }  # fmt: skip
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind",
-    "build_index", "frontier", "load", "make_gallery", "measure", "merge_indexes", "preflight", "see", "verify",
+    "build_index", "frontier", "invert", "load", "make_gallery", "measure", "merge_indexes", "preflight", "see", "verify",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from entoptic.errors import UserError, nearest
+from entoptic.inversion.options import Sampling
 from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
 from entoptic.inversion.steer import Steer as Steering
 from entoptic.methods.registry import METHODS
@@ -138,6 +139,51 @@ Frontier = dataclasses.make_dataclass(
     "Frontier", [_method_field(name) for name in METHODS], bases=(FrontierBase,), frozen=True, kw_only=True
 )
 Frontier.__doc__ = FrontierBase.__doc__
+
+
+@dataclass(frozen=True)
+class Invert:
+    """Draw pictures that have a photo's feature map, or a mixture of two photos' maps, each with its measurements."""
+
+    model: tyro.conf.Positional[str]
+    """SOURCE:NAME, for instance builtin:lite0"""
+    layer: tyro.conf.Positional[str]
+    """module whose output is inverted; the inverter must have been trained on it"""
+    photos: tyro.conf.Positional[tuple[str, ...]]
+    """image files, and folders of them; of each the central square is inverted"""
+    n: int = 4
+    """pictures per map"""
+    inverter: str | None = None
+    """builtin:NAME or file:FOLDER (default: the shipped one)"""
+    prior: str | None = None
+    """refuse an inverter that is on another image prior than this"""
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
+    mix: str | None = None
+    """a second photo, whose map is mixed in"""
+    weights: str = "0,.25,.5,.75,1"
+    """of the second photo's map, with commas between them; in the form --weights=-.5,1.5 where they are negative"""
+    mixing: str = "linear"
+    """linear, norm (with the interpolated norms) or slerp"""
+    paste: str | None = None
+    """a second photo, whose map is put in at --region"""
+    region: str | None = None
+    """TOP,LEFT,BOTTOM,RIGHT in cells of the map; bottom and right are the first cells left out"""
+    seed: int = 0
+    """of the run; the same request gives the same pictures"""
+    out: Path | None = None
+    """run folder (default: runs/MODEL); what is there already is not made again"""
+    verifiers: str = "auto"
+    """networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none"""
+    batch_size: int | None = None
+    """pictures made together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps"""
+    threads: int | None = None
+    """CPU threads (default: torch's own choice)"""
+    context: bool = True
+    """store small copies of the photos for the gallery; --no-context for runs to be published"""
+    debug: bool = False
+    """show the traceback of an error"""
 
 
 @dataclass(frozen=True)
@@ -328,6 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
         Annotated[Ls, tyro.conf.subcommand("ls")]
         | Annotated[See, tyro.conf.subcommand("see")]
         | Annotated[Frontier, tyro.conf.subcommand("frontier")]
+        | Annotated[Invert, tyro.conf.subcommand("invert")]
         | Annotated[Steer, tyro.conf.subcommand("steer")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
         | Annotated[Gallery, tyro.conf.subcommand("gallery")]
@@ -648,6 +695,31 @@ def _frontier(command: Any) -> int:
     return 2 if any(result.failures for result in results) else 0
 
 
+def _invert(command: Invert) -> int:
+    import torch
+
+    from entoptic.gallery.site import build
+    from entoptic.runs.invert import METHOD, invert
+    from entoptic.runs.store import headline
+
+    if command.threads is not None:
+        if command.threads < 1:
+            raise UserError(f"--threads must be at least 1, got {command.threads}")
+        torch.set_num_threads(command.threads)
+    started = time.monotonic()
+    run = invert(
+        command.model, command.layer, command.photos, n=command.n, inverter=command.inverter, prior=command.prior,
+        mix=command.mix, weights=command.weights, mixing=command.mixing, paste=command.paste, region=command.region,
+        seed=command.seed, out=command.out, verifiers=command.verifiers, batch_size=command.batch_size,
+        device=command.device, context=command.context, **dataclasses.asdict(command.sampling),
+    )  # fmt: skip
+    for picture in run:
+        if picture.method == METHOD and picture.record["layer"] == command.layer:
+            print(f"{picture.path}  {picture.unit}: {'; '.join(headline(picture.record))}")
+    print(f"{len(run)} pictures in {run.path}, {time.monotonic() - started:.0f} s; look at {build(run.path)}")
+    return 2 if run.failures else 0
+
+
 def _steer(command: Steer) -> int:
     import torch
 
@@ -734,6 +806,7 @@ _VERBS: dict[type, Any] = {
     Ls: _ls,
     See: _see,
     Frontier: _frontier,
+    Invert: _invert,
     Steer: _steer,
     Verify: _verify,
     Gallery: _gallery,

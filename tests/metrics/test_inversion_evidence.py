@@ -203,7 +203,7 @@ def test_an_edit_has_its_own_evidence(tiny: Model) -> None:
     with torch.no_grad():
         wanted_Chw = maps.read(as_tensor(picture(0)))[0]
         cosines = position_cosines(maps.read(as_tensor(after)), wanted_Chw[None])[0]
-    wanted = Wanted(wanted_Chw, 1, path={1: 0.25, 3: 0.5}, mask_hw=mask, before=before)
+    wanted = Wanted(wanted_Chw, 1, path=[(1, 0.25), (3, 0.5)], mask_hw=mask, before=before)
     found = {e.name: e for e in measure_inversion(after, wanted, maps, same, None)}
     assert found["cosine_inside"].value == pytest.approx(float(cosines[0, 0]))
     assert found["cosine_outside"].value == pytest.approx((float(cosines.sum()) - float(cosines[0, 0])) / 15)
@@ -266,6 +266,13 @@ def test_photos_percentiles_are_uniform_and_strange_maps_stand_out(components: i
     strange = fresh.clone()
     strange[:, 7] += 4
     assert float(law.percentiles(strange)["positions"].min()) == 100
+
+
+def test_references_are_not_what_the_law_was_fitted_to() -> None:
+    # 40 maps of 30 channels: to a Gaussian fitted to them all they would seem nearer than any fresh map.
+    law = MapLaw.fit(noise(80, 30, 1, 1), components=30)
+    fresh = law.percentiles(noise(400, 30, 1, 1, seed=1))["positions"]
+    assert float(fresh.mean()) == pytest.approx(50, abs=10)
 
 
 def test_only_neighbours_see_shuffled_positions() -> None:

@@ -34,11 +34,13 @@ def read_context(run_folder: Path, folder: str, weights: str, root: str) -> dict
     base = f"{root}/context/{quote(folder)}"
     photos = record.get("photos")
     strongest, weakest = (_photos(record.get(name), held, base) for name in ("strongest", "weakest"))
-    if not strongest:
+    originals = _originals(record.get("originals"), held, base)
+    if not strongest and not originals:
         return None
     return {
         "strongest": strongest,
         "weakest": weakest,
+        "originals": originals,
         "classes": _bars(record.get("classes")),
         "n": photos.get("n") if isinstance(photos, Mapping) and isinstance(photos.get("n"), int) else None,
         "has_where": any(photo["where"] for photo in (*strongest, *weakest)),
@@ -48,7 +50,7 @@ def read_context(run_folder: Path, folder: str, weights: str, root: str) -> dict
 
 def maps_of(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> dict[str, str]:
     """Links from the site to the maps stored beside a picture, "" for those that there are not."""
-    found = {"where": "", "alpha": "", "pair": ""}
+    found = {"where": "", "alpha": "", "pair": "", "sd": ""}
     maps = sidecar.get("maps")
     for name, entry in maps.items() if isinstance(maps, Mapping) else ():
         file = entry.get("file") if isinstance(entry, Mapping) else None
@@ -69,6 +71,18 @@ def _photos(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
         label, photo = (str(entry.get(name) or "") for name in ("label", "photo"))
         found.append({**links, "label": label, "photo": photo, "value": words.number(entry["value"])})
     return found
+
+
+def _originals(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
+    """The photos whose maps were inverted, with what the network says to them."""
+    return [
+        {
+            "file": f"{base}/{quote(entry['file'])}", "crop": "", "where": "", "value": "",
+            "label": f"{entry.get('photo') or ''}: {entry.get('label') or ''}", "photo": str(entry.get("photo") or ""),
+        }
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, Mapping) and entry.get("file") in held
+    ]  # fmt: skip
 
 
 def _bars(entries: Any) -> list[dict[str, Any]]:

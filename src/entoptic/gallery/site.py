@@ -30,6 +30,7 @@ LEFT_OUT_SHOWN = 500
 METHOD_ORDER = (
     "vital", "vital-paper", "klsc", "klsc-twisted", "energydps", "best-of", "prompt", "prompt-words", "prompt-class",
     "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "pixels", "retrieval", "retrieval-tilted", "retrieval-bottom",
+    "invert",
 )  # fmt: skip
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,6 +89,8 @@ class Shown:
         if isinstance(self.sidecar.get("alt"), str):  # of a picture that does not show what a unit looks for
             return self.sidecar["alt"]
         name = f"{self.unit} ({self.label})" if self.label else self.unit
+        if self.unit.startswith("fmap("):
+            return f"A picture with the map {self.unit} of {self.model}, sample {self.sample}"
         return f"What {name} of {self.model} looks for, by {self.method}, sample {self.sample}"
 
     @cached_property
@@ -291,9 +294,15 @@ def _units(shown: Sequence[Shown]) -> list[_UnitPage]:
             name = f"{name}-{digest}"
         taken.add(name)
         pictures = groups[model, unit, folder]
-        pictures.sort(key=lambda one: (_method_order(one.method), one.sample, one.key))
+        pictures.sort(key=lambda one: (_method_order(one.method), one.sample, _weight(one), one.key))
         pages.append(_UnitPage(name, tuple(pictures)))
     return pages
+
+
+def _weight(picture: Shown) -> float:
+    """A mixture's weight, which orders its pictures; 0 for all others."""
+    weight = _mapping(picture.sidecar.get("config")).get("weight")
+    return float(weight) if isinstance(weight, int | float) and math.isfinite(weight) else 0.0
 
 
 def _variants(pictures: Sequence[Shown]) -> dict[str, str]:

@@ -308,6 +308,107 @@ def _unknown(name: str) -> Callable[[float, int | None, str, str], _Words]:
     return words
 
 
+def _selected(detail: Mapping[str, Any]) -> str:
+    how = detail.get("selected")
+    return f" The picture was made with an eye to it ({how}), which flatters this number." if how else ""
+
+
+def _cosine_of(title: str, of: str) -> Callable[[float, int | None, str, Mapping[str, Any]], _Words]:
+    def words(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+        places = f" over {n:,} positions" if n else ""
+        sentence = f"In the layer, the picture’s {of} point the way of those asked for: mean cosine{places} {number(value)} of 1."
+        chip = f"cosine {number(value)}{' (selected)' if detail.get('selected') else ''}"
+        return _Words(title, number, "", sentence + _selected(detail), "", chip)
+
+    return words
+
+
+def _own_match(k: int) -> Callable[[float, int | None, str, Mapping[str, Any]], _Words]:
+    def words(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+        asked = f"“{detail['class']}”" if detail.get("class") is not None else "that class"
+        where = "its first guess" if k == 1 else "among its five best guesses"
+        same = value > 0
+        sentence = f"What the network says to the map is {asked}; to the picture it is {'' if same else 'not '}{where}."
+        chip = ("same class" if same else "another class") + ("" if k == 1 else " in the top 5")
+        title = "The same first guess" if k == 1 else "Among the five best guesses"
+        return _Words(title, number, "", sentence + _selected(detail), "good" if same else "poor", chip)
+
+    return words
+
+
+def _others_match(k: int) -> Callable[[float, int | None, str, str], _Words]:
+    def words(value: float, n: int | None, label: str, scale: str) -> _Words:
+        count = _whole(value, n)
+        who = (
+            f"{count:,} of {n:,} other networks" if count is not None else f"{percent(value)}{SPACE}% of other networks"
+        )
+        guess = "the first guess" if k == 1 else "among five guesses"
+        sentence = (
+            f"For {who}, what each says to the original photo is {guess} for the picture (none took part in making it)."
+        )
+        chip = f"{who.replace(' other', '')} say the same" + ("" if k == 1 else " in the top 5")
+        title = "Others see the same in it" if k == 1 else "Among others’ five best guesses"
+        return _Words(title, percent, f"{SPACE}%", sentence, _grade(value, 0.75, 0.3), chip, count is not None, _guess)
+
+    return words
+
+
+def _sample_sd(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+    samples = f"{n:,} samples" if n else "the samples"
+    sentence = (
+        f"At a pixel, {samples} of the same map differ by a standard deviation of {number(value)} of the range: "
+        "what the map leaves open."
+    )
+    narrowed = f" Each was chosen ({detail['selected']}), which narrows it." if detail.get("selected") else ""
+    return _Words("Spread over samples", number, "", sentence + narrowed, "", f"spread {number(value)}")
+
+
+def _map_percentile(value: float, n: int | None, label: str, scale: str) -> _Words:
+    photos = f"{n:,} photos" if n else "photos"
+    sentence = (
+        f"The map asked for lies farther out than {percentile(value)}{SPACE}% of the maps of {photos}; "
+        "near 0 or 100 no photo has such a map."
+    )
+    tone = "poor" if not 1 < value < 99 else "mixed" if not 5 < value < 95 else "good"
+    return _Words(
+        "Is it like a photo’s map", percentile, f"{SPACE}%", sentence, tone, f"map at {percentile(value)}{SPACE}%"
+    )
+
+
+def _part_cosine(where: str) -> Callable[[float, int | None, str, str], _Words]:
+    def words(value: float, n: int | None, label: str, scale: str) -> _Words:
+        sentence = (
+            f"{where.capitalize()} the region, the picture’s vectors have a mean cosine of {number(value)} with those "
+            "put together."
+        )
+        return _Words(f"Cosine {where} the region", number, "", sentence, "", f"{where} {number(value)}")
+
+    return words
+
+
+def _locality(value: float, n: int | None, label: str, scale: str) -> _Words:
+    sentence = (
+        f"Beside the same noise without the edit, pixels in the region change {number(value)} times as much as those "
+        "more than a cell away."
+    )
+    return _Words("Stays where it was put", number, "", sentence, "", f"{number(value)}× inside")
+
+
+def _path_probability(which: str) -> Callable[[float, int | None, str, Mapping[str, Any]], _Words]:
+    def words(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
+        named = f"“{detail['class']}”" if detail.get("class") is not None else "its class"
+        sentence = (
+            f"The network gives {named}, what it sees in the {which} photo, {percent(value)}{SPACE}% on the picture"
+        )
+        head = _number_or_none(detail.get("head of the map"))
+        sentence += f"; its head gives the map itself {percent(head)}{SPACE}%." if head is not None else "."
+        return _Words(
+            f"Class of the {which} photo", percent, f"{SPACE}%", sentence, "", f"{named} {percent(value)}{SPACE}%"
+        )
+
+    return words
+
+
 _KNOWN: dict[str, Callable[[float, int | None, str, str], _Words]] = {
     "activation": _activation,
     "percentile": _percentile,
@@ -322,6 +423,12 @@ _KNOWN: dict[str, Callable[[float, int | None, str, str], _Words]] = {
     "affected_area": _affected_area,
     "leakage": _leakage,
     "map_cosine": _map_cosine,
+    "others_match_top1": _others_match(1),
+    "others_match_top5": _others_match(5),
+    "map_percentile": _map_percentile,
+    "cosine_inside": _part_cosine("inside"),
+    "cosine_outside": _part_cosine("outside"),
+    "locality": _locality,
 }
 # Those whose sentence needs the detail in place of the scale.
 _TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]], _Words]] = {
@@ -336,6 +443,13 @@ _TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]],
     "nats": _nats,
     "attenuation": _attenuation,
     "logit_change": _logit_change,
+    "cosine": _cosine_of("Cosine to the map", "vectors"),
+    "cosine_standardised": _cosine_of("Cosine, channels alike", "vectors with every channel on one scale"),
+    "match_top1": _own_match(1),
+    "match_top5": _own_match(5),
+    "sample_sd": _sample_sd,
+    "probability_a": _path_probability("first"),
+    "probability_b": _path_probability("second"),
 }
 # What the sentence has told of the detail already, and what the rest is called.
 _TOLD = {
@@ -344,6 +458,9 @@ _TOLD = {
     "nats": ("law", "prior", "mean_in_sd"),
     "attenuation": ("asked",),
     "logit_change": ("class",),
+    **dict.fromkeys(("cosine", "cosine_standardised", "sample_sd"), ("selected",)),
+    **dict.fromkeys(("match_top1", "match_top5"), ("class", "selected")),
+    **dict.fromkeys(("probability_a", "probability_b"), ("class", "head of the map")),
 }
 _CALLED = {
     "nats": {
@@ -352,7 +469,17 @@ _CALLED = {
     }
 }  # fmt: skip
 # What speaks for a picture first: others' eyes, then real photos, then the network itself.
-_HEADLINES = ("transfer_top1", "percentile", "causal", "rank", "transfer_top5", "robustness", "activation")
+_HEADLINES = (
+    "transfer_top1",
+    "percentile",
+    "causal",
+    "rank",
+    "transfer_top5",
+    "robustness",
+    "activation",
+    "others_match_top1",
+    "cosine",
+)
 
 
 def _plain(value: Any) -> str:

@@ -20,6 +20,9 @@ from entoptic.priors.prior import Level, generate, noise_like
 
 Progress = Callable[[str, int, int], None]
 
+PULL = 0.1
+"""Length of one gradient step on a clean estimate, root mean square per value of the state, at pure noise."""
+
 
 @dataclass(eq=False)
 class Inverter:
@@ -72,7 +75,7 @@ class Inverter:
         steps: int | None = None,
         strength: float | None = None,
         guidance: float | None = None,
-        pull: float = 0.0,
+        pull: int = 0,
         order: int = 2,
         batch_size: int = 32,
         progress: Progress = lambda what, done, total: None,
@@ -84,9 +87,9 @@ class Inverter:
             strength: factor of the control's residuals; 0 is the bare prior.
             guidance: weight of feature guidance, null + g·(given - null) with null the output without a map: in control
                 mode the frozen prior itself. 1 is the law that was learned, and half the cost.
-            pull: length of gradient steps on the cosine between the map and that of the clean estimate, in pixels' root
-                mean square at the noisiest of the middle levels (0: none). What is pulled is no longer independent of
-                the network: believe other networks, not the cosine.
+            pull: gradient steps on the cosine between the map and that of the clean estimate, at each middle level, each
+                `PULL` of the noise's share long (root mean square). What is pulled is no longer independent of the
+                network: believe other networks, not the cosine.
 
         Raises:
             UserError: maps of another shape, noise of another number of rows, or maps that are not finite.
@@ -111,7 +114,7 @@ class Inverter:
         noise = self.noise(generators)
         self._check(maps_BChw, noise)
         level = self.prior.levels(self.steps)[0]
-        given = _Given(self, maps_BChw.to(self.prior.device).float(), self.strength, 1.0, 0.0)
+        given = _Given(self, maps_BChw.to(self.prior.device).float(), self.strength, 1.0, 0)
         return self.prior.decode(given.denoise(noise * level.sigma, level)).float().cpu()
 
     def _check(self, maps_BChw: Tensor, noise: Tensor) -> None:
@@ -132,7 +135,7 @@ class _Given:
 
     conditions = 0
 
-    def __init__(self, inverter: Inverter, maps_BChw: Tensor, strength: float, guidance: float, pull: float) -> None:
+    def __init__(self, inverter: Inverter, maps_BChw: Tensor, strength: float, guidance: float, pull: int) -> None:
         self.inverter, self.prior = inverter, inverter.prior
         self.name, self.identity, self.bounds = inverter.name, inverter.identity, self.prior.bounds
         self.shape, self.device, self.levels = self.prior.shape, self.prior.device, self.prior.levels
@@ -154,7 +157,9 @@ class _Given:
             found = null + self.guidance * (found - null)
         clean = self.prior.schedule.clean(x, found, level)
         noisy = level.sigma / (level.alpha + level.sigma)
-        return self._pulled(clean, self.pull * noisy) if self.pull and 0.1 < noisy < 0.7 else clean
+        for _ in range(self.pull if 0.1 < noisy < 0.7 else 0):
+            clean = self._pulled(clean, PULL * noisy)
+        return clean
 
     def _pulled(self, clean: Tensor, length: float) -> Tensor:
         """One step of `length` (root mean square) up the gradient of the cosine, each row for itself."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -149,7 +149,7 @@ class Wanted:
 
     Attributes:
         map_Chw: the map that it was made from. target: class that the network gives the original photo, or the
-            edited map. path: probabilities that its head gives the edited map, by class; empty without an edit.
+            edited map. path: (class, probability that its head gives the edited map) of both photos; empty without an edit.
         others: class that each verifier gives the original, by network; empty for an edited map, which is no photo's.
         mask_hw: where an edit put another map, or None. before: the picture of the same noise without it, H×W×3 uint8.
         looked_at: what the making of the picture used of the network ("best of 8 by this cosine"), or "".
@@ -157,7 +157,7 @@ class Wanted:
 
     map_Chw: Tensor
     target: int
-    path: Mapping[int, float] = field(default_factory=dict)
+    path: Sequence[tuple[int, float]] = ()
     others: Sequence[tuple[Model, int]] = ()
     mask_hw: Tensor | None = None
     before: np.ndarray | None = None
@@ -239,7 +239,7 @@ def class_path(logits_1K: Tensor, wanted: Wanted, model: Model) -> list[Evidence
             name, float(found[place]), direction="none",
             detail={"class": model.card.label(place) or place, "head of the map": round(head, 6)},
         )
-        for name, (place, head) in zip(names, wanted.path.items())
+        for name, (place, head) in zip(names, wanted.path)
     ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def _shown(unit: Unit, photos: Photos, ranked: Scored, name: str, files: dict[st
         image = model.card.prepare(photo)[None]
         entry: dict[str, Any] = {"file": f"{name}-{rank}.jpg", "photo": photos[index].name, "value": value}
         entry["label"] = class_name(model, photos, index)
-        files[entry["file"]] = _jpeg(image[0])
+        files[entry["file"]] = small_jpeg(image[0])
         values = _read(unit, image)
         light = spotlight(unit, image, values)
         if light is not None:
@@ -112,7 +112,7 @@ def _shown(unit: Unit, photos: Photos, ranked: Scored, name: str, files: dict[st
         if box is not None:
             top, left, height, width = box
             entry["crop"] = f"{name}-{rank}.crop.jpg"
-            files[entry["crop"]] = _jpeg(image[0, :, top : top + height, left : left + width])
+            files[entry["crop"]] = small_jpeg(image[0, :, top : top + height, left : left + width])
         entries.append(entry)
     return entries
 
@@ -122,7 +122,8 @@ def _read(unit: Unit, image: Tensor) -> Tensor:
         return unit.model.read(image.to(unit.model.device), [unit.tap])[unit.tap]
 
 
-def _jpeg(image: Tensor) -> bytes:
+def small_jpeg(image: Tensor) -> bytes:
+    """A copy of a picture 3×H×W in [0, 1] whose longer side is `SIDE` pixels."""
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     scale = SIDE / max(picture.size)

@@ -113,6 +113,12 @@ def headline(record: dict[str, Any]) -> list[str]:
         lines.append(f"drives the unit more than {share:.1f} % of {percentile['n']} photos")
     if transfer and transfer["value"] is not None:
         lines.append(f"{round(transfer['value'] * transfer['n'])} of {transfer['n']} other networks agree")
+    cosine, match = known.get("cosine"), known.get("match_top1")
+    if cosine and cosine["value"] is not None:
+        selected = " (selected)" if cosine["detail"].get("selected") else ""
+        lines.append(f"cosine {cosine['value']:.3f} to the map{selected}")
+    if match and match["value"] is not None:
+        lines.append(f"{'the same' if match['value'] else 'another'} class ({match['detail'].get('class')} asked)")
     activation = known.get("activation")
     if activation and activation["value"] is not None and not lines:
         lines.append(f"activation {activation['value']:.3g}")

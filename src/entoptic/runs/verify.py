@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from entoptic.errors import UserError
 from entoptic.images.index import ActivationIndex
-from entoptic.images.photos import Photos
+from entoptic.images.photos import Photos, decode
 from entoptic.images.references import References
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.nats import law
 from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
 from entoptic.models.sources import load
+from entoptic.runs.invert import METHOD as INVERT
+from entoptic.runs.invert import Reader, Source, check_inverter, remeasure
 from entoptic.runs.store import Picture, Run
 from entoptic.units.unit import bind
+
+if TYPE_CHECKING:
+    from entoptic.inversion.inverter import Inverter
 
 TOLERANCE = 1e-3
 """Relative difference below which two measurements count as the same: kernels round differently by machine."""
@@ -62,6 +72,7 @@ def verify(
     *,
     model: Model | None = None,
     photos: Any = None,
+    inverter: Inverter | None = None,
     device: str = "auto",
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verification:
@@ -70,6 +81,7 @@ def verify(
     Args:
         model: needed where the run is of a module that has no loadable name.
         photos: where the photos are now, if not where the sidecars say.
+        inverter: of pictures that `invert` made, where it has no loadable name.
 
     Raises:
         UserError: no such run, or its network cannot be loaded or has other weights.
@@ -78,13 +90,14 @@ def verify(
     found, total = Verification(), len(opened)
     models: dict[str, Model] = {}
     references: dict[tuple[str, str | None], References] = {}
+    inversions = Inversions(opened, photos, inverter, device)
     for done, (picture, problem) in enumerate(opened.read()):
         on_picture(done, total)
         if picture is None:
             found.drift.append(problem)
             continue
         try:
-            _verify_one(opened, picture, model, photos, device, models, references, found)
+            _verify_one(opened, picture, model, photos, device, models, references, inversions, found)
         except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             found.drift.append(
                 f"{picture.path.name}: its sidecar or picture is damaged ({type(error).__name__}: {error})"
@@ -101,6 +114,7 @@ def _verify_one(
     device: str,
     models: dict[str, Model],
     known: dict[tuple[str, str | None], References],
+    inversions: Inversions,
     found: Verification,
 ) -> None:
     record, name = picture.record, picture.path.name
@@ -118,6 +132,17 @@ def _verify_one(
     subject = model or _load(models, record["model"]["name"], record["model"]["weights_sha256"], device)
     if subject.card.weights_sha256 != record["model"]["weights_sha256"]:
         raise UserError(f"{name} was made with other weights of {record['model']['name']} than those given")
+    measured_with = record.get("measured_with") or {}
+    verifiers, lost = [], False
+    for verifier, sha in (measured_with.get("verifiers") or {}).items():
+        try:
+            verifiers.append(_load(models, verifier, sha, device))
+        except UserError as error:
+            found.skipped.append(f"transfer: {error}")
+            lost = True
+    if record["method"] == INVERT:
+        inversions.check(picture, subject, verifiers, lost, found)
+        return
     source = photos if photos is not None else record.get("photos")
     indexed = (record.get("measured_with") or {}).get("index") and record.get("index")
     key = (subject.card.weights_sha256, f"{source or ''} {indexed or ''}")
@@ -129,14 +154,6 @@ def _verify_one(
             opened = None
         known[key] = _references(subject, opened, indexed, found)
     references = known[key]
-    measured_with = record.get("measured_with") or {}
-    verifiers, lost = [], False
-    for verifier, sha in (measured_with.get("verifiers") or {}).items():
-        try:
-            verifiers.append(_load(models, verifier, sha, device))
-        except UserError as error:
-            found.skipped.append(f"transfer: {error}")
-            lost = True
     try:
         (unit,) = bind(subject, record["unit"])
     except UserError as error:
@@ -145,31 +162,112 @@ def _verify_one(
     real = references.photos.fingerprint() if references.photos else references.pack.sha256 if references.pack else None
     measured = [*measure(picture.pixels, unit, references, verifiers), *law(record["trace"])]
     fresh = {e.name: e for e in measured}
+
+    def why_not(metric: str) -> str | None:
+        if metric in PHOTO_BASED:
+            if measured_with.get("index") != (references.index.key if references.index is not None else None):
+                return f"{metric} was measured against an index that is not there any more"
+            if real != measured_with.get("photos"):
+                return f"{metric} was measured against other photos; give them with --photos"
+        return "" if lost and metric.startswith("transfer") else None
+
+    compare(record, name, fresh, why_not, found)
+
+
+def compare(
+    record: dict[str, Any],
+    name: str,
+    fresh: dict[str, Evidence],
+    why_not: Callable[[str], str | None],
+    found: Verification,
+) -> None:
+    """Compares a sidecar's evidence with what was measured afresh.
+
+    why_not: for each metric None, or the reason why it cannot be compared ("" where that was said already).
+    """
     found.pictures += 1
     recorded = {e["name"] for e in record["evidence"]}
     found.drift += [f"{name}: {gone} is missing from the sidecar" for gone in fresh if gone not in recorded]
     for old in record["evidence"]:
         metric, value = old["name"], old["value"]
+        reason = why_not(metric)
+        if reason is not None:
+            found.skipped += [f"{name}: {reason}"] if reason else []
+            continue
         if metric not in fresh:
             found.drift.append(f"{name}: {metric} is no measurement of this version")
             continue
         now = fresh[metric].value
-        photo_based = metric in PHOTO_BASED
-        key_of_index = references.index.key if references.index is not None else None
-        if photo_based and measured_with.get("index") != key_of_index:
-            found.skipped.append(f"{name}: {metric} was measured against an index that is not there any more")
-            continue
-        if photo_based and real != measured_with.get("photos"):
-            found.skipped.append(f"{name}: {metric} was measured against other photos; give them with --photos")
-            continue
-        if lost and metric.startswith("transfer"):
-            continue
         # What a sampler recorded of its law cannot be told from a picture: only that the evidence still says the same.
         found.numbers += metric != "nats"
         if not _close(value, now) or not _close_all(old.get("interval"), fresh[metric].interval):
             found.drift.append(f"{name}: {metric} says {_show(value)}, recomputed {_show(now)}")
         elif old.get("n") != fresh[metric].n:
             found.drift.append(f"{name}: {metric} says n = {old.get('n')}, recomputed n = {fresh[metric].n}")
+
+
+class Inversions:
+    """What recomputing pictures of `invert` needs, loaded when it is first asked for."""
+
+    def __init__(self, run: Run, photos: Any, inverter: Inverter | None, device: str) -> None:
+        self._run, self._given, self._device = run, inverter, device
+        self._photos = photos
+        self._inverters: dict[str, Inverter] = {}
+        self._readers: dict[tuple[str, str, tuple[str, ...]], Reader] = {}
+
+    def check(
+        self, picture: Picture, model: Model, verifiers: Sequence[Model], lost: bool, found: Verification
+    ) -> None:
+        """Recomputes one picture's evidence; what it cannot be told without goes to `found.skipped`."""
+        record, name = picture.record, picture.path.name
+        try:
+            inverter = self._inverter(record["inverter"], model)
+            maps = FeatureMaps.of(model, record["layer"])
+            check_inverter(inverter, maps)
+            reader = self._reader(maps, verifiers)
+            fresh = remeasure(self._run, picture, reader, maps, inverter)
+        except UserError as error:
+            found.skipped.append(f"{name}: {error}")
+            return
+
+        def why_not(metric: str) -> str | None:
+            if metric == "sample_sd" and metric not in fresh:
+                found.drift.append(f"{name}: a sample that {metric} was measured on is gone or was changed")
+                return ""
+            return "" if lost and metric.startswith("others_match") else None
+
+        compare(record, name, fresh, why_not, found)
+
+    def _inverter(self, entry: dict[str, Any], model: Model) -> Inverter:
+        held = self._given or self._inverters.get(entry["source"])
+        if held is None:
+            from entoptic.inversion.saved import load_inverter
+
+            held = self._inverters[entry["source"]] = load_inverter(entry["source"], model=model, device=self._device)
+        if held.identity != entry["identity"]:
+            raise UserError(f"the inverter {entry['name']} is another now than when the picture was made")
+        return held
+
+    def _reader(self, maps: FeatureMaps, verifiers: Sequence[Model]) -> Reader:
+        key = (maps.model.card.weights_sha256, maps.layer, tuple(v.card.weights_sha256 for v in verifiers))
+        if key not in self._readers:
+            self._readers[key] = Reader(maps, verifiers, self._image)
+        return self._readers[key]
+
+    def _image(self, source: Source) -> Image.Image:
+        path = Path(source.path)
+        with contextlib.suppress(OSError, ValueError):
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() == source.sha256:
+                return decode(data)
+        if self._photos is not None:
+            moved = self._photos = Photos.open(self._photos)
+            order = sorted(range(len(moved)), key=lambda i: Path(moved[i].name).name != path.name)
+            for index in order:
+                if moved.sha256(index) == source.sha256 and (image := moved.read(index)) is not None:
+                    return image
+        there = "was changed" if path.is_file() else "is not there any more"
+        raise UserError(f"the photo {path} {there}; give the folder that it is in with --photos")
 
 
 def _references(model: Model, photos: Photos | None, index: str | None, found: Verification) -> References:

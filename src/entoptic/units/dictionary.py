@@ -31,9 +31,12 @@ class Dictionary(Protocol):
         model_sha256: the weights it was found on.
     """
 
-    layer: str
-    names: list[str]
-    model_sha256: str
+    @property
+    def layer(self) -> str: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def model_sha256(self) -> str: ...
 
     def parts(self, maps_BCD: Tensor) -> Tensor:
         """K×B×C×D, what each feature contributes to B×C×D values (D positions)."""

@@ -214,7 +214,10 @@ def bind_one(model: Model, address: Address) -> Unit:
     if address.kind == "dict":
         return _feature(model, address)
     if address.kind == "fmap":
-        raise UserError(f"{address} is a whole feature map, which has no score; it can only be inverted")
+        raise UserError(
+            f"{address} is a whole feature map, which has no score; it can only be inverted: "
+            f"`entoptic invert {model.card.name} {address.layer} {address.path}`"
+        )
     assert isinstance(address.index, int)
     _check_index(model, address, address.index)
     readout, position = _place(model, address)

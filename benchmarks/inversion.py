@@ -4,7 +4,7 @@
 
 Each inverter of the first table is trained on the same photos, as many of them, in the same order. All are measured on the same
 held-out photos with one sample each: the cosine to the photo's map, whether networks predict what they predict on the
-photo, and the distance to the photos (at the inverter's size) in the features of Lite2, which nobody inverts. Intervals
+photo and how probable that is to them (log p, which still tells pictures apart where hardly any is recognised), and the distance to the photos (at the inverter's size) in the features of Lite2, which nobody inverts. Intervals
 are over photos; differences are paired. `--long` is an inverter trained longer (the shipped one), for what sampling options
 do. A photo reduced to the inverter's size is the ceiling: no picture of this size can be nearer.
 """
@@ -180,7 +180,11 @@ def measure(
     }
     out: dict[str, Any] = {k: [float(v.mean()), *bootstrap(v.tolist())] for k, v in each.items()}
     for name, model in judges.items():
-        ranks = match_ranks(predictions(model, made), targets[name])
+        logits = predictions(model, made)
+        ranks = match_ranks(logits, targets[name])
+        told = logits.log_softmax(1).gather(1, targets[name][:, None])[:, 0]
+        each[f"{name} log p"] = told
+        out[f"{name} log p"] = [float(told.mean()), *bootstrap(told.tolist())]
         for k in (1, 5):
             hits = (ranks <= k).float()
             each[f"{name} top{k}"] = hits
@@ -263,9 +267,9 @@ def say(text: str) -> None:
 # --- what is written ------------------------------------------------------------------------------------------------
 
 COLUMNS = {
-    "cosine": "cosine", "standardised": "standardised cosine", "Lite0 top1": "Lite0 top-1", "Lite0 top5": "top-5",
-    "Lite1 top5": "Lite1 top-5", "Lite2 top5": "Lite2 top-5", "MobileNetV2 top5": "MobileNetV2 top-5",
-    "ViT-S/14 top1": "ViT top-1 of 10", "kid": "KID",
+    "cosine": "cosine", "standardised": "standardised cosine", "Lite0 top1": "Lite0 top-1", "Lite0 top5": "Lite0 top-5",
+    "ViT-S/14 top1": "ViT top-1 of 10", "Lite0 log p": "Lite0 log p", "Lite1 log p": "Lite1 log p",
+    "Lite2 log p": "Lite2 log p", "MobileNetV2 log p": "MobileNetV2 log p", "ViT-S/14 log p": "ViT log p", "kid": "KID",
 }  # fmt: skip
 
 

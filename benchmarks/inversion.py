@@ -4,7 +4,8 @@
 
 Each inverter of the first table is trained on the same photos, as many of them, in the same order. All are measured on the same
 held-out photos with one sample each: the cosine to the photo's map, whether networks predict what they predict on the
-photo and how probable that is to them (log p, which still tells pictures apart where hardly any is recognised), and the distance to the photos (at the inverter's size) in the features of Lite2, which nobody inverts. Intervals
+photo and how probable that is to them (log p, which still tells pictures apart where hardly any is recognised), and the
+distance to the photos (at the inverter's size) in the features of Lite2, which nobody inverts. Intervals
 are over photos; differences are paired. `--long` is an inverter trained longer (the shipped one), for what sampling options
 do. A photo reduced to the inverter's size is the ceiling: no picture of this size can be nearer.
 """

@@ -348,6 +348,12 @@ class LearnInverter:
     """optimisation steps in all, of whichever recipe"""
     prior: str | None = None
     """image prior (default: the shipped one); fresh:SIZE is an untrained network for --entoptic.network direct"""
+    prompt: str | None = None
+    """of a prior that reads text: the text that it is trained with (the paper's recipe has its own)"""
+    prior_guidance: float | None = None
+    """of a prior that reads text: weight of guidance by it (the paper's recipe has its own)"""
+    trust: bool = False
+    """read pickled weights of hf: priors where there are no safetensors; code is never run"""
     held_out: str | None = None
     """photos that it is measured on in the end (default: those it is trained on)"""
     limit: int = 0
@@ -595,12 +601,18 @@ def _learn_inverter(command: LearnInverter) -> int:
         raise UserError(
             f'no recipe "{command.recipe}"; expected one of {", ".join(RECIPES)}{nearest(command.recipe, RECIPES)}'
         )
-    recipe = command.paper if command.recipe == "paper" else command.entoptic
+    other = "entoptic" if command.recipe == "paper" else "paper"
+    if getattr(command, other) != RECIPES[other]():
+        raise UserError(
+            f"options of --{other} were given for --recipe {command.recipe}; write --{command.recipe}.… instead"
+        )
+    recipe = getattr(command, command.recipe)
     if command.steps is not None:
         recipe = dataclasses.replace(recipe, steps=command.steps)
     out = learn(
         command.model, command.layer, command.photos, command.out, recipe, prior=command.prior or SHIPPED,
-        held_out=command.held_out, limit=command.limit, name=command.name, compared=command.compared,
+        prompt=command.prompt, prior_guidance=command.prior_guidance, trust=command.trust, held_out=command.held_out,
+        limit=command.limit, name=command.name, compared=command.compared,
         pairs_folder=command.pairs, verifiers=command.verifiers, device=command.device,
         log=lambda line: print(line, flush=True),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic import Model, UserError
-from entoptic.inversion.data import Pairs, make_pairs
+from entoptic.inversion.data import Pairs, make_pairs, preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.learn import learn_inverter, loss, picture_size, shown, standardise
 from entoptic.inversion.maps import FeatureMaps
@@ -463,7 +463,8 @@ def card_of(made: Inverter) -> dict[str, Any]:
     return {
         "name": "t", "model": made.maps.model.card.name, "model_sha256": made.maps.model.card.weights_sha256,
         "layer": made.maps.layer, "prior": made.prior.name, "prior_identity": made.prior.identity,
-        "recipe": asdict(made.recipe), "steps": 4, "strength": 1.0, "guidance": 1.0,
+        "recipe": asdict(made.recipe), "steps": 4, "order": 2, "strength": 1.0, "guidance": 1.0,
+        "seen": preprocessing(made.maps.model.card),
     }  # fmt: skip
 
 
@@ -502,6 +503,20 @@ def test_an_inverter_of_something_else_is_refused(maps: FeatureMaps, prior: Any,
         load_inverter(f"file:{folder}", maps.model)
     (folder / "card.json").unlink()
     with pytest.raises(UserError, match=r"has no card\.json"):
+        load_inverter(f"file:{folder}", maps.model)
+
+
+def test_a_network_with_another_preprocessing_is_refused(
+    maps: FeatureMaps, prior: Any, pairs: Pairs, tmp_path: Path
+) -> None:
+    made = inverter(maps, prior, pairs, RECIPES[0])
+    folder = save_inverter(made.net, tmp_path, card_of(made), {"mean": made.mean_C, "sd": made.sd_C})
+    other = Model(maps.model.module, maps.model.card.with_(mean=(0.4,) * 3), device="cpu")
+    with pytest.raises(UserError, match=r"trained on pictures with mean \[0.5, 0.5, 0.5\], and tiny now takes \[0.4"):
+        load_inverter(f"file:{folder}", other)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"recipe": {"colour": 3}}))
+    with pytest.raises(UserError, match=r"card\.json is damaged or of another version"):
         load_inverter(f"file:{folder}", maps.model)
 
 

@@ -72,12 +72,16 @@ def test_the_command_trains_and_goes_on(
     assert record["recipe"]["drop_together"]
     assert main([*command[:-4], "--steps", "3"]) == 2  # the published hint of 512 channels is another network
     assert "with another" in capsys.readouterr().err
+    assert main([*command[:-6], "--steps", "3", "--paper.hint", "8"]) == 2
+    assert "options of --paper were given for --recipe entoptic" in capsys.readouterr().err
     assert main([*command, "--recipe", "papr"]) == 2
     assert 'did you mean "paper"?' in capsys.readouterr().err
 
 
 def test_an_untrained_network_can_be_trained_directly(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     recipe = EntopticRecipe(steps=1, batch_size=2, hint=8, network="direct")
+    with pytest.raises(UserError, match="nothing of it is worth freezing"):
+        learn(tiny, "stage2", photo_folder, tmp_path / "b", RECIPE, prior="fresh:8", progress=False)
     with pytest.raises(UserError, match="fresh:SIZE"):
         learn(tiny, "stage2", photo_folder, tmp_path / "a", recipe, prior="fresh:big", progress=False)
     out = learn(
@@ -85,3 +89,36 @@ def test_an_untrained_network_can_be_trained_directly(tiny: Model, photo_folder:
     )
     loaded = load_inverter(f"file:{out}", tiny, device="cpu")
     assert (loaded.prior.name, loaded.size) == ("fresh:8", 8)
+
+
+def test_the_text_of_a_prior_is_on_the_card(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+    from entoptic.inversion.recipe import PaperRecipe
+    from tiny_pipelines import save_text_pipeline
+
+    folder = save_text_pipeline(tmp_path / "sd")
+    out = learn(
+        tiny, "stage2", photo_folder, tmp_path / "inv", PaperRecipe(steps=1, batch_size=2, hint=8), prior=f"hf:{folder}",
+        prompt="abc", verifiers="", compared=2, progress=False,
+    )  # fmt: skip
+    card = json.loads((out / "card.json").read_text())
+    assert card["prior_options"] == {"prompt": "abc", "guidance": 1.75}  # guidance as FeatInv released it
+    assert (card["steps"], card["order"]) == (50, 1)
+    loaded: Any = load_inverter(f"file:{out}", tiny, device="cpu")
+    assert loaded.prior.guidance == 1.75
+    torch.testing.assert_close(loaded.prior.text, loaded.prior.embed(["abc"]))
+    assert loaded.order == 1
+
+
+def test_what_is_wrong_shows_before_the_training(
+    tiny: Model, prior_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"prior": f"file:{prior_folder}", "progress": False}
+    for wrong, message in [
+        ({"held_out": tmp_path / "nowhere"}, "nowhere"),
+        ({"verifiers": "builtin:nothing"}, "nothing"),
+        ({"compared": 0}, "at least 1, got 0"),
+        ({"prompt": "a church"}, "reads no text"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            learn(tiny, "stage2", photo_folder, tmp_path / "inv", RECIPE, **options, **wrong)
+        assert not (tmp_path / "inv" / "training.json").exists()

@@ -44,7 +44,13 @@ def concepts_of(
         raise UserError(f"{model.card.name} has logits 0 to {last}, not {class_index}; did you mean logits:{near}?")
     maps, opened = FeatureMaps.of(model, layer), Photos.open(photos)
     side = model.card.size[0]  # the whole central square, as inverters see photos
-    indices: Sequence[int] = opened.of_class(model.card.identifiers(class_index), class_index) or range(len(opened))
+    indices: Sequence[int] = opened.of_class(model.card.identifiers(class_index), class_index)
+    if (
+        not indices and len({photo.labels for photo in opened}) > 1
+    ):  # photos of one unnamed kind are taken at their word
+        names = ", ".join(list(opened.classes())[:6])
+        raise UserError(f"{opened.source} has photos of {names}, …, none of {model.card.label(class_index)}")
+    indices = indices or range(len(opened))
     vectors: list[Tensor] = []
     weights: list[Tensor] = []
     heads: list[HeadWeights] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from entoptic.errors import UserError
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.models.card import Card
 from entoptic.priors.learn import reserve, square
 
 Progress = Callable[[str, int, int], None]
 Encode = tuple[Callable[[Tensor], Tensor], str]
 _BATCH = 32
+_WORKERS = 4
 _FLUSH = 32
 """Batches between two points from which an interrupted pass goes on."""
 
@@ -51,6 +54,11 @@ class Pairs:
         places = np.asarray(rows)
         pictures = torch.from_numpy(self.pictures[places]).float()
         return pictures if self.encoded else pictures / 255, torch.from_numpy(self.maps[places]).float()
+
+
+def preprocessing(card: Card) -> dict[str, Any]:
+    """What of a card changes the map of a photo's central square, JSON-able."""
+    return {name: list(getattr(card, name)) for name in ("size", "mean", "std")}
 
 
 def open_photos(photos: Any) -> list[Photos]:
@@ -87,7 +95,7 @@ def make_pairs(
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
     places = [places[k] for k in order[: limit or None]]
     key = content_key({
-        "model": maps.model.card.weights_sha256, "card": str(maps.model.card.size), "layer": maps.layer, "size": size,
+        "model": maps.model.card.weights_sha256, "seen": preprocessing(maps.model.card), "layer": maps.layer, "size": size,
         "photos": [one.fingerprint() for one in sets], "count": len(places), **({"encoded": encode[1]} if encode else {}),
     })  # fmt: skip
     where.mkdir(parents=True, exist_ok=True)
@@ -116,17 +124,23 @@ def make_pairs(
         else:
             files[name] = np.load(where / name, mmap_mode="r+" if record["seen"] < len(places) else "r")
     total, squares = np.array(record["sum"]), np.array(record["squares"])
+
+    def decode(place: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+        photo = sets[place[0]].read(place[1])
+        return None if photo is None else (square(photo, maps.model.card.size[0]), square(photo, size))
+
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
     while record["seen"] < len(places):
         chunk = places[record["seen"] : record["seen"] + _BATCH]
-        read = [photo for i, j in chunk if (photo := sets[i].read(j)) is not None]
+        read = [both for both in pool.map(decode, chunk) if both is not None]
         if read:
-            seen = torch.stack([square(photo, maps.model.card.size[0]) for photo in read]).float() / 255
+            seen = torch.stack([large for large, _ in read]).float() / 255
             with torch.no_grad():
                 values = maps.read(seen).cpu().numpy()
             if not np.isfinite(values.astype(np.float16)).all():
                 raise UserError(f"the maps of {maps} reach {abs(values).max():.3g}, which float16 cannot hold")
             first = record["kept"]
-            pictures = torch.stack([square(photo, size) for photo in read])
+            pictures = torch.stack([small for _, small in read])
             if encode:
                 with torch.no_grad():
                     pictures = encode[0](pictures.to(maps.model.device).float() / 255).cpu()
@@ -142,6 +156,7 @@ def make_pairs(
             (where / "pairs.json.part").write_text(json.dumps(record))
             (where / "pairs.json.part").replace(about)
         progress("reading photos and their maps", record["seen"], len(places))
+    pool.shutdown()
     if not record["kept"]:
         raise UserError(f"none of the {len(places)} photos in {', '.join(one.source for one in sets)} can be read")
     count = record["kept"] * maps.grid[0] * maps.grid[1]

@@ -84,6 +84,8 @@ def learn_decoder(
     mean = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
     record: dict[str, Any] = read_record(folder) or {"step": 0, "loss": [], "pairs": pairs.key}
+    if pairs.encoded:
+        raise UserError("the decoder is trained on pictures, and these pairs hold the latents of a prior")
     if record["pairs"] != pairs.key:
         raise UserError(f"{folder} holds a decoder of other photos or another layer; choose another folder")
     if record["step"]:

@@ -33,7 +33,7 @@ class Inverter:
         maps: of the layer that it inverts. prior: what it was trained on. net: what was trained.
         recipe: how. mean_C, sd_C: of the maps over its training photos.
         card: model, layer, prior, recipe, data, metrics.
-        steps, strength, guidance: defaults of `sample`.
+        steps, strength, guidance, order: defaults of `sample`.
         law: of the maps of its training photos, which tells how usual another map is.
     """
 
@@ -49,6 +49,7 @@ class Inverter:
     steps: int = 8
     strength: float = 1.0
     guidance: float = 1.0
+    order: int = 2
     law: MapLaw | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +77,7 @@ class Inverter:
         strength: float | None = None,
         guidance: float | None = None,
         pull: int = 0,
-        order: int = 2,
+        order: int | None = None,
         batch_size: int = 32,
         progress: Progress = lambda what, done, total: None,
     ) -> Tensor:
@@ -102,14 +103,20 @@ class Inverter:
                 self, maps, self.strength if strength is None else strength,
                 self.guidance if guidance is None else guidance, pull,
             )  # fmt: skip
-            clean = generate(given, rows, steps=self.steps if steps is None else steps, order=order)
+            clean = generate(
+                given, rows, steps=self.steps if steps is None else steps, order=self.order if order is None else order
+            )
             parts.append(self.prior.decode(clean).float().cpu())
             progress("inverting", sum(map(len, parts)), len(maps_BChw))
         return torch.cat(parts)
 
     @torch.no_grad()
-    def mean(self, maps_BChw: Tensor) -> Tensor:
+    def mean(self, maps_BChw: Tensor, *, batch_size: int = 32) -> Tensor:
         """B×3×S×S: the network's own E[picture | map], its estimate from pure noise; blurred where the map leaves room."""
+        return torch.cat([self._mean(part) for part in maps_BChw.split(batch_size)])
+
+    @torch.no_grad()
+    def _mean(self, maps_BChw: Tensor) -> Tensor:
         generators = [torch.Generator().manual_seed(0) for _ in maps_BChw]
         noise = self.noise(generators)
         self._check(maps_BChw, noise)
@@ -165,7 +172,9 @@ class _Given:
         """One step of `length` (root mean square) up the gradient of the cosine, each row for itself."""
         with torch.enable_grad():
             variable = clean.detach().requires_grad_(True)
-            again = self.inverter.maps.read(self.prior.decode(variable))
-            (gradient,) = torch.autograd.grad(cosine_similarity(again, self.maps, dim=1).mean((1, 2)).sum(), variable)
+            again, aim = self.inverter.maps.read(self.prior.decode(variable)), self.maps
+            if self.inverter.recipe.pooled:  # which knows no positions
+                again, aim = (v.mean((2, 3), keepdim=True) for v in (again, aim))
+            (gradient,) = torch.autograd.grad(cosine_similarity(again, aim, dim=1).mean((1, 2)).sum(), variable)
         scale = gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
         return clean + length * gradient / scale

@@ -2,8 +2,8 @@
 
     L = |net(x_t, t, φ) - target|² + cycle·[t small]·(1 - mean_ij cos(f(D(x̂0))_ij, φ_ij))
 
-(FeatInv §3 with the prior's own target; the cycle term after ControlNet++, Li et al. 2024, with the network under study
-as reward.) Only the control is trained and only it gets gradients.
+(FeatInv, arXiv:2505.21032, with the prior's own target; the cycle term after ControlNet++, Li et al. 2024, with the
+network under study as reward.) Only the control is trained and only it gets gradients.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def learn_inverter(
     """
     recipe, folder = recipe or EntopticRecipe(), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(prior.name, str) and prior.name.startswith("fresh:") and recipe.network != "direct":
+        raise UserError(f"{prior.name} is untrained, so nothing of it is worth freezing; train it with network=direct")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = build(prior, maps.channels, recipe).to(prior.device)
@@ -125,6 +127,8 @@ def loss(
         u_B = torch.rand(count, generator=draw)
     noise = torch.randn(count, *prior.shape, generator=draw).to(device)
     hidden, wordless = (torch.rand(count, generator=draw) < recipe.drop for _ in range(2))
+    if recipe.network == "control" and not recipe.drop_together:
+        hidden[:] = False  # without a map there is the frozen prior itself, which need not be learned again
     with torch.no_grad():
         assert prior.states is not None
         x0 = pictures if pairs.encoded else prior.states(pictures)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError, nearest
+from entoptic.models.ablate import with_first
 from entoptic.models.model import Model
-from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor
+from entoptic.models.taps import Tap, as_laid_out, channels_first
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,17 @@ class FeatureMaps:
             )
         info = self.model.layer(self.layer)
 
-        def put_back(module: object, args: object, output: object) -> Tensor:
-            own = first_tensor(output)
+        calls = 0
+
+        def changed(own: Tensor) -> Tensor:
             values_BCD = channels_first(own, info.layout)
             given = maps_BChw.flatten(2).to(values_BCD)
             return as_laid_out(torch.cat([values_BCD[:, :, : self.prefix], given], 2), info)
+
+        def put_back(module: object, args: object, output: object) -> object:
+            nonlocal calls
+            calls += 1  # a module that runs several times is read at its last call
+            return with_first(output, changed) if calls == info.calls else None
 
         module = dict(self.model.module.named_modules())[self.layer]
         handle = module.register_forward_hook(put_back)

@@ -23,7 +23,7 @@ Trained = DiffusionPrior | TextPrior
 class HintEncoder(nn.Module):
     """Maps B×C×h×w to hints B×K×s×s, added to what the prior's first convolution puts out.
 
-    FeatInv enlarges first and convolves after (§1.2 of its code: three 3×3 convolutions, the last starts at zero).
+    FeatInv enlarges first and convolves after (three 3×3 convolutions, the last of which starts at zero).
     `project` narrows the map to `width` channels at its own resolution before, which costs a tenth, and makes the
     hint of an explicit guess of the clean state, which the copied first convolution reads like a picture: the guess
     is trained by itself (`learn.loss`), so that the hint says something long before the control has learned to listen.
@@ -64,7 +64,7 @@ class HintEncoder(nn.Module):
 
 class Control(nn.Module):
     """A hint encoder and a trainable copy of the prior's encoder, whose outputs are added to the frozen one's
-    (Zhang et al. 2023, ControlNet; FeatInv §3). Untrained it changes nothing, exactly."""
+    (Zhang et al. 2023, ControlNet). Untrained it changes nothing, exactly."""
 
     def __init__(self, prior: Trained, channels: int, recipe: EntopticRecipe) -> None:
         try:

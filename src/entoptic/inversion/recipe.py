@@ -41,7 +41,8 @@ class EntopticRecipe:
     noisier: float = 1.0
     """mean of that law: above 0 more of the levels are noisy, where the map says what the picture does not"""
     drop: float = 0.1
-    """share of maps hidden in training; the prior's text is hidden with the same probability, independently"""
+    """share of maps hidden in training where the network must learn to do without (direct, or with `drop_together`); the
+    prior's text is hidden with the same probability, independently"""
     drop_together: bool = False
     """hide the map (as zeros) and the text together, as FeatInv does"""
     guess: float = 1.0
@@ -75,7 +76,7 @@ class EntopticRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRecipe(EntopticRecipe):
-    """FeatInv as published (featinv: raw maps, enlarged first, joint dropout, constant rate, no EMA, even noise levels).
+    """FeatInv as published (arXiv:2505.21032: raw maps, enlarged first, joint dropout, constant rate, no EMA, even noise levels).
 
     Its rate of 1e-5 is that of a network 40 times larger which saw 3.8 million pictures; a small prior wants more.
     """

@@ -6,6 +6,7 @@ FOLDER/card.json               model, layer, prior, recipe, data, metrics; sha25
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
+from entoptic.inversion.data import preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.law import MapLaw
 from entoptic.inversion.maps import FeatureMaps
@@ -25,6 +27,7 @@ from entoptic.inversion.network import Trained, build
 from entoptic.inversion.recipe import RECIPES
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
+from entoptic.priors.adapters import TextPrior, checked_guidance, text_identity
 from entoptic.priors.saved import sha256_of
 from entoptic.priors.sources import load_prior
 
@@ -82,20 +85,30 @@ def load_inverter(
     for file in ("card.json", WEIGHTS):
         if not (folder / file).is_file():
             raise UserError(f"{source}: {folder} has no {file}; `entoptic learn inverter` writes such a folder")
-    card = json.loads((folder / "card.json").read_text())
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        recipe = RECIPES["entoptic"](**card["recipe"])  # all its numbers are on the card, whichever recipe it was
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{source}: its card.json is damaged or of another version ({error})") from None
     if card.get("weights_sha256") != sha256_of(folder / WEIGHTS):
         raise UserError(f"{source}: its weights are not those of its card; the folder was left half written or changed")
     network = model if model is not None else load(card["model"], device=where)
     if network.card.weights_sha256 != card["model_sha256"]:
         other = "other weights of it were" if network.card.name == card["model"] else f"{network.card.name} was"
         raise UserError(f"{source} inverts {card['layer']} of {card['model']}, and {other} given")
-    base: Any = base_prior(prior if prior is not None else card["prior"], where)
+    here = preprocessing(network.card)
+    if here != card["seen"]:
+        (what,) = [name for name in here if here[name] != card["seen"][name]][:1]
+        raise UserError(
+            f"{source} was trained on pictures with {what} {card['seen'][what]}, and {network.card.name} now takes "
+            f"{here[what]}; load the network with the card it had"
+        )
+    base: Any = base_prior(prior if prior is not None else card["prior"], where, **card.get("prior_options", {}))
     if base.identity != card["prior_identity"]:
         raise UserError(
             f"{source} was trained on the prior {card['prior']}, and {base.name} is another (or has changed)"
         )
     maps = FeatureMaps.of(network, card["layer"])
-    recipe = RECIPES["entoptic"](**card["recipe"])  # all its numbers are on the card, whichever recipe it was
     net = build(base, maps.channels, recipe)
     state = load_file(folder / WEIGHTS)
     try:
@@ -110,18 +123,34 @@ def load_inverter(
     return Inverter(
         source, identity, maps, base, net.to(where), recipe, state["mean"].float(), state["sd"].float(), card,
         int(card["steps"]), float(card["strength"]), float(card["guidance"]),
+        int(card["order"]),
         MapLaw.of_tensors(law) if law else None,
     )  # fmt: skip
 
 
-def base_prior(prior: str | Trained, device: torch.device) -> Any:
+def base_prior(
+    prior: str | Trained, device: torch.device, *, prompt: str | None = None, guidance: float | None = None,
+    trust: bool = False,
+) -> Any:  # fmt: skip
     """What an inverter is built on: any prior by name, or `fresh:SIZE`, an untrained network for recipes that train it.
+
+    prompt, guidance: of a prior that reads text, also of one that is given loaded. trust: as in `load_prior`.
 
     Raises:
         UserError: as `load_prior`, or a size that is no number of pixels.
     """
     if not isinstance(prior, str) or not prior.startswith("fresh:"):
-        return load_prior(prior, device=device)
+        found: Any = load_prior(prior, device=device, trust=trust)
+        if not isinstance(found, TextPrior):
+            if prompt is not None or guidance is not None:
+                raise UserError(f"{found.name} reads no text; leave out its prompt and guidance")
+            return found
+        if prompt is None and guidance is None:
+            return found
+        text = found.text if prompt is None else found.embed([prompt])
+        weight = checked_guidance(found.name, guidance, found.guidance, null=True)
+        identity = text_identity(found.weights, text, found.null, weight)
+        return dataclasses.replace(found, text=text, guidance=weight, identity=identity)
     from entoptic.priors.learn import network
     from entoptic.priors.recipe import Recipe
     from entoptic.priors.saved import flow_prior
@@ -132,7 +161,9 @@ def base_prior(prior: str | Trained, device: torch.device) -> Any:
     card = {"name": prior, "size": recipe.size, "patch": recipe.patch, "classes": [], "shift": 2.0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return flow_prior(prior, network(recipe, 0), card, device)
+        net = network(recipe, 0).eval().requires_grad_(False)
+    # Its weights do not matter, they are all trained, so neither do they for its identity.
+    return dataclasses.replace(flow_prior(prior, net, card, device), identity=prior)
 
 
 def builtin_inverters() -> list[str]:

@@ -81,7 +81,7 @@ def ablated(
         return (change(args[0]), *args[1:]) if is_last() else None
 
     def after(_module: Any, _args: Any, out: Any) -> Any:
-        return _with_first(out, change) if is_last() else None
+        return with_first(out, change) if is_last() else None
 
     module = dict(model.module.named_modules())[name]
     handles = [model.module.register_forward_pre_hook(begin)]
@@ -93,11 +93,11 @@ def ablated(
             handle.remove()
 
 
-def _with_first(out: Any, change: Any) -> Any:
+def with_first(out: Any, change: Any) -> Any:
     """A module's output with its first tensor changed."""
     if isinstance(out, Tensor):
         return change(out)
     if type(out) in (tuple, list):
         first = next(i for i, item in enumerate(out) if isinstance(item, Tensor))
         return type(out)(change(item) if i == first else item for i, item in enumerate(out))
-    raise UserError(f"a layer that puts out a {type(out).__name__} cannot be ablated; name one of the layers inside it")
+    raise UserError(f"a layer that puts out a {type(out).__name__} cannot be changed; name one of the layers inside it")

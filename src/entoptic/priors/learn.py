@@ -8,8 +8,10 @@ the costly convolutions at full size.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -174,7 +176,10 @@ def reserve(file: Path) -> None:
     size = file.stat().st_size
     try:
         with file.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(opened.fileno(), 0, size)
+            elif shutil.disk_usage(file.parent).free < size:  # macOS has no such call
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         file.unlink()
         raise UserError(f"{file.parent} has no room for {size / 2**20:.0f} MB of photos ({error.strerror})") from None

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic.errors import UserError
-from entoptic.inversion.data import Pairs, open_photos
+from entoptic.inversion.data import Pairs, open_photos, preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.law import MapLaw
-from entoptic.inversion.learn import learn_inverter
+from entoptic.inversion.learn import learn_inverter, picture_size
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Trained, build
 from entoptic.inversion.recipe import RECIPES, EntopticRecipe
@@ -23,6 +23,7 @@ from entoptic.metrics.evidence import mean_interval, wilson
 from entoptic.metrics.inversion import match_ranks, predictions, superpixel_cosine
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
+from entoptic.priors.adapters import TextPrior
 from entoptic.priors.learn import square
 from entoptic.priors.score import eight_bit
 from entoptic.priors.sources import SHIPPED
@@ -30,10 +31,13 @@ from entoptic.priors.training import read_record
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import find_verifiers, versions
 
-FROM_PAPER = {"steps": 50, "guidance": 1.0, "strength": 1.0}
-OURS = {"steps": 8, "guidance": 1.0, "strength": 1.0}
+FROM_PAPER = {"steps": 50, "order": 1, "guidance": 1.0, "strength": 1.0}
+OURS = {"steps": 8, "order": 2, "guidance": 1.5, "strength": 1.0}
 """How a finished inverter samples unless it is told otherwise."""
+PAPER_TEXT = {"prompt": "a high-quality, detailed, and professional image", "guidance": 1.75}
+"""What FeatInv tells a prior that reads text, and how strongly (its released settings for ConvNeXt)."""
 SHEET_COLUMNS = 10
+LEAST_FOR_A_LAW = 40
 
 
 def learn(
@@ -44,6 +48,9 @@ def learn(
     recipe: EntopticRecipe | None = None,
     *,
     prior: str | Trained = SHIPPED,
+    prompt: str | None = None,
+    prior_guidance: float | None = None,
+    trust: bool = False,
     held_out: Any = None,
     limit: int = 0,
     name: str = "",
@@ -60,6 +67,8 @@ def learn(
         model, layer: what is inverted; `entoptic ls MODEL` lists layers.
         photos: anything `Photos.open` takes, or several of them. limit: most of them taken, at random; 0 takes all.
         prior: what supplies naturalness; `fresh:SIZE` is an untrained network, for recipes that train it (`direct`).
+        prompt, prior_guidance: of a prior that reads text: the text it is trained with, and the weight of guidance by it
+            when it is sampled (the paper's recipe has its own, see `PAPER_TEXT`). trust: as in `load_prior`.
         held_out: photos that it is measured on in the end; None takes the training photos, and says so.
         name: on its card (default: the folder's). compared: photos it is measured on.
         pairs_folder: where photos and their maps are kept (default OUT/pairs); several trainings may share it.
@@ -75,33 +84,48 @@ def learn(
     where = pick_device(device)
     subject = load(model, device=str(where)) if isinstance(model, str) else model
     maps = FeatureMaps.of(subject, layer)
-    base = base_prior(prior, where)
+    base = base_prior(prior, where, trust=trust)
+    options: dict[str, Any] = {"prompt": prompt, "guidance": prior_guidance}
+    if isinstance(base, TextPrior) and recipe.drop_together:
+        options = {k: PAPER_TEXT[k] if v is None else v for k, v in options.items()}
+    options = {k: v for k, v in options.items() if v is not None}
+    base = base_prior(base, where, **options)
+    judges = find_verifiers(subject, verifiers)
+    if held_out is not None:
+        open_photos(held_out)  # a name that is wrong must not show after hours of training
+    if compared < 1:
+        raise UserError(
+            f"compared is the number of photos that the inverter is measured on, at least 1, got {compared}"
+        )
 
     def sheet(net: nn.Module, pairs: Pairs, path: Path) -> None:
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
         draw_sheet(inverter, pairs, path)
 
     with reporter(progress) as report:
-        learn_inverter(
+        _, pairs = learn_inverter(
             maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
             progress=report.progress, log=log,
         )  # fmt: skip
         return shelve(
-            folder, maps, base, photos, held_out, pairs_folder=pairs_folder, limit=limit, name=name or folder.name,
-            compared=compared, verifiers=verifiers, report=report,
+            folder, maps, base, pairs, held_out if held_out is not None else photos, seen=held_out is None,
+            name=name or folder.name, compared=compared, judges=judges, report=report,
+            prior_options=options | ({"trust": True} if trust else {}),
         )  # fmt: skip
 
 
 def shelve(
-    folder: str | Path, maps: FeatureMaps, prior: Trained, photos: Any, held_out: Any = None, *, name: str,
-    pairs_folder: str | Path | None = None, limit: int = 0, compared: int = 200,
-    verifiers: str | Sequence[str | Model] = "auto", report: Reporter | None = None,
+    folder: str | Path, maps: FeatureMaps, prior: Trained, pairs: Pairs, photos: Any, *, name: str, seen: bool = False,
+    compared: int = 200, judges: Sequence[Model] = (), report: Reporter | None = None,
+    prior_options: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """Writes what a training folder holds as an inverter with its card, sample sheet and measurements."""
-    from safetensors.torch import load_file
+    """Writes what a training folder holds as an inverter with its card, sample sheet and measurements.
 
-    from entoptic.inversion.data import make_pairs
-    from entoptic.inversion.learn import encoding, picture_size
+    Args:
+        pairs: what it was trained on. photos: what it is measured on; `seen` tells that these are the same.
+        prior_options: with which the prior was loaded.
+    """
+    from safetensors.torch import load_file
 
     report, folder = report or Reporter(), Path(folder)
     record = read_record(folder)
@@ -113,18 +137,16 @@ def shelve(
     net = build(prior, maps.channels, recipe)
     state = load_file(folder / record["state"])
     net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
-    size = picture_size(prior)
-    pairs = make_pairs(
-        maps, photos, size, pairs_folder or folder / "pairs", limit=limit, encode=encoding(prior),
-        progress=report.progress,
-    )  # fmt: skip
-    law = MapLaw.fit(pairs.batch(range(min(2000, len(pairs))))[1])
-    tensors = {"mean": pairs.mean_C, "sd": pairs.sd_C} | {f"law/{k}": v for k, v in law.tensors().items()}
+    tensors = {"mean": pairs.mean_C, "sd": pairs.sd_C}
+    if len(pairs) >= LEAST_FOR_A_LAW:
+        law = MapLaw.fit(pairs.batch(range(min(2000, len(pairs))))[1])
+        tensors |= {f"law/{k}": v for k, v in law.tensors().items()}
     rows, columns = maps.grid
     card: dict[str, Any] = {
         "name": name, "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256,
         "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": prior.name,
-        "prior_identity": prior.identity, "size": size, "recipe": record["recipe"],
+        "prior_identity": prior.identity, "prior_options": prior_options or {}, "seen": preprocessing(maps.model.card),
+        "size": picture_size(prior), "recipe": record["recipe"],
         **_defaults(recipe), "parameters": sum(p.numel() for p in net.parameters()),
         "training": {
             "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
@@ -135,9 +157,8 @@ def shelve(
     save_inverter(net, out, card, tensors)
     inverter = load_inverter(f"file:{out}", maps.model, prior=prior, device=prior.device)
     draw_sheet(inverter, pairs, out / "samples.png")
-    judges = find_verifiers(maps.model, verifiers)
-    card["measured"] = {"on": "held-out photos" if held_out is not None else "training photos"} | measured(
-        inverter, held_out if held_out is not None else photos, judges, compared=compared, report=report
+    card["measured"] = {"on": "training photos" if seen else "held-out photos"} | measured(
+        inverter, photos, judges, compared=compared, report=report
     )
     save_inverter(net, out, card, tensors)
     return out
@@ -167,6 +188,8 @@ def measured(
             originals.append(square(photo, maps.model.card.size[0]).float() / 255)
         if len(originals) == compared:
             break
+    if not originals:
+        raise UserError(f"none of the {len(places)} photos to measure on can be read")
     real = torch.stack(originals)
     wanted = torch.cat([maps.read(chunk).cpu() for chunk in real.split(25)])
     noise = inverter.noise([torch.Generator().manual_seed(k) for k in range(len(real))])

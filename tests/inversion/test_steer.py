@@ -245,7 +245,9 @@ def test_nulls_are_as_unusual_and_of_the_same_dimension() -> None:
         steer_concepts(world, dictionary, phi, [0], Steer(n=1, scale=scale, scales=()))
         original, edit, *nulls = (m for m, _ in world.rows)
         assert len(nulls) == 19
-        lengths = [torch.einsum("chw,cd,dhw->", e, inverse_CC, e).sqrt() for e in (m - original for m in (edit, *nulls))]
+        lengths = [
+            torch.einsum("chw,cd,dhw->", e, inverse_CC, e).sqrt() for e in (m - original for m in (edit, *nulls))
+        ]
         for null, length in zip(nulls, lengths[1:]):
             assert float(length) == pytest.approx(float(lengths[0]), rel=0.1)  # Σ is an estimate
             assert torch.linalg.matrix_rank((null - original).flatten(1), rtol=1e-4) == 2

@@ -1,7 +1,7 @@
 """Concept steering (FeatInv-Viz): scale one concept of a feature map, decode both maps, and see where the picture changes.
 
 φ' = φ - (1 - α)·φ_k is decoded with the very noise that φ was decoded with, so that pixels differ by the concept alone.
-What a change of φ as large does that is not aimed at the concept tells how much of the difference means something, and
+What a change of φ as unusual does that is not aimed at the concept tells how much of the difference means something, and
 the network, shown the decoded pictures, tells whether the edit has reached them.
 
 No torch is imported at the top: the command line reads `Steer` from here.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
     from entoptic.units.dictionary import Dictionary
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever steering makes or measures something else from the same config."""
 PAPER = "FeatInv"
 STRONGEST = 3  # concepts steered where none is named
@@ -342,7 +342,7 @@ def evidence(found: Steering, names: Sequence[str], card: Card) -> list[Evidence
         exceeded = round(c.p_value * (c.count + 1)) - 1
         chance = Evidence(
             "effect_p", c.p_value, c.count, wilson(exceeded, c.count), "lower",
-            detail={"random edits as large": c.count, "dimension": found.dimension},
+            detail={"random edits as unusual": c.count, "dimension": found.dimension},
         )  # fmt: skip
         area_by = {"rule": "above the largest pixel of random edits", "false alarms": c.rate}
     area = float(found.affected_SS.float().mean())

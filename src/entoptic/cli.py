@@ -205,6 +205,8 @@ class Steer:
     """name or number of the class whose concepts are discovered, where there is no dictionary"""
     photos: str | None = None
     """real photos that they are discovered on"""
+    concepts: int = 4
+    """how many concepts of the class are discovered; 0 takes the fewest that are complete"""
     inverter: str | None = None
     """builtin:NAME or file:FOLDER (default: the shipped one)"""
     out: Path | None = None
@@ -745,8 +747,8 @@ def _steer(command: Steer) -> int:
     started = time.monotonic()
     run = steer(
         command.model, command.layer, list(command.photo), dictionary=command.dictionary, class_name=command.class_name,
-        class_photos=command.photos, concepts=command.concept, inverter=command.inverter, config=command.steer,
-        out=command.out, device=command.device,
+        class_photos=command.photos, concepts=command.concept, discover=command.concepts, inverter=command.inverter,
+        config=command.steer, out=command.out, device=command.device,
     )  # fmt: skip
     for picture in run:
         known = {name: e["value"] for name, e in picture.evidence.items()}

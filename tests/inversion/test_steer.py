@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,17 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
+from entoptic.inversion.law import MapLaw
 from entoptic.inversion.steer import (
+    FLOOR,
     PAPER_THRESHOLD,
     Steer,
     calibrate,
+    law_of,
     null_part,
     paper_mask,
     steer_concepts,
+    unusual,
 )
 
 C, GRID, PATCH = 12, (3, 2), 4
@@ -76,6 +81,7 @@ class World:
         self.W_PC, self.rest_PR = gain * whole[:, :C], noise * whole[:, C:]
         self.gain, self.maps, self.model = gain, self, Network(self)
         self.mean_C, self.sd_C = torch.zeros(C), torch.ones(C)
+        self.law: MapLaw | None = None
         self.rows: list[tuple[Tensor, Tensor]] = []
 
     def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
@@ -221,26 +227,84 @@ def test_a_result_does_not_depend_on_its_mates() -> None:
 # --- nulls -----------------------------------------------------------------------------------------------------------
 
 
-def test_nulls_are_as_large_and_of_the_same_dimension() -> None:
+def correlated(seed: int = 9) -> tuple[Tensor, MapLaw]:
+    """A root of Σ, whose variances span nearly three decades, and the law of 2000 maps of it."""
+    draw = torch.Generator().manual_seed(seed)
+    axes = torch.linalg.qr(torch.randn(C, C, generator=draw)).Q
+    root_CC = axes * torch.logspace(0.5, -0.9, C)
+    maps = torch.einsum("cd,ndhw->nchw", root_CC, torch.randn(2000, C, *GRID, generator=draw))
+    return root_CC, MapLaw.fit(maps + 0.5)
+
+
+def test_nulls_are_as_unusual_and_of_the_same_dimension() -> None:
     world, phi, dictionary = World(), photo_map(), Subspaces([0, 1])
+    root_CC, world.law = correlated()
+    inverse_CC = torch.linalg.inv(root_CC @ root_CC.T)
     for scale in (0.25, 2.0):
         world.rows.clear()
         steer_concepts(world, dictionary, phi, [0], Steer(n=1, scale=scale, scales=()))
         original, edit, *nulls = (m for m, _ in world.rows)
         assert len(nulls) == 19
-        for null in nulls:
-            assert float((null - original).norm()) == pytest.approx(float((edit - original).norm()), rel=1e-4)
+        lengths = [
+            torch.einsum("chw,cd,dhw->", e, inverse_CC, e).sqrt() for e in (m - original for m in (edit, *nulls))
+        ]
+        for null, length in zip(nulls, lengths[1:]):
+            assert float(length) == pytest.approx(float(lengths[0]), rel=0.1)  # Σ is an estimate
             assert torch.linalg.matrix_rank((null - original).flatten(1), rtol=1e-4) == 2
             side = float(((null - original) * original).sum())
             assert (side > 0) == (scale > 1)
 
 
+def test_nulls_have_the_directions_of_the_law() -> None:
+    """The mean of v vᵀ over many nulls is Σ, for the law's directions and for channels that are all there is."""
+    world = World()
+    root_CC, world.law = correlated()
+    draw = torch.Generator().manual_seed(0)
+    found = law_of(world).directions(4000, draw).float()
+    expected = root_CC @ root_CC.T
+    torch.testing.assert_close(found.T @ found / 4000, expected, atol=0.15 * float(expected.max()), rtol=0)
+    world.law = None
+    world.sd_C = torch.linspace(0.5, 2, C)
+    found = law_of(world).directions(4000, draw).float()
+    torch.testing.assert_close(found.T @ found / 4000, world.sd_C.square().diag(), atol=0.3, rtol=0.1)
+
+
+def test_directions_beside_the_axes_have_the_rest() -> None:
+    """Of a law that keeps 3 of 12 axes: draws and lengths against the covariance written out."""
+    _, law = correlated()
+    view = law.positions
+    few = replace(view, axes_KC=view.axes_KC[:3], variance_K=view.variance_K[:3], rest=torch.tensor(0.3).double())
+    whole_CC = (few.axes_KC.T * (few.variance_K - 0.3)) @ few.axes_KC + 0.3 * torch.eye(C).double()
+    found = few.directions(6000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found.T @ found / 6000, whole_CC, atol=0.3, rtol=0)
+    steps = torch.randn(5, C, generator=torch.Generator().manual_seed(2)).double()
+    expected = torch.einsum("mc,cd,md->m", steps, torch.linalg.inv(whole_CC), steps) / C
+    torch.testing.assert_close(few.steps(steps), expected)
+    torch.testing.assert_close(few.squares(steps + few.mean_C), expected)
+
+
+def test_what_hardly_varies_is_held_to_vary_a_little() -> None:
+    """A direction with next to no variance: an edit in it is long, but no longer than the floor says."""
+    world = World()
+    world.sd_C = torch.ones(C)
+    world.sd_C[0] = 1e-6
+    edit = torch.zeros(1, C, *GRID)
+    edit[0, 0, 0, 0] = 1.0
+    assert unusual(edit, law_of(world)) == pytest.approx(FLOOR**-0.5 / C**0.5)
+    other = torch.zeros(1, C, *GRID)
+    other[0, 1, 0, 0] = 1.0
+    assert unusual(other, law_of(world)) == pytest.approx(C**-0.5)
+
+
 def test_nulls_stay_in_the_channels_that_vary() -> None:
-    sd_C = torch.ones(C)
-    sd_C[4:] = 0
-    part = null_part(photo_map(), 2, 3.0, sd_C, torch.Generator().manual_seed(0))
+    world = World()
+    world.sd_C[4:] = 0
+    edit = photo_map(3)
+    edit[:, 4:] = 0
+    law = law_of(world)
+    part = null_part(photo_map(), edit, 2, law, torch.Generator().manual_seed(0))
     assert torch.count_nonzero(part[:, 4:]) == 0
-    assert float(part.norm()) == pytest.approx(3)
+    assert unusual(part, law) == pytest.approx(unusual(edit, law))
 
 
 def brute_force(delta: Tensor, nulls: Tensor) -> Tensor:
@@ -277,18 +341,40 @@ def test_exchangeable_maps_are_flagged_at_the_stated_rate(count: int, level: flo
     assert sum(pointwise) / trials <= rate + 3 * math.sqrt(rate * (1 - rate) / trials)
 
 
-def test_null_concepts_are_flagged_at_the_stated_rate() -> None:
-    """200 random subspaces in a world where some positions and pixels shine more than others."""
+@pytest.mark.parametrize("known", [True, False])
+def test_null_concepts_are_flagged_at_the_stated_rate(known: bool) -> None:
+    """200 random subspaces in a world where some positions and pixels shine more than others, and channels correlate."""
     world, flagged, trials = World(), 0, 200
     world.W_PC = world.W_PC * torch.linspace(0.2, 2, PIXELS)[:, None]
-    world.sd_C = torch.linspace(0.2, 2, C)
+    root_CC, law = correlated()
+    if known:
+        world.law = law
+    else:
+        root_CC = torch.linspace(0.2, 2, C).diag()
+        world.sd_C = root_CC.diag()
     for trial in range(trials):
-        phi = photo_map(trial) * world.sd_C[:, None, None] + world.sd_C[:, None, None]
+        phi = torch.einsum("cd,bdhw->bchw", root_CC, photo_map(trial)) + 0.5
         draw = torch.Generator().manual_seed(10_000 + trial)
-        concept = Span(torch.randn(C, 2, generator=draw) * world.sd_C[:, None])
+        concept = Span(root_CC @ torch.randn(C, 2, generator=draw))
         (found,) = steer_concepts(world, concept, phi, [0], Steer(n=1, scales=(), level=0.1), key=str(trial))
         flagged += bool(found.affected_SS.any())
     assert abs(flagged - 0.1 * trials) <= 3 * math.sqrt(0.1 * 0.9 * trials)
+
+
+def test_directions_that_hardly_vary_are_not_flagged_for_that() -> None:
+    """A decoder that undoes the map's scales, as regression does, shines wherever maps hardly vary. Of concepts that
+    are such directions nulls of the same Euclidean length would flag nearly all; nulls as unusual flag few."""
+    world, flagged, trials = World(), 0, 60
+    root_CC, world.law = correlated()
+    world.W_PC = world.W_PC @ torch.linalg.inv(root_CC)
+    for trial in range(trials):
+        phi = torch.einsum("cd,bdhw->bchw", root_CC, photo_map(trial)) + 0.5
+        draw = torch.Generator().manual_seed(20_000 + trial)
+        concept = Span(torch.randn(C, 1, generator=draw))
+        config = Steer(n=1, scales=(), level=0.1, eight_bit=False)
+        (found,) = steer_concepts(world, concept, phi, [0], config, key=str(trial))
+        flagged += bool(found.affected_SS.any())
+    assert flagged <= 0.25 * trials
 
 
 def test_a_concept_that_shines_is_flagged_where_it_is() -> None:

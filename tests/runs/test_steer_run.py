@@ -280,7 +280,7 @@ def test_the_verb_and_concepts_made_on_the_fly(
     monkeypatch.setitem(SOURCES, "toy", lambda name, device: (tiny.module, tiny.card))
 
     def concepts_of(model: Model, layer: str, photos: Any, class_index: int, config: Any = None) -> FakeDictionary:
-        asked.append((layer, class_index))
+        asked.append((layer, class_index, config.concepts))
         return FakeDictionary(model)
 
     def save(dictionary: FakeDictionary, file: Path) -> None:
@@ -303,13 +303,17 @@ def test_the_verb_and_concepts_made_on_the_fly(
     assert "0.5 asked" in printed
     assert "index.html" in printed
     assert main(words) == 0
-    assert asked == [(LAYER, 2)]
+    assert asked == [(LAYER, 2, 4)]
     (file,) = (tmp_path / "r" / "dictionaries").iterdir()
     (picture,) = Run.open(tmp_path / "r")
     assert picture.unit == f"dict({file}):2"
     again = shlex.split(picture.record["command"])
     assert again[again.index("--class") + 1] == "stripe"
     assert again[again.index("--scale") + 1] == "0.5"
+    assert "--concepts" not in again
+    assert main([*words, "--concepts", "0"]) == 0  # as many as the rule says: others, so they are discovered anew
+    assert asked[1:] == [(LAYER, 2, 0)]
+    assert len(list((tmp_path / "r" / "dictionaries").iterdir())) == 2
     capsys.readouterr()
     assert main([*words[:5], "12", *words[6:]]) == 2
     assert "did you mean 3 (rest)" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from entoptic.errors import UserError
 
@@ -34,13 +34,27 @@ class Ellipsoid:
 
     def squares(self, vectors_MC: Tensor) -> Tensor:
         """Squared Mahalanobis distances M, relative to the number of channels: about 1 for what it was fitted to."""
-        centred_MC = vectors_MC.to(self.mean_C) - self.mean_C
+        return self.steps(vectors_MC.to(self.mean_C) - self.mean_C)
+
+    def steps(self, steps_MC: Tensor) -> Tensor:
+        """`squares` of vectors that lead from the centre: how unusual a change of a map is."""
+        centred_MC = steps_MC.to(self.mean_C)
         along_MK = centred_MC @ self.axes_KC.T
         found_M = (along_MK.square() / self.variance_K).sum(1)
         if float(self.rest) > 0:
             beside_M = (centred_MC.square().sum(1) - along_MK.square().sum(1)).clamp_min(0)
             found_M = found_M + beside_M / self.rest
         return found_M / centred_MC.shape[1]
+
+    def directions(self, count: int, generator: Generator) -> Tensor:
+        """Draws of its Gaussian, its centre left out: count×C."""
+        along_NK = torch.randn(count, len(self.axes_KC), generator=generator, dtype=torch.float64)
+        found_NC = along_NK * self.variance_K.double().sqrt() @ self.axes_KC.double()
+        if float(self.rest) > 0:
+            beside_NC = torch.randn(count, len(self.mean_C), generator=generator, dtype=torch.float64)
+            beside_NC = beside_NC - beside_NC @ self.axes_KC.double().T @ self.axes_KC.double()
+            found_NC = found_NC + float(self.rest) ** 0.5 * beside_NC
+        return found_NC
 
     def below(self, distance: float) -> int:
         """How many of the reference maps are nearer to the centre."""

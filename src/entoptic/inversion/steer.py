@@ -1,7 +1,7 @@
 """Concept steering (FeatInv-Viz): scale one concept of a feature map, decode both maps, and see where the picture changes.
 
 φ' = φ - (1 - α)·φ_k is decoded with the very noise that φ was decoded with, so that pixels differ by the concept alone.
-What a change of φ as large does that is not aimed at the concept tells how much of the difference means something, and
+What a change of φ as unusual does that is not aimed at the concept tells how much of the difference means something, and
 the network, shown the decoded pictures, tells whether the edit has reached them.
 
 No torch is imported at the top: the command line reads `Steer` from here.
@@ -20,8 +20,12 @@ from entoptic.errors import UserError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from entoptic.inversion.law import Ellipsoid
+
 PAPER_THRESHOLD = 0.33
 """Of the paper's display rule: what stays below this share of the map's maximum is called unaffected."""
+FLOOR = 1e-3
+"""Smallest variance that a direction of maps is held to have, as a share of the largest."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -224,20 +228,50 @@ def scaled(map_1Chw: Tensor, part_1Chw: Tensor, scale: float) -> Tensor:
     return map_1Chw - (1 - scale) * part_1Chw
 
 
-def null_part(map_1Chw: Tensor, dimension: int, norm: float, sd_C: Tensor, generator: Generator) -> Tensor:
-    """φ projected on a random subspace, rescaled to a Frobenius norm of `norm`: 1×C×h×w.
+def null_part(phi_1Chw: Tensor, edit_1Chw: Tensor, dimension: int, law: Ellipsoid, generator: Generator) -> Tensor:
+    """φ projected on a random subspace, rescaled to be as unusual a change of a map as the edit: 1×C×h×w.
 
-    The subspace is spanned by Gaussian directions of the channels' standard deviations: a direction drawn evenly would
-    spend itself on channels that hardly vary, which the inverter has learned to ignore, and be beaten by any concept.
+    The subspace is spanned by draws of the Gaussian Σ of photos' map vectors, and size is √Σ_p e_pᵀ Σ⁻¹ e_p: both edits
+    are as many standard deviations long. Of two edits of one Euclidean length the one in directions in which maps
+    hardly vary leads farther from any map, and decoders overreact to that: it would win whatever it means.
     """
     import torch
 
-    live = int((sd_C > 0).sum())
-    draws_Cd = torch.randn(len(sd_C), max(1, min(dimension, live)), generator=generator, dtype=torch.float64)
-    basis_Cd = torch.linalg.qr(draws_Cd * sd_C.double().cpu()[:, None]).Q
-    part = torch.einsum("cd,ed,behw->bchw", basis_Cd, basis_Cd, map_1Chw.double().cpu())
-    size = float(part.norm())
-    return (part * (norm / size if size > 0 else 0.0)).to(map_1Chw)
+    draws_dC = law.directions(max(1, min(dimension, int((law.variance_K > 0).sum()))), generator)
+    basis_Cd = torch.linalg.qr(draws_dC.T).Q
+    part = torch.einsum("cd,ed,behw->bchw", basis_Cd, basis_Cd, phi_1Chw.double().cpu())
+    size = unusual(part, law)
+    return (part * (unusual(edit_1Chw, law) / size if size > 0 else 0.0)).to(phi_1Chw)
+
+
+def unusual(edit_1Chw: Tensor, law: Ellipsoid) -> float:
+    """√Σ_p e_pᵀ Σ⁻¹ e_p over positions, up to a constant: length of a change in standard deviations of photos' maps."""
+    return float(law.steps(edit_1Chw[0].flatten(1).T.double().cpu()).sum().sqrt())
+
+
+def law_of(inverter: Any) -> Ellipsoid:
+    """Σ of the vectors of photos' maps: the inverter's law of them, or its channels' variances where it has none.
+
+    Variances are at least `FLOOR` of the largest. In directions where maps hardly ever vary any change at all would be
+    unheard of, and no random edit as unusual could be had without wrecking the map.
+    """
+    import torch
+
+    from entoptic.inversion.law import Ellipsoid
+
+    none = torch.empty(0, dtype=torch.float64)
+    if getattr(inverter, "law", None) is None:
+        sd_C = inverter.sd_C.double().cpu()
+        axes_KC = torch.eye(len(sd_C), dtype=torch.float64)[sd_C > 0]
+        centre_C, variance_K, rest = torch.zeros_like(sd_C), sd_C[sd_C > 0].square(), sd_C.new_zeros(())
+    else:
+        view = inverter.law.positions
+        centre_C, axes_KC = view.mean_C.double(), view.axes_KC.double()
+        variance_K, rest = view.variance_K.double(), view.rest.double()
+    floor = FLOOR * variance_K.max()
+    return Ellipsoid(
+        centre_C, axes_KC, variance_K.clamp_min(floor), rest.clamp_min(floor) if float(rest) > 0 else rest, none
+    )
 
 
 def dimension_of(part_1Chw: Tensor) -> int:
@@ -305,7 +339,8 @@ def _steer_all(
     import torch
 
     scales, shown = config.all_scales, config.all_scales.index(config.scale)
-    edits_kV = [_edits(phi, parts_KChw[k][None], k, inverter.sd_C, config, key) for k in concepts]
+    law = law_of(inverter)
+    edits_kV = [_edits(phi, parts_KChw[k][None], k, law, config, key) for k in concepts]
     # Rows of the batch of one seed: φ, then every edit that differs from it.
     rows = [(c, v) for c, edits in enumerate(edits_kV) for v, e in enumerate(edits) if not torch.equal(e, phi)]
     batch_VChw = torch.cat([phi, *(edits_kV[c][v] for c, v in rows)])
@@ -350,16 +385,16 @@ def _steer_all(
     return found
 
 
-def _edits(phi: Tensor, part: Tensor, k: int, sd_C: Tensor, config: Steer, key: str) -> list[Tensor]:
-    """φ' at each scale, then the nulls, which are as far from φ as the φ' that is shown and on the same side."""
+def _edits(phi: Tensor, part: Tensor, k: int, law: Ellipsoid, config: Steer, key: str) -> list[Tensor]:
+    """φ' at each scale, then the nulls, each as unusual a change of φ as the φ' that is shown, and on the same side."""
     edits = [scaled(phi, part, a) for a in config.all_scales]
-    norm = float((edits[config.all_scales.index(config.scale)] - phi).norm())
-    if norm == 0:
+    edit = edits[config.all_scales.index(config.scale)] - phi
+    if not edit.any():
         return edits + [phi] * config.nulls
     side = 1.0 if config.scale > 1 else -1.0
     dimension = dimension_of(part)
     draws = (_generator(config.seed, key, f"null {k}", r) for r in range(config.nulls))
-    return edits + [phi + side * null_part(phi, dimension, norm, sd_C, draw) for draw in draws]
+    return edits + [phi + side * null_part(phi, edit, dimension, law, draw) for draw in draws]
 
 
 def _decode(inverter: Any, maps_VChw: Tensor, noise: Tensor, config: Steer) -> Tensor:

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
     from entoptic.units.dictionary import Dictionary
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever steering makes or measures something else from the same config."""
 PAPER = "FeatInv"
 STRONGEST = 3  # concepts steered where none is named
+DISCOVERED = 4  # concepts of a class: the rule of completeness often stops at one, which leaves nothing to tell apart
 _EFFECT, _ACTIVE = (255, 120, 0), (0, 130, 255)  # colours of the overlays
 
 
@@ -52,6 +53,7 @@ def steer(
     class_name: str | int = "",
     class_photos: Any = None,
     concepts: Sequence[int | str] = (),
+    discover: int = DISCOVERED,
     inverter: str | Inverter | None = None,
     config: Steer | None = None,
     out: str | Path | None = None,
@@ -70,6 +72,7 @@ def steer(
         dictionary: any `Dictionary`, or its file. Without one, concepts of class `class_name` (a name or number of a
             logit) are discovered on `class_photos` and kept in the run.
         concepts: numbers or names in the dictionary; () takes the three that are strongest in each photo.
+        discover: how many concepts of the class; 0 takes the fewest that are complete.
         inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one.
 
     Returns:
@@ -98,8 +101,8 @@ def steer(
     about = {"entoptic": version("entoptic"), "title": subject.card.name, "model": model_record(subject)}
     with reporter(progress) as report, run.writing(about):
         if known is None:
-            known, where = _discover(run, maps, class_index, class_photos)
-        asked = {"dictionary": where, "class": class_name, "photos": class_photos}
+            known, where = _discover(run, maps, class_index, class_photos, discover)
+        asked = {"dictionary": where, "class": class_name, "photos": class_photos, "concepts": discover}
         job = _Job(run, decoder, maps, known, where, _numbers(known, concepts), config, asked, report)
         for index in range(len(opened)):
             job.make(opened, index)
@@ -180,20 +183,21 @@ def _class(model: Model, name: str | int) -> int:
     return found[0]
 
 
-def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any) -> tuple[Any, str]:
+def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count: int) -> tuple[Any, str]:
     """The concepts of a class, from the run where it holds them already."""
     from entoptic.inversion.concepts import concepts_of
+    from entoptic.units.concepts import Mcd
     from entoptic.units.dictionary import load_dictionary, save
 
-    opened = Photos.open(photos)
+    config, opened = Mcd(concepts=count), Photos.open(photos)
     key = content_key({
         "recipe": RECIPE, "weights": maps.model.card.weights_sha256, "layer": maps.layer, "class": class_index,
-        "photos": opened.fingerprint(),
+        "photos": opened.fingerprint(), "discovery": asdict(config),
     })  # fmt: skip
     label = "".join(c if c.isalnum() else "-" for c in maps.model.card.label(class_index) or f"class {class_index}")
     file = run.path / "dictionaries" / f"{label[:40]}-{key[:8]}.safetensors"
     if not file.is_file():
-        found = concepts_of(maps.model, maps.layer, opened, class_index, None)
+        found = concepts_of(maps.model, maps.layer, opened, class_index, config)
         with writable(run.path):
             file.parent.mkdir(parents=True, exist_ok=True)
             save(found, file)
@@ -297,6 +301,8 @@ class _Job:
             words += ["--dictionary", self.where]
         else:
             words += ["--class", str(self.asked["class"]), "--photos", str(self.asked["photos"])]
+            if self.asked["concepts"] != DISCOVERED:
+                words += ["--concepts", str(self.asked["concepts"])]
         for name, value in asdict(config).items():
             if value != getattr(Steer(), name):
                 flag = "--" + name.replace("_", "-")
@@ -336,7 +342,7 @@ def evidence(found: Steering, names: Sequence[str], card: Card) -> list[Evidence
         exceeded = round(c.p_value * (c.count + 1)) - 1
         chance = Evidence(
             "effect_p", c.p_value, c.count, wilson(exceeded, c.count), "lower",
-            detail={"random edits as large": c.count, "dimension": found.dimension},
+            detail={"random edits as unusual": c.count, "dimension": found.dimension},
         )  # fmt: skip
         area_by = {"rule": "above the largest pixel of random edits", "false alarms": c.rate}
     area = float(found.affected_SS.float().mean())

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import DATA, about, bootstrap, mobilenet
+from common import DATA, about, bootstrap, logits_and_features, mobilenet
 from entoptic.images.photos import Photos
 from entoptic.inversion.arithmetic import shuffle
 from entoptic.inversion.decoder import DecoderRecipe, decode, learn_decoder
@@ -35,7 +34,7 @@ from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import build
 from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
 from entoptic.inversion.saved import load_inverter
-from entoptic.metrics.distribution import features, frechet, kid, kid_interval
+from entoptic.metrics.distribution import frechet, kid, kid_interval
 from entoptic.metrics.evidence import wilson
 from entoptic.metrics.inversion import match_ranks, predictions, superpixel_cosine
 from entoptic.models.model import Model
@@ -50,6 +49,7 @@ SUBJECTS = {"lite0": ("builtin:lite0", "bn2", 24000), "vit-s14": ("builtin:vit-s
 SHORT: dict[str, Any] = {"rate": 1.5e-3, "warmup": 20, "cycle_from": 0.4, "cycle_below": 0.5}
 PAPER: dict[str, Any] = {"rate": 5e-4, "hint": 128}
 SHOWN = 10
+AS_SHIPPED = "8 steps, guidance 1.5"
 
 
 def recipes(pictures: int) -> dict[str, EntopticRecipe]:
@@ -70,64 +70,67 @@ def main() -> None:
     parser.add_argument("--long", default="builtin:lite0-bn2", help="inverter for the sampling table")
     parser.add_argument("--pictures", type=int, default=8000, help="photos that each training sees")
     parser.add_argument("--n", type=int, default=200, help="held-out photos")
-    parser.add_argument("--subjects", default="lite0,vit-s14")
+    parser.add_argument("--parts", default="lite0,vit-s14,sampling", help="what to measure; the others keep their rows")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     real = held_out(options.n)
-    judges = {"Lite0": load("builtin:lite0"), "Lite1": load("builtin:lite1"), "Lite2": load("builtin:lite2")}
-    judges |= {"MobileNetV2": mobilenet(), "ViT-S/14": load("builtin:vit-s14")}
+    judges = {"Lite0": load("builtin:lite0"), "Lite2": load("builtin:lite2"), "MobileNetV2": mobilenet()}
+    judges["ViT-S/14"] = load("builtin:vit-s14")
     targets = {name: predictions(model, real).argmax(1) for name, model in judges.items()}
-    record: dict[str, Any] = {"n": len(real), "pictures": options.pictures, "versions": about(), "tables": {}}
-    strips: dict[str, Tensor] = {}
 
     def judge(inverter: Inverter, wanted: Tensor, make: Callable[[], Tensor]) -> tuple[dict[str, Any], Tensor]:
-        started = time.monotonic()
         made = eight_bit(make())
-        seconds = time.monotonic() - started
-        return {"seconds": seconds / len(made)} | measure(inverter, wanted, made, real, judges, targets), made
+        return measure(inverter, wanted, made, real, judges, targets), made
 
-    for subject in options.subjects.split(","):
-        rows: dict[str, Any] = {}
-        name, layer, limit = SUBJECTS[subject]
-        maps, prior = FeatureMaps.of(load(name), layer), load_prior(SHIPPED)
-        wanted = read(maps, real)
-        for what, recipe in recipes(options.pictures).items():
-            folder = options.work / f"{subject}-{what.replace(', ', '-')}"
-            inverter = trained(folder, maps, prior, recipe, options.work / f"pairs-{subject}", limit)
-            noise = noise_of(inverter, len(real))
-            as_published = recipe.drop_together
-            steps, order = (50, 1) if as_published else (8, 2)
-            rows[what], made = judge(
-                inverter,
-                wanted,
-                lambda: inverter.sample(wanted, noise, steps=steps, order=order),  # noqa: B023
-            )
-            rows[what] |= cost(inverter, wanted[:1], steps=steps, order=order)
-            strips[f"{subject} {what}"] = made[:SHOWN]
-            say(f"{subject} {what}: {json.dumps({k: v for k, v in rows[what].items() if k != 'each'})[:300]}")
-        bare = inverter.sample(wanted, noise_of(inverter, len(real)), strength=0.0)
-        rows["the bare prior"], _ = judge(inverter, wanted, lambda: bare)  # noqa: B023
-        small = interpolate(real, (inverter.size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
-        rows["the photo at this size"], made = judge(inverter, wanted, lambda: small)  # noqa: B023
-        strips["photo"] = made[:SHOWN]
-        record["tables"][subject] = rows
-        record.setdefault("paired", {})[subject] = {
-            f"{a} minus {b}": paired(rows[a]["each"], rows[b]["each"])
-            for a, b in [("entoptic", "paper"), ("entoptic", "entoptic, pooled"), ("paper", "paper, pooled")]
-        }
-        write(record, strips, options.out)
-        draw(strips, options.work / "sheet.png")
-    if options.long:
-        record["tables"]["sampling"] = sampling(options, real, judge, strips)
-        write(record, strips, options.out)
-        draw(strips, options.work / "sheet.png")
+    for part in options.parts.split(","):
+        rows, strips = sampling(options, real, judge) if part == "sampling" else subject(part, options, real, judge)
+        record = {"rows": rows, "n": len(real), "pictures": options.pictures, "versions": about()}
+        (options.work / f"record-{part}.json").write_text(json.dumps(record))
+        torch.save(strips, options.work / f"strips-{part}.pt")
+        draw(strips, options.work / f"sheet-{part}.png")
+    write(options.work, options.out)
 
 
-def sampling(options: argparse.Namespace, real: Tensor, judge: Any, strips: dict[str, Tensor]) -> dict[str, Any]:
+def subject(
+    part: str, options: argparse.Namespace, real: Tensor, judge: Any
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The four trainings of one network, the bare prior, and the photo itself."""
+    rows: dict[str, Any] = {}
+    strips: dict[str, Tensor] = {}
+    name, layer, limit = SUBJECTS[part]
+    maps, prior = FeatureMaps.of(load(name), layer), load_prior(SHIPPED)
+    wanted = read(maps, real)
+    for what, recipe in recipes(options.pictures).items():
+        folder = options.work / f"{part}-{what.replace(', ', '-')}"
+        inverter = trained(folder, maps, prior, recipe, options.work / f"pairs-{part}", limit)
+        noise = noise_of(inverter, len(real))
+        steps, order = (50, 1) if recipe.drop_together else (8, 2)
+        rows[what], made = judge(
+            inverter,
+            wanted,
+            lambda: inverter.sample(wanted, noise, steps=steps, order=order),  # noqa: B023
+        )
+        rows[what] |= cost(inverter, wanted[:1], steps=steps, order=order)
+        strips[f"{part} {what}"] = made[:SHOWN]
+        tell(f"{part} {what}", rows[what])
+    noise = noise_of(inverter, len(real))
+    rows["the bare prior"], _ = judge(inverter, wanted, lambda: inverter.sample(wanted, noise, strength=0.0))
+    small = interpolate(real, (inverter.size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+    rows["the photo at this size"], made = judge(inverter, wanted, lambda: small)
+    strips["photo"] = made[:SHOWN]
+    tell(f"{part} photo", rows["the photo at this size"])
+    return rows, strips
+
+
+def tell(what: str, row: dict[str, Any]) -> None:
+    say(f"{what}: " + ", ".join(f"{k} {v[0]:.3f}" for k, v in row.items() if isinstance(v, list)))
+
+
+def sampling(options: argparse.Namespace, real: Tensor, judge: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the options of `Inverter.sample` do, on the inverter that was trained longer."""
-    inverter = load_inverter(options.long)
+    inverter, strips = load_inverter(options.long), dict[str, Tensor]()
     wanted, noise = read(inverter.maps, real), noise_of(inverter, len(real))
     shuffled = shuffle(wanted, [torch.Generator().manual_seed(i) for i in range(len(real))])
     tries = [noise, *(noise_of(inverter, len(real), first) for first in (10_000, 20_000, 30_000))]
@@ -139,17 +142,20 @@ def sampling(options: argparse.Namespace, real: Tensor, judge: Any, strips: dict
 
     pairs = training_pairs(options.work / "pairs-lite0", inverter)
     ways: dict[str, tuple[Callable[[], Tensor], dict[str, Any] | None]] = {
-        "8 steps": (lambda: inverter.sample(wanted, noise), {}),
-        "4 steps": (lambda: inverter.sample(wanted, noise, steps=4), {"steps": 4}),
-        "50 DDIM steps, two branches (guidance 1.25)": (
-            lambda: inverter.sample(wanted, noise, steps=50, order=1, guidance=1.25),
-            {"steps": 50, "order": 1, "guidance": 1.25},
+        AS_SHIPPED: (lambda: inverter.sample(wanted, noise, guidance=1.5), {"guidance": 1.5}),
+        "8 steps, one branch (guidance 1)": (lambda: inverter.sample(wanted, noise, guidance=1.0), {"guidance": 1.0}),
+        "8 steps, guidance 2.5": (lambda: inverter.sample(wanted, noise, guidance=2.5), {"guidance": 2.5}),
+        "4 steps, guidance 1.5": (
+            lambda: inverter.sample(wanted, noise, steps=4, guidance=1.5),
+            {"steps": 4, "guidance": 1.5},
         ),
-        "8 steps, guidance 1.25": (lambda: inverter.sample(wanted, noise, guidance=1.25), {"guidance": 1.25}),
-        "8 steps, guidance 1.5": (lambda: inverter.sample(wanted, noise, guidance=1.5), {"guidance": 1.5}),
+        "50 DDIM steps, guidance 1.5": (
+            lambda: inverter.sample(wanted, noise, steps=50, order=1, guidance=1.5),
+            {"steps": 50, "order": 1, "guidance": 1.5},
+        ),
         "8 steps, best of 4 by cosine": (best_of, None),
-        "8 steps, pull 2": (lambda: inverter.sample(wanted, noise, pull=2), {"pull": 2}),
-        "8 steps, positions shuffled": (lambda: inverter.sample(shuffled, noise), {}),
+        "8 steps, pull 2": (lambda: inverter.sample(wanted, noise, pull=2), {"guidance": 1.5, "pull": 2}),
+        "8 steps, guidance 1.5, positions shuffled": (lambda: inverter.sample(shuffled, noise), None),
         "its own E[picture \\| map]": (lambda: inverter.mean(wanted), None),
     }
     if pairs is not None:
@@ -166,8 +172,8 @@ def sampling(options: argparse.Namespace, real: Tensor, judge: Any, strips: dict
         if flops is not None:
             rows[what] |= cost(inverter, wanted[:1], **flops)
         strips[f"longer: {what}"] = made[:SHOWN]
-        say(f"{what}: {json.dumps({k: v for k, v in rows[what].items() if k != 'each'})[:300]}")
-    return rows
+        tell(what, rows[what])
+    return rows, strips
 
 
 def measure(
@@ -179,9 +185,10 @@ def measure(
         "cosine": superpixel_cosine(found, wanted),
         "standardised": superpixel_cosine(inverter.standardise(found), inverter.standardise(wanted)),
     }
+    theirs = torch.empty(0)
     out: dict[str, Any] = {k: [float(v.mean()), *bootstrap(v.tolist())] for k, v in each.items()}
     for name, model in judges.items():
-        logits = predictions(model, made)
+        logits, theirs = logits_and_features(model, made) if name == "Lite2" else (predictions(model, made), theirs)
         ranks = match_ranks(logits, targets[name])
         told = logits.log_softmax(1).gather(1, targets[name][:, None])[:, 0]
         each[f"{name} log p"] = told
@@ -190,10 +197,8 @@ def measure(
             hits = (ranks <= k).float()
             each[f"{name} top{k}"] = hits
             out[f"{name} top{k}"] = [float(hits.mean()), *wilson(int(hits.sum()), len(hits))]
-    theirs, reference = (
-        features(judges["Lite2"], x)
-        for x in (made, interpolate(real, made.shape[2:], mode="bicubic", antialias=True).clamp(0, 1))
-    )
+    small = interpolate(real, made.shape[2:], mode="bicubic", antialias=True)
+    reference = logits_and_features(judges["Lite2"], small.clamp(0, 1))[1]
     out["kid"] = [kid(theirs, reference), *kid_interval(theirs, reference)]
     out["frechet"] = frechet(theirs, reference)
     out["each"] = {k: [round(x, 5) for x in v.tolist()] for k, v in each.items()}
@@ -274,14 +279,29 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def write(record: dict[str, Any], strips: dict[str, Tensor], out: Path) -> None:
+def write(work: Path, out: Path) -> None:
+    """The page, from all the parts that were ever measured in `work`."""
     out.mkdir(parents=True, exist_ok=True)
-    slim = json.loads(json.dumps(record))
-    for rows in slim["tables"].values():
+    parts = {p: work / f"record-{p}.json" for p in (*SUBJECTS, "sampling")}
+    found = {p: json.loads(path.read_text()) for p, path in parts.items() if path.is_file()}
+    record = {**next(iter(found.values())), "tables": {p: one["rows"] for p, one in found.items()}, "paired": {}}
+    del record["rows"]
+    for part, rows in record["tables"].items():
+        pairs = [("entoptic", "paper"), ("entoptic", "entoptic, pooled"), ("paper", "paper, pooled")]
+        if part == "sampling":
+            pairs = [(AS_SHIPPED, what) for what in rows if what != AS_SHIPPED]
+        record["paired"][part] = {f"{a} minus {b}": paired(rows[a]["each"], rows[b]["each"]) for a, b in pairs}
+    for rows in record["tables"].values():
         for row in rows.values():
-            row.pop("each", None)
-    (out / "inversion.json").write_text(json.dumps(slim, indent=1))
+            del row["each"]
+    (out / "inversion.json").write_text(json.dumps(record, indent=1))
     lines = ["# Inversion: two recipes, whole maps and pooled ones", "", *(__doc__ or "").strip().splitlines()[2:], ""]
+    lines += [
+        "![Samples](inversion.jpg)",
+        "",
+        "*From above: " + "; ".join(k for k in strips_of(work, found) if k != "photo") + ".*",
+        "",
+    ]
     lines += [f"n = {record['n']} photos of imagenette's validation part; {record['pictures']} photos seen in each training; "
               f"{json.dumps(record['versions'])}", ""]  # fmt: skip
     for subject, rows in record["tables"].items():
@@ -301,8 +321,12 @@ def write(record: dict[str, Any], strips: dict[str, Tensor], out: Path) -> None:
             )
             lines += [f"{what}, paired: {told}", ""]
     (out / "inversion.md").write_text("\n".join(lines) + "\n")
-    # Real photos are shown beside them in the working folder only.
-    draw({k: v for k, v in strips.items() if k != "photo"}, out / "inversion.jpg")
+    # Real photos are shown in the working folder only.
+    draw({k: v for k, v in strips_of(work, found).items() if k != "photo"}, out / "inversion.jpg")
+
+
+def strips_of(work: Path, parts: Iterable[str]) -> dict[str, Tensor]:
+    return {k: v for p in parts for k, v in torch.load(work / f"strips-{p}.pt", weights_only=True).items()}
 
 
 def draw(strips: dict[str, Tensor], path: Path) -> None:
@@ -311,7 +335,6 @@ def draw(strips: dict[str, Tensor], path: Path) -> None:
     sheet = torch.cat([interpolate(v, (64, 64)) for v in strips.values()])
     grid = (make_grid(sheet, nrow=SHOWN, padding=2) * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(grid).save(path)
-    path.with_suffix(".txt").write_text("\n".join(strips) + "\n")
 
 
 if __name__ == "__main__":

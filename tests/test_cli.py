@@ -334,7 +334,7 @@ def test_ctrl_c_gives_130_and_keeps_pictures(say: Say, tmp_path: Path, monkeypat
     words = see("logits:0-2", "--method", "fourier", "--out", tmp_path / "r", "--batch-size", "1")
     code, _, err = say(*words)
     assert code == 130
-    assert err.startswith("entoptic: interrupted; finished pictures are stored")
+    assert err.startswith("entoptic: interrupted; what is finished is stored")
     assert [(p.unit, p.record["complete"]) for p in Run.open(tmp_path / "r")] == [
         ("logits:0", True),
         ("logits:1", False),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from entoptic.runs.frontier import frontier
     from entoptic.runs.invert import invert
     from entoptic.runs.see import see
+    from entoptic.runs.steer import steer
     from entoptic.runs.store import Picture, Run
     from entoptic.runs.verify import verify
     from entoptic.units.unit import Unit, bind
@@ -39,12 +40,12 @@ _HOME = {
     "Picture": "runs.store", "Run": "runs.store", "Unit": "units.unit", "UserError": "errors", "bind": "units.unit",
     "frontier": "runs.frontier", "invert": "runs.invert",
     "make_gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
-    "preflight": "images.preflight", "see": "runs.see", "verify": "runs.verify",
+    "preflight": "images.preflight", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
 }  # fmt: skip
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind",
-    "build_index", "frontier", "invert", "load", "make_gallery", "measure", "merge_indexes", "preflight", "see", "verify",
+    "build_index", "frontier", "invert", "load", "make_gallery", "measure", "merge_indexes", "preflight", "see", "steer", "verify",
 ]  # fmt: skip
 
 

@@ -423,7 +423,7 @@ def _run(command: Any) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "entoptic: interrupted; finished pictures are stored, the same command goes on from there",
+            "entoptic: interrupted; what is finished is stored, the same command goes on from there",
             file=sys.stderr,
         )
         return 130

@@ -16,7 +16,7 @@ class Sampling:
     guidance: float | None = None
     """weight of the map against none; 1 is the plain conditional law"""
     strength: float | None = None
-    """of the control; 0 samples the bare prior"""
+    """of the control (or of a direct network's hint); 0 samples the bare prior (or the network without a map)"""
     pull: int = 0
     """gradient steps on the cosine while sampling; the network's own numbers are then flattered"""
     best_of: int = 1

@@ -164,7 +164,7 @@ def principal(vectors_NC: Tensor, energy: float) -> tuple[Tensor, Tensor]:
 
 
 def refine(unit_NC: Tensor, bases: list[Tensor], share: float, rule: Rule, *, rounds: int = 5) -> Tensor:
-    """N labels by K-subspaces: to the subspace with the most energy, subspaces refitted, until nothing moves.
+    """N labels by K-subspaces: to the subspace with the most energy, subspaces refitted, at most five rounds.
 
     In each round the given share of vectors that fit worst is left out of the fits; they come out labelled -1.
     Single precision is enough to tell which subspace is nearer.

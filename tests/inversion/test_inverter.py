@@ -19,7 +19,7 @@ from entoptic.inversion.learn import learn_inverter, loss, picture_size, shown, 
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import HintEncoder, build
 from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
-from entoptic.inversion.saved import load_inverter, save_inverter
+from entoptic.inversion.saved import SHIPPED, load_inverter, save_inverter
 from entoptic.priors.learn import network
 from entoptic.priors.prior import Level, generate
 from entoptic.priors.recipe import Recipe
@@ -563,3 +563,21 @@ def test_on_a_text_pipeline_in_latents(maps: FeatureMaps, photo_folder: Path, tm
         found = output(made.net, prior, x, times, hints)
     torch.testing.assert_close(found, both[1] + 1.75 * (both[0] - both[1]), atol=1e-5, rtol=1e-5)
     assert (both[0] - both[1]).abs().max() > 1e-4
+
+
+# --- the shipped one ------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_inverter_reads_colours_and_places(lite0: Model) -> None:
+    """Of a picture with a dark and a bright half, the expected picture and samples say which half is which."""
+    made = load_inverter(SHIPPED, lite0, device="cpu")
+    assert (made.maps.layer, made.size) == ("bn2", 32)
+    assert made.law is not None
+    draw = torch.Generator().manual_seed(0)
+    texture = interpolate(torch.rand(1, 3, 56, 56, generator=draw), (224, 224), mode="bilinear")
+    picture = 0.4 * texture + 0.6 * torch.tensor([0.05, 0.95]).repeat_interleave(112)[None, None, :, None]
+    with torch.no_grad():
+        values = torch.cat([made.maps.read(x) for x in (picture, picture.flip(2))])
+    samples = made.sample(values.repeat_interleave(4, 0), made.noise(generators(4) + generators(4))).mean((1, 3))
+    gaps = (samples[:, 16:] - samples[:, :16]).mean(1)
+    assert gaps[:4].mean() > gaps[4:].mean() + 0.1

@@ -55,6 +55,7 @@ def save_inverter(
             raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state | {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / (WEIGHTS + ".part"))
+    os.chmod(folder / (WEIGHTS + ".part"), 0o644)  # safetensors makes files their owner's alone
     os.replace(folder / (WEIGHTS + ".part"), folder / WEIGHTS)
     whole = dict(card) | {"weights_sha256": sha256_of(folder / WEIGHTS)}
     (folder / "card.json.part").write_text(json.dumps(whole, indent=1, ensure_ascii=False))

@@ -156,7 +156,7 @@ class Invert:
     inverter: str | None = None
     """builtin:NAME or file:FOLDER (default: the shipped one)"""
     prior: str | None = None
-    """refuse an inverter that is on another image prior than this"""
+    """where the image prior that the inverter was trained on is now, if not where its card says; another is refused"""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
     mix: str | None = None
     """a second photo, whose map is mixed in"""

@@ -77,7 +77,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
     model = load("tiny:0", device="cpu")
     fakes = {name: Fake(model) for name in ("builtin:fake", "file:fake")}
-    saved = SimpleNamespace(SHIPPED="builtin:fake", load_inverter=lambda name, model=None, device="auto": fakes[name])
+    saved = SimpleNamespace(SHIPPED="builtin:fake", load_inverter=lambda name, model=None, prior=None, device="auto": fakes[name])
     monkeypatch.setitem(sys.modules, "entoptic.inversion.saved", saved)  # type: ignore[arg-type]
     return model
 
@@ -267,7 +267,7 @@ def test_an_inverter_for_something_else_is_refused(tiny: Model, do: Do, photos: 
     larger = Model(tiny_module(), tiny_card(size=(64, 64)), device="cpu")
     with pytest.raises(UserError, match=r"has maps of 16×4×4, the inverter file:fake takes 16×8×8"):
         do(photos, inverter=Fake(larger))
-    with pytest.raises(UserError, match="on the prior builtin:small-32, not on hf:other"):
+    with pytest.raises(UserError, match=r"is loaded and has its prior; give prior='hf:other' to load_inverter"):
         do(photos, prior="hf:other")
     assert not (tmp_path / "r").exists()
 

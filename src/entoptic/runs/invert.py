@@ -81,7 +81,8 @@ def invert(
         model: anything `load` takes. layer: one with a map over the picture. card: for a bare `nn.Module`.
         photos: image files, and folders of them. Of each its central square is inverted.
         n: pictures per map; sample k of every edit of a photo starts from the same noise.
-        inverter: anything `load_inverter` takes; None is the shipped one. prior: refuses an inverter on another.
+        inverter: anything `load_inverter` takes; None is the shipped one. prior: where the prior that it was trained on
+            is now, if not where its card says; another prior is refused.
         mix: a second photo, whose map is mixed in with each of `weights`. mixing: as in `arithmetic.interpolate`.
         paste: a second photo, whose map is put in at `region` (top, left, bottom, right in cells of the map).
         out: the run folder (default `runs/MODEL`). What is there already is not made again.
@@ -106,8 +107,8 @@ def invert(
     sampling = Sampling(**options)
     subject = load(model, card, device=device)
     maps = FeatureMaps.of(subject, layer)
-    used, source = _inverter(inverter, subject, layer)
-    check_inverter(used, maps, prior)
+    used, source = _inverter(inverter, subject, prior)
+    check_inverter(used, maps)
     edits = _edits(maps, mix, weights, mixing, paste, region)
     if sampling.best_of > 1 and edits[0].kind:
         raise UserError("edits are compared at the same noise, so they take no best-of; leave one of the two out")
@@ -116,7 +117,7 @@ def invert(
     judges = [v for v in find_verifiers(subject, verifiers) if v.card.weights_sha256 != subject.card.weights_sha256]
     size = batch_size or (10 if subject.device.type == "cpu" else 64)
     sources, failures = _sources(photos, layer)
-    plan = _Plan(maps, used, source, sampling, judges, run, n, seed, size, sources, edits, failures)
+    plan = _Plan(maps, used, source, prior, sampling, judges, run, n, seed, size, sources, edits, failures)
     with reporter(progress) as report:
         return _execute(plan, report, context)
 
@@ -185,6 +186,7 @@ class _Plan:
     maps: FeatureMaps
     inverter: Inverter
     inverter_source: str
+    prior_source: str | None  # None: as the inverter's card says
     sampling: Sampling
     verifiers: list[Model]
     run: Run
@@ -227,18 +229,23 @@ def unit_of(layer: str, source: Source) -> str:
     return f"fmap({layer})<{source.path}>"
 
 
-def _inverter(inverter: str | Inverter | None, model: Model, layer: str) -> tuple[Inverter, str]:
+def _inverter(inverter: str | Inverter | None, model: Model, prior: str | None) -> tuple[Inverter, str]:
     """The inverter and the name to load it by again."""
     if inverter is not None and not isinstance(inverter, str):
+        if prior is not None:
+            raise UserError(
+                f"the inverter {inverter.name} is loaded and has its prior; give prior={prior!r} to load_inverter, or the "
+                "inverter by its name"
+            )
         return inverter, inverter.name
     from entoptic.inversion.saved import SHIPPED, load_inverter
 
     source = inverter or SHIPPED
-    return load_inverter(source, model=model, device=str(model.device)), source
+    return load_inverter(source, model=model, prior=prior, device=str(model.device)), source
 
 
-def check_inverter(inverter: Inverter, maps: FeatureMaps, prior: str | None = None) -> None:
-    """That an inverter is for this network, this layer and its maps, and on this prior where one is named.
+def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
+    """That an inverter is for this network, this layer and its maps.
 
     Raises:
         UserError: what was given and what it is for.
@@ -262,10 +269,6 @@ def check_inverter(inverter: Inverter, maps: FeatureMaps, prior: str | None = No
             f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
             f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
         )
-    held = inverter.card.get("prior")
-    held = held.get("name") if isinstance(held, dict) else held
-    if prior is not None and prior != held:
-        raise UserError(f"the inverter {inverter.name} is on the prior {held}, not on {prior}; leave --prior out")
 
 
 def _sources(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[list[Source], list[str]]:
@@ -645,7 +648,8 @@ def _record(plan: _Plan, reader: Reader, task: _Task, trace: dict[str, Any]) -> 
         "photos": None,
         "photo": {"path": task.source.path, "sha256": task.source.sha256},
         "prior": held.get("name") if isinstance(held, dict) else held,
-        "inverter": {"name": inverter.name, "identity": inverter.identity, "source": plan.inverter_source},
+        "inverter": {"name": inverter.name, "identity": inverter.identity, "source": plan.inverter_source}
+        | ({} if plan.prior_source is None else {"prior": plan.prior_source}),
         "versions": versions(),
         "command": _command(plan, task),
         "trace": trace,
@@ -656,6 +660,7 @@ def _record(plan: _Plan, reader: Reader, task: _Task, trace: dict[str, Any]) -> 
 def _command(plan: _Plan, task: _Task) -> str:
     words = ["entoptic", "invert", plan.maps.model.card.name, plan.maps.layer, task.source.path]
     words += ["--n", str(task.sample + 1), "--seed", str(plan.seed), "--inverter", plan.inverter_source]
+    words += [] if plan.prior_source is None else ["--prior", plan.prior_source]
     for one in fields(Sampling):
         value = getattr(plan.sampling, one.name)
         if value != one.default:

@@ -25,6 +25,7 @@ from entoptic.errors import UserError
 from entoptic.gallery.site import build
 from entoptic.inversion.law import MapLaw
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.recipe import EntopticRecipe
 from entoptic.metrics.evidence import wilson
 from entoptic.metrics.inversion import sample_sd, superpixel_cosine
 from entoptic.models.model import Model
@@ -270,6 +271,20 @@ def test_an_inverter_for_something_else_is_refused(tiny: Model, do: Do, photos: 
     with pytest.raises(UserError, match=r"is loaded and has its prior; give prior='hf:other' to load_inverter"):
         do(photos, prior="hf:other")
     assert not (tmp_path / "r").exists()
+
+
+def test_the_pooled_ablation_is_not_helped_by_positions(
+    tiny: Model, do: Do, photos: list[str], tmp_path: Path
+) -> None:
+    fake = Fake(tiny)
+    fake.recipe = EntopticRecipe(pooled=True)  # type: ignore[attr-defined]
+    for options in ({"best_of": 2}, {"pull": 1}):
+        with pytest.raises(UserError, match="pooled over positions.*best_of at 1 and pull at 0"):
+            do(photos[:1], inverter=fake, **options)
+    assert not (tmp_path / "r").exists()
+    assert len(do(photos[:1], inverter=fake, n=1)) == 1
+    fake.recipe = EntopticRecipe()  # type: ignore[attr-defined]
+    assert len(do(photos[:1], inverter=fake, n=1, best_of=2)) == 2
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,12 @@ def invert(
     maps = FeatureMaps.of(subject, layer)
     used, source = _inverter(inverter, subject, prior)
     check_inverter(used, maps)
+    # The ablation is there to show what a map without places gives: nothing may bring the places in again.
+    if getattr(getattr(used, "recipe", None), "pooled", False) and sampling.looked_at:
+        raise UserError(
+            f"the inverter {used.name} is an ablation that sees maps pooled over positions, and nothing else may choose or "
+            "change its pictures; leave best_of at 1 and pull at 0"
+        )
     edits = _edits(maps, mix, weights, mixing, paste, region)
     if sampling.best_of > 1 and edits[0].kind:
         raise UserError("edits are compared at the same noise, so they take no best-of; leave one of the two out")

@@ -85,7 +85,10 @@ def test_from_training_to_the_gallery(train: Train, photo_folder: Path, tmp_path
     assert "Whose map it is" in page.read_text()
     # Another network's inverter, and another layer's, are refused before anything is made.
     for wrong, words in ((["tiny:1", "stage2"], "tiny:1 was given"), (["tiny:0", "stage1"], "for the layer stage2")):
-        assert main(["invert", *wrong, photo, "--inverter", inverter, "--out", str(tmp_path / "no"), "--device", "cpu"]) == 2
+        assert (
+            main(["invert", *wrong, photo, "--inverter", inverter, "--out", str(tmp_path / "no"), "--device", "cpu"])
+            == 2
+        )
         said = capsys.readouterr().err.strip()
         assert words in said
         assert "\n" not in said

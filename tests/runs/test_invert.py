@@ -308,7 +308,6 @@ def test_many_pictures_are_measured_as_a_set(tiny: Model, do: Do, photo_folder: 
     before = (run.path / SET_FILE).stat().st_mtime_ns
     do(given, inverter=fake, n=1, verifiers=[judge])
     assert (run.path / SET_FILE).stat().st_mtime_ns == before
-    assert verify(run, model=tiny, inverter=fake).pictures == 50  # type: ignore[arg-type]
     do(given, inverter=fake, n=1)  # no judge, no distances
     reasons = [e["reason"] for e in json.loads((run.path / SET_FILE).read_text())["distances"]["evidence"]]
     assert all("no verifier has pooled features" in reason for reason in reasons)

@@ -156,7 +156,7 @@ class Invert:
     inverter: str | None = None
     """builtin:NAME or file:FOLDER (default: the shipped one)"""
     prior: str | None = None
-    """refuse an inverter that is on another image prior than this"""
+    """where the image prior that the inverter was trained on is now, if not where its card says; another is refused"""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
     mix: str | None = None
     """a second photo, whose map is mixed in"""
@@ -713,7 +713,7 @@ def _invert(command: Invert) -> int:
     import torch
 
     from entoptic.gallery.site import build
-    from entoptic.runs.invert import METHOD, invert
+    from entoptic.runs.invert import METHOD, SET_FILE, invert
     from entoptic.runs.store import headline
 
     if command.threads is not None:
@@ -730,6 +730,8 @@ def _invert(command: Invert) -> int:
     for picture in run:
         if picture.method == METHOD and picture.record["layer"] == command.layer:
             print(f"{picture.path}  {picture.unit}: {'; '.join(headline(picture.record))}")
+    if (run.path / SET_FILE).is_file():
+        print(f"{run.path / SET_FILE}: all pictures together")
     print(f"{len(run)} pictures in {run.path}, {time.monotonic() - started:.0f} s; look at {build(run.path)}")
     return 2 if run.failures else 0
 

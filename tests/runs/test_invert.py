@@ -25,12 +25,14 @@ from entoptic.errors import UserError
 from entoptic.gallery.site import build
 from entoptic.inversion.law import MapLaw
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.metrics.distribution import features, frechet, kid
 from entoptic.metrics.evidence import wilson
-from entoptic.metrics.inversion import sample_sd, superpixel_cosine
+from entoptic.metrics.inversion import cross_match, sample_sd, superpixel_cosine
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
 from entoptic.priors.learn import square
-from entoptic.runs.invert import SD_WHITE, generator, invert
+from entoptic.runs.invert import SD_WHITE, SET_FILE, generator, invert
 from entoptic.runs.store import Run
 from entoptic.runs.verify import verify
 
@@ -77,7 +79,9 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
     model = load("tiny:0", device="cpu")
     fakes = {name: Fake(model) for name in ("builtin:fake", "file:fake")}
-    saved = SimpleNamespace(SHIPPED="builtin:fake", load_inverter=lambda name, model=None, device="auto": fakes[name])
+    saved = SimpleNamespace(
+        SHIPPED="builtin:fake", load_inverter=lambda name, model=None, prior=None, device="auto": fakes[name]
+    )
     monkeypatch.setitem(sys.modules, "entoptic.inversion.saved", saved)  # type: ignore[arg-type]
     return model
 
@@ -255,6 +259,60 @@ def test_folders_are_unfolded_and_doubles_dropped(do: Do, photo_folder: Path) ->
     assert sorted(p.record["label"] for p in run) == [f"{i}.png" for i in range(8)]
 
 
+# --- sets ----------------------------------------------------------------------------------------------------------
+
+
+class WithFeatures(torch.nn.Module):
+    """The tiny network with the two methods of timm's that pooled features are read by."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        net = tiny_module(seed)
+        self.body, self.head = net[:-1], net[-1]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def test_many_pictures_are_measured_as_a_set(tiny: Model, do: Do, photo_folder: Path, tmp_path: Path) -> None:
+    fake = Fake(tiny)
+    given = [str(p) for p in sorted(photo_folder.rglob("*.png"))]
+    extra = tmp_path / "more"
+    extra.mkdir()
+    for i in range(10):  # other photos: mirrored
+        Image.open(given[i]).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(extra / f"{i}.png")
+    given += [str(p) for p in sorted(extra.glob("*.png"))]
+    judge = Model(WithFeatures(4), tiny_card(name="judge"), device="cpu")
+    few = do(given[:49], inverter=fake, n=1, verifiers=[judge], out=tmp_path / "few")
+    assert not (few.path / SET_FILE).exists()
+    run = do(given, inverter=fake, n=1, verifiers=[judge])
+    found = json.loads((run.path / SET_FILE).read_text())
+    assert (found["pictures"], found["photos"], found["distances"]["features"]) == (50, 50, "judge")
+    made = {p.record["photo"]["path"]: p for p in run}
+    cosines = [made[path]["cosine"] for path in given]
+    assert found["means"][0]["value"] == pytest.approx(np.mean(cosines), abs=1e-6)
+    pictures, originals = torch.cat([pixels(made[p]) for p in given]), torch.cat([seen(p) for p in given])
+    for name, pair in cross_match([tiny, judge], originals, pictures).items():
+        assert found["cross_match"][name] == [json.loads(json.dumps(e.to_json())) for e in pair]
+    a, b = (features(judge, x) for x in (pictures, originals))
+    frechet_entry, kid_entry = found["distances"]["evidence"]
+    assert frechet_entry["value"] == pytest.approx(frechet(a, b), rel=1e-4)
+    assert kid_entry["value"] == pytest.approx(kid(a, b), rel=1e-4)
+    assert kid_entry["interval"][0] < kid_entry["value"] < kid_entry["interval"][1]
+    before = (run.path / SET_FILE).stat().st_mtime_ns
+    do(given, inverter=fake, n=1, verifiers=[judge])
+    assert (run.path / SET_FILE).stat().st_mtime_ns == before
+    do(given, inverter=fake, n=1)  # no judge, no distances
+    reasons = [e["reason"] for e in json.loads((run.path / SET_FILE).read_text())["distances"]["evidence"]]
+    assert all("no verifier has pooled features" in reason for reason in reasons)
+
+
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
@@ -267,9 +325,21 @@ def test_an_inverter_for_something_else_is_refused(tiny: Model, do: Do, photos: 
     larger = Model(tiny_module(), tiny_card(size=(64, 64)), device="cpu")
     with pytest.raises(UserError, match=r"has maps of 16×4×4, the inverter file:fake takes 16×8×8"):
         do(photos, inverter=Fake(larger))
-    with pytest.raises(UserError, match="on the prior builtin:small-32, not on hf:other"):
+    with pytest.raises(UserError, match=r"is loaded and has its prior; give prior='hf:other' to load_inverter"):
         do(photos, prior="hf:other")
     assert not (tmp_path / "r").exists()
+
+
+def test_the_pooled_ablation_is_not_helped_by_positions(tiny: Model, do: Do, photos: list[str], tmp_path: Path) -> None:
+    fake = Fake(tiny)
+    fake.recipe = EntopticRecipe(pooled=True)  # type: ignore[attr-defined]
+    for options in ({"best_of": 2}, {"pull": 1}):
+        with pytest.raises(UserError, match=r"pooled over positions.*best_of at 1 and pull at 0"):
+            do(photos[:1], inverter=fake, **options)
+    assert not (tmp_path / "r").exists()
+    assert len(do(photos[:1], inverter=fake, n=1)) == 1
+    fake.recipe = EntopticRecipe()  # type: ignore[attr-defined]
+    assert len(do(photos[:1], inverter=fake, n=1, best_of=2)) == 2
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from entoptic.errors import UserError
 from entoptic.inversion.law import MapLaw
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.metrics.distribution import frechet, kid, kid_interval
 from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
 from entoptic.metrics.picture import to_float
 from entoptic.models.model import Model
@@ -79,9 +80,13 @@ def cross_match(
     found = {}
     for model in models:
         targets = predictions(model, originals_N3HW, batch_size).argmax(1)
-        ranks = match_ranks(predictions(model, pictures_N3HW, batch_size), targets)
-        found[model.card.name] = (_share("match_top1", ranks <= 1), _share("match_top5", ranks <= 5))
+        found[model.card.name] = matches(match_ranks(predictions(model, pictures_N3HW, batch_size), targets))
     return found
+
+
+def matches(ranks_N: Tensor) -> tuple[Evidence, Evidence]:
+    """(`match_top1`, `match_top5`) of pictures with these ranks of their targets, n = N, Wilson intervals."""
+    return _share("match_top1", ranks_N <= 1), _share("match_top5", ranks_N <= 5)
 
 
 def cross_matrix(
@@ -100,6 +105,22 @@ def mean_cosine(name: str, cosines_N: Tensor) -> Evidence:
     values = cosines_N.double().tolist()
     detail = {"median": float(cosines_N.median()), "least": min(values)}
     return Evidence(name, sum(values) / len(values), len(values), mean_interval(values), "higher", "", detail=detail)
+
+
+def has_features(model: Model) -> bool:
+    """Whether `metrics.distribution.features` can read a network."""
+    return hasattr(model.module, "forward_features") and hasattr(model.module, "forward_head")
+
+
+def distances(made_NC: Tensor, real_MC: Tensor) -> tuple[Evidence, Evidence]:
+    """(`frechet`, `kid`) of pictures from photos in pooled features; the latter with the jackknife's interval."""
+    n = len(made_NC)
+    detail = {"photos": len(real_MC)}
+    biased = {"interval": "none: it is biased up for small sets, and no resampling shows by how much"}
+    return (
+        Evidence("frechet", frechet(made_NC, real_MC), n, None, "lower", detail=detail | biased),
+        Evidence("kid", kid(made_NC, real_MC), n, kid_interval(made_NC, real_MC), "lower", detail=detail),
+    )
 
 
 def _share(name: str, hits_N: Tensor) -> Evidence:

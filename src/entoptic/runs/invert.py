@@ -24,8 +24,20 @@ from entoptic.images.photos import Photos, decode
 from entoptic.inversion.arithmetic import MIXINGS, compose, interpolate, region_mask
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.options import Sampling
-from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.inversion import Wanted, measure_inversion, predictions, sample_sd, spread, superpixel_cosine
+from entoptic.metrics.distribution import features
+from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.inversion import (
+    Wanted,
+    distances,
+    has_features,
+    matches,
+    mean_cosine,
+    measure_inversion,
+    predictions,
+    sample_sd,
+    spread,
+    superpixel_cosine,
+)
 from entoptic.metrics.picture import to_float
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -49,6 +61,9 @@ EVIDENCE = 1
 SD_WHITE = 0.25
 """Standard deviation over samples (pixels range over 1) that is white in the stored map `sd`."""
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SET = 50
+"""Least pictures, and least photos for distances between the two, that are measured as a set."""
+SET_FILE = "inversion.json"
 _HELD = 16  # photos whose maps are kept at a time
 
 
@@ -81,7 +96,8 @@ def invert(
         model: anything `load` takes. layer: one with a map over the picture. card: for a bare `nn.Module`.
         photos: image files, and folders of them. Of each its central square is inverted.
         n: pictures per map; sample k of every edit of a photo starts from the same noise.
-        inverter: anything `load_inverter` takes; None is the shipped one. prior: refuses an inverter on another.
+        inverter: anything `load_inverter` takes; None is the shipped one. prior: where the prior that it was trained on
+            is now, if not where its card says; another prior is refused.
         mix: a second photo, whose map is mixed in with each of `weights`. mixing: as in `arithmetic.interpolate`.
         paste: a second photo, whose map is put in at `region` (top, left, bottom, right in cells of the map).
         out: the run folder (default `runs/MODEL`). What is there already is not made again.
@@ -106,8 +122,14 @@ def invert(
     sampling = Sampling(**options)
     subject = load(model, card, device=device)
     maps = FeatureMaps.of(subject, layer)
-    used, source = _inverter(inverter, subject, layer)
-    check_inverter(used, maps, prior)
+    used, source = _inverter(inverter, subject, prior)
+    check_inverter(used, maps)
+    # The ablation is there to show what a map without places gives: nothing may bring the places in again.
+    if getattr(getattr(used, "recipe", None), "pooled", False) and sampling.looked_at:
+        raise UserError(
+            f"the inverter {used.name} is an ablation that sees maps pooled over positions, and nothing else may choose or "
+            "change its pictures; leave best_of at 1 and pull at 0"
+        )
     edits = _edits(maps, mix, weights, mixing, paste, region)
     if sampling.best_of > 1 and edits[0].kind:
         raise UserError("edits are compared at the same noise, so they take no best-of; leave one of the two out")
@@ -116,7 +138,7 @@ def invert(
     judges = [v for v in find_verifiers(subject, verifiers) if v.card.weights_sha256 != subject.card.weights_sha256]
     size = batch_size or (10 if subject.device.type == "cpu" else 64)
     sources, failures = _sources(photos, layer)
-    plan = _Plan(maps, used, source, sampling, judges, run, n, seed, size, sources, edits, failures)
+    plan = _Plan(maps, used, source, prior, sampling, judges, run, n, seed, size, sources, edits, failures)
     with reporter(progress) as report:
         return _execute(plan, report, context)
 
@@ -185,6 +207,7 @@ class _Plan:
     maps: FeatureMaps
     inverter: Inverter
     inverter_source: str
+    prior_source: str | None  # None: as the inverter's card says
     sampling: Sampling
     verifiers: list[Model]
     run: Run
@@ -227,18 +250,23 @@ def unit_of(layer: str, source: Source) -> str:
     return f"fmap({layer})<{source.path}>"
 
 
-def _inverter(inverter: str | Inverter | None, model: Model, layer: str) -> tuple[Inverter, str]:
+def _inverter(inverter: str | Inverter | None, model: Model, prior: str | None) -> tuple[Inverter, str]:
     """The inverter and the name to load it by again."""
     if inverter is not None and not isinstance(inverter, str):
+        if prior is not None:
+            raise UserError(
+                f"the inverter {inverter.name} is loaded and has its prior; give prior={prior!r} to load_inverter, or the "
+                "inverter by its name"
+            )
         return inverter, inverter.name
     from entoptic.inversion.saved import SHIPPED, load_inverter
 
     source = inverter or SHIPPED
-    return load_inverter(source, model=model, device=str(model.device)), source
+    return load_inverter(source, model=model, prior=prior, device=str(model.device)), source
 
 
-def check_inverter(inverter: Inverter, maps: FeatureMaps, prior: str | None = None) -> None:
-    """That an inverter is for this network, this layer and its maps, and on this prior where one is named.
+def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
+    """That an inverter is for this network, this layer and its maps.
 
     Raises:
         UserError: what was given and what it is for.
@@ -262,10 +290,6 @@ def check_inverter(inverter: Inverter, maps: FeatureMaps, prior: str | None = No
             f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
             f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
         )
-    held = inverter.card.get("prior")
-    held = held.get("name") if isinstance(held, dict) else held
-    if prior is not None and prior != held:
-        raise UserError(f"the inverter {inverter.name} is on the prior {held}, not on {prior}; leave --prior out")
 
 
 def _sources(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[list[Source], list[str]]:
@@ -427,6 +451,7 @@ def _execute(plan: _Plan, report: Reporter, context: bool) -> Run:
                     raise
                 _fail(plan, str(error))
             report.progress("measuring samples together", done, len(sets))
+        _write_set(plan, [task for task in tasks if not task.edit.kind])
         if context:
             _write_context(plan, reader)
     if plan.run.failures:
@@ -619,6 +644,66 @@ def remeasure(
     return {e.name: e for e in found}
 
 
+# --- what all pictures say together --------------------------------------------------------------------------------
+
+
+def _write_set(plan: _Plan, tasks: list[_Task]) -> None:
+    """Means, matches and distances of what was asked for, where there is enough of it; see `SET_FILE` in the run."""
+    records = [(task, plan.run.finished(task.file, task.key)) for task in tasks]
+    judges = measured_with(plan.verifiers)["verifiers"]
+    # A picture whose photo went away in the meantime may still have its numbers from other judges.
+    done = [(t, r) for t, r in records if r is not None and (r.get("measured_with") or {}).get("verifiers") == judges]
+    if len(done) < SET:
+        return
+    key = content_key({
+        "evidence": EVIDENCE, "verifiers": judges, "pictures": sorted(r["image"]["sha256"] for _, r in done),
+        "keys": sorted(task.key for task, _ in done),
+    })  # fmt: skip
+    file = plan.run.path / SET_FILE
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if json.loads(file.read_text(encoding="utf-8")).get("key") == key:
+            return
+    entries = [{e["name"]: e for e in record["evidence"]} for _, record in done]
+    cosines = [mean_cosine(name, torch.tensor([e[name]["value"] for e in entries]))
+               for name in ("cosine", "cosine_standardised")]  # fmt: skip
+    # Every picture's sidecar holds the ranks already, so the set's shares cannot differ from theirs.
+    ranks = {plan.maps.model.card.name: [e["match_top1"]["detail"]["rank"] for e in entries]}
+    ranks |= {name: [e["others_match_top1"]["detail"][name] for e in entries] for name in judges}
+    by, apart = _distances(plan, [task for task, _ in done])
+    plan.run.write_record(file, {
+        "format": FORMAT, "key": key, "model": model_record(plan.maps.model), "layer": plan.maps.layer,
+        "inverter": {"name": plan.inverter.name, "identity": plan.inverter.identity, "source": plan.inverter_source},
+        "seed": plan.seed, "config": plan.config(Edit()), "selected": plan.sampling.looked_at,
+        "pictures": len(done), "photos": len({task.source for task, _ in done}),
+        "means": [e.to_json() for e in cosines],
+        "cross_match": {name: [e.to_json() for e in matches(torch.tensor(found))] for name, found in ranks.items()},
+        "distances": {"features": by, "evidence": [e.to_json() for e in apart]},
+    })  # fmt: skip
+
+
+def _distances(plan: _Plan, tasks: list[_Task]) -> tuple[str | None, Sequence[Evidence]]:
+    """One picture of each photo against the photos at the pictures' size, and the verifier whose features tell."""
+
+    def none(why: str) -> tuple[None, list[Evidence]]:
+        return None, [missing(name, why, direction="lower") for name in ("frechet", "kid")]
+
+    first = {task.source: task for task in reversed(tasks)}
+    judge = next((v for v in plan.verifiers if has_features(v)), None)
+    if judge is None:
+        return none("no verifier has pooled features; a timm network has, such as builtin:lite1")
+    made, real = [], []
+    for source, task in first.items():
+        with contextlib.suppress(UserError):
+            image = _image(source.path)
+            picture = to_float(Picture(task.file, {}).pixels)
+            photo = square(image, picture.shape[-1])[None].float() / 255
+            made.append(features(judge, picture))
+            real.append(features(judge, photo))
+    if len(made) < SET:
+        return none(f"it needs {SET} photos, there are {len(made)}")
+    return judge.card.name, distances(torch.cat(made), torch.cat(real))
+
+
 # --- records -------------------------------------------------------------------------------------------------------
 
 
@@ -645,7 +730,8 @@ def _record(plan: _Plan, reader: Reader, task: _Task, trace: dict[str, Any]) -> 
         "photos": None,
         "photo": {"path": task.source.path, "sha256": task.source.sha256},
         "prior": held.get("name") if isinstance(held, dict) else held,
-        "inverter": {"name": inverter.name, "identity": inverter.identity, "source": plan.inverter_source},
+        "inverter": {"name": inverter.name, "identity": inverter.identity, "source": plan.inverter_source}
+        | ({} if plan.prior_source is None else {"prior": plan.prior_source}),
         "versions": versions(),
         "command": _command(plan, task),
         "trace": trace,
@@ -656,6 +742,7 @@ def _record(plan: _Plan, reader: Reader, task: _Task, trace: dict[str, Any]) -> 
 def _command(plan: _Plan, task: _Task) -> str:
     words = ["entoptic", "invert", plan.maps.model.card.name, plan.maps.layer, task.source.path]
     words += ["--n", str(task.sample + 1), "--seed", str(plan.seed), "--inverter", plan.inverter_source]
+    words += [] if plan.prior_source is None else ["--prior", plan.prior_source]
     for one in fields(Sampling):
         value = getattr(plan.sampling, one.name)
         if value != one.default:

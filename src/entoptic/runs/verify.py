@@ -73,6 +73,7 @@ def verify(
     model: Model | None = None,
     photos: Any = None,
     inverter: Inverter | None = None,
+    prior: str | None = None,
     device: str = "auto",
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verification:
@@ -81,7 +82,8 @@ def verify(
     Args:
         model: needed where the run is of a module that has no loadable name.
         photos: where the photos are now, if not where the sidecars say.
-        inverter: of pictures that `invert` made, where it has no loadable name.
+        inverter: of pictures that `invert` made, where it has no loadable name. prior: where the inverters' prior is
+            now, if not where the sidecars or the inverters' cards say.
 
     Raises:
         UserError: no such run, or its network cannot be loaded or has other weights.
@@ -90,7 +92,7 @@ def verify(
     found, total = Verification(), len(opened)
     models: dict[str, Model] = {}
     references: dict[tuple[str, str | None], References] = {}
-    inversions = Inversions(opened, photos, inverter, device)
+    inversions = Inversions(opened, photos, inverter, prior, device)
     for done, (picture, problem) in enumerate(opened.read()):
         on_picture(done, total)
         if picture is None:
@@ -209,8 +211,8 @@ def compare(
 class Inversions:
     """What recomputing pictures of `invert` needs, loaded when it is first asked for."""
 
-    def __init__(self, run: Run, photos: Any, inverter: Inverter | None, device: str) -> None:
-        self._run, self._given, self._device = run, inverter, device
+    def __init__(self, run: Run, photos: Any, inverter: Inverter | None, prior: str | None, device: str) -> None:
+        self._run, self._given, self._prior, self._device = run, inverter, prior, device
         self._photos = photos
         self._inverters: dict[str, Inverter] = {}
         self._readers: dict[tuple[str, str, tuple[str, ...]], Reader] = {}
@@ -243,7 +245,9 @@ class Inversions:
         if held is None:
             from entoptic.inversion.saved import load_inverter
 
-            held = self._inverters[entry["source"]] = load_inverter(entry["source"], model=model, device=self._device)
+            prior = self._prior or entry.get("prior")
+            held = load_inverter(entry["source"], model=model, prior=prior, device=self._device)
+            self._inverters[entry["source"]] = held
         if held.identity != entry["identity"]:
             raise UserError(f"the inverter {entry['name']} is another now than when the picture was made")
         return held

@@ -119,7 +119,7 @@ def load_inverter(
     law = {k[4:]: v for k, v in state.items() if k.startswith("law/")}
     identity = content_key({
         "weights": card["weights_sha256"], "prior": base.identity, "model": card["model_sha256"],
-        "layer": card["layer"],
+        "layer": card["layer"], "defaults": [card[name] for name in ("steps", "order", "strength", "guidance")],
     })  # fmt: skip
     return Inverter(
         source, identity, maps, base, net.to(where), recipe, state["mean"].float(), state["sd"].float(), card,

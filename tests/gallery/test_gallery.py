@@ -576,9 +576,9 @@ def test_ten_thousand_pictures(fake: Fake) -> None:
         image = {**sidecar["image"], "file": file.name}
         text = json.dumps({**sidecar, "unit": f"logits:{unit}", "key": key, "sample": sample, "image": image})
         file.with_suffix(".json").write_text(text)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: other work on the machine is no fault of the gallery's
     index = build(fake.folder)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert len(Page(index).all("img")) <= UNITS_PER_PAGE
     assert sum(len(unit["pictures"]) for unit in data_of(index)["units"]) == 10_000
     assert len(list(index.parent.glob("unit-*.html"))) == 5_000

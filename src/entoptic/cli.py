@@ -538,16 +538,11 @@ def _print_losses(index: Any) -> None:
 
 
 def _index(command: Index) -> int:
-    import torch
-
     from entoptic.images.index import build_index
     from entoptic.models.sources import load
     from entoptic.runs.progress import reporter
 
-    if command.threads is not None:
-        if command.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {command.threads}")
-        torch.set_num_threads(command.threads)
+    _use_threads(command.threads)
     which, slash, of = command.shard.partition("/")
     if not (slash and which.isdigit() and of.isdigit()):
         raise UserError(f'--shard is I/M such as 0/4, got "{command.shard}"')
@@ -571,14 +566,9 @@ def _merge(command: Merge) -> int:
 
 
 def _learn(command: Learn) -> int:
-    import torch
-
     from entoptic.runs.learn import learn
 
-    if command.threads is not None:
-        if command.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {command.threads}")
-        torch.set_num_threads(command.threads)
+    _use_threads(command.threads)
     out = learn(
         command.photos, command.out, command.recipe, held_out=command.held_out, name=command.name,
         guidance=command.guidance, samples=command.samples, device=command.device,
@@ -589,16 +579,11 @@ def _learn(command: Learn) -> int:
 
 
 def _learn_inverter(command: LearnInverter) -> int:
-    import torch
-
     from entoptic.inversion.recipe import RECIPES
     from entoptic.priors.sources import SHIPPED
     from entoptic.runs.learn_inverter import learn
 
-    if command.threads is not None:
-        if command.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {command.threads}")
-        torch.set_num_threads(command.threads)
+    _use_threads(command.threads)
     if command.recipe not in RECIPES:
         raise UserError(
             f'no recipe "{command.recipe}"; expected one of {", ".join(RECIPES)}{nearest(command.recipe, RECIPES)}'
@@ -622,6 +607,17 @@ def _learn_inverter(command: LearnInverter) -> int:
     return 0
 
 
+def _use_threads(threads: int | None) -> None:
+    """Sets torch's threads on the CPU; None leaves its own choice."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise UserError(f"--threads must be at least 1, got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
 def _positions(info: Any) -> str:
     """`14×14` of a map, `1+16×16` of a class token and patches, `50×1` of tokens that lie nowhere."""
     prefix, rows, columns = info.patches or (0, *info.grid)
@@ -629,17 +625,12 @@ def _positions(info: Any) -> str:
 
 
 def _see(command: Any) -> int:
-    import torch
-
     from entoptic.gallery.site import build
     from entoptic.runs.progress import reporter
     from entoptic.runs.see import estimate, execute, make_plan
     from entoptic.runs.store import headline
 
-    if command.threads is not None:
-        if command.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {command.threads}")
-        torch.set_num_threads(command.threads)
+    _use_threads(command.threads)
     methods = [_configured(command, name.strip()) for name in command.method.split(",") if name.strip()]
     options = {name: value for name in ("steps", "nats") if (value := getattr(command, name)) is not None}
     started = time.monotonic()
@@ -671,7 +662,6 @@ def _configured(command: Any, name: str) -> Any:
 
 
 def _frontier(command: Any) -> int:
-    import torch
     from rich.console import Console
     from rich.table import Table
 
@@ -679,10 +669,7 @@ def _frontier(command: Any) -> int:
     from entoptic.runs.frontier import frontier
     from entoptic.runs.frontier_plot import HEADINGS
 
-    if command.threads is not None:
-        if command.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {command.threads}")
-        torch.set_num_threads(command.threads)
+    _use_threads(command.threads)
     started = time.monotonic()
     results = frontier(
         command.model, command.units, prior=command.prior, photos=command.photos, nats=command.nats, n=command.n,
@@ -710,16 +697,11 @@ def _frontier(command: Any) -> int:
 
 
 def _invert(command: Invert) -> int:
-    import torch
-
     from entoptic.gallery.site import build
     from entoptic.runs.invert import METHOD, SET_FILE, invert
     from entoptic.runs.store import headline
 
-    if command.threads is not None:
-        if command.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {command.threads}")
-        torch.set_num_threads(command.threads)
+    _use_threads(command.threads)
     started = time.monotonic()
     run = invert(
         command.model, command.layer, command.photos, n=command.n, inverter=command.inverter, prior=command.prior,
@@ -737,15 +719,10 @@ def _invert(command: Invert) -> int:
 
 
 def _steer(command: Steer) -> int:
-    import torch
-
     from entoptic.gallery.site import build
     from entoptic.runs.steer import steer
 
-    if command.threads is not None:
-        if command.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {command.threads}")
-        torch.set_num_threads(command.threads)
+    _use_threads(command.threads)
     started = time.monotonic()
     run = steer(
         command.model, command.layer, list(command.photo), dictionary=command.dictionary, class_name=command.class_name,

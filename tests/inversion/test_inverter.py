@@ -159,7 +159,6 @@ def test_interrupted_pairs_go_on(maps: FeatureMaps, photo_folder: Path, tmp_path
     import entoptic.inversion.data as data
 
     monkeypatch.setattr(data, "_BATCH", 2)
-    monkeypatch.setattr(data, "_FLUSH", 1)
     whole = make_pairs(maps, photo_folder, 8, tmp_path / "whole")
 
     def stop(what: str, done: int, total: int) -> None:

@@ -320,7 +320,9 @@ def test_an_inverter_for_something_else_is_refused(tiny: Model, do: Do, photos: 
     other = Model(tiny_module(1), tiny_card(name="other"), device="cpu")
     with pytest.raises(UserError, match="is for other, not for tiny"):
         do(photos, inverter=Fake(other))
-    with pytest.raises(UserError, match=r"for the layer stage1 of tiny, not for stage2.*entoptic invert tiny stage1"):
+    with pytest.raises(
+        UserError, match=r"for the layer stage1 of tiny, not for stage2; did you mean the layer .stage1"
+    ):
         do(photos, inverter=Fake(tiny, "stage1"))
     larger = Model(tiny_module(), tiny_card(size=(64, 64)), device="cpu")
     with pytest.raises(UserError, match=r"has maps of 16×4×4, the inverter file:fake takes 16×8×8"):

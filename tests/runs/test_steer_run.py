@@ -209,9 +209,9 @@ def test_bad_input_is_refused(tiny: Model, photo: Path, tmp_path: Path) -> None:
     other = Model(tiny_module(5), tiny_card(), device="cpu")
     with pytest.raises(UserError, match="its concepts mean nothing there"):
         made(tiny, photo, out, dictionary=FakeDictionary(other))
-    with pytest.raises(UserError, match="inverts stage1, not stage2"):
+    with pytest.raises(UserError, match="is for the layer stage1 of tiny, not for stage2"):
         made(tiny, photo, out, inverter=FakeInverter(tiny, "stage1"))
-    with pytest.raises(UserError, match="has other weights"):
+    with pytest.raises(UserError, match="its weights are"):
         made(tiny, photo, out, inverter=FakeInverter(other))
     with pytest.raises(UserError, match="give a dictionary"):
         made(tiny, photo, out, dictionary=None)

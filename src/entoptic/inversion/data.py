@@ -130,33 +130,46 @@ def make_pairs(
         return None if photo is None else (square(photo, maps.model.card.size[0]), square(photo, size))
 
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
-    while record["seen"] < len(places):
-        chunk = places[record["seen"] : record["seen"] + _BATCH]
-        read = [both for both in pool.map(decode, chunk) if both is not None]
-        if read:
-            seen = torch.stack([large for large, _ in read]).float() / 255
-            with torch.no_grad():
-                values = maps.read(seen).cpu().numpy()
-            if not np.isfinite(values.astype(np.float16)).all():
-                raise UserError(f"the maps of {maps} reach {abs(values).max():.3g}, which float16 cannot hold")
-            first = record["kept"]
-            pictures = torch.stack([small for _, small in read])
-            if encode:
-                with torch.no_grad():
-                    pictures = encode[0](pictures.to(maps.model.device).float() / 255).cpu()
-            files["pictures.npy"][first : first + len(read)] = pictures.numpy()
-            files["maps.npy"][first : first + len(read)] = values
-            total += values.astype(np.float64).sum((0, 2, 3))
-            squares += np.square(values.astype(np.float64)).sum((0, 2, 3))
-        record |= {"seen": record["seen"] + len(chunk), "kept": record["kept"] + len(read)}
-        if record["seen"] % (_FLUSH * _BATCH) == 0 or record["seen"] == len(places):
-            for file in files.values():
+
+    before = record["seen"]
+
+    def keep() -> None:
+        for file in files.values():
+            if isinstance(file, np.memmap) and file.mode != "r":
                 file.flush()
-            record |= {"sum": total.tolist(), "squares": squares.tolist()}
-            (where / "pairs.json.part").write_text(json.dumps(record))
-            (where / "pairs.json.part").replace(about)
-        progress("reading photos and their maps", record["seen"], len(places))
-    pool.shutdown()
+        (where / "pairs.json.part").write_text(json.dumps(record))
+        (where / "pairs.json.part").replace(about)
+
+    try:
+        while record["seen"] < len(places):
+            chunk = places[record["seen"] : record["seen"] + _BATCH]
+            read = [both for both in pool.map(decode, chunk) if both is not None]
+            if read:
+                seen = torch.stack([large for large, _ in read]).float() / 255
+                with torch.no_grad():
+                    values = maps.read(seen).cpu().numpy()
+                if not np.isfinite(values.astype(np.float16)).all():
+                    raise UserError(f"the maps of {maps} reach {abs(values).max():.3g}, which float16 cannot hold")
+                first = record["kept"]
+                pictures = torch.stack([small for _, small in read])
+                if encode:
+                    with torch.no_grad():
+                        pictures = encode[0](pictures.to(maps.model.device).float() / 255).cpu()
+                files["pictures.npy"][first : first + len(read)] = pictures.numpy()
+                files["maps.npy"][first : first + len(read)] = values
+                total = total + values.astype(np.float64).sum((0, 2, 3))
+                squares = squares + np.square(values.astype(np.float64)).sum((0, 2, 3))
+            record |= {
+                "seen": record["seen"] + len(chunk), "kept": record["kept"] + len(read),
+                "sum": total.tolist(), "squares": squares.tolist(),
+            }  # fmt: skip
+            if record["seen"] % (_FLUSH * _BATCH) == 0:
+                keep()
+            progress("reading photos and their maps", record["seen"], len(places))
+    finally:  # also on Ctrl-C: whole batches are not read again
+        pool.shutdown()
+        if record["seen"] > before:
+            keep()
     if not record["kept"]:
         raise UserError(f"none of the {len(places)} photos in {', '.join(one.source for one in sets)} can be read")
     count = record["kept"] * maps.grid[0] * maps.grid[1]

@@ -178,3 +178,30 @@ class _Given:
             (gradient,) = torch.autograd.grad(cosine_similarity(again, aim, dim=1).mean((1, 2)).sum(), variable)
         scale = gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
         return clean + length * gradient / scale
+
+
+def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
+    """That an inverter is for this network, this layer and its maps.
+
+    Raises:
+        UserError: what was given and what it is for.
+    """
+    own, asked = inverter.maps, maps.model.card
+    if own.model.card.weights_sha256 != asked.weights_sha256:
+        other = own.model.card
+        why = f"; its weights are {other.weights_sha256[:12]}…, not {asked.weights_sha256[:12]}…"
+        raise UserError(
+            f"the inverter {inverter.name} is for {other.name}, not for {asked.name}"
+            f"{why if other.name == asked.name else ''}; give --inverter one that was trained on {asked.name}"
+        )
+    if own.layer != maps.layer:
+        raise UserError(
+            f"the inverter {inverter.name} is for the layer {own.layer} of {asked.name}, not for {maps.layer}; "
+            f'did you mean the layer "{own.layer}"?'
+        )
+    shape, wants = ((m.channels, *m.grid) for m in (maps, own))
+    if shape != wants:
+        raise UserError(
+            f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
+            f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
+        )

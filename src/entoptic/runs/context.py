@@ -248,3 +248,8 @@ def picture_maps(
     image = unit.model.fit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255)
     light = spotlight(unit, image, _read(unit, image))
     return found | ({"where": light} if light is not None else {})
+
+
+def opaque(pixels: np.ndarray) -> np.ndarray:
+    """H×W×3 uint8 as a map H×W×4 that takes the place of a picture."""
+    return np.concatenate([pixels, np.full_like(pixels[:, :, :1], 255)], 2)

@@ -22,6 +22,7 @@ from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos, decode
 from entoptic.inversion.arithmetic import MIXINGS, compose, interpolate, region_mask
+from entoptic.inversion.inverter import check_inverter
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.options import Sampling
 from entoptic.metrics.distribution import features
@@ -43,7 +44,7 @@ from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.priors.learn import square
-from entoptic.runs.context import small_jpeg
+from entoptic.runs.context import opaque, small_jpeg
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import find_verifiers, model_record, quantise, version, versions
 from entoptic.runs.store import FORMAT, Picture, Run, Unwritable
@@ -265,33 +266,6 @@ def _inverter(inverter: str | Inverter | None, model: Model, prior: str | None) 
     return load_inverter(source, model=model, prior=prior, device=str(model.device)), source
 
 
-def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
-    """That an inverter is for this network, this layer and its maps.
-
-    Raises:
-        UserError: what was given and what it is for.
-    """
-    own, asked = inverter.maps, maps.model.card
-    if own.model.card.weights_sha256 != asked.weights_sha256:
-        other = own.model.card
-        why = f"; its weights are {other.weights_sha256[:12]}…, not {asked.weights_sha256[:12]}…"
-        raise UserError(
-            f"the inverter {inverter.name} is for {other.name}, not for {asked.name}"
-            f"{why if other.name == asked.name else ''}; give --inverter one that was trained on {asked.name}"
-        )
-    if own.layer != maps.layer:
-        raise UserError(
-            f"the inverter {inverter.name} is for the layer {own.layer} of {asked.name}, not for {maps.layer}; "
-            f"did you mean `entoptic invert {asked.name} {own.layer}`?"
-        )
-    shape, wants = ((m.channels, *m.grid) for m in (maps, own))
-    if shape != wants:
-        raise UserError(
-            f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
-            f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
-        )
-
-
 def _sources(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[list[Source], list[str]]:
     """Photo files in order, folders unfolded, doubles dropped; and why some cannot be read."""
     given = [photos] if isinstance(photos, (str, Path)) else list(photos)
@@ -491,7 +465,7 @@ def _make(plan: _Plan, reader: Reader, chunk: list[_Task], report: Reporter) -> 
             trace["cosines of candidates"] = [round(cosine, 6) for cosine in cosines]
         evidence = _measure(plan.maps, plan.inverter, pixels, replace(wanted, before=before))
         record = _record(plan, reader, task, trace) | {"evidence": [e.to_json() for e in evidence]}
-        shown = {} if before is None else {"pair": _opaque(before)}
+        shown = {} if before is None else {"pair": opaque(before)}
         plan.run.write(task.file, pixels, record, maps=shown)
     report.finish(len(chunk), time.monotonic() - started)
 
@@ -591,7 +565,7 @@ def _settle(plan: _Plan, reader: Reader, task: _Task) -> None:
         record["evidence"] = [e for e in record["evidence"] if e["name"] != found.name] + [found.to_json()]
         record["measured_with"] = current
         before = before_of(plan.run, record)
-        shown = ({} if before is None else {"pair": _opaque(before)}) | ({} if shade is None else {"sd": shade})
+        shown = ({} if before is None else {"pair": opaque(before)}) | ({} if shade is None else {"sd": shade})
         plan.run.write(picture.path, picture.pixels, record, maps=shown)
 
 
@@ -616,10 +590,6 @@ def before_of(run: Run, record: dict[str, Any]) -> np.ndarray | None:
         return None
     with Image.open(run.path / entry["file"]) as image:
         return np.asarray(image.convert("RGBA"))[:, :, :3].copy()
-
-
-def _opaque(pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([pixels, np.full_like(pixels[:, :, :1], 255)], 2)
 
 
 def remeasure(

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
+from entoptic.inversion.inverter import check_inverter
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.steer import Steer, Steering, check_concept, steer_concepts
 from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
@@ -27,6 +28,7 @@ from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.priors.learn import square
+from entoptic.runs.context import opaque
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import model_record, quantise, version, versions
 from entoptic.runs.store import FORMAT, Run, writable
@@ -209,14 +211,7 @@ def _inverter(inverter: Any, maps: FeatureMaps, device: str) -> Any:
         from entoptic.inversion.saved import SHIPPED, load_inverter
 
         inverter = load_inverter(inverter or SHIPPED, model=maps.model, device=device)
-    if inverter.maps.layer != maps.layer:
-        raise UserError(
-            f"{inverter.name} inverts {inverter.maps.layer}, not {maps.layer}; did you mean the layer "
-            f'"{inverter.maps.layer}"?'
-        )
-    own, theirs = maps.model.card, inverter.maps.model.card
-    if own.weights_sha256 != theirs.weights_sha256:
-        raise UserError(f"{inverter.name} inverts {theirs.name}, which has other weights than {own.name}")
+    check_inverter(inverter, maps)
     return inverter
 
 
@@ -437,12 +432,12 @@ def drawn(found: Steering, photo_3SS: Tensor) -> dict[str, np.ndarray]:
     active_SS = F.interpolate(found.activation_hw[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0]
     effect = _unit(found.delta_SS)
     maps = {
-        "photo": _opaque(photo_3SS.permute(1, 2, 0).numpy()), "original": _opaque(quantise(found.originals_n3SS[0])),
+        "photo": opaque(photo_3SS.permute(1, 2, 0).numpy()), "original": opaque(quantise(found.originals_n3SS[0])),
         "overlay": outlined(_tint(found.delta_SS, _EFFECT), found.affected_SS.numpy()),
         "active": _tint(active_SS, _ACTIVE),
         "effect": np.stack([effect, np.full_like(effect, 255)], 2),
     }  # fmt: skip
-    return maps | {f"scale-{a:g}": _opaque(quantise(x)) for a, x in zip(found.scales, found.sweep_A3SS)}
+    return maps | {f"scale-{a:g}": opaque(quantise(x)) for a, x in zip(found.scales, found.sweep_A3SS)}
 
 
 def outlined(overlay: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -472,7 +467,3 @@ def _tint(values: Tensor, colour: tuple[int, int, int]) -> np.ndarray:
     """A colour, the more opaque the larger the value."""
     alpha = (0.75 * _unit(values)).astype(np.uint8)
     return np.concatenate([np.broadcast_to(np.array(colour, np.uint8), (*alpha.shape, 3)), alpha[..., None]], 2)
-
-
-def _opaque(pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], 2)

@@ -16,6 +16,7 @@ from entoptic.errors import UserError
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos, decode
 from entoptic.images.references import References
+from entoptic.inversion.inverter import check_inverter
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.nats import law
@@ -23,7 +24,7 @@ from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.runs.invert import METHOD as INVERT
-from entoptic.runs.invert import Reader, Source, check_inverter, remeasure
+from entoptic.runs.invert import Reader, Source, remeasure
 from entoptic.runs.store import Picture, Run
 from entoptic.units.unit import bind
 

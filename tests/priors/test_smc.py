@@ -379,8 +379,16 @@ def test_calls_are_counted() -> None:
 
     clouds = noise_smc(prior, counting, Target(nats=1.0), seeded(2), particles=20, steps=5, moves=3)
     for c in clouds:
-        assert c.score_calls == 20 * (1 + 3 * (len(c.rungs) - 1))
+        least = 20 * (1 + 3 * (len(c.rungs) - 1))  # and about a quarter of the moves more: other conditions
+        assert least < c.score_calls < 1.4 * least
         assert c.denoise_calls == 5 * c.score_calls
+    assert scored == sum(c.score_calls for c in clouds)
+    assert prior.denoised == sum(c.denoise_calls for c in clouds)
+    prior.denoised = scored = 0
+    clouds = noise_smc(prior, counting, Target(nats=1.0), seeded(2), particles=10, steps=2, moves=2, leaps=3)
+    for c in clouds:
+        least = 10 * (1 + 2 * 4 * (len(c.rungs) - 1))
+        assert least < c.score_calls < 1.2 * least
     assert scored == sum(c.score_calls for c in clouds)
     assert prior.denoised == sum(c.denoise_calls for c in clouds)
     prior.denoised = scored = 0
@@ -389,8 +397,8 @@ def test_calls_are_counted() -> None:
     assert prior.denoised == scored == 2 * 8 * 13
     prior.denoised = scored = 0
     runs = parallel_tempering(prior, counting, [0, 1, 2], seeded(2), chains=2, sweeps=7, burn=4, steps=3)
-    assert [r.score_calls for r in runs] == [3 * 2 * (1 + 7 + 4)] * 2
-    assert scored == 2 * 72
+    assert all(3 * 2 * (1 + 7 + 4) < r.score_calls < 1.4 * 72 for r in runs)
+    assert scored == sum(r.score_calls for r in runs)
     assert prior.denoised == sum(r.denoise_calls for r in runs) == 3 * scored
 
 
@@ -469,7 +477,7 @@ def cloud_of(log_weights: Tensor, ancestors: Tensor, copies: Tensor) -> Cloud:
     n = len(log_weights)
     return Cloud(
         torch.zeros(n, 1, 1, 1), None, None, torch.arange(n).double(), log_weights.log_softmax(0), 1.0, 0.0, (),
-        ancestors, copies, 1.0, 0, 0, 0, True, "",
+        ancestors, copies, torch.arange(n), 1.0, 0, 0, 0, True, "",
     )  # fmt: skip
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.priors.prior import Prior, Score, generate
 
-# This share of the moves tries another condition (where the prior has any) and keeps z, the rest moves z.
+# This share of the walkers tries another condition (where the prior has any) before it walks.
 REDRAW = 0.25
-ACCEPTANCE = 0.3
+# What strides aim at: where moves go furthest for an evaluation. Flat around it; blind moves and trajectories differ.
+BLIND, GUIDED = 0.3, 0.45
 
 
 class Walkers(NamedTuple):
@@ -37,72 +38,151 @@ class Walkers(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """walkers: where they are now. accepted, redrawn, nonfinite: B bool each; redrawn had another condition proposed."""
+    """walkers: where they are now. walked, recast: B bool, who moved in z, and who has another condition.
+    calls: B int64, scores taken for each. nonfinite: B int64, those of them that were not finite.
+    """
 
     walkers: Walkers
-    accepted: Tensor
-    redrawn: Tensor
+    walked: Tensor
+    recast: Tensor
+    calls: Tensor
     nonfinite: Tensor
 
 
 @dataclass(frozen=True)
 class NoiseSpace:
-    """s(G(z)). steps: of the generator. batch: the most pictures that are made and scored at once."""
+    """s(G(z)) and moves in it.
+
+    Attributes:
+        steps: of the generator. batch: the most pictures that are made and scored at once.
+        leaps: of the Hamiltonian trajectory that a move follows, one gradient of the score through the generator each.
+            0 where the score is a black box: the move is then blind, one step of pCN.
+    """
 
     prior: Prior
     score: Score
     steps: int
     batch: int
+    leaps: int = 0
 
     def scores(self, z: Tensor, condition: Tensor | None, group: Tensor) -> Tensor:
         """B scores as float64 on the CPU, -inf where they are not finite. group: B int64 on the prior's device."""
-        parts = []
-        with torch.no_grad():
-            for rows in torch.arange(len(z), device=z.device).split(self.batch):
-                x0 = generate(self.prior, z[rows], None if condition is None else condition[rows], steps=self.steps)
-                parts.append(checked(self.score(self.prior.decode(x0), group[rows]), len(rows)))
-        s = torch.cat(parts)
-        return torch.where(s.isfinite(), s, -math.inf)
+        return self._scored(z, condition, group, slopes=False)[0]
+
+    def _scored(self, z: Tensor, condition: Tensor | None, group: Tensor, slopes: bool) -> tuple[Tensor, Tensor | None]:
+        """Scores as above, and ∇_z s where asked for (0 where it is not finite)."""
+        parts, found = [], []
+        for rows in torch.arange(len(z), device=z.device).split(self.batch):
+            with torch.set_grad_enabled(slopes):
+                z_b = z[rows].detach().requires_grad_(slopes)
+                x0 = generate(self.prior, z_b, None if condition is None else condition[rows], steps=self.steps)
+                s_b = self.score(self.prior.decode(x0), group[rows])
+            parts.append(checked(s_b, len(rows)))
+            if slopes:
+                if not s_b.requires_grad:
+                    raise UserError(
+                        "trajectories need a score that is differentiable in the pictures, and this one has no gradient; "
+                        "with leaps=0 the moves need none"
+                    )
+                (slope,) = torch.autograd.grad(s_b.sum(), z_b)
+                found.append(slope.nan_to_num(0.0, 0.0, 0.0))
+        s = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        return torch.where(s.isfinite(), s, -math.inf), torch.cat(found) if found else None
 
     def move(
         self, walkers: Walkers, beta: Tensor, stride: Tensor, groups: Sequence[int], generators: Sequence[torch.Generator]
     ) -> Moved:  # fmt: skip
-        """One Metropolis move of every walker that leaves π_β invariant.
+        """Another condition for some walkers, then a walk of all; both are Metropolis moves that leave π_β invariant.
 
-        The proposal z' = √(1-δ²)·z + δ·ε (pCN; Cotter et al. 2013) is reversible with respect to N(0, 1), and another
-        condition, uniform among the others, with respect to the uniform law, so both are accepted with probability
-        min(1, exp(β(s' - s))). Which of the two is tried is decided by a coin that knows nothing of the state.
+        Another condition, uniform among the others, is accepted with probability min(1, exp(β(s' - s))). Who tries it
+        is decided by a coin that knows nothing of the state.
 
         Args:
-            beta, stride: B float64, β and δ in (0, 1] of each walker.
+            beta, stride: B float64, β and the length of the walk of each walker: stride in (0, 1], of a quarter turn.
             groups, generators: of the equally large groups that the walkers belong to, in order.
         """
         prior, n = self.prior, len(walkers.scores) // len(groups)
-        noise = torch.cat([torch.randn((n, *prior.shape), generator=g) for g in generators]).to(walkers.z)
+        group = torch.tensor(groups, device=walkers.z.device).repeat_interleave(n)
+        momentum = torch.cat([torch.randn((n, *prior.shape), generator=g) for g in generators]).to(walkers.z)
         uniform = torch.cat([torch.rand(n, generator=g, dtype=torch.float64) for g in generators])
-        delta = stride.to(walkers.z)[:, None, None, None]
-        z, condition = (1 - delta.square()).sqrt() * walkers.z + delta * noise, walkers.condition
-        redrawn = torch.zeros(len(uniform), dtype=torch.bool)
-        if condition is not None and prior.conditions > 1:
-            redrawn = torch.cat([torch.rand(n, generator=g) for g in generators]) < REDRAW
+        nonfinite = torch.zeros(len(uniform), dtype=torch.int64)
+        recast = torch.zeros(len(uniform), dtype=torch.bool)
+        calls = torch.full((len(uniform),), max(1, self.leaps + 1))
+        if walkers.condition is not None and prior.conditions > 1:
+            coin = torch.cat([torch.rand(n, generator=g) for g in generators]) < REDRAW
             ahead = torch.cat([torch.randint(1, prior.conditions, (n,), generator=g) for g in generators])
-            there = redrawn.to(z.device)
-            condition = torch.where(there, (condition + ahead.to(z.device)) % prior.conditions, condition)
-            z = torch.where(there[:, None, None, None], walkers.z, z)
-        group = torch.tensor(groups, device=z.device).repeat_interleave(n)
-        s = self.scores(z, condition, group)
-        # A proposal whose score is not finite is never accepted; away from such a point every finite one is.
-        ratio = torch.where(walkers.scores.isfinite(), beta * (s - walkers.scores), math.inf)
-        accepted = s.isfinite() & (uniform.log() < ratio)
-        there = accepted.to(z.device)
-        now = Walkers(
-            torch.where(there[:, None, None, None], z, walkers.z),
-            None
-            if condition is None or walkers.condition is None
-            else torch.where(there, condition, walkers.condition),
-            torch.where(accepted, s, walkers.scores),
-        )
-        return Moved(now, accepted, redrawn, ~s.isfinite())
+            luck = torch.cat([torch.rand(n, generator=g, dtype=torch.float64) for g in generators])
+            walkers, recast, lost = self._recast(walkers, beta, group, coin.nonzero()[:, 0], ahead, luck)
+            calls = calls + coin
+            nonfinite += lost
+        walkers, walked, lost = self._walk(walkers, beta, stride, group, momentum, uniform)
+        return Moved(walkers, walked, recast, calls, nonfinite + lost)
+
+    def _recast(
+        self, walkers: Walkers, beta: Tensor, group: Tensor, rows: Tensor, ahead: Tensor, uniform: Tensor
+    ) -> tuple[Walkers, Tensor, Tensor]:
+        z, condition, scores = walkers
+        accepted = torch.zeros(len(scores), dtype=torch.bool)
+        lost = torch.zeros(len(scores), dtype=torch.int64)
+        if condition is None or not len(rows):
+            return walkers, accepted, lost
+        there = rows.to(z.device)
+        other = condition.clone()
+        other[there] = (condition[there] + ahead[rows].to(z.device)) % self.prior.conditions
+        s = scores.clone()
+        s[rows] = self.scores(z[there], other[there], group[there])
+        lost[rows] = (~s[rows].isfinite()).long()
+        accepted[rows] = _metropolis(beta[rows] * (s[rows] - scores[rows]), scores[rows], s[rows], uniform[rows])
+        condition = torch.where(accepted.to(z.device), other, condition)
+        return Walkers(z, condition, torch.where(accepted, s, scores)), accepted, lost
+
+    def _walk(
+        self, walkers: Walkers, beta: Tensor, stride: Tensor, group: Tensor, momentum: Tensor, uniform: Tensor
+    ) -> tuple[Walkers, Tensor, Tensor]:
+        """Along a trajectory of H = |z|²/2 - β s + |p|²/2, accepted with probability min(1, exp(-ΔH)).
+
+        Each leap turns (z, p) by an angle a, between two kicks p += tan(a/2)·β·∇s. The turn is exact for the normal
+        law in any dimension, and this kick makes the leap exact for linear scores at any angle (Hilbert-space HMC;
+        Beskos et al. 2011). ΔH comes from the kicks alone, since turns preserve |z|² + |p|². With one leap and no kick
+        this is pCN (Cotter et al. 2013), δ = sin a.
+        """
+        z, s = walkers.z, walkers.scores
+        angle = stride * (math.pi / 2) / max(1, self.leaps)
+        turn, tilt = _column(angle.cos(), z), _column(angle.sin(), z)
+        kick = _column((angle / 2).tan() * beta, z)
+        gain = torch.zeros_like(s)  # of |p|²/2 by kicks
+        p, slope = momentum, None
+        if self.leaps:
+            _, slope = self._scored(z, walkers.condition, group, slopes=True)
+        lost = torch.zeros(len(s), dtype=torch.int64)
+        for _ in range(max(1, self.leaps)):
+            p, gain = _kicked(p, slope, kick, gain)
+            z, p = turn * z + tilt * p, turn * p - tilt * z
+            s, slope = self._scored(z, walkers.condition, group, slopes=self.leaps > 0)
+            p, gain = _kicked(p, slope, kick, gain)
+            lost += ~s.isfinite()
+        accepted = _metropolis(beta * (s - walkers.scores) - gain, walkers.scores, s, uniform)
+        there = accepted.to(z.device)[:, None, None, None]
+        now = Walkers(torch.where(there, z, walkers.z), walkers.condition, torch.where(accepted, s, walkers.scores))
+        return now, accepted, lost
+
+
+def _column(values_B: Tensor, like: Tensor) -> Tensor:
+    return values_B.to(like.dtype).to(like.device)[:, None, None, None]
+
+
+def _kicked(p: Tensor, slope: Tensor | None, kick: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """p after a kick, and |p|²/2 gained since the start, B float64 on the CPU."""
+    if slope is None:
+        return p, gain
+    force = kick * slope
+    return p + force, gain + (force * (p + force / 2)).flatten(1).sum(1).cpu().double()
+
+
+def _metropolis(log_ratio: Tensor, before: Tensor, after: Tensor, uniform: Tensor) -> Tensor:
+    """Who accepts. A score that is not finite is never accepted; away from one every finite score is."""
+    log_ratio = torch.where(before.isfinite(), log_ratio, math.inf)
+    return after.isfinite() & (uniform.log() < log_ratio)
 
 
 def checked(scores: Tensor, count: int) -> Tensor:
@@ -112,12 +192,13 @@ def checked(scores: Tensor, count: int) -> Tensor:
     return scores.detach().double().cpu()
 
 
-def next_stride(stride: Tensor, acceptance: Tensor) -> Tensor:
-    """The δ that should be accepted 30 % of the time, from the acceptance at the δ there was; any shape, float64.
+def next_stride(stride: Tensor, acceptance: Tensor, goal: float = BLIND) -> Tensor:
+    """The stride that should be accepted a share `goal` of the time, from the acceptance at the one there was; any
+    shape, float64.
 
-    Acceptance falls with δ like 2Φ(-c·δ), as it does for a random walk on a smooth log density (Roberts et al. 1997),
-    so one measurement gives c. Never more than a factor of 4 at a time, nor above 1.
+    Acceptance falls with the stride like 2Φ(-c·stride), as it does for a random walk on a smooth log density (Roberts
+    et al. 1997), so one measurement gives c. Never more than a factor of 4 at a time, nor above 1.
     """
-    goal = float(torch.special.ndtri(torch.tensor(ACCEPTANCE / 2, dtype=torch.float64)))
-    factor = goal / torch.special.ndtri(acceptance.clamp(1e-6, 1 - 1e-6) / 2)
+    wanted = float(torch.special.ndtri(torch.tensor(goal / 2, dtype=torch.float64)))
+    factor = wanted / torch.special.ndtri(acceptance.clamp(1e-6, 1 - 1e-6) / 2)
     return (stride * factor.clamp(0.25, 4)).clamp(1e-6, 1)

@@ -78,6 +78,7 @@ class Cloud:
         rungs: the ladder that led here, equally weighted at every β; empty for twisted diffusion.
         ancestors: N int64, the first-generation particle each descends from (its row in the bank where there is one).
         copies: N int64; particles of one number are copies that nothing has told apart since they were resampled.
+        kin: N int64; particles of one number came by moves from one particle of the rung before, and depend on each other.
         least_ess: the smallest effective number of particles met along the run.
         denoise_calls, score_calls: per particle, in total. nonfinite: scores (or gradients) that were not finite.
         reached: the target was reached. note: if not, what was in the way and how far the run came.
@@ -93,6 +94,7 @@ class Cloud:
     rungs: tuple[Rung, ...]
     ancestors: Tensor
     copies: Tensor
+    kin: Tensor
     least_ess: float
     denoise_calls: int
     score_calls: int
@@ -111,10 +113,8 @@ class Cloud:
 
     @property
     def ess(self) -> float:
-        """Effective number of distinct particles: 1/Σw², the weights of copies added up first."""
-        _, place = self.copies.unique(return_inverse=True)
-        shares = torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add_(0, place, self.log_weights.exp())
-        return float(1 / shares.square().sum()) if float(shares.sum()) > 0 else 0.0
+        """Effective number of particles for the mean score; see `effective_kin`. Copies count as one."""
+        return effective_kin(self.log_weights, self.scores, self.kin, self.copies)
 
     @property
     def distinct_ancestors(self) -> int:
@@ -216,6 +216,28 @@ def _variance(cloud: Cloud) -> float:
 def effective(log_weights: Tensor) -> Tensor:
     """Effective sample size (Σw)²/Σw² along the last axis; 0 where every weight is 0."""
     return (2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1)).exp().nan_to_num(0.0)
+
+
+def effective_kin(log_weights: Tensor, scores: Tensor, kin: Tensor, copies: Tensor) -> float:
+    """Effective number of weighted particles of which those of one kin depend on each other.
+
+    It is Var[s]/Var[mean], the variance of the mean from sums over kin (a cluster-robust estimate), and never more than
+    1/Σw² with the weights of copies added up. All N; log_weights and scores float64, kin and copies int64.
+    """
+    alive = log_weights > -math.inf
+    if not bool(alive.any()):
+        return 0.0
+    w, s = log_weights[alive].softmax(0), scores[alive]
+    ceiling = float(1 / _summed(w, copies[alive]).square().sum())
+    gap = s - w @ s
+    spread = float(_summed(w * gap, kin[alive]).square().sum())
+    return min(ceiling, float(w @ gap.square()) / spread) if spread > 0 else ceiling
+
+
+def _summed(values: Tensor, label: Tensor) -> Tensor:
+    """Sums of float64 values over equal labels."""
+    _, place = label.unique(return_inverse=True)
+    return torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add_(0, place, values)
 
 
 def log_mean_exp(log_values: Tensor) -> Tensor:

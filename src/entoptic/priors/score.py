@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ class UnitScores:
     """Scores of units of one model on pictures: the `Score` of `entoptic.priors.prior`.
 
     Pictures of any size are resized to the model's input. Where no gradient is asked for they are rounded to 8 bits
-    before and after, so that the score is that of the file that will be saved.
+    before and after, so that the score is that of the file that will be saved. With `straight` they are also where one
+    is, and the gradient goes through the rounding as if it were not there.
 
     Attributes:
         units: of one model. reduction: a name in `REDUCTIONS`, or "" for each unit's own readout.
@@ -69,6 +71,7 @@ class UnitScores:
     centre: Tensor = field(default_factory=lambda: torch.zeros(()))
     scale: Tensor = field(default_factory=lambda: torch.ones(()))
     bound: float | None = None
+    straight: bool = False
     calls: int = 0
 
     def __post_init__(self) -> None:
@@ -137,7 +140,7 @@ class UnitScores:
         model, taps = self.model, tuple(dict.fromkeys(unit.tap for unit in self.units))
         self.calls += len(pictures)
         pictures = pictures.to(model.device).float()
-        if torch.is_grad_enabled() and pictures.requires_grad:
+        if torch.is_grad_enabled() and pictures.requires_grad and not self.straight:
             return model.read(model.fit(pictures), taps)
         return model.read(as_saved(model, pictures), taps)
 
@@ -155,4 +158,16 @@ def as_saved(model: Model, pictures: Tensor) -> Tensor:
 
 
 def eight_bit(pictures: Tensor) -> Tensor:
-    return (pictures.clamp(0, 1) * 255).round() / 255
+    """Rounded to 8 bits; gradients pass straight through the rounding."""
+    rounded: Tensor = _Rounded.apply(pictures.clamp(0, 1))
+    return rounded
+
+
+class _Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pictures: Tensor) -> Tensor:
+        return (pictures * 255).round() / 255
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient

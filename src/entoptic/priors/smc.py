@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
-from entoptic.priors.noise_space import NoiseSpace, Walkers, next_stride
+from entoptic.priors.noise_space import BLIND, GUIDED, NoiseSpace, Walkers, next_stride
 from entoptic.priors.particles import Cloud, Rung, Target, effective, log_mean_exp, systematic
 from entoptic.priors.prior import Prior, Score, draw_conditions, noise_like
+
+_GUIDED_START = 0.6  # of a quarter turn: trajectories' first stride, which the first rung's acceptance corrects
 
 
 class First(NamedTuple):
@@ -39,6 +41,7 @@ class _Run:
     walkers: Walkers
     ancestors: Tensor
     copies: Tensor
+    kin: Tensor
     beta: float = 0.0
     log_z: float = 0.0
     stride: float = 1.0  # at β = 0 fresh noise is always accepted
@@ -56,19 +59,21 @@ class _Run:
 
 def noise_smc(
     prior: Prior, score: Score, target: Target, generators: Sequence[torch.Generator], *, particles: int = 64,
-    steps: int = 8, moves: int = 4, ess: float = 0.7, first: Sequence[First] | None = None, max_rungs: int = 40, batch: int = 256,
-    on_step: Callable[[int, list[float]], None] | None = None,
+    steps: int = 8, moves: int = 4, leaps: int = 0, ess: float = 0.7, first: Sequence[First] | None = None, max_rungs: int = 40,
+    batch: int = 256, on_step: Callable[[int, list[float]], None] | None = None,
 ) -> list[Cloud]:  # fmt: skip
     """N equally weighted particles of the tilt q_β ∝ p·exp(β s), p the law of `generate` with `steps` steps.
 
     Each generator is one independent run (an island, or a unit of its own); runs share batches and nothing else, and a
     run that has arrived is not evaluated any more. β = 0 gives noise_like(prior, [generator] * particles) unchanged.
-    A run makes particles·(1 + moves·rungs) evaluations, the first generation's of which a bank saves.
+    A run takes N scores for the first generation, which a bank saves, and N·moves·(leaps + 1) at each rung (N·moves
+    without leaps; a quarter of N·moves more where the prior has conditions).
 
     Args:
         target: where to stop. The last step is solved on the reweighted particles, so `mean` and `nats` are met there;
             the cloud's own are measured after its last moves and differ by Monte Carlo error.
         generators: on the CPU, one per run.
+        leaps: gradients that each move follows, see `NoiseSpace`; 0 for a score that is a black box.
         ess: in (0, 1); a step to a higher β keeps this share of the particles effective.
         first: start each run from such samples of the same prior and `steps` rather than from new ones, as many in each;
             runs that share samples share their error, which the spread of the runs does not show. Their rung goes as deep
@@ -83,15 +88,15 @@ def noise_smc(
     Raises:
         UserError: arguments out of range, a bank of other shapes, or a score that is not one number per picture.
     """
-    if particles < 1 or moves < 1 or steps < 1 or max_rungs < 1 or batch < 1 or not 0 < ess < 1:
+    if min(particles, moves, steps, max_rungs, batch) < 1 or leaps < 0 or not 0 < ess < 1:
         raise UserError(
-            "noise-space SMC needs particles, moves, steps, max_rungs and batch of at least 1 and an ess between 0 "
-            f"and 1, got {particles}, {moves}, {steps}, {max_rungs}, {batch} and {ess}"
+            "noise-space SMC needs particles, moves, steps, max_rungs and batch of at least 1, leaps of at least 0 and an "
+            f"ess between 0 and 1, got {particles}, {moves}, {steps}, {max_rungs}, {batch}, {leaps} and {ess}"
         )
-    space = NoiseSpace(prior, score, steps, batch)
+    space = NoiseSpace(prior, score, steps, batch, leaps)
     runs = _from_bank(prior, generators, first, particles) if first else _from_noise(space, generators, particles)
     for number in range(1, max_rungs + 1):
-        moving = _reweight([run for run in runs if not run.done], target, particles, ess)
+        moving = _reweight([run for run in runs if not run.done], target, particles, ess, leaps)
         if not moving:
             break
         _move(space, moving, moves)
@@ -110,7 +115,7 @@ def _from_noise(space: NoiseSpace, generators: Sequence[torch.Generator], count:
     everyone = Walkers(z, condition, space.scores(z, condition, group))
     number = torch.arange(count)
     return [
-        _begun(_Run(i, generator, everyone.at(number + i * count), number, number, score_calls=count))
+        _begun(_Run(i, generator, everyone.at(number + i * count), number, number, number, score_calls=count))
         for i, generator in enumerate(generators)
     ]
 
@@ -136,7 +141,7 @@ def _from_bank(prior: Prior, generators: Sequence[torch.Generator], first: Seque
         scores = given.scores.detach().double().cpu()
         condition = None if given.condition is None else given.condition.to(prior.device)
         walkers = Walkers(given.noise.to(prior.device), condition, torch.where(scores.isfinite(), scores, -math.inf))
-        runs.append(_begun(_Run(i, generator, walkers, number, number)))
+        runs.append(_begun(_Run(i, generator, walkers, number, number, number)))
     return runs
 
 
@@ -155,7 +160,7 @@ def _begun(run: _Run) -> _Run:
 # --- to a higher β ----------------------------------------------------------------------------------------------------
 
 
-def _reweight(runs: list[_Run], target: Target, count: int, ess: float) -> list[_Run]:
+def _reweight(runs: list[_Run], target: Target, count: int, ess: float, leaps: int) -> list[_Run]:
     """Take each run as far as its particles carry it, and resample it there; the runs that got anywhere.
 
     A run may have arrived by that, and is done but for its last moves.
@@ -178,15 +183,15 @@ def _reweight(runs: list[_Run], target: Target, count: int, ess: float) -> list[
             continue
         uniform = torch.rand(1, generator=run.generator, dtype=torch.float64)
         picks = systematic(log_w[i : i + 1], uniform, count)[0]
-        if not run.score_calls:  # from a bank
-            run.stride = _first_stride(scores[i], float(step[i]), picks)
+        if len(run.rungs) == 1:  # no move was made yet
+            run.stride = _GUIDED_START if leaps else _first_stride(scores[i], float(step[i]), picks)
         run.log_z += float(gain[i])
         # The target itself where it was said as β, free of rounding.
         run.beta = target.beta if arrived[i] and target.beta is not None else run.beta + float(step[i])
         run.ess = float(effective(log_w[i]))
         run.least_ess = min(run.least_ess, run.ess)
         run.walkers = run.walkers.at(picks)
-        run.ancestors, run.copies = run.ancestors[picks], run.copies[picks]
+        run.ancestors, run.copies, run.kin = run.ancestors[picks], run.copies[picks], picks
         went.append(run)
     return went
 
@@ -274,37 +279,31 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
     beta = torch.tensor([run.beta for run in runs], dtype=torch.float64).repeat_interleave(n)
     stride = torch.tensor([run.stride for run in runs], dtype=torch.float64)
     groups, generators = [run.index for run in runs], [run.generator for run in runs]
-    accepted, tried, lost = torch.zeros(3, len(runs), dtype=torch.float64)
+    accepted, lost = torch.zeros(2, len(runs), dtype=torch.float64)
     before_RN = walkers.scores.reshape(-1, n)
     for _ in range(moves):
-        walkers, took, redrawn, nonfinite = space.move(walkers, beta, stride.repeat_interleave(n), groups, generators)
-        took_RN, walked_RN = took.reshape(-1, n), ~redrawn.reshape(-1, n)
-        accepted += (took_RN & walked_RN).sum(1)
-        tried += walked_RN.sum(1)
+        walkers, walked, recast, calls, nonfinite = space.move(
+            walkers, beta, stride.repeat_interleave(n), groups, generators
+        )
+        accepted += walked.reshape(-1, n).double().sum(1)
         lost += nonfinite.reshape(-1, n).sum(1)
-        for run, new in zip(runs, took_RN):
+        for run, spent in zip(runs, calls.reshape(-1, n).sum(1).tolist()):
+            run.score_calls += spent
+        for run, new in zip(runs, (walked | recast).reshape(-1, n)):
             # A number that none has had: copies are told apart by their first accepted move.
-            fresh = run.copies.max() + 1 + torch.arange(n)
-            run.copies = torch.where(new, fresh, run.copies)
-    acceptance = accepted / tried.clamp(min=1)
-    strides = next_stride(stride, acceptance)
+            run.copies = torch.where(new, run.copies.max() + 1 + torch.arange(n), run.copies)
+    acceptance = accepted / (moves * n)
+    strides = next_stride(stride, acceptance, GUIDED if space.leaps else BLIND)
     for i, run in enumerate(runs):
         run.walkers = walkers.at(torch.arange(i * n, (i + 1) * n))
         run.stride = float(strides[i])
-        run.score_calls += moves * n
         run.nonfinite += int(lost[i])
-        run.rungs.append(
-            Rung(
-                run.beta,
-                run.log_z,
-                run.walkers.scores,
-                float(acceptance[i]),
-                run.ess,
-                _memory(before_RN[i], run.walkers.scores),
+        memory = _memory(before_RN[i], run.walkers.scores)
+        run.rungs.append(Rung(run.beta, run.log_z, run.walkers.scores, float(acceptance[i]), run.ess, memory))
+        if 2 * int(lost[i]) > moves * n * max(1, space.leaps) and not run.done:
+            run.stop(
+                f"{int(lost[i])} of {moves * n * max(1, space.leaps)} scores at β = {run.beta:.4g} were not finite"
             )
-        )
-        if 2 * int(lost[i]) > moves * n and not run.done:
-            run.stop(f"{int(lost[i])} of {moves * n} scores at β = {run.beta:.4g} were not finite")
 
 
 def _memory(before: Tensor, after: Tensor) -> float:
@@ -316,17 +315,17 @@ def _memory(before: Tensor, after: Tensor) -> float:
 
 
 def _cloud(run: _Run, steps: int, count: int) -> Cloud:
-    walkers, ancestors, copies = run.walkers, run.ancestors, run.copies
+    walkers, ancestors, copies, kin = run.walkers, run.ancestors, run.copies, run.kin
     alive = walkers.scores.isfinite()
     log_w = torch.where(alive, 0.0, -math.inf).double() - math.log(max(int(alive.sum()), 1))
     if len(log_w) != count:  # a bank that no rung was taken from
         uniform = torch.rand(1, generator=run.generator, dtype=torch.float64)
         picks = systematic(log_w[None], uniform, count)[0]
-        walkers, ancestors, copies = walkers.at(picks), ancestors[picks], copies[picks]
+        walkers, ancestors, copies, kin = walkers.at(picks), ancestors[picks], copies[picks], kin[picks]
         log_w = torch.full((count,), -math.log(count), dtype=torch.float64)
     cloud = Cloud(
         walkers.z, walkers.condition, steps, walkers.scores, log_w, run.beta, run.log_z, tuple(run.rungs), ancestors,
-        copies, run.least_ess, steps * run.score_calls, run.score_calls, run.nonfinite, not run.note, run.note,
+        copies, kin, run.least_ess, steps * run.score_calls, run.score_calls, run.nonfinite, not run.note, run.note,
     )  # fmt: skip
     if run.note:
         came = f"; the run came to a mean of {cloud.mean:.4g} at {cloud.kl:.4g} nats (β = {cloud.beta:.4g})"

@@ -50,7 +50,7 @@ def parallel_tempering(
 
     Rungs i and i+1 swap with probability min(1, exp((β_i - β_{i+1})(s_{i+1} - s_i))), even and odd i by turns. Strides
     are set during the `burn` sweeps that are dropped and fixed afterwards, so the kept part is an exact Markov chain.
-    Each group takes K·chains·(1 + burn + sweeps) evaluations.
+    Each group takes K·chains·(1 + burn + sweeps) evaluations, a quarter more where the prior has conditions.
 
     Raises:
         UserError: fewer than 2 rungs, β not ascending from 0 or above, or arguments out of range.
@@ -74,17 +74,19 @@ def parallel_tempering(
     beta_B = beta[:, None].expand(shape).flatten()
     stride = torch.ones(g_count, k_count, dtype=torch.float64)
     took, tried, swapped, offered = (torch.zeros(g_count, k_count, dtype=torch.float64) for _ in range(4))
-    lost = torch.zeros(g_count, dtype=torch.int64)
+    lost, spent = torch.zeros(2, g_count, dtype=torch.int64)
+    spent += per_group  # the first states
     kept = []
     for sweep in range(-burn, sweeps):
         if sweep == 0:
             for count in (took, tried, swapped, offered):
                 count.zero_()
-        walkers, accepted, redrawn, nonfinite = space.move(
+        walkers, walked, _, calls, nonfinite = space.move(
             walkers, beta_B, stride[..., None].expand(shape).flatten(), groups, generators
         )
-        took += (accepted & ~redrawn).reshape(shape).sum(2)
-        tried += (~redrawn).reshape(shape).sum(2)
+        took += walked.reshape(shape).sum(2)
+        tried += chains
+        spent += calls.reshape(g_count, -1).sum(1)
         lost += nonfinite.reshape(g_count, -1).sum(1)
         done = sweep + burn + 1
         if sweep < 0 and (done & (done - 1) == 0 or sweep == -1):  # windows that double in length
@@ -95,13 +97,20 @@ def parallel_tempering(
         if sweep >= 0:
             kept.append(walkers.scores.reshape(shape))
     scores = torch.stack(kept, 2).reshape(g_count, k_count, -1)
-    calls = per_group * (1 + burn + sweeps)
     z = walkers.z.reshape(*shape, *prior.shape)
     conditions = [None] * g_count if walkers.condition is None else list(walkers.condition.reshape(shape))
     acceptance, swaps = took / tried.clamp(min=1), (swapped / offered.clamp(min=1))[:, :-1]
     return [
         Tempered(
-            tuple(betas), scores[i], z[i], kept_condition, acceptance[i], swaps[i], steps * calls, calls, int(lost[i])
+            tuple(betas),
+            scores[i],
+            z[i],
+            kept_condition,
+            acceptance[i],
+            swaps[i],
+            steps * int(spent[i]),
+            int(spent[i]),
+            int(lost[i]),
         )
         for i, kept_condition in enumerate(conditions)
     ]

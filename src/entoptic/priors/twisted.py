@@ -212,6 +212,6 @@ def _cloud(run: _Run, look: _Look, beta: float, note: str) -> Cloud:
     calls = n * run.levels
     return Cloud(
         look.clean, run.condition, None, look.scores, torch.where(log_w.isfinite(), log_w - log_w.logsumexp(0), -math.inf), beta,
-        run.log_z + float(log_mean_exp(log_w)), (), run.ancestors, torch.arange(n), run.least_ess, calls, calls,
+        run.log_z + float(log_mean_exp(log_w)), (), run.ancestors, torch.arange(n), torch.arange(n), run.least_ess, calls, calls,
         run.nonfinite, not note, note,
     )  # fmt: skip

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic import Model, UserError
-from entoptic.inversion.data import Pairs, make_pairs, preprocessing
+from entoptic.images.lock import hold
+from entoptic.inversion.data import LOCK, Pairs, make_pairs, preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.learn import learn_inverter, loss, picture_size, shown, standardise
 from entoptic.inversion.maps import FeatureMaps
@@ -174,6 +175,40 @@ def test_interrupted_pairs_go_on(maps: FeatureMaps, photo_folder: Path, tmp_path
     assert (part.pictures[:] == whole.pictures[:]).all()
     torch.testing.assert_close(part.mean_C, whole.mean_C)
     torch.testing.assert_close(part.sd_C, whole.sd_C)
+
+
+def test_pairs_have_one_writer_and_any_number_of_readers(maps: FeatureMaps, photo_folder: Path, tmp_path: Path) -> None:
+    where = tmp_path / "pairs"
+    with (
+        hold(where, name=LOCK),
+        pytest.raises(
+            UserError, match=r"pairs is being written by another process .* folders of their own \(--pairs\)"
+        ),
+    ):
+        make_pairs(maps, photo_folder, 8, where)
+    assert not (where / "maps.npy").exists()  # the other job's files were not touched
+    whole = make_pairs(maps, photo_folder, 8, where)
+    with hold(where, name=LOCK):
+        again = make_pairs(maps, photo_folder, 8, where)
+    assert (again.key, len(again)) == (whole.key, len(whole))
+    assert (again.maps[:] == whole.maps[:]).all()
+
+
+def test_pairs_that_another_job_finished_in_between_are_not_read_again(
+    maps: FeatureMaps, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import entoptic.inversion.data as data
+
+    def late(folder: Path, **more: Any) -> Any:
+        monkeypatch.setattr(data, "hold", hold)
+        make_pairs(maps, photo_folder, 8, folder)
+        return hold(folder, **more)
+
+    monkeypatch.setattr(data, "hold", late)
+    read: list[int] = []
+    pairs = make_pairs(maps, photo_folder, 8, tmp_path / "pairs", progress=lambda w, done, t: read.append(done))
+    assert len(pairs) == 40
+    assert read == []
 
 
 def test_an_unreadable_photo_is_left_out(maps: FeatureMaps, photo_folder: Path, tmp_path: Path) -> None:

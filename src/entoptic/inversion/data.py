@@ -15,6 +15,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
+from entoptic.images.lock import hold
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.card import Card
@@ -26,6 +27,8 @@ _BATCH = 32
 _WORKERS = 4
 _FLUSH = 32
 """Batches between two points from which an interrupted pass goes on."""
+LOCK = ".pairs.lock"
+"""Of its own: a training may keep its pairs in the very folder that it holds."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def make_pairs(
             latents are kept in place of the pictures.
 
     Raises:
-        UserError: no photo can be read, the folder holds other pairs, or has no room.
+        UserError: no photo can be read, the folder holds other pairs, has no room, or another job is filling it.
     """
     sets, where = open_photos(photos), Path(folder)
     places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
@@ -98,48 +101,77 @@ def make_pairs(
         "model": maps.model.card.weights_sha256, "seen": preprocessing(maps.model.card), "layer": maps.layer, "size": size,
         "photos": [one.fingerprint() for one in sets], "count": len(places), **({"encoded": encode[1]} if encode else {}),
     })  # fmt: skip
-    where.mkdir(parents=True, exist_ok=True)
+    record = _record(where, key, maps.channels)
+    if record["seen"] < len(places):
+        with hold(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
+            record = _record(where, key, maps.channels)  # another job may have gone on with it in between
+            _read(maps, sets, places, size, where, record, encode, progress)
+    return _opened(where, record, maps, [one.source for one in sets], encode is not None)
+
+
+def _record(where: Path, key: str, channels: int) -> dict[str, Any]:
+    """How far the pass over the photos has come."""
     about = where / "pairs.json"
-    record: dict[str, Any] = {
-        "key": key,
-        "seen": 0,
-        "kept": 0,
-        "sum": [0.0] * maps.channels,
-        "squares": [0.0] * maps.channels,
-    }
-    if about.is_file():
-        record = json.loads(about.read_text())
-        if record["key"] != key:
-            raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
+    if not about.is_file():
+        return {"key": key, "seen": 0, "kept": 0, "sum": [0.0] * channels, "squares": [0.0] * channels}
+    record = json.loads(about.read_text())
+    if record["key"] != key:
+        raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
+    return record
+
+
+def _opened(where: Path, record: dict[str, Any], maps: FeatureMaps, sources: list[str], encoded: bool) -> Pairs:
+    """Pairs that are all there: any number of jobs may read them."""
+    kept = record["kept"]
+    if not kept:
+        raise UserError(f"none of the {record['seen']} photos in {', '.join(sources)} can be read")
+    count = kept * maps.grid[0] * maps.grid[1]
+    mean = np.array(record["sum"]) / count
+    variance = np.maximum(np.array(record["squares"]) / count - mean**2, 0)
+    pictures, values = (np.load(where / name, mmap_mode="r") for name in ("pictures.npy", "maps.npy"))
+    return Pairs(
+        pictures[:kept], values[:kept], torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float(),
+        record["key"], record["seen"] - kept, encoded,
+    )  # fmt: skip
+
+
+def _files(
+    maps: FeatureMaps, size: int, where: Path, fresh: bool, count: int, encode: Encode | None
+) -> dict[str, np.memmap]:  # fmt: skip
+    """The arrays of `count` pairs, to be written."""
     pixels: Any = (np.uint8, (3, size, size))
     if encode:
         with torch.no_grad():
             pixels = (np.float16, tuple(encode[0](torch.zeros(1, 3, size, size, device=maps.model.device)).shape[1:]))
-    shapes = {"pictures.npy": pixels, "maps.npy": (np.float16, (maps.channels, *maps.grid))}
-    files: dict[str, Any] = {}
-    for name, (dtype, shape) in shapes.items():
-        if record["seen"] == 0:
-            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(places), *shape))
+    files: dict[str, np.memmap] = {}
+    for name, (dtype, shape) in {"pictures.npy": pixels, "maps.npy": (np.float16, (maps.channels, *maps.grid))}.items():
+        if fresh:
+            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (count, *shape))
             reserve(where / name)
         else:
-            files[name] = np.load(where / name, mmap_mode="r+" if record["seen"] < len(places) else "r")
-    total, squares = np.array(record["sum"]), np.array(record["squares"])
+            files[name] = np.load(where / name, mmap_mode="r+")
+    return files
+
+
+def _read(
+    maps: FeatureMaps, sets: list[Photos], places: list[tuple[int, int]], size: int, where: Path, record: dict[str, Any],
+    encode: Encode | None, progress: Progress,
+) -> None:  # fmt: skip
+    """Reads what `record` lacks, and keeps the record up to date."""
+    files = _files(maps, size, where, record["seen"] == 0, len(places), encode)
+    total, squares, before = np.array(record["sum"]), np.array(record["squares"]), record["seen"]
 
     def decode(place: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         photo = sets[place[0]].read(place[1])
         return None if photo is None else (square(photo, maps.model.card.size[0]), square(photo, size))
 
-    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
-
-    before = record["seen"]
-
     def keep() -> None:
         for file in files.values():
-            if isinstance(file, np.memmap) and file.mode != "r":
-                file.flush()
+            file.flush()
         (where / "pairs.json.part").write_text(json.dumps(record))
-        (where / "pairs.json.part").replace(about)
+        (where / "pairs.json.part").replace(where / "pairs.json")
 
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
     try:
         while record["seen"] < len(places):
             chunk = places[record["seen"] : record["seen"] + _BATCH]
@@ -170,17 +202,3 @@ def make_pairs(
         pool.shutdown()
         if record["seen"] > before:
             keep()
-    if not record["kept"]:
-        raise UserError(f"none of the {len(places)} photos in {', '.join(one.source for one in sets)} can be read")
-    count = record["kept"] * maps.grid[0] * maps.grid[1]
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0)
-    return Pairs(
-        files["pictures.npy"][: record["kept"]],
-        files["maps.npy"][: record["kept"]],
-        torch.from_numpy(mean).float(),
-        torch.from_numpy(np.sqrt(variance)).float(),
-        key,
-        len(places) - record["kept"],
-        encode is not None,
-    )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic.errors import UserError
+from entoptic.images.lock import hold
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.law import MapLaw
@@ -78,7 +79,8 @@ def learn(
         The folder OUT/inverter, which `load_inverter` and --inverter take.
 
     Raises:
-        UserError: as `learn_inverter`. KeyboardInterrupt: after a checkpoint; the same call goes on.
+        UserError: as `learn_inverter`, or another job is writing `out`. KeyboardInterrupt: after a checkpoint; the same
+            call goes on.
     """
     recipe, folder = recipe or EntopticRecipe(), Path(out)
     where = pick_device(device)
@@ -102,7 +104,7 @@ def learn(
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
         draw_sheet(inverter, pairs, path)
 
-    with reporter(progress) as report:
+    with hold(folder), reporter(progress) as report:
         _, pairs = learn_inverter(
             maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
             progress=report.progress, log=log,

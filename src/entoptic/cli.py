@@ -698,7 +698,9 @@ def _frontier(command: Any) -> int:
 
 def _invert(command: Invert) -> int:
     from entoptic.gallery.site import build
-    from entoptic.runs.invert import METHOD, SET_FILE, invert
+    from entoptic.runs.inversions.plan import METHOD
+    from entoptic.runs.inversions.whole import SET_FILE
+    from entoptic.runs.invert import invert
     from entoptic.runs.store import headline
 
     _use_threads(command.threads)

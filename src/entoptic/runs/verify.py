@@ -23,8 +23,10 @@ from entoptic.metrics.nats import law
 from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.runs.invert import METHOD as INVERT
-from entoptic.runs.invert import Reader, Source, remeasure
+from entoptic.runs.inversions.evidence import remeasure
+from entoptic.runs.inversions.photos import Source
+from entoptic.runs.inversions.plan import METHOD as INVERT
+from entoptic.runs.inversions.reader import Reader
 from entoptic.runs.store import Picture, Run
 from entoptic.units.unit import bind
 

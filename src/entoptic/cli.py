@@ -215,6 +215,8 @@ class Steer:
     """auto, cpu, cuda, cuda:1 or mps"""
     threads: int | None = None
     """CPU threads (default: torch's own choice)"""
+    context: bool = True
+    """store small copies of the photos for the gallery; --no-context for runs to be published"""
     debug: bool = False
     """show the traceback of an error"""
 
@@ -729,7 +731,7 @@ def _steer(command: Steer) -> int:
     run = steer(
         command.model, command.layer, list(command.photo), dictionary=command.dictionary, class_name=command.class_name,
         class_photos=command.photos, concepts=command.concept, discover=command.concepts, inverter=command.inverter,
-        config=command.steer, out=command.out, device=command.device,
+        config=command.steer, out=command.out, device=command.device, context=command.context,
     )  # fmt: skip
     for picture in run:
         known = {name: e["value"] for name, e in picture.evidence.items()}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,6 +62,7 @@ def steer(
     out: str | Path | None = None,
     device: str = "auto",
     card: Card | None = None,
+    context: bool = True,
     progress: bool = True,
 ) -> Run:
     """Steers concepts of photos' feature maps and stores what changes in the pictures, where, and whether it is chance.
@@ -76,6 +78,8 @@ def steer(
         concepts: numbers or names in the dictionary; () takes the three that are strongest in each photo.
         discover: how many concepts of the class; 0 takes the fewest that are complete.
         inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one.
+        context: store a small copy of the photo for the gallery; turn it off where a run is published whose photos may
+            not be.
 
     Returns:
         The run. Photos that failed are named in `run.failures`; the others are finished.
@@ -105,7 +109,7 @@ def steer(
         if known is None:
             known, where = _discover(run, maps, class_index, class_photos, discover)
         asked = {"dictionary": where, "class": class_name, "photos": class_photos, "concepts": discover}
-        job = _Job(run, decoder, maps, known, where, _numbers(known, concepts), config, asked, report)
+        job = _Job(run, decoder, maps, known, where, _numbers(known, concepts), config, asked, context, report)
         for index in range(len(opened)):
             job.make(opened, index)
     for skipped in opened.skipped:
@@ -221,10 +225,23 @@ def identity_of(dictionary: Any, channels: int) -> str:
         from entoptic.units.dictionary import digest
 
         return digest(dictionary)
+    from entoptic.units.dictionary import part
+
     values = torch.randn(1, channels, 16, generator=torch.Generator().manual_seed(0))
+    total = hashlib.sha256()
     with torch.no_grad():
-        parts = dictionary.parts(values).float().cpu().contiguous().numpy()
-    return hashlib.sha256(parts.tobytes()).hexdigest()
+        count = len(dictionary.names)
+        one_by_one = (part(dictionary, values, k) for k in range(count)) if hasattr(dictionary, "part") else None
+        for each in one_by_one or dictionary.parts(values):
+            total.update(each.float().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def strongest(dictionary: Any, map_1Chw: Tensor) -> list[int]:
+    """The concepts that a photo's map holds most of, in the order of their parts' norms."""
+    from entoptic.units.dictionary import norms
+
+    return norms(dictionary, map_1Chw.flatten(2))[0].argsort(descending=True)[:STRONGEST].tolist()
 
 
 # --- making ----------------------------------------------------------------------------------------------------------
@@ -235,10 +252,10 @@ class _Job:
 
     def __init__(
         self, run: Run, inverter: Any, maps: FeatureMaps, dictionary: Any, where: str, concepts: list[int], config: Steer,
-        asked: dict[str, Any], report: Reporter,
+        asked: dict[str, Any], context: bool, report: Reporter,
     ) -> None:  # fmt: skip
         self.run, self.inverter, self.maps, self.dictionary, self.where = run, inverter, maps, dictionary, where
-        self.concepts, self.config, self.asked, self.report = concepts, config, asked, report
+        self.concepts, self.config, self.asked, self.context, self.report = concepts, config, asked, context, report
         self.identity = identity_of(dictionary, maps.channels)
         self.stored = 0
 
@@ -251,11 +268,13 @@ class _Job:
         seen = square(image, self.maps.model.card.size[0])[None].float() / 255
         with torch.no_grad():
             map_1Chw = self.maps.read(seen).cpu()
-            parts_KCD = self.dictionary.parts(map_1Chw.flatten(2))[:, 0]
-        strongest = parts_KCD.flatten(1).norm(dim=1).argsort(descending=True).tolist()
-        asked = self.concepts or strongest[:STRONGEST]
+            asked = self.concepts or strongest(self.dictionary, map_1Chw)
         places = {k: self._place(k, sha) for k in asked}
-        todo = [k for k, (file, key) in places.items() if self.run.finished(file, key) is None]
+        done = {k: self.run.finished(file, key) for k, (file, key) in places.items()}
+        todo = [k for k, record in done.items() if record is None]
+        for k, record in done.items():
+            if self.context and record is not None and "photo" not in record.setdefault("maps", {}):
+                self._add_photo(places[k][0], record, image)
         self.stored += len(asked) - len(todo)
         if not todo:
             return
@@ -275,8 +294,17 @@ class _Job:
             record = self._record(found, name, sha, key) | {
                 "trace": {"seconds": (time.monotonic() - started) / len(made), "decoded": found.decoded, "notes": []}
             }
-            self.run.write(file, pixels, record, maps=drawn(found, shown))
+            maps = drawn(found, shown)
+            if not self.context:
+                del maps["photo"]
+            self.run.write(file, pixels, record, maps=maps)
             self.stored += 1
+
+    def _add_photo(self, file: Path, record: dict[str, Any], image: Image.Image) -> None:
+        """The copy of the photo beside a picture that was made without one."""
+        shown = square(image, record["image"]["height"])
+        record["maps"]["photo"] = self.run.write_map(file, "photo", opaque(shown.permute(1, 2, 0).numpy()))
+        self.run.write_record(file, record)
 
     def _place(self, k: int, sha: str) -> tuple[Path, str]:
         config = asdict(self.config)

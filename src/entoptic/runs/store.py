@@ -238,7 +238,7 @@ class Run:
             maps: by name, h×w×2 (grey and alpha) or h×w×4 (RGB and alpha) uint8, to be laid over the picture or to
                 take its place; h×w may be smaller.
         """
-        record["maps"] = {name: self._write_map(file, name, pixels) for name, pixels in (maps or {}).items()}
+        record["maps"] = {name: self.write_map(file, name, pixels) for name, pixels in (maps or {}).items()}
         info = PngInfo()
         for name in ("unit", "method", "key", "command"):
             info.add_text(f"entoptic:{name}", str(record.get(name, "")))
@@ -254,7 +254,8 @@ class Run:
             _write(file, data)
         return self.write_record(file, record)
 
-    def _write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
+    def write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
+        """Stores one map of a picture, h×w×2 or h×w×4 uint8; returns what its sidecar says of it under `maps`."""
         buffer = io.BytesIO()
         Image.fromarray(pixels, "LA" if pixels.shape[2] == 2 else "RGBA").save(buffer, "PNG")
         path = self.path / "maps" / file.parent.name / f"{file.stem}.{name}.png"

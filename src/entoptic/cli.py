@@ -209,6 +209,8 @@ class Steer:
     """how many concepts of the class are discovered; 0 takes the fewest that are complete"""
     inverter: str | None = None
     """builtin:NAME or file:FOLDER (default: the shipped one)"""
+    prior: str | None = None
+    """where the image prior that the inverter was trained on is now, if not where its card says; another is refused"""
     out: Path | None = None
     """run folder (default: runs/MODEL-steer); what is there already is not made again"""
     device: str = "auto"
@@ -229,6 +231,8 @@ class Verify:
     """the run folder"""
     photos: str | None = None
     """where the photos are now, if they moved"""
+    prior: str | None = None
+    """where the image prior of the run's inverters is now, if not where the sidecars or their cards say"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps"""
     debug: bool = False
@@ -731,7 +735,7 @@ def _steer(command: Steer) -> int:
     run = steer(
         command.model, command.layer, list(command.photo), dictionary=command.dictionary, class_name=command.class_name,
         class_photos=command.photos, concepts=command.concept, discover=command.concepts, inverter=command.inverter,
-        config=command.steer, out=command.out, device=command.device, context=command.context,
+        prior=command.prior, config=command.steer, out=command.out, device=command.device, context=command.context,
     )  # fmt: skip
     for picture in run:
         known = {name: e["value"] for name, e in picture.evidence.items()}
@@ -772,6 +776,7 @@ def _verify(command: Verify) -> int:
         found = verify(
             command.run,
             photos=command.photos,
+            prior=command.prior,
             device=command.device,
             on_picture=lambda done, total: report.progress("verifying", done, total),
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, nn
 
 from entoptic.errors import UserError, nearest
-from entoptic.inversion.inverter import check_inverter
+from entoptic.inversion.inverter import find_inverter, prior_record
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.options import Sampling
 from entoptic.metrics.inversion import Wanted, superpixel_cosine
@@ -96,8 +96,7 @@ def invert(
     sampling = Sampling(**options)
     subject = load(model, card, device=device)
     maps = FeatureMaps.of(subject, layer)
-    used, source = _inverter(inverter, subject, prior)
-    check_inverter(used, maps)
+    used, source = find_inverter(inverter, maps, prior)
     # The ablation is there to show what a map without places gives: nothing may bring the places in again.
     if getattr(getattr(used, "recipe", None), "pooled", False) and sampling.looked_at:
         raise UserError(
@@ -112,24 +111,11 @@ def invert(
     judges = [v for v in find_verifiers(subject, verifiers) if v.card.weights_sha256 != subject.card.weights_sha256]
     size = batch_size or (10 if subject.device.type == "cpu" else 64)
     sources, failures = sources_of(photos, layer)
-    plan = Plan(maps, used, source, prior, sampling, judges, run, n, seed, size, sources, edits, failures)
+    plan = Plan(
+        maps, used, source, prior_record(used, prior), sampling, judges, run, n, seed, size, sources, edits, failures
+    )
     with reporter(progress) as report:
         return _execute(plan, report, context)
-
-
-def _inverter(inverter: str | Inverter | None, model: Model, prior: str | None) -> tuple[Inverter, str]:
-    """The inverter and the name to load it by again."""
-    if inverter is not None and not isinstance(inverter, str):
-        if prior is not None:
-            raise UserError(
-                f"the inverter {inverter.name} is loaded and has its prior; give prior={prior!r} to load_inverter, or the "
-                "inverter by its name"
-            )
-        return inverter, inverter.name
-    from entoptic.inversion.saved import SHIPPED, load_inverter
-
-    source = inverter or SHIPPED
-    return load_inverter(source, model=model, prior=prior, device=str(model.device)), source
 
 
 # --- making --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from entoptic.models.sources import load
 from entoptic.priors.adapters import TextPrior
 from entoptic.priors.learn import square
 from entoptic.priors.score import eight_bit
-from entoptic.priors.sources import SHIPPED
+from entoptic.priors.sources import SHIPPED, name_of
 from entoptic.priors.training import read_record
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import find_verifiers, versions
@@ -146,7 +146,7 @@ def shelve(
     rows, columns = maps.grid
     card: dict[str, Any] = {
         "name": name, "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256,
-        "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": prior.name,
+        "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": name_of(prior),
         "prior_identity": prior.identity, "prior_options": prior_options or {}, "seen": preprocessing(maps.model.card),
         "size": picture_size(prior), "recipe": record["recipe"],
         **_defaults(recipe), "parameters": sum(p.numel() for p in net.parameters()),

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
-from entoptic.inversion.inverter import check_inverter
+from entoptic.inversion.inverter import find_inverter, prior_record
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.steer import Steer, Steering, check_concept, steer_concepts
 from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
@@ -58,6 +58,7 @@ def steer(
     concepts: Sequence[int | str] = (),
     discover: int = DISCOVERED,
     inverter: str | Inverter | None = None,
+    prior: str | None = None,
     config: Steer | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -77,7 +78,8 @@ def steer(
             logit) are discovered on `class_photos` and kept in the run.
         concepts: numbers or names in the dictionary; () takes the three that are strongest in each photo.
         discover: how many concepts of the class; 0 takes the fewest that are complete.
-        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one.
+        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one. prior: where the prior that
+            it was trained on is now, if not where its card says; another prior is refused.
         context: store a small copy of the photo for the gallery; turn it off where a run is published whose photos may
             not be.
 
@@ -103,12 +105,15 @@ def steer(
         check_dictionary(known, maps, where)
         _numbers(known, concepts)
     class_index = _class(subject, class_name) if known is None else -1
-    decoder = _inverter(inverter, maps, device)
+    decoder, _ = find_inverter(inverter, maps, prior)
     about = {"entoptic": version("entoptic"), "title": subject.card.name, "model": model_record(subject)}
     with reporter(progress) as report, run.writing(about):
         if known is None:
             known, where = _discover(run, maps, class_index, class_photos, discover)
-        asked = {"dictionary": where, "class": class_name, "photos": class_photos, "concepts": discover}
+        asked = {
+            "dictionary": where, "class": class_name, "photos": class_photos, "concepts": discover,
+            "prior": prior_record(decoder, prior),
+        }  # fmt: skip
         job = _Job(run, decoder, maps, known, where, _numbers(known, concepts), config, asked, context, report)
         for index in range(len(opened)):
             job.make(opened, index)
@@ -208,15 +213,6 @@ def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count:
             file.parent.mkdir(parents=True, exist_ok=True)
             save(found, file)
     return load_dictionary(file), str(file)
-
-
-def _inverter(inverter: Any, maps: FeatureMaps, device: str) -> Any:
-    if inverter is None or isinstance(inverter, str):
-        from entoptic.inversion.saved import SHIPPED, load_inverter
-
-        inverter = load_inverter(inverter or SHIPPED, model=maps.model, device=device)
-    check_inverter(inverter, maps)
-    return inverter
 
 
 def identity_of(dictionary: Any, channels: int) -> str:
@@ -320,6 +316,7 @@ class _Job:
         card, config = self.maps.model.card, self.config
         words = ["entoptic", "steer", card.name, self.maps.layer, photo, "--concept", str(found.concept)]
         words += ["--inverter", self.inverter.name]
+        words += ["--prior", self.asked["prior"]["prior"]] if "prior" in self.asked["prior"] else []
         if self.asked["photos"] is None:
             words += ["--dictionary", self.where]
         else:
@@ -341,7 +338,7 @@ class _Job:
             "config": {"photo": photo} | asdict(config) | {"scales": list(config.scales)},
             "seed": config.seed, "sample": 0, "model": model_record(self.maps.model), "photos": None,
             "photo": {"name": photo, "sha256": sha},
-            "inverter": {"name": self.inverter.name, "identity": self.inverter.identity},
+            "inverter": {"name": self.inverter.name, "identity": self.inverter.identity} | self.asked["prior"],
             "dictionary": {"source": self.where, "identity": self.identity}, "versions": versions(),
             "command": shlex.join(words), "evidence": [e.to_json() for e in evidence(found, self.dictionary.names, card)],
             "steering": numbers(found, self.dictionary.names, card),

@@ -43,7 +43,7 @@ class Plan:
     maps: FeatureMaps
     inverter: Inverter
     inverter_source: str
-    prior_source: str | None  # None: as the inverter's card says
+    prior: dict[str, str]  # see `prior_record`
     sampling: Sampling
     verifiers: list[Model]
     run: Run

@@ -46,8 +46,7 @@ def record_of(plan: Plan, reader: Reader, task: Task, trace: dict[str, Any]) -> 
         "photos": None,
         "photo": {"path": task.source.path, "sha256": task.source.sha256},
         "prior": held.get("name") if isinstance(held, dict) else held,
-        "inverter": {"name": inverter.name, "identity": inverter.identity, "source": plan.inverter_source}
-        | ({} if plan.prior_source is None else {"prior": plan.prior_source}),
+        "inverter": {"name": inverter.name, "identity": inverter.identity, "source": plan.inverter_source} | plan.prior,
         "versions": versions(),
         "command": command_of(plan, task),
         "trace": trace,
@@ -59,7 +58,7 @@ def command_of(plan: Plan, task: Task) -> str:
     """The command that makes a picture again."""
     words = ["entoptic", "invert", plan.maps.model.card.name, plan.maps.layer, task.source.path]
     words += ["--n", str(task.sample + 1), "--seed", str(plan.seed), "--inverter", plan.inverter_source]
-    words += [] if plan.prior_source is None else ["--prior", plan.prior_source]
+    words += ["--prior", plan.prior["prior"]] if "prior" in plan.prior else []
     for one in fields(Sampling):
         value = getattr(plan.sampling, one.name)
         if value != one.default:

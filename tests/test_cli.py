@@ -290,6 +290,13 @@ def test_two_processes_writing_one_run(say: Say, tmp_path: Path) -> None:
     assert f"is being written by another process (pid {os.getpid()} on" in message
 
 
+def test_what_only_reads_a_run_needs_no_lock(say: Say, tmp_path: Path) -> None:
+    say(*see("logits:0", "--method", "fourier", "--out", tmp_path / "r"))
+    with Run(tmp_path / "r").writing({}):
+        assert say("verify", tmp_path / "r")[0] == 0
+        assert say("gallery", tmp_path / "r")[0] == 0
+
+
 def test_a_unit_that_fails_among_others(say: Say, tmp_path: Path, photo_folder: Path) -> None:
     words = see("logits:0", "stage1:0", "--method", "deep-inversion", "--photos", photo_folder, "--out", tmp_path / "r")
     code, out, err = say(*words)

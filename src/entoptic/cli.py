@@ -209,12 +209,16 @@ class Steer:
     """how many concepts of the class are discovered; 0 takes the fewest that are complete"""
     inverter: str | None = None
     """builtin:NAME or file:FOLDER (default: the shipped one)"""
+    prior: str | None = None
+    """where the image prior that the inverter was trained on is now, if not where its card says; another is refused"""
     out: Path | None = None
     """run folder (default: runs/MODEL-steer); what is there already is not made again"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps"""
     threads: int | None = None
     """CPU threads (default: torch's own choice)"""
+    context: bool = True
+    """store small copies of the photos for the gallery; --no-context for runs to be published"""
     debug: bool = False
     """show the traceback of an error"""
 
@@ -227,6 +231,8 @@ class Verify:
     """the run folder"""
     photos: str | None = None
     """where the photos are now, if they moved"""
+    prior: str | None = None
+    """where the image prior of the run's inverters is now, if not where the sidecars or their cards say"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps"""
     debug: bool = False
@@ -698,7 +704,9 @@ def _frontier(command: Any) -> int:
 
 def _invert(command: Invert) -> int:
     from entoptic.gallery.site import build
-    from entoptic.runs.invert import METHOD, SET_FILE, invert
+    from entoptic.runs.inversions.plan import METHOD
+    from entoptic.runs.inversions.whole import SET_FILE
+    from entoptic.runs.invert import invert
     from entoptic.runs.store import headline
 
     _use_threads(command.threads)
@@ -727,7 +735,7 @@ def _steer(command: Steer) -> int:
     run = steer(
         command.model, command.layer, list(command.photo), dictionary=command.dictionary, class_name=command.class_name,
         class_photos=command.photos, concepts=command.concept, discover=command.concepts, inverter=command.inverter,
-        config=command.steer, out=command.out, device=command.device,
+        prior=command.prior, config=command.steer, out=command.out, device=command.device, context=command.context,
     )  # fmt: skip
     for picture in run:
         known = {name: e["value"] for name, e in picture.evidence.items()}
@@ -768,6 +776,7 @@ def _verify(command: Verify) -> int:
         found = verify(
             command.run,
             photos=command.photos,
+            prior=command.prior,
             device=command.device,
             on_picture=lambda done, total: report.progress("verifying", done, total),
         )

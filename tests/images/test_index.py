@@ -388,7 +388,7 @@ def test_a_kill_between_merging_and_deleting_is_mended(tiny: Model, folder: Path
 
 
 def test_two_writers_are_refused(tiny: Model, folder: Path, tmp_path: Path) -> None:
-    with index_module._writing(tmp_path / "i"), pytest.raises(UserError, match="another process is writing"):
+    with index_module._writing(tmp_path / "i"), pytest.raises(UserError, match="being written by another process"):
         build_index(tiny, folder, ["stage1"], out=tmp_path / "i")
 
 

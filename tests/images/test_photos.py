@@ -615,6 +615,22 @@ def test_of_class_counts_within_a_subset(labelled: Photos) -> None:
     assert labelled.subset([3]).of_class(["n3"]) == []
 
 
+def test_stamps_change_with_the_file_and_need_no_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.png", plain(RED))
+    write(tmp_path / "b.png", plain(RED))
+    photos = Photos.open(tmp_path)
+    before = photos.stamp(0)
+    assert before is not None
+    assert before != photos.stamp(1)  # names count
+    assert photos.subset([1, 0]).stamp(1) == before
+    os.utime(path, ns=(0, 0))
+    assert photos.stamp(0) == f"a.png|{len(plain(RED))}|0"
+    path.unlink()
+    assert photos.stamp(0) is None
+    table = Photos.open(parquet(tmp_path / "t.parquet", cells_of(RED, GREEN)))
+    assert len({table.stamp(0), table.stamp(1), None}) == 3
+
+
 def test_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.png", plain(RED))
     write(tmp_path / "b.png", plain(BLUE))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic import Model, UserError
-from entoptic.inversion.data import Pairs, make_pairs, preprocessing
+from entoptic.images.cache import content_key
+from entoptic.images.lock import hold
+from entoptic.images.photos import Photos
+from entoptic.inversion.data import LOCK, Pairs, make_pairs, preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.learn import learn_inverter, loss, picture_size, shown, standardise
 from entoptic.inversion.maps import FeatureMaps
@@ -176,9 +181,153 @@ def test_interrupted_pairs_go_on(maps: FeatureMaps, photo_folder: Path, tmp_path
     torch.testing.assert_close(part.sd_C, whole.sd_C)
 
 
-def test_an_unreadable_photo_is_left_out(maps: FeatureMaps, photo_folder: Path, tmp_path: Path) -> None:
-    import shutil
+def test_pairs_have_one_writer_and_any_number_of_readers(maps: FeatureMaps, photo_folder: Path, tmp_path: Path) -> None:
+    where = tmp_path / "pairs"
+    with (
+        hold(where, name=LOCK),
+        pytest.raises(
+            UserError, match=r"pairs is being written by another process .* folders of their own \(--pairs\)"
+        ),
+    ):
+        make_pairs(maps, photo_folder, 8, where)
+    assert not (where / "maps.npy").exists()  # the other job's files were not touched
+    whole = make_pairs(maps, photo_folder, 8, where)
+    with hold(where, name=LOCK):
+        again = make_pairs(maps, photo_folder, 8, where)
+    assert (again.key, len(again)) == (whole.key, len(whole))
+    assert (again.maps[:] == whole.maps[:]).all()
 
+
+def test_pairs_that_another_job_finished_in_between_are_not_read_again(
+    maps: FeatureMaps, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import entoptic.inversion.data as data
+
+    def late(folder: Path, **more: Any) -> Any:
+        monkeypatch.setattr(data, "hold", hold)
+        make_pairs(maps, photo_folder, 8, folder)
+        return hold(folder, **more)
+
+    monkeypatch.setattr(data, "hold", late)
+    read: list[int] = []
+    pairs = make_pairs(maps, photo_folder, 8, tmp_path / "pairs", progress=lambda w, done, t: read.append(done))
+    assert len(pairs) == 40
+    assert read == []
+
+
+@pytest.fixture
+def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that photos were read from, as often as they were."""
+    from entoptic.images.photos import _Files
+
+    read, before = list[str](), _Files.encoded
+
+    def encoded(files: Any, row: int) -> bytes:
+        read.append(files.names[row])
+        return before(files, row)
+
+    monkeypatch.setattr(_Files, "encoded", encoded)
+    return read
+
+
+def test_photos_that_nobody_touched_are_not_read_again(
+    maps: FeatureMaps, photo_folder: Path, tmp_path: Path, bytes_read: list[str]
+) -> None:
+    where = tmp_path / "pairs"
+    first = make_pairs(maps, photo_folder, 8, where)
+    assert len(bytes_read) == 2 * 40  # for their maps and, from the system's cache, for their hashes
+    bytes_read.clear()
+    assert make_pairs(maps, photo_folder, 8, where).key == first.key
+    assert bytes_read == []
+    # A copy has other times: their bytes tell that they are the same, once.
+    shutil.copytree(photo_folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert make_pairs(maps, tmp_path / "copy", 8, where).key == first.key
+    assert len(bytes_read) == 40
+    bytes_read.clear()
+    assert make_pairs(maps, tmp_path / "copy", 8, where).key == first.key
+    assert bytes_read == []
+    # Of a part that is taken only that is looked at.
+    make_pairs(maps, photo_folder, 8, tmp_path / "few", limit=5)
+    assert len(set(bytes_read)) == 5
+
+
+def test_photos_that_changed_or_changed_places_are_others(
+    maps: FeatureMaps, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import entoptic.inversion.data as data
+
+    monkeypatch.setattr(data, "_BATCH", 8)
+
+    def stop(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    def copied(name: str) -> Path:
+        return Path(shutil.copytree(photo_folder, tmp_path / name))
+
+    with pytest.raises(KeyboardInterrupt):
+        make_pairs(maps, photo_folder, 8, tmp_path / "pairs", progress=stop)
+    whole = make_pairs(maps, photo_folder, 8, tmp_path / "whole")
+    files = sorted(str(p.relative_to(photo_folder)) for p in photo_folder.glob("*/*.png"))
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+    seen, unseen = (files[order[k]] for k in (0, -1))
+
+    # The very same photos in another order: the rows that are there would be of others, and some would be there twice.
+    swapped = copied("swapped")
+    for one, other in ((seen, "kept"), (unseen, seen), ("kept", unseen)):
+        (swapped / one).rename(swapped / other)
+    changed = copied("changed")
+    (changed / seen).write_bytes((changed / files[order[1]]).read_bytes())
+    for other_photos in (swapped, changed):
+        for where in ("pairs", "whole"):
+            with pytest.raises(UserError, match="holds the maps of other photos"):
+                make_pairs(maps, other_photos, 8, tmp_path / where)
+    # Names alone do not count, and what was not read yet may change.
+    renamed = copied("renamed")
+    (renamed / files[0]).rename(renamed / files[0].replace(".png", ".0.png"))
+    assert make_pairs(maps, renamed, 8, tmp_path / "whole").key == whole.key
+    resumed = copied("later")
+    (resumed / unseen).write_bytes((resumed / seen).read_bytes())
+    pairs = make_pairs(maps, resumed, 8, tmp_path / "pairs")
+    assert (pairs.pictures[-1] == pairs.pictures[0]).all()
+    assert pairs.key != whole.key
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_pairs_of_an_older_version_go_on(
+    interrupted: bool, maps: FeatureMaps, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    bytes_read: list[str],
+) -> None:  # fmt: skip
+    import entoptic.inversion.data as data
+
+    monkeypatch.setattr(data, "_BATCH", 8)
+    where = tmp_path / "pairs"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
+        make_pairs(maps, photo_folder, 8, where, progress=stop)
+    record = json.loads((where / "pairs.json").read_text())
+    for name in ("request", "stamp", "content"):
+        del record[name]
+    record["key"] = content_key({
+        "model": maps.model.card.weights_sha256, "seen": preprocessing(maps.model.card), "layer": maps.layer, "size": 8,
+        "photos": [Photos.open(photo_folder).fingerprint()], "count": 40,
+    })  # fmt: skip
+    (where / "pairs.json").write_text(json.dumps(record))
+    old = make_pairs(maps, photo_folder, 8, where)
+    assert old.key == record["key"]  # so that trainings on them go on, too
+    assert (old.maps[:] == make_pairs(maps, photo_folder, 8, tmp_path / "new").maps[:]).all()
+    bytes_read.clear()
+    assert make_pairs(maps, photo_folder, 8, where).key == record["key"]
+    assert bytes_read == []
+    (where / "pairs.json").write_text(json.dumps(record | {"key": "0" * 64}))
+    with pytest.raises(UserError, match="holds the maps of other photos"):
+        make_pairs(maps, photo_folder, 8, where)
+
+
+def test_an_unreadable_photo_is_left_out(maps: FeatureMaps, photo_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photo_folder, folder)
     count = len(make_pairs(maps, folder, 8, tmp_path / "a"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,27 @@ class Subspaces:
 
     def parts(self, maps_BCD: Tensor) -> Tensor:
         return self.masks_KC[:, None, :, None] * maps_BCD
+
+
+class Many(Subspaces):
+    """One concept for each channel, again and again; counts the parts that are held at a time."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(*([k % C] for k in range(count)))
+        self.alive = self.most = 0
+
+    def part(self, maps_BCD: Tensor, k: int) -> Tensor:
+        made = self.masks_KC[k][:, None] * maps_BCD
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(made.untyped_storage(), self._gone)
+        return made
+
+    def _gone(self) -> None:
+        self.alive -= 1
+
+    def parts(self, maps_BCD: Tensor) -> Tensor:
+        raise AssertionError("all parts at once")
 
 
 class Span(Subspaces):
@@ -432,3 +454,15 @@ def test_without_nulls_only_the_papers_rule_is_left() -> None:
     (found,) = steer_concepts(World(), Subspaces([0]), photo_map(), [0], Steer(**EXACT))
     assert found.calibration is None
     assert torch.equal(found.affected_SS, paper_mask(found.delta_SS))
+
+
+def test_of_a_large_dictionary_only_the_parts_that_are_asked_for_are_held() -> None:
+    world, phi, many = World(), photo_map(), Many(600)
+    config = Steer(**EXACT | {"nulls": 4, "level": 0.2})
+    found = steer_concepts(world, many, phi, [3, 599], config)
+    assert many.most <= 4  # the two that are steered, and those that are being measured
+    small = Subspaces(*([k % C] for k in range(600)))
+    for one, same in zip(found, steer_concepts(World(), small, phi, [3, 599], config)):
+        torch.testing.assert_close(one.delta_ASS, same.delta_ASS)
+        torch.testing.assert_close(one.norms_nK, same.norms_nK)
+        torch.testing.assert_close(one.leakage_AnK, same.leakage_AnK, equal_nan=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,14 +18,18 @@ from conftest import tiny_card, tiny_module
 from entoptic.cli import main
 from entoptic.errors import UserError
 from entoptic.gallery.site import build
+from entoptic.inversion.inverter import prior_record
 from entoptic.inversion.recipe import EntopticRecipe
-from entoptic.models.sources import SOURCES
+from entoptic.models.sources import SOURCES, load
 from entoptic.priors.learn import network
 from entoptic.priors.recipe import Recipe
 from entoptic.priors.saved import save_prior
+from entoptic.priors.sources import SHIPPED, builtin_priors, load_prior, name_of
 from entoptic.runs.invert import invert
 from entoptic.runs.learn_inverter import learn
 from entoptic.runs.store import Run
+from entoptic.units.concepts import Concepts
+from entoptic.units.dictionary import save
 
 
 @pytest.fixture
@@ -95,7 +103,7 @@ def test_from_training_to_the_gallery(train: Train, photo_folder: Path, tmp_path
         assert not (tmp_path / "no").exists()
 
 
-def test_an_inverter_whose_prior_moved(train: Train, photo_folder: Path, tmp_path: Path) -> None:
+def test_an_inverter_whose_prior_moved(train: Train, photo_folder: Path, tmp_path: Path, capsys: Any) -> None:
     inverter, photo = train("tiny:0"), photo_folder / "dot" / "3.png"
     options: dict[str, Any] = {
         "n": 1, "inverter": inverter, "verifiers": "", "progress": False, "device": "cpu", "context": False
@@ -114,6 +122,74 @@ def test_an_inverter_whose_prior_moved(train: Train, photo_folder: Path, tmp_pat
     assert len(lost.skipped) == 1
     found = entoptic.verify(before, prior=moved, device="cpu")
     assert (found.drift, found.skipped, found.pictures) == ([], [], 1)
+    assert main(["verify", str(before.path), "--prior", moved, "--device", "cpu"]) == 0
+    assert "not recomputed" not in capsys.readouterr().out
+    # The identity is kept, so that a place is no more than a place. A record that names one that is gone is read as well.
+    entry = after[0].record["inverter"]
+    assert entry["prior_identity"] == load_prior(moved, device="cpu").identity
+    (tmp_path / "moved").rename(tmp_path / "prior")
+    found = entoptic.verify(after, device="cpu")
+    assert (found.drift, found.skipped, found.pictures) == ([], [], 1)
+    del entry["prior_identity"]  # as records were before
+    after.write_record(after[0].path, after[0].record | {"inverter": entry})
+    assert entoptic.verify(after, device="cpu").skipped == []
+    (tmp_path / "prior").rename(tmp_path / "moved")
     other = f"file:{save_tiny_prior(tmp_path / 'other', seed=1)}"
     with pytest.raises(UserError, match=r"was trained on the prior .*is another"):
         invert("tiny:0", "stage2", photo, out=tmp_path / "none", prior=other, **options)
+
+
+def test_steering_with_a_prior_that_moved(train: Train, photo_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    inverter, photo = train("tiny:0"), photo_folder / "dot" / "3.png"
+    model = load("tiny:0", device="cpu")
+    bases = torch.eye(16).split(4)
+    file = save(
+        Concepts.of(bases, layer="stage2", model_sha256=model.card.weights_sha256), tmp_path / "four.safetensors"
+    )
+    (tmp_path / "prior").rename(tmp_path / "moved")
+    moved, out = f"file:{tmp_path / 'moved'}", tmp_path / "steered"
+    command = [
+        "steer", "tiny:0", "stage2", str(photo), "--dictionary", str(file), "--concept", "1", "--inverter", inverter,
+        "--n", "1", "--nulls", "0", "--device", "cpu", "--out", str(out),
+    ]  # fmt: skip
+    assert main(command) == 2
+    assert "if that has moved, --prior says where it is" in capsys.readouterr().err
+    assert main([*command, "--prior", moved]) == 0
+    (picture,) = Run.open(out)
+    assert f"--prior {moved}" in picture.record["command"]
+    assert picture.record["inverter"]["prior"] == moved
+    assert picture.record["inverter"]["prior_identity"] == load_prior(moved, device="cpu").identity
+
+
+def test_a_prior_is_written_down_by_a_name_that_means_the_same_elsewhere(tmp_path: Path) -> None:
+    shipped = Path(str(resources.files("entoptic"))) / "priors" / "shipped" / builtin_priors()[0]
+    shutil.copytree(shipped, tmp_path / "copy")
+    copy = load_prior(f"file:{tmp_path / 'copy'}", device="cpu")
+    own = load_prior(f"file:{save_tiny_prior(tmp_path / 'own')}", device="cpu")
+    assert name_of(copy) == f"builtin:{shipped.name}"
+    assert name_of(own) == own.name
+
+    def record(prior: Any, card: str) -> dict[str, str]:
+        inverter: Any = SimpleNamespace(prior=prior, card={"prior": card, "prior_identity": prior.identity})
+        return prior_record(inverter, prior.name)
+
+    known = {"prior_identity": copy.identity}
+    assert record(copy, SHIPPED) == known  # the card's name is as good here as anywhere
+    assert record(copy, "hf:someone/prior") == known
+    assert record(copy, "file:/gone") == known | {"prior": f"builtin:{shipped.name}"}
+    assert record(own, "file:/gone") == {"prior_identity": own.identity, "prior": own.name}
+    assert record(own, f"hf:{tmp_path}") == {"prior_identity": own.identity, "prior": own.name}
+
+
+def test_a_training_goes_on_with_its_prior_elsewhere(train: Train, photo_folder: Path, tmp_path: Path) -> None:
+    folder = Path(train("tiny:0").removeprefix("file:")).parent
+    before = json.loads((folder / "training.json").read_text())
+    recipe = EntopticRecipe(**before["recipe"] | {"steps": before["step"] + 1})
+    (tmp_path / "prior").rename(tmp_path / "moved")
+    more: dict[str, Any] = {"verifiers": "", "compared": 2, "device": "cpu", "progress": False}
+    model = load("tiny:0", device="cpu")
+    learn(model, "stage2", photo_folder, folder, recipe, prior=f"file:{tmp_path / 'moved'}", **more)
+    assert json.loads((folder / "training.json").read_text())["step"] == before["step"] + 1
+    save_tiny_prior(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match="with another prior"):
+        learn(model, "stage2", photo_folder, folder, recipe, prior=f"file:{tmp_path / 'other'}", **more)

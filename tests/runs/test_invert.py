@@ -32,7 +32,9 @@ from entoptic.metrics.inversion import cross_match, sample_sd, superpixel_cosine
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
 from entoptic.priors.learn import square
-from entoptic.runs.invert import SD_WHITE, SET_FILE, generator, invert
+from entoptic.runs.inversions.evidence import SD_WHITE
+from entoptic.runs.inversions.whole import SET_FILE
+from entoptic.runs.invert import generator, invert
 from entoptic.runs.store import Run
 from entoptic.runs.verify import verify
 

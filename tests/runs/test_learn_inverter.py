@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from conftest import tiny_card, tiny_module
 from entoptic import Model, UserError
 from entoptic.cli import main
+from entoptic.images.lock import hold
 from entoptic.inversion.recipe import EntopticRecipe
 from entoptic.inversion.saved import load_inverter
 from entoptic.models.sources import SOURCES
@@ -76,6 +78,25 @@ def test_the_command_trains_and_goes_on(
     assert "options of --paper were given for --recipe entoptic" in capsys.readouterr().err
     assert main([*command, "--recipe", "papr"]) == 2
     assert 'did you mean "paper"?' in capsys.readouterr().err
+
+
+def test_two_trainings_in_one_folder(
+    prior_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
+    command = [
+        "learn", "inverter", "tiny:0", "stage2", "--photos", str(photo_folder), "--out", str(tmp_path / "inv"), "--prior",
+        f"file:{prior_folder}", "--verifiers", "", "--device", "cpu", "--steps", "1", "--entoptic.hint", "8",
+        "--entoptic.batch-size", "2", "--compared", "4",
+    ]  # fmt: skip
+    with hold(tmp_path / "inv"):
+        assert main(command) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'inv'} is being written by another process (pid {os.getpid()} on" in said
+    assert "wait until it ends, or give another --out" in said
+    assert [p.name for p in (tmp_path / "inv").iterdir()] == [".lock"]
+    # Pairs may lie in the folder of the training itself: the two locks do not get in each other's way.
+    assert main([*command, "--pairs", str(tmp_path / "inv")]) == 0
 
 
 def test_an_untrained_network_can_be_trained_directly(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.steer import Steer
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
-from entoptic.runs.steer import steer
+from entoptic.runs.steer import identity_of, steer, strongest
 from entoptic.runs.store import Run
 from entoptic.runs.verify import verify
+from entoptic.units import dictionary
 
 LAYER, SIDE = "stage2", 32
 FEW = Steer(n=2, nulls=4, level=0.2, scales=(0.0, 1.0, 2.0))
@@ -198,6 +199,43 @@ def test_without_names_the_strongest_concepts_of_the_photo_are_steered(
     assert left <= min(shares.values())
 
 
+def test_without_context_no_copy_of_the_photo_is_kept(tiny: Model, photo: Path, tmp_path: Path) -> None:
+    run = made(tiny, photo, tmp_path / "r", concepts=[1], context=False)
+    (picture,) = run
+    assert "photo" not in picture.record["maps"]
+    assert not list(run.path.glob("**/*.photo.png"))
+    assert verify(run, model=tiny).ok
+    build(run.path)
+    (page,) = run.path.glob("gallery/unit-*.html")
+    text = page.read_text()
+    assert "Where the picture changes" in text  # over the decoded map then
+    assert "The photo a photo.png" not in text
+    # Asked for with the photo, the copy is added and nothing is made again; it stays where it is.
+    inverter = FakeInverter(tiny)
+    made(tiny, photo, tmp_path / "r", concepts=[1], inverter=inverter)
+    assert inverter.calls == 0
+    (picture,) = Run.open(run.path)
+    whole = made(tiny, photo, tmp_path / "s", concepts=[1])[0]
+    assert picture.record["maps"] == whole.record["maps"]
+    assert verify(run, model=tiny).ok
+    before = picture.path.with_suffix(".json").read_bytes()
+    made(tiny, photo, tmp_path / "r", concepts=[1], context=False)
+    assert picture.path.with_suffix(".json").read_bytes() == before
+
+
+def test_the_strongest_and_the_identity_need_one_part_at_a_time(tiny: Model) -> None:
+    class ByParts(FakeDictionary):
+        def part(self, maps_BCD: Tensor, k: int) -> Tensor:
+            return super().parts(maps_BCD)[k]
+
+        def parts(self, maps_BCD: Tensor) -> Tensor:
+            raise AssertionError("all parts at once")
+
+    map_1Chw = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(1))
+    for one in (strongest, lambda d, _: identity_of(d, 16)):
+        assert one(ByParts(tiny), map_1Chw) == one(FakeDictionary(tiny), map_1Chw)
+
+
 def test_bad_input_is_refused(tiny: Model, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
     with pytest.raises(UserError, match=r"no concept 9: there are 4, 0 to 3; did you mean 3 \(rest\)"):
@@ -293,6 +331,7 @@ def test_the_verb_and_concepts_made_on_the_fly(
     }
     for name, members in fakes.items():
         module = types.ModuleType(name)
+        module.__dict__.update(vars(dictionary) if name == dictionary.__name__ else {})
         module.__dict__.update(members)
         monkeypatch.setitem(sys.modules, name, module)
     words = ["steer", "toy:x", LAYER, str(photo), "--concept", "2", "--class", "stripe", "--photos", str(photo.parent)]

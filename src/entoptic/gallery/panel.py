@@ -44,7 +44,7 @@ def read_steering(sidecar: Mapping[str, Any], maps: Mapping[str, str]) -> dict[s
         record = sidecar["steering"]
         photo = str(sidecar["photo"]["name"]).replace("\\", "/").rpartition("/")[2]
         name, shown, calibration = str(record["name"]), float(record["scale"]), record["calibration"]
-        if not all(maps.get(one) for one in ("photo", "original", "overlay", "active")):
+        if not all(maps.get(one) for one in ("original", "overlay", "active")):
             return None
         chance = (
             "No random edits were made, so the outline follows a third of the maximum, which marks a part of any edit."
@@ -64,7 +64,7 @@ def read_steering(sidecar: Mapping[str, Any], maps: Mapping[str, str]) -> dict[s
             for one in record["sweep"]
         ]  # fmt: skip
         return {
-            "photo": photo, "name": name, "scale": f"{shown:g}", "chance": chance, "sweep": sweep, "maps": maps,
+            "photo": photo, "name": name, "scale": f"{shown:g}", "chance": chance, "sweep": sweep, "maps": {"photo": "", **maps},
             "top": str(record["top"]), "seeds": int(record["seeds"]),
             "share": words.percent(record["share"]), "dimension": int(record["dimension"]),
             "others": [(str(one["name"]), _with_interval(one["change"])) for one in record["others"]],

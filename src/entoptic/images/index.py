@@ -10,7 +10,6 @@ INDEX/parts/                what is read so far; empty when every photo is in th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import html
 import json
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
+from entoptic.images.lock import LOCK, hold
 from entoptic.images.parts import Group, Parts, make_groups, read_block, write_atomically
 from entoptic.images.photos import Photos
 from entoptic.images.references import RealScores
@@ -275,12 +275,7 @@ def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
 def _writing(folder: Path) -> Iterator[None]:
     """One writer at a time; a disk that is full or read-only is said in one sentence."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another process is writing the index in {folder}") from None
+        with hold(folder):
             yield
     except OSError as error:
         raise UserError(
@@ -295,7 +290,7 @@ def _held(folder: Path, request: dict[str, Any]) -> ActivationIndex | None:
         left.unlink(missing_ok=True)
     file = folder / "index.json"
     if not file.is_file():
-        other = [path.name for path in folder.iterdir() if path.name != ".lock"]
+        other = [path.name for path in folder.iterdir() if path.name != LOCK]
         if other:
             raise UserError(f"{folder} is no index and holds other files ({other[0]}); give another --out")
         return None

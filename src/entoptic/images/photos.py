@@ -154,6 +154,9 @@ class _Store(Protocol):
     def encoded(self, row: int) -> bytes:
         """The file bytes of one photo; `OSError` or `ValueError` where there are none. Thread-safe."""
 
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        """Bytes and time of change (ns) of the file that holds one photo; None where there is no file."""
+
 
 @dataclass
 class _Shared:
@@ -266,6 +269,16 @@ class Photos:
                 data = b""
             known = self._shared.hashes[row] = hashlib.sha256(data).hexdigest()
         return known
+
+    def stamp(self, index: int) -> str | None:
+        """Name of a photo, size and time of change of the file (or table) that holds it; None where there is no file.
+
+        Nothing is read for it. As long as it is the same the photo is taken to be; where it is another the photo may
+        still be the same, in a copy of its folder for instance: `sha256` tells.
+        """
+        row = self._rows[index]
+        stamp = self._shared.store.stamp(row)
+        return None if stamp is None else f"{self._shared.photos[row].name}|{stamp[0]}|{stamp[1]}"
 
     def fingerprint(self, indices: Iterable[int] | None = None) -> str:
         """Hex SHA-256 over the content hashes of these photos (or all), whatever their order and names."""
@@ -461,6 +474,13 @@ class _Files:
     def encoded(self, row: int) -> bytes:
         return (self.root / self.names[row]).read_bytes()
 
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        try:
+            state = (self.root / self.names[row]).stat()
+        except OSError:
+            return None
+        return state.st_size, state.st_mtime_ns
+
 
 def _files(root: Path, photos: Iterable[Photo]) -> _Shared:
     ordered = sorted(photos, key=lambda photo: photo.name)
@@ -645,6 +665,11 @@ class _Parquet:
         metadata = file.metadata
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._ends = np.cumsum(counts)
+        state = path.stat()
+        self._stamp = state.st_size, state.st_mtime_ns
+
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        return self._stamp
 
     def encoded(self, row: int) -> bytes:
         group = int(np.searchsorted(self._ends, row, side="right"))
@@ -749,6 +774,9 @@ class _Rows:
         except Exception as error:  # a dataset that decodes by itself raises what its decoder raises
             raise ValueError(f"row not readable: {_short(error)}") from None
         return _cell_bytes(cell, Path())
+
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        return None
 
 
 def _open_dataset(dataset: Any) -> tuple[str, _Shared]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.images.cache import content_key
+from entoptic.images.lock import hold
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.card import Card
@@ -26,6 +30,8 @@ _BATCH = 32
 _WORKERS = 4
 _FLUSH = 32
 """Batches between two points from which an interrupted pass goes on."""
+LOCK = ".pairs.lock"
+"""Of its own: a training may keep its pairs in the very folder that it holds."""
 
 
 @dataclass(frozen=True)
@@ -87,63 +93,183 @@ def make_pairs(
             latents are kept in place of the pictures.
 
     Raises:
-        UserError: no photo can be read, the folder holds other pairs, or has no room.
+        UserError: no photo can be read, the folder holds other pairs, has no room, or another job is filling it.
     """
-    sets, where = open_photos(photos), Path(folder)
-    places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
-    # A random order: every first part of the pairs is a fair sample of the photos.
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
-    places = [places[k] for k in order[: limit or None]]
-    key = content_key({
-        "model": maps.model.card.weights_sha256, "seen": preprocessing(maps.model.card), "layer": maps.layer, "size": size,
-        "photos": [one.fingerprint() for one in sets], "count": len(places), **({"encoded": encode[1]} if encode else {}),
-    })  # fmt: skip
-    where.mkdir(parents=True, exist_ok=True)
-    about = where / "pairs.json"
-    record: dict[str, Any] = {
-        "key": key,
-        "seen": 0,
-        "kept": 0,
-        "sum": [0.0] * maps.channels,
-        "squares": [0.0] * maps.channels,
-    }
-    if about.is_file():
-        record = json.loads(about.read_text())
-        if record["key"] != key:
-            raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
-    pixels: Any = (np.uint8, (3, size, size))
-    if encode:
+    where, asked = Path(folder), _Asked.of(maps, photos, size, limit, encode)
+    record = _record(where, asked, progress)
+    if record["seen"] < len(asked.places):
+        with hold(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
+            record = _record(where, asked, progress)  # another job may have gone on with it in between
+            _read(where, asked, record, progress)
+    elif not _noted(where, record):
+        with contextlib.suppress(OSError):  # a folder that can only be read costs the check again
+            _note(where, record)
+    return _opened(where, asked, record)
+
+
+# --- which photos ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Pairs that are asked for. places: (set, photo) of each, in the order in which they are read."""
+
+    maps: FeatureMaps
+    sets: list[Photos]
+    places: list[tuple[int, int]]
+    size: int
+    encode: Encode | None
+
+    @classmethod
+    def of(cls, maps: FeatureMaps, photos: Any, size: int, limit: int, encode: Encode | None) -> _Asked:
+        sets = open_photos(photos)
+        places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
+        # A random order: every first part of the pairs is a fair sample of the photos.
+        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
+        return cls(maps, sets, [places[k] for k in order[: limit or None]], size, encode)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All that pairs depend on beside their photos."""
+        card, encoded = self.maps.model.card, {"encoded": self.encode[1]} if self.encode else {}
+        return {
+            "model": card.weights_sha256, "seen": preprocessing(card), "layer": self.maps.layer, "size": self.size,
+            "count": len(self.places), **encoded,
+        }  # fmt: skip
+
+    @cached_property
+    def request(self) -> str:
+        """Hash of the options."""
+        return content_key(self.options)
+
+    @cached_property
+    def stamp(self) -> str:
+        """Hash of the photos' names, sizes and times of change, in their order; "" where some are in no file."""
+        total = hashlib.sha256()
+        for i, j in self.places:
+            stamp = self.sets[i].stamp(j)
+            if stamp is None:
+                return ""
+            total.update(f"{i}|{stamp}\n".encode())
+        return total.hexdigest()
+
+    def contents(self, count: int, progress: Progress) -> str:
+        """Hash of the bytes of the first `count` photos, in their order, as `_then` makes it."""
+        # Sorted, so that each part of a table is read once; what is known is kept by the sets.
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos") as pool:
+            hashes = pool.map(lambda place: self.sets[place[0]].sha256(place[1]), sorted(self.places[:count]))
+            for done, _ in enumerate(hashes, 1):
+                progress("looking whether the photos are the same", done, count)
+        content = ""
+        for i, j in self.places[:count]:
+            content = _then(content, self.sets[i].sha256(j))
+        return content
+
+    def former_key(self) -> str:
+        """The key of pairs before they had a `request`: of all photos' contents in any order."""
+        return content_key(self.options | {"photos": [one.fingerprint() for one in self.sets]})
+
+
+def _then(content: str, sha256: str) -> str:
+    """The hash of photos and one more."""
+    return hashlib.sha256((content + sha256).encode()).hexdigest()
+
+
+def _record(where: Path, asked: _Asked, progress: Progress) -> dict[str, Any]:
+    """How far the pass over the photos has come.
+
+    Where their names, sizes and times are those that were noted, nothing is read. Else, in a copy of a folder for
+    instance, the bytes of those that were read before tell whether they are the same.
+
+    Raises:
+        UserError: the folder holds other pairs.
+    """
+    about, none = where / "pairs.json", [0.0] * asked.maps.channels
+    now = {"request": asked.request, "stamp": asked.stamp}
+    if not about.is_file():
+        return now | {"content": "", "seen": 0, "kept": 0, "sum": none, "squares": none}
+    record = json.loads(about.read_text())
+    if "request" not in record:
+        if record["key"] == asked.former_key():
+            return record | now | {"content": asked.contents(record["seen"], progress)}
+    elif record["request"] == asked.request and (
+        (asked.stamp and record["stamp"] == asked.stamp)
+        or record["content"] == asked.contents(record["seen"], progress)
+    ):
+        return record | now
+    raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
+
+
+def _noted(where: Path, record: dict[str, Any]) -> bool:
+    return json.loads((where / "pairs.json").read_text()) == record
+
+
+def _note(where: Path, record: dict[str, Any]) -> None:
+    (where / "pairs.json.part").write_text(json.dumps(record))
+    (where / "pairs.json.part").replace(where / "pairs.json")
+
+
+# --- the arrays -----------------------------------------------------------------------------------------------------
+
+
+def _opened(where: Path, asked: _Asked, record: dict[str, Any]) -> Pairs:
+    """Pairs that are all there: any number of jobs may read them."""
+    kept, grid = record["kept"], asked.maps.grid
+    if not kept:
+        sources = ", ".join(one.source for one in asked.sets)
+        raise UserError(f"none of the {record['seen']} photos in {sources} can be read")
+    count = kept * grid[0] * grid[1]
+    mean = np.array(record["sum"]) / count
+    variance = np.maximum(np.array(record["squares"]) / count - mean**2, 0)
+    pictures, values = (np.load(where / name, mmap_mode="r") for name in ("pictures.npy", "maps.npy"))
+    key = record.get("key") or content_key({"request": record["request"], "photos": record["content"]})
+    return Pairs(
+        pictures[:kept], values[:kept], torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float(),
+        key, record["seen"] - kept, asked.encode is not None,
+    )  # fmt: skip
+
+
+def _files(where: Path, asked: _Asked, fresh: bool) -> dict[str, np.memmap]:
+    """The arrays of the pairs, to be written."""
+    maps, size, pixels = asked.maps, asked.size, (np.uint8, (3, asked.size, asked.size))
+    shapes: dict[str, Any] = {"pictures.npy": pixels, "maps.npy": (np.float16, (maps.channels, *maps.grid))}
+    if asked.encode:
         with torch.no_grad():
-            pixels = (np.float16, tuple(encode[0](torch.zeros(1, 3, size, size, device=maps.model.device)).shape[1:]))
-    shapes = {"pictures.npy": pixels, "maps.npy": (np.float16, (maps.channels, *maps.grid))}
-    files: dict[str, Any] = {}
+            latent = asked.encode[0](torch.zeros(1, 3, size, size, device=maps.model.device))
+        shapes["pictures.npy"] = (np.float16, tuple(latent.shape[1:]))
+    files: dict[str, np.memmap] = {}
     for name, (dtype, shape) in shapes.items():
-        if record["seen"] == 0:
-            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(places), *shape))
+        if fresh:
+            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(asked.places), *shape))
             reserve(where / name)
         else:
-            files[name] = np.load(where / name, mmap_mode="r+" if record["seen"] < len(places) else "r")
-    total, squares = np.array(record["sum"]), np.array(record["squares"])
+            files[name] = np.load(where / name, mmap_mode="r+")
+    return files
 
-    def decode(place: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
-        photo = sets[place[0]].read(place[1])
-        return None if photo is None else (square(photo, maps.model.card.size[0]), square(photo, size))
 
-    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
+def _read(where: Path, asked: _Asked, record: dict[str, Any], progress: Progress) -> None:
+    """Reads what `record` lacks, and keeps the record up to date."""
+    maps, places, encode = asked.maps, asked.places, asked.encode
+    files = _files(where, asked, record["seen"] == 0)
+    total, squares, before = np.array(record["sum"]), np.array(record["squares"]), record["seen"]
 
-    before = record["seen"]
+    def decode(place: tuple[int, int]) -> tuple[str, tuple[Tensor, Tensor] | None]:
+        one, index = asked.sets[place[0]], place[1]
+        photo = one.read(index)
+        both = None if photo is None else (square(photo, maps.model.card.size[0]), square(photo, asked.size))
+        return one.sha256(index), both  # the bytes are at hand in the system's cache now
 
     def keep() -> None:
         for file in files.values():
-            if isinstance(file, np.memmap) and file.mode != "r":
-                file.flush()
-        (where / "pairs.json.part").write_text(json.dumps(record))
-        (where / "pairs.json.part").replace(about)
+            file.flush()
+        _note(where, record)
 
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
     try:
         while record["seen"] < len(places):
             chunk = places[record["seen"] : record["seen"] + _BATCH]
-            read = [both for both in pool.map(decode, chunk) if both is not None]
+            hashes, decoded = zip(*pool.map(decode, chunk), strict=True)
+            read = [both for both in decoded if both is not None]
             if read:
                 seen = torch.stack([large for large, _ in read]).float() / 255
                 with torch.no_grad():
@@ -161,7 +287,7 @@ def make_pairs(
                 squares = squares + np.square(values.astype(np.float64)).sum((0, 2, 3))
             record |= {
                 "seen": record["seen"] + len(chunk), "kept": record["kept"] + len(read),
-                "sum": total.tolist(), "squares": squares.tolist(),
+                "sum": total.tolist(), "squares": squares.tolist(), "content": reduce(_then, hashes, record["content"]),
             }  # fmt: skip
             if record["seen"] % (_FLUSH * _BATCH) == 0:
                 keep()
@@ -170,17 +296,3 @@ def make_pairs(
         pool.shutdown()
         if record["seen"] > before:
             keep()
-    if not record["kept"]:
-        raise UserError(f"none of the {len(places)} photos in {', '.join(one.source for one in sets)} can be read")
-    count = record["kept"] * maps.grid[0] * maps.grid[1]
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0)
-    return Pairs(
-        files["pictures.npy"][: record["kept"]],
-        files["maps.npy"][: record["kept"]],
-        torch.from_numpy(mean).float(),
-        torch.from_numpy(np.sqrt(variance)).float(),
-        key,
-        len(places) - record["kept"],
-        encode is not None,
-    )

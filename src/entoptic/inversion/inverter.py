@@ -17,6 +17,7 @@ from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Control, Direct, Trained, output
 from entoptic.inversion.recipe import EntopticRecipe
 from entoptic.priors.prior import Level, generate, noise_like
+from entoptic.priors.sources import is_folder, name_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -205,3 +206,45 @@ def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
             f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
             f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
         )
+
+
+def find_inverter(inverter: str | Inverter | None, maps: FeatureMaps, prior: str | None = None) -> tuple[Inverter, str]:
+    """The inverter of some maps, and the name to load it by again.
+
+    Args:
+        inverter: anything `load_inverter` takes, or one that is loaded; None is the shipped one.
+        prior: where the prior that it was trained on is now, if not where its card says.
+
+    Raises:
+        UserError: as `load_inverter` and `check_inverter`, or a prior for an inverter that has its own already.
+    """
+    if inverter is None or isinstance(inverter, str):
+        from entoptic.inversion.saved import SHIPPED, load_inverter
+
+        source = inverter or SHIPPED
+        found = load_inverter(source, model=maps.model, prior=prior, device=str(maps.model.device))
+    elif prior is not None:
+        raise UserError(
+            f"the inverter {inverter.name} is loaded and has its prior; give prior={prior!r} to load_inverter, or the "
+            "inverter by its name"
+        )
+    else:
+        found, source = inverter, inverter.name
+    check_inverter(found, maps)
+    return found, source
+
+
+def prior_record(inverter: Inverter, given: str | None) -> dict[str, str]:
+    """What a sidecar says of an inverter's prior: its `identity`, and as `prior` where it was if nothing else tells.
+
+    A folder that was given is left out where the card names the prior by a builtin's or a hub's name: `load_inverter` saw
+    to it that both are the same. It is the builtin's name where the folder holds a copy of that.
+
+    Args:
+        given: the name that was given for it, None for the card's own.
+    """
+    card = inverter.card
+    found = {"prior_identity": str(card["prior_identity"])} if "prior_identity" in card else {}
+    if given is None or not is_folder(str(card.get("prior") or "file:")):
+        return found
+    return found | {"prior": name_of(inverter.prior)}

@@ -175,6 +175,8 @@ def _record(folder: Path, maps: FeatureMaps, prior: Trained, recipe: EntopticRec
         return {"step": 0, "loss": [], "recipe": asdict(recipe)} | of
     asked = of | recipe.architecture() | {"batch_size": recipe.batch_size}
     before = record | record["recipe"]
+    if before["prior_identity"] == prior.identity:
+        del asked["prior"]  # the same one, wherever it lies now
     for what, wanted in asked.items():
         if before[what] != wanted:
             raise UserError(

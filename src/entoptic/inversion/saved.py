@@ -104,7 +104,12 @@ def load_inverter(
             f"{source} was trained on pictures with {what} {card['seen'][what]}, and {network.card.name} now takes "
             f"{here[what]}; load the network with the card it had"
         )
-    base: Any = base_prior(prior if prior is not None else card["prior"], where, **card.get("prior_options", {}))
+    try:
+        base: Any = base_prior(prior if prior is not None else card["prior"], where, **card.get("prior_options", {}))
+    except UserError as error:
+        raise UserError(
+            f"{source} needs the prior that it was trained on ({error}); if that has moved, --prior says where it is"
+        ) from None
     if base.identity != card["prior_identity"]:
         raise UserError(
             f"{source} was trained on the prior {card['prior']}, and {base.name} is another (or has changed)"

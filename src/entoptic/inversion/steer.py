@@ -316,10 +316,13 @@ def steer_concepts(
         raise UserError(f"the photo's map of {maps} holds values that are not finite")
     for k in concepts:
         check_concept(dictionary, k)
+    from entoptic.units.dictionary import parts_of
+
     with torch.no_grad():
         phi = map_1Chw.float().cpu()
-        parts_KChw = dictionary.parts(phi.flatten(2))[:, 0].unflatten(2, maps.grid).float().cpu()
-        return _steer_all(inverter, dictionary, phi, parts_KChw, concepts, config, key, progress)
+        parts = parts_of(dictionary, phi.flatten(2), concepts)
+        parts_kChw = [part_1CD[0].unflatten(1, maps.grid).float().cpu() for part_1CD in parts]
+        return _steer_all(inverter, dictionary, phi, parts_kChw, concepts, config, key, progress)
 
 
 def check_concept(dictionary: Any, k: int) -> None:
@@ -333,14 +336,14 @@ def check_concept(dictionary: Any, k: int) -> None:
 
 
 def _steer_all(
-    inverter: Any, dictionary: Any, phi: Tensor, parts_KChw: Tensor, concepts: Sequence[int], config: Steer, key: str,
-    progress: Progress,
+    inverter: Any, dictionary: Any, phi: Tensor, parts_kChw: Sequence[Tensor], concepts: Sequence[int], config: Steer,
+    key: str, progress: Progress,
 ) -> list[Steering]:  # fmt: skip
     import torch
 
     scales, shown = config.all_scales, config.all_scales.index(config.scale)
     law = law_of(inverter)
-    edits_kV = [_edits(phi, parts_KChw[k][None], k, law, config, key) for k in concepts]
+    edits_kV = [_edits(phi, part[None], k, law, config, key) for k, part in zip(concepts, parts_kChw)]
     # Rows of the batch of one seed: φ, then every edit that differs from it.
     rows = [(c, v) for c, edits in enumerate(edits_kV) for v, e in enumerate(edits) if not torch.equal(e, phi)]
     batch_VChw = torch.cat([phi, *(edits_kV[c][v] for c, v in rows)])
@@ -362,7 +365,7 @@ def _steer_all(
     cosine_n = torch.cosine_similarity(seen.values_BCD, phi.flatten(2), dim=1).mean(1)
     found = []
     for c, k in enumerate(concepts):
-        part, edited_nA3SS = parts_KChw[k], torch.stack(edited_knA3SS[c])
+        part, edited_nA3SS = parts_kChw[c], torch.stack(edited_knA3SS[c])
         median_VSS = _median(torch.stack(delta_knVSS[c]))
         delta_ASS, nulls_RSS = median_VSS[: len(scales)], median_VSS[len(scales) :]
         now = _see(inverter, dictionary, edited_nA3SS.flatten(0, 1), config)
@@ -417,13 +420,15 @@ class _Seen(NamedTuple):
 def _see(inverter: Any, dictionary: Any, pictures: Tensor, config: Steer) -> _Seen:
     import torch
 
+    from entoptic.units.dictionary import norms
+
     maps = inverter.maps
-    values, norms, logits = [], [], []
+    values, sizes, logits = [], [], []
     for chunk in pictures.split(config.batch_size):
         values.append(maps.read(chunk).float().cpu().flatten(2))
-        norms.append(dictionary.parts(values[-1]).float().cpu().flatten(2).norm(dim=2).T)
+        sizes.append(norms(dictionary, values[-1]).cpu())
         logits.append(maps.model(maps.model.fit(chunk.to(maps.model.device))).float().cpu())
-    return _Seen(torch.cat(values), torch.cat(norms), torch.cat(logits))
+    return _Seen(torch.cat(values), torch.cat(sizes), torch.cat(logits))
 
 
 def _median(values_nV: Tensor) -> Tensor:

@@ -90,6 +90,21 @@ def builtin_priors() -> list[str]:
     return sorted(folder.name for folder in _shipped().iterdir() if folder.is_dir()) if _shipped().is_dir() else []
 
 
+def is_folder(source: str) -> bool:
+    """Whether a prior's name is a place on this machine, not a name that means the same elsewhere."""
+    prefix, _, name = source.partition(":")
+    return prefix == "file" or (prefix == "hf" and bool(name) and _Files.is_local(name))
+
+
+def name_of(prior: Prior) -> str:
+    """The name to write down: of a folder that holds what a builtin prior is (by its identity), the builtin's."""
+    if is_folder(prior.name):
+        for name in builtin_priors():
+            if load_prior(f"builtin:{name}", device="cpu").identity == prior.identity:
+                return f"builtin:{name}"
+    return prior.name
+
+
 def _shipped() -> Path:
     return Path(str(resources.files("entoptic"))) / "priors" / "shipped"
 
@@ -129,9 +144,14 @@ class _Files:
         self.local = Path(name).expanduser()
         self.repo, _, revision = name.partition("@")
         self.revision: str | None = revision or None
-        if not self.local.is_dir() and (name[0] in "./~" or self.repo.count("/") > 1):
+        if not self.local.is_dir() and self.is_local(name):
             near = [p.name for p in self.local.parent.iterdir()] if self.local.parent.is_dir() else []
             raise UserError(f"hf:{name}: there is no folder {self.local}{nearest(self.local.name, near)}")
+
+    @staticmethod
+    def is_local(name: str) -> bool:
+        """A folder that is there, or a name that could be no repository's."""
+        return Path(name).expanduser().is_dir() or name[0] in "./~" or name.partition("@")[0].count("/") > 1
 
     def fetch(self, patterns: Sequence[str]) -> Path:
         """The folder that holds the files of these patterns."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.errors import UserError
+from entoptic.images.lock import hold
 from entoptic.images.photos import Photos
 from entoptic.methods.sampled import MAP_STEPS
 from entoptic.metrics.distribution import features, frechet, kid, kid_interval
@@ -58,7 +59,8 @@ def learn(
         The folder OUT/prior, which `load_prior` takes.
 
     Raises:
-        UserError: as `learn_prior`. KeyboardInterrupt: after a checkpoint; the same call goes on.
+        UserError: as `learn_prior`, or another job is writing `out`. KeyboardInterrupt: after a checkpoint; the same call
+            goes on.
     """
     recipe, folder = recipe or Recipe(), Path(out)
     where = pick_device(device)
@@ -69,7 +71,7 @@ def learn(
         card = {"name": name, "size": recipe.size, "patch": recipe.patch, "classes": classes, "shift": SHIFT}
         draw_sheet(flow_prior(name, net, card, where, guidance=guidance), path)
 
-    with reporter(progress) as report:
+    with hold(folder), reporter(progress) as report:
         learn_prior(photos, folder, recipe, device=where, sheet=sheet, progress=report.progress, log=log)
         return shelve(
             folder, held_out if held_out is not None else photos, name=name or folder.name, guidance=guidance,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic.errors import UserError
+from entoptic.images.lock import hold
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.law import MapLaw
@@ -26,7 +27,7 @@ from entoptic.models.sources import load
 from entoptic.priors.adapters import TextPrior
 from entoptic.priors.learn import square
 from entoptic.priors.score import eight_bit
-from entoptic.priors.sources import SHIPPED
+from entoptic.priors.sources import SHIPPED, name_of
 from entoptic.priors.training import read_record
 from entoptic.runs.progress import Reporter, reporter
 from entoptic.runs.see import find_verifiers, versions
@@ -78,7 +79,8 @@ def learn(
         The folder OUT/inverter, which `load_inverter` and --inverter take.
 
     Raises:
-        UserError: as `learn_inverter`. KeyboardInterrupt: after a checkpoint; the same call goes on.
+        UserError: as `learn_inverter`, or another job is writing `out`. KeyboardInterrupt: after a checkpoint; the same
+            call goes on.
     """
     recipe, folder = recipe or EntopticRecipe(), Path(out)
     where = pick_device(device)
@@ -102,7 +104,7 @@ def learn(
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
         draw_sheet(inverter, pairs, path)
 
-    with reporter(progress) as report:
+    with hold(folder), reporter(progress) as report:
         _, pairs = learn_inverter(
             maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
             progress=report.progress, log=log,
@@ -144,7 +146,7 @@ def shelve(
     rows, columns = maps.grid
     card: dict[str, Any] = {
         "name": name, "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256,
-        "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": prior.name,
+        "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": name_of(prior),
         "prior_identity": prior.identity, "prior_options": prior_options or {}, "seen": preprocessing(maps.model.card),
         "size": picture_size(prior), "recipe": record["recipe"],
         **_defaults(recipe), "parameters": sum(p.numel() for p in net.parameters()),

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entoptic.errors import UserError, nearest
 from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
-from entoptic.inversion.inverter import check_inverter
+from entoptic.inversion.inverter import find_inverter, prior_record
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.steer import Steer, Steering, check_concept, steer_concepts
 from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
@@ -57,10 +58,12 @@ def steer(
     concepts: Sequence[int | str] = (),
     discover: int = DISCOVERED,
     inverter: str | Inverter | None = None,
+    prior: str | None = None,
     config: Steer | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     card: Card | None = None,
+    context: bool = True,
     progress: bool = True,
 ) -> Run:
     """Steers concepts of photos' feature maps and stores what changes in the pictures, where, and whether it is chance.
@@ -75,7 +78,10 @@ def steer(
             logit) are discovered on `class_photos` and kept in the run.
         concepts: numbers or names in the dictionary; () takes the three that are strongest in each photo.
         discover: how many concepts of the class; 0 takes the fewest that are complete.
-        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one.
+        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one. prior: where the prior that
+            it was trained on is now, if not where its card says; another prior is refused.
+        context: store a small copy of the photo for the gallery; turn it off where a run is published whose photos may
+            not be.
 
     Returns:
         The run. Photos that failed are named in `run.failures`; the others are finished.
@@ -99,13 +105,16 @@ def steer(
         check_dictionary(known, maps, where)
         _numbers(known, concepts)
     class_index = _class(subject, class_name) if known is None else -1
-    decoder = _inverter(inverter, maps, device)
+    decoder, _ = find_inverter(inverter, maps, prior)
     about = {"entoptic": version("entoptic"), "title": subject.card.name, "model": model_record(subject)}
     with reporter(progress) as report, run.writing(about):
         if known is None:
             known, where = _discover(run, maps, class_index, class_photos, discover)
-        asked = {"dictionary": where, "class": class_name, "photos": class_photos, "concepts": discover}
-        job = _Job(run, decoder, maps, known, where, _numbers(known, concepts), config, asked, report)
+        asked = {
+            "dictionary": where, "class": class_name, "photos": class_photos, "concepts": discover,
+            "prior": prior_record(decoder, prior),
+        }  # fmt: skip
+        job = _Job(run, decoder, maps, known, where, _numbers(known, concepts), config, asked, context, report)
         for index in range(len(opened)):
             job.make(opened, index)
     for skipped in opened.skipped:
@@ -206,25 +215,29 @@ def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count:
     return load_dictionary(file), str(file)
 
 
-def _inverter(inverter: Any, maps: FeatureMaps, device: str) -> Any:
-    if inverter is None or isinstance(inverter, str):
-        from entoptic.inversion.saved import SHIPPED, load_inverter
-
-        inverter = load_inverter(inverter or SHIPPED, model=maps.model, device=device)
-    check_inverter(inverter, maps)
-    return inverter
-
-
 def identity_of(dictionary: Any, channels: int) -> str:
     """Hash of what a dictionary does: of its numbers where it has any to show, else of its parts of fixed values."""
     if hasattr(dictionary, "tensors"):
         from entoptic.units.dictionary import digest
 
         return digest(dictionary)
+    from entoptic.units.dictionary import part
+
     values = torch.randn(1, channels, 16, generator=torch.Generator().manual_seed(0))
+    total = hashlib.sha256()
     with torch.no_grad():
-        parts = dictionary.parts(values).float().cpu().contiguous().numpy()
-    return hashlib.sha256(parts.tobytes()).hexdigest()
+        count = len(dictionary.names)
+        one_by_one = (part(dictionary, values, k) for k in range(count)) if hasattr(dictionary, "part") else None
+        for each in one_by_one or dictionary.parts(values):
+            total.update(each.float().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def strongest(dictionary: Any, map_1Chw: Tensor) -> list[int]:
+    """The concepts that a photo's map holds most of, in the order of their parts' norms."""
+    from entoptic.units.dictionary import norms
+
+    return norms(dictionary, map_1Chw.flatten(2))[0].argsort(descending=True)[:STRONGEST].tolist()
 
 
 # --- making ----------------------------------------------------------------------------------------------------------
@@ -235,10 +248,10 @@ class _Job:
 
     def __init__(
         self, run: Run, inverter: Any, maps: FeatureMaps, dictionary: Any, where: str, concepts: list[int], config: Steer,
-        asked: dict[str, Any], report: Reporter,
+        asked: dict[str, Any], context: bool, report: Reporter,
     ) -> None:  # fmt: skip
         self.run, self.inverter, self.maps, self.dictionary, self.where = run, inverter, maps, dictionary, where
-        self.concepts, self.config, self.asked, self.report = concepts, config, asked, report
+        self.concepts, self.config, self.asked, self.context, self.report = concepts, config, asked, context, report
         self.identity = identity_of(dictionary, maps.channels)
         self.stored = 0
 
@@ -251,11 +264,13 @@ class _Job:
         seen = square(image, self.maps.model.card.size[0])[None].float() / 255
         with torch.no_grad():
             map_1Chw = self.maps.read(seen).cpu()
-            parts_KCD = self.dictionary.parts(map_1Chw.flatten(2))[:, 0]
-        strongest = parts_KCD.flatten(1).norm(dim=1).argsort(descending=True).tolist()
-        asked = self.concepts or strongest[:STRONGEST]
+            asked = self.concepts or strongest(self.dictionary, map_1Chw)
         places = {k: self._place(k, sha) for k in asked}
-        todo = [k for k, (file, key) in places.items() if self.run.finished(file, key) is None]
+        done = {k: self.run.finished(file, key) for k, (file, key) in places.items()}
+        todo = [k for k, record in done.items() if record is None]
+        for k, record in done.items():
+            if self.context and record is not None and "photo" not in record.setdefault("maps", {}):
+                self._add_photo(places[k][0], record, image)
         self.stored += len(asked) - len(todo)
         if not todo:
             return
@@ -275,8 +290,17 @@ class _Job:
             record = self._record(found, name, sha, key) | {
                 "trace": {"seconds": (time.monotonic() - started) / len(made), "decoded": found.decoded, "notes": []}
             }
-            self.run.write(file, pixels, record, maps=drawn(found, shown))
+            maps = drawn(found, shown)
+            if not self.context:
+                del maps["photo"]
+            self.run.write(file, pixels, record, maps=maps)
             self.stored += 1
+
+    def _add_photo(self, file: Path, record: dict[str, Any], image: Image.Image) -> None:
+        """The copy of the photo beside a picture that was made without one."""
+        shown = square(image, record["image"]["height"])
+        record["maps"]["photo"] = self.run.write_map(file, "photo", opaque(shown.permute(1, 2, 0).numpy()))
+        self.run.write_record(file, record)
 
     def _place(self, k: int, sha: str) -> tuple[Path, str]:
         config = asdict(self.config)
@@ -292,6 +316,7 @@ class _Job:
         card, config = self.maps.model.card, self.config
         words = ["entoptic", "steer", card.name, self.maps.layer, photo, "--concept", str(found.concept)]
         words += ["--inverter", self.inverter.name]
+        words += ["--prior", self.asked["prior"]["prior"]] if "prior" in self.asked["prior"] else []
         if self.asked["photos"] is None:
             words += ["--dictionary", self.where]
         else:
@@ -313,7 +338,7 @@ class _Job:
             "config": {"photo": photo} | asdict(config) | {"scales": list(config.scales)},
             "seed": config.seed, "sample": 0, "model": model_record(self.maps.model), "photos": None,
             "photo": {"name": photo, "sha256": sha},
-            "inverter": {"name": self.inverter.name, "identity": self.inverter.identity},
+            "inverter": {"name": self.inverter.name, "identity": self.inverter.identity} | self.asked["prior"],
             "dictionary": {"source": self.where, "identity": self.identity}, "versions": versions(),
             "command": shlex.join(words), "evidence": [e.to_json() for e in evidence(found, self.dictionary.names, card)],
             "steering": numbers(found, self.dictionary.names, card),

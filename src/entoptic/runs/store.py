@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import html
 import io
 import json
 import math
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +37,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from entoptic.errors import UserError, nearest
+from entoptic.images.lock import LOCK, hold
 
 FORMAT = 1
 
@@ -193,35 +192,19 @@ class Run:
     def writing(self, about: dict[str, Any]) -> Iterator[None]:
         """Holds the run for this process; `metadata.jsonl` is brought up to date at the end, also after an error.
 
-        The lock belongs to the process and goes with it, so a killed process leaves nothing to clean up.
-
         Raises:
             UserError: the folder cannot be written, holds something else, or another process is writing the run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; give --out a folder")
         if self.path.is_dir() and not (self.path / "run.json").is_file():
-            others = [p.name for p in self.path.iterdir() if p.name != ".lock" and p.suffix != ".part"]
+            others = [p.name for p in self.path.iterdir() if p.name != LOCK and p.suffix != ".part"]
             if others:
                 raise UserError(
                     f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and is no run; "
                     f"give --out an empty folder, for instance {self.path / 'run'}"
                 )
-        with writable(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (held until the end of the context)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.seek(0)
-                raise UserError(
-                    f"{self.path} is being written by another process ({lock.read().strip() or 'unknown'}); "
-                    "wait until it ends, or give another --out"
-                ) from None
-            lock.truncate(0)
-            lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+        with hold(self.path):
             with writable(self.path):
                 for left in self.path.glob("**/.*.part"):  # of a killed process
                     left.unlink()
@@ -232,8 +215,6 @@ class Run:
                 yield
             finally:
                 self._write_metadata()
-        finally:
-            lock.close()
 
     def file(self, folder: str, stem: str) -> Path:
         """Where the PNG of a picture belongs."""
@@ -257,7 +238,7 @@ class Run:
             maps: by name, h×w×2 (grey and alpha) or h×w×4 (RGB and alpha) uint8, to be laid over the picture or to
                 take its place; h×w may be smaller.
         """
-        record["maps"] = {name: self._write_map(file, name, pixels) for name, pixels in (maps or {}).items()}
+        record["maps"] = {name: self.write_map(file, name, pixels) for name, pixels in (maps or {}).items()}
         info = PngInfo()
         for name in ("unit", "method", "key", "command"):
             info.add_text(f"entoptic:{name}", str(record.get(name, "")))
@@ -273,7 +254,8 @@ class Run:
             _write(file, data)
         return self.write_record(file, record)
 
-    def _write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
+    def write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
+        """Stores one map of a picture, h×w×2 or h×w×4 uint8; returns what its sidecar says of it under `maps`."""
         buffer = io.BytesIO()
         Image.fromarray(pixels, "LA" if pixels.shape[2] == 2 else "RGBA").save(buffer, "PNG")
         path = self.path / "maps" / file.parent.name / f"{file.stem}.{name}.png"

@@ -23,8 +23,10 @@ from entoptic.metrics.nats import law
 from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.runs.invert import METHOD as INVERT
-from entoptic.runs.invert import Reader, Source, remeasure
+from entoptic.runs.inversions.evidence import remeasure
+from entoptic.runs.inversions.photos import Source
+from entoptic.runs.inversions.plan import METHOD as INVERT
+from entoptic.runs.inversions.reader import Reader
 from entoptic.runs.store import Picture, Run
 from entoptic.units.unit import bind
 
@@ -244,14 +246,19 @@ class Inversions:
     def _inverter(self, entry: dict[str, Any], model: Model) -> Inverter:
         held = self._given or self._inverters.get(entry["source"])
         if held is None:
-            from entoptic.inversion.saved import load_inverter
-
-            prior = self._prior or entry.get("prior")
-            held = load_inverter(entry["source"], model=model, prior=prior, device=self._device)
-            self._inverters[entry["source"]] = held
+            held = self._inverters[entry["source"]] = self._load(entry, model)
         if held.identity != entry["identity"]:
             raise UserError(f"the inverter {entry['name']} is another now than when the picture was made")
         return held
+
+    def _load(self, entry: dict[str, Any], model: Model) -> Inverter:
+        from entoptic.inversion.saved import load_inverter
+
+        there = entry.get("prior")
+        if self._prior is None and there is not None:
+            with contextlib.suppress(UserError):  # it may have moved since, while the inverter's card says where it is
+                return load_inverter(entry["source"], model=model, prior=there, device=self._device)
+        return load_inverter(entry["source"], model=model, prior=self._prior, device=self._device)
 
     def _reader(self, maps: FeatureMaps, verifiers: Sequence[Model]) -> Reader:
         key = (maps.model.card.weights_sha256, maps.layer, tuple(v.card.weights_sha256 for v in verifiers))

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -70,6 +71,28 @@ def part(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor:
     """B×C×D, what feature k alone contributes; without the other parts where the dictionary can do that."""
     own = getattr(dictionary, "part", None)
     return own(maps_BCD, k) if own else dictionary.parts(maps_BCD)[k]
+
+
+def parts_of(dictionary: Dictionary, maps_BCD: Tensor, features: Sequence[int]) -> list[Tensor]:
+    """B×C×D of each of `features`, in their order; without the other parts where the dictionary can do that."""
+    own = getattr(dictionary, "part", None)
+    if own:
+        return [own(maps_BCD, k) for k in features]
+    whole_KBCD = dictionary.parts(maps_BCD)
+    return [whole_KBCD[k].clone() for k in features]  # copies, so that the whole can go
+
+
+def norms(dictionary: Dictionary, maps_BCD: Tensor) -> Tensor:
+    """B×K, |part_k| over channels and positions.
+
+    One part at a time where the dictionary can do that: all of them are K times the maps, which of a wide layer's
+    dictionary may be more than the memory holds.
+    """
+    own = getattr(dictionary, "part", None)
+    if own is None:
+        return dictionary.parts(maps_BCD).float().flatten(2).norm(dim=2).T
+    each = (own(maps_BCD, k).float().flatten(1).norm(dim=1) for k in range(len(dictionary.names)))
+    return torch.stack(list(each), 1)
 
 
 def attenuate(dictionary: Dictionary, maps_BCD: Tensor, k: int, scale: float) -> Tensor:

@@ -57,23 +57,32 @@ def moved(space: NoiseSpace, z: Tensor, beta: float, stride: float, condition: T
     return space.move(walkers, beta * even, stride * even, [0], generators(1))
 
 
-@pytest.mark.parametrize("leaps", [1, 3, 5])
-@pytest.mark.parametrize("stride", [0.3, 1.0])
+@pytest.mark.parametrize(("leaps", "stride"), [(1, 0.3), (1, 1.0), (4, 0.2), (2, 0.45)])
 def test_a_trajectory_is_exact_for_a_linear_score(leaps: int, stride: float) -> None:
     """The flow of H is a turn about βa: never refused, and after a quarter turn the start is forgotten."""
     prior, beta, n = Plain(), 2.5, 4000
-    scale = prior.levels(1)[0].sigma
+    scale, turn = prior.levels(1)[0].sigma, leaps * stride
     far = torch.full((n, *prior.shape), -3.0)
     now = moved(NoiseSpace(prior, first, 1, n, leaps), far, beta, stride)
     assert bool(now.walked.all())
     z = now.walkers.z.flatten(1).double()
-    angle, pull = stride * math.pi / 2, beta * scale
+    angle, pull = turn * math.pi / 2, beta * scale
     assert float(z[:, 0].mean()) == pytest.approx(
         pull + math.cos(angle) * (-3.0 - pull), abs=4 * math.sin(angle) / n**0.5 + 1e-4
     )
     assert float(z[:, 1:].mean()) == pytest.approx(-3.0 * math.cos(angle), abs=0.02)
     assert float(z.std(0).mean()) == pytest.approx(math.sin(angle), rel=0.02)
     assert now.calls.tolist() == [leaps + 1] * n
+
+
+def test_a_trajectory_goes_as_far_whatever_its_leaps() -> None:
+    prior = Plain()
+    z = torch.zeros(9, *prior.shape)
+    space = NoiseSpace(prior, first, 1, 9, 16)
+    assert [moved(space, z, 1.0, stride).calls[0] for stride in (1.0, 0.4, 0.2, 0.05, 0.01)] == [2, 3, 5, 17, 17]
+    strides = torch.tensor([0.4, 0.1, 0.8], dtype=torch.float64).repeat_interleave(3)
+    walkers = Walkers(z, None, torch.zeros(9, dtype=torch.float64))
+    assert space.move(walkers, strides, strides, [0, 1, 2], generators(3)).calls.tolist() == [3] * 3 + [9] * 3 + [2] * 3
 
 
 def test_one_blind_leap_is_pcn() -> None:
@@ -122,15 +131,15 @@ def test_trajectories_settle_where_blind_moves_do_not() -> None:
     prior, beta = Plain(8), 4.0
     truth = beta * prior.levels(1)[0].sigma ** 2
     found = {}
-    for moves, leaps in ((5, 0), (1, 4)):
+    for moves, leaps in ((5, 0), (1, 8)):
         clouds = noise_smc(
             prior, first, Target(beta=beta), generators(40), particles=32, moves=moves, leaps=leaps, ess=0.5, steps=1,
             batch=10_000,
         )  # fmt: skip
         found[leaps] = torch.tensor([c.mean for c in clouds], dtype=torch.float64)
     error = {leaps: float(means.mean()) - truth for leaps, means in found.items()}
-    assert abs(error[4]) < 4 * float(found[4].std()) / 40**0.5
-    assert abs(error[4]) < 0.05
+    assert abs(error[8]) < 4 * float(found[8].std()) / 40**0.5
+    assert abs(error[8]) < 0.05
     assert error[0] < -0.5
 
 

@@ -52,8 +52,8 @@ class Klsc(MethodConfig):
     """independent runs, which the intervals come from"""
     moves: int = 1
     """moves of every particle at each rung"""
-    leaps: int = 4
-    """gradients of the score that a move follows; 0: blind moves, which settle far more slowly at strong tilts"""
+    leaps: int = 16
+    """the most gradients of the score that a move follows, fewer where the tilt is weak; 0: blind moves"""
     bank: int = 2048
     """samples of the prior that standardise the score and start the islands"""
     reduction: str = ""

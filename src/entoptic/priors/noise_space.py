@@ -20,7 +20,8 @@ from entoptic.priors.prior import Prior, Score, generate
 # This share of the walkers tries another condition (where the prior has any) before it walks.
 REDRAW = 0.25
 # What strides aim at: where moves go furthest for an evaluation. Flat around it; blind moves and trajectories differ.
-BLIND, GUIDED = 0.3, 0.45
+BLIND, GUIDED = 0.3, 0.5
+TURN = 0.8  # of a quarter turn, how far trajectories go: there the score has all but forgotten where it was
 
 
 class Walkers(NamedTuple):
@@ -55,8 +56,8 @@ class NoiseSpace:
 
     Attributes:
         steps: of the generator. batch: the most pictures that are made and scored at once.
-        leaps: of the Hamiltonian trajectory that a move follows, one gradient of the score through the generator each.
-            0 where the score is a black box: the move is then blind, one step of pCN.
+        leaps: the most of a Hamiltonian trajectory, which a move follows; each takes one gradient of the score through
+            the generator. 0 where the score is a black box: the move is then blind, one step of pCN.
     """
 
     prior: Prior
@@ -98,7 +99,8 @@ class NoiseSpace:
         is decided by a coin that knows nothing of the state.
 
         Args:
-            beta, stride: B float64, β and the length of the walk of each walker: stride in (0, 1], of a quarter turn.
+            beta, stride: B float64, β and the leap of each walker, in (0, 1] of a quarter turn. Trajectories make as many
+                leaps as take them `TURN` far, so that their length is the same at any stride that `leaps` allows.
             groups, generators: of the equally large groups that the walkers belong to, in order.
         """
         prior, n = self.prior, len(walkers.scores) // len(groups)
@@ -107,7 +109,7 @@ class NoiseSpace:
         uniform = torch.cat([torch.rand(n, generator=g, dtype=torch.float64) for g in generators])
         nonfinite = torch.zeros(len(uniform), dtype=torch.int64)
         recast = torch.zeros(len(uniform), dtype=torch.bool)
-        calls = torch.full((len(uniform),), max(1, self.leaps + 1))
+        calls = torch.zeros(len(uniform), dtype=torch.int64)
         if walkers.condition is not None and prior.conditions > 1:
             coin = torch.cat([torch.rand(n, generator=g) for g in generators]) < REDRAW
             ahead = torch.cat([torch.randint(1, prior.conditions, (n,), generator=g) for g in generators])
@@ -115,8 +117,8 @@ class NoiseSpace:
             walkers, recast, lost = self._recast(walkers, beta, group, coin.nonzero()[:, 0], ahead, luck)
             calls = calls + coin
             nonfinite += lost
-        walkers, walked, lost = self._walk(walkers, beta, stride, group, momentum, uniform)
-        return Moved(walkers, walked, recast, calls, nonfinite + lost)
+        walkers, walked, spent, lost = self._walk(walkers, beta, stride, group, momentum, uniform)
+        return Moved(walkers, walked, recast, calls + spent, nonfinite + lost)
 
     def _recast(
         self, walkers: Walkers, beta: Tensor, group: Tensor, rows: Tensor, ahead: Tensor, uniform: Tensor
@@ -138,7 +140,7 @@ class NoiseSpace:
 
     def _walk(
         self, walkers: Walkers, beta: Tensor, stride: Tensor, group: Tensor, momentum: Tensor, uniform: Tensor
-    ) -> tuple[Walkers, Tensor, Tensor]:
+    ) -> tuple[Walkers, Tensor, Tensor, Tensor]:
         """Along a trajectory of H = |z|²/2 - β s + |p|²/2, accepted with probability min(1, exp(-ΔH)).
 
         Each leap turns (z, p) by an angle a, between two kicks p += tan(a/2)·β·∇s. The turn is exact for the normal
@@ -146,36 +148,41 @@ class NoiseSpace:
         Beskos et al. 2011). ΔH comes from the kicks alone, since turns preserve |z|² + |p|². With one leap and no kick
         this is pCN (Cotter et al. 2013), δ = sin a.
         """
-        z, s = walkers.z, walkers.scores
-        angle = stride * (math.pi / 2) / max(1, self.leaps)
-        turn, tilt = _column(angle.cos(), z), _column(angle.sin(), z)
-        kick = _column((angle / 2).tan() * beta, z)
+        guided = self.leaps > 0
+        angle = stride * (math.pi / 2)
+        turn, tilt = _column(angle.cos(), walkers.z), _column(angle.sin(), walkers.z)
+        kick = _column((angle / 2).tan() * beta, walkers.z)
+        leaps = (TURN / stride - 1e-9).ceil().clamp(1, self.leaps).long() if guided else torch.ones_like(group.cpu())
+        z, p, s = walkers.z.clone(), momentum.clone(), walkers.scores.clone()
         gain = torch.zeros_like(s)  # of |p|²/2 by kicks
-        p, slope = momentum, None
-        if self.leaps:
-            _, slope = self._scored(z, walkers.condition, group, slopes=True)
+        slope = self._scored(z, walkers.condition, group, slopes=True)[1] if guided else None
         lost = torch.zeros(len(s), dtype=torch.int64)
-        for _ in range(max(1, self.leaps)):
-            p, gain = _kicked(p, slope, kick, gain)
-            z, p = turn * z + tilt * p, turn * p - tilt * z
-            s, slope = self._scored(z, walkers.condition, group, slopes=self.leaps > 0)
-            p, gain = _kicked(p, slope, kick, gain)
-            lost += ~s.isfinite()
+        for leap in range(int(leaps.max())):
+            rows = (leaps > leap).nonzero()[:, 0]
+            at = rows.to(z.device)
+            condition = None if walkers.condition is None else walkers.condition[at]
+            p_r, gain[rows] = _kicked(p[at], slope, at, kick, gain[rows])
+            z[at], p[at] = turn[at] * z[at] + tilt[at] * p_r, turn[at] * p_r - tilt[at] * z[at]
+            s[rows], slope_r = self._scored(z[at], condition, group[at], slopes=guided)
+            if slope is not None and slope_r is not None:
+                slope[at] = slope_r
+            p[at], gain[rows] = _kicked(p[at], slope, at, kick, gain[rows])
+            lost[rows] += ~s[rows].isfinite()
         accepted = _metropolis(beta * (s - walkers.scores) - gain, walkers.scores, s, uniform)
         there = accepted.to(z.device)[:, None, None, None]
         now = Walkers(torch.where(there, z, walkers.z), walkers.condition, torch.where(accepted, s, walkers.scores))
-        return now, accepted, lost
+        return now, accepted, leaps + guided, lost
 
 
 def _column(values_B: Tensor, like: Tensor) -> Tensor:
     return values_B.to(like.dtype).to(like.device)[:, None, None, None]
 
 
-def _kicked(p: Tensor, slope: Tensor | None, kick: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """p after a kick, and |p|²/2 gained since the start, B float64 on the CPU."""
+def _kicked(p: Tensor, slope: Tensor | None, at: Tensor, kick: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """p of some walkers after a kick, and what |p|²/2 has gained, float64 on the CPU."""
     if slope is None:
         return p, gain
-    force = kick * slope
+    force = kick[at] * slope[at]
     return p + force, gain + (force * (p + force / 2)).flatten(1).sum(1).cpu().double()
 
 

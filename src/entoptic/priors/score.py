@@ -169,5 +169,5 @@ class _Rounded(torch.autograd.Function):
         return (pictures * 255).round() / 255
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient

@@ -21,7 +21,7 @@ from entoptic.priors.noise_space import BLIND, GUIDED, NoiseSpace, Walkers, next
 from entoptic.priors.particles import Cloud, Rung, Target, effective, log_mean_exp, systematic
 from entoptic.priors.prior import Prior, Score, draw_conditions, noise_like
 
-_GUIDED_START = 0.6  # of a quarter turn: trajectories' first stride, which the first rung's acceptance corrects
+_GUIDED_START = 0.1  # of a quarter turn: trajectories' first leap, which the first rung's acceptance corrects
 
 
 class First(NamedTuple):
@@ -66,14 +66,14 @@ def noise_smc(
 
     Each generator is one independent run (an island, or a unit of its own); runs share batches and nothing else, and a
     run that has arrived is not evaluated any more. β = 0 gives noise_like(prior, [generator] * particles) unchanged.
-    A run takes N scores for the first generation, which a bank saves, and N·moves·(leaps + 1) at each rung (N·moves
-    without leaps; a quarter of N·moves more where the prior has conditions).
+    A run takes N scores for the first generation, which a bank saves, and at most N·moves·(leaps + 1) at each rung
+    (N·moves without leaps; a quarter of N·moves more where the prior has conditions).
 
     Args:
         target: where to stop. The last step is solved on the reweighted particles, so `mean` and `nats` are met there;
             the cloud's own are measured after its last moves and differ by Monte Carlo error.
         generators: on the CPU, one per run.
-        leaps: gradients that each move follows, see `NoiseSpace`; 0 for a score that is a black box.
+        leaps: the most gradients that a move follows, see `NoiseSpace`; 0 for a score that is a black box.
         ess: in (0, 1); a step to a higher β keeps this share of the particles effective.
         first: start each run from such samples of the same prior and `steps` rather than from new ones, as many in each;
             runs that share samples share their error, which the spread of the runs does not show. Their rung goes as deep

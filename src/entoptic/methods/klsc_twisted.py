@@ -1,4 +1,7 @@
-"""KLSC inside the diffusion itself: guided chains whose bias is corrected by weights (twisted SMC; klsc.md 5.3 A)."""
+"""KLSC inside the diffusion itself: guided chains whose bias is corrected by weights (twisted SMC).
+
+The law is that of Zhou et al. 2026 (arXiv:2605.17504), the sampler after Wu et al. 2023 (arXiv:2306.17775).
+"""
 
 from __future__ import annotations
 

@@ -56,6 +56,8 @@ class SeeBase:
     """activation index of the model on these photos (entoptic index): units it holds need no pass over them"""
     prior: str | None = None
     """image prior of the methods that sample one, such as builtin:…, hf:REPO or a folder (default: the shipped one)"""
+    bank_seed: int = 0
+    """of the prior's samples that standardise scores and start the sampling; --seed does not change them"""
     n: int = 1
     """pictures per unit and method"""
     seed: int = 0
@@ -111,6 +113,8 @@ class FrontierBase:
     """pictures per unit and method; from 8 on they are compared with the prior's by KID"""
     bank: int = 2048
     """samples of the prior that standardise the score and start the sampling"""
+    bank_seed: int = 0
+    """of the prior's samples that standardise scores and start the sampling; --seed does not change them"""
     particles: int = 32
     """particles of each island"""
     islands: int = 4
@@ -645,6 +649,7 @@ def _see(command: Any) -> int:
             command.model, command.units, method=methods, photos=command.photos, n=command.n, seed=command.seed,
             out=command.out, verifiers=command.verifiers, batch_size=command.batch_size, device=command.device,
             report=report, options=options, index=command.index, context=command.context, prior=command.prior,
+            bank_seed=command.bank_seed,
         )  # fmt: skip
         if command.dry_run:
             _print_estimate(estimate(plan), plan.failures)
@@ -680,7 +685,8 @@ def _frontier(command: Any) -> int:
     results = frontier(
         command.model, command.units, prior=command.prior, photos=command.photos, nats=command.nats, n=command.n,
         methods=[_configured(command, name.strip()) for name in command.methods.split(",") if name.strip()],
-        bank=command.bank, particles=command.particles, islands=command.islands, reduction=command.reduction,
+        bank=command.bank, bank_seed=command.bank_seed, particles=command.particles, islands=command.islands,
+        reduction=command.reduction,
         verifiers=command.verifiers, out=command.out, seed=command.seed, batch_size=command.batch_size,
         device=command.device,
     )  # fmt: skip

@@ -263,11 +263,25 @@ def test_nats_are_told_with_their_law() -> None:
     assert reading.interval == f"7.5 to 8.5{words.SPACE}nats"
     assert reading.better == "lower is better"
     assert dict(reading.detail) == {"β per standard deviation": "3.9", "effective samples": "88"}
+    drawn = words.explain(evidence("nats", 8.0, scale="nats", detail={**detail, "score_in_sd": -0.5}))
+    assert drawn.sentence.endswith(
+        "above the prior’s; this picture’s score is 0.5 standard deviations below the prior’s mean."
+    )
     why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
     missing = words.explain(evidence("nats", None, reason=why))
     assert missing.chip == "nats unbounded"
     assert why in missing.sentence
     assert words.explain(evidence("nats", None, reason="refused")).chip == "nats not known"
+
+
+def test_the_score_of_one_picture_is_not_told_as_a_mean() -> None:
+    law = {"law": "one rank of N samples of the prior", "prior": "builtin:small-32"}
+    now = words.explain(evidence("nats", 6.6, scale="nats", detail={**law, "score": 8.25, "score_in_sd": 3.4}))
+    assert now.sentence.endswith("; this picture’s score is 3.4 standard deviations above the prior’s mean.")
+    assert "mean score" not in now.sentence
+    assert dict(now.detail) == {"score of this picture": "8.25"}
+    before = words.explain(evidence("nats", 6.6, scale="nats", detail={**law, "mean": 8.25, "mean_in_sd": 3.4}))
+    assert before == now, "records that called it a mean read the same"
 
 
 def test_labels_take_the_article_that_fits() -> None:

@@ -21,7 +21,16 @@ from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.priors.adapters import DiffusionPrior, TextPrior, guided, to_pictures
 from entoptic.priors.learn import Recipe, network
-from entoptic.priors.prior import Level, Prior, ancestral, deterministic, draw_conditions, generate, noise_like
+from entoptic.priors.prior import (
+    Level,
+    Prior,
+    ancestral,
+    deterministic,
+    draw_conditions,
+    generate,
+    map_levels,
+    noise_like,
+)
 from entoptic.priors.saved import save_prior
 from entoptic.priors.schedule import Diffusion, Flow, read_bounds, read_schedule
 from entoptic.priors.sources import builtin_priors, load_prior
@@ -186,6 +195,10 @@ def test_deterministic_steps_are_the_flow_schedulers(shift: float) -> None:
 def test_levels_fall_from_noise_to_clean(scheduler: Any, steps: int) -> None:
     schedule = read_schedule(scheduler)
     levels = schedule.levels(steps)
+    if isinstance(schedule, Flow):
+        assert schedule.map_levels(steps) == levels
+    elif steps == len(schedule.kept):
+        assert schedule.map_levels(steps) == levels, "all that there are"
     assert len(levels) == steps + 1
     assert levels[-1] == Level(0.0, 1.0, 0.0)
     assert levels[0].alpha < 0.08
@@ -200,6 +213,80 @@ def test_levels_fall_from_noise_to_clean(scheduler: Any, steps: int) -> None:
             else t.alpha**2 + t.sigma**2 == pytest.approx(1)
         )
         assert np.isfinite([*ancestral(t, s), *deterministic(t, s)]).all()
+
+
+VARIANCE_PRESERVING = {
+    "linear": diffusers.DDPMScheduler(),
+    "scaled linear": diffusers.PNDMScheduler(beta_schedule="scaled_linear"),
+    "cosine": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
+    "pure noise": diffusers.DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANCE_PRESERVING)
+def test_the_levels_of_the_map_are_even_in_log_snr(name: str) -> None:
+    schedule = read_schedule(VARIANCE_PRESERVING[name])
+    levels = schedule.map_levels(6)
+    assert len(levels) == 7
+    assert levels[-1] == Level(0.0, 1.0, 0.0)
+    log_snr = np.log([level.alpha / level.sigma for level in levels[:-1]])
+    assert (np.diff(log_snr) > 0).all()
+    assert log_snr[0] == pytest.approx(max(np.log(max(schedule.kept[-1], 1e-9)) / 2, -np.log(160)), abs=0.4)
+    assert log_snr[-1] == pytest.approx(np.log(10), abs=0.05)
+    # Where noise is faint or nearly pure, times of the schedule are far apart in log(α/σ).
+    assert np.allclose(np.diff(log_snr), np.diff(log_snr).mean(), atol=0.5)
+    for steps in (1, 2, 3, 40, 999, 1000):
+        times = [level.time for level in schedule.map_levels(steps)[:-1]]
+        assert len(set(times)) == steps
+        assert times == sorted(times, reverse=True)
+        assert min(times) >= 0
+
+
+def test_the_levels_of_the_map_stay_inside_a_short_schedule() -> None:
+    schedule = Diffusion((0.99, 0.5, 0.1), "sample")
+    assert [level.time for level in schedule.map_levels(3)] == [2, 1, 0, 0]
+    assert [level.time for level in schedule.map_levels(1)] == [2, 0]
+    with pytest.raises(UserError, match="1 to 3, got 4"):
+        schedule.map_levels(4)
+    with pytest.raises(UserError, match="1 to 3, got 0"):
+        schedule.map_levels(0)
+
+
+class _Gaussian:
+    """N(0, sd²) in every position of the shape, by its exact denoiser at the levels of a schedule."""
+
+    name, identity, bounds, conditions, device = "gaussian", "gaussian", None, 0, torch.device("cpu")
+
+    def __init__(self, schedule: Diffusion, sd: list[float]) -> None:
+        self.schedule, self.var = schedule, torch.tensor(sd, dtype=torch.float64).square().reshape(1, -1, 1, 1)
+        self.shape, self.levels = (len(sd), 1, 1), schedule.levels
+
+    def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        return level.alpha * self.var / (level.alpha**2 * self.var + level.sigma**2) * x
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return x0
+
+
+class _ByMap(_Gaussian):
+    def __init__(self, schedule: Diffusion, sd: list[float]) -> None:
+        super().__init__(schedule, sd)
+        self.map_levels = schedule.map_levels
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled linear", "cosine"])
+def test_six_steps_keep_most_of_a_gaussians_variance(name: str) -> None:
+    """The map of a Gaussian is linear, so one state tells the law: the share of variance that is left at sd 2 … 0.1."""
+    schedule, sd = read_schedule(VARIANCE_PRESERVING[name]), [2.0, 1.0, 0.3, 0.1]
+    one = torch.ones(1, 4, 1, 1, dtype=torch.float64)
+    left, evenly = (
+        (generate(kind(schedule, sd), one, steps=6).flatten() / torch.tensor(sd)).square()
+        for kind in (_ByMap, _Gaussian)
+    )
+    assert (left > torch.tensor([0.94, 0.86, 0.65, 0.36])).all()
+    assert (left < 1.05).all()
+    assert ((left - 1).abs() < (evenly - 1).abs()).all(), "in no direction worse than evenly spaced times"
+    assert evenly[3] < 0.15, "else there was nothing to mend"
 
 
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction", "sample"])
@@ -254,14 +341,15 @@ def test_the_few_step_map_is_dpm_solver(pixel: Path) -> None:
     prior = load_prior(f"hf:{pixel}", device="cpu")
     net = diffusers.UNet2DModel.from_pretrained(pixel / "unet")
     scheduler = diffusers.DPMSolverMultistepScheduler(
-        beta_end=MILD["beta_end"], timestep_spacing="trailing", final_sigmas_type="zero", lower_order_final=True
+        beta_end=MILD["beta_end"], final_sigmas_type="zero", lower_order_final=True
     )
-    scheduler.set_timesteps(6)
+    levels = map_levels(prior, 6)
+    scheduler.set_timesteps(timesteps=[int(level.time) for level in levels[:-1]])
     noise = noise_like(prior, seeds(5, 6))
-    theirs = noise * prior.levels(6)[0].sigma
+    theirs = noise * levels[0].sigma
     for time in scheduler.timesteps:
         theirs = scheduler.step(net(theirs, time).sample, time, theirs).prev_sample
-    assert [level.time for level in prior.levels(6)[:-1]] == scheduler.timesteps.tolist()
+    assert levels[:-1] != prior.levels(6)[:-1]
     ours = generate(prior, noise, steps=6)
     close(ours, theirs, 1e-3)
     assert (ours - ddim(prior, noise, steps=6)).abs().max() > 0.05, "else the order is not tested"

@@ -43,7 +43,7 @@ def quantiles(p: Mixture, n: int = 200_000) -> np.ndarray:
     return np.interp((np.arange(n) + 0.5) / n, cdf[keep], x[keep])
 
 
-# --- s(x) = x (T1, T2, T5) --------------------------------------------------------------------------------------------
+# --- s(x) = x --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_mean_that_the_prior_has_needs_no_tilt(mean: float) -> None:
     assert tilts.beta_of_mean(mean) == 0
 
 
-# --- Pythagoras (T3) --------------------------------------------------------------------------------------------------
+# --- Pythagoras -------------------------------------------------------------------------------------------------------
 
 
 def hard(x: np.ndarray, p: Mixture) -> np.ndarray:
@@ -196,7 +196,7 @@ def test_excess_nats_of_hard_thresholds(tau: float, mean: float, kl: float, exce
     assert -np.log(mass) - nearest.kl == pytest.approx(excess, abs=1.1e-3)
 
 
-# --- capped and quadratic scores (T7, T8) -----------------------------------------------------------------------------
+# --- capped and quadratic scores --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("beta", "distance"), [(1, 0.5851), (2, 0.3707), (5, 0.2205), (20, 0.0732), (277, 0.0057)])

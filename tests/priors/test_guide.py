@@ -113,7 +113,7 @@ def mean_shift(prior: GaussianMixture, run: Callable[[Score, float], Chains]) ->
     return (shift.double() / (a * prior.variances[0])).flatten()
 
 
-# --- exactness where it is provable (T9, T10) -------------------------------------------------------------------------
+# --- exactness where it is provable -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [GaussianMixture, Flow])
@@ -254,7 +254,7 @@ def test_energy_dps_pushes_the_last_step_and_clamps_first() -> None:
     assert float(ends.max()) <= 1, "the last x0hat is clamped"
 
 
-# --- invariances (T6, T14, T15, T16) ----------------------------------------------------------------------------------
+# --- invariances -----------------------------------------------------------------------------------------------------
 
 KERNELS = [ancestral_at_rest, ancestral, deterministic]
 

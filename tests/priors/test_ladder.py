@@ -97,7 +97,7 @@ def test_mbar_makes_a_sample_of_the_prior() -> None:
 
 
 def test_islands_of_exact_tilts_agree_with_the_closed_form() -> None:
-    """T17, with draws from the toy prior itself."""
+    """Draws are from the toy prior itself."""
     w, mu, sd = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in oracle.GMM3)
     prior = GaussianMixture(w, mu.reshape(3, 1, 1, 1), sd.square().reshape(3, 1, 1, 1))
     generator = torch.Generator().manual_seed(3)
@@ -118,7 +118,7 @@ def test_islands_of_exact_tilts_agree_with_the_closed_form() -> None:
 
 @pytest.mark.parametrize(("islands", "extra"), [(4, 0), (6, 1000)])
 def test_intervals_cover(islands: int, extra: int) -> None:
-    """T17: nominal 95 % intervals hold the truth in 90 to 99 % of 200 repetitions, with and without a bank."""
+    """Nominal 95 % intervals hold the truth in 90 to 99 % of 200 repetitions, with and without a bank."""
     seeds = 200
     hits: dict[str, int] = {}
     for seed in range(seeds):
@@ -271,7 +271,7 @@ def test_random_mixtures(mixture: oracle.Mixture, beta: float) -> None:
 @settings(max_examples=30)
 @given(scores, st.floats(0, 1))
 def test_a_discrete_prior_is_a_softmax(s: Tensor, share: float) -> None:
-    """T13: a bank's frontier is the tilt of its scores, errors apart."""
+    """A bank's frontier is the tilt of its scores, errors apart."""
     frontier = Frontier.from_bank(s)
     beta = share * frontier.reach.beta
     point, softmax = frontier.at_beta(beta), tilt(s, beta)
@@ -397,7 +397,7 @@ def laws() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["hard", "normal", "proxy", "top-k"])
 def test_pythagoras(name: str) -> None:
-    """T3: what a law spends above the frontier is its distance from the tilt of its own mean."""
+    """What a law spends above the frontier is its distance from the tilt of its own mean."""
     q, p = laws()[name], oracle.pdf(X)
     mean, nats = float(integrate.trapezoid(q * X, X)), kl(q, p)
     beta = oracle.beta_of(mean)
@@ -468,7 +468,7 @@ def test_weights_of_ranks_become_the_density_of_the_law() -> None:
     ("n", "k", "mean", "excess"), [(100, 5, 3.3287, 0.1197), (1000, 10, 3.8636, 0.5109), (1, 1, -0.625, 0)]
 )
 def test_selection_from_a_bank(n: int, k: int, mean: float, excess: float) -> None:
-    """T4 and the table of baselines: top-K's mean from scores alone, and what it spends above the frontier."""
+    """Top-K's mean from scores alone, and what it spends above the frontier."""
     found = [selection_mean(bank(8000, seed), n, k) for seed in range(40)]
     errors = np.array([e.value for e in found]) - mean
     spread = errors.std(ddof=1)

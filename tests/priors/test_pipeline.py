@@ -138,7 +138,7 @@ def test_the_bank_is_the_law_of_the_few_step_map(setup: Setup) -> None:
 
 
 def test_the_law_of_many_steps_is_the_mixture_and_that_of_few_is_not(setup: Setup) -> None:
-    """Why the few-step map's own law is the reference here: a tilt is relative to its generator (klsc.md 5.3 B)."""
+    """Why the few-step map's own law is the reference here: a tilt is relative to its generator."""
     mixture = tilts.Mixture(np.array(WEIGHTS), np.array(PLACES), np.full(3, SD))
     centre, per_sd = float(setup.scores.centre), float(setup.scores.scale) / SLOPE
     for beta in (0.5, 1.0):
@@ -152,10 +152,10 @@ def test_the_law_of_many_steps_is_the_mixture_and_that_of_few_is_not(setup: Setu
         assert abs(setup.exact.tilt(beta).kl - closed.kl) > 0.02
 
 
-# --- F1 to F5 on the bank ---------------------------------------------------------------------------------------------
+# --- tilts of the bank --------------------------------------------------------------------------------------------------
 
 
-def test_f1_and_f2_hold_along_the_frontier(setup: Setup) -> None:
+def test_mean_and_variance_are_derivatives_along_the_frontier(setup: Setup) -> None:
     frontier, h = Frontier.from_bank(setup.bank_scores), 1e-4
     for beta in (0.3, 0.8, 1.4):
         low, point, high = (frontier.at_beta(b) for b in (beta - h, beta, beta + h))
@@ -173,7 +173,7 @@ def test_f1_and_f2_hold_along_the_frontier(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(("n", "k"), [(20, 1), (50, 5)])
-def test_f3_and_f5_place_top_k_above_the_frontier(setup: Setup, n: int, k: int) -> None:
+def test_pythagoras_places_top_k_above_the_frontier(setup: Setup, n: int, k: int) -> None:
     frontier, exact = Frontier.from_bank(setup.bank_scores), setup.exact
     mean, nats = selection_mean(setup.bank_scores, n, k), selection_kl(n, k)
     # The law of top-K by its density n/k·P[Bin(n-1, 1-F) ≤ k-1] at the middle of each node's mass.
@@ -228,7 +228,7 @@ def test_guided_chains_reach_the_mean_of_the_tilt() -> None:
 
 
 def test_twisted_smc_weighs_the_chains_right(setup: Setup) -> None:
-    """Against plain Monte Carlo of the same sampler along the unit's direction (T11)."""
+    """Against plain Monte Carlo of the same sampler along the unit's direction."""
     steps, beta, runs = 30, 1.0, 8
     prior, n = line(), 100_000
     draw = torch.Generator().manual_seed(9)
@@ -285,14 +285,14 @@ def test_noise_space_smc_and_its_frontier_are_exact(setup: Setup) -> None:
     assert point.log_z.value == pytest.approx(exact.tilt(1.1).log_z, abs=5 * point.log_z.se)
     assert frontier.cross_check is not None
     assert abs(frontier.cross_check.value) < 5 * frontier.cross_check.se
-    # F5: the clouds are tilts, so the bound by their mean score alone is what they spent.
+    # Donsker and Varadhan: the clouds are tilts, so the bound by their mean score alone is what they spent.
     assert dv_bound(exact.tilt(1.1).mean, frontier).value == pytest.approx(exact.tilt(1.1).kl, abs=0.1)
 
 
-# --- F6 to F8 ---------------------------------------------------------------------------------------------------------
+# --- scale, bound, cap --------------------------------------------------------------------------------------------------
 
 
-def test_f6_a_unit_of_twice_the_weight_is_the_same_unit(setup: Setup) -> None:
+def test_a_unit_of_twice_the_weight_is_the_same_unit(setup: Setup) -> None:
     one, two = (UnitScores(bind(linear_model(gain), UNIT)) for gain in (1.0, 2.0))
     chains, other = (
         guided(setup.prior, scores, beta, generators(3), steps=10) for scores, beta in ((one, 40.0), (two, 20.0))
@@ -318,7 +318,7 @@ def run(setup: Setup, score: Score, beta: float) -> tuple[Tensor, float, float]:
     return torch.cat([c.scores for c in clouds]), float(log_z.mean()), float(log_z.std()) / 2
 
 
-def test_f7_a_bounded_score_has_a_tilt_at_every_strength(setup: Setup) -> None:
+def test_a_bounded_score_has_a_tilt_at_every_strength(setup: Setup) -> None:
     bound, beta = 1.5, 6.0
     bounded = UnitScores(setup.scores.units, centre=setup.scores.centre, scale=setup.scores.scale, bound=bound)
     exact = Exact(bound * np.tanh(setup.exact.scores / bound), setup.exact.mass).tilt(beta)
@@ -329,7 +329,7 @@ def test_f7_a_bounded_score_has_a_tilt_at_every_strength(setup: Setup) -> None:
     assert float(scores.mean()) == pytest.approx(exact.mean, abs=0.05)
 
 
-def test_f8_a_capped_score_at_a_large_beta_is_the_hard_constraint(setup: Setup) -> None:
+def test_a_capped_score_at_a_large_beta_is_the_hard_constraint(setup: Setup) -> None:
     cap = 1.0
     below = setup.exact.scores < cap
     hard = -math.log(float(setup.exact.mass[~below].sum()))

@@ -31,7 +31,7 @@ def column(values: Sequence[float]) -> Tensor:
 
 
 def gmm3() -> GaussianMixture:
-    """The canonical toy of klsc.md 1.4."""
+    """The toy of the closed forms in `test_closed_forms`: three Gaussians on a line."""
     return GaussianMixture(
         torch.tensor([0.55, 0.35, 0.10]), column([-2, 0.5, 3]), column([0.36, 0.16, 0.25]), linear_schedule=True
     )
@@ -133,7 +133,7 @@ def test_strides_aim_at_thirty_per_cent() -> None:
     ("beta", "log_z", "mean"), [(0.5, 0.1004, 1.089), (1.0, 1.0258, 2.4735), (2.0, 4.0687, 3.3689)]
 )
 def test_twisted_smc_agrees_with_the_discretised_sampler(beta: float, log_z: float, mean: float) -> None:
-    """T11. The goldens are plain Monte Carlo of the 100-step sampler; the continuous mixture's lie elsewhere."""
+    """The goldens are plain Monte Carlo of the 100-step sampler; the continuous mixture's lie elsewhere."""
     [cloud] = twisted_smc(gmm3(), total, beta, seeded(1, 3), particles=3000, steps=100, batch=BIG)
     assert cloud.log_z == pytest.approx(log_z, abs=0.05)
     assert cloud.mean == pytest.approx(mean, abs=0.06)
@@ -143,7 +143,7 @@ def test_twisted_smc_agrees_with_the_discretised_sampler(beta: float, log_z: flo
 
 
 def test_twisted_smc_is_unbiased_for_z() -> None:
-    """T12, though λ_t and the moments of resampling are adapted: 8 particles, so a bias of order 1/N would show."""
+    """Though λ_t and the moments of resampling are adapted: 8 particles, so a bias of order 1/N would show."""
     beta, steps = 1.5, 16
     x, _ = ddpm_samples(gmm3(), steps, 400_000, torch.Generator().manual_seed(1))
     log_z, log_z_se, mean, mean_se = reweighted(x.flatten(), beta)
@@ -178,7 +178,7 @@ def test_twisted_smc_carries_conditions_with_their_particles() -> None:
 
 
 def test_noise_smc_agrees_with_importance_sampling_of_the_generator() -> None:
-    """T12: 200 seeds in 8 dimensions; the adaptive ladder's bias of order 1/N is below 4 standard errors."""
+    """200 seeds in 8 dimensions; the adaptive ladder's bias of order 1/N is below 4 standard errors."""
     prior, beta, steps = gmm8(), 1.0, 4
     s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(3))
     log_z, log_z_se, mean, mean_se = reweighted(s, beta)
@@ -306,7 +306,7 @@ def test_a_bank_saves_the_first_generation() -> None:
 
 
 def test_groups_do_not_depend_on_each_other() -> None:
-    """T14: alone, in any order, and beside runs that finish sooner; also in small batches."""
+    """Alone, in any order, and beside runs that finish sooner; also in small batches."""
 
     def own(pictures: Tensor, group: Tensor) -> Tensor:
         return total(pictures, group) * torch.tensor([1.0, 0.3, 2.0])[group]
@@ -335,8 +335,6 @@ def test_groups_do_not_depend_on_each_other() -> None:
 
 
 def test_a_score_that_says_nothing_changes_nothing() -> None:
-    """T15."""
-
     def constant(pictures: Tensor, group: Tensor) -> Tensor:
         return torch.full((len(pictures),), 0.75, dtype=torch.float64)
 
@@ -355,7 +353,6 @@ def test_a_score_that_says_nothing_changes_nothing() -> None:
 
 
 def test_no_tilt_gives_the_plain_samplers_bits() -> None:
-    """T16."""
     prior = conditional()
     [cloud] = noise_smc(prior, total, Target(beta=0.0), seeded(1), particles=9, steps=3)
     rows = seeded(1) * 9

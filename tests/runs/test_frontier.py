@@ -241,6 +241,21 @@ def test_real_photos_are_levels(
     assert found["mean of 40 real photos"]["mean"]["value"] < level["mean"]["value"]
 
 
+def test_another_bank_is_another_measurement(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(cache))
+    (usual,), (seeded,), (other,) = (
+        study(tmp_path / name, methods="best-of", n=1, nats=2.0, **options)
+        for name, options in (("a", {}), ("b", {"seed": 1}), ("c", {"bank_seed": 1}))
+    )
+    assert usual.record["score"] == seeded.record["score"]
+    assert usual.record["score"] != other.record["score"]
+    assert usual.record["prior"]["bank_seed"] == 0
+    assert other.record["prior"]["bank_seed"] == 1
+    assert "--bank-seed 1" in other.record["command"]
+    ranks = [places(one)["best of 2,048"]["scores"][0] for one in (usual, seeded, other)]
+    assert ranks[0] == ranks[1] != ranks[2]
+
+
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="energydps"):
         study(tmp_path / "r", methods="energydp")

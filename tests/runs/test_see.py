@@ -184,6 +184,27 @@ def test_the_sidecar_holds_what_the_png_gives_for_every_method(
         assert record["command"].startswith(f"entoptic see tiny {picture.unit} ")
 
 
+def test_runs_share_the_priors_bank_unless_asked_not_to(tiny: Model, tmp_path: Path) -> None:
+    def best(name: str, **options: Any) -> Any:
+        (picture,) = see(
+            tiny, "logits:0", method="best-of", verifiers="", out=tmp_path / name, prior=TwoClasses(), bank=64,
+            progress=False, **options,
+        )  # fmt: skip
+        return picture
+
+    first, seeded, other = best("a"), best("b", seed=1), best("c", bank_seed=1)
+    assert np.array_equal(first.pixels, seeded.pixels), "the seed of a run is not that of the bank"
+    assert not np.array_equal(first.pixels, other.pixels)
+    assert (first.record["bank_seed"], other.record["bank_seed"]) == (0, 1)
+    assert "--bank-seed" not in first.record["command"]
+    assert "--bank-seed 1" in other.record["command"]
+    # In one folder both stand beside each other.
+    assert len(see(tiny, "logits:0", method="best-of", verifiers="", out=tmp_path / "a", prior=TwoClasses(), bank=64,
+                   bank_seed=1, progress=False)) == 2  # fmt: skip
+    with pytest.raises(UserError, match="pixels samples no prior"):
+        see(tiny, "logits:0", method="pixels", out=tmp_path / "d", bank_seed=1, progress=False)
+
+
 def test_quantising_rounds_to_the_nearest_level() -> None:
     levels = torch.tensor([0.0, 1.0, 0.5, 100.4 / 255, 100.6 / 255, -1.0, 2.0, 254.5001 / 255, 0.0])
     assert quantise(levels.view(1, 3, 3).expand(3, 3, 3))[..., 0].flatten().tolist() == [

@@ -242,14 +242,26 @@ def _like_photos(title: str, what: str, chip: str) -> Callable[[float, int | Non
     return words
 
 
+def _one_score(detail: Any) -> Any:
+    """The detail of nats as it is written now: the score of one rank, a single picture, used to be called a mean."""
+    if not isinstance(detail, Mapping) or not str(detail.get("law", "")).startswith("one rank of"):
+        return detail
+    return {{"mean": "score", "mean_in_sd": "score_in_sd"}.get(str(key), key): item for key, item in detail.items()}
+
+
+def _off(value: float) -> str:
+    return f"{number(abs(value))} standard deviations {'above' if value >= 0 else 'below'}"
+
+
 def _nats(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
     prior = f"the prior {detail['prior']}" if detail.get("prior") else "its prior"
     sentence = f"Drawn from a law that lies {number(value)} nats from {prior}"
     sentence += f" ({detail['law']})" if detail.get("law") else ""
-    mean = _number_or_none(detail.get("mean_in_sd"))
+    mean, score = (_number_or_none(detail.get(name)) for name in ("mean_in_sd", "score_in_sd"))
     if mean is not None:
-        where = "above" if mean >= 0 else "below"
-        sentence += f"; its mean score is {number(abs(mean))} standard deviations {where} the prior’s"
+        sentence += f"; its mean score is {_off(mean)} the prior’s"
+    if score is not None:
+        sentence += f"; this picture’s score is {_off(score)} the prior’s mean"
     return _Words(
         "Distance from the prior", number, f"{SPACE}nats", f"{sentence}.", "", f"{number(value)} nats from the prior"
     )
@@ -455,7 +467,7 @@ _TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]],
 _TOLD = {
     "relevance_agreement": ("photos among themselves", "photos at random"),
     "causal": ("photos among themselves", "photos at random"),
-    "nats": ("law", "prior", "mean_in_sd"),
+    "nats": ("law", "prior", "mean_in_sd", "score_in_sd"),
     "attenuation": ("asked",),
     "logit_change": ("class",),
     **dict.fromkeys(("cosine", "cosine_standardised", "sample_sd"), ("selected",)),
@@ -464,8 +476,8 @@ _TOLD = {
 }
 _CALLED = {
     "nats": {
-        "beta": "β per standard deviation", "mean": "mean score", "ess": "effective samples", "weight": "weight of this draw",
-        "excess": "nats above the frontier",
+        "beta": "β per standard deviation", "mean": "mean score", "score": "score of this picture",
+        "ess": "effective samples", "weight": "weight of this draw", "excess": "nats above the frontier",
     }
 }  # fmt: skip
 # What speaks for a picture first: others' eyes, then real photos, then the network itself.
@@ -529,7 +541,7 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
     }.get(str(measurement.get("direction")), ("", ""))
     value = measurement.get("value")
     measured = value if isinstance(value, (int, float)) and math.isfinite(value) else None
-    raw_detail = measurement.get("detail")
+    raw_detail = _one_score(measurement.get("detail"))
     shown = 0.0 if measured is None else measured
     if name in _TOLD_BY_DETAIL:
         words = _TOLD_BY_DETAIL[name](shown, count, label, raw_detail if isinstance(raw_detail, Mapping) else {})

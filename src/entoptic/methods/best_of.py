@@ -37,8 +37,8 @@ def best_of(items: Sequence[Item], config: BestOf, context: Context) -> Iterator
         value = float(raw[u, best])
         selection = {
             "law": "one rank of N samples of the prior", "prior": bank.prior.name, "N": config.bank, "K": 1,
-            "rank": item.sample + 1, "nats": rank_kl(config.bank, item.sample + 1), "mean": value,
-            "mean_in_sd": float((value - scores.centre[u]) / scores.scale[u]),
+            "rank": item.sample + 1, "nats": rank_kl(config.bank, item.sample + 1), "score": value,
+            "score_in_sd": float((value - scores.centre[u]) / scores.scale[u]),
         }  # fmt: skip
         trace = {
             "steps": 0, "evaluations": 0, "loss": [], "stopped": "finished", "selection": selection,

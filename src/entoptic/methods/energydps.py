@@ -66,13 +66,13 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
             continue
         picture = shown(context.model, prior.decode(chains.x0[i : i + 1]))[0]
         path, mine = float(chains.noisy_path_kl[i]), raw[places[i]]
-        mean_in_sd = float((chains.scores[i] - mine.mean()) / mine.std())
+        score_in_sd = float((chains.scores[i] - mine.mean()) / mine.std())
         refused = f"pushing the last, noise-free step makes the path's divergence infinite; the others spent {path:.4g}"
         selection = {
             "law": "chain pushed by a constant step", "prior": prior.name, "N": 1, "K": 1, "nats": None,
             "refused": refused,
-            "path_nats_before_last_step": path, "cap": caps[places[i]], "mean": float(chains.scores[i]),
-            "mean_in_sd": mean_in_sd,
+            "path_nats_before_last_step": path, "cap": caps[places[i]], "score": float(chains.scores[i]),
+            "score_in_sd": score_in_sd,
         }  # fmt: skip
         trace = {
             "steps": config.steps, "evaluations": config.steps + 1, "loss": [], "stopped": "finished",

@@ -1,7 +1,7 @@
 """Prompt optimisation after DiffExplainer: the text conditioning of a frozen prior follows the unit's gradient.
 
 What it finds is a law p(x|c) of the restricted family that prompts name, not the law nearest to the prior at that score
-(klsc.md 1.3): how many nats it spends is recorded, to be compared with `klsc`.
+(Zhou et al. 2026, arXiv:2605.17504): how many nats it spends is recorded, to be compared with `klsc`.
 """
 
 from __future__ import annotations

@@ -102,13 +102,13 @@ def draw_prompted(
 
     prior, model = text_prior(context), context.model
     units, places = units_of(items)
-    _, scores, _ = scored_bank(context, units, size=config.bank, reduction=config.reduction)
+    bank, scores, _ = scored_bank(context, units, size=config.bank, reduction=config.reduction)
     for u, unit in enumerate(units):
         mine = [item for item, place in zip(items, places) if place == u]
         recipe = {
             "prior": prior.identity, "config": asdict(config), "seed": mine[0].seed, "unit": unit.identity,
             "readout": unit.readout, "weights": model.card.weights_sha256, "card": model.card.preprocessing(),
-            "labels": model.card.labels, "version": 1,
+            "labels": model.card.labels, "bank": bank.identity, "version": 1,
         }  # fmt: skip
         key = content_key(recipe)
         known = recall(name, key)

@@ -83,6 +83,7 @@ class Context:
         on_step: called with (step, steps) after each step, for progress bars and timing.
         prior: the image prior, for methods that read one. units: all that the run will ask for, so that one pass over
             a prior's samples can serve them. progress: called with (what, done, total) by long passes.
+        bank_seed: of the prior's bank. It is not the run's: a bank is costly, and all units, methods and runs share one.
     """
 
     model: Model
@@ -91,6 +92,7 @@ class Context:
     prior: Prior | None = None
     units: Sequence[Unit] = ()
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    bank_seed: int = 0
 
 
 Config = TypeVar("Config", bound=MethodConfig)

@@ -34,12 +34,15 @@ def prior_of(context: Context) -> Prior:
 def scored_bank(
     context: Context, units: Sequence[Unit], *, size: int, reduction: str = "", bound: float | None = None
 ) -> tuple[Bank, UnitScores, Tensor]:
-    """The prior's bank, scores standardised on it, and its raw scores U×M float64."""
+    """The prior's bank, scores standardised on it, and its raw scores U×M float64.
+
+    Methods that sample a prior of one run use one bank, that of `context.bank_seed`, whatever the seed of the run.
+    """
     from entoptic.priors.bank import make_bank
     from entoptic.priors.score import UnitScores
 
     scores = UnitScores(units, reduction, bound=bound)  # first: a bad option must not cost a bank
-    bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, progress=context.progress)
+    bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, seed=context.bank_seed, progress=context.progress)
     asked = {unit.identity for unit in units}
     rest = [unit for unit in context.units if unit.identity not in asked]
     raw = bank.scores(UnitScores([*units, *rest], reduction), progress=context.progress)[: len(units)]

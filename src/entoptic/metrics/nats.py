@@ -12,9 +12,10 @@ from entoptic.metrics.evidence import Evidence, missing
 
 
 def law(trace: dict[str, Any]) -> list[Evidence]:
-    """KL divergence of a picture's law from its prior, and the mean score under that law in the prior's own sd.
+    """KL divergence of a picture's law from its prior, with what its sampler's record says of that law.
 
-    Both come from the sampler's record, with its intervals; a method that ascends to one point has no law.
+    `mean` and `mean_in_sd` are expectations under the law, raw and in the prior's own sd; `score` and `score_in_sd` are
+    of the one picture. A method that ascends to one point has no law.
     """
     known = trace.get("selection")
     if not isinstance(known, dict) or "nats" not in known:
@@ -22,7 +23,7 @@ def law(trace: dict[str, Any]) -> list[Evidence]:
         return [missing("nats", why, direction="lower", scale="nats")]
     detail = {
         k: known[k]
-        for k in ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "score_in_sd", "memory")
+        for k in ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "score", "score_in_sd", "memory")
         if k in known
     }
     value, n = known["nats"], int(known.get("N", 0))

@@ -72,6 +72,9 @@ class DiffusionPrior:
     def levels(self, steps: int) -> list[Level]:
         return self.schedule.levels(steps)
 
+    def map_levels(self, steps: int) -> list[Level]:
+        return self.schedule.map_levels(steps)
+
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         """E[x0 | x_t = x]; condition -1 is none.
 
@@ -132,6 +135,9 @@ class TextPrior:
 
     def levels(self, steps: int) -> list[Level]:
         return self.schedule.levels(steps)
+
+    def map_levels(self, steps: int) -> list[Level]:
+        return self.schedule.map_levels(steps)
 
     def denoise(
         self, x: Tensor, level: Level, condition: Tensor | None = None, *, text: Tensor | None = None

@@ -1,7 +1,7 @@
 """A bank: samples of a prior's few-step map, made once, scored once on many units, shared by all of them.
 
 It standardises scores, gives quantiles and the low end of log Z for every unit at no further sampling, and the first
-particles of noise-space SMC (klsc.md 5.6).
+particles of noise-space SMC.
 """
 
 from __future__ import annotations

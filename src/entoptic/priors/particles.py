@@ -124,7 +124,7 @@ class Cloud:
     def refusal(self) -> str:
         """Why no expectation may be reported of these particles, or an empty string.
 
-        Needed are an ESS of 20 and 10 ancestors (klsc.md 5.4). A cloud of fewer than 40 particles could not show that
+        Needed are an ESS of 20 and 10 ancestors. A cloud of fewer than 40 particles could not show that
         however well it did, so there it is half of them, and a quarter of them in ancestors; never fewer than 2, so
         one particle alone never speaks for a law.
         """

@@ -17,7 +17,7 @@ from entoptic.images.cache import content_key
 from entoptic.models.model import weights_sha256
 from entoptic.priors.adapters import DiffusionPrior, TextPrior, checked_guidance, text_identity, to_pictures
 from entoptic.priors.prior import Prior
-from entoptic.priors.schedule import read_bounds, read_schedule
+from entoptic.priors.schedule import MAP_ENDS, Diffusion, read_bounds, read_schedule
 
 NEEDS_DIFFUSERS = "priors need diffusers and transformers: pip install entoptic[diffusion]"
 
@@ -89,6 +89,8 @@ def from_folder(
         "network": [weights_sha256(net), saved_config(folder / net_part)],
         "decoder": [weights_sha256(decoder), saved_config(folder / decoder_part)] if decoder and decoder_part else None,
         "schedule": dataclasses.asdict(schedule) | {"kind": type(schedule).__name__},
+        # Banks of the few-step map depend on its levels too; a flow's are those that its schedule tells already.
+        **({"map_ends": MAP_ENDS} if isinstance(schedule, Diffusion) else {}),
         "bounds": bounds,
     })  # fmt: skip
     if not text:

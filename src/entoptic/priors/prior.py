@@ -37,6 +37,9 @@ class Prior(Protocol):
         conditions: how many conditions there are that it draws from uniformly; 0 where it has none. A condition that is
             drawn is part of the state: the law of the prior is then the mixture over conditions.
         device: where states live.
+
+    A prior whose levels suit chains of many steps better than a map of few may also have `map_levels(steps)`, of the
+    form of `levels`, which `generate` then takes.
     """
 
     name: str
@@ -105,6 +108,12 @@ def draw_conditions(prior: Prior, generators: Sequence[torch.Generator]) -> Tens
     return torch.cat([torch.randint(prior.conditions, (1,), generator=g) for g in generators]).to(prior.device)
 
 
+def map_levels(prior: Prior, steps: int) -> list[Level]:
+    """Levels of the few-step map: those of a prior that has `map_levels` for it, else its `levels`."""
+    own: Callable[[int], list[Level]] = getattr(prior, "map_levels", prior.levels)
+    return own(steps)
+
+
 def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, steps: int = 6, order: int = 2) -> Tensor:
     """Clean states of the deterministic few-step map G(z): `steps` calls of `denoise`, differentiable.
 
@@ -113,7 +122,7 @@ def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, st
     λ = log(α/σ): the deterministic step with x0hat extrapolated from the step before; order 1 is
     DDIM's (η = 0). noise: B×C×H×W.
     """
-    levels = prior.levels(steps)
+    levels = map_levels(prior, steps)
     x, before = noise * levels[0].sigma, None
     h_before = math.inf
     for t, s in itertools.pairwise(levels):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,11 @@ _LEAST_KEPT = 2.0**-24
 
 _NOISIEST = 0.999
 """σ of the first level of flow matching, short of 1 for the same reason."""
+
+
+MAP_ENDS = (160.0, 0.1)
+"""σ/α of the first and last noisy levels of a diffusion's few-step map: about that of the usual linear β at its noisiest,
+and the one that six steps reach without gaps between the levels that cost more than the fine detail gained."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,30 @@ class Diffusion:
         train = len(self.kept)
         if not 1 <= steps <= train:
             raise UserError(f"a schedule trained with {train} steps can be sampled in 1 to {train}, got {steps}")
-        times = [round(train * (steps - i) / steps) - 1 for i in range(steps)]
+        return self._at([round(train * (steps - i) / steps) - 1 for i in range(steps)])
+
+    def map_levels(self, steps: int) -> list[Level]:
+        """`steps` of the T levels, as evenly spaced in log(α/σ) as there are any, and the clean one.
+
+        They are for `generate`: its steps are exact where the estimate of x0 is linear in log(α/σ), and evenly spaced
+        times of a linear β leave all of σ < α/2 to a last step of first order (docs/decisions/015). Ancestral chains
+        have many steps and take `levels`.
+        """
+        train = len(self.kept)
+        if not 1 <= steps <= train:
+            raise UserError(f"the few-step map of a schedule trained with {train} steps has 1 to {train}, got {steps}")
+        log_snr = [0.5 * math.log(k / (1 - k)) for k in (max(k, _LEAST_KEPT) for k in self.kept)]  # log(α/σ)
+        first, last = (-math.log(end) for end in MAP_ENDS)
+        first, last = max(first, log_snr[-1]), min(last, log_snr[0])
+        times: list[int] = []
+        for i in range(steps):
+            wanted = first + (last - first) * i / max(steps - 1, 1)
+            nearest = min(range(train), key=lambda t: abs(log_snr[t] - wanted))
+            # Distinct, and enough of them left for the steps to come.
+            times.append(max(min(nearest, times[-1] - 1 if times else train - 1), steps - 1 - i))
+        return self._at(times)
+
+    def _at(self, times: Sequence[int]) -> list[Level]:
         kept = [max(self.kept[t], _LEAST_KEPT) for t in times]
         return [Level(float(t), k**0.5, (1 - k) ** 0.5) for t, k in zip(times, kept)] + [Level(0.0, 1.0, 0.0)]
 
@@ -97,6 +126,10 @@ class Flow:
         even = [first * (steps - i) / steps for i in range(steps)]
         times = [self.shift * u / (1 + (self.shift - 1) * u) for u in even]
         return [Level(self.train * t, 1 - t, t) for t in times] + [Level(0.0, 1.0, 0.0)]
+
+    def map_levels(self, steps: int) -> list[Level]:
+        """`levels`: they are even in σ/(α + σ), with many at low noise, and a shift is its model's own choice."""
+        return self.levels(steps)
 
     def clean(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t] = x_t - t·(ε - x0)."""

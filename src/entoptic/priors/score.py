@@ -1,7 +1,7 @@
 """Scores of units on a prior's pictures: what a tilt is made of.
 
 A tilt exp(β s) by raw scores has a β that means something else for every unit, so samplers get standardised scores,
-(A - centre)/scale over the prior's own samples, optionally bounded (klsc.md 5.1).
+(A - centre)/scale over the prior's own samples, optionally bounded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _central(map_BHW: Tensor) -> Tensor:
 
 
 def _mix(map_BHW: Tensor) -> Tensor:
-    """0.7·max + 0.3·mean of the positive part, over the central half: EnergyDPS's score (klsc.md 2.2)."""
+    """0.7·max + 0.3·mean of the positive part, over the central half: EnergyDPS's score as released."""
     central_BD = _central(map_BHW)
     return 0.7 * central_BD.amax(1) + 0.3 * central_BD.relu().mean(1)
 
@@ -62,7 +62,7 @@ class UnitScores:
     Attributes:
         units: of one model. reduction: a name in `REDUCTIONS`, or "" for each unit's own readout.
         centre, scale: U float64, of the raw score A. bound: s = bound·tanh(s/bound), so that every β has a tilt
-            (klsc.md F7); None for none.
+            (exp(β s) of an unbounded score need not have a mean under the prior); None for none.
         calls: pictures scored so far.
     """
 

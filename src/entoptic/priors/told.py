@@ -25,7 +25,7 @@ def told(prior: Prior, other: Prior, generators: Sequence[torch.Generator], *, s
 
     Both samplers start from the same noise and take steps of the same variance, so along a path of `other` they differ
     by shift_t = from_x0·(x0hat_other - x0hat_prior), and the KL divergence of its paths from the prior's is
-    E Σ_t |shift_t|²/(2 sd_t²) (klsc.md 5.4). The clean states' divergence is at most that. The last step has no noise,
+    E Σ_t |shift_t|²/(2 sd_t²). The clean states' divergence is at most that (data processing). The last step has no noise,
     where any difference would cost infinite nats: there both take the prior's own step, a function of the last noisy
     state that costs none.
 

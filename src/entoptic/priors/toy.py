@@ -85,7 +85,7 @@ class GaussianMixture:
         )
 
     def tilted(self, direction: Tensor, beta: float) -> tuple[GaussianMixture, float]:
-        """The tilt by exp(β·⟨direction, x0⟩), again a mixture, and log Z (klsc.md 1.4)."""
+        """The tilt by exp(β·⟨direction, x0⟩), again a mixture, and log Z."""
         a = direction.double()
         m = (self.means * a).flatten(1).sum(1)
         v = (self.variances * a.square()).flatten(1).sum(1)

@@ -120,6 +120,7 @@ def frontier(
     nats: float = 4.0,
     n: int = 4,
     bank: int = 2048,
+    bank_seed: int = 0,
     particles: int = 32,
     islands: int = 4,
     reduction: str = "",
@@ -154,7 +155,8 @@ def frontier(
         methods: by name ("klsc,vital") or as configs. Default: klsc, best-of and energydps, whose 1000 steps take
             long (`EnergyDps(steps=…)`). Selections from the bank are placed in any case, as they cost nothing.
         nats: budget up to which the frontier is sampled. particles, islands: of that sampling.
-        bank: samples of the prior that standardise scores and start the islands.
+        bank: samples of the prior that standardise scores and start the islands. bank_seed: of them; `seed` does not
+            change them, so frontiers of other seeds share the bank's error.
         reduction: score, a name in `REDUCTIONS`, "" for the unit's readout.
         options: fields of the methods' configs, for instance `steps=50`; each goes to every method that has it.
 
@@ -174,6 +176,7 @@ def frontier(
             batch_size=batch_size, report=report, options=options, context=False,
             prior=law if any("prior" in find_method(_name(c)).reads for c in configs) else None,
         )  # fmt: skip
+        plan.bank_seed = bank_seed  # also where no method samples the prior: the frontier itself does
         _warn_of_long(plan)
         same = (
             job.config
@@ -243,7 +246,10 @@ class _Study:
     def run_all(self, n: int, seed: int) -> list[FrontierResult]:
         plan = self.plan
         units = list({item.unit.identity: item.unit for job in plan.jobs for item in job.items}.values())
-        context = Context(plan.model, plan.references, prior=self.prior, units=units, progress=self.report.progress)
+        context = Context(
+            plan.model, plan.references, prior=self.prior, units=units, progress=self.report.progress,
+            bank_seed=plan.bank_seed,
+        )  # fmt: skip
         failures: dict[str, list[str]] = {unit.identity: _about(unit, units, plan.failures) for unit in units}
         scored = {}
         for unit in units:  # one by one: a unit that is silent on the prior must not cost the others
@@ -313,7 +319,10 @@ class _Study:
         record: dict[str, Any] = {
             "format": FORMAT, "unit": str(unit), "label": unit.label, "layer": unit.layer, "readout": unit.readout,
             "slug": slug(unit), "model": model_record(plan.model),
-            "prior": {"name": self.prior.name, "identity": self.prior.identity, "generator_steps": MAP_STEPS},
+            "prior": {
+                "name": self.prior.name, "identity": self.prior.identity, "generator_steps": MAP_STEPS,
+                "bank_seed": plan.bank_seed,
+            },
             "asked": {**asdict(config), "n": n, "seed": seed}, "photos": plan.photos,
             "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.verifiers},
             "command": self._command(unit, n, seed), "versions": versions(), "notes": [], "frontier": None, "places": [],
@@ -439,6 +448,7 @@ class _Study:
         words += ["--methods", ",".join(job.card.name for job in plan.jobs), "--nats", f"{self.nats:g}"]
         words += ["--n", str(n), "--bank", str(config.bank), "--particles", str(config.particles)]
         words += ["--islands", str(config.islands), "--seed", str(seed)]
+        words += ["--bank-seed", str(plan.bank_seed)] if plan.bank_seed else []
         words += ["--reduction", config.reduction] if config.reduction else []
         words += ["--photos", plan.photos] if plan.photos is not None else []
         for job in plan.jobs:

@@ -56,6 +56,7 @@ def see(
     card: Card | None = None,
     index: str | Path | ActivationIndex | None = None,
     prior: str | Prior | None = None,
+    bank_seed: int = 0,
     progress: bool = True,
     context: bool = True,
     **options: Any,
@@ -73,6 +74,8 @@ def see(
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
         index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
         prior: image prior of the methods that sample one, anything `load_prior` takes; None is the shipped one.
+        bank_seed: of the prior's samples that standardise scores and start the sampling. `seed` does not change them, so
+            runs of other seeds share their error; another bank_seed gives independent ones, sampled and scored anew.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
             gallery; turn it off where a run is published whose photos may not be.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
@@ -87,7 +90,7 @@ def see(
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
-            context=context, prior=prior,
+            context=context, prior=prior, bank_seed=bank_seed,
         )  # fmt: skip
         return execute(plan, report)
 
@@ -116,12 +119,13 @@ class Plan:
     failures: list[str] = field(default_factory=list)
     context: bool = True
     prior: Prior | None = None
+    bank_seed: int = 0
 
     def context_of(self, job: Job, report: Reporter, pictures: int) -> Context:
         """What a method gets for a batch of `pictures`."""
         on_step = lambda step, steps: report.step(step, steps, pictures)  # noqa: E731
         units = list({item.unit.identity: item.unit for item in job.items}.values())
-        return Context(self.model, self.references, on_step, self.prior, units, report.progress)
+        return Context(self.model, self.references, on_step, self.prior, units, report.progress, self.bank_seed)
 
 
 def make_plan(
@@ -142,6 +146,7 @@ def make_plan(
     index: str | Path | ActivationIndex | None = None,
     context: bool = True,
     prior: str | Prior | None = None,
+    bank_seed: int = 0,
 ) -> Plan:
     """Resolves names, checks every unit against every method, and computes nothing else."""
     if n < 1:
@@ -162,6 +167,10 @@ def make_plan(
         sampling = ", ".join(name for name, c in METHODS.items() if "prior" in c.reads)
         raise UserError(
             f"a prior was given, but {', '.join(c.name for c, _ in chosen)} samples none; these methods do: {sampling}"
+        )
+    if bank_seed and not needs_prior:
+        raise UserError(
+            f"bank_seed={bank_seed} was given, but {', '.join(c.name for c, _ in chosen)} samples no prior and has no bank"
         )
     generator = None
     if needs_prior:
@@ -187,7 +196,7 @@ def make_plan(
     size = batch_size or (10 if subject.device.type == "cpu" else 64)
     return Plan(
         subject, references, find_verifiers(subject, verifiers), jobs, run, seed, size,
-        opened.source if opened is not None else None, failures, context, generator,
+        opened.source if opened is not None else None, failures, context, generator, bank_seed,
     )  # fmt: skip
 
 
@@ -336,6 +345,7 @@ def picture_key(plan: Plan, job: Job, item: Item) -> str:
             "references": plan.references.identity(item.unit, job.card.reads - {"prior"}),
         }
         | ({"prior": plan.prior.identity} if plan.prior is not None and "prior" in job.card.reads else {})
+        | ({"bank_seed": plan.bank_seed} if plan.bank_seed and "prior" in job.card.reads else {})
     )
 
 
@@ -388,6 +398,7 @@ def make_record(plan: Plan, job: Job, draft: Draft, key: str) -> dict[str, Any]:
         "photos": plan.photos,
         "prior": plan.prior.name if plan.prior is not None and "prior" in job.card.reads else None,
         "prior_identity": plan.prior.identity if plan.prior is not None and "prior" in job.card.reads else None,
+        "bank_seed": plan.bank_seed if plan.prior is not None and "prior" in job.card.reads else None,
         "index": str(plan.references.index.path) if plan.references.index is not None else None,
         "versions": versions(),
         "command": command(plan, job, draft.item),
@@ -406,6 +417,7 @@ def command(plan: Plan, job: Job, item: Item) -> str:
         words += ["--index", str(plan.references.index.path)]
     if plan.prior is not None and "prior" in job.card.reads:
         words += ["--prior", plan.prior.name]
+        words += ["--bank-seed", str(plan.bank_seed)] if plan.bank_seed else []
     return shlex.join(words + config_words(job))
 
 
@@ -466,7 +478,7 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
         batch = todo[: plan.batch_size]
         started = time.monotonic()
         try:
-            context = Context(plan.model, plan.references, on_step, plan.prior)
+            context = Context(plan.model, plan.references, on_step, plan.prior, bank_seed=plan.bank_seed)
             for _ in job.card.function(batch, job.config, context):
                 pass
         except _Enough:

@@ -56,7 +56,7 @@ def test_what_is_needed_is_counted_over_the_islands() -> None:
         ancestors = alive % roots
         return Cloud(
             torch.zeros(n, 1, 1, 1), None, None, torch.zeros(n, dtype=torch.float64), weights, 1.0, 0.0, (), ancestors,
-            alive, float(ess), 0, 0, 0, True, "",
+            alive, alive, float(ess), 0, 0, 0, True, "",
         )  # fmt: skip
 
     assert refusal([cloud(8, 8)] * 4) == ""

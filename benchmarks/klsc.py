@@ -1,20 +1,20 @@
-"""EnergyDPS against the exact guidance coefficient and KLSC, on the shipped prior and builtin:lite0.
+"""EnergyDPS against KLSC at equal scores, on the shipped prior and builtin:lite0.
 
     python benchmarks/klsc.py --out docs/benchmarks
 
 For each of 20 units EnergyDPS runs as published (1000 ancestral steps, constant step 1, capped at the mean of the strongest
-0.1 % of the prior's samples). Chains of the same noise, pushed by the exact coefficient instead (100 steps, five values of β),
-make a curve: mean score against the nats that the steps spend. KLSC is drawn at a budget that the shared bank supports by
-itself. Naturalness is the kernel distance to photos in the features of networks that no method sees, and whether they see
-the class. Unguided chains show what the samplers themselves make. Intervals resample units; pictures of one unit are never
-compared with each other.
+`--caps` share of the prior's samples). KLSC is asked for the very mean score that this chain reached on that unit, and for
+budgets of nats. Controls are what the samplers make without a unit: 1000 ancestral steps from EnergyDPS's own noise, and the
+few-step map that KLSC tilts. Naturalness is the kernel distance to photos in the features of networks that no method sees,
+whether those see the class, and, without any network, how far the power spectrum is from that of photos. Intervals resample
+units; pictures of one unit are never compared with each other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from common import CLASSES, DATA, about, mobilenet
+from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods.klsc import Klsc, populate
@@ -32,9 +33,9 @@ from entoptic.methods.sampled import MAP_STEPS, shown
 from entoptic.metrics.distribution import features
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.priors.bank import make_bank
+from entoptic.priors.bank import Bank, make_bank
 from entoptic.priors.frontier import Frontier, dv_bound
-from entoptic.priors.guide import energy_dps, guided
+from entoptic.priors.guide import energy_dps
 from entoptic.priors.learn import square
 from entoptic.priors.score import UnitScores, as_saved
 from entoptic.priors.sources import SHIPPED, load_prior
@@ -45,7 +46,8 @@ CHANNELS = tuple(f"blocks.6:{i}" for i in (7, 40, 112, 185, 260)) + tuple(
     f"blocks.5:{i}" for i in (5, 33, 77, 120, 171)
 )
 SHOWN = 8
-BETAS = (1.0, 2.0, 2.8, 4.0, 8.0)
+CAP_BANK = 2048  # samples that EnergyDPS's cap is taken from, as its config has it
+UNGUIDED, MAP = "unguided, 1000 steps", "unguided, the map"
 
 
 def main() -> None:
@@ -54,10 +56,18 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("runs/klsc-benchmark"), help="where chains are kept")
     parser.add_argument("--prior", default=SHIPPED)
     parser.add_argument("--steps", type=int, default=1000, help="of EnergyDPS")
-    parser.add_argument("--chains", type=int, default=1, help="EnergyDPS chains per unit")
-    parser.add_argument("--nats", type=float, default=1.5, help="of KLSC")
-    parser.add_argument("--bank", type=int, default=2048)
+    parser.add_argument(
+        "--caps", type=float, nargs="+", default=[0.001], help="EnergyDPS's, as shares of the prior's samples"
+    )
+    parser.add_argument("--budgets", type=float, nargs="+", default=[1.5, 4.0], help="of KLSC, nats")
+    parser.add_argument("--bank", type=int, default=16384)
+    parser.add_argument("--particles", type=int, default=12)
+    parser.add_argument("--islands", type=int, default=1)
+    parser.add_argument("--moves", type=int, default=1)
     parser.add_argument("--units", type=int, default=20)
+    parser.add_argument(
+        "--only", default="", help="numbers of units, to share the work between processes; makes no page"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -71,69 +81,43 @@ def main() -> None:
     plain = UnitScores(units)
     raw = bank.scores(plain, progress=say)
     scores = plain.standardised(raw)
-    found = {
-        "energydps": kept(options.keep / "energydps.pt", lambda: run_energy_dps(units, plain, raw, prior, options))
-    }
-    for beta in (0.0, *BETAS):
-        path = options.keep / f"guided-{beta:g}.pt"
-        found[f"exact, β = {beta:g}" if beta else "unguided"] = kept(
-            path, lambda beta=beta: run_guided(units, scores, beta, prior)
-        )
-    result: dict[str, Any] = {"about": about() | vars(options) | {"out": "", "keep": "", "prior": prior.name}}
+    made: dict[str, list[Tensor | None]] = {}
+    told: dict[str, list[dict[str, Any]]] = {}
+    for share in options.caps:
+        name = f"energydps, cap {share:g}"
+        made[name], told[name] = chains(name, share, units, scores, raw, prior, options)
+    made[UNGUIDED], told[UNGUIDED] = chains("unguided", None, units, scores, raw, prior, options)
+    rows = torch.arange(len(units))[:, None] + len(units) * torch.arange(SHOWN)
+    made[MAP] = [shown(subject, bank.pictures[r].float() / 255) for r in rows]
+    told[MAP] = [{"mean": float(scores.of(raw[u, rows[u]], u).mean()), "nats": 0.0} for u in range(len(units))]
+    wanted: list[tuple[str, list[dict[str, float]]]] = [
+        (f"klsc at the scores of {name}", [{"mean": round(row["mean"], 3)} for row in told[name]])
+        for name in list(made) if name.startswith("energydps")
+    ] + [(f"klsc, {nats:g} nats", [{"nats": nats}] * len(units)) for nats in options.budgets]  # fmt: skip
     context = Context(subject, References(subject), prior=prior, progress=say)
-    made = {name: list(chains["pictures"]) for name, chains in found.items()}
-    means = {
-        name: np.array(
-            [
-                float((c["scores"][u] if name != "energydps" else scores.of(c["scores"][u], u)).mean())
-                for u in range(len(units))
-            ]
-        )
-        for name, c in found.items()
-    }
-    drawn = f"klsc, {options.nats:g} nats"
-    made[drawn], means[drawn], spent = [], np.zeros(len(units)), []
-    for u, unit in enumerate(units):
-        population = populate(unit, u, bank, scores, raw[u], Klsc(nats=options.nats, bank=options.bank), 0, context)
-        made[drawn].append(shown(subject, population.pictures[:SHOWN].float() / 255))
-        means[drawn][u] = population.law["mean_in_sd"] or np.nan
-        spent.append(population.law["nats"])
-    result["units"] = {
-        n: {m: float(v[u]) for m, v in means.items()} | {
-            "frontier at EnergyDPS's score, at least (nats)": dv_bound(
-                float(means["energydps"][u]), Frontier.from_bank(scores.of(raw[u], u))
-            ).to_json(),
-        }
-        for u, n in enumerate(names)
+    for name, targets in wanted:
+        drawn = [
+            draw(units[u], u, bank, scores, raw, target, context, options)
+            if not options.only or str(u) in options.only.split(",") else (None, {})
+            for u, target in enumerate(targets)
+        ]  # fmt: skip
+        made[name], told[name] = [p for p, _ in drawn], [t for _, t in drawn]
+    if options.only:
+        return
+    result: dict[str, Any] = {
+        "about": about() | vars(options) | {"out": "", "keep": "", "prior": prior.name}, "units": names, "told": told,
+        "least nats": {
+            name: [dv_bound(row["mean"], Frontier.from_bank(scores.of(raw[u], u))).to_json() for u, row in enumerate(told[name])]
+            for name in made if name.startswith("energydps")
+        },
     }  # fmt: skip
-    result["curve"] = {
-        name: {
-            "mean score": paired(means[name]),
-            "path nats": paired(c["path"].mean(1).numpy()) if "path" in c else None,
-        }
-        for name, c in found.items()
-    } | {drawn: {"mean score": paired(means[drawn]), "nats": options.nats}}
-    result["frontier at EnergyDPS's score, at least"] = paired(
-        np.array([r["frontier at EnergyDPS's score, at least (nats)"]["value"] for r in result["units"].values()])
-    )
-    matched = min(BETAS, key=lambda b: abs(means[f"exact, β = {b:g}"].mean() - means["energydps"].mean()))
-    result["matched"] = f"exact, β = {matched:g}"
-    result["matched, mean score minus EnergyDPS's"] = paired(means[result["matched"]] - means["energydps"])
-    (options.out / "klsc.json").write_text(json.dumps(result, indent=1) + "\n")
     judge(result, made, units, subject, bank.pictures.shape[-1])
     (options.out / "klsc.json").write_text(json.dumps(result, indent=1) + "\n")
-    for name in ("energydps", result["matched"], "unguided", drawn):
-        short = {"energydps": "energydps", "unguided": "unguided", drawn: "klsc"}.get(name, "exact")
-        sheet(made[name], options.out / f"klsc-{short}.jpg")
-    (options.out / "klsc.md").write_text(page(result))
-    print(page(result))
-
-
-def kept(path: Path, work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors in a file, made first where there is none."""
-    if not path.is_file():
-        torch.save(work(), path)
-    return torch.load(path, weights_only=True)
+    sheets = {name: f"klsc-{i}.jpg" for i, name in enumerate(made)}
+    for name, file in sheets.items():
+        sheet(made[name], options.out / file)
+    (options.out / "klsc.md").write_text(page(result, sheets))
+    print(page(result, sheets))
 
 
 def say(what: str, done: int, total: int) -> None:
@@ -141,49 +125,60 @@ def say(what: str, done: int, total: int) -> None:
         print(f"{what}: {done}", flush=True)
 
 
-def run_energy_dps(units: Sequence[Any], plain: UnitScores, raw: Tensor, prior: Any, options: Any) -> dict[str, Any]:
-    """Chains of all units; every 10 share a batch."""
-    caps = torch.tensor([top_share_mean(r, max(0.001, 1 / len(r))) for r in raw])
-    jobs = [(u, k) for u in range(len(units)) for k in range(options.chains)]
-    pictures, scored, paths = [], [], []
-    for start in range(0, len(jobs), 10):
-        part = jobs[start : start + 10]
-        group = torch.tensor([u for u, _ in part])
-        chains = energy_dps(
-            prior, plain, caps[group], [Item(units[u], k, 0).generator() for u, k in part], steps=options.steps,
-            groups=group,
-        )  # fmt: skip
-        if not bool(chains.alive.all()):
-            raise SystemExit("an EnergyDPS chain diverged")
-        pictures.append(shown(units[0].model, prior.decode(chains.x0)))
-        scored.append(chains.scores)
-        paths.append(chains.noisy_path_kl)
-        print(f"energydps {start + len(part)}/{len(jobs)}", flush=True)
-    shape = (len(units), options.chains)
-    return {
-        "pictures": torch.cat(pictures).unflatten(0, shape), "scores": torch.cat(scored).unflatten(0, shape),
-        "path": torch.cat(paths).unflatten(0, shape),
-    }  # fmt: skip
+def chains(
+    name: str, share: float | None, units: Sequence[Any], scores: UnitScores, raw: Tensor, prior: Any, options: Any
+) -> tuple[list[Tensor | None], list[dict[str, Any]]]:
+    """One EnergyDPS chain for each unit, every 10 in a batch; without a share, the same sampler without a push."""
+    path = options.keep / f"{name.replace(' ', '-').replace(',', '')}-{options.steps}-{len(units)}.pt"
+    if not path.is_file():
+        caps = torch.tensor([0.0 if share is None else top_share_mean(r[:CAP_BANK], share) for r in raw])
+        x0, found, spent = [], [], []
+        for rows in torch.arange(len(units)).split(10):
+            done = energy_dps(
+                prior, UnitScores(units), caps[rows], [Item(units[u], 0, 0).generator() for u in rows.tolist()],
+                scale=0.0 if share is None else 1.0, steps=options.steps, groups=rows,
+            )  # fmt: skip
+            if not bool(done.alive.all()):
+                raise SystemExit(f"{name}: a chain diverged")
+            x0.append(done.x0)
+            found.append(done.scores)
+            spent.append(done.noisy_path_kl)
+            print(f"{name}: {int(rows[-1]) + 1}/{len(units)}", flush=True)
+        pictures = shown(units[0].model, prior.decode(torch.cat(x0)))
+        torch.save({"pictures": pictures[:, None], "scores": torch.cat(found), "path": torch.cat(spent)}, path)
+    kept = torch.load(path, weights_only=True)
+    told = [
+        {"mean": float(scores.of(s, u)), "path nats": float(p)}
+        for u, (s, p) in enumerate(zip(kept["scores"].flatten(), kept["path"].flatten()))
+    ]
+    return list(kept["pictures"]), told
 
 
-def run_guided(units: Sequence[Any], scores: UnitScores, beta: float, prior: Any) -> dict[str, Tensor]:
-    """One chain per unit from EnergyDPS's noise, 100 steps with the exact coefficient."""
-    pictures, scored, paths = [], [], []
-    for start in range(0, len(units), 10):
-        rows = list(range(start, min(start + 10, len(units))))
-        draw = [Item(units[u], 0, 0).generator() for u in rows]
-        chains = guided(prior, scores, beta, draw, steps=100, groups=torch.tensor(rows))
-        if not bool(chains.alive.all()):
-            raise SystemExit(f"a chain at β = {beta} diverged")
-        pictures.append(shown(units[0].model, prior.decode(chains.x0)))
-        scored.append(chains.scores)
-        paths.append(chains.path_kl)
-    print(f"β = {beta:g}: mean score {float(torch.cat(scored).mean()):.2f} sd", flush=True)
-    return {
-        "pictures": torch.cat(pictures)[:, None],
-        "scores": torch.cat(scored)[:, None],
-        "path": torch.cat(paths)[:, None],
+def draw(
+    unit: Any,
+    place: int,
+    bank: Bank,
+    scores: UnitScores,
+    raw: Tensor,
+    target: dict[str, float],
+    context: Context,
+    options: Any,
+) -> tuple[Tensor | None, dict[str, Any]]:
+    """Pictures of the unit's tilt and what is told of it."""
+    config = Klsc(bank=bank.size, particles=options.particles, islands=options.islands, moves=options.moves, **target)  # type: ignore[arg-type]
+    try:
+        found = populate(unit, place, bank, scores, raw[place], config, 0, context)
+    except UserError as error:
+        print(f"{unit} at {target}: {error}", flush=True)
+        return None, {"refused": str(error)}
+    weights = found.log_weights.softmax(0)
+    law = {
+        k: found.law.get(k)
+        for k in ("beta", "nats", "ess", "memory", "pictures_scored", "refused", "acceptance", "distinct_ancestors")
     }
+    told = law | {"mean": found.law["mean_in_sd"], "mean of the particles": float(weights @ found.scores)}
+    print(f"{unit} at {target}: {told}", flush=True)
+    return shown(context.model, found.pictures[:SHOWN].float() / 255), told
 
 
 def real_photos(size: int, count: int = 500) -> Tensor:
@@ -193,31 +188,72 @@ def real_photos(size: int, count: int = 500) -> Tensor:
     return torch.stack([square(photos.read(i), size).float() / 255 for i in order])
 
 
+def spectrum(pictures: Tensor, size: int) -> Tensor:
+    """N×(size/2) log power of the grey picture at the prior's size, by distance from the zero frequency."""
+    small = torch.nn.functional.interpolate(pictures, (size, size), mode="area").mean(1).double()
+    power = torch.fft.fft2(small - small.mean((1, 2), keepdim=True)).abs().square()
+    at = torch.fft.fftfreq(size, dtype=torch.float64) * size
+    ring = (at[:, None].square() + at.square()).sqrt().round().long()
+    return torch.stack([power[:, ring == r].mean(1) for r in range(1, size // 2)], 1).clamp_min(1e-9).log()
+
+
 def judge(
-    result: dict[str, Any], made: dict[str, list[Tensor]], units: Sequence[Any], subject: Model, size: int
+    result: dict[str, Any], made: dict[str, list[Tensor | None]], units: Sequence[Any], subject: Model, size: int
 ) -> None:  # fmt: skip
-    """Kernel distances to photos and log probabilities of the class under networks that no method sees."""
+    """What networks that no method sees, and the spectrum, say of each method's pictures; and differences paired by unit."""
     real = as_saved(subject, real_photos(size))
+    usual = spectrum(real, size)
+    off = {
+        m: [None if p is None else float((spectrum(p, size) - usual.mean(0)).abs().mean()) for p in pictures]
+        for m, pictures in made.items()
+    }
+    apart_photos = float((usual - usual.mean(0)).abs().mean())
+    result["spectrum"] = {"photos": apart_photos} | {
+        m: paired(np.array([v for v in x if v is not None])) for m, x in off.items()
+    }
+    against = pairs(made)
+    result["paired"] = {f"{a} minus {b}": {"spectrum": paired(difference(off[a], off[b]))} for a, b in against}
     judges = {"Lite1": load("builtin:lite1"), "Lite2": load("builtin:lite2"), "MobileNetV2": mobilenet()}
     logits = [u for u in range(len(units)) if units[u].layer == "logits"]
     result["judges"] = {}
     for name, model in judges.items():
         target = features(model, real)
-        sets = {m: [features(model, p) for p in pictures] for m, pictures in made.items()}
-        seen: dict[str, np.ndarray] = {}
-        for m, pictures in made.items():
-            with torch.no_grad():
-                seen[m] = np.array(
-                    [float(model(model.fit(pictures[u])).log_softmax(1)[:, units[u].index].mean()) for u in logits]
-                )
-        entry: dict[str, Any] = {m: {"kid": apart(sets[m], target), "log probability": paired(seen[m])} for m in made}
-        for other in (result["matched"], "unguided"):
-            entry[f"energydps minus {other}"] = {
-                "kid": paired_apart(sets["energydps"], sets[other], target),
-                "log probability": paired(seen["energydps"] - seen[other]),
+        sets = {m: [None if p is None else features(model, p) for p in pictures] for m, pictures in made.items()}
+        seen = {m: [log_probability(model, made[m][u], units[u].index) for u in logits] for m in made}
+        result["judges"][name] = {
+            m: {
+                "kid": apart([s for s in sets[m] if s is not None], target),
+                "log probability": paired(np.array([v for v in seen[m] if v is not None])),
             }
-        result["judges"][name] = entry
+            for m in made
+        }
+        for a, b in against:
+            both = [(x, y) for x, y in zip(sets[a], sets[b]) if x is not None and y is not None]
+            result["paired"][f"{a} minus {b}"][name] = {
+                "kid": paired_apart([x for x, _ in both], [y for _, y in both], target),
+                "log probability": paired(difference(seen[a], seen[b])),
+            }
         print(name, "judged", flush=True)
+
+
+def pairs(made: dict[str, Any]) -> list[tuple[str, str]]:
+    """KLSC minus EnergyDPS at its scores, and each minus what its own sampler makes without a unit."""
+    found = []
+    for name in made:
+        if name.startswith("energydps"):
+            found += [(f"klsc at the scores of {name}", name), (f"klsc at the scores of {name}", MAP), (name, UNGUIDED)]
+    return [*found, (MAP, UNGUIDED)]
+
+
+def difference(a: Sequence[float | None], b: Sequence[float | None]) -> np.ndarray:
+    return np.array([x - y for x, y in zip(a, b) if x is not None and y is not None])
+
+
+def log_probability(model: Model, pictures: Tensor | None, label: int) -> float | None:
+    if pictures is None:
+        return None
+    with torch.no_grad():
+        return float(model(model.fit(pictures)).log_softmax(1)[:, label].mean())
 
 
 def _blocks(sets: list[Tensor], target: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -277,62 +313,75 @@ def paired(differences: np.ndarray, draws: int = 4000) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sheet(pictures: list[Tensor], path: Path, side: int = 64) -> None:
+def sheet(pictures: Sequence[Tensor | None], path: Path, side: int = 64) -> None:
     """One column per unit, up to four pictures each."""
-    tall = max((min(4, len(p)) for p in pictures), default=0)
+    tall = max((min(4, len(p)) for p in pictures if p is not None), default=0)
     canvas = Image.new("RGB", (side * len(pictures), side * tall), "white")
     for x, column in enumerate(pictures):
-        for y, picture in enumerate(column[:4]):
+        for y, picture in enumerate([] if column is None else column[:4]):
             pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
             canvas.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS), (x * side, y * side))
     canvas.save(path, quality=88)
 
 
-def page(result: dict[str, Any]) -> str:
-    def show(entry: dict[str, Any] | None, digits: int = 2) -> str:
-        if not entry:
-            return ""
+def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
+    def show(entry: dict[str, Any], digits: int = 2) -> str:
         low, high = entry["interval"]
         return f"{entry['value']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
-    told = result["about"]
+    def mean(values: Sequence[float | None], digits: int = 2) -> str:
+        there = [v for v in values if v is not None]
+        return (show(paired(np.array(there)), digits) + f" (n = {len(there)})") if there else "not told"
+
+    def spent(m: str) -> str:
+        if m.startswith("energydps"):
+            least, path = [b["value"] for b in result["least nats"][m]], [r["path nats"] for r in told[m]]
+            return f"at least {mean(least)}; path {mean(path, 0)}"
+        return "0" if m in (UNGUIDED, MAP) else mean([r.get("nats") for r in told[m]])
+
+    about_run, told, judges = result["about"], result["told"], result["judges"]
     lines = [
-        "# Guidance and KLSC on the shipped prior", "",
-        f"`python benchmarks/klsc.py`: {len(result['units'])} units of builtin:lite0 (10 logits, 10 late channels) on "
-        f"{told['prior']}. EnergyDPS: {told['steps']} ancestral steps, {told['chains']} chain a unit, cap the mean of the "
-        f"strongest 0.1 % of {told['bank']} samples (2 pictures). *exact*: the same noise, 100 steps, the exact coefficient at β. "
-        f"KLSC: {SHOWN} draws a unit at {told['nats']:g} nats, which the bank supports by itself. Scores in standard deviations of "
-        "the prior's samples. Path nats are what the steps added to their means, Σ|shift|²/2sd²: an upper bound, often a loose "
-        "one, on what the exact chains spend; for EnergyDPS its last step is left out, with which it is infinite. "
-        "95 % intervals resample units. "
-        f"torch {told['torch']}, timm {told['timm']}.",
-        "", "| method | mean score (sd) | path nats | " + " | ".join(
-            f"{j}: KID to photos | {j}: log probability of the class" for j in result["judges"]
-        ) + " |", "|---" * (3 + 2 * len(result["judges"])) + "|",
+        "# EnergyDPS and KLSC at equal scores", "",
+        f"`python benchmarks/klsc.py`: {len(result['units'])} units of builtin:lite0 (logits and late channels in turn) on "
+        f"{about_run['prior']}. EnergyDPS: {about_run['steps']} ancestral steps, 1 chain a unit, cap the mean of the strongest "
+        f"share of {CAP_BANK} samples. KLSC: {SHOWN} draws a unit, bank {about_run['bank']}, {about_run['islands']} × "
+        f"{about_run['particles']} particles, {about_run['moves']} move a rung and up to 3 more. Scores in standard deviations of "
+        "the prior's samples. Nats of KLSC are its KL divergence from the prior, where its particles support an estimate (n: on "
+        "how many units); of EnergyDPS, the least that any law of its mean scores spends (Donsker-Varadhan), and what its steps "
+        "added to their means, its last, infinite step left out (an upper bound, a loose one). Spectrum: mean distance of the log "
+        "power spectrum from the mean of photos. 95 % intervals resample units. "
+        f"torch {about_run['torch']}, timm {about_run['timm']}.",
+        "", "| pictures | mean score (sd) | nats | spectrum | " + " | ".join(
+            f"{j}: KID to photos | {j}: log p of the class" for j in judges
+        ) + " |", "|---" * (4 + 2 * len(judges)) + "|",
     ]  # fmt: skip
-    for m, row in result["curve"].items():
-        cells = [
-            f"{show(entry[m]['kid'], 3)} | {show(entry[m]['log probability'])}" for entry in result["judges"].values()
-        ]
-        spent = f"{row['nats']:g} (KL itself)" if row.get("nats") else show(row.get("path nats"), 1)
-        lines.append(f"| {m} | {show(row['mean score'])} | {spent} | " + " | ".join(cells) + " |")
-    lines += ["", f"Paired by unit, EnergyDPS minus *{result['matched']}* (which scores "
-              f"{show(result['matched, mean score minus EnergyDPS'+chr(39)+'s'])} sd more) and minus unguided chains:", "",
-              "| judge | against | KID to photos | log probability of the class |", "|---|---|---|---|"]  # fmt: skip
-    for j, entry in result["judges"].items():
-        for other in (result["matched"], "unguided"):
-            gap = entry[f"energydps minus {other}"]
-            lines.append(f"| {j} | {other} | {show(gap['kid'], 3)} | {show(gap['log probability'])} |")
-    bound = result["frontier at EnergyDPS's score, at least"]
+    for m in told:
+        cells = [f"{show(j[m]['kid'], 3)} | {show(j[m]['log probability'])}" for j in judges.values()]
+        reached = mean([r.get("mean of the particles", r.get("mean")) for r in told[m]])
+        lines.append(f"| {m} | {reached} | {spent(m)} | {show(result['spectrum'][m])} | " + " | ".join(cells) + " |")
+    lines += ["", f"A photo's own spectrum is {result['spectrum']['photos']:.2f} from the mean.", "", "Paired by unit:", "",
+              "| difference | spectrum | " + " | ".join(f"{j}: KID | {j}: log p" for j in judges) + " |",
+              "|---" * (2 + 2 * len(judges)) + "|"]  # fmt: skip
+    for name, row in result["paired"].items():
+        cells = [f"{show(row[j]['kid'], 3)} | {show(row[j]['log probability'])}" for j in judges]
+        lines.append(f"| {name} | {show(row['spectrum'])} | " + " | ".join(cells) + " |")
     lines += [
-        "", f"Any law with EnergyDPS's mean scores spends at least {show(bound)} nats on average (Donsker-Varadhan, on the tangent "
-        "at the end of what the bank supports): it pushes every unit far beyond its cap, to where no sample of the prior "
-        "comes. One chain stands for each unit's mean, which biases this bound upwards. On the one unit where it was asked for "
-        "that (logits:0, islands of 24 particles, 3 moves) `klsc` refused: 2 ancestors were left.",
-        "", "![EnergyDPS](klsc-energydps.jpg)", "", f"*EnergyDPS, one chain for each unit; below {result['matched']}, then "
-        "unguided, from the same noise; last KLSC, four draws a unit.*", "", "![Exact coefficient](klsc-exact.jpg)", "",
-        "![Unguided](klsc-unguided.jpg)", "", "![KLSC](klsc-klsc.jpg)",
-    ]  # fmt: skip
+        "",
+        "| KLSC on | target | mean (sd) | nats | ESS | memory | ancestors | pictures scored |",
+        "|---" * 8 + "|",
+    ]
+    for m in told:
+        if m.startswith("klsc at"):
+            target = told[m.removeprefix("klsc at the scores of ")]
+            for unit, row, aim in zip(result["units"], told[m], target):
+                cells = [
+                    row.get(k)
+                    for k in ("mean of the particles", "nats", "ess", "memory", "distinct_ancestors", "pictures_scored")
+                ]
+                shown_cells = ["" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in cells]
+                lines.append(f"| {unit} | {aim['mean']:.2f} | " + " | ".join(shown_cells) + " |")
+    for name, file in sheets.items():
+        lines += ["", f"![{name}]({file})", "", f"*{name}*"]
     return "\n".join(lines) + "\n"
 
 

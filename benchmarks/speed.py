@@ -9,6 +9,7 @@ median of the ratios is quoted with its range.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import statistics
@@ -233,6 +234,7 @@ def shares(model: Model, repeats: int, batch: int = 10) -> dict[str, Any]:
     return {"network and sort": spread(both), "network": spread(net), "sort": spread(srt)}
 
 
+DEEP = 6.0  # nats, beyond what the bank supports
 PACKED = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 
 
@@ -331,31 +333,44 @@ def index(repeats: int, count: int = 300) -> dict[str, Any]:
 
 
 def klsc(model: Model, repeats: int) -> dict[str, Any]:
-    """Prior evaluations per effective sample against 1000-step guidance, and what a gradient adds to an evaluation."""
+    """Prior evaluations per effective sample against 1000-step guidance, whose chains are one sample each; and what a
+    gradient adds to an evaluation. The bank counts in full for one unit, and as a share for each of 20 that it serves."""
+    from entoptic.errors import UserError
     from entoptic.images.references import References
     from entoptic.methods.klsc import Klsc, populate
     from entoptic.methods.registry import Context
     from entoptic.methods.sampled import MAP_STEPS, scored_bank
+    from entoptic.priors.frontier import Frontier
     from entoptic.priors.guide import energy_dps
     from entoptic.priors.prior import draw_conditions, generate, noise_like
     from entoptic.priors.sources import SHIPPED, load_prior
     from entoptic.units.unit import bind
+    from klsc import CHANNELS
 
     prior = load_prior(SHIPPED)
-    units = bind(model, ["logits:497", "blocks.6:112"])
+    units = bind(model, [n for pair in zip((f"logits:{c}" for c in PACKED), CHANNELS) for n in pair])
     context = Context(model, References(model), prior=prior)
-    config = Klsc(share=0.001, particles=24)
+    config = Klsc(nats=DEEP, bank=16384, particles=24)
     bank, scores, raw = scored_bank(context, units, size=config.bank)
-    rows = {}
-    for u, unit in enumerate(units):
-        law = populate(unit, u, bank, scores, raw[u], config, 0, context).law
-        evaluations = law["pictures_scored"] * MAP_STEPS
-        rows[str(unit)] = {
-            "evaluations": evaluations,
-            "ess": law["ess"],
-            "fewer": 1000 * law["ess"] / max(evaluations, 1),
-        }
-    fewer = [row["fewer"] for row in rows.values()]
+    whole = bank.size * MAP_STEPS
+    from_bank: dict[str, Any] = {}
+    for nats in (1.5, 3.0, 4.5):
+        ess = []
+        for u in range(len(units)):
+            with contextlib.suppress(UserError):  # the bank does not reach that far
+                ess.append(Frontier.from_bank(scores.of(raw[u], u)).at_nats(nats).ess)
+        from_bank[f"{nats:g}"] = {
+            "units": len(ess), "of": len(units), "alone": spread([1000 * e / whole for e in ess]),
+            "shared": spread([1000 * e / (whole / len(units)) for e in ess]),
+        }  # fmt: skip
+    beyond = {}
+    for u in (8, 5):  # logits:497 and blocks.6:112
+        law = populate(units[u], u, bank, scores, raw[u], config, 0, context).law
+        moved = law["pictures_scored"] * MAP_STEPS
+        beyond[str(units[u])] = {
+            "ess": law["ess"], "evaluations beside the bank": moved, "refused": law.get("refused", ""),
+            "alone": 1000 * law["ess"] / (moved + whole), "shared": 1000 * law["ess"] / (moved + whole / len(units)),
+        }  # fmt: skip
 
     def forward(batch: int) -> Callable[[], Any]:
         draw = [torch.Generator().manual_seed(i) for i in range(batch)]
@@ -377,7 +392,7 @@ def klsc(model: Model, repeats: int) -> dict[str, Any]:
         step.append(guided / plain)
         batched.append(single * 16 / plain)
     return {
-        "units": rows, "fewer evaluations at equal ESS": spread(fewer), "time of a guided step in plain ones": spread(step),
+        "from the bank": from_bank, "beyond it": beyond, "time of a guided step in plain ones": spread(step),
         "batch of 16 against singles": spread(batched), "bank": config.bank, "steps of G": MAP_STEPS,
     }  # fmt: skip
 
@@ -422,9 +437,18 @@ def page(result: dict[str, Any]) -> str:
         )
     if sampled := rows("klsc"):
         lines += [
-            f"| `klsc` at the mean score of the top 0.1 %, {len(sampled['units'])} units: prior evaluations per effective "
-            "sample against 1000-step guidance of single chains (the bank, shared by all units, not counted) | "
-            f"{show(sampled['fewer evaluations at equal ESS'])} fewer |",
+            *(
+                f"| `klsc` at {nats} nats from a bank of {sampled['bank']}, on {row['units']} of {row['of']} units: prior "
+                f"evaluations per effective sample against 1000-step guidance | {show(row['alone'])} fewer for a unit alone, "
+                f"{show(row['shared'])} where {row['of']} share the bank |"
+                for nats, row in sampled["from the bank"].items()
+            ),
+            *(
+                f"| `klsc` at {DEEP:g} nats on {unit}, the bank and its moves, ESS {row['ess']:.3g}"
+                f"{' (nothing told: ' + row['refused'] + ')' if row['refused'] else ''} | {row['alone']:.2f}× fewer alone, "
+                f"{row['shared']:.2f}× where 20 share the bank |"
+                for unit, row in sampled["beyond it"].items()
+            ),
             "| and a step of that guidance, with its gradient and score, takes as long as so many plain evaluations | "
             f"{show(sampled['time of a guided step in plain ones'])} |",
             f"| sampling 16 pictures in one batch against one by one | {show(sampled['batch of 16 against singles'])} faster |",

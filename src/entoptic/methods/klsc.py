@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 
-_SETTLED = 0.5  # correlation of scores before and after the moves of a rung, above which they were too few
+_PATIENCE = 3  # how many times more the moves of a rung are made where it has not settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Klsc(MethodConfig):
     """reach the mean score of this strongest share of the prior's samples, such as 0.001"""
     beta: float | None = None
     """strength β of the tilt exp(β s)"""
-    particles: int = 16
+    particles: int = 12
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""
@@ -165,7 +165,7 @@ def _sampled(
     model = context.model
     recipe = {
         "bank": bank.identity, "config": asdict(config), "seed": seed, "unit": unit.identity, "readout": unit.readout,
-        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 4,
+        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 5,
     }  # fmt: skip
     key = content_key(recipe)
     known = recall("klsc", key)
@@ -181,7 +181,7 @@ def _sample(
     import torch
 
     from entoptic.priors.frontier import Frontier
-    from entoptic.priors.particles import effective, effective_kin
+    from entoptic.priors.particles import SETTLED, effective, effective_kin
     from entoptic.priors.score import eight_bit
     from entoptic.priors.tilt import draw_order, gumbel_noise, tilt
 
@@ -240,13 +240,13 @@ def _sample(
     memories = [c.rungs[-1].memory for c in clouds if not math.isnan(c.rungs[-1].memory)]
     if memories:
         law_record["memory"] = memory = sum(memories) / len(memories)
-        if memory > _SETTLED:
+        if memory > SETTLED:
             refusals.append(
                 f"the particles have not settled (their scores before and after the moves correlate by {memory:.2f}), so "
                 "that the mean lies low and nats high for it, beyond any interval; raise `moves`"
             )
-    if ess < 20:
-        refusals.append(f"the effective number of samples is {ess:.3g}, and 20 are needed")
+    if ess < (least := min(20.0, len(joint) / 2)):
+        refusals.append(f"the effective number of samples is {ess:.3g}, and at least {least:.3g} are needed")
     if refusals:
         why = refusals[0]
         law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": why}
@@ -338,7 +338,7 @@ def _islands(
 
     clouds = noise_smc(
         bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
-        steps=MAP_STEPS, moves=config.moves, leaps=config.leaps, ess=0.5, first=first, on_step=on_step,
+        steps=MAP_STEPS, moves=config.moves, leaps=config.leaps, settle=_PATIENCE, ess=0.5, first=first, on_step=on_step,
         batch=batch_of(bank.prior),
     )  # fmt: skip
     context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)

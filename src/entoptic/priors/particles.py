@@ -13,6 +13,10 @@ from entoptic.errors import UserError
 from entoptic.priors.prior import Prior, generate
 from entoptic.priors.tilt import draw_order
 
+SETTLED = 0.5
+"""Correlation of scores before and after the moves of a rung up to which particles count as settled. Measured on rough
+and smooth toys at 3 to 8 nats: of what is told below it, 92 % of the 95 % intervals hold the truth; above it, few do."""
+
 
 @dataclass(frozen=True)
 class Target:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.priors.noise_space import BLIND, GUIDED, NoiseSpace, Walkers, next_stride
-from entoptic.priors.particles import Cloud, Rung, Target, effective, log_mean_exp, systematic
+from entoptic.priors.particles import SETTLED, Cloud, Rung, Target, effective, log_mean_exp, systematic
 from entoptic.priors.prior import Prior, Score, draw_conditions, noise_like
 
 _GUIDED_START = 0.1  # of a quarter turn: trajectories' first leap, which the first rung's acceptance corrects
@@ -42,6 +42,7 @@ class _Run:
     ancestors: Tensor
     copies: Tensor
     kin: Tensor
+    before: Tensor = field(default_factory=lambda: torch.empty(0))  # the scores that a rung's moves set out from
     beta: float = 0.0
     log_z: float = 0.0
     stride: float = 1.0  # at β = 0 fresh noise is always accepted
@@ -59,8 +60,9 @@ class _Run:
 
 def noise_smc(
     prior: Prior, score: Score, target: Target, generators: Sequence[torch.Generator], *, particles: int = 64,
-    steps: int = 8, moves: int = 4, leaps: int = 0, ess: float = 0.7, first: Sequence[First] | None = None, max_rungs: int = 40,
-    batch: int = 256, on_step: Callable[[int, list[float]], None] | None = None,
+    steps: int = 8, moves: int = 4, settle: int = 0, leaps: int = 0, ess: float = 0.7,
+    first: Sequence[First] | None = None, max_rungs: int = 40, batch: int = 256,
+    on_step: Callable[[int, list[float]], None] | None = None,
 ) -> list[Cloud]:  # fmt: skip
     """N equally weighted particles of the tilt q_β ∝ p·exp(β s), p the law of `generate` with `steps` steps.
 
@@ -73,6 +75,7 @@ def noise_smc(
         target: where to stop. The last step is solved on the reweighted particles, so `mean` and `nats` are met there;
             the cloud's own are measured after its last moves and differ by Monte Carlo error.
         generators: on the CPU, one per run.
+        settle: how many times more a rung's moves are made while its particles have not settled (`SETTLED`).
         leaps: the most gradients that a move follows, see `NoiseSpace`; 0 for a score that is a black box.
         ess: in (0, 1); a step to a higher β keeps this share of the particles effective.
         first: start each run from such samples of the same prior and `steps` rather than from new ones, as many in each;
@@ -100,6 +103,10 @@ def noise_smc(
         if not moving:
             break
         _move(space, moving, moves)
+        for _ in range(settle):
+            if not (restless := [run for run in moving if not run.note and run.rungs[-1].memory > SETTLED]):
+                break
+            _move(space, restless, moves, again=True)
         if on_step is not None:
             on_step(number, [run.beta for run in runs])
     for run in runs:
@@ -267,8 +274,11 @@ def _first_stride(bank_scores: Tensor, beta: float, picks: Tensor) -> float:
 # --- moves ------------------------------------------------------------------------------------------------------------
 
 
-def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
-    """Move the particles at their β, then set each run's next stride by how often that was accepted."""
+def _move(space: NoiseSpace, runs: list[_Run], moves: int, again: bool = False) -> None:
+    """Move the particles at their β, then set each run's next stride by how often that was accepted.
+
+    again: these are more moves of the rung that there is.
+    """
     n = len(runs[0].walkers.scores)
     condition = None
     if space.prior.conditions:
@@ -280,7 +290,9 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
     stride = torch.tensor([run.stride for run in runs], dtype=torch.float64)
     groups, generators = [run.index for run in runs], [run.generator for run in runs]
     accepted, lost = torch.zeros(2, len(runs), dtype=torch.float64)
-    before_RN = walkers.scores.reshape(-1, n)
+    if not again:
+        for run in runs:
+            run.before = run.walkers.scores
     for _ in range(moves):
         walkers, walked, recast, calls, nonfinite = space.move(
             walkers, beta, stride.repeat_interleave(n), groups, generators
@@ -298,8 +310,10 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int) -> None:
         run.walkers = walkers.at(torch.arange(i * n, (i + 1) * n))
         run.stride = float(strides[i])
         run.nonfinite += int(lost[i])
-        memory = _memory(before_RN[i], run.walkers.scores)
-        run.rungs.append(Rung(run.beta, run.log_z, run.walkers.scores, float(acceptance[i]), run.ess, memory))
+        memory = _memory(run.before, run.walkers.scores)
+        run.rungs[-1 if again else len(run.rungs) :] = [
+            Rung(run.beta, run.log_z, run.walkers.scores, float(acceptance[i]), run.ess, memory)
+        ]
         if 2 * int(lost[i]) > moves * n * max(1, space.leaps) and not run.done:
             run.stop(
                 f"{int(lost[i])} of {moves * n * max(1, space.leaps)} scores at β = {run.beta:.4g} were not finite"

@@ -171,12 +171,12 @@ def draw(
     except UserError as error:
         print(f"{unit} at {target}: {error}", flush=True)
         return None, {"refused": str(error)}
-    weights = found.log_weights.softmax(0)
     law = {
         k: found.law.get(k)
         for k in ("beta", "nats", "ess", "memory", "pictures_scored", "refused", "acceptance", "distinct_ancestors")
     }
-    told = law | {"mean": found.law["mean_in_sd"], "mean of the particles": float(weights @ found.scores)}
+    # Those that are shown are drawn by weight already, so their plain mean is what EnergyDPS's chains are compared with.
+    told = law | {"mean": found.law["mean_in_sd"], "mean shown": float(found.scores[:SHOWN].mean())}
     print(f"{unit} at {target}: {told}", flush=True)
     return shown(context.model, found.pictures[:SHOWN].float() / 255), told
 
@@ -292,7 +292,7 @@ def apart(sets: list[Tensor], target: Tensor) -> dict[str, Any]:
     blocks, own = _blocks(sets, target), _own(target)
     found = [_distance(blocks, w) + own for w in _draws(len(sets))]
     value = _distance(blocks, np.ones(len(sets))) + own
-    return {"value": value, "interval": [float(np.quantile(found, q)) for q in (0.025, 0.975)]}
+    return {"value": value, "n": len(sets), "interval": [float(np.quantile(found, q)) for q in (0.025, 0.975)]}
 
 
 def paired_apart(a: list[Tensor], b: list[Tensor], target: Tensor) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def paired_apart(a: list[Tensor], b: list[Tensor], target: Tensor) -> dict[str, 
     found = [_distance(pa, w) - _distance(pb, w) for w in _draws(len(a))]
     one = np.ones(len(a))
     value = _distance(pa, one) - _distance(pb, one)
-    return {"value": value, "interval": [float(np.quantile(found, q)) for q in (0.025, 0.975)]}
+    return {"value": value, "n": len(a), "interval": [float(np.quantile(found, q)) for q in (0.025, 0.975)]}
 
 
 def paired(differences: np.ndarray, draws: int = 4000) -> dict[str, Any]:
@@ -327,15 +327,17 @@ def sheet(pictures: Sequence[Tensor | None], path: Path, side: int = 64) -> None
 def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
     def show(entry: dict[str, Any], digits: int = 2) -> str:
         low, high = entry["interval"]
-        return f"{entry['value']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+        count = f" (n = {entry['n']})" if entry["n"] not in (len(result["units"]), len(result["units"]) // 2) else ""
+        return f"{entry['value']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]{count}"
 
     def mean(values: Sequence[float | None], digits: int = 2) -> str:
         there = [v for v in values if v is not None]
-        return (show(paired(np.array(there)), digits) + f" (n = {len(there)})") if there else "not told"
+        return show(paired(np.array(there)), digits) if there else "not told"
 
     def spent(m: str) -> str:
         if m.startswith("energydps"):
-            least, path = [b["value"] for b in result["least nats"][m]], [r["path nats"] for r in told[m]]
+            # The confident end: the estimate itself runs high where a chain's score lies beyond what the bank supports.
+            least, path = [b["interval"][0] for b in result["least nats"][m]], [r["path nats"] for r in told[m]]
             return f"at least {mean(least)}; path {mean(path, 0)}"
         return "0" if m in (UNGUIDED, MAP) else mean([r.get("nats") for r in told[m]])
 
@@ -346,10 +348,11 @@ def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
         f"{about_run['prior']}. EnergyDPS: {about_run['steps']} ancestral steps, 1 chain a unit, cap the mean of the strongest "
         f"share of {CAP_BANK} samples. KLSC: {SHOWN} draws a unit, bank {about_run['bank']}, {about_run['islands']} × "
         f"{about_run['particles']} particles, {about_run['moves']} move a rung and up to 3 more. Scores in standard deviations of "
-        "the prior's samples. Nats of KLSC are its KL divergence from the prior, where its particles support an estimate (n: on "
-        "how many units); of EnergyDPS, the least that any law of its mean scores spends (Donsker-Varadhan), and what its steps "
-        "added to their means, its last, infinite step left out (an upper bound, a loose one). Spectrum: mean distance of the log "
-        "power spectrum from the mean of photos. 95 % intervals resample units. "
+        "the prior's samples; of KLSC those of the pictures shown. n is given where it is not all units (or all logits). Nats of "
+        "KLSC are its KL divergence from the prior, where its particles support an estimate; of EnergyDPS, the least that any law "
+        "of its mean scores spends (Donsker-Varadhan on the bank, lower end of the 95 % interval; one chain stands for each "
+        "mean), and what its steps added to their means, its last, infinite step left out (an upper bound, a loose one). Spectrum: "
+        "mean distance of the log power spectrum from the mean of photos. 95 % intervals resample units. "
         f"torch {about_run['torch']}, timm {about_run['timm']}.",
         "", "| pictures | mean score (sd) | nats | spectrum | " + " | ".join(
             f"{j}: KID to photos | {j}: log p of the class" for j in judges
@@ -357,7 +360,7 @@ def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
     ]  # fmt: skip
     for m in told:
         cells = [f"{show(j[m]['kid'], 3)} | {show(j[m]['log probability'])}" for j in judges.values()]
-        reached = mean([r.get("mean of the particles", r.get("mean")) for r in told[m]])
+        reached = mean([r.get("mean shown", r.get("mean")) for r in told[m]])
         lines.append(f"| {m} | {reached} | {spent(m)} | {show(result['spectrum'][m])} | " + " | ".join(cells) + " |")
     lines += ["", f"A photo's own spectrum is {result['spectrum']['photos']:.2f} from the mean.", "", "Paired by unit:", "",
               "| difference | spectrum | " + " | ".join(f"{j}: KID | {j}: log p" for j in judges) + " |",
@@ -367,8 +370,8 @@ def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
         lines.append(f"| {name} | {show(row['spectrum'])} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "| KLSC on | target | mean (sd) | nats | ESS | memory | ancestors | pictures scored |",
-        "|---" * 8 + "|",
+        "| KLSC on | target | mean (sd) | nats | ESS | memory | ancestors | pictures scored | not told because |",
+        "|---" * 9 + "|",
     ]
     for m in told:
         if m.startswith("klsc at"):
@@ -376,7 +379,7 @@ def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
             for unit, row, aim in zip(result["units"], told[m], target):
                 cells = [
                     row.get(k)
-                    for k in ("mean of the particles", "nats", "ess", "memory", "distinct_ancestors", "pictures_scored")
+                    for k in ("mean shown", "nats", "ess", "memory", "distinct_ancestors", "pictures_scored", "refused")
                 ]
                 shown_cells = ["" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in cells]
                 lines.append(f"| {unit} | {aim['mean']:.2f} | " + " | ".join(shown_cells) + " |")

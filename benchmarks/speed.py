@@ -359,13 +359,19 @@ def klsc(model: Model, repeats: int) -> dict[str, Any]:
         for u in range(len(units)):
             with contextlib.suppress(UserError):  # the bank does not reach that far
                 ess.append(Frontier.from_bank(scores.of(raw[u], u)).at_nats(nats).ess)
+        if not ess:
+            continue
         from_bank[f"{nats:g}"] = {
             "units": len(ess), "of": len(units), "alone": spread([1000 * e / whole for e in ess]),
             "shared": spread([1000 * e / (whole / len(units)) for e in ess]),
         }  # fmt: skip
     beyond = {}
     for u in (8, 5):  # logits:497 and blocks.6:112
-        law = populate(units[u], u, bank, scores, raw[u], config, 0, context).law
+        try:
+            law = populate(units[u], u, bank, scores, raw[u], config, 0, context).law
+        except UserError as error:
+            print(error)
+            continue
         moved = law["pictures_scored"] * MAP_STEPS
         beyond[str(units[u])] = {
             "ess": law["ess"], "evaluations beside the bank": moved, "refused": law.get("refused", ""),

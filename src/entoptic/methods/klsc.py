@@ -46,7 +46,7 @@ class Klsc(MethodConfig):
     """reach the mean score of this strongest share of the prior's samples, such as 0.001"""
     beta: float | None = None
     """strength β of the tilt exp(β s)"""
-    particles: int = 12
+    particles: int = 16
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""
@@ -92,9 +92,10 @@ def klsc(items: Sequence[Item], config: Klsc, context: Context) -> Iterator[Draf
         mine = [item for item, place in zip(items, places) if place == u]
         try:
             population = populate(unit, u, bank, scores, raw[u], config, seeds[u], context)
-        except (UserError, ArithmeticError) as error:
+        except (UserError, ArithmeticError, torch.OutOfMemoryError) as error:
+            hint = "; --klsc.leaps 0 needs no gradients" if isinstance(error, torch.OutOfMemoryError) else ""
             for item in mine:
-                yield Draft(item, torch.empty(0), failure=str(error))
+                yield Draft(item, torch.empty(0), failure=f"{error}{hint}")
             continue
         for item in mine:
             yield _draw(item, population, context)
@@ -165,7 +166,7 @@ def _sampled(
     model = context.model
     recipe = {
         "bank": bank.identity, "config": asdict(config), "seed": seed, "unit": unit.identity, "readout": unit.readout,
-        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 5,
+        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 6,
     }  # fmt: skip
     key = content_key(recipe)
     known = recall("klsc", key)
@@ -181,7 +182,7 @@ def _sample(
     import torch
 
     from entoptic.priors.frontier import Frontier
-    from entoptic.priors.particles import SETTLED, effective, effective_kin
+    from entoptic.priors.particles import effective
     from entoptic.priors.score import eight_bit
     from entoptic.priors.tilt import draw_order, gumbel_noise, tilt
 
@@ -203,10 +204,7 @@ def _sample(
         point = _point(frontier, target)
         if point is None:
             return {"record": _packed({"beyond": _beyond(unit, frontier, clouds)}), **_rungs(clouds)}
-        # Every island to the same β, and to its own estimate of Z there: together they are one weighted sample.
-        shift = [c.log_weights + (point.beta.value - c.beta) * c.scores + c.log_z for c in clouds]
-        log_w = torch.cat(shift)
-        log_w = log_w - log_w.logsumexp(0)
+        log_w = pooled(clouds, point.beta.value)
         s_P = torch.cat([c.scores for c in clouds])
         part = bank.size // config.islands
         ancestors = torch.cat([c.ancestors + i * part for i, c in enumerate(clouds)])
@@ -217,17 +215,19 @@ def _sample(
             f"{config.islands} islands of {config.particles} particles, {len(clouds[0].rungs) - 1} rungs, "
             f"{calls} samples scored beside a bank of {bank.size}"
         ]
+    if config.share is not None and (few := max(1, round(config.share * bank.size))) < 10:
+        notes.append(
+            f"the strongest {config.share:.3g} of the bank are {few} of its {bank.size} samples, whose mean is not well known; a "
+            "larger `bank` tells it better"
+        )
     # What is sampled is the tilt by this β; how well its nats and mean are known is said at this β.
     point = frontier.at_beta(point.beta.value)
     first, joint = _distinct(pictures, log_w)
+    ess = min(float(effective(joint)), pooled_ess(clouds, log_w) if clouds else math.inf)
     order = first[draw_order(joint, 1.0, gumbel_noise(f"{seed}|{unit.identity}", [str(i) for i in first.tolist()]))]
     order = order[:count]  # nobody looks at more, and a bank is large
     pictures, ancestors, s_P, log_w = pictures[order], ancestors[order], s_P[order], log_w[order]
-    ess = float(effective(joint))
-    if clouds:
-        kin, copies = _labelled([c.kin for c in clouds]), _labelled([c.copies for c in clouds])
-        ess = min(ess, effective_kin(torch.cat(shift), torch.cat([c.scores for c in clouds]), kin, copies))
-    refusals = [c.refusal for c in clouds if c.refusal]
+    refused = refusal(clouds, ess, len(joint))
     law_record = {
         "law": "prior tilted by exp(β s)", "prior": prior.name, "N": len(first), "K": 1, "beta": point.beta.value,
         "nats": point.nats.value, "nats_interval": _interval(point.nats), "mean_in_sd": point.mean.value,
@@ -237,36 +237,63 @@ def _sample(
         "distinct_ancestors": len(ancestors.unique()) if clouds else len(ancestors), "pictures_scored": calls,
         "acceptance": [round(r.acceptance, 3) for r in clouds[0].rungs[1:]] if clouds else [],
     }  # fmt: skip
-    memories = [c.rungs[-1].memory for c in clouds if not math.isnan(c.rungs[-1].memory)]
-    if memories:
-        law_record["memory"] = memory = sum(memories) / len(memories)
-        if memory > SETTLED:
-            refusals.append(
-                f"the particles have not settled (their scores before and after the moves correlate by {memory:.2f}), so "
-                "that the mean lies low and nats high for it, beyond any interval; raise `moves`"
-            )
-    if ess < (least := min(20.0, len(joint) / 2)):
-        refusals.append(f"the effective number of samples is {ess:.3g}, and at least {least:.3g} are needed")
-    if refusals:
-        why = refusals[0]
-        law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": why}
-        notes.append(f"no expectation is reported: {why}")
+    if clouds:
+        law_record["memory"] = memory(clouds)
+    if refused:
+        law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": refused}
+        notes.append(f"no expectation is reported: {refused}")
     if clouds and point.nats.interval is None and "refused" not in law_record:
         law_record["refused"] = f"an interval needs at least 4 islands, and there are {len(clouds)}"
     if config.bound is not None:  # the mean of a bounded score is not that of the score
         law_record["mean"] = None
-    law_record["supported"] = not refusals
+    law_record["supported"] = not refused
     return {
         "pictures": pictures, "ancestors": ancestors, "scores": s_P.double(), "log_weights": log_w.double(),
         "record": _packed({"law": law_record, "notes": notes}), **_rungs(clouds),
     }  # fmt: skip
 
 
-def _labelled(parts: Sequence[Tensor]) -> Tensor:
-    """Labels of several islands, those of one never equal to those of another."""
+def pooled(clouds: Sequence[Cloud], beta: float) -> Tensor:
+    """Normalised log weights of all islands' particles at one β, each island by its own estimate of Z there."""
     import torch
 
-    return torch.cat([label + i * (1 << 32) for i, label in enumerate(parts)])
+    log_w = torch.cat([c.log_weights + (beta - c.beta) * c.scores + c.log_z for c in clouds])
+    return log_w - log_w.logsumexp(0)
+
+
+def pooled_ess(clouds: Sequence[Cloud], log_weights: Tensor) -> float:
+    """Effective number of all islands' particles; kin and copies of different islands are never the same."""
+    import torch
+
+    from entoptic.priors.particles import effective_kin
+
+    kin, copies = (
+        torch.cat([label + i * (1 << 32) for i, label in enumerate(parts)])
+        for parts in ([c.kin for c in clouds], [c.copies for c in clouds])
+    )
+    return effective_kin(log_weights, torch.cat([c.scores for c in clouds]), kin, copies)
+
+
+def memory(clouds: Sequence[Cloud]) -> float:
+    """How far particles remember where a rung's moves began: of each island its worst rung, averaged over islands."""
+    worst = [max((abs(r.memory) for r in c.rungs if not math.isnan(r.memory)), default=math.nan) for c in clouds]
+    return sum(worst) / len(worst)
+
+
+def refusal(clouds: Sequence[Cloud], ess: float, count: int) -> str:
+    """Why no expectation over a population of `count` pictures is told, or an empty string."""
+    from entoptic.priors.particles import SETTLED
+
+    if why := next((c.refusal for c in clouds if c.refusal), ""):
+        return why
+    if clouds and memory(clouds) > SETTLED:
+        return (
+            f"the particles have not settled (scores before and after a rung's moves correlate by {memory(clouds):.2f}), so "
+            "that the mean lies low and nats high for it, beyond any interval; raise `moves`"
+        )
+    if ess < (least := min(20.0, count / 2)):
+        return f"the effective number of samples is {ess:.3g}, and at least {least:.3g} are needed"
+    return ""
 
 
 def _packed(record: dict[str, Any]) -> Tensor:

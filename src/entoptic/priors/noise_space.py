@@ -58,6 +58,8 @@ class NoiseSpace:
         steps: of the generator. batch: the most pictures that are made and scored at once.
         leaps: the most of a Hamiltonian trajectory, which a move follows; each takes one gradient of the score through
             the generator. 0 where the score is a black box: the move is then blind, one step of pCN.
+            The score has to be one function of the picture with and without a gradient (`UnitScores` with `straight`);
+            the gradient itself may be off, which costs acceptance and nothing else.
     """
 
     prior: Prior
@@ -73,7 +75,8 @@ class NoiseSpace:
     def _scored(self, z: Tensor, condition: Tensor | None, group: Tensor, slopes: bool) -> tuple[Tensor, Tensor | None]:
         """Scores as above, and ∇_z s where asked for (0 where it is not finite)."""
         parts, found = [], []
-        for rows in torch.arange(len(z), device=z.device).split(self.batch):
+        batch = max(1, self.batch // 4) if slopes else self.batch  # a gradient keeps every step of the generator
+        for rows in torch.arange(len(z), device=z.device).split(batch):
             with torch.set_grad_enabled(slopes):
                 z_b = z[rows].detach().requires_grad_(slopes)
                 x0 = generate(self.prior, z_b, None if condition is None else condition[rows], steps=self.steps)
@@ -99,8 +102,8 @@ class NoiseSpace:
         is decided by a coin that knows nothing of the state.
 
         Args:
-            beta, stride: B float64, β and the leap of each walker, in (0, 1] of a quarter turn. Trajectories make as many
-                leaps as take them `TURN` far, so that their length is the same at any stride that `leaps` allows.
+            beta, stride: B float64, β and the longest leap of each walker, in (0, 1] of a quarter turn. Trajectories make as
+                many equal leaps as take them `TURN` far, or as far as `leaps` allows.
             groups, generators: of the equally large groups that the walkers belong to, in order.
         """
         prior, n = self.prior, len(walkers.scores) // len(groups)
@@ -149,10 +152,10 @@ class NoiseSpace:
         this is pCN (Cotter et al. 2013), δ = sin a.
         """
         guided = self.leaps > 0
-        angle = stride * (math.pi / 2)
+        leaps = (TURN / stride - 1e-9).ceil().clamp(1, self.leaps).long() if guided else torch.ones_like(group.cpu())
+        angle = (stride.minimum(TURN / leaps) if guided else stride) * (math.pi / 2)
         turn, tilt = _column(angle.cos(), walkers.z), _column(angle.sin(), walkers.z)
         kick = _column((angle / 2).tan() * beta, walkers.z)
-        leaps = (TURN / stride - 1e-9).ceil().clamp(1, self.leaps).long() if guided else torch.ones_like(group.cpu())
         z, p, s = walkers.z.clone(), momentum.clone(), walkers.scores.clone()
         gain = torch.zeros_like(s)  # of |p|²/2 by kicks
         slope = self._scored(z, walkers.condition, group, slopes=True)[1] if guided else None

@@ -13,9 +13,9 @@ from entoptic.errors import UserError
 from entoptic.priors.prior import Prior, generate
 from entoptic.priors.tilt import draw_order
 
-SETTLED = 0.5
-"""Correlation of scores before and after the moves of a rung up to which particles count as settled. Measured on rough
-and smooth toys at 3 to 8 nats: of what is told below it, 92 % of the 95 % intervals hold the truth; above it, few do."""
+CALM, SETTLED = 0.35, 0.5
+"""Correlations of scores before and after the moves of a rung. Moves go on until it is down to the first, which few
+particles tell by ±.25; above the second, pooled over islands, nothing is told (benchmarks/coverage.py)."""
 
 
 @dataclass(frozen=True)
@@ -226,15 +226,20 @@ def effective_kin(log_weights: Tensor, scores: Tensor, kin: Tensor, copies: Tens
     """Effective number of weighted particles of which those of one kin depend on each other.
 
     It is Var[s]/Var[mean], the variance of the mean from sums over kin (a cluster-robust estimate), and never more than
-    1/Σw² with the weights of copies added up. All N; log_weights and scores float64, kin and copies int64.
+    1/Σw² with the weights of copies added up. Few kin, or one with over a third of the weight, cannot show that they are
+    independent within: there it is the number of kin, 1/Σw² with their weights added up. All N; log_weights and scores
+    float64, kin and copies int64.
     """
     alive = log_weights > -math.inf
     if not bool(alive.any()):
         return 0.0
     w, s = log_weights[alive].softmax(0), scores[alive]
     ceiling = float(1 / _summed(w, copies[alive]).square().sum())
+    share = _summed(w, kin[alive])
+    if len(share) < 5 or float(share.max()) > 1 / 3:
+        return min(ceiling, float(1 / share.square().sum()))
     gap = s - w @ s
-    spread = float(_summed(w * gap, kin[alive]).square().sum())
+    spread = float(_summed(w * gap, kin[alive]).square().sum()) * len(share) / (len(share) - 1)
     return min(ceiling, float(w @ gap.square()) / spread) if spread > 0 else ceiling
 
 

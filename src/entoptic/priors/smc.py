@@ -2,8 +2,8 @@
 
 Particles start as plain samples. Again and again they are reweighted to a higher β, resampled, and moved by kernels
 that leave that tilt as it is (Del Moral, Doucet & Jasra 2006). The reweightings' means multiply to an estimate of
-Z(β) = E_p[exp(β s)]. The ladder and the strides are adapted to the particles, which leaves every estimate consistent
-and costs a bias of order 1/N (Beskos et al. 2016), below its standard error of order 1/√N.
+Z(β) = E_p[exp(β s)]. The ladder, the strides and the number of moves are adapted to the particles, which leaves every
+estimate consistent and costs a bias of order 1/N (Beskos et al. 2016), below its standard error of order 1/√N.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.priors.noise_space import BLIND, GUIDED, NoiseSpace, Walkers, next_stride
-from entoptic.priors.particles import SETTLED, Cloud, Rung, Target, effective, log_mean_exp, systematic
+from entoptic.priors.particles import CALM, Cloud, Rung, Target, effective, log_mean_exp, systematic
 from entoptic.priors.prior import Prior, Score, draw_conditions, noise_like
 
+_BANK_ESS = 4  # effective samples of a bank for each particle; fewer look more than they are
 _GUIDED_START = 0.1  # of a quarter turn: trajectories' first leap, which the first rung's acceptance corrects
 
 
@@ -69,18 +70,19 @@ def noise_smc(
     Each generator is one independent run (an island, or a unit of its own); runs share batches and nothing else, and a
     run that has arrived is not evaluated any more. β = 0 gives noise_like(prior, [generator] * particles) unchanged.
     A run takes N scores for the first generation, which a bank saves, and at most N·moves·(leaps + 1) at each rung
-    (N·moves without leaps; a quarter of N·moves more where the prior has conditions).
+    (N·moves without leaps; a quarter of N·moves more where the prior has conditions), 1 + settle times as many where the
+    particles do not settle.
 
     Args:
         target: where to stop. The last step is solved on the reweighted particles, so `mean` and `nats` are met there;
             the cloud's own are measured after its last moves and differ by Monte Carlo error.
         generators: on the CPU, one per run.
-        settle: how many times more a rung's moves are made while its particles have not settled (`SETTLED`).
+        settle: how many times more a rung's moves are made while its scores correlate by more than `CALM` with those before.
         leaps: the most gradients that a move follows, see `NoiseSpace`; 0 for a score that is a black box.
         ess: in (0, 1); a step to a higher β keeps this share of the particles effective.
         first: start each run from such samples of the same prior and `steps` rather than from new ones, as many in each;
             runs that share samples share their error, which the spread of the runs does not show. Their rung goes as deep
-            as twice `particles` effective samples allow.
+            as four times `particles` effective samples allow.
         batch: the most pictures made and scored at once.
         on_step: told the number of the rung and the β of every run after each rung.
 
@@ -91,10 +93,10 @@ def noise_smc(
     Raises:
         UserError: arguments out of range, a bank of other shapes, or a score that is not one number per picture.
     """
-    if min(particles, moves, steps, max_rungs, batch) < 1 or leaps < 0 or not 0 < ess < 1:
+    if min(particles, moves, steps, max_rungs, batch) < 1 or min(leaps, settle) < 0 or not 0 < ess < 1:
         raise UserError(
-            "noise-space SMC needs particles, moves, steps, max_rungs and batch of at least 1, leaps of at least 0 and an "
-            f"ess between 0 and 1, got {particles}, {moves}, {steps}, {max_rungs}, {batch}, {leaps} and {ess}"
+            "noise-space SMC needs particles, moves, steps, max_rungs and batch of at least 1, leaps and settle of at least 0 "
+            f"and an ess between 0 and 1, got {particles}, {moves}, {steps}, {max_rungs}, {batch}, {leaps}, {settle} and {ess}"
         )
     space = NoiseSpace(prior, score, steps, batch, leaps)
     runs = _from_bank(prior, generators, first, particles) if first else _from_noise(space, generators, particles)
@@ -104,7 +106,7 @@ def noise_smc(
             break
         _move(space, moving, moves)
         for _ in range(settle):
-            if not (restless := [run for run in moving if not run.note and run.rungs[-1].memory > SETTLED]):
+            if not (restless := [run for run in moving if not run.note and run.rungs[-1].memory > CALM]):
                 break
             _move(space, restless, moves, again=True)
         if on_step is not None:
@@ -177,7 +179,7 @@ def _reweight(runs: list[_Run], target: Target, count: int, ess: float, leaps: i
     scores = torch.stack([run.walkers.scores for run in runs])  # R×M
     beta = torch.tensor([run.beta for run in runs], dtype=torch.float64)
     log_z = torch.tensor([run.log_z for run in runs], dtype=torch.float64)
-    least = (ess * scores.isfinite().sum(1).double()).clamp(max=2 * count)
+    least = (ess * scores.isfinite().sum(1).double()).clamp(max=_BANK_ESS * count)
     step, arrived, stuck = _step(scores, beta, log_z, least, target)
     log_w, gain = _log_weights(scores, step), _log_gain(scores, step)
     went = []
@@ -289,7 +291,7 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int, again: bool = False) 
     beta = torch.tensor([run.beta for run in runs], dtype=torch.float64).repeat_interleave(n)
     stride = torch.tensor([run.stride for run in runs], dtype=torch.float64)
     groups, generators = [run.index for run in runs], [run.generator for run in runs]
-    accepted, lost = torch.zeros(2, len(runs), dtype=torch.float64)
+    accepted, lost, spent = torch.zeros(3, len(runs), dtype=torch.float64)
     if not again:
         for run in runs:
             run.before = run.walkers.scores
@@ -299,8 +301,7 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int, again: bool = False) 
         )
         accepted += walked.reshape(-1, n).double().sum(1)
         lost += nonfinite.reshape(-1, n).sum(1)
-        for run, spent in zip(runs, calls.reshape(-1, n).sum(1).tolist()):
-            run.score_calls += spent
+        spent += calls.reshape(-1, n).sum(1)
         for run, new in zip(runs, (walked | recast).reshape(-1, n)):
             # A number that none has had: copies are told apart by their first accepted move.
             run.copies = torch.where(new, run.copies.max() + 1 + torch.arange(n), run.copies)
@@ -310,22 +311,21 @@ def _move(space: NoiseSpace, runs: list[_Run], moves: int, again: bool = False) 
         run.walkers = walkers.at(torch.arange(i * n, (i + 1) * n))
         run.stride = float(strides[i])
         run.nonfinite += int(lost[i])
+        run.score_calls += int(spent[i])
         memory = _memory(run.before, run.walkers.scores)
         run.rungs[-1 if again else len(run.rungs) :] = [
             Rung(run.beta, run.log_z, run.walkers.scores, float(acceptance[i]), run.ess, memory)
         ]
-        if 2 * int(lost[i]) > moves * n * max(1, space.leaps) and not run.done:
-            run.stop(
-                f"{int(lost[i])} of {moves * n * max(1, space.leaps)} scores at β = {run.beta:.4g} were not finite"
-            )
+        if 2 * lost[i] > spent[i] and not run.done:
+            run.stop(f"{int(lost[i])} of {int(spent[i])} scores at β = {run.beta:.4g} were not finite")
 
 
 def _memory(before: Tensor, after: Tensor) -> float:
-    """Correlation of the scores before and after the moves, NaN where there is none to speak of."""
+    """Correlation of the scores before and after the moves; 1 where all are the same, NaN where there are too few."""
     both = torch.stack([before, after])[:, before.isfinite() & after.isfinite()]
-    if both.shape[1] < 3 or not bool((both.std(1) > 0).all()):
+    if both.shape[1] < 3:
         return math.nan
-    return float(both.corrcoef()[0, 1])
+    return float(both.corrcoef()[0, 1]) if bool((both.std(1) > 0).all()) else 1.0
 
 
 def _cloud(run: _Run, steps: int, count: int) -> Cloud:

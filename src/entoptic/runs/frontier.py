@@ -227,8 +227,8 @@ def _warn_of_long(plan: Plan) -> None:
 
 
 def _samples_alike(one: Klsc, other: Klsc) -> bool:
-    """Whether the islands of one serve for the other: only their moves may differ."""
-    return replace(one, moves=other.moves) == other
+    """Whether the islands of one serve for the other: only how they move may differ."""
+    return replace(one, moves=other.moves, leaps=other.leaps) == other
 
 
 # --- one run of it ----------------------------------------------------------------------------------------------------

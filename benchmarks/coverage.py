@@ -171,8 +171,8 @@ def page(result: dict[str, Any]) -> str:
         ]
         lines.append(
             f"| {row['score']} | {row['nats']:g} | {row['way']} | {row['error of the mean']:+.3f} | "
-            f"{row['error of nats']:+.3f} | "
-            f"{row['no estimate']} | {row['told']} of {runs} | {held[0]} | {held[1]} | {row['memory']:.2f} | {row['scores per island']:.0f} |"
+            f"{row['error of nats']:+.3f} | {row['no estimate']} | {row['told']} of {runs} | {held[0]} | {held[1]} | "
+            f"{row['memory']:.2f} | {row['scores per island']:.0f} |"
         )
     for way in WAYS:
         mine = [row for row in result["rows"] if row["way"] == way]

@@ -115,7 +115,7 @@ class FrontierBase:
     """samples of the prior that standardise the score and start the sampling"""
     bank_seed: int = 0
     """of the prior's samples that standardise scores and start the sampling; --seed does not change them"""
-    particles: int = 32
+    particles: int = 16
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""

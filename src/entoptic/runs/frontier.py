@@ -121,7 +121,7 @@ def frontier(
     n: int = 4,
     bank: int = 2048,
     bank_seed: int = 0,
-    particles: int = 32,
+    particles: int = 16,
     islands: int = 4,
     reduction: str = "",
     verifiers: str | Sequence[str | Model] = "auto",

@@ -350,7 +350,7 @@ def klsc(model: Model, repeats: int) -> dict[str, Any]:
     prior = load_prior(SHIPPED)
     units = bind(model, [n for pair in zip((f"logits:{c}" for c in PACKED), CHANNELS) for n in pair])
     context = Context(model, References(model), prior=prior)
-    config = Klsc(nats=DEEP, bank=16384, particles=24)
+    config = Klsc(nats=DEEP, bank=16384, islands=1)
     bank, scores, raw = scored_bank(context, units, size=config.bank)
     whole = bank.size * MAP_STEPS
     from_bank: dict[str, Any] = {}
@@ -366,7 +366,7 @@ def klsc(model: Model, repeats: int) -> dict[str, Any]:
             "shared": spread([1000 * e / (whole / len(units)) for e in ess]),
         }  # fmt: skip
     beyond = {}
-    for u in (8, 5):  # logits:497 and blocks.6:112
+    for u in (8,):  # logits:497
         try:
             law = populate(units[u], u, bank, scores, raw[u], config, 0, context).law
         except UserError as error:

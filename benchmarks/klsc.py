@@ -45,7 +45,7 @@ from entoptic.units.unit import bind
 CHANNELS = tuple(f"blocks.6:{i}" for i in (7, 40, 112, 185, 260)) + tuple(
     f"blocks.5:{i}" for i in (5, 33, 77, 120, 171)
 )
-SHOWN = 8
+SHOWN = 12  # draws of a population, and of each of three where the bank carries the tilt by itself
 CAP_BANK = 2048  # samples that EnergyDPS's cap is taken from, as its config has it
 UNGUIDED, MAP = "unguided, 1000 steps", "unguided, the map"
 
@@ -177,10 +177,14 @@ def draw(
         k: found.law.get(k)
         for k in ("beta", "nats", "ess", "memory", "pictures_scored", "refused", "acceptance", "distinct_ancestors")
     }
-    # Those that are shown are drawn by weight already, so their plain mean is what EnergyDPS's chains are compared with.
-    told = law | {"mean": found.law["mean_in_sd"], "mean shown": float(found.scores[:SHOWN].mean())}
+    drawn = [found]
+    if found.ancestors is None:
+        drawn += [populate(unit, place, bank, scores, raw[place], config, seed, context) for seed in (1, 2)]
+    # They are drawn by weight already, so their plain mean is what EnergyDPS's chains are compared with.
+    s = torch.cat([population.scores[:SHOWN] for population in drawn])
+    told = law | {"mean": found.law["mean_in_sd"], "mean shown": float(s.mean()), "shown": len(s)}
     print(f"{unit} at {target}: {told}", flush=True)
-    return shown(context.model, found.pictures[:SHOWN].float() / 255), told
+    return shown(context.model, torch.cat([p.pictures[:SHOWN] for p in drawn]).float() / 255), told
 
 
 def real_photos(size: int, count: int = 500) -> Tensor:
@@ -350,7 +354,8 @@ def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
         "# EnergyDPS and KLSC at equal scores", "",
         f"`python benchmarks/klsc.py`: {len(result['units'])} units of builtin:lite0 (logits and late channels in turn) on "
         f"{about_run['prior']}. EnergyDPS: {about_run['steps']} ancestral steps, 1 chain a unit, cap the mean of the strongest "
-        f"share of {CAP_BANK} samples. KLSC: {SHOWN} draws a unit, bank {about_run['bank']}, {about_run['islands']} × "
+        f"share of {CAP_BANK} samples. KLSC: {SHOWN} draws a unit, three times as many where the bank carries its tilt by itself; "
+        f"bank {about_run['bank']}, {about_run['islands']} × "
         f"{about_run['particles']} particles, {about_run['moves']} move a rung and up to 3 more. Scores in standard deviations of "
         "the prior's samples; of KLSC those of the pictures shown. n is given where it is not all units (or all logits). Nats of "
         "KLSC are its KL divergence from the prior, where its particles support an estimate; of EnergyDPS, the least that any law "

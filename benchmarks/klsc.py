@@ -23,14 +23,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common import CLASSES, DATA, about, mobilenet
+from common import CLASSES, DATA, about, logits_and_features, mobilenet
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods.klsc import Klsc, populate
 from entoptic.methods.registry import Context, Item
 from entoptic.methods.sampled import MAP_STEPS, shown
-from entoptic.metrics.distribution import features
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.priors.bank import Bank, make_bank
@@ -45,7 +44,8 @@ from entoptic.units.unit import bind
 CHANNELS = tuple(f"blocks.6:{i}" for i in (7, 40, 112, 185, 260)) + tuple(
     f"blocks.5:{i}" for i in (5, 33, 77, 120, 171)
 )
-SHOWN = 12  # draws of a population, and of each of three where the bank carries the tilt by itself
+SHOWN = 12  # draws of a population
+PLAIN = 6  # of the map without a unit, for each unit
 CAP_BANK = 2048  # samples that EnergyDPS's cap is taken from, as its config has it
 UNGUIDED, MAP = "unguided, 1000 steps", "unguided, the map"
 
@@ -60,7 +60,7 @@ def main() -> None:
         "--caps", type=float, nargs="+", default=[0.001, 0.2], help="EnergyDPS's, shares of the prior's samples"
     )
     parser.add_argument("--asked", type=float, nargs="+", default=[0.2], help="caps at whose scores KLSC is asked for")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[1.5, 4.0], help="of KLSC, nats")
+    parser.add_argument("--budgets", type=float, nargs="*", default=[], help="of KLSC, nats, beside")
     parser.add_argument("--bank", type=int, default=16384)
     parser.add_argument("--particles", type=int, default=12)
     parser.add_argument("--islands", type=int, default=1)
@@ -88,7 +88,7 @@ def main() -> None:
         name = f"energydps, cap {share:g}"
         made[name], told[name] = chains(name, share, units, scores, raw, prior, options)
     made[UNGUIDED], told[UNGUIDED] = chains("unguided", None, units, scores, raw, prior, options)
-    rows = torch.arange(len(units))[:, None] + len(units) * torch.arange(SHOWN)
+    rows = torch.arange(len(units))[:, None] + len(units) * torch.arange(PLAIN)
     made[MAP] = [shown(subject, bank.pictures[r].float() / 255) for r in rows]
     told[MAP] = [{"mean": float(scores.of(raw[u, rows[u]], u).mean()), "nats": 0.0} for u in range(len(units))]
     wanted: list[tuple[str, list[dict[str, float]]]] = [
@@ -177,17 +177,14 @@ def draw(
         k: found.law.get(k)
         for k in ("beta", "nats", "ess", "memory", "pictures_scored", "refused", "acceptance", "distinct_ancestors")
     }
-    drawn = [found]
-    if found.ancestors is None:
-        drawn += [populate(unit, place, bank, scores, raw[place], config, seed, context) for seed in (1, 2)]
     # They are drawn by weight already, so their plain mean is what EnergyDPS's chains are compared with.
-    s = torch.cat([population.scores[:SHOWN] for population in drawn])
+    s = found.scores[:SHOWN]
     told = law | {"mean": found.law["mean_in_sd"], "mean shown": float(s.mean()), "shown": len(s)}
     print(f"{unit} at {target}: {told}", flush=True)
-    return shown(context.model, torch.cat([p.pictures[:SHOWN] for p in drawn]).float() / 255), told
+    return shown(context.model, found.pictures[:SHOWN].float() / 255), told
 
 
-def real_photos(size: int, count: int = 500) -> Tensor:
+def real_photos(size: int, count: int = 300) -> Tensor:
     """Photos as the prior could show them: at its size."""
     photos = Photos.open(DATA / "tiny-imagenet-64-val.parquet")
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:count].tolist()
@@ -223,9 +220,18 @@ def judge(
     logits = [u for u in range(len(units)) if units[u].layer == "logits"]
     result["judges"] = {}
     for name, model in judges.items():
-        target = features(model, real)
-        sets = {m: [None if p is None else features(model, p) for p in pictures] for m, pictures in made.items()}
-        seen = {m: [log_probability(model, made[m][u], units[u].index) for u in logits] for m in made}
+        target = logits_and_features(model, real)[1]
+        both = {
+            m: [None if p is None else logits_and_features(model, p) for p in pictures] for m, pictures in made.items()
+        }
+        sets = {m: [None if b is None else b[1] for b in found] for m, found in both.items()}
+        seen = {
+            m: [
+                None if (b := found[u]) is None else float(b[0].log_softmax(1)[:, units[u].index].mean())
+                for u in logits
+            ]
+            for m, found in both.items()
+        }
         result["judges"][name] = {
             m: {
                 "kid": apart([s for s in sets[m] if s is not None], target),
@@ -234,9 +240,9 @@ def judge(
             for m in made
         }
         for a, b in against:
-            both = [(x, y) for x, y in zip(sets[a], sets[b]) if x is not None and y is not None]
+            there = [(x, y) for x, y in zip(sets[a], sets[b]) if x is not None and y is not None]
             result["paired"][f"{a} minus {b}"][name] = {
-                "kid": paired_apart([x for x, _ in both], [y for _, y in both], target),
+                "kid": paired_apart([x for x, _ in there], [y for _, y in there], target),
                 "log probability": paired(difference(seen[a], seen[b])),
             }
         print(name, "judged", flush=True)
@@ -255,13 +261,6 @@ def pairs(made: dict[str, Any]) -> list[tuple[str, str]]:
 
 def difference(a: Sequence[float | None], b: Sequence[float | None]) -> np.ndarray:
     return np.array([x - y for x, y in zip(a, b) if x is not None and y is not None])
-
-
-def log_probability(model: Model, pictures: Tensor | None, label: int) -> float | None:
-    if pictures is None:
-        return None
-    with torch.no_grad():
-        return float(model(model.fit(pictures)).log_softmax(1)[:, label].mean())
 
 
 def _blocks(sets: list[Tensor], target: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -354,7 +353,7 @@ def page(result: dict[str, Any], sheets: dict[str, str]) -> str:
         "# EnergyDPS and KLSC at equal scores", "",
         f"`python benchmarks/klsc.py`: {len(result['units'])} units of builtin:lite0 (logits and late channels in turn) on "
         f"{about_run['prior']}. EnergyDPS: {about_run['steps']} ancestral steps, 1 chain a unit, cap the mean of the strongest "
-        f"share of {CAP_BANK} samples. KLSC: {SHOWN} draws a unit, three times as many where the bank carries its tilt by itself; "
+        f"share of {CAP_BANK} samples. KLSC: {SHOWN} draws a unit, "
         f"bank {about_run['bank']}, {about_run['islands']} × "
         f"{about_run['particles']} particles, {about_run['moves']} move a rung and up to 3 more. Scores in standard deviations of "
         "the prior's samples; of KLSC those of the pictures shown. n is given where it is not all units (or all logits). Nats of "

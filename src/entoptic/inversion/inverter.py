@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from entoptic.inversion.learn import picture_size, shown, standardise
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import Control, Direct, Trained, output
 from entoptic.inversion.recipe import EntopticRecipe
-from entoptic.priors.prior import Level, generate, noise_like
+from entoptic.priors.prior import Level, generate, map_levels, noise_like
 from entoptic.priors.sources import is_folder, name_of
 
 Progress = Callable[[str, int, int], None]
@@ -147,6 +148,7 @@ class _Given:
         self.inverter, self.prior = inverter, inverter.prior
         self.name, self.identity, self.bounds = inverter.name, inverter.identity, self.prior.bounds
         self.shape, self.device, self.levels = self.prior.shape, self.prior.device, self.prior.levels
+        self.map_levels = partial(map_levels, self.prior)  # an untrained control has to equal the prior's own map
         self.maps, self.strength, self.guidance, self.pull = maps_BChw, strength, guidance, pull
         seen = shown(maps_BChw, inverter.mean_C, inverter.sd_C, inverter.recipe)
         self.hints = inverter.net.hint(seen)

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from common import about
 from entoptic.errors import UserError
-from entoptic.methods.klsc import memory, pooled, pooled_ess, refusal
 from entoptic.priors.frontier import Frontier
 from entoptic.priors.ladder import Ladder
-from entoptic.priors.particles import Cloud, Target
+from entoptic.priors.particles import Cloud, Target, memory, pooled, pooled_ess, refusal
 from entoptic.priors.prior import Level
 from entoptic.priors.smc import First, noise_smc
 

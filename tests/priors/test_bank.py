@@ -68,6 +68,19 @@ def test_gradients_reach_the_pictures_and_rounding_does_not_stop_them(tiny: Mode
     assert float(pictures.grad.abs().sum()) > 0
 
 
+def test_straight_scores_are_those_of_the_file_with_a_gradient_too(tiny: Model) -> None:
+    units = bind(tiny, ["logits:1"])
+    pictures, group = torch.rand(3, 3, 8, 8, requires_grad=True), torch.zeros(3, dtype=torch.int64)
+    straight, smooth = UnitScores(units, straight=True), UnitScores(units)
+    given = straight(pictures, group)
+    with torch.no_grad():
+        assert torch.equal(given, smooth(pictures, group)), "one function of the picture, asked for a gradient or not"
+    assert not torch.equal(given, smooth(pictures, group))
+    (through,) = torch.autograd.grad(given.sum(), pictures)
+    (plain,) = torch.autograd.grad(smooth(pictures, group).sum(), pictures)
+    assert float((through - plain).norm() / plain.norm()) < 0.1
+
+
 def test_bounded_scores_stay_within_and_invert(tiny: Model) -> None:
     units = bind(tiny, ["logits:1"])
     pictures = torch.rand(6, 3, 8, 8)

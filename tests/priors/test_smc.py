@@ -15,7 +15,20 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.priors.noise_space import next_stride
-from entoptic.priors.particles import Cloud, Target, effective, islands, systematic
+from entoptic.priors.particles import (
+    CALM,
+    SETTLED,
+    Cloud,
+    Rung,
+    Target,
+    effective,
+    effective_kin,
+    islands,
+    pooled,
+    pooled_ess,
+    refusal,
+    systematic,
+)  # fmt: skip
 from entoptic.priors.prior import Level, draw_conditions, generate, noise_like
 from entoptic.priors.smc import First, noise_smc
 from entoptic.priors.tempering import parallel_tempering
@@ -571,3 +584,62 @@ def test_memory_falls_as_particles_move() -> None:
         found[moves] = sum(c.rungs[-1].memory for c in clouds) / len(clouds)
     assert found[1] > 0.6
     assert found[60] < 0.25
+
+
+def test_kin_count_as_what_they_know() -> None:
+    """Independent particles in full, kin that agree as one, and few kin never as many."""
+    g = torch.Generator().manual_seed(4)
+    n, even = 400, torch.full((400,), -math.log(400), dtype=torch.float64)
+    own, rows = torch.randn(n, generator=g, dtype=torch.float64), torch.arange(n)
+    assert effective_kin(even, own, rows, rows) == pytest.approx(n, rel=0.01)
+    assert effective_kin(even, own, rows // 8, rows) == pytest.approx(n, rel=0.4)  # kin, but independent
+    family = own[rows // 8]  # 50 families of one score each
+    assert effective_kin(even, family, rows // 8, rows) == pytest.approx(50, rel=0.1)
+    assert effective_kin(even, own, torch.zeros(n, dtype=torch.int64), rows) == pytest.approx(1)
+    assert effective_kin(even, own, (rows >= 300).long(), rows) == pytest.approx(1 / (0.75**2 + 0.25**2))
+    assert effective_kin(even, own, rows, rows % 10) == pytest.approx(10, rel=0.01)  # copies
+    assert effective_kin(torch.full((3,), -math.inf).double(), own[:3], rows[:3], rows[:3]) == 0
+
+
+def test_islands_are_pooled_by_their_own_z() -> None:
+    a, b = (noise_smc(gmm3(), total, Target(beta=b), seeded(1), particles=32)[0] for b in (0.5, 1.0))
+    log_w = pooled([a, b], 1.0)
+    assert float(log_w.exp().sum()) == pytest.approx(1)
+    expected = math.exp(
+        a.log_z + float((a.log_weights + 0.5 * a.scores).logsumexp(0)) - b.log_z
+    )  # Z(1) of a over that of b
+    assert float(log_w[:32].exp().sum() / log_w[32:].exp().sum()) == pytest.approx(expected)
+    same = noise_smc(gmm3(), total, Target(beta=1.0), seeded(1), particles=32)[0]
+    one, two = pooled_ess([same], pooled([same], 1.0)), pooled_ess([same, same], pooled([same, same], 1.0))
+    assert two == pytest.approx(2 * one, rel=0.05)  # equal labels of two islands are not kin
+
+
+def test_a_rung_is_moved_until_it_has_settled() -> None:
+    prior, target = gmm8(), Target(beta=3.0)
+    found = {
+        settle: noise_smc(prior, total, target, seeded(20), particles=32, steps=4, moves=1, settle=settle, batch=BIG)
+        for settle in (0, 6)
+    }
+    worst = {k: [max(r.memory for r in c.rungs[1:]) for c in clouds] for k, clouds in found.items()}
+    assert sum(worst[6]) < sum(worst[0]) - 20 * 0.1
+    for calm in found[6]:
+        assert calm.score_calls <= 32 + 7 * 32 * (len(calm.rungs) - 1)
+
+
+def test_what_has_not_settled_is_not_told() -> None:
+    n, rows = 40, torch.arange(40)
+    rung = {"beta": 1.0, "log_z": 0.0, "scores": torch.zeros(n), "acceptance": 0.3, "ess": 40.0}
+
+    def island(*memories: float) -> Cloud:
+        rungs = (Rung(0.0, 0.0, torch.zeros(n), math.nan, 40.0), *(Rung(**rung, memory=m) for m in memories))
+        return Cloud(
+            torch.zeros(n, 1, 1, 1), None, None, rows.double(), torch.zeros(n).double().log_softmax(0), 1.0, 0.0, rungs, rows,
+            rows, rows, 1.0, 0, 0, 0, True, "",
+        )  # fmt: skip
+
+    assert refusal([island(0.1), island(0.8)], 80, 80) == "", "pooled over islands"
+    assert "have not settled" in refusal([island(SETTLED + 0.1, 0.1)] * 2, 80, 80), "a rung in the middle counts"
+    assert "have not settled" in refusal([island(-SETTLED - 0.1)], 80, 80), "nor has what swings to and fro"
+    assert "effective number of samples is 7" in refusal([island(0.1)], 7, 40)
+    assert refusal([], 30, 16384) == ""
+    assert "at least 20" in refusal([], 19, 16384)

@@ -57,15 +57,21 @@ def test_it_is_trained_measured_and_shelved(
     assert 0 <= low <= value <= high <= 1
 
 
+def asked(prior_folder: Path, photo_folder: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "learn", "inverter", "tiny:0", "stage2", "--photos", str(photo_folder), "--out", str(out), "--prior",
+        f"file:{prior_folder}", "--verifiers", "", "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
 def test_the_command_trains_and_goes_on(
     prior_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
-    command = [
-        "learn", "inverter", "tiny:0", "stage2", "--photos", str(photo_folder), "--out", str(tmp_path / "inv"), "--prior",
-        f"file:{prior_folder}", "--verifiers", "", "--compared", "10", "--device", "cpu", "--recipe", "paper",
-        "--paper.hint", "8", "--paper.batch-size", "4",
-    ]  # fmt: skip
+    command = asked(
+        prior_folder, photo_folder, tmp_path / "inv", "--compared", "10", "--recipe", "paper", "--paper.hint", "8",
+        "--paper.batch-size", "4",
+    )  # fmt: skip
     assert main([*command, "--steps", "2"]) == 0
     assert "entoptic invert tiny:0 stage2 PHOTO" in capsys.readouterr().out
     assert main([*command, "--steps", "3"]) == 0
@@ -84,11 +90,10 @@ def test_two_trainings_in_one_folder(
     prior_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
-    command = [
-        "learn", "inverter", "tiny:0", "stage2", "--photos", str(photo_folder), "--out", str(tmp_path / "inv"), "--prior",
-        f"file:{prior_folder}", "--verifiers", "", "--device", "cpu", "--steps", "1", "--entoptic.hint", "8",
-        "--entoptic.batch-size", "2", "--compared", "4",
-    ]  # fmt: skip
+    command = asked(
+        prior_folder, photo_folder, tmp_path / "inv", "--steps", "1", "--entoptic.hint", "8", "--entoptic.batch-size", "2",
+        "--compared", "4",
+    )  # fmt: skip
     with hold(tmp_path / "inv"):
         assert main(command) == 2
     said = capsys.readouterr().err

@@ -217,6 +217,45 @@ def _variance(cloud: Cloud) -> float:
     return float(cloud.log_weights[alive].exp() @ gap.square()) / max(1 - 1 / cloud.ess, 1e-9)
 
 
+def pooled(clouds: Sequence[Cloud], beta: float) -> Tensor:
+    """Normalised log weights of all islands' particles at one β, each island by its own estimate of Z there."""
+    log_w = torch.cat([c.log_weights + (beta - c.beta) * c.scores + c.log_z for c in clouds])
+    return log_w - log_w.logsumexp(0)
+
+
+def pooled_ess(clouds: Sequence[Cloud], log_weights: Tensor) -> float:
+    """Effective number of all islands' particles; kin and copies of different islands are never the same."""
+    kin, copies = (
+        torch.cat([label + i * (1 << 32) for i, label in enumerate(parts)])
+        for parts in ([c.kin for c in clouds], [c.copies for c in clouds])
+    )
+    return effective_kin(log_weights, torch.cat([c.scores for c in clouds]), kin, copies)
+
+
+def memory(clouds: Sequence[Cloud]) -> float:
+    """How far particles remember where a rung's moves began: of each island its worst rung, averaged over islands."""
+    worst = [max((abs(r.memory) for r in c.rungs if not math.isnan(r.memory)), default=math.nan) for c in clouds]
+    return sum(worst) / len(worst)
+
+
+def refusal(clouds: Sequence[Cloud], ess: float, count: int) -> str:
+    """Why no expectation over a population of `count` particles or samples is told, or an empty string.
+
+    Args:
+        clouds: the islands that it comes from; none where it comes from plain samples. ess: of the whole population.
+    """
+    if why := next((c.refusal for c in clouds if c.refusal), ""):
+        return why
+    if clouds and memory(clouds) > SETTLED:
+        return (
+            f"the particles have not settled (scores before and after a rung's moves correlate by {memory(clouds):.2f}), so "
+            "that the mean lies low and nats high for it, beyond any interval; raise `moves`"
+        )
+    if ess < (least := min(20.0, count / 2)):
+        return f"the effective number of samples is {ess:.3g}, and at least {least:.3g} are needed"
+    return ""
+
+
 def effective(log_weights: Tensor) -> Tensor:
     """Effective sample size (Σw)²/Σw² along the last axis; 0 where every weight is 0."""
     return (2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1)).exp().nan_to_num(0.0)

@@ -16,7 +16,6 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.priors.noise_space import next_stride
 from entoptic.priors.particles import (
-    CALM,
     SETTLED,
     Cloud,
     Rung,

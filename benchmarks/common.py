@@ -17,7 +17,7 @@ from entoptic.metrics.distribution import kid, kid_interval  # noqa: F401 (the b
 from entoptic.models.card import Card, imagenet_labels
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.runs.see import versions
+from entoptic.runs.records import versions
 
 DATA = Path(os.environ.get("ENTOPTIC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # imagenette, in the order of its folders

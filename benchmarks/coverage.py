@@ -20,11 +20,11 @@ from torch import Tensor
 
 from common import about
 from entoptic.errors import UserError
-from entoptic.priors.frontier import Frontier
-from entoptic.priors.ladder import Ladder
-from entoptic.priors.particles import Cloud, Target, memory, pooled, pooled_ess, refusal
 from entoptic.priors.prior import Level
-from entoptic.priors.smc import First, noise_smc
+from entoptic.sampling.frontier import Frontier
+from entoptic.sampling.mbar import Ladder
+from entoptic.sampling.particles import ParticleSet, Target, memory, pooled, pooled_ess, refusal
+from entoptic.sampling.smc import First, noise_smc
 
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "linear": lambda u, v: u,
@@ -132,7 +132,7 @@ def covered(
 
 def clouds(
     score: Callable[[Tensor, Tensor], Tensor], beta: float, settings: dict[str, int], runs: int
-) -> list[list[Cloud]]:
+) -> list[list[ParticleSet]]:
     def on_pictures(pictures: Tensor, group: Tensor) -> Tensor:
         return score(pictures[:, 0, 0, 0], pictures[:, 0, 0, 1])
 

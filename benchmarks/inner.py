@@ -24,9 +24,9 @@ from torch import Tensor
 
 import entoptic
 from common import DATA, about, bootstrap, kid, kid_interval, logits_and_features, verifiers
+from entoptic.base.pixels import to_float
 from entoptic.images.photos import Photos
-from entoptic.methods.registry import MethodConfig
-from entoptic.metrics.picture import to_float
+from entoptic.methods.contract import MethodConfig
 from entoptic.models.model import Model
 from entoptic.units.unit import Unit, bind
 

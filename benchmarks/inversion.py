@@ -25,22 +25,21 @@ from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import DATA, about, bootstrap, logits_and_features, mobilenet
+from entoptic.base.estimates import wilson
+from entoptic.base.pixels import centre_square, eight_bit
 from entoptic.images.photos import Photos
 from entoptic.inversion.arithmetic import shuffle
+from entoptic.inversion.configs import EntopticRecipe, PaperRecipe
 from entoptic.inversion.decoder import DecoderRecipe, decode, learn_decoder
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.learn import learn_inverter
-from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.maps import FeatureMaps, superpixel_cosine
 from entoptic.inversion.network import build
-from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
 from entoptic.inversion.saved import load_inverter
 from entoptic.metrics.distribution import frechet, kid, kid_interval
-from entoptic.metrics.evidence import wilson
-from entoptic.metrics.inversion import match_ranks, predictions, superpixel_cosine
-from entoptic.models.model import Model
+from entoptic.metrics.inversion import match_ranks
+from entoptic.models.model import Model, predictions
 from entoptic.models.sources import load
-from entoptic.priors.learn import square
-from entoptic.priors.score import eight_bit
 from entoptic.priors.sources import SHIPPED, load_prior
 
 SUBJECTS = {"lite0": ("builtin:lite0", "bn2", 24000), "vit-s14": ("builtin:vit-s14", "blocks.10", 10000)}
@@ -260,7 +259,7 @@ def held_out(n: int) -> Tensor:
     """N×3×224×224 photos of imagenette's validation part."""
     val = Photos.open(DATA / "imagenette" / "val")
     order = torch.randperm(len(val), generator=torch.Generator().manual_seed(0)).tolist()
-    return torch.stack([square(p, 224).float() / 255 for i in order if (p := val.read(i)) is not None][:n])
+    return torch.stack([centre_square(p, 224).float() / 255 for i in order if (p := val.read(i)) is not None][:n])
 
 
 @torch.no_grad()

@@ -24,21 +24,21 @@ from PIL import Image
 from torch import Tensor
 
 from common import CLASSES, DATA, about, logits_and_features, mobilenet
+from entoptic.base.pixels import centre_square
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
+from entoptic.methods.contract import Context, Item
 from entoptic.methods.klsc import Klsc, populate
-from entoptic.methods.registry import Context, Item
-from entoptic.methods.sampled import MAP_STEPS, shown
+from entoptic.methods.prior_sampling import MAP_STEPS, as_shown
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.priors.bank import Bank, make_bank
-from entoptic.priors.frontier import Frontier, dv_bound
-from entoptic.priors.guide import energy_dps
-from entoptic.priors.learn import square
-from entoptic.priors.score import UnitScores, as_saved
 from entoptic.priors.sources import SHIPPED, load_prior
-from entoptic.priors.tilt import top_share_mean
+from entoptic.sampling.bank import Bank, make_bank
+from entoptic.sampling.frontier import Frontier, dv_bound
+from entoptic.sampling.guidance import energy_dps
+from entoptic.sampling.tilt import top_share_mean
+from entoptic.sampling.unit_scores import UnitScores, as_saved
 from entoptic.units.unit import bind
 
 CHANNELS = tuple(f"blocks.6:{i}" for i in (7, 40, 112, 185, 260)) + tuple(
@@ -89,7 +89,7 @@ def main() -> None:
         made[name], told[name] = chains(name, share, units, scores, raw, prior, options)
     made[UNGUIDED], told[UNGUIDED] = chains("unguided", None, units, scores, raw, prior, options)
     rows = torch.arange(len(units))[:, None] + len(units) * torch.arange(PLAIN)
-    made[MAP] = [shown(subject, bank.pictures[r].float() / 255) for r in rows]
+    made[MAP] = [as_shown(subject, bank.pictures[r].float() / 255) for r in rows]
     told[MAP] = [{"mean": float(scores.of(raw[u, rows[u]], u).mean()), "nats": 0.0} for u in range(len(units))]
     wanted: list[tuple[str, list[dict[str, float]]]] = [
         (f"klsc at the scores of {name}", [{"mean": round(row["mean"], 3)} for row in told[name]])
@@ -146,7 +146,7 @@ def chains(
             found.append(done.scores)
             spent.append(done.noisy_path_kl)
             print(f"{name}: {int(rows[-1]) + 1}/{len(units)}", flush=True)
-        pictures = shown(units[0].model, prior.decode(torch.cat(x0)))
+        pictures = as_shown(units[0].model, prior.decode(torch.cat(x0)))
         torch.save({"pictures": pictures[:, None], "scores": torch.cat(found), "path": torch.cat(spent)}, path)
     kept = torch.load(path, weights_only=True)
     told = [
@@ -181,14 +181,14 @@ def draw(
     s = found.scores[:SHOWN]
     told = law | {"mean": found.law["mean_in_sd"], "mean shown": float(s.mean()), "shown": len(s)}
     print(f"{unit} at {target}: {told}", flush=True)
-    return shown(context.model, found.pictures[:SHOWN].float() / 255), told
+    return as_shown(context.model, found.pictures[:SHOWN].float() / 255), told
 
 
 def real_photos(size: int, count: int = 300) -> Tensor:
     """Photos as the prior could show them: at its size."""
     photos = Photos.open(DATA / "tiny-imagenet-64-val.parquet")
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:count].tolist()
-    return torch.stack([square(photos.read(i), size).float() / 255 for i in order])
+    return torch.stack([centre_square(photos.read(i), size).float() / 255 for i in order])
 
 
 def spectrum(pictures: Tensor, size: int) -> Tensor:

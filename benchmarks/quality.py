@@ -23,14 +23,15 @@ from torch import Tensor
 
 import entoptic
 from common import CLASSES, DATA, about, bootstrap, kid, kid_interval, logits_and_features, verifiers
+from entoptic.base.estimates import wilson
+from entoptic.base.pixels import to_float
+from entoptic.base.progress import reporter
 from entoptic.images.photos import Photos
 from entoptic.methods import METHODS
-from entoptic.methods.registry import MethodConfig
-from entoptic.metrics.evidence import wilson
-from entoptic.metrics.picture import to_float
+from entoptic.methods.contract import MethodConfig
 from entoptic.models.model import Model
-from entoptic.runs.progress import reporter
-from entoptic.runs.see import execute, make_plan
+from entoptic.runs.execute import execute
+from entoptic.runs.plan import make_plan
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 

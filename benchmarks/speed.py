@@ -132,7 +132,7 @@ def inner_step(repeats: int) -> dict[str, Any]:
     """One step for a channel of ResNet-50's layer4 at batch 1 and N = 50: the reference form (network copied, relevance
     and gradients through all photos at every step) against cached targets and one recorded pass; loss and image
     gradient compared. One repeat of the reference form takes about a minute."""
-    from entoptic.images.relevant import Relevant, Weighted, relevant_means
+    from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, relevant_means
     from entoptic.methods.vital import PAPER_INNER, weighted_reader
     from entoptic.units.unit import bind
 
@@ -140,7 +140,7 @@ def inner_step(repeats: int) -> dict[str, Any]:
     _calibrate(model)
     (unit,) = bind(model, "layer4:1546")
     weights, _, _ = PAPER_INNER["resnet50"]
-    wanted = Relevant("lrp-vital", epsilon=1e-6)
+    wanted = RelevanceWeighting("lrp-vital", epsilon=1e-6)
     taps = [Weighted(layer) for layer in weights]
     photos = _smooth(PHOTOS, model.card.size)
     values, importance, _ = relevant_means(
@@ -197,7 +197,7 @@ def _calibrate(model: Model) -> None:
 def shares(model: Model, repeats: int, batch: int = 10) -> dict[str, Any]:
     """Share of a step of `vital` that bare passes through the network (forward to the deepest layer and back to the
     pixels) and bare sorts of the same maps take, each timed on its own in turn with the whole step."""
-    from entoptic.methods.registry import Context, Item
+    from entoptic.methods.contract import Context, Item
     from entoptic.methods.vital import Vital, vital
     from entoptic.units.unit import bind
 
@@ -251,7 +251,7 @@ def _references(model: Model) -> Any:
 
 def batch_of_16(repeats: int) -> dict[str, Any]:
     """Time per picture of a batch of 16 units against 16 runs of one, `vital` with 6 steps."""
-    from entoptic.methods.registry import Context, Item
+    from entoptic.methods.contract import Context, Item
     from entoptic.methods.vital import Vital, vital
     from entoptic.units.unit import bind
 
@@ -282,7 +282,7 @@ def kib(field):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
 base = kib("VmRSS")
 from entoptic.runs.see import make_plan, execute
-from entoptic.runs.progress import Reporter
+from entoptic.base.progress import Reporter
 import tempfile
 with tempfile.TemporaryDirectory() as folder:
     units = ["logits:%d" % i for i in {units}]
@@ -303,7 +303,7 @@ def index(repeats: int, count: int = 300) -> dict[str, Any]:
     """Photos a second of building an index against the bare forward pass of the whole network over the same photos, in
     the same batches and decoded by the same threads. The layers are those of the trunk, the late blocks and the logits
     (which leave nothing of the pass to be saved)."""
-    from entoptic.images.index import build_index
+    from entoptic.images.build_index import build_index
     from entoptic.images.photos import Photos
 
     model = load("builtin:lite0", device="cpu")
@@ -337,13 +337,13 @@ def klsc(model: Model, repeats: int) -> dict[str, Any]:
     gradient adds to an evaluation. The bank counts in full for one unit, and as a share for each of 20 that it serves."""
     from entoptic.errors import UserError
     from entoptic.images.references import References
+    from entoptic.methods.contract import Context
     from entoptic.methods.klsc import Klsc, populate
-    from entoptic.methods.registry import Context
-    from entoptic.methods.sampled import MAP_STEPS, scored_bank
-    from entoptic.priors.frontier import Frontier
-    from entoptic.priors.guide import energy_dps
+    from entoptic.methods.prior_sampling import MAP_STEPS, scored_bank
     from entoptic.priors.prior import draw_conditions, generate, noise_like
     from entoptic.priors.sources import SHIPPED, load_prior
+    from entoptic.sampling.frontier import Frontier
+    from entoptic.sampling.guidance import energy_dps
     from entoptic.units.unit import bind
     from klsc import CHANNELS
 

@@ -26,10 +26,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import about, bootstrap
-from entoptic.inversion.law import MapLaw
+from entoptic.base.estimates import wilson
+from entoptic.inversion.configs import Steer
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.steer import Steer, Steering, paper_mask, steer_concepts
-from entoptic.metrics.evidence import wilson
+from entoptic.inversion.steer import Steering, paper_mask, steer_concepts
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.planted.nets import FIELD, GRASS_UNIT, LABELS, RING_UNIT, STRIDE, planted_model
@@ -54,7 +55,7 @@ class Ridge:
         pictures_NP = F.interpolate(stack(scenes), (side, side), mode="area").flatten(1)
         with torch.no_grad():
             read_NChw = torch.cat([maps.read(part) for part in stack(scenes).split(250)])
-        self.law = MapLaw.fit(read_NChw)
+        self.law = FeatureMapGaussian.fit(read_NChw)
         self.mean_C, self.sd_C = read_NChw.mean((0, 2, 3)), read_NChw.transpose(0, 1).flatten(1).std(1)
         values_ND = self.standardise(read_NChw).flatten(1).double()
         self.centre_D, self.mean_P = values_ND.mean(0), pictures_NP.mean(0)
@@ -90,9 +91,9 @@ def trained_inverter(folder: Path, steps: int, side: int) -> Any:
     from safetensors.torch import load_file
     from tests.planted.shapes import write_photos
 
+    from entoptic.inversion.configs import EntopticRecipe
     from entoptic.inversion.learn import learn_inverter
     from entoptic.inversion.network import build
-    from entoptic.inversion.recipe import EntopticRecipe
     from entoptic.inversion.saved import load_inverter, save_inverter
     from entoptic.priors.learn import network
     from entoptic.priors.recipe import Recipe
@@ -120,7 +121,7 @@ def trained_inverter(folder: Path, steps: int, side: int) -> Any:
         state = load_file(next(done.glob("training-*.safetensors")))
         net = build(prior, maps.channels, recipe)
         net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
-        law = MapLaw.fit(pairs.batch(range(min(2000, len(pairs))))[1])
+        law = FeatureMapGaussian.fit(pairs.batch(range(min(2000, len(pairs))))[1])
         card = {
             "name": "planted", "model": model.card.name, "model_sha256": model.card.weights_sha256, "layer": LAYER,
             "prior": prior.name, "prior_identity": prior.identity, "recipe": asdict(recipe), "steps": 4,

@@ -16,10 +16,10 @@ import pytest
 
 from conftest import tiny_card, tiny_module
 from entoptic import cli
+from entoptic.base.progress import Reporter
 from entoptic.models import sources
 from entoptic.models.model import Model
 from entoptic.runs import store
-from entoptic.runs.progress import Reporter
 from entoptic.runs.store import Run
 
 SOURCE = Path(__file__).parents[1] / "src"

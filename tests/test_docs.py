@@ -53,7 +53,7 @@ def test_every_page_is_in_the_site() -> None:
 
 
 def test_every_measurement_is_explained() -> None:
-    from entoptic.gallery.words import explain
+    from entoptic.gallery.explain import explain
 
     page = (ROOT / "docs" / "evidence.md").read_text()
     names = ("activation", "percentile", "margin", "rank", "robustness")

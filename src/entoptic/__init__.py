@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entoptic.errors import UserError
     from entoptic.gallery.site import build as make_gallery
-    from entoptic.images.index import ActivationIndex, build_index, merge_indexes
+    from entoptic.images.build_index import build_index, merge_indexes
+    from entoptic.images.index import ActivationIndex
     from entoptic.images.photos import Photos
     from entoptic.images.preflight import preflight
     from entoptic.methods import METHODS
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "ActivationIndex": "images.index", "build_index": "images.index", "merge_indexes": "images.index",
+    "ActivationIndex": "images.index", "build_index": "images.build_index", "merge_indexes": "images.build_index",
     "Card": "models.card", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.store", "Run": "runs.store", "Unit": "units.unit", "UserError": "errors", "bind": "units.unit",
     "frontier": "runs.frontier", "invert": "runs.invert",

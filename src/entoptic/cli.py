@@ -17,10 +17,9 @@ from typing import Annotated, Any
 import tyro
 
 from entoptic.errors import UserError, nearest
-from entoptic.inversion.options import Sampling
-from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
-from entoptic.inversion.steer import Steer as Steering
-from entoptic.methods.registry import METHODS
+from entoptic.inversion.configs import EntopticRecipe, PaperRecipe, Sampling
+from entoptic.inversion.configs import Steer as Steering
+from entoptic.methods.contract import METHODS
 from entoptic.priors.recipe import Recipe
 
 import entoptic.methods  # isort: skip  # noqa: F401 (registers every method)
@@ -548,9 +547,9 @@ def _print_losses(index: Any) -> None:
 
 
 def _index(command: Index) -> int:
-    from entoptic.images.index import build_index
+    from entoptic.base.progress import reporter
+    from entoptic.images.build_index import build_index
     from entoptic.models.sources import load
-    from entoptic.runs.progress import reporter
 
     _use_threads(command.threads)
     which, slash, of = command.shard.partition("/")
@@ -569,7 +568,7 @@ def _index(command: Index) -> int:
 
 
 def _merge(command: Merge) -> int:
-    from entoptic.images.index import merge_indexes
+    from entoptic.images.build_index import merge_indexes
 
     print(merge_indexes(command.shards, command.out))
     return 0
@@ -589,7 +588,7 @@ def _learn(command: Learn) -> int:
 
 
 def _learn_inverter(command: LearnInverter) -> int:
-    from entoptic.inversion.recipe import RECIPES
+    from entoptic.inversion.configs import RECIPES
     from entoptic.priors.sources import SHIPPED
     from entoptic.runs.learn_inverter import learn
 
@@ -635,9 +634,11 @@ def _positions(info: Any) -> str:
 
 
 def _see(command: Any) -> int:
+    from entoptic.base.progress import reporter
     from entoptic.gallery.site import build
-    from entoptic.runs.progress import reporter
-    from entoptic.runs.see import estimate, execute, make_plan
+    from entoptic.runs.estimate import estimate
+    from entoptic.runs.execute import execute
+    from entoptic.runs.plan import make_plan
     from entoptic.runs.store import headline
 
     _use_threads(command.threads)
@@ -666,7 +667,7 @@ def _see(command: Any) -> int:
 
 
 def _configured(command: Any, name: str) -> Any:
-    from entoptic.methods.registry import find_method
+    from entoptic.methods.contract import find_method
 
     find_method(name)
     return getattr(command, name.replace("-", "_"))
@@ -677,8 +678,8 @@ def _frontier(command: Any) -> int:
     from rich.table import Table
 
     from entoptic.gallery.site import build
+    from entoptic.plots.frontier import HEADINGS
     from entoptic.runs.frontier import frontier
-    from entoptic.runs.frontier_plot import HEADINGS
 
     _use_threads(command.threads)
     started = time.monotonic()
@@ -710,9 +711,9 @@ def _frontier(command: Any) -> int:
 
 def _invert(command: Invert) -> int:
     from entoptic.gallery.site import build
-    from entoptic.runs.inversions.plan import METHOD
-    from entoptic.runs.inversions.whole import SET_FILE
+    from entoptic.runs.inversion_plan import METHOD
     from entoptic.runs.invert import invert
+    from entoptic.runs.set_evidence import SET_FILE
     from entoptic.runs.store import headline
 
     _use_threads(command.threads)
@@ -775,7 +776,7 @@ def _duration(seconds: float) -> str:
 
 
 def _verify(command: Verify) -> int:
-    from entoptic.runs.progress import reporter
+    from entoptic.base.progress import reporter
     from entoptic.runs.verify import verify
 
     with reporter() as report:

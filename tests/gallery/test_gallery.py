@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from entoptic.errors import UserError
-from entoptic.gallery import words
+from entoptic.gallery import explain
 from entoptic.gallery.site import UNITS_PER_PAGE, build
 
 NASTY = """<b>"O'Hara" & sons</b><script>alert(1)</script>"""
@@ -249,63 +249,65 @@ def unit_page(index: Path, name: str = "unit-logits-497") -> Page:
     ],
 )
 def test_known_evidence_is_put_in_words(item: dict[str, Any], expected: str) -> None:
-    sentence = words.explain(item, label="church").sentence.replace("\N{NO-BREAK SPACE}", " ")
+    sentence = explain.explain(item, label="church").sentence.replace("\N{NO-BREAK SPACE}", " ")
     assert expected in sentence
 
 
 def test_nats_are_told_with_their_law() -> None:
     detail = {"law": "prior tilted by exp(β s)", "prior": "builtin:small-32", "beta": 3.9, "mean_in_sd": 4.1, "ess": 88}
-    reading = words.explain(evidence("nats", 8.0, interval=[7.5, 8.5], direction="lower", scale="nats", detail=detail))
+    reading = explain.explain(
+        evidence("nats", 8.0, interval=[7.5, 8.5], direction="lower", scale="nats", detail=detail)
+    )
     assert reading.sentence == (
         "Drawn from a law that lies 8 nats from the prior builtin:small-32 (prior tilted by exp(β s)); its mean score is "
         "4.1 standard deviations above the prior’s."
     )
-    assert reading.interval == f"7.5 to 8.5{words.SPACE}nats"
+    assert reading.interval == f"7.5 to 8.5{explain.SPACE}nats"
     assert reading.better == "lower is better"
     assert dict(reading.detail) == {"β per standard deviation": "3.9", "effective samples": "88"}
-    drawn = words.explain(evidence("nats", 8.0, scale="nats", detail={**detail, "score_in_sd": -0.5}))
+    drawn = explain.explain(evidence("nats", 8.0, scale="nats", detail={**detail, "score_in_sd": -0.5}))
     assert drawn.sentence.endswith(
         "above the prior’s; this picture’s score is 0.5 standard deviations below the prior’s mean."
     )
     why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
-    missing = words.explain(evidence("nats", None, reason=why))
+    missing = explain.explain(evidence("nats", None, reason=why))
     assert missing.chip == "nats unbounded"
     assert why in missing.sentence
-    assert words.explain(evidence("nats", None, reason="refused")).chip == "nats not known"
+    assert explain.explain(evidence("nats", None, reason="refused")).chip == "nats not known"
 
 
 def test_the_score_of_one_picture_is_not_told_as_a_mean() -> None:
     law = {"law": "one rank of N samples of the prior", "prior": "builtin:small-32"}
-    now = words.explain(evidence("nats", 6.6, scale="nats", detail={**law, "score": 8.25, "score_in_sd": 3.4}))
+    now = explain.explain(evidence("nats", 6.6, scale="nats", detail={**law, "score": 8.25, "score_in_sd": 3.4}))
     assert now.sentence.endswith("; this picture’s score is 3.4 standard deviations above the prior’s mean.")
     assert "mean score" not in now.sentence
     assert dict(now.detail) == {"score of this picture": "8.25"}
-    before = words.explain(evidence("nats", 6.6, scale="nats", detail={**law, "mean": 8.25, "mean_in_sd": 3.4}))
+    before = explain.explain(evidence("nats", 6.6, scale="nats", detail={**law, "mean": 8.25, "mean_in_sd": 3.4}))
     assert before == now, "records that called it a mean read the same"
 
 
 def test_labels_take_the_article_that_fits() -> None:
     labels = ["church", "English springer", "sunglasses", "compass", "unicycle"]
     expected = ["a church", "an English springer", "sunglasses", "a compass", "a unicycle"]
-    assert [words.with_article(label) for label in labels] == expected
+    assert [explain.with_article(label) for label in labels] == expected
 
 
 @given(st.floats(0, 100))
 def test_a_percentage_is_all_or_none_only_where_it_is(value: float) -> None:
-    assert (words.percentile(value) == "100") == (value == 100)
-    assert (words.percentile(value) == "0") == (value == 0)
+    assert (explain.percentile(value) == "100") == (value == 100)
+    assert (explain.percentile(value) == "0") == (value == 0)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))
 def test_numbers_keep_their_sign_and_size(value: float) -> None:
-    text = words.number(value).replace(words.MINUS, "-").replace(",", "")
+    text = explain.number(value).replace(explain.MINUS, "-").replace(",", "")
     assert float(text) == pytest.approx(value, rel=0.051, abs=1e-30)
 
 
 def test_likeness_is_judged_by_what_photos_get() -> None:
     def tone(value: float, high: float) -> str:
         detail = {"photos among themselves": high, "photos at random": 0.1}
-        return words.explain(evidence("causal", value, detail=detail)).tone
+        return explain.explain(evidence("causal", value, detail=detail)).tone
 
     assert [tone(v, 0.3) for v in (0.3, 0.2, 0.11)] == ["good", "mixed", "poor"]
     assert tone(0.3, 0.9) == "poor"
@@ -313,7 +315,7 @@ def test_likeness_is_judged_by_what_photos_get() -> None:
 
 
 def test_unknown_evidence_shows_value_interval_and_n() -> None:
-    reading = words.explain(evidence("edge_energy", 0.25, interval=[0.1, 0.4], n=7))
+    reading = explain.explain(evidence("edge_energy", 0.25, interval=[0.1, 0.4], n=7))
     assert (reading.title, reading.value, reading.interval, reading.n) == (
         "Edge energy",
         "0.25",
@@ -323,17 +325,17 @@ def test_unknown_evidence_shows_value_interval_and_n() -> None:
 
 
 def test_infinite_evidence_is_not_a_value() -> None:
-    reading = words.explain(evidence("activation", float("nan")))
+    reading = explain.explain(evidence("activation", float("nan")))
     assert reading.value is None
     assert "nan" in reading.sentence
 
 
 def test_the_headline_is_measured_evidence() -> None:
-    readings = [words.explain(evidence(*item)) for item in (("transfer_top1", None), ("odd", 1.0), ("rank", 1.0))]
-    headline = words.headline(readings)
+    readings = [explain.explain(evidence(*item)) for item in (("transfer_top1", None), ("odd", 1.0), ("rank", 1.0))]
+    headline = explain.headline(readings)
     assert headline is not None
     assert headline.name == "rank"
-    assert words.headline(readings[:1]) is None
+    assert explain.headline(readings[:1]) is None
 
 
 # ---- pages ---------------------------------------------------------------------------------------

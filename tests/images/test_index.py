@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from conftest import tiny_card, tiny_module
 from entoptic import cli
 from entoptic.errors import UserError
-from entoptic.images import index as index_module
-from entoptic.images.index import ActivationIndex, build_index, merge_indexes
+from entoptic.images import build_index as build_module
+from entoptic.images.build_index import build_index, merge_indexes
+from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.models import sources
@@ -38,7 +39,7 @@ LAYERS = ["stem", "stage1", "stage2", "logits"]
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "BLOCK", 8)
+    monkeypatch.setattr(build_module, "BLOCK", 8)
 
 
 def write(folder: Path, count: int, seed: int = 0, size: int = 32) -> Path:
@@ -244,8 +245,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Activatio
     folder = binary(base / "p", 75)
     (folder / "033.png").write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "BLOCK", 8)
-        patch.setattr("entoptic.images.sketch.CAPACITY", 16)
+        patch.setattr(build_module, "BLOCK", 8)
+        patch.setattr("entoptic.images.quantile_sketch.CAPACITY", 16)
         return folder, build_index(exact(), folder, ["odd"], out=base / "i", k=6, bottom=3, reservoir=7)
 
 
@@ -258,7 +259,7 @@ def test_shards_batches_and_merge_order_change_nothing(
     base = tmp_path_factory.mktemp("shards")
     m = data.draw(st.integers(1, 6))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("entoptic.images.sketch.CAPACITY", 16)
+        patch.setattr("entoptic.images.quantile_sketch.CAPACITY", 16)
         shards = [
             build_index(
                 exact(), folder, ["odd"], out=base / f"{i}", k=6, bottom=3, reservoir=7, shard=(i, m),
@@ -332,7 +333,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from conftest import tiny_card, tiny_module
-from entoptic.images import index
+from entoptic.images import build_index as index
 from entoptic.models.model import Model
 index.BLOCK = 8
 model, read = Model(tiny_module(), tiny_card(), device="cpu"), 0
@@ -388,7 +389,7 @@ def test_a_kill_between_merging_and_deleting_is_mended(tiny: Model, folder: Path
 
 
 def test_two_writers_are_refused(tiny: Model, folder: Path, tmp_path: Path) -> None:
-    with index_module._writing(tmp_path / "i"), pytest.raises(UserError, match="being written by another process"):
+    with build_module._writing(tmp_path / "i"), pytest.raises(UserError, match="being written by another process"):
         build_index(tiny, folder, ["stage1"], out=tmp_path / "i")
 
 
@@ -403,8 +404,8 @@ def test_two_writers_are_refused(tiny: Model, folder: Path, tmp_path: Path) -> N
     seed=st.integers(0, 99),
 )
 def test_the_sketchs_error_bound_holds(sizes: list[int], capacity: int, spread: int, seed: int) -> None:
-    from entoptic.images import sketch as sketch_module
-    from entoptic.images.sketch import Sketch
+    from entoptic.images import quantile_sketch as sketch_module
+    from entoptic.images.quantile_sketch import Sketch
 
     rng = np.random.default_rng(seed)
     values = [rng.integers(0, spread, (3, size)).astype(np.float32) for size in sizes]
@@ -436,7 +437,7 @@ def test_the_sketchs_error_bound_holds(sizes: list[int], capacity: int, spread: 
 
 
 def test_the_worst_case_error_is_small_and_the_usual_one_smaller() -> None:
-    from entoptic.images.sketch import CAPACITY, Sketch
+    from entoptic.images.quantile_sketch import CAPACITY, Sketch
 
     rng, parts = np.random.default_rng(0), []
     for i in range(128):  # 65,536 values
@@ -456,7 +457,7 @@ def test_the_worst_case_error_is_small_and_the_usual_one_smaller() -> None:
 def test_what_is_kept_does_not_grow_with_the_photos(
     tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entoptic.images.sketch.CAPACITY", 16)
+    monkeypatch.setattr("entoptic.images.quantile_sketch.CAPACITY", 16)
     sizes = {}
     for blocks in (4, 8, 16):
         folder = write(tmp_path / f"p{blocks}", 8 * blocks - 1)  # the last photo is left out: one part less than all

@@ -12,30 +12,30 @@ from pathlib import Path
 import pytest
 
 from entoptic import UserError
-from entoptic.images import lock
-from entoptic.images.lock import hold
+from entoptic.base import files
+from entoptic.base.files import lock_folder
 
 CHILD = """
 import sys, time
 sys.path[:0] = {paths!r}
-from entoptic.images.lock import hold
-held = hold({folder!r})
+from entoptic.base.files import lock_folder
+held = lock_folder({folder!r})
 print("held", flush=True)
 time.sleep(60)
 """
 
 
 def test_a_second_job_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
-    with hold(tmp_path / "a" / "b"):
+    with lock_folder(tmp_path / "a" / "b"):
         with pytest.raises(UserError) as refused:
-            hold(tmp_path / "a" / "b", instead="give another folder")
-        hold(tmp_path / "a").close()  # other folders are free
-        hold(tmp_path / "a" / "b", name=".other").close()  # and so is another lock
+            lock_folder(tmp_path / "a" / "b", instead="give another folder")
+        lock_folder(tmp_path / "a").close()  # other folders are free
+        lock_folder(tmp_path / "a" / "b", name=".other").close()  # and so is another lock
     assert str(refused.value).startswith(
         f"{tmp_path / 'a' / 'b'} is being written by another process (pid {os.getpid()} on "
     )
     assert str(refused.value).endswith("; wait until it ends, or give another folder")
-    hold(tmp_path / "a" / "b").close()
+    lock_folder(tmp_path / "a" / "b").close()
 
 
 def test_a_killed_job_leaves_no_lock_behind(tmp_path: Path) -> None:
@@ -45,12 +45,12 @@ def test_a_killed_job_leaves_no_lock_behind(tmp_path: Path) -> None:
     try:
         assert child.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"another process \(pid {child.pid} on"):
-            hold(tmp_path)
+            lock_folder(tmp_path)
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         child.stdout.close()
-    with hold(tmp_path):
+    with lock_folder(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()} on ")
 
 
@@ -58,13 +58,13 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(tmp_path: Path)
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=r"cannot be written \(.*\); give another --out$"):
-            hold(folder)
+            lock_folder(folder)
 
 
 def test_where_there_are_no_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(file: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock, "_take", none)
-    with pytest.warns(UserWarning, match=r"cannot be locked \(No locks available\)"), hold(tmp_path):
+    monkeypatch.setattr(files, "_take", none)
+    with pytest.warns(UserWarning, match=r"cannot be locked \(No locks available\)"), lock_folder(tmp_path):
         pass

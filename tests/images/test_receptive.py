@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from conftest import tiny_card
 from entoptic.errors import UserError
-from entoptic.images.index import build_index
+from entoptic.images.build_index import build_index
 from entoptic.images.photos import Photos
-from entoptic.images.receptive import crop, crop_box, receptive_field
+from entoptic.images.receptive_field import crop, crop_box, receptive_field
 from entoptic.models.model import Model
 
 

@@ -19,11 +19,12 @@ from conftest import tiny_card, tiny_module
 from entoptic.errors import UserError
 from entoptic.images import references as references_module
 from entoptic.images.colour import from_rgb, natural_spectrum, to_rgb
-from entoptic.images.pack import make_pack, read_pack, sketch, sketch_ranks, unsketch
+from entoptic.images.make_statistics import make_pack
 from entoptic.images.photos import Photos
 from entoptic.images.preflight import preflight
 from entoptic.images.references import References, sorted_means
-from entoptic.images.relevant import Relevant, Weighted
+from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted
+from entoptic.images.shipped_statistics import read_pack, sketch, sketch_ranks, unsketch
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import bind
@@ -261,7 +262,7 @@ def test_a_pack_holds_what_its_photos_give(
     )
     shipped, real = References(tiny), References(tiny, Photos.open(photo_folder))
     for unit in bind(tiny, ["logits:2", "stage1:3"]):
-        wanted = Relevant() if unit.kind == "channel" else None
+        wanted = RelevanceWeighting() if unit.kind == "channel" else None
         from_pack, from_photos = (r.target(unit, taps, 6, wanted=wanted) for r in (shipped, real))
         assert from_pack.photos == from_photos.photos == 6
         assert list(from_photos.values) == (list(taps) if wanted is None else [Weighted("stem")])

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from entoptic.errors import UserError
-from entoptic.images.index import build_index
+from entoptic.images.build_index import build_index
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
-from entoptic.images.relevant import (
+from entoptic.images.relevance_weighting import (
     RULES,
-    Relevant,
+    RelevanceWeighting,
     Weighted,
-    below,
     channel_importance,
     crops,
     facet_photos,
+    layers_below,
     read_relevant,
     relevant_means,
     rules_of,
@@ -86,7 +86,7 @@ def test_one_pass_reads_values_and_the_relevance_of_each_pictures_own_unit(tiny:
 def test_layers_below_a_unit_end_before_its_own(tiny: Model) -> None:
     taps = [Tap("stem"), Tap("stage1"), Tap("stage2")]
     (unit,) = bind(tiny, "stage2:0")
-    assert below(tiny, reversed(taps), unit) == (Tap("stem"), Tap("stage1"))
+    assert layers_below(tiny, reversed(taps), unit) == (Tap("stem"), Tap("stage1"))
 
 
 @settings(max_examples=10)
@@ -98,7 +98,7 @@ def test_streaming_means_are_those_of_one_batch(split: int) -> None:
     (unit,), taps = bind(tiny, "stage2:3"), [Weighted("stem"), Weighted("stage1")]
     images = noise(7, 3, 32, 32)
     parts = [(list(range(len(c))), c) for c in images.split(split)]
-    values, importance, count = relevant_means(tiny, unit, taps, parts, lambda n: None, Relevant())
+    values, importance, count = relevant_means(tiny, unit, taps, parts, lambda n: None, RelevanceWeighting())
     assert count == 7
     read, maps = read_relevant(tiny, images, [unit] * 7, taps, rules_of("lrp"))
     for tap in taps:
@@ -144,7 +144,7 @@ def test_the_two_causes_of_a_planted_unit_become_its_facets(tmp_path: Path) -> N
     (unit,) = bind(model, EITHER_UNIT)
     found = [c[0] if len(c := causes(EITHER_UNIT, [scene])[0]) == 1 else None for scene in scenes]
     for facet in (0, 1):
-        references.target(unit, [Tap("stage1"), Tap("stage2")], 12, wanted=Relevant(facet=facet, facets=2))
+        references.target(unit, [Tap("stage1"), Tap("stage2")], 12, wanted=RelevanceWeighting(facet=facet, facets=2))
     ((read, assigned),) = references._facets.values()
     pairs = [(facet, found[i]) for i, facet in zip(read, assigned) if found[i] is not None]
     shown = {cause for _, cause in pairs}
@@ -168,23 +168,25 @@ def test_crops_are_cut_around_the_place_that_drives_the_unit() -> None:
 
 def test_bad_choices_are_answered(tiny: Model, photo_folder: Path) -> None:
     with pytest.raises(UserError, match='did you mean "lrp"'):
-        Relevant("lpr")
+        RelevanceWeighting("lpr")
     with pytest.raises(UserError, match='"image" or "crop"'):
-        Relevant(reference="patch")
+        RelevanceWeighting(reference="patch")
     references = References(tiny, Photos.open(photo_folder))
     (stem,) = bind(tiny, "stem:0")
     with pytest.raises(UserError, match="nothing below"):
-        references.target(stem, [Tap("stem"), Tap("stage1")], 4, wanted=Relevant())
+        references.target(stem, [Tap("stem"), Tap("stage1")], 4, wanted=RelevanceWeighting())
 
 
 def test_targets_of_kinds_of_relevance_are_kept_apart(tiny: Model, photo_folder: Path) -> None:
     references = References(tiny, Photos.open(photo_folder))
     (unit,), taps = bind(tiny, "stage2:3"), [Tap("stem")]
-    first = references.target(unit, taps, 4, wanted=Relevant())
-    again = References(tiny, Photos.open(photo_folder)).target(unit, taps, 4, wanted=Relevant())  # from the disk
+    first = references.target(unit, taps, 4, wanted=RelevanceWeighting())
+    again = References(tiny, Photos.open(photo_folder)).target(
+        unit, taps, 4, wanted=RelevanceWeighting()
+    )  # from the disk
     assert torch.equal(first.values[Weighted("stem")], again.values[Weighted("stem")])
     assert torch.equal(first.importance[Weighted("stem")], again.importance[Weighted("stem")])
-    other = references.target(unit, taps, 4, wanted=Relevant("gradient"))
+    other = references.target(unit, taps, 4, wanted=RelevanceWeighting("gradient"))
     assert not torch.equal(first.values[Weighted("stem")], other.values[Weighted("stem")])
     assert Tap("stem") in references.target(unit, taps, 4).values
 

@@ -23,7 +23,7 @@ from entoptic.inversion.arithmetic import (
     region_mask,
     shuffle,
 )
-from entoptic.inversion.options import Sampling
+from entoptic.inversion.configs import Sampling
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from conftest import tiny_card
 from entoptic.errors import UserError
-from entoptic.inversion.concepts import class_weights, concepts_of
+from entoptic.inversion.class_concepts import class_weights, concepts_of
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.model import Model
 from entoptic.units.concepts import Concepts, Mcd

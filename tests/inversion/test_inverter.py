@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic import Model, UserError
-from entoptic.images.cache import content_key
-from entoptic.images.lock import hold
+from entoptic.base.cache import content_key
+from entoptic.base.files import lock_folder
 from entoptic.images.photos import Photos
+from entoptic.inversion.configs import EntopticRecipe, PaperRecipe
 from entoptic.inversion.data import LOCK, Pairs, make_pairs, preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.learn import learn_inverter, loss, picture_size, shown, standardise
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import HintEncoder, build
-from entoptic.inversion.recipe import EntopticRecipe, PaperRecipe
 from entoptic.inversion.saved import SHIPPED, load_inverter, save_inverter
 from entoptic.priors.learn import network
 from entoptic.priors.prior import Level, generate
@@ -184,7 +184,7 @@ def test_interrupted_pairs_go_on(maps: FeatureMaps, photo_folder: Path, tmp_path
 def test_pairs_have_one_writer_and_any_number_of_readers(maps: FeatureMaps, photo_folder: Path, tmp_path: Path) -> None:
     where = tmp_path / "pairs"
     with (
-        hold(where, name=LOCK),
+        lock_folder(where, name=LOCK),
         pytest.raises(
             UserError, match=r"pairs is being written by another process .* folders of their own \(--pairs\)"
         ),
@@ -192,7 +192,7 @@ def test_pairs_have_one_writer_and_any_number_of_readers(maps: FeatureMaps, phot
         make_pairs(maps, photo_folder, 8, where)
     assert not (where / "maps.npy").exists()  # the other job's files were not touched
     whole = make_pairs(maps, photo_folder, 8, where)
-    with hold(where, name=LOCK):
+    with lock_folder(where, name=LOCK):
         again = make_pairs(maps, photo_folder, 8, where)
     assert (again.key, len(again)) == (whole.key, len(whole))
     assert (again.maps[:] == whole.maps[:]).all()
@@ -204,11 +204,11 @@ def test_pairs_that_another_job_finished_in_between_are_not_read_again(
     import entoptic.inversion.data as data
 
     def late(folder: Path, **more: Any) -> Any:
-        monkeypatch.setattr(data, "hold", hold)
+        monkeypatch.setattr(data, "lock_folder", lock_folder)
         make_pairs(maps, photo_folder, 8, folder)
-        return hold(folder, **more)
+        return lock_folder(folder, **more)
 
-    monkeypatch.setattr(data, "hold", late)
+    monkeypatch.setattr(data, "lock_folder", late)
     read: list[int] = []
     pairs = make_pairs(maps, photo_folder, 8, tmp_path / "pairs", progress=lambda w, done, t: read.append(done))
     assert len(pairs) == 40
@@ -378,7 +378,7 @@ def test_the_loss_is_the_velocity_error_by_hand(maps: FeatureMaps, prior: Any, p
     draw = torch.Generator().manual_seed(2)
     u = torch.rand(4, generator=draw)
     noise = torch.randn(4, 12, 4, 4, generator=draw)
-    from entoptic.priors.training import rows_of
+    from entoptic.base.training import rows_of
 
     pictures, _ = pairs.batch(rows_of(2, len(pairs), 4, 0))
     total = 0.0
@@ -400,7 +400,7 @@ def test_the_cycle_loss_is_one_minus_the_cosine_of_the_estimate(maps: FeatureMap
     draw = torch.Generator().manual_seed(6)
     u = (torch.randn(4, generator=draw) + 1.0).sigmoid()
     noise = torch.randn(4, 12, 4, 4, generator=draw)
-    from entoptic.priors.training import rows_of
+    from entoptic.base.training import rows_of
 
     pictures, values = pairs.batch(rows_of(6, len(pairs), 4, 0))
     x0, t = prior.states(pictures), u[:, None, None, None]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
-from entoptic.inversion.law import MapLaw
+from entoptic.inversion.configs import Steer
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.steer import (
     FLOOR,
     PAPER_THRESHOLD,
-    Steer,
     calibrate,
     law_of,
     null_part,
@@ -103,7 +103,7 @@ class World:
         self.W_PC, self.rest_PR = gain * whole[:, :C], noise * whole[:, C:]
         self.gain, self.maps, self.model = gain, self, Network(self)
         self.mean_C, self.sd_C = torch.zeros(C), torch.ones(C)
-        self.law: MapLaw | None = None
+        self.law: FeatureMapGaussian | None = None
         self.rows: list[tuple[Tensor, Tensor]] = []
 
     def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
@@ -249,13 +249,13 @@ def test_a_result_does_not_depend_on_its_mates() -> None:
 # --- nulls -----------------------------------------------------------------------------------------------------------
 
 
-def correlated(seed: int = 9) -> tuple[Tensor, MapLaw]:
+def correlated(seed: int = 9) -> tuple[Tensor, FeatureMapGaussian]:
     """A root of Σ, whose variances span nearly three decades, and the law of 2000 maps of it."""
     draw = torch.Generator().manual_seed(seed)
     axes = torch.linalg.qr(torch.randn(C, C, generator=draw)).Q
     root_CC = axes * torch.logspace(0.5, -0.9, C)
     maps = torch.einsum("cd,ndhw->nchw", root_CC, torch.randn(2000, C, *GRID, generator=draw))
-    return root_CC, MapLaw.fit(maps + 0.5)
+    return root_CC, FeatureMapGaussian.fit(maps + 0.5)
 
 
 def test_nulls_are_as_unusual_and_of_the_same_dimension() -> None:

@@ -13,8 +13,8 @@ from entoptic.images.references import References
 from entoptic.methods.ascent import ascend, constant, normalise_gradient, warmup_cosine
 from entoptic.methods.augment import Augment, identity, roll
 from entoptic.methods.canvas import Pixels
+from entoptic.methods.contract import Context, Draft, Item
 from entoptic.methods.objectives import Objective, Step, activation
-from entoptic.methods.registry import Context, Draft, Item
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import bind

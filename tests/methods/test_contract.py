@@ -19,12 +19,13 @@ from torch import nn
 
 from conftest import TwoClasses
 from entoptic import UserError
+from entoptic.base.pixels import quantise
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, make_config
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, make_config
 from entoptic.models.model import Model
-from entoptic.runs.see import quantise, see
+from entoptic.runs.see import see
 from entoptic.units.unit import bind
 
 STEPS = 3

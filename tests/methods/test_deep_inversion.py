@@ -15,6 +15,7 @@ from conftest import tiny_card, tiny_module
 from entoptic import UserError, see
 from entoptic.images.references import References
 from entoptic.methods import find_method
+from entoptic.methods.contract import Context, Draft, Item, make_config
 from entoptic.methods.deep_inversion import DeepInversion, _invert
 from entoptic.methods.objectives import (
     Objective,
@@ -25,7 +26,6 @@ from entoptic.methods.objectives import (
     deep_inversion_tv,
     norm,
 )
-from entoptic.methods.registry import Context, Draft, Item, make_config
 from entoptic.models.batchnorm import BatchNormMoments, batch_norms
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.sources import SOURCES

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from entoptic.base.estimates import t_quantile
 from entoptic.methods.klsc_twisted import refusal
-from entoptic.priors.frontier import t_quantile
-from entoptic.priors.particles import Cloud, islands
 from entoptic.priors.toy import GaussianMixture
-from entoptic.priors.twisted import twisted_smc
+from entoptic.sampling.particles import ParticleSet, islands
+from entoptic.sampling.twisted_smc import twisted_smc
 
 ISLANDS, RUNS = 4, 10
 MEAN_AT_2 = 3.3613
@@ -21,7 +21,7 @@ def column(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(3, 1, 1, 1)
 
 
-def runs(beta: float) -> list[list[Cloud]]:
+def runs(beta: float) -> list[list[ParticleSet]]:
     """Runs of the method's own particles and steps on three Gaussians, the highest of them a tenth of the prior."""
     prior = GaussianMixture(torch.tensor([0.55, 0.35, 0.10]), column(-2, 0.5, 3), column(0.36, 0.16, 0.25))
 
@@ -49,12 +49,12 @@ def test_islands_that_come_from_few_ancestors_do_not() -> None:
 
 
 def test_what_is_needed_is_counted_over_the_islands() -> None:
-    def cloud(ess: int, roots: int, n: int = 16) -> Cloud:
+    def cloud(ess: int, roots: int, n: int = 16) -> ParticleSet:
         weights = torch.full((n,), -math.inf, dtype=torch.float64)
         weights[:ess] = -math.log(ess)
         alive = torch.arange(n)
         ancestors = alive % roots
-        return Cloud(
+        return ParticleSet(
             torch.zeros(n, 1, 1, 1), None, None, torch.zeros(n, dtype=torch.float64), weights, 1.0, 0.0, (), ancestors,
             alive, alive, float(ess), 0, 0, 0, True, "",
         )  # fmt: skip

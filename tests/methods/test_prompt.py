@@ -15,19 +15,18 @@ from torch import Tensor
 
 from entoptic import UserError
 from entoptic.images.references import References
-from entoptic.methods import find_method, prompted
+from entoptic.methods import find_method, prompt_search
+from entoptic.methods.contract import Context, Draft, Item, make_config
+from entoptic.methods.prior_sampling import MAP_STEPS
+from entoptic.methods.prompt_search import CHAIN_STEPS
 from entoptic.methods.prompt_words import GENERAL, climb, sentence
-from entoptic.methods.prompted import CHAIN_STEPS
-from entoptic.methods.registry import Context, Draft, Item, make_config
-from entoptic.methods.sampled import MAP_STEPS
 from entoptic.models.model import Model
-from entoptic.priors.adapters import TextPrior
-from entoptic.priors.guide import ancestral_at_rest, guided
+from entoptic.priors.network_prior import TextPrior
 from entoptic.priors.prior import Level, Prior, ancestral
 from entoptic.priors.schedule import Diffusion
 from entoptic.priors.sources import load_prior
-from entoptic.priors.told import told
 from entoptic.priors.toy import GaussianMixture
+from entoptic.sampling.guidance import ancestral_at_rest, conditioned_chains, guided
 from entoptic.units.unit import bind
 from planted.linear import BIAS, OFFSET, SCALE, SIZE, SLOPE, UNIT, direction, linear_model
 
@@ -117,7 +116,7 @@ def generators(count: int) -> list[torch.Generator]:
 @pytest.mark.parametrize("steps", [10, 50, 1000])
 def test_nats_of_a_gaussian_told_its_mean(steps: int) -> None:
     prior, gap = gaussian(0.0), 1.5
-    chains = told(prior, gaussian(gap), generators(4), steps=steps)
+    chains = conditioned_chains(prior, gaussian(gap), generators(4), steps=steps)
     assert chains.path_kl.tolist() == pytest.approx([path_nats(prior.levels(steps), gap)] * 4, rel=1e-5)
     # Both last noisy states are Gaussians of one variance that the steps leave, whose divergence the path's bounds.
     levels, variance = prior.levels(steps), prior.levels(steps)[0].sigma ** 2
@@ -133,11 +132,11 @@ def test_nats_of_a_gaussian_told_its_mean(steps: int) -> None:
 
 def test_chains_told_nothing_new_are_the_unguided_ones() -> None:
     prior = gaussian(0.7)
-    chains = told(prior, prior, generators(3), steps=20)
+    chains = conditioned_chains(prior, prior, generators(3), steps=20)
     rest = guided(prior, lambda x, _: x.flatten(1).sum(1), 0.0, generators(3), steps=20, kernel=ancestral_at_rest)
     assert torch.equal(chains.x0, rest.x0)
     assert chains.path_kl.tolist() == [0.0] * 3
-    moved = told(prior, gaussian(2.0), generators(3), steps=20)
+    moved = conditioned_chains(prior, gaussian(2.0), generators(3), steps=20)
     assert bool((moved.x0 > chains.x0 + 0.5).all()), "the same noise, another law"
 
 
@@ -215,7 +214,7 @@ def test_a_pipeline_of_diffusers_is_optimised_with_guidance(tmp_path: Path, monk
     pytest.importorskip("diffusers")
     from tiny_pipelines import save_text_pipeline
 
-    monkeypatch.setattr(prompted, "CHAIN_STEPS", 5)
+    monkeypatch.setattr(prompt_search, "CHAIN_STEPS", 5)
     prior = load_prior(f"hf:{save_text_pipeline(tmp_path / 'text')}", device="cpu", guidance=2.0)
     # Of such a network the text moves little: enough that the mean rises on noise that all prompts share.
     still, moved = (draw("prompt", prior, steps=n, lr=lr, bank=32)[0].trace for n, lr in ((1, 1e-6), (12, 0.3)))

@@ -16,9 +16,9 @@ from entoptic import UserError, see
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import find_method
-from entoptic.methods.registry import Context, Draft, Item, make_config
+from entoptic.methods.contract import Context, Draft, Item, make_config
 from entoptic.models.model import Model
-from entoptic.priors.tilt import rank_kl, selection_kl
+from entoptic.sampling.tilt import rank_kl, selection_kl
 from entoptic.units.unit import Unit, bind
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from entoptic.images.pack import sketch, unsketch
 from entoptic.images.photos import Photos
 from entoptic.images.references import References, Target
+from entoptic.images.shipped_statistics import sketch, unsketch
 from entoptic.methods.augment import gaussian_blur
+from entoptic.methods.contract import Context, Draft, Item
 from entoptic.methods.objectives import Step, match
-from entoptic.methods.registry import Context, Draft, Item
 from entoptic.methods.vital import Vital, matched_taps, vital
 from entoptic.models.model import Model
 from entoptic.units.unit import bind

@@ -12,10 +12,10 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
-from entoptic.images.relevant import Relevant, Weighted, relevant_means
+from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, relevant_means
 from entoptic.methods.augment import hold, roll
+from entoptic.methods.contract import Context, Item
 from entoptic.methods.objectives import Step, match, reach
-from entoptic.methods.registry import Context, Item
 from entoptic.methods.vital import PAPER_INNER, Vital, VitalPaper, published, vital, vital_paper, weighted_reader
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -54,7 +54,7 @@ def test_the_published_step_equals_its_slow_form(name: str) -> None:
     model = resnet(name)
     (unit,) = bind(model, "layer4:7")
     weights, _, _ = PAPER_INNER["resnet50"]
-    taps, wanted = [Weighted(layer) for layer in weights], Relevant("lrp-vital", epsilon=1e-6)
+    taps, wanted = [Weighted(layer) for layer in weights], RelevanceWeighting("lrp-vital", epsilon=1e-6)
     photos, image = blotches(4, 96, seed=10), blotches(1, 96, seed=20)
     values, importance, _ = relevant_means(
         model, unit, taps, [([0, 1, 2], photos[:3]), ([3], photos[3:])], lambda n: None, wanted
@@ -135,13 +135,13 @@ def test_views_are_held_for_as_long_as_asked() -> None:
 
 
 def test_relevance_is_told_anew_every_refresh(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from entoptic.images import relevant
+    from entoptic.images import relevance_weighting
 
     calls = []
-    original = relevant.read_relevant
-    monkeypatch.setattr(relevant, "read_relevant", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = relevance_weighting.read_relevant
+    monkeypatch.setattr(relevance_weighting, "read_relevant", lambda *a, **k: calls.append(1) or original(*a, **k))
     (unit,) = bind(tiny, "stage2:3")
-    read = weighted_reader(tiny, [unit], [Relevant()], refresh=3)
+    read = weighted_reader(tiny, [unit], [RelevanceWeighting()], refresh=3)
     first = read(noise(1, 3, 32, 32), [Weighted("stem"), Tap("stem")])
     for _ in range(6):
         again = read(noise(1, 3, 32, 32), [Weighted("stem"), Tap("stem")])

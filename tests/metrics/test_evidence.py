@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
+from entoptic.base.estimates import mean_interval, wilson
+from entoptic.metrics.evidence import Evidence, missing
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from conftest import tiny_card
-from entoptic.images.index import build_index
+from entoptic.base.pixels import to_float
+from entoptic.images.build_index import build_index
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
-from entoptic.metrics import inner as inner_module
+from entoptic.metrics import inner_units as inner_module
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.inner import causal_agreement, effects, lower_layer
-from entoptic.metrics.likeness import centred_likeness, likeness
-from entoptic.metrics.picture import measure, to_float
+from entoptic.metrics.inner_units import causal_agreement, centred_similarity, effects, lower_layer, similarity
+from entoptic.metrics.picture import measure
 from entoptic.metrics.selectivity import layer_moments, selectivity
 from entoptic.models.model import Model
 from entoptic.units.unit import bind
@@ -283,7 +283,7 @@ def test_a_photo_is_not_compared_with_itself(references: References, photos: Pho
 def test_likeness_is_the_mean_cosine(seed: int, b: int, n: int, k: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     pictures, photos, arbitrary = (torch.randn(m, k, generator=generator) for m in (b, n, 3))
-    found = likeness(pictures, photos, arbitrary)
+    found = similarity(pictures, photos, arbitrary)
 
     def cosine(x: Tensor, y: Tensor) -> float:
         return float(x @ y / (x.norm() * y.norm()))
@@ -293,7 +293,7 @@ def test_likeness_is_the_mean_cosine(seed: int, b: int, n: int, k: int) -> None:
     assert found.ceiling == pytest.approx(sum(pairs) / len(pairs), abs=1e-4)
     floor = [cosine(r, q) for r in arbitrary for q in photos]
     assert found.floor == pytest.approx(sum(floor) / len(floor), abs=1e-4)
-    scaled = likeness(pictures * 7, photos * torch.rand(n, 1, generator=generator).add(0.1), arbitrary)
+    scaled = similarity(pictures * 7, photos * torch.rand(n, 1, generator=generator).add(0.1), arbitrary)
     assert scaled.values.tolist() == pytest.approx(found.values.tolist(), abs=1e-4)
     assert found.each.abs().max() <= 1 + 1e-5
 
@@ -305,8 +305,8 @@ def test_what_all_photos_share_is_not_likeness() -> None:
     photos, arbitrary, picture = (torch.rand(m, 40, generator=generator) + shared for m in (12, 200, 1))
     photos[:, 1:4] += 3
     picture[:, 20:23] += 3  # another path
-    assert likeness(picture, photos, arbitrary).values[0] > 0.98
-    found = centred_likeness(picture, photos, arbitrary)
+    assert similarity(picture, photos, arbitrary).values[0] > 0.98
+    found = centred_similarity(picture, photos, arbitrary)
     assert abs(float(found.values[0])) < 0.15
     assert found.ceiling > 0.8
     assert abs(found.floor) < 0.1
@@ -317,8 +317,8 @@ def test_the_floor_is_what_a_photo_from_elsewhere_gets() -> None:
     for seed in range(60):
         generator = torch.Generator().manual_seed(seed)
         photos, arbitrary, other = (torch.rand(m, 60, generator=generator) for m in (12, 12, 1))
-        floors.append(centred_likeness(other, photos, arbitrary[:11]).floor)
-        fresh.append(float(centred_likeness(other, photos, arbitrary[:10]).values[0]))
+        floors.append(centred_similarity(other, photos, arbitrary[:11]).floor)
+        fresh.append(float(centred_similarity(other, photos, arbitrary[:10]).values[0]))
     # All of them share the error of the mean, which makes strangers a little alike: both show it to the same degree.
     assert sum(fresh) / 60 > 0.05
     assert sum(floors) / 60 == pytest.approx(sum(fresh) / 60, abs=0.02)
@@ -326,7 +326,7 @@ def test_the_floor_is_what_a_photo_from_elsewhere_gets() -> None:
 
 def test_vectors_of_length_zero_are_not_counted() -> None:
     photos = torch.tensor([[1.0, 0], [0, 0], [1, 0]])
-    found = likeness(torch.tensor([[2.0, 0], [0, 0]]), photos, torch.zeros(2, 2))
+    found = similarity(torch.tensor([[2.0, 0], [0, 0]]), photos, torch.zeros(2, 2))
     assert found.each[0].tolist()[::2] == [1, 1]
     assert found.each[0, 1].isnan()
     assert found.values[1].isnan()

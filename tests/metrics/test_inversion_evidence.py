@@ -13,24 +13,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import tiny_card, tiny_module
+from entoptic.base.estimates import wilson
 from entoptic.errors import UserError
-from entoptic.inversion.law import MapLaw
-from entoptic.inversion.maps import FeatureMaps
-from entoptic.metrics.evidence import wilson
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
+from entoptic.inversion.maps import FeatureMaps, position_cosines, superpixel_cosine
+from entoptic.inversion.targets import InversionTarget
 from entoptic.metrics.inversion import (
-    Wanted,
     cross_matrix,
+    map_typicality,
     match_ranks,
     mean_cosine,
     measure_inversion,
-    position_cosines,
-    predictions,
     sample_sd,
     spread,
-    superpixel_cosine,
-    usualness,
 )
-from entoptic.models.model import Model
+from entoptic.models.model import Model, predictions
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -163,7 +160,7 @@ def test_the_evidence_of_a_picture_from_its_pixels(tiny: Model) -> None:
         wanted_Chw, found_Chw = (maps.read(as_tensor(p))[0] for p in (original, made))
     target = int(tiny(as_tensor(original)).argmax())
     theirs = int(judge(as_tensor(original)).argmax())
-    wanted = Wanted(wanted_Chw, target, others=[(judge, theirs)])
+    wanted = InversionTarget(wanted_Chw, target, others=[(judge, theirs)])
     mean, sd = noise(16, seed=9)[:, None, None], 0.5 + torch.rand(16, 1, 1)
     found = {e.name: e for e in measure_inversion(made, wanted, maps, lambda m: (m - mean) / sd, None)}
     assert found["cosine"].value == pytest.approx(float(superpixel_cosine(found_Chw[None], wanted_Chw[None])))
@@ -186,7 +183,7 @@ def test_the_evidence_of_a_picture_from_its_pixels(tiny: Model) -> None:
 def test_what_was_selected_on_says_so(tiny: Model) -> None:
     maps = FeatureMaps.of(tiny, "stage2")
     with torch.no_grad():
-        wanted = Wanted(maps.read(as_tensor(picture()))[0], 0, looked_at="best of 4 by this cosine")
+        wanted = InversionTarget(maps.read(as_tensor(picture()))[0], 0, looked_at="best of 4 by this cosine")
     found = {e.name: e for e in measure_inversion(picture(1), wanted, maps, same, None)}
     for name in ("cosine", "cosine_standardised", "match_top1"):
         assert found[name].detail["selected"] == "best of 4 by this cosine"
@@ -203,7 +200,7 @@ def test_an_edit_has_its_own_evidence(tiny: Model) -> None:
     with torch.no_grad():
         wanted_Chw = maps.read(as_tensor(picture(0)))[0]
         cosines = position_cosines(maps.read(as_tensor(after)), wanted_Chw[None])[0]
-    wanted = Wanted(wanted_Chw, 1, path=[(1, 0.25), (3, 0.5)], mask_hw=mask, before=before)
+    wanted = InversionTarget(wanted_Chw, 1, path=[(1, 0.25), (3, 0.5)], mask_hw=mask, before=before)
     found = {e.name: e for e in measure_inversion(after, wanted, maps, same, None)}
     assert found["cosine_inside"].value == pytest.approx(float(cosines[0, 0]))
     assert found["cosine_outside"].value == pytest.approx((float(cosines.sum()) - float(cosines[0, 0])) / 15)
@@ -239,7 +236,7 @@ def test_distances_of_gaussian_vectors_are_chi() -> None:
     # 6 channels with unlike scales and correlations; the vectors of all positions are independent.
     mix = noise(6, 6, seed=4) * torch.tensor([5.0, 2, 1, 0.5, 0.3, 0.1])
     maps = torch.einsum("cd,ndhw->nchw", mix, noise(800, 6, 3, 3)) + 7
-    law = MapLaw.fit(maps, components=6)
+    law = FeatureMapGaussian.fit(maps, components=6)
     fresh = torch.einsum("cd,ndhw->nchw", mix, noise(2000, 6, 1, 1, seed=1)) + 7
     squares = 6 * law.distances(fresh)["positions"].square()
     assert float(squares.mean()) == pytest.approx(6, abs=0.3)
@@ -254,7 +251,7 @@ def test_distances_of_gaussian_vectors_are_chi() -> None:
 @pytest.mark.parametrize("components", [2, 5, 8])
 def test_photos_percentiles_are_uniform_and_strange_maps_stand_out(components: int) -> None:
     maps = noise(400, 8, 4, 4) * torch.linspace(2, 0.5, 8)[:, None, None]
-    law = MapLaw.fit(maps, components=components)
+    law = FeatureMapGaussian.fit(maps, components=components)
     fresh = noise(400, 8, 4, 4, seed=1) * torch.linspace(2, 0.5, 8)[:, None, None]
     for percentiles in law.percentiles(fresh).values():
         quarters = torch.histc(percentiles, 4, 0, 100) / 400
@@ -270,14 +267,14 @@ def test_photos_percentiles_are_uniform_and_strange_maps_stand_out(components: i
 
 def test_references_are_not_what_the_law_was_fitted_to() -> None:
     # 40 maps of 30 channels: to a Gaussian fitted to them all they would seem nearer than any fresh map.
-    law = MapLaw.fit(noise(80, 30, 1, 1), components=30)
+    law = FeatureMapGaussian.fit(noise(80, 30, 1, 1), components=30)
     fresh = law.percentiles(noise(400, 30, 1, 1, seed=1))["positions"]
     assert float(fresh.mean()) == pytest.approx(50, abs=10)
 
 
 def test_only_neighbours_see_shuffled_positions() -> None:
     smooth = torch.nn.functional.interpolate(noise(300, 6, 2, 2), (6, 6), mode="bilinear")
-    law = MapLaw.fit(smooth)
+    law = FeatureMapGaussian.fit(smooth)
     fresh = torch.nn.functional.interpolate(noise(50, 6, 2, 2, seed=1), (6, 6), mode="bilinear")
     order = torch.randperm(36, generator=torch.Generator().manual_seed(0))
     mixed = fresh.flatten(2)[:, :, order].reshape(fresh.shape)
@@ -289,35 +286,35 @@ def test_only_neighbours_see_shuffled_positions() -> None:
 
 
 def test_a_law_survives_the_disk_and_refuses_what_it_does_not_fit() -> None:
-    law = MapLaw.fit(noise(40, 5, 2, 2).half())
-    again = MapLaw.of_tensors(law.tensors() | {"else": torch.zeros(1)})
+    law = FeatureMapGaussian.fit(noise(40, 5, 2, 2).half())
+    again = FeatureMapGaussian.of_tensors(law.tensors() | {"else": torch.zeros(1)})
     fresh = noise(7, 5, 2, 2, seed=3)
     for name, found in law.percentiles(fresh).items():
         assert torch.equal(found, again.percentiles(fresh)[name])
     assert again.references == 20
-    assert MapLaw.of_tensors(MapLaw.fit(noise(40, 5, 1, 1)).tensors()).neighbours is None
+    assert FeatureMapGaussian.of_tensors(FeatureMapGaussian.fit(noise(40, 5, 1, 1)).tensors()).neighbours is None
     for damaged in ("pooled.rest", "neighbours.mean_C"):
         with pytest.raises(UserError, match=damaged):
-            MapLaw.of_tensors({k: v for k, v in law.tensors().items() if k != damaged})
+            FeatureMapGaussian.of_tensors({k: v for k, v in law.tensors().items() if k != damaged})
     with pytest.raises(UserError, match="B×5×h×w"):
         law.distances(noise(1, 4, 2, 2))
     with pytest.raises(UserError, match="at least 20"):
-        MapLaw.fit(noise(19, 5, 2, 2))
+        FeatureMapGaussian.fit(noise(19, 5, 2, 2))
 
 
 def test_channels_that_never_vary_and_batches_do_not_matter() -> None:
     maps = noise(60, 5, 2, 2)
     maps[:, 2] = 0
-    law = MapLaw.fit(maps)
+    law = FeatureMapGaussian.fit(maps)
     found = law.distances(maps)["positions"]
     assert bool(found.isfinite().all())
     assert torch.allclose(torch.cat([law.distances(m[None])["positions"] for m in maps]), found)
 
 
 def test_usualness_is_a_percentile_with_its_interval() -> None:
-    law = MapLaw.fit(noise(200, 4, 3, 3))
+    law = FeatureMapGaussian.fit(noise(200, 4, 3, 3))
     wanted = noise(1, 4, 3, 3, seed=5)
-    evidence = usualness(wanted, None, law)
+    evidence = map_typicality(wanted, None, law)
     distance = float(law.distances(wanted)["positions"])
     below = sum(float(d) < distance for d in law.positions.distances_N)
     assert (evidence.value, evidence.n) == (pytest.approx(below), 100)

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import math
 
-from entoptic.metrics.nats import law
+from entoptic.metrics.kl import divergence
 
 
 def test_a_law_with_an_interval() -> None:
-    (found,) = law({"selection": {"law": "tilt", "N": 40, "nats": 3.0, "nats_interval": [2.5, 3.6], "beta": 2.0}})
+    (found,) = divergence(
+        {"selection": {"law": "tilt", "N": 40, "nats": 3.0, "nats_interval": [2.5, 3.6], "beta": 2.0}}
+    )
     assert (found.value, found.n, found.interval, found.direction) == (3.0, 40, (2.5, 3.6), "lower")
     assert found.detail == {"law": "tilt", "beta": 2.0}
 
 
 def test_a_law_that_is_known_exactly() -> None:
-    (found,) = law({"selection": {"nats": 4.6, "N": 100}})
+    (found,) = divergence({"selection": {"nats": 4.6, "N": 100}})
     assert found.interval == (4.6, 4.6)
 
 
 def test_no_number_without_an_interval_that_was_sought() -> None:
-    (found,) = law({"selection": {"nats": 3.0, "N": 40, "nats_interval": None}})
+    (found,) = divergence({"selection": {"nats": 3.0, "N": 40, "nats_interval": None}})
     assert found.value is None
     assert "no interval" in (found.reason or "")
 
 
 def test_refused_and_not_finite() -> None:
-    (refused,) = law({"selection": {"nats": None, "refused": "ESS is 3"}})
+    (refused,) = divergence({"selection": {"nats": None, "refused": "ESS is 3"}})
     assert refused.reason == "ESS is 3"
-    (infinite,) = law({"selection": {"nats": math.inf}})
+    (infinite,) = divergence({"selection": {"nats": math.inf}})
     assert infinite.value is None
 
 
 def test_a_point_mass_has_no_law() -> None:
-    (found,) = law({"steps": 300})
+    (found,) = divergence({"steps": 300})
     assert found.value is None
     assert "point mass" in (found.reason or "")

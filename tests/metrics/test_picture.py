@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from conftest import LABELS, tiny_card, tiny_module
+from entoptic.base.pixels import to_float
+from entoptic.images.photo_scores import RealScores
 from entoptic.images.photos import Photos
-from entoptic.images.references import RealScores, References
+from entoptic.images.references import References
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.picture import against_photos, disturbances, measure, to_float
+from entoptic.metrics.picture import against_photos, disturbances, measure
 from entoptic.models.model import Model
 from entoptic.units.unit import bind
 

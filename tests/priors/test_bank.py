@@ -7,10 +7,10 @@ import torch
 
 from entoptic import UserError
 from entoptic.models.model import Model
-from entoptic.priors.bank import make_bank
 from entoptic.priors.prior import generate
-from entoptic.priors.score import REDUCTIONS, UnitScores, as_saved
 from entoptic.priors.toy import GaussianMixture
+from entoptic.sampling.bank import make_bank
+from entoptic.sampling.unit_scores import REDUCTIONS, UnitScores, as_saved
 from entoptic.units.unit import bind
 
 

@@ -13,8 +13,8 @@ from scipy import stats
 from tests.oracles import tilts
 from tests.oracles.tilts import GMM3, Mixture
 
-from entoptic.priors.tilt import tilt
 from entoptic.priors.toy import GaussianMixture
+from entoptic.sampling.tilt import tilt
 
 
 @st.composite

@@ -13,7 +13,6 @@ from tests.oracles.tilts import GMM3
 from torch import Tensor
 
 from entoptic import UserError
-from entoptic.priors.guide import Chains, Step, ancestral_at_rest, energy_dps, guided
 from entoptic.priors.prior import (
     Kernel,
     Level,
@@ -26,6 +25,7 @@ from entoptic.priors.prior import (
     noise_like,
 )
 from entoptic.priors.toy import GaussianMixture
+from entoptic.sampling.guidance import Chains, Step, ancestral_at_rest, energy_dps, guided
 
 SDS = (2, 1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
 

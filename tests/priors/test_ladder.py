@@ -15,19 +15,12 @@ from tests.oracles import frontier as oracle
 from torch import Tensor
 
 from entoptic import UserError
-from entoptic.priors.divergence import dv_bound_features
-from entoptic.priors.frontier import (
-    Estimate,
-    Frontier,
-    _rank_weights,
-    dv_bound,
-    excess_nats,
-    selection_mean,
-    t_quantile,
-)
-from entoptic.priors.ladder import Ladder
-from entoptic.priors.tilt import selection_kl, tilt
+from entoptic.base.estimates import Estimate, t_quantile
 from entoptic.priors.toy import GaussianMixture
+from entoptic.sampling.frontier import Frontier, _rank_weights, dv_bound, excess_nats, selection_mean
+from entoptic.sampling.kl_lower_bound import dv_bound_features
+from entoptic.sampling.mbar import Ladder
+from entoptic.sampling.tilt import selection_kl, tilt
 
 RUNGS = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2)
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from entoptic import UserError
+from entoptic.base.training import rate_factor
 from entoptic.priors.learn import learn_prior, network
 from entoptic.priors.recipe import Recipe
-from entoptic.priors.training import rate_factor
 
 TINY = {"size": 8, "patch": 2, "widths": (16, 32), "attention": (2,), "batch_size": 4, "warmup": 2}
 

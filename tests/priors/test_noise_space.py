@@ -10,11 +10,11 @@ from scipy import stats
 from torch import Tensor
 
 from entoptic.errors import UserError
-from entoptic.priors.noise_space import TURN, Moved, NoiseSpace, Walkers
-from entoptic.priors.particles import Target
 from entoptic.priors.prior import Score, generate
-from entoptic.priors.smc import noise_smc
 from entoptic.priors.toy import GaussianMixture
+from entoptic.sampling.noise_space import TURN, Moved, NoiseSpace, Walkers
+from entoptic.sampling.particles import Target
+from entoptic.sampling.smc import noise_smc
 
 
 class Plain:

@@ -18,17 +18,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from entoptic.priors.bank import Bank, make_bank
-from entoptic.priors.frontier import Frontier, dv_bound, excess_nats, selection_mean
-from entoptic.priors.guide import ancestral_at_rest, guided
-from entoptic.priors.ladder import Ladder
-from entoptic.priors.particles import Target, islands
 from entoptic.priors.prior import Score, ancestral, generate
-from entoptic.priors.score import UnitScores
-from entoptic.priors.smc import First, noise_smc
-from entoptic.priors.tilt import selection_kl
 from entoptic.priors.toy import GaussianMixture
-from entoptic.priors.twisted import twisted_smc
+from entoptic.sampling.bank import Bank, make_bank
+from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats, selection_mean
+from entoptic.sampling.guidance import ancestral_at_rest, guided
+from entoptic.sampling.mbar import Ladder
+from entoptic.sampling.particles import Target, islands
+from entoptic.sampling.smc import First, noise_smc
+from entoptic.sampling.tilt import selection_kl
+from entoptic.sampling.twisted_smc import twisted_smc
+from entoptic.sampling.unit_scores import UnitScores
 from entoptic.units.unit import bind
 from oracles import tilts
 from planted.linear import BIAS, OFFSET, SCALE, SLOPE, UNIT, along, direction, linear_model

@@ -14,10 +14,12 @@ from tests.oracles.smc import ancestral_chain, ddpm_samples, generator_scores, r
 from torch import Tensor
 
 from entoptic.errors import UserError
-from entoptic.priors.noise_space import next_stride
-from entoptic.priors.particles import (
+from entoptic.priors.prior import Level, draw_conditions, generate, noise_like
+from entoptic.priors.toy import GaussianMixture
+from entoptic.sampling.noise_space import next_stride
+from entoptic.sampling.particles import (  # fmt: skip
     SETTLED,
-    Cloud,
+    ParticleSet,
     Rung,
     Target,
     effective,
@@ -27,13 +29,11 @@ from entoptic.priors.particles import (
     pooled_ess,
     refusal,
     systematic,
-)  # fmt: skip
-from entoptic.priors.prior import Level, draw_conditions, generate, noise_like
-from entoptic.priors.smc import First, noise_smc
-from entoptic.priors.tempering import parallel_tempering
-from entoptic.priors.tilt import beta_for_kl, beta_for_mean
-from entoptic.priors.toy import GaussianMixture
-from entoptic.priors.twisted import twisted_smc
+)
+from entoptic.sampling.smc import First, noise_smc
+from entoptic.sampling.tempering import parallel_tempering
+from entoptic.sampling.tilt import beta_for_kl, beta_for_mean
+from entoptic.sampling.twisted_smc import twisted_smc
 
 BIG = 100_000  # batch: toys fit at once
 
@@ -63,7 +63,7 @@ def seeded(count: int, first: int = 0) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(1000 * first + i) for i in range(count)]
 
 
-def column_of(clouds: Sequence[Cloud], name: str) -> Tensor:
+def column_of(clouds: Sequence[ParticleSet], name: str) -> Tensor:
     return torch.tensor([float(getattr(c, name)) for c in clouds], dtype=torch.float64)
 
 
@@ -482,9 +482,9 @@ def test_islands_that_sit_in_different_modes_are_told_by_rhat() -> None:
     assert islands([near, near, far, far]).rhat > 1.5
 
 
-def cloud_of(log_weights: Tensor, ancestors: Tensor, copies: Tensor) -> Cloud:
+def cloud_of(log_weights: Tensor, ancestors: Tensor, copies: Tensor) -> ParticleSet:
     n = len(log_weights)
-    return Cloud(
+    return ParticleSet(
         torch.zeros(n, 1, 1, 1), None, None, torch.arange(n).double(), log_weights.log_softmax(0), 1.0, 0.0, (),
         ancestors, copies, torch.arange(n), 1.0, 0, 0, 0, True, "",
     )  # fmt: skip
@@ -629,9 +629,9 @@ def test_what_has_not_settled_is_not_told() -> None:
     n, rows = 40, torch.arange(40)
     rung = {"beta": 1.0, "log_z": 0.0, "scores": torch.zeros(n), "acceptance": 0.3, "ess": 40.0}
 
-    def island(*memories: float) -> Cloud:
+    def island(*memories: float) -> ParticleSet:
         rungs = (Rung(0.0, 0.0, torch.zeros(n), math.nan, 40.0), *(Rung(**rung, memory=m) for m in memories))
-        return Cloud(
+        return ParticleSet(
             torch.zeros(n, 1, 1, 1), None, None, rows.double(), torch.zeros(n).double().log_softmax(0), 1.0, 0.0, rungs, rows,
             rows, rows, 1.0, 0, 0, 0, True, "",
         )  # fmt: skip

@@ -14,7 +14,7 @@ from scipy import integrate, optimize, special, stats
 from torch import Tensor
 
 from entoptic import UserError
-from entoptic.priors.tilt import (
+from entoptic.sampling.tilt import (
     Tilt,
     beta_for_kl,
     beta_for_mean,

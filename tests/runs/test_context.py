@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 
 from conftest import LABELS, tiny_card
-from entoptic.images.index import build_index
+from entoptic.images.build_index import build_index
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS
 from entoptic.models.model import Model
-from entoptic.runs import context as context_module
-from entoptic.runs.context import by_class, grid_of, picture_maps, spotlight, where, write_context
+from entoptic.runs import unit_photos as context_module
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
+from entoptic.runs.unit_photos import by_class, grid_of, picture_maps, spotlight, where, write_context
 from entoptic.runs.verify import verify
 from entoptic.units.unit import bind
 

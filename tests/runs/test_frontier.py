@@ -24,10 +24,10 @@ from entoptic.methods import METHODS
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
-from entoptic.priors.ladder import Ladder
-from entoptic.priors.tilt import selection_kl
 from entoptic.priors.toy import GaussianMixture
 from entoptic.runs.frontier import frontier
+from entoptic.sampling.mbar import Ladder
+from entoptic.sampling.tilt import selection_kl
 
 SIDE = 8
 # Enough for the particles to settle. Over 24 seeds on a Gaussian of this size the mean at 8 nats then comes out 0.05 sd too

@@ -18,8 +18,8 @@ from conftest import tiny_card, tiny_module
 from entoptic.cli import main
 from entoptic.errors import UserError
 from entoptic.gallery.site import build
-from entoptic.inversion.inverter import prior_record
-from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.inversion.configs import EntopticRecipe
+from entoptic.inversion.saved import prior_record
 from entoptic.models.sources import SOURCES, load
 from entoptic.priors.learn import network
 from entoptic.priors.recipe import Recipe

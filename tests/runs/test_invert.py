@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,21 +18,21 @@ from torch.nn.functional import interpolate as resize
 
 import entoptic
 from conftest import tiny_card, tiny_module
+from entoptic.base.estimates import wilson
+from entoptic.base.pixels import centre_square
 from entoptic.cli import main
 from entoptic.errors import UserError
 from entoptic.gallery.site import build
-from entoptic.inversion.law import MapLaw
-from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.inversion import saved
+from entoptic.inversion.configs import EntopticRecipe
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
+from entoptic.inversion.maps import FeatureMaps, superpixel_cosine
 from entoptic.metrics.distribution import features, frechet, kid
-from entoptic.metrics.evidence import wilson
-from entoptic.metrics.inversion import cross_match, sample_sd, superpixel_cosine
+from entoptic.metrics.inversion import cross_match, sample_sd
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
-from entoptic.priors.learn import square
-from entoptic.runs.inversions.evidence import SD_WHITE
-from entoptic.runs.inversions.whole import SET_FILE
 from entoptic.runs.invert import generator, invert
+from entoptic.runs.set_evidence import SD_WHITE, SET_FILE
 from entoptic.runs.store import Run
 from entoptic.runs.verify import verify
 
@@ -53,7 +51,7 @@ class Fake:
         photos = torch.rand(60, 3, 2, 2, generator=draw).repeat_interleave(16, 2).repeat_interleave(16, 3)
         with torch.no_grad():
             seen = self.maps.read(photos)
-        self.mean_C, self.sd_C, self.law = seen.mean((0, 2, 3)), seen.std((0, 2, 3)), MapLaw.fit(seen)
+        self.mean_C, self.sd_C, self.law = seen.mean((0, 2, 3)), seen.std((0, 2, 3)), FeatureMapGaussian.fit(seen)
         self.drawn: list[int] = []
 
     def noise(self, generators: Sequence[Generator]) -> Tensor:
@@ -81,10 +79,8 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
     model = load("tiny:0", device="cpu")
     fakes = {name: Fake(model) for name in ("builtin:fake", "file:fake")}
-    saved = SimpleNamespace(
-        SHIPPED="builtin:fake", load_inverter=lambda name, model=None, prior=None, device="auto": fakes[name]
-    )
-    monkeypatch.setitem(sys.modules, "entoptic.inversion.saved", saved)  # type: ignore[arg-type]
+    monkeypatch.setattr(saved, "SHIPPED", "builtin:fake")
+    monkeypatch.setattr(saved, "load_inverter", lambda name, model=None, prior=None, device="auto": fakes[name])
     return model
 
 
@@ -110,7 +106,7 @@ def everything(run: Run) -> dict[str, bytes]:
 
 
 def seen(path: str) -> Tensor:
-    return square(Image.open(path).convert("RGB"), 32)[None].float() / 255
+    return centre_square(Image.open(path).convert("RGB"), 32)[None].float() / 255
 
 
 def pixels(picture: Any) -> Tensor:

@@ -12,9 +12,9 @@ import torch
 
 from conftest import tiny_card, tiny_module
 from entoptic import Model, UserError
+from entoptic.base.files import lock_folder
 from entoptic.cli import main
-from entoptic.images.lock import hold
-from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.saved import load_inverter
 from entoptic.models.sources import SOURCES
 from entoptic.priors.learn import network
@@ -94,7 +94,7 @@ def test_two_trainings_in_one_folder(
         prior_folder, photo_folder, tmp_path / "inv", "--steps", "1", "--entoptic.hint", "8", "--entoptic.batch-size", "2",
         "--compared", "4",
     )  # fmt: skip
-    with hold(tmp_path / "inv"):
+    with lock_folder(tmp_path / "inv"):
         assert main(command) == 2
     said = capsys.readouterr().err
     assert f"{tmp_path / 'inv'} is being written by another process (pid {os.getpid()} on" in said
@@ -118,7 +118,7 @@ def test_an_untrained_network_can_be_trained_directly(tiny: Model, photo_folder:
 
 
 def test_the_text_of_a_prior_is_on_the_card(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
-    from entoptic.inversion.recipe import PaperRecipe
+    from entoptic.inversion.configs import PaperRecipe
     from tiny_pipelines import save_text_pipeline
 
     folder = save_text_pipeline(tmp_path / "sd")

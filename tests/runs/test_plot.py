@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from entoptic.runs.frontier_plot import HEADINGS, draw, row
-from entoptic.runs.plot import ROLES, Area, Axis, Dot, Drawing, Labels, Line, Text, overlap
+from entoptic.plots.drawing import ROLES, Area, Axis, Dot, Drawing, Labels, Line, Text, overlap
+from entoptic.plots.frontier import HEADINGS, draw, row
 
 NS = "{http://www.w3.org/2000/svg}"
 

@@ -18,16 +18,19 @@ import torch
 from PIL import Image
 
 from conftest import TwoClasses, tiny_card, tiny_module
+from entoptic.base.pixels import quantise
+from entoptic.base.progress import Reporter
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS
 from entoptic.methods.fourier import Fourier
-from entoptic.metrics.nats import law
+from entoptic.metrics.kl import divergence
 from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
-from entoptic.runs.progress import Reporter
-from entoptic.runs.see import execute, make_plan, quantise, see
+from entoptic.runs.execute import execute
+from entoptic.runs.plan import make_plan
+from entoptic.runs.see import see
 from entoptic.runs.store import Run
 from entoptic.units.unit import Unit, bind
 
@@ -174,7 +177,7 @@ def test_the_sidecar_holds_what_the_png_gives_for_every_method(
         record = picture.record
         references = References(tiny, photos)
         measured = measure(picture.pixels, bind(tiny, picture.unit)[0], references, [judge])
-        fresh = [e.to_json() for e in [*measured, *law(record["trace"])]]
+        fresh = [e.to_json() for e in [*measured, *divergence(record["trace"])]]
         assert json.loads(json.dumps(fresh)) == record["evidence"]
         assert record["complete"]
         assert record["model"]["weights_sha256"] == tiny.card.weights_sha256
@@ -280,7 +283,7 @@ sys.path[:0] = {paths!r}
 import torch; torch.set_num_threads(1)
 from conftest import tiny_card, tiny_module
 from entoptic.models.model import Model
-from entoptic.runs.progress import Reporter
+from entoptic.base.progress import Reporter
 from entoptic.runs.see import execute, make_plan
 class Slow(Reporter):
     begun = 0

@@ -16,7 +16,7 @@ from entoptic.priors.prior import draw_conditions, generate, noise_like
 from entoptic.priors.recipe import Recipe
 from entoptic.priors.sources import builtin_priors, load_prior
 from entoptic.runs import learn as module
-from entoptic.runs.learn import distances, gaussian, learn, shelve
+from entoptic.runs.learn import distances, export_prior, gaussian, learn
 
 TINY = Recipe(size=8, patch=2, widths=(16, 32), attention=(), batch_size=4, steps=3, warmup=1, decay=0.0)
 
@@ -90,7 +90,7 @@ def test_the_gaussian_anchor_has_the_pictures_mean_and_covariance() -> None:
 
 def test_too_few_photos_and_no_training(photo_folder: Path, tmp_path: Path, judge: Model) -> None:
     with pytest.raises(UserError, match="no training"):
-        shelve(tmp_path, photo_folder, name="x", judge=judge)
+        export_prior(tmp_path, photo_folder, name="x", judge=judge)
     with pytest.raises(UserError, match="at least 100 photos, got 40"):
         learn(photo_folder, tmp_path / "t", TINY, judge=judge, device="cpu", progress=False)
     assert (tmp_path / "t" / "training.json").is_file()  # the training itself is not lost

@@ -21,8 +21,8 @@ from conftest import tiny_card, tiny_module
 from entoptic.cli import main
 from entoptic.errors import UserError
 from entoptic.gallery.site import build
+from entoptic.inversion.configs import Steer
 from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.steer import Steer
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
 from entoptic.runs.steer import identity_of, steer, strongest
@@ -136,7 +136,7 @@ def test_the_record_holds_the_numbers_of_the_pictures(tiny: Model, photo: Path, 
 
 
 def test_the_outline_is_the_edge_of_the_region(tiny: Model, photo: Path, tmp_path: Path) -> None:
-    from entoptic.runs.steer import outlined
+    from entoptic.plots.steering import outlined
 
     region = np.zeros((8, 8), bool)
     region[2:6, 0:4] = True
@@ -325,10 +325,11 @@ def test_the_verb_and_concepts_made_on_the_fly(
         file.write_text("saved")
 
     fakes = {
-        "entoptic.inversion.concepts": {"concepts_of": concepts_of},
+        "entoptic.inversion.class_concepts": {"concepts_of": concepts_of},
         "entoptic.units.dictionary": {"save": save, "load_dictionary": lambda file: FakeDictionary(tiny)},
-        "entoptic.inversion.saved": {"SHIPPED": "builtin:none", "load_inverter": lambda *a, **k: FakeInverter(tiny)},
     }
+    monkeypatch.setattr("entoptic.inversion.saved.SHIPPED", "builtin:none")
+    monkeypatch.setattr("entoptic.inversion.saved.load_inverter", lambda *a, **k: FakeInverter(tiny))
     for name, members in fakes.items():
         module = types.ModuleType(name)
         module.__dict__.update(vars(dictionary) if name == dictionary.__name__ else {})

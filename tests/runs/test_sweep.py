@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from entoptic.images.index import build_index
+from entoptic.images.build_index import build_index
 from entoptic.models.model import Model
 from entoptic.runs.store import Run
 

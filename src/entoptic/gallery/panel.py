@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from entoptic.gallery import words
-from entoptic.runs.frontier_plot import HEADINGS, draw, row
+from entoptic.gallery import explain
+from entoptic.plots.frontier import HEADINGS, draw, row
 
 
 def read_frontier(run_folder: Path, folder: str, weights: str) -> dict[str, Any] | None:
@@ -52,13 +52,13 @@ def read_steering(sidecar: Mapping[str, Any], maps: Mapping[str, str]) -> dict[s
         if calibration:
             chance = (
                 f"The outline holds what exceeds the largest pixel of random edits of the same size "
-                f"(p = {words.number(calibration['p_value'])} for the whole picture, {calibration['nulls']} random edits); "
-                f"of concepts without an effect of their own, {words.percent(calibration['rate'])} % would get an outline."
+                f"(p = {explain.number(calibration['p_value'])} for the whole picture, {calibration['nulls']} random edits); "
+                f"of concepts without an effect of their own, {explain.percent(calibration['rate'])} % would get an outline."
             )
         sweep = [
             {
                 "scale": f"{float(one['scale']):g}", "shown": float(one["scale"]) == shown,
-                "src": maps.get(f"scale-{float(one['scale']):g}", ""), "delta": words.number(one["delta"]),
+                "src": maps.get(f"scale-{float(one['scale']):g}", ""), "delta": explain.number(one["delta"]),
                 **{key: _with_interval(one[key]) for key in ("attenuation", "leakage", "top")},
             }
             for one in record["sweep"]
@@ -66,7 +66,7 @@ def read_steering(sidecar: Mapping[str, Any], maps: Mapping[str, str]) -> dict[s
         return {
             "photo": photo, "name": name, "scale": f"{shown:g}", "chance": chance, "sweep": sweep, "maps": {"photo": "", **maps},
             "top": str(record["top"]), "seeds": int(record["seeds"]),
-            "share": words.percent(record["share"]), "dimension": int(record["dimension"]),
+            "share": explain.percent(record["share"]), "dimension": int(record["dimension"]),
             "others": [(str(one["name"]), _with_interval(one["change"])) for one in record["others"]],
             "classes": [(str(one["label"]), _with_interval(one["change"])) for one in record["classes"]],
         }  # fmt: skip
@@ -78,8 +78,8 @@ def _with_interval(entry: Mapping[str, Any] | None) -> str:
     """`0.31 (0.28 to 0.34)` over seeds."""
     if entry is None:
         return "–"
-    text = words.number(entry["value"])
+    text = explain.number(entry["value"])
     if entry["interval"] is None:
         return f"{text} (one seed)"
     low, high = entry["interval"]
-    return f"{text} ({words.number(low)} to {words.number(high)})"
+    return f"{text} ({explain.number(low)} to {explain.number(high)})"

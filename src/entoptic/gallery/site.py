@@ -18,9 +18,9 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from entoptic.errors import UserError
-from entoptic.gallery import words
-from entoptic.gallery.context import maps_of, read_context
+from entoptic.gallery import explain
 from entoptic.gallery.panel import read_frontier, read_steering
+from entoptic.gallery.unit_photos import maps_of, read_context
 
 UNITS_PER_PAGE = 60
 ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
@@ -94,12 +94,12 @@ class Shown:
         return f"What {name} of {self.model} looks for, by {self.method}, sample {self.sample}"
 
     @cached_property
-    def readings(self) -> tuple[words.Reading, ...]:
-        return tuple(words.explain(item, label=self.label) for item in self.sidecar.get("evidence") or ())
+    def readings(self) -> tuple[explain.Reading, ...]:
+        return tuple(explain.explain(item, label=self.label) for item in self.sidecar.get("evidence") or ())
 
     @cached_property
-    def headline(self) -> words.Reading | None:
-        return words.headline(self.readings)
+    def headline(self) -> explain.Reading | None:
+        return explain.headline(self.readings)
 
 
 def build(run_folder: Path, out: Path | None = None) -> Path:
@@ -350,13 +350,13 @@ def _sparkline(trace: Mapping[str, Any]) -> dict[str, str] | None:
         (4 + 232 * (step - first) / (last - first), 44 - 40 * ((y - low) / span if span else 0.5))
         for (step, _), y in zip(points, heights, strict=True)
     ]
-    reading = f"{words.number(losses[0])} → {words.number(losses[-1])}" + (" (log scale)" if is_log else "")
+    reading = f"{explain.number(losses[0])} → {explain.number(losses[-1])}" + (" (log scale)" if is_log else "")
     return {
         "path": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots),
         "x": f"{spots[-1][0]:.1f}",
         "y": f"{spots[-1][1]:.1f}",
         "reading": reading,
-        "alt": f"Loss from {words.number(losses[0])} to {words.number(losses[-1])} over the run",
+        "alt": f"Loss from {explain.number(losses[0])} to {explain.number(losses[-1])} over the run",
     }
 
 
@@ -367,7 +367,7 @@ def _course(trace: Mapping[str, Any]) -> str:
         parts.append(f"{trace['steps']:,} steps")
     seconds = trace.get("seconds")
     if isinstance(seconds, (int, float)) and math.isfinite(seconds):
-        parts.append(f"{'in ' if parts else ''}{words.number(seconds)}{words.SPACE}s")
+        parts.append(f"{'in ' if parts else ''}{explain.number(seconds)}{explain.SPACE}s")
     text = " ".join(parts)
     stopped = str(trace.get("stopped") or "")
     return f"{text}, {stopped}" if text and stopped else text or stopped
@@ -454,7 +454,7 @@ def _unit_context(page: _UnitPage, run_folder: Path, root: str) -> dict[str, Any
     base = f"{root}/pictures"
     variants = _variants(page.pictures)
     first = page.pictures[0]
-    rows: dict[str, words.Reading] = {}
+    rows: dict[str, explain.Reading] = {}
     for picture in page.pictures:
         for reading in picture.readings:
             rows.setdefault(reading.name, reading)

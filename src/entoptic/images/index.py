@@ -13,191 +13,34 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError, nearest
-from entoptic.images.cache import content_key
-from entoptic.images.lock import LOCK, hold
-from entoptic.images.parts import Group, Parts, make_groups, read_block, write_atomically
+from entoptic.images.index_shards import Group
+from entoptic.images.photo_scores import Hit, Moments, RealScores
 from entoptic.images.photos import Photos
-from entoptic.images.references import RealScores
-from entoptic.images.scores import Progress, silent
-from entoptic.images.tally import Extremes, Tally, from_tensors, rows, to_tensors
+from entoptic.images.unit_statistics import Extremes, Tally, from_tensors
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.grammar import Label, parse
 from entoptic.units.unit import Unit, slug
 
-BLOCK = 512
-"""Photos between two savings: what an interruption can cost."""
 FORMAT = 1
 QUANTILES = 201
 _FINE = 1001  # quantiles that stand for the scores of more photos than a sketch holds exactly
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A photo among a unit's strongest or weakest.
-
-    Attributes:
-        unit: its string. rank: 0 = strongest (or weakest). value: the unit's score.
-        photo: name in the set. index: position in the set.
-        row, column: where the unit's map has its maximum, or the position that the readout reads; the token and 0 for
-            tokens, 0 and 0 for vectors.
-    """
-
-    unit: str
-    rank: int
-    value: float
-    photo: str
-    row: int
-    column: int
-    index: int
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Of a unit's finite scores: how many, their mean and their (population) variance, accumulated in float64."""
-
-    n: int
-    mean: float
-    variance: float
-
-
 # ------------------------------------------------------------------------------------------------ making one
 
 
-def build_index(
-    model: Model,
-    photos: Any,
-    layers: str | Sequence[str],
-    *,
-    out: str | Path,
-    k: int = 25,
-    bottom: int = 8,
-    readouts: str | Sequence[str] = ("",),
-    reservoir: int = 0,
-    shard: tuple[int, int] = (0, 1),
-    batch_size: int = 32,
-    progress: Progress = silent,
-) -> ActivationIndex:
-    """Reads photos once and writes what every unit of `layers` did; what the folder holds already is not read again.
-
-    The result does not depend on shards, interruptions or the order of merging, bit by bit. Another batch size changes
-    scores by no more than the network's own rounding.
-
-    Args:
-        photos: anything `Photos.open` takes. layers: module names, or `logits`. out: the index folder.
-        k, bottom: strongest and weakest photos kept of each unit.
-        readouts: as behind @ in a unit's string ("" is each layer's default), for every layer that has them.
-        reservoir: photos in a uniform sample (the smallest content hashes), whose scores on every unit and whose
-            activation vector at one position per layer are kept.
-        shard: (i, m) reads the i-th of m equal parts of the photos, for `merge_indexes`.
-        batch_size: of the pass. progress: called with (what, done, total).
-
-    Returns:
-        The index. Photos that could not be read are named in `skipped`.
-
-    Raises:
-        UserError: unknown layer or readout, `out` holds another index or other files, no photo could be read.
-    """
-    photos = Photos.open(photos)
-    layers, readouts = ([x] if isinstance(x, str) else list(x) for x in (layers, readouts))
-    which, of = shard
-    if min(k, bottom) < 1 or reservoir < 0 or batch_size < 1:
-        raise UserError(f"k, bottom and batch_size must be 1 or more, got {k}, {bottom}, {batch_size}")
-    if not 0 <= which < of:
-        raise UserError(f"shard {which}/{of}: shards of {of} are 0/{of} to {of - 1}/{of}")
-    groups = make_groups(model, layers, readouts)
-    blocks = -(-len(photos) // BLOCK)
-    if of > blocks:
-        raise UserError(f"{len(photos)} photos are read in blocks of {BLOCK}, so there are at most {blocks} shards")
-    request = _request(model, photos, groups, k, bottom, reservoir, progress)
-    mine = range(which * blocks // of, (which + 1) * blocks // of)
-    folder = Path(out).expanduser()
-    with _writing(folder):
-        done = _held(folder, request)
-        parts = Parts(folder / "parts", blocks, reservoir)
-        if done is not None and done.whole:
-            return done
-        parts.settle(model.device)
-        todo = sorted(set(mine) - parts.covered())
-        if done is not None and not todo:
-            return done
-        _say(folder, request, about=_about(model, photos), finished=False)
-        seen = sum(len(_indices(photos, block)) for block in parts.covered())
-
-        def on_batch(more: int) -> None:
-            nonlocal seen
-            seen += more
-            progress("indexing photos", seen, total)
-
-        total = seen + sum(len(_indices(photos, block)) for block in todo)
-        with torch.no_grad(), model.frozen():
-            for block in todo:
-                part = read_block(
-                    model, groups, photos, block, _indices(photos, block), k=k, bottom=bottom, reservoir=reservoir,
-                    batch_size=batch_size, on_batch=on_batch,
-                )  # fmt: skip
-                parts.add(part, model.device)
-        return _finish(folder, request, _about(model, photos), groups, parts, photos)
-
-
-def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationIndex:
-    """One index from shards of the same request; the whole of them equals the index made at once.
-
-    Shards may be missing: the result then is a larger shard, which can be merged again.
-
-    Raises:
-        UserError: they are not of the same request, or two of them hold the same photos.
-    """
-    opened = [ActivationIndex.open(path) for path in paths]
-    if not opened:
-        raise UserError("no index was given; merge_indexes takes the folders of the shards")
-    first = opened[0]
-    for other in opened:
-        if other.key != first.key:
-            raise UserError(f"{other.path} {_difference(other.request, first.request)} of {first.path}")
-        if other.whole:
-            raise UserError(f"{other.path} holds all photos already, there is nothing to merge with it")
-    folder = Path(out).expanduser()
-    with _writing(folder):
-        if (folder / "index.json").exists() or any(folder.glob("parts/*.safetensors")):
-            raise UserError(f"{folder} holds an index; give another folder")
-        blocks, reservoir = first.request["blocks"], first.request["reservoir"]
-        parts, taken = Parts(folder / "parts", blocks, reservoir), dict[int, Path]()
-        for index in opened:
-            own = Parts(index.path / "parts", blocks, reservoir)
-            for block in own.covered():
-                if block in taken:
-                    raise UserError(f"{taken[block]} and {index.path} hold the same photos")
-                taken[block] = index.path
-        _say(folder, first.request, about=first.about, finished=False)
-        for index in opened:
-            own = Parts(index.path / "parts", blocks, reservoir)
-            for place in own.held():
-                parts.add(own.read(*place))
-        names: dict[int, tuple[str, str]] = {}
-        for index in opened:
-            names |= index.photos
-        return _finish(folder, first.request, first.about, _groups(first.request), parts, names)
-
-
-def _indices(photos: Photos, block: int) -> range:
-    return range(block * BLOCK, min((block + 1) * BLOCK, len(photos)))
-
-
-def _listing(photos: Photos, progress: Progress = silent) -> str:
+def listing_sha256(photos: Photos, progress: Progress = silent) -> str:
     """Hash of the photos' names and contents in their order: what an index refers to by name and position."""
     listing = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
@@ -209,30 +52,7 @@ def _listing(photos: Photos, progress: Progress = silent) -> str:
     return listing.hexdigest()
 
 
-def _request(
-    model: Model, photos: Photos, groups: Sequence[Group], k: int, bottom: int, reservoir: int, progress: Progress
-) -> dict[str, Any]:
-    """Everything that decides what is in an index: its key is a hash of this."""
-    plain = [
-        {"layer": g.layer, "channels": g.channels, "grid": list(g.grid), "readout": g.readout, "suffix": g.suffix}
-        for g in groups
-    ]
-    return {
-        "format": FORMAT,
-        "weights": model.card.weights_sha256,
-        "preprocessing": json.loads(json.dumps(model.card.preprocessing())),
-        "photos": photos.fingerprint(),
-        "listing": _listing(photos, progress),
-        "groups": plain,
-        "k": k,
-        "bottom": bottom,
-        "reservoir": reservoir,
-        "block": BLOCK,
-        "blocks": -(-len(photos) // BLOCK),
-    }
-
-
-def _groups(request: dict[str, Any]) -> list[Group]:
+def groups_of(request: dict[str, Any]) -> list[Group]:
     found = []
     for g in request["groups"]:
         tap = Tap(g["layer"], pre=g["readout"].endswith(".pre"))
@@ -240,12 +60,7 @@ def _groups(request: dict[str, Any]) -> list[Group]:
     return found
 
 
-def _about(model: Model, photos: Photos) -> dict[str, Any]:
-    """For people; not part of the key."""
-    return {"model": model.card.name, "source": photos.source, "total": len(photos), "labels": model.card.labels}
-
-
-def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
+def difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
     """What makes two requests differ, as the middle of a sentence."""
 
     def names(request: dict[str, Any]) -> str:
@@ -271,41 +86,7 @@ def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
     return "is of another request, not that"
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """One writer at a time; a disk that is full or read-only is said in one sentence."""
-    try:
-        with hold(folder):
-            yield
-    except OSError as error:
-        raise UserError(
-            f"the index in {folder} cannot be written ({error.strerror or error}); finished blocks are safe, "
-            "the same command goes on from there"
-        ) from None
-
-
-def _held(folder: Path, request: dict[str, Any]) -> ActivationIndex | None:
-    """The finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
-    for left in folder.glob("**/.*.unfinished"):
-        left.unlink(missing_ok=True)
-    file = folder / "index.json"
-    if not file.is_file():
-        other = [path.name for path in folder.iterdir() if path.name != LOCK]
-        if other:
-            raise UserError(f"{folder} is no index and holds other files ({other[0]}); give another --out")
-        return None
-    held = _load(file)
-    if held["key"] != content_key(request):
-        raise UserError(f"the index in {folder} {_difference(held['request'], request)} asked for; give another --out")
-    return ActivationIndex.open(folder) if held["finished"] else None
-
-
-def _say(folder: Path, request: dict[str, Any], *, about: dict[str, Any], finished: bool, **more: Any) -> None:
-    record = {"key": content_key(request), "finished": finished, "about": about, "request": request, **more}
-    write_atomically(folder / "index.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _load(file: Path) -> dict[str, Any]:
+def read_record(file: Path) -> dict[str, Any]:
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(held["request"], dict) or not isinstance(held["finished"], bool):
@@ -313,88 +94,6 @@ def _load(file: Path) -> dict[str, Any]:
         return held
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file} is damaged or not of an index; delete {file.parent} and make it again") from None
-
-
-def _finish(
-    folder: Path, request: dict[str, Any], about: dict[str, Any], groups: Sequence[Group], parts: Parts,
-    names: Photos | dict[int, tuple[str, str]],
-) -> ActivationIndex:  # fmt: skip
-    """Writes the tables of all parts, then index.json, and deletes the parts where nothing is missing."""
-    from safetensors.torch import save
-
-    total = parts.whole()
-    if not total.read:
-        why = f" ({total.skipped[0][0]}: {total.skipped[0][1]})" if total.skipped else ""
-        raise UserError(f"none of the photos from {about['source']} could be read{why}")
-    used = torch.cat([total.tally.top.photos.flatten(), total.tally.bottom.photos.flatten(), total.sampled]).unique()
-    known = {
-        i: (names[i].name, names.sha256(i)) if isinstance(names, Photos) else names[i] for i in used.tolist() if i >= 0
-    }
-    tensors: dict[str, dict[str, Tensor]] = {}
-    tables = []
-    offset = 0
-    for group in groups:
-        mine = rows(total.tally, offset, offset + group.channels)
-        tensors.setdefault(group.layer, {}).update(
-            {f"{group.readout}|{name}": tensor for name, tensor in to_tensors(mine).items()}
-        )
-        tables.append((group, mine))
-        offset += group.channels
-        if str(group.tap) in total.vectors:
-            tensors[group.layer][f"vectors|{group.tap}"] = total.vectors[str(group.tap)].contiguous()
-    for layer, held in tensors.items():
-        write_atomically(folder / "layers" / f"{slug(layer)}.safetensors", save(held))
-    _write_photos(folder / "photos.parquet", known)
-    for end in ("top", "bottom"):
-        _write_table(folder / f"{end}.parquet", [(g, getattr(t, end)) for g, t in tables], known)
-    sketch = total.tally.sketch
-    _say(
-        folder, request, about=about, finished=True, whole=len(parts.covered()) == parts.blocks, n=total.read,
-        skipped=total.skipped, nonfinite={"photos": total.odd, "names": total.odd_names},
-        sketch={"error": sketch.error, "start": sketch.start}, sampled=total.sampled.tolist(),
-    )  # fmt: skip
-    index = ActivationIndex.open(folder)
-    if index.whole:
-        for place in parts.held():
-            parts.delete(*place)
-    return index
-
-
-def _write_photos(path: Path, known: dict[int, tuple[str, str]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {
-        "index": list(known), "photo": [name for name, _ in known.values()], "sha256": [sha for _, sha in known.values()],
-    }  # fmt: skip
-    buffer = pa.BufferOutputStream()
-    schema = pa.schema([("index", pa.int64()), ("photo", pa.string()), ("sha256", pa.string())])
-    pq.write_table(pa.table(columns, schema=schema), buffer)
-    write_atomically(path, buffer.getvalue().to_pybytes())
-
-
-def _write_table(path: Path, tables: Sequence[tuple[Group, Extremes]], known: dict[int, tuple[str, str]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema(
-        [("unit", pa.string()), ("rank", pa.int32()), ("value", pa.float32()), ("photo", pa.string()),
-         ("row", pa.int32()), ("column", pa.int32())]
-    )  # fmt: skip
-    numbers, names = np.array(list(known)), pa.array([name for name, _ in known.values()], pa.string())  # ascending
-    buffer = pa.BufferOutputStream()
-    with pq.ParquetWriter(buffer, schema) as writer:
-        for group, best in tables:
-            channel, rank = (best.photos >= 0).nonzero(as_tuple=True)
-            place = best.places[channel, rank].numpy()
-            units = pa.array([f"{group.layer}:{c}{group.suffix}" for c in range(group.channels)], pa.string())
-            columns = [
-                units.take(pa.array(channel.numpy())), rank.int().numpy(), best.values[channel, rank].numpy(),
-                names.take(pa.array(np.searchsorted(numbers, best.photos[channel, rank].numpy()))),
-                place // group.grid[1], place % group.grid[1],
-            ]  # fmt: skip
-            writer.write_table(pa.table(columns, schema=schema))
-    write_atomically(path, buffer.getvalue().to_pybytes())
 
 
 # ------------------------------------------------------------------------------------------------ asking one
@@ -424,7 +123,7 @@ class ActivationIndex:
         self.skipped = [(name, reason) for name, reason in record["skipped"]]
         self.nonfinite: dict[str, Any] = record["nonfinite"]
         self._sketch, self._sampled = record["sketch"], record["sampled"]
-        self._groups = {(g.layer, g.readout): g for g in _groups(request)}
+        self._groups = {(g.layer, g.readout): g for g in groups_of(request)}
         self.layers = list(dict.fromkeys(layer for layer, _ in self._groups))
         self._tensors: dict[str, dict[str, Tensor]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}
@@ -439,7 +138,7 @@ class ActivationIndex:
         folder = Path(path).expanduser()
         if not (folder / "index.json").is_file():
             raise UserError(f"there is no index in {folder}; `entoptic index` makes one")
-        record = _load(folder / "index.json")
+        record = read_record(folder / "index.json")
         if record["request"].get("format") != FORMAT:
             raise UserError(f"the index in {folder} was written by another version of Entoptic; make it again")
         if not record["finished"]:
@@ -559,7 +258,7 @@ class ActivationIndex:
             raise UserError(f"the index in {self.path} is a shard; merge it with the others before it is used")
         if photos.fingerprint() != self.fingerprint:
             raise UserError(f"the index in {self.path} is of the photos in {self.source}, not of {photos.source}")
-        if _listing(photos) != self.request["listing"]:
+        if listing_sha256(photos) != self.request["listing"]:
             raise UserError(
                 f"the photos in {photos.source} have other names or another order than when the index in {self.path} was "
                 "made; make it again"

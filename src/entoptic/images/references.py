@@ -1,7 +1,7 @@
 """What real photos look like to a network: the reference statistics that methods and metrics use.
 
 `References` answers from the photos given, or, for a network that has one, from the statistics pack shipped with
-Entoptic (see `entoptic.images.pack`).
+Entoptic (see `entoptic.images.shipped_statistics`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from entoptic.base.cache import content_key, load_cached, save_cached
+from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError, nearest
-from entoptic.images.cache import content_key, recall, remember
 from entoptic.images.colour import natural_spectrum
-from entoptic.images.pack import Pack, find_pack
+from entoptic.images.photo_scores import RealScores, Scores, score_photos
 from entoptic.images.photos import Photos
-from entoptic.images.relevant import (
-    Relevant,
+from entoptic.images.relevance_weighting import (
+    RelevanceWeighting,
     Weighted,
-    below,
+    accumulator_dtype,
     crops,
     facet_photos,
+    layers_below,
     profile,
     relevant_means,
     rules_of,
-    wide,
 )
-from entoptic.images.scores import Progress, Scores, score_photos, silent
+from entoptic.images.shipped_statistics import Pack, find_pack
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
@@ -60,20 +61,6 @@ class Target:
         return {"source": self.source, "n": self.photos, "sha256": self.sha256}
 
 
-@dataclass(frozen=True)
-class RealScores:
-    """How real photos score on one unit: what percentiles and margins are taken against.
-
-    Attributes:
-        values: scores, sorted ascending (all of them, or quantiles at even levels from minimum to maximum).
-        n: number of photos behind them. source: where they came from, for people.
-    """
-
-    values: Tensor
-    n: int
-    source: str
-
-
 def sorted_means(
     model: Model,
     taps: Sequence[Tap],
@@ -90,7 +77,7 @@ def sorted_means(
     with torch.no_grad(), model.frozen():
         for indices, images in batches:
             for tap, values in model.read(images.to(model.device), taps).items():
-                total = values.sort(dim=-1).values.to(wide(values)).sum(0)
+                total = values.sort(dim=-1).values.to(accumulator_dtype(values)).sum(0)
                 totals[tap] = totals[tap] + total if tap in totals else total
             count += len(indices)
             on_batch(count)
@@ -206,7 +193,13 @@ class References:
     # --- targets for distribution matching -----------------------------------------------------------------------
 
     def target(
-        self, unit: Unit, taps: Sequence[Tap], count: int, *, strongest: bool = True, wanted: Relevant | None = None
+        self,
+        unit: Unit,
+        taps: Sequence[Tap],
+        count: int,
+        *,
+        strongest: bool = True,
+        wanted: RelevanceWeighting | None = None,
     ) -> Target:
         """Mean sorted values over `count` reference photos of a unit; see `choose` for which.
 
@@ -220,7 +213,7 @@ class References:
         if count < 1:
             raise UserError(f"the number of reference photos must be at least 1, got {count}")
         if wanted is not None:
-            taps = tuple(Weighted(tap.layer, tap.pre) for tap in below(self.model, taps, unit))
+            taps = tuple(Weighted(tap.layer, tap.pre) for tap in layers_below(self.model, taps, unit))
             if not taps:
                 raise UserError(
                     f"{unit} lies at the first of the layers to match or before it, so there is nothing below it whose "
@@ -239,7 +232,7 @@ class References:
             self._targets[key] = make()
         return self._targets[key]
 
-    def _from_pack(self, unit: Unit, taps: Sequence[Tap], wanted: Relevant | None = None) -> Target:
+    def _from_pack(self, unit: Unit, taps: Sequence[Tap], wanted: RelevanceWeighting | None = None) -> Target:
         if self.pack is None:
             raise UserError(
                 f"matching {unit} of {self.model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
@@ -288,7 +281,7 @@ class References:
         return values
 
     def _from_photos(
-        self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: Relevant | None
+        self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: RelevanceWeighting | None
     ) -> Target:
         """Means over the photos chosen, kept on disk by content."""
         assert self.photos is not None
@@ -306,7 +299,7 @@ class References:
             key |= {"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon]}
             if wanted.reference == "crop":
                 how = f"crops of {how}"
-        known = recall("targets", content_key(key))
+        known = load_cached("targets", content_key(key))
         if known is not None:
             values = {tap: known[str(tap)].to(self.model.device) for tap in taps}
             importance = {tap: known[f"{tap} u"].to(self.model.device) for tap in taps if f"{tap} u" in known}
@@ -326,10 +319,10 @@ class References:
             values, importance, read = relevant_means(self.model, unit, weighted, batches, on_batch, wanted)
         stored = {str(tap): value.cpu() for tap, value in values.items()}
         stored |= {f"{tap} u": value.cpu() for tap, value in importance.items()}
-        remember("targets", content_key(key), {**stored, "count": torch.tensor(read)})
+        save_cached("targets", content_key(key), {**stored, "count": torch.tensor(read)})
         return Target(values, read, how, fingerprint, importance)
 
-    def _facet(self, unit: Unit, indices: list[int], wanted: Relevant, taps: Sequence[Tap]) -> list[int]:
+    def _facet(self, unit: Unit, indices: list[int], wanted: RelevanceWeighting, taps: Sequence[Tap]) -> list[int]:
         """Those of `indices` (strongest first) that belong to one facet of the unit."""
         assert self.photos is not None
         deepest = max(taps, key=self._depth)

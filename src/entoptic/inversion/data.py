@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entoptic.base.cache import content_key
+from entoptic.base.files import allocate, lock_folder
+from entoptic.base.pixels import centre_square
 from entoptic.errors import UserError
-from entoptic.images.cache import content_key
-from entoptic.images.lock import hold
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.card import Card
-from entoptic.priors.learn import reserve, square
 
 Progress = Callable[[str, int, int], None]
 Encode = tuple[Callable[[Tensor], Tensor], str]
@@ -98,7 +98,7 @@ def make_pairs(
     where, asked = Path(folder), _Asked.of(maps, photos, size, limit, encode)
     record = _record(where, asked, progress)
     if record["seen"] < len(asked.places):
-        with hold(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
+        with lock_folder(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
             record = _record(where, asked, progress)  # another job may have gone on with it in between
             _read(where, asked, record, progress)
     elif not _noted(where, record):
@@ -241,7 +241,7 @@ def _files(where: Path, asked: _Asked, fresh: bool) -> dict[str, np.memmap]:
     for name, (dtype, shape) in shapes.items():
         if fresh:
             files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(asked.places), *shape))
-            reserve(where / name)
+            allocate(where / name)
         else:
             files[name] = np.load(where / name, mmap_mode="r+")
     return files
@@ -256,7 +256,9 @@ def _read(where: Path, asked: _Asked, record: dict[str, Any], progress: Progress
     def decode(place: tuple[int, int]) -> tuple[str, tuple[Tensor, Tensor] | None]:
         one, index = asked.sets[place[0]], place[1]
         photo = one.read(index)
-        both = None if photo is None else (square(photo, maps.model.card.size[0]), square(photo, asked.size))
+        both = (
+            None if photo is None else (centre_square(photo, maps.model.card.size[0]), centre_square(photo, asked.size))
+        )
         return one.sha256(index), both  # the bytes are at hand in the system's cache now
 
     def keep() -> None:

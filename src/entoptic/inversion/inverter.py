@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from entoptic.errors import UserError
-from entoptic.inversion.law import MapLaw
+from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.learn import picture_size, shown, standardise
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.network import Control, Direct, Trained, output
-from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, output
 from entoptic.priors.prior import Level, generate, map_levels, noise_like
-from entoptic.priors.sources import is_folder, name_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -42,8 +41,8 @@ class Inverter:
     name: str
     identity: str
     maps: FeatureMaps
-    prior: Trained
-    net: Control | Direct
+    prior: NetworkPrior
+    net: Control | ConcatenatedUNet
     recipe: EntopticRecipe
     mean_C: Tensor
     sd_C: Tensor
@@ -52,7 +51,7 @@ class Inverter:
     strength: float = 1.0
     guidance: float = 1.0
     order: int = 2
-    law: MapLaw | None = None
+    law: FeatureMapGaussian | None = None
 
     def __post_init__(self) -> None:
         self.net.eval().requires_grad_(False)
@@ -101,7 +100,7 @@ class Inverter:
         maps_BChw, noise = maps_BChw.to(self.prior.device).float(), noise.to(self.prior.device)
         parts = []
         for maps, rows in zip(maps_BChw.split(batch_size), noise.split(batch_size)):
-            given = _Given(
+            given = _ConditionedPrior(
                 self, maps, self.strength if strength is None else strength,
                 self.guidance if guidance is None else guidance, pull,
             )  # fmt: skip
@@ -123,7 +122,7 @@ class Inverter:
         noise = self.noise(generators)
         self._check(maps_BChw, noise)
         level = self.prior.levels(self.steps)[0]
-        given = _Given(self, maps_BChw.to(self.prior.device).float(), self.strength, 1.0, 0)
+        given = _ConditionedPrior(self, maps_BChw.to(self.prior.device).float(), self.strength, 1.0, 0)
         return self.prior.decode(given.denoise(noise * level.sigma, level)).float().cpu()
 
     def _check(self, maps_BChw: Tensor, noise: Tensor) -> None:
@@ -139,7 +138,7 @@ class Inverter:
             raise UserError("the map holds values that are not finite")
 
 
-class _Given:
+class _ConditionedPrior:
     """The prior at given maps, which are encoded once."""
 
     conditions = 0
@@ -181,72 +180,3 @@ class _Given:
             (gradient,) = torch.autograd.grad(cosine_similarity(again, aim, dim=1).mean((1, 2)).sum(), variable)
         scale = gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
         return clean + length * gradient / scale
-
-
-def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
-    """That an inverter is for this network, this layer and its maps.
-
-    Raises:
-        UserError: what was given and what it is for.
-    """
-    own, asked = inverter.maps, maps.model.card
-    if own.model.card.weights_sha256 != asked.weights_sha256:
-        other = own.model.card
-        why = f"; its weights are {other.weights_sha256[:12]}…, not {asked.weights_sha256[:12]}…"
-        raise UserError(
-            f"the inverter {inverter.name} is for {other.name}, not for {asked.name}"
-            f"{why if other.name == asked.name else ''}; give --inverter one that was trained on {asked.name}"
-        )
-    if own.layer != maps.layer:
-        raise UserError(
-            f"the inverter {inverter.name} is for the layer {own.layer} of {asked.name}, not for {maps.layer}; "
-            f'did you mean the layer "{own.layer}"?'
-        )
-    shape, wants = ((m.channels, *m.grid) for m in (maps, own))
-    if shape != wants:
-        raise UserError(
-            f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
-            f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
-        )
-
-
-def find_inverter(inverter: str | Inverter | None, maps: FeatureMaps, prior: str | None = None) -> tuple[Inverter, str]:
-    """The inverter of some maps, and the name to load it by again.
-
-    Args:
-        inverter: anything `load_inverter` takes, or one that is loaded; None is the shipped one.
-        prior: where the prior that it was trained on is now, if not where its card says.
-
-    Raises:
-        UserError: as `load_inverter` and `check_inverter`, or a prior for an inverter that has its own already.
-    """
-    if inverter is None or isinstance(inverter, str):
-        from entoptic.inversion.saved import SHIPPED, load_inverter
-
-        source = inverter or SHIPPED
-        found = load_inverter(source, model=maps.model, prior=prior, device=str(maps.model.device))
-    elif prior is not None:
-        raise UserError(
-            f"the inverter {inverter.name} is loaded and has its prior; give prior={prior!r} to load_inverter, or the "
-            "inverter by its name"
-        )
-    else:
-        found, source = inverter, inverter.name
-    check_inverter(found, maps)
-    return found, source
-
-
-def prior_record(inverter: Inverter, given: str | None) -> dict[str, str]:
-    """What a sidecar says of an inverter's prior: its `identity`, and as `prior` where it was if nothing else tells.
-
-    A folder that was given is left out where the card names the prior by a builtin's or a hub's name: `load_inverter` saw
-    to it that both are the same. It is the builtin's name where the folder holds a copy of that.
-
-    Args:
-        given: the name that was given for it, None for the card's own.
-    """
-    card = inverter.card
-    found = {"prior_identity": str(card["prior_identity"])} if "prior_identity" in card else {}
-    if given is None or not is_folder(str(card.get("prior") or "file:")):
-        return found
-    return found | {"prior": name_of(inverter.prior)}

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from entoptic.base.training import Progress, load_state, optimise, read_record, rows_of
 from entoptic.errors import UserError
+from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.data import Encode, Pairs, make_pairs
 from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.network import Control, Direct, Trained, build, context_of
-from entoptic.inversion.recipe import EntopticRecipe
+from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, build, context_of
 from entoptic.priors.prior import Level
-from entoptic.priors.training import Progress, load_state, optimise, read_record, rows_of
 
 CLAMP = 10.0
 """Standardised maps are clamped to this many standard deviations: rare channels would shout."""
@@ -47,7 +47,7 @@ def standardise(maps_BChw: Tensor, mean_C: Tensor, sd_C: Tensor) -> Tensor:
 
 def learn_inverter(
     maps: FeatureMaps,
-    prior: Trained,
+    prior: NetworkPrior,
     photos: Any,
     out: str | Path,
     recipe: EntopticRecipe | None = None,
@@ -99,13 +99,13 @@ def learn_inverter(
     return folder, pairs
 
 
-def picture_size(prior: Trained) -> int:
+def picture_size(prior: NetworkPrior) -> int:
     """Side in pixels of the prior's pictures."""
     with torch.no_grad():
         return prior.decode(torch.zeros(1, *prior.shape, device=prior.device)).shape[-1]
 
 
-def encoding(prior: Trained) -> Encode | None:
+def encoding(prior: NetworkPrior) -> Encode | None:
     """How `make_pairs` encodes pictures: not at all where states are pixels in another order."""
     size = picture_size(prior)
     if prior.shape[0] * prior.shape[1] * prior.shape[2] == 3 * size * size:
@@ -115,7 +115,12 @@ def encoding(prior: Trained) -> Encode | None:
 
 
 def loss(
-    net: Control | Direct, prior: Trained, maps: FeatureMaps, pairs: Pairs, recipe: EntopticRecipe, step: int
+    net: Control | ConcatenatedUNet,
+    prior: NetworkPrior,
+    maps: FeatureMaps,
+    pairs: Pairs,
+    recipe: EntopticRecipe,
+    step: int,
 ) -> Tensor:
     """The loss of step N, which draws the same numbers however often the training was interrupted."""
     count, device = recipe.batch_size, prior.device
@@ -164,7 +169,7 @@ def loss(
     return total
 
 
-def _record(folder: Path, maps: FeatureMaps, prior: Trained, recipe: EntopticRecipe) -> dict[str, Any]:
+def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: EntopticRecipe) -> dict[str, Any]:
     """What is known of the training in `folder`, or a fresh record."""
     of = {
         "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256, "layer": maps.layer,

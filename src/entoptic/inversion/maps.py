@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from entoptic.errors import UserError, nearest
 from entoptic.models.ablate import with_first
@@ -88,3 +89,22 @@ class FeatureMaps:
             return self.model(self.model.fit(pictures.to(self.model.device)))
         finally:
             handle.remove()
+
+
+def position_cosines(found_BChw: Tensor, wanted_BChw: Tensor) -> Tensor:
+    """Cosines B×h×w of the vectors at each position; 0 where one of the two is 0, 1 where both are.
+
+    Raises:
+        UserError: maps of different shapes.
+    """
+    if found_BChw.shape != wanted_BChw.shape or found_BChw.ndim != 4:
+        raise UserError(
+            f"expected two maps B×C×h×w alike, got {tuple(found_BChw.shape)} and {tuple(wanted_BChw.shape)}"
+        )
+    cosines = (normalize(found_BChw, dim=1, eps=1e-30) * normalize(wanted_BChw, dim=1, eps=1e-30)).sum(1)
+    return cosines.masked_fill((found_BChw == 0).all(1) & (wanted_BChw == 0).all(1), 1.0)
+
+
+def superpixel_cosine(found_BChw: Tensor, wanted_BChw: Tensor) -> Tensor:
+    """Mean over positions of the cosine of the vectors there, B: the cos-sim of FeatInv, on whatever it is given."""
+    return position_cosines(found_BChw, wanted_BChw).mean((1, 2))

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic.errors import UserError
-from entoptic.inversion.recipe import EntopticRecipe
-from entoptic.priors.adapters import DiffusionPrior, TextPrior, guided
-from entoptic.priors.pipelines import NEEDS_DIFFUSERS
+from entoptic.inversion.configs import EntopticRecipe
+from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS
+from entoptic.priors.network_prior import DiffusionPrior, TextPrior, guided
 
-Trained = DiffusionPrior | TextPrior
+NetworkPrior = DiffusionPrior | TextPrior
 """The priors that an inverter can be built on."""
 
 
@@ -66,7 +66,7 @@ class Control(nn.Module):
     """A hint encoder and a trainable copy of the prior's encoder, whose outputs are added to the frozen one's
     (Zhang et al. 2023, ControlNet). Untrained it changes nothing, exactly."""
 
-    def __init__(self, prior: Trained, channels: int, recipe: EntopticRecipe) -> None:
+    def __init__(self, prior: NetworkPrior, channels: int, recipe: EntopticRecipe) -> None:
         try:
             from diffusers import ControlNetModel
         except ImportError:
@@ -78,7 +78,9 @@ class Control(nn.Module):
         self.copy.controlnet_cond_embedding = nn.Identity()  # the hint comes encoded, once for all steps
         self.copy.requires_grad_(True)
 
-    def output(self, prior: Trained, x: Tensor, times_B: Tensor, hints: Tensor | None, context: Any, strength: float):  # type: ignore[no-untyped-def]
+    def output(
+        self, prior: NetworkPrior, x: Tensor, times_B: Tensor, hints: Tensor | None, context: Any, strength: float
+    ) -> Any:
         """The prior's output with control, B×C×H×W; hints None is the bare prior."""
         net: Any = prior.module
         text, classes = context
@@ -94,10 +96,10 @@ class Control(nn.Module):
         ).sample  # fmt: skip
 
 
-class Direct(nn.Module):
+class ConcatenatedUNet(nn.Module):
     """The prior's network with the hint as further input channels, all of it trained: nothing is frozen."""
 
-    def __init__(self, prior: Trained, channels: int, recipe: EntopticRecipe) -> None:
+    def __init__(self, prior: NetworkPrior, channels: int, recipe: EntopticRecipe) -> None:
         from diffusers import UNet2DConditionModel
 
         super().__init__()
@@ -112,7 +114,9 @@ class Direct(nn.Module):
         grown[:, : old.config.in_channels] = state["conv_in.weight"]
         self.net.load_state_dict(state | {"conv_in.weight": grown})
 
-    def output(self, prior: Trained, x: Tensor, times_B: Tensor, hints: Tensor | None, context: Any, strength: float):  # type: ignore[no-untyped-def]
+    def output(
+        self, prior: NetworkPrior, x: Tensor, times_B: Tensor, hints: Tensor | None, context: Any, strength: float
+    ) -> Any:
         """As `Control.output`; strength scales the hint."""
         text, classes = context
         if hints is None:
@@ -121,12 +125,12 @@ class Direct(nn.Module):
         return self.net(torch.cat([x, strength * hints], 1), times_B, text, class_labels=classes).sample
 
 
-def build(prior: Trained, channels: int, recipe: EntopticRecipe) -> Control | Direct:
+def build(prior: NetworkPrior, channels: int, recipe: EntopticRecipe) -> Control | ConcatenatedUNet:
     """The untrained network of a recipe."""
-    return (Control if recipe.network == "control" else Direct)(prior, channels, recipe)
+    return (Control if recipe.network == "control" else ConcatenatedUNet)(prior, channels, recipe)
 
 
-def context_of(prior: Trained, count: int, text: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+def context_of(prior: NetworkPrior, count: int, text: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
     """What else the network is told for `count` states: its text, and the class that stands for none."""
     if isinstance(prior, TextPrior):
         given = prior.text if text is None else text
@@ -136,7 +140,12 @@ def context_of(prior: Trained, count: int, text: Tensor | None = None) -> tuple[
 
 
 def output(
-    net: Control | Direct, prior: Trained, x: Tensor, times_B: Tensor, hints: Tensor | None, strength: float = 1.0
+    net: Control | ConcatenatedUNet,
+    prior: NetworkPrior,
+    x: Tensor,
+    times_B: Tensor,
+    hints: Tensor | None,
+    strength: float = 1.0,
 ) -> Tensor:
     """The network's output where the prior's own text guidance applies: both of its branches see the map, as in FeatInv."""
     channels = prior.shape[0]
@@ -152,7 +161,7 @@ def output(
     return net.output(prior, x, times_B, hints, context_of(prior, len(x)), strength)[:, :channels]
 
 
-def _unet(prior: Trained) -> nn.Module:
+def _unet(prior: NetworkPrior) -> nn.Module:
     """The prior's network, if it is one that control can be added to.
 
     Raises:

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.cache import content_key
+from entoptic.base.files import sha256_of
 from entoptic.errors import UserError, nearest
-from entoptic.images.cache import content_key
+from entoptic.inversion.configs import RECIPES
 from entoptic.inversion.data import preprocessing
 from entoptic.inversion.inverter import Inverter
-from entoptic.inversion.law import MapLaw
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.network import Trained, build
-from entoptic.inversion.recipe import RECIPES
+from entoptic.inversion.network import NetworkPrior, build
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
-from entoptic.priors.adapters import TextPrior, checked_guidance, text_identity
-from entoptic.priors.saved import sha256_of
-from entoptic.priors.sources import load_prior
+from entoptic.priors.network_prior import TextPrior, checked_guidance, text_identity
+from entoptic.priors.sources import is_folder, load_prior, name_of
 
 WEIGHTS = "inverter.safetensors"
 SHIPPED = "builtin:lite0-bn2"
@@ -64,7 +64,11 @@ def save_inverter(
 
 
 def load_inverter(
-    source: str, model: Model | None = None, *, prior: str | Trained | None = None, device: str | torch.device = "auto"
+    source: str,
+    model: Model | None = None,
+    *,
+    prior: str | NetworkPrior | None = None,
+    device: str | torch.device = "auto",
 ) -> Inverter:
     """An inverter, ready to be sampled.
 
@@ -130,12 +134,12 @@ def load_inverter(
         source, identity, maps, base, net.to(where), recipe, state["mean"].float(), state["sd"].float(), card,
         int(card["steps"]), float(card["strength"]), float(card["guidance"]),
         int(card["order"]),
-        MapLaw.of_tensors(law) if law else None,
+        FeatureMapGaussian.of_tensors(law) if law else None,
     )  # fmt: skip
 
 
 def base_prior(
-    prior: str | Trained, device: torch.device, *, prompt: str | None = None, guidance: float | None = None,
+    prior: str | NetworkPrior, device: torch.device, *, prompt: str | None = None, guidance: float | None = None,
     trust: bool = False,
 ) -> Any:  # fmt: skip
     """What an inverter is built on: any prior by name, or `fresh:SIZE`, an untrained network for recipes that train it.
@@ -185,3 +189,70 @@ def _shipped(name: str) -> Path:
             f'no builtin inverter "{name}"; expected one of {", ".join(known) or "none"}{nearest(name, known)}'
         )
     return Path(str(resources.files("entoptic"))) / "inversion" / "shipped" / name
+
+
+def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
+    """That an inverter is for this network, this layer and its maps.
+
+    Raises:
+        UserError: what was given and what it is for.
+    """
+    own, asked = inverter.maps, maps.model.card
+    if own.model.card.weights_sha256 != asked.weights_sha256:
+        other = own.model.card
+        why = f"; its weights are {other.weights_sha256[:12]}…, not {asked.weights_sha256[:12]}…"
+        raise UserError(
+            f"the inverter {inverter.name} is for {other.name}, not for {asked.name}"
+            f"{why if other.name == asked.name else ''}; give --inverter one that was trained on {asked.name}"
+        )
+    if own.layer != maps.layer:
+        raise UserError(
+            f"the inverter {inverter.name} is for the layer {own.layer} of {asked.name}, not for {maps.layer}; "
+            f'did you mean the layer "{own.layer}"?'
+        )
+    shape, wants = ((m.channels, *m.grid) for m in (maps, own))
+    if shape != wants:
+        raise UserError(
+            f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
+            f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
+        )
+
+
+def find_inverter(inverter: str | Inverter | None, maps: FeatureMaps, prior: str | None = None) -> tuple[Inverter, str]:
+    """The inverter of some maps, and the name to load it by again.
+
+    Args:
+        inverter: anything `load_inverter` takes, or one that is loaded; None is the shipped one.
+        prior: where the prior that it was trained on is now, if not where its card says.
+
+    Raises:
+        UserError: as `load_inverter` and `check_inverter`, or a prior for an inverter that has its own already.
+    """
+    if inverter is None or isinstance(inverter, str):
+        source = inverter or SHIPPED
+        found = load_inverter(source, model=maps.model, prior=prior, device=str(maps.model.device))
+    elif prior is not None:
+        raise UserError(
+            f"the inverter {inverter.name} is loaded and has its prior; give prior={prior!r} to load_inverter, or the "
+            "inverter by its name"
+        )
+    else:
+        found, source = inverter, inverter.name
+    check_inverter(found, maps)
+    return found, source
+
+
+def prior_record(inverter: Inverter, given: str | None) -> dict[str, str]:
+    """What a sidecar says of an inverter's prior: its `identity`, and as `prior` where it was if nothing else tells.
+
+    A folder that was given is left out where the card names the prior by a builtin's or a hub's name: `load_inverter` saw
+    to it that both are the same. It is the builtin's name where the folder holds a copy of that.
+
+    Args:
+        given: the name that was given for it, None for the card's own.
+    """
+    card = inverter.card
+    found = {"prior_identity": str(card["prior_identity"])} if "prior_identity" in card else {}
+    if given is None or not is_folder(str(card.get("prior") or "file:")):
+        return found
+    return found | {"prior": name_of(inverter.prior)}

@@ -10,73 +10,23 @@ No torch is imported at the top: the command line reads `Steer` from here.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from entoptic.errors import UserError
+from entoptic.inversion.configs import Steer, allowed_false_alarms
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from entoptic.inversion.law import Ellipsoid
+    from entoptic.inversion.map_gaussian import Ellipsoid
 
 PAPER_THRESHOLD = 0.33
 """Of the paper's display rule: what stays below this share of the map's maximum is called unaffected."""
 FLOOR = 1e-3
 """Smallest variance that a direction of maps is held to have, as a share of the largest."""
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steer:
-    """How a concept is steered, and how the difference is judged."""
-
-    scale: float = 0.25
-    """α: what is left of the concept in the edit that is shown; 0 removes it, 2 doubles it"""
-    scales: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
-    """α of the sweep"""
-    n: int = 9
-    """random seeds, each decoding both maps with the same noise"""
-    nulls: int = 19
-    """random subspaces that the difference is ranked among; 0 leaves the calibration out"""
-    level: float = 0.05
-    """rate at which concepts without any effect of their own are flagged; needs 1/level - 1 nulls"""
-    seed: int = 0
-    """of the noise and of the random subspaces"""
-    steps: int | None = None
-    """sampling steps (default: the inverter's)"""
-    strength: float | None = None
-    """of the map's control (default: the inverter's)"""
-    guidance: float | None = None
-    """feature guidance (default: the inverter's)"""
-    eight_bit: bool = True
-    """compare and re-encode the pictures as an 8-bit file holds them"""
-    batch_size: int = 32
-    """pictures decoded together"""
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise UserError(f"n is the number of random seeds and must be at least 1, got {self.n}")
-        if self.nulls < 0:
-            raise UserError(f"nulls must be 0 or more, got {self.nulls}")
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 < self.level < 1:
-            raise UserError(f"level is a rate between 0 and 1, got {self.level}")
-        if bad := [a for a in (self.scale, *self.scales) if not math.isfinite(a)]:
-            raise UserError(f"scales must be finite numbers, got {bad[0]}")
-        if self.scale == 1:
-            raise UserError("a scale of 1 leaves the concept as it is; 0.25 attenuates it, 0 removes it, 2 doubles it")
-        if self.nulls and _allowed(self.level, self.nulls) < 1:
-            least = math.ceil(1 / self.level - 1 - 1e-9)
-            raise UserError(f"{self.nulls} nulls cannot tell a rate of {self.level:g}: give at least {least}, or 0")
-
-    @property
-    def all_scales(self) -> tuple[float, ...]:
-        """The sweep with the scale that is shown, ascending, each once."""
-        return tuple(sorted({float(a) for a in (*self.scales, self.scale)}))
 
 
 @dataclass(frozen=True)
@@ -134,7 +84,7 @@ def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
     import torch
 
     count = len(nulls_RHW)
-    allowed = _allowed(level, count)
+    allowed = allowed_false_alarms(level, count)
     if allowed < 1:
         raise UserError(f"{count} nulls cannot tell a rate of {level:g}")
     maxima_R = nulls_RHW.flatten(1).amax(1).sort().values
@@ -145,10 +95,6 @@ def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
     return Calibration(
         level, count, allowed, float(adjusted_HW.min()), adjusted_HW, pointwise_HW, float(maxima_R[count - allowed])
     )
-
-
-def _allowed(level: float, count: int) -> int:
-    return math.floor(level * (count + 1) + 1e-9)
 
 
 @dataclass(frozen=True)
@@ -257,7 +203,7 @@ def law_of(inverter: Any) -> Ellipsoid:
     """
     import torch
 
-    from entoptic.inversion.law import Ellipsoid
+    from entoptic.inversion.map_gaussian import Ellipsoid
 
     none = torch.empty(0, dtype=torch.float64)
     if getattr(inverter, "law", None) is None:

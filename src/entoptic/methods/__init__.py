@@ -19,7 +19,7 @@ from entoptic.methods import (
     retrieval,
     vital,
 )
-from entoptic.methods.registry import METHODS, MethodCard, find_method
+from entoptic.methods.contract import METHODS, MethodCard, find_method
 
 __all__ = [
     "METHODS",

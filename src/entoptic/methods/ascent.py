@@ -10,8 +10,8 @@ import torch
 
 from entoptic.methods.augment import Augment, identity
 from entoptic.methods.canvas import Canvas
+from entoptic.methods.contract import Context, Draft, Item
 from entoptic.methods.objectives import Objective, Step
-from entoptic.methods.registry import Context, Draft, Item
 from entoptic.models.taps import Tap
 
 Schedule = Callable[[int], float]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
-from entoptic.methods.sampled import UNITS, scored_bank, shown, units_of
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.prior_sampling import UNITS, as_shown, scored_bank, units_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class BestOf(MethodConfig):
 def best_of(items: Sequence[Item], config: BestOf, context: Context) -> Iterator[Draft]:
     import torch
 
-    from entoptic.priors.tilt import rank_kl
+    from entoptic.sampling.tilt import rank_kl
 
     units, places = units_of(items)
     bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
@@ -44,4 +44,4 @@ def best_of(items: Sequence[Item], config: BestOf, context: Context) -> Iterator
             "steps": 0, "evaluations": 0, "loss": [], "stopped": "finished", "selection": selection,
             "notes": [f"rank {item.sample + 1} of {config.bank} samples of {bank.prior.name}, score {value:.6g}"],
         }  # fmt: skip
-        yield Draft(item, shown(context.model, bank.pictures[best : best + 1].float() / 255)[0], trace)
+        yield Draft(item, as_shown(context.model, bank.pictures[best : best + 1].float() / 255)[0], trace)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
     from torch import Tensor

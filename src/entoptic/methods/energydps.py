@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from entoptic.errors import UserError
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
-from entoptic.methods.sampled import UNITS, scored_bank, shown, units_of
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.prior_sampling import UNITS, as_shown, scored_bank, units_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class EnergyDps(MethodConfig):
 def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Iterator[Draft]:
     import torch
 
-    from entoptic.priors.guide import energy_dps
-    from entoptic.priors.score import UnitScores
-    from entoptic.priors.tilt import top_share_mean
+    from entoptic.sampling.guidance import energy_dps
+    from entoptic.sampling.tilt import top_share_mean
+    from entoptic.sampling.unit_scores import UnitScores
 
     units, places = units_of(items)
     bank, _, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
@@ -64,7 +64,7 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
         if not bool(chains.alive[i]):
             yield Draft(item, torch.empty(0), failure=f"the chain of {item.unit} became infinite or undefined")
             continue
-        picture = shown(context.model, prior.decode(chains.x0[i : i + 1]))[0]
+        picture = as_shown(context.model, prior.decode(chains.x0[i : i + 1]))[0]
         path, mine = float(chains.noisy_path_kl[i]), raw[places[i]]
         score_in_sd = float((chains.scores[i] - mine.mean()) / mine.std())
         refused = f"pushing the last, noise-free step makes the path's divergence infinite; the others spent {path:.4g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
-from entoptic.methods.sampled import MAP_STEPS, UNITS, island_generators, scored_bank, shown, units_of
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.prior_sampling import MAP_STEPS, UNITS, as_shown, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from entoptic.priors.bank import Bank
-    from entoptic.priors.frontier import Frontier
-    from entoptic.priors.ladder import Ladder
-    from entoptic.priors.particles import Cloud
-    from entoptic.priors.score import UnitScores
+    from entoptic.sampling.bank import Bank
+    from entoptic.sampling.frontier import Frontier
+    from entoptic.sampling.mbar import Ladder
+    from entoptic.sampling.particles import ParticleSet
+    from entoptic.sampling.unit_scores import UnitScores
     from entoptic.units.unit import Unit
 
 
@@ -147,7 +147,7 @@ def ladders(
     Empty where the bank carries the target by itself. Their lowest rungs are parts of the bank. With them goes why no
     expectation over the islands' particles is reported, or an empty string.
     """
-    from entoptic.priors.ladder import Ladder
+    from entoptic.sampling.mbar import Ladder
 
     known = _sampled(unit, place, bank, scores, raw, config, seed, context)
     betas, values = known["rung_betas"].tolist(), known["rung_scores"].split(known["rung_sizes"].tolist())
@@ -161,7 +161,7 @@ def _sampled(
     unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
 ) -> dict[str, Tensor]:
     """The result of `_sample`, computed once."""
-    from entoptic.images.cache import content_key, recall, remember
+    from entoptic.base.cache import content_key, load_cached, save_cached
 
     model = context.model
     recipe = {
@@ -169,10 +169,10 @@ def _sampled(
         "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 6,
     }  # fmt: skip
     key = content_key(recipe)
-    known = recall("klsc", key)
+    known = load_cached("klsc", key)
     if known is None:
         known = _sample(unit, place, bank, scores, raw, config, seed, context)
-        remember("klsc", key, known)
+        save_cached("klsc", key, known)
     return known
 
 
@@ -181,17 +181,17 @@ def _sample(
 ) -> dict[str, Tensor]:
     import torch
 
-    from entoptic.priors.frontier import Frontier
-    from entoptic.priors.particles import effective, memory, pooled, pooled_ess, refusal
-    from entoptic.priors.score import eight_bit
-    from entoptic.priors.tilt import draw_order, gumbel_noise, tilt
+    from entoptic.base.pixels import eight_bit
+    from entoptic.sampling.frontier import Frontier
+    from entoptic.sampling.particles import effective, memory, pooled, pooled_ess, refusal
+    from entoptic.sampling.tilt import draw_order, gumbel_noise, tilt
 
     prior, count = bank.prior, config.particles * config.islands
     s_M = scores.of(raw, place)
     target = _target(config, s_M)
     from_bank = Frontier.from_bank(s_M)
     point = _point(from_bank, target)
-    clouds: list[Cloud] = []
+    clouds: list[ParticleSet] = []
     frontier = from_bank
     if point is not None and point.ess >= max(100.0, count):
         law = tilt(s_M, point.beta.value)  # the bank carries this tilt as it is
@@ -259,7 +259,7 @@ def _packed(record: dict[str, Any]) -> Tensor:
     return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
 
 
-def _rungs(clouds: Sequence[Cloud]) -> dict[str, Tensor]:
+def _rungs(clouds: Sequence[ParticleSet]) -> dict[str, Tensor]:
     """The ladders of all islands, one behind the other, for the cache."""
     import torch
 
@@ -274,8 +274,8 @@ def _rungs(clouds: Sequence[Cloud]) -> dict[str, Tensor]:
 
 
 def _target(config: Klsc, s_M: Tensor) -> Any:
-    from entoptic.priors.particles import Target
-    from entoptic.priors.tilt import top_share_mean
+    from entoptic.sampling.particles import Target
+    from entoptic.sampling.tilt import top_share_mean
 
     if config.share is not None:
         return Target(mean=top_share_mean(s_M, config.share))
@@ -299,12 +299,12 @@ def _point(frontier: Frontier, target: Any) -> Any:
 def _islands(
     unit: Unit, place: int, bank: Bank, scores: UnitScores, s_M: Tensor, target: Any, config: Klsc, seed: int,
     context: Context,
-) -> list[Cloud]:  # fmt: skip
+) -> list[ParticleSet]:  # fmt: skip
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
-    from entoptic.priors.bank import batch_of
-    from entoptic.priors.smc import First, noise_smc
+    from entoptic.sampling.bank import batch_of
+    from entoptic.sampling.smc import First, noise_smc
 
     part = bank.size // config.islands
     noise, condition = bank.latent()
@@ -329,8 +329,8 @@ def _islands(
     return clouds
 
 
-def _ladder(cloud: Cloud) -> Ladder:
-    from entoptic.priors.ladder import Ladder
+def _ladder(cloud: ParticleSet) -> Ladder:
+    from entoptic.sampling.mbar import Ladder
 
     rungs = [r for r in cloud.rungs if len(r.scores)]
     return Ladder([r.beta for r in rungs], [r.scores[r.scores.isfinite()] for r in rungs])
@@ -348,7 +348,7 @@ def _distinct(pictures: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return first, joint[joint > 0][at].log()
 
 
-def _beyond(unit: Unit, frontier: Frontier, clouds: Sequence[Cloud]) -> str:
+def _beyond(unit: Unit, frontier: Frontier, clouds: Sequence[ParticleSet]) -> str:
     reach = frontier.reach
     why = next((c.note for c in clouds if c.note), "its particles do not support it")
     return (
@@ -385,5 +385,5 @@ def _draw(item: Item, population: Population, context: Context) -> Draft:
         "selection": selection,
     }  # fmt: skip
     both = [population.pictures[row]] + ([population.ancestors[row]] if population.ancestors is not None else [])
-    picture, *pair = shown(context.model, torch.stack(both).float() / 255)
+    picture, *pair = as_shown(context.model, torch.stack(both).float() / 255)
     return Draft(item, picture, trace, pair=pair[0] if pair else None)

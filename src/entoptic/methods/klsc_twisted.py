@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
-from entoptic.methods.sampled import UNITS, island_generators, scored_bank, shown, units_of
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.prior_sampling import UNITS, as_shown, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
-    from entoptic.priors.particles import Cloud
+    from entoptic.sampling.particles import ParticleSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class KlscTwisted(MethodConfig):
             )
 
 
-def refusal(clouds: Sequence[Cloud]) -> str:
+def refusal(clouds: Sequence[ParticleSet]) -> str:
     """Why no expectation may be reported of these islands together, or an empty string.
 
     They must be worth 20 particles together, and each descend from half of its first ones (10 at most). To ask each
@@ -74,9 +74,10 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
     import torch
     from torch import Tensor
 
-    from entoptic.priors.frontier import Frontier, t_quantile
-    from entoptic.priors.particles import islands
-    from entoptic.priors.twisted import twisted_smc
+    from entoptic.base.estimates import t_quantile
+    from entoptic.sampling.frontier import Frontier
+    from entoptic.sampling.particles import islands
+    from entoptic.sampling.twisted_smc import twisted_smc
 
     units, places = units_of(items)
     bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction, bound=config.bound)
@@ -134,7 +135,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
                 yield Draft(item, torch.empty(0), failure=failure + " (options `particles` and `islands`)")
                 continue
             island, row = order[item.sample]
-            picture = shown(context.model, clouds[island].pictures(bank.prior, torch.tensor([row])))[0]
+            picture = as_shown(context.model, clouds[island].pictures(bank.prior, torch.tensor([row])))[0]
             trace = {
                 "steps": config.steps, "evaluations": config.steps * config.particles * config.islands, "loss": [],
                 "stopped": "finished", "selection": law | {"draw": item.sample + 1, "island": island},

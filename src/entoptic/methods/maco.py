@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from entoptic.errors import UserError
-from entoptic.methods.prompted import Found, Prompted, Search, draw_prompted
-from entoptic.methods.registry import Context, Draft, Item, method
-from entoptic.methods.sampled import MAP_STEPS, UNITS, unit_generators
+from entoptic.methods.contract import Context, Draft, Item, method
+from entoptic.methods.prior_sampling import MAP_STEPS, UNITS, unit_generators
+from entoptic.methods.prompt_search import Found, Prompted, Search, draw_prompted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
-from entoptic.methods.sampled import (
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.prior_sampling import (
     MAP_STEPS,
     UNITS,
+    as_shown,
     mean_record,
     prior_of,
     scored_bank,
-    shown,
     unit_generators,
     units_of,
 )
@@ -90,4 +90,4 @@ def prompt_class(items: Sequence[Item], config: PromptClass, context: Context) -
             "notes": [note],
             "selection": law,
         }
-        yield Draft(item, shown(context.model, sampled(u, [item.generator()]))[0], trace)
+        yield Draft(item, as_shown(context.model, sampled(u, [item.generator()]))[0], trace)

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.prompted import Found, Prompted, Search, draw_prompted, text_prior
-from entoptic.methods.registry import Context, Draft, Item, method
-from entoptic.methods.sampled import MAP_STEPS, UNITS
+from entoptic.methods.contract import Context, Draft, Item, method
+from entoptic.methods.prior_sampling import MAP_STEPS, UNITS
+from entoptic.methods.prompt_search import Found, Prompted, Search, draw_prompted, text_prior
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from entoptic.priors.adapters import TextPrior
-    from entoptic.priors.score import UnitScores
+    from entoptic.priors.network_prior import TextPrior
+    from entoptic.sampling.unit_scores import UnitScores
 
 GENERAL = """
 stripes dots grid spiral circle square triangle curve line edge corner zigzag checkerboard lattice mesh rings waves

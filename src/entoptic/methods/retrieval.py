@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +89,7 @@ def retrieval_bottom(items: Sequence[Item], config: RetrievalBottom, context: Co
 
 def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool) -> Iterator[Draft]:
     """Photos by rank, each with the exact law of choosing it; equal scores keep the photos' order."""
-    from entoptic.priors.tilt import rank_kl, selection_kl
+    from entoptic.sampling.tilt import rank_kl, selection_kl
 
     scores = context.references.scores([item.unit for item in items])
     n, k = len(scores.indices), min(shown, len(scores.indices))
@@ -122,7 +122,7 @@ def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool
 
 @method("retrieval-tilted", RetrievalTilted, paper="KL-minimal selection", units=UNITS, reads={"scores"})
 def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Context) -> Iterator[Draft]:
-    from entoptic.priors.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise, tilt
+    from entoptic.sampling.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise, tilt
 
     scores, photos = context.references.scores([item.unit for item in items]), context.references.photos
     assert photos is not None

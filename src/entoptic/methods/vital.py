@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError, nearest
-from entoptic.methods.registry import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from entoptic.images.references import References
-    from entoptic.images.relevant import Relevant
+    from entoptic.images.relevance_weighting import RelevanceWeighting
     from entoptic.models.model import Model
     from entoptic.models.taps import Tap
     from entoptic.units.unit import Unit
@@ -88,7 +88,7 @@ class Vital(MethodConfig):
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
     import torch
 
-    from entoptic.images.relevant import Elsewhere, Relevant, below
+    from entoptic.images.relevance_weighting import RelevanceWeighting, UnattendedPositions, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import chain, flip, gaussian_blur, hold, roll, zoom
     from entoptic.methods.canvas import Pixels
@@ -98,9 +98,11 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     taps, units = matched_taps(model, config.layers), [item.unit for item in items]
     references.expect(units)
     # Layers that each unit is seen through: none for a logit, nor for a unit before all layers that are matched.
-    through = [() if u.kind == "logit" or config.relevance == "none" else below(model, taps, u) for u in units]
+    through = [() if u.kind == "logit" or config.relevance == "none" else layers_below(model, taps, u) for u in units]
     wanted = [
-        Relevant(config.relevance, config.reference, item.sample % config.facets, config.facets) if layers else None
+        RelevanceWeighting(config.relevance, config.reference, item.sample % config.facets, config.facets)
+        if layers
+        else None
         for item, layers in zip(items, through)
     ]
     # The first layer has the pixels' own resolution: relevance there is speckle, and sorting it half of a step's time.
@@ -115,7 +117,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         quiet = [references.natural(u, layers).values if layers else {} for u, layers in zip(units, through)]
         layers = dict.fromkeys((tap for values in quiet for tap in values), 1.0)
         objective = objective + config.natural * match(
-            layers, quiet, balanced=True, places={tap: Elsewhere(tap.layer, tap.pre) for tap in layers}
+            layers, quiet, balanced=True, places={tap: UnattendedPositions(tap.layer, tap.pre) for tap in layers}
         )
     if config.plain:
         objective = objective + config.plain * greyness()
@@ -150,7 +152,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         yield draft
 
 
-def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tuple[float, float] | None:
+def _levels(references: References, unit: Unit, wanted: RelevanceWeighting | None) -> tuple[float, float] | None:
     """Scores of the median and of the strongest photo, where they are known and the unit is an inner one."""
     real = references.real_scores(unit) if wanted is not None else ""
     if isinstance(real, str):
@@ -162,14 +164,21 @@ def _levels(references: References, unit: Unit, wanted: Relevant | None) -> tupl
 
 
 def weighted_reader(
-    model: Model, units: Sequence[Unit], wanted: Sequence[Relevant | None], refresh: int = 1
+    model: Model, units: Sequence[Unit], wanted: Sequence[RelevanceWeighting | None], refresh: int = 1
 ) -> Callable[[Tensor, Sequence[Tap]], dict[Tap, Tensor]]:
     """What `ascend` reads for VITAL's inner units: A ⊙ R̂ at `Weighted` taps, weights of positions at `Elsewhere`, plain
     values at all others.
 
     Relevance is told anew every `refresh` steps, on the views of that step; it is a constant for the gradient.
     """
-    from entoptic.images.relevant import Elsewhere, Weighted, elsewhere, read_relevant, rules_of, spatial_weight
+    from entoptic.images.relevance_weighting import (
+        UnattendedPositions,
+        Weighted,
+        elsewhere,
+        read_relevant,
+        rules_of,
+        spatial_weight,
+    )
 
     kept: dict[Tap, Tensor] = {}
     calls = 0
@@ -177,20 +186,22 @@ def weighted_reader(
 
     def read(views: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
         nonlocal kept, calls
-        layers = [tap for tap in taps if not isinstance(tap, Elsewhere)]
+        layers = [tap for tap in taps if not isinstance(tap, UnattendedPositions)]
         if calls % refresh == 0:
             each = len(views) // len(units)
             shown = [unit if w is not None else None for unit, w in zip(units, wanted) for _ in range(each)]
             values, maps = read_relevant(model, views, shown, layers, rules_of(how.rules))
             kept = {tap: spatial_weight(map_BCD, how.epsilon) for tap, map_BCD in maps.items()}
-            kept |= {tap: elsewhere(model, maps, shown, tap.layer) for tap in taps if isinstance(tap, Elsewhere)}
+            kept |= {
+                tap: elsewhere(model, maps, shown, tap.layer) for tap in taps if isinstance(tap, UnattendedPositions)
+            }
         else:
             plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in layers}
             read_out = model.read(views, plain.values())
             values = {tap: read_out[plain[tap]] for tap in layers}
         calls += 1
         weighted = {tap: value * kept[tap] if tap in kept else value for tap, value in values.items()}
-        return weighted | {tap: kept[tap] for tap in taps if isinstance(tap, Elsewhere)}
+        return weighted | {tap: kept[tap] for tap in taps if isinstance(tap, UnattendedPositions)}
 
     return read
 
@@ -270,7 +281,7 @@ def published(model: Model, preset: str, logits: bool) -> tuple[dict[Tap, float]
 def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> Iterator[Draft]:
     import torch
 
-    from entoptic.images.relevant import Relevant, Weighted, below
+    from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import roll
     from entoptic.methods.canvas import Pixels
@@ -283,8 +294,8 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
     # Logits and inner units have layers, weights and priors of their own.
     settings = [published(model, config.preset, unit.kind == "logit") for unit in units]
     wanted = [
-        Relevant("lrp-vital", config.reference, epsilon=1e-6)
-        if unit.kind != "logit" and below(model, layers, unit)
+        RelevanceWeighting("lrp-vital", config.reference, epsilon=1e-6)
+        if unit.kind != "logit" and layers_below(model, layers, unit)
         else None
         for unit, (layers, _, _) in zip(units, settings)
     ]

@@ -6,21 +6,30 @@ in their detail: they flatter it, and only other networks can tell.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from entoptic.inversion.maps import position_cosines
+from entoptic.inversion.targets import InversionTarget
+from entoptic.models.model import predictions
+
+if TYPE_CHECKING:
+    from entoptic.inversion.inverter import Inverter
+
+
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from entoptic.base.estimates import mean_interval, wilson
+from entoptic.base.pixels import to_float
 from entoptic.errors import UserError
-from entoptic.inversion.law import MapLaw
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.metrics.distribution import frechet, kid, kid_interval
-from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
-from entoptic.metrics.picture import to_float
+from entoptic.metrics.evidence import Evidence, missing
 from entoptic.models.model import Model
 
 Standardise = Callable[[Tensor], Tensor]
@@ -30,33 +39,7 @@ Standardise = Callable[[Tensor], Tensor]
 # --- cosines -------------------------------------------------------------------------------------------------------
 
 
-def position_cosines(found_BChw: Tensor, wanted_BChw: Tensor) -> Tensor:
-    """Cosines B×h×w of the vectors at each position; 0 where one of the two is 0, 1 where both are.
-
-    Raises:
-        UserError: maps of different shapes.
-    """
-    if found_BChw.shape != wanted_BChw.shape or found_BChw.ndim != 4:
-        raise UserError(
-            f"expected two maps B×C×h×w alike, got {tuple(found_BChw.shape)} and {tuple(wanted_BChw.shape)}"
-        )
-    cosines = (normalize(found_BChw, dim=1, eps=1e-30) * normalize(wanted_BChw, dim=1, eps=1e-30)).sum(1)
-    return cosines.masked_fill((found_BChw == 0).all(1) & (wanted_BChw == 0).all(1), 1.0)
-
-
-def superpixel_cosine(found_BChw: Tensor, wanted_BChw: Tensor) -> Tensor:
-    """Mean over positions of the cosine of the vectors there, B: the cos-sim of FeatInv, on whatever it is given."""
-    return position_cosines(found_BChw, wanted_BChw).mean((1, 2))
-
-
 # --- what networks say ---------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def predictions(model: Model, pictures_N3HW: Tensor, batch_size: int = 25) -> Tensor:
-    """Logits N×K, float32 on the CPU, of pictures of any size in [0, 1]."""
-    parts = [model(model.fit(part.to(model.device))).float().cpu() for part in pictures_N3HW.split(batch_size)]
-    return torch.cat(parts)
 
 
 def match_ranks(logits_NK: Tensor, targets_N: Tensor) -> Tensor:
@@ -164,30 +147,13 @@ def spread(pictures_N3HW: Tensor, selected: str = "") -> Evidence:
 # --- one picture ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a picture is to bring back.
-
-    Attributes:
-        map_Chw: the map that it was made from. target: class that the network gives the original photo, or the
-            edited map. path: (class, probability that its head gives the edited map) of both photos; empty without an edit.
-        others: class that each verifier gives the original, by network; empty for an edited map, which is no photo's.
-        mask_hw: where an edit put another map, or None. before: the picture of the same noise without it, H×W×3 uint8.
-        looked_at: what the making of the picture used of the network ("best of 8 by this cosine"), or "".
-    """
-
-    map_Chw: Tensor
-    target: int
-    path: Sequence[tuple[int, float]] = ()
-    others: Sequence[tuple[Model, int]] = ()
-    mask_hw: Tensor | None = None
-    before: np.ndarray | None = None
-    looked_at: str = ""
-
-
 @torch.no_grad()
 def measure_inversion(
-    picture: np.ndarray, wanted: Wanted, maps: FeatureMaps, standardise: Standardise, law: MapLaw | None
+    picture: np.ndarray,
+    wanted: InversionTarget,
+    maps: FeatureMaps,
+    standardise: Standardise,
+    law: FeatureMapGaussian | None,
 ) -> list[Evidence]:
     """The evidence of one picture H×W×3 uint8, from its pixels as saved.
 
@@ -207,7 +173,7 @@ def measure_inversion(
         evidence += class_path(logits, wanted, maps.model)
     if wanted.mask_hw is not None:
         evidence += edit_evidence(picture, position_cosines(found, want)[0], wanted)
-    return [*evidence, usualness(want, found, law)]
+    return [*evidence, map_typicality(want, found, law)]
 
 
 def _cosine(name: str, cosines_hw: Tensor, looked_at: str) -> Evidence:
@@ -222,7 +188,7 @@ def _cosine(name: str, cosines_hw: Tensor, looked_at: str) -> Evidence:
     return Evidence(name, value, n, (value, value), "higher", "", detail=detail)
 
 
-def own_match(logits_1K: Tensor, wanted: Wanted, model: Model) -> list[Evidence]:
+def own_match(logits_1K: Tensor, wanted: InversionTarget, model: Model) -> list[Evidence]:
     """Whether the network says to the picture what it says to the original (or its head to an edited map)."""
     rank = int(match_ranks(logits_1K, torch.tensor([wanted.target]))[0])
     detail: dict[str, object] = {"rank": rank, "class": model.card.label(wanted.target) or wanted.target}
@@ -231,7 +197,7 @@ def own_match(logits_1K: Tensor, wanted: Wanted, model: Model) -> list[Evidence]
     return [_exact(f"match_top{k}", float(rank <= k), detail=detail) for k in (1, 5)]
 
 
-def others_match(image: Tensor, wanted: Wanted) -> list[Evidence]:
+def others_match(image: Tensor, wanted: InversionTarget) -> list[Evidence]:
     """Share of other networks that say to the picture what each says to the original."""
     names = ("others_match_top1", "others_match_top5")
     if not wanted.others:
@@ -251,7 +217,7 @@ def others_match(image: Tensor, wanted: Wanted) -> list[Evidence]:
     ]
 
 
-def class_path(logits_1K: Tensor, wanted: Wanted, model: Model) -> list[Evidence]:
+def class_path(logits_1K: Tensor, wanted: InversionTarget, model: Model) -> list[Evidence]:
     """Probabilities of the mixed photos' classes on the picture, beside what the head gives the map itself."""
     found = logits_1K.double().softmax(1)[0]
     names = ("probability_a", "probability_b")
@@ -264,7 +230,7 @@ def class_path(logits_1K: Tensor, wanted: Wanted, model: Model) -> list[Evidence
     ]  # fmt: skip
 
 
-def edit_evidence(picture: np.ndarray, cosines_hw: Tensor, wanted: Wanted) -> list[Evidence]:
+def edit_evidence(picture: np.ndarray, cosines_hw: Tensor, wanted: InversionTarget) -> list[Evidence]:
     """Of a map with a part put in: cosines inside and outside, and how local the change of the picture is."""
     from entoptic.inversion.arithmetic import locality, pixel_change
 
@@ -293,7 +259,7 @@ def edit_evidence(picture: np.ndarray, cosines_hw: Tensor, wanted: Wanted) -> li
     return [*evidence, Evidence("locality", curve.ratio, n, (curve.ratio, curve.ratio), "higher", "", detail=detail)]
 
 
-def usualness(wanted_1Chw: Tensor, found_1Chw: Tensor | None, law: MapLaw | None) -> Evidence:
+def map_typicality(wanted_1Chw: Tensor, found_1Chw: Tensor | None, law: FeatureMapGaussian | None) -> Evidence:
     """Share of photos' maps that are nearer to the centre of their law than the map wanted, in %.
 
     Uniform over 0 to 100 for photos, so both ends are unusual: the detail's `tail` is the share of photos that are at
@@ -313,3 +279,13 @@ def usualness(wanted_1Chw: Tensor, found_1Chw: Tensor | None, law: MapLaw | None
 
 def _exact(name: str, value: float, *, direction: str = "higher", detail: dict[str, object]) -> Evidence:
     return Evidence(name, value, 1, (value, value), direction, "", detail=detail)
+
+
+def measured(maps: FeatureMaps, inverter: Inverter, pixels: np.ndarray, wanted: InversionTarget) -> list[Evidence]:
+    """The measurements of one picture by itself."""
+    where = inverter.mean_C.device
+
+    def standardise(maps_BChw: Tensor) -> Tensor:
+        return inverter.standardise(maps_BChw.to(where)).cpu()
+
+    return measure_inversion(pixels, wanted, maps, standardise, getattr(inverter, "law", None))

@@ -11,9 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from entoptic.images.references import RealScores, References
-from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
-from entoptic.metrics.inner import inner
+from entoptic.base.estimates import mean_interval, wilson
+from entoptic.base.pixels import to_float
+from entoptic.images.photo_scores import RealScores
+from entoptic.images.references import References
+from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.inner_units import inner
 from entoptic.metrics.selectivity import siblings
 from entoptic.models.model import LOGITS, Model
 from entoptic.units.unit import Unit
@@ -41,11 +44,6 @@ def measure(
         evidence += transfer(image, unit, verifiers)
         evidence += inner(seen.cpu(), unit, values, references)
     return evidence
-
-
-def to_float(picture: np.ndarray) -> Tensor:
-    """H×W×3 uint8 to 1×3×H×W float32 in [0, 1]."""
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def activation(unit: Unit, value: float) -> Evidence:

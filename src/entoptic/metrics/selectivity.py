@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from entoptic.images.cache import content_key, recall, remember
+from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.images.references import References
 from entoptic.metrics.evidence import Evidence, missing
 from entoptic.units.dictionary import digest
@@ -36,7 +36,7 @@ def layer_moments(references: References, unit: Unit) -> tuple[Tensor, Tensor, i
          "readout": unit.readout, **({"dictionary": digest(unit.dictionary)} if unit.dictionary is not None else {}),
          "photos": [photos.sha256(i) for i in indices]}
     )  # fmt: skip
-    known = recall("moments", key)
+    known = load_cached("moments", key)
     if known is None:
         rows = []
         with torch.no_grad(), model.frozen():
@@ -48,7 +48,7 @@ def layer_moments(references: References, unit: Unit) -> tuple[Tensor, Tensor, i
             "sd": table.std(0, unbiased=False).float(),
             "n": torch.tensor(len(table)),
         }
-        remember("moments", key, known)
+        save_cached("moments", key, known)
     return known["mean"], known["sd"], int(known["n"])
 
 

@@ -240,3 +240,10 @@ def weights_sha256(module: nn.Module) -> str:
         digest.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
         digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+@torch.no_grad()
+def predictions(model: Model, pictures_N3HW: Tensor, batch_size: int = 25) -> Tensor:
+    """Logits N×K, float32 on the CPU, of pictures of any size in [0, 1]."""
+    parts = [model(model.fit(part.to(model.device))).float().cpu() for part in pictures_N3HW.split(batch_size)]
+    return torch.cat(parts)

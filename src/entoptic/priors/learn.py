@@ -8,10 +8,7 @@ the costly convolutions at full size.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
+from entoptic.base.cache import content_key
+from entoptic.base.files import allocate
+from entoptic.base.pixels import centre_square
+from entoptic.base.training import Progress, load_state, optimise, rows_of
 from entoptic.errors import UserError
-from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
 from entoptic.priors.recipe import Recipe
-from entoptic.priors.training import Progress, load_state, optimise, rows_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,10 +147,10 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     else:
         about.unlink(missing_ok=True)  # it describes what is about to be overwritten
         written = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
-        reserve(held)
+        allocate(held)
         kept, row = [], 0
         for one in sets:
-            for batch, images in one.batches(lambda photo: square(photo, size), 256):
+            for batch, images in one.batches(lambda photo: centre_square(photo, size), 256):
                 for index, image in zip(batch, images):
                     written[len(kept)] = image.numpy()
                     kept.append(row + index)
@@ -165,35 +164,6 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
     pixels = np.array(stored) if stored.nbytes < 2**30 else stored
     classes = torch.tensor([place[labels[i]] for i in kept])
     return _Shown(pixels, classes, names, len(labels) - len(kept), key)
-
-
-def reserve(file: Path) -> None:
-    """Gives a sparse file the room it claims: a mapped file that runs into a full disk kills the process.
-
-    Raises:
-        UserError: there is no room.
-    """
-    size = file.stat().st_size
-    try:
-        with file.open("r+b") as opened:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(opened.fileno(), 0, size)
-            elif shutil.disk_usage(file.parent).free < size:  # macOS has no such call
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        file.unlink()
-        raise UserError(f"{file.parent} has no room for {size / 2**20:.0f} MB of photos ({error.strerror})") from None
-
-
-def square(photo: Any, size: int) -> Tensor:
-    """The central square of a PIL picture as 3×size×size uint8, resized with PIL's antialiased bicubic filter."""
-    from PIL import Image
-
-    side = min(photo.size)
-    left, top = (photo.width - side) / 2, (photo.height - side) / 2
-    box = (left, top, left + side, top + side)
-    small = photo.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
 
 
 def _resume(

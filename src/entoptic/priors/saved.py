@@ -8,7 +8,6 @@ optionally `guidance` and `shift` (defaults 1), `licence`, `data` and whatever e
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import tempfile
@@ -21,11 +20,12 @@ import torch
 from torch import nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from entoptic.base.cache import content_key
+from entoptic.base.files import sha256_of
 from entoptic.errors import UserError
-from entoptic.images.cache import content_key
 from entoptic.models.model import weights_sha256
-from entoptic.priors.adapters import DiffusionPrior, checked_guidance, to_pictures
-from entoptic.priors.pipelines import NEEDS_DIFFUSERS, class_network, read_whole, saved_config
+from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS, class_network, read_whole, saved_config
+from entoptic.priors.network_prior import DiffusionPrior, checked_guidance, to_pictures
 from entoptic.priors.schedule import Flow
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -130,8 +130,3 @@ def _check(name: str, config: Any, card: Mapping[str, Any]) -> None:
                 f"{name}: the network has {holds} {what}, its card (size {size}, patch {patch}, {classes} classes) "
                 f"stands for {says:g}"
             )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

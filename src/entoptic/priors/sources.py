@@ -72,7 +72,7 @@ def load_prior(
     if prefix == "photos":
         return _stored(source, name, 64 if size is None else size, where)
     if prefix == "hf":
-        from entoptic.priors.pipelines import from_folder
+        from entoptic.priors.diffusers_folder import from_folder
 
         files = _Files(name)
         return from_folder(source, files.fetch, where, guidance=guidance, prompt=prompt, trust=trust)
@@ -160,7 +160,7 @@ class _Files:
         try:
             from huggingface_hub import snapshot_download
         except ImportError:
-            from entoptic.priors.pipelines import NEEDS_DIFFUSERS
+            from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS
 
             raise UserError(NEEDS_DIFFUSERS) from None
         try:

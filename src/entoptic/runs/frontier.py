@@ -11,7 +11,6 @@ import base64
 import contextlib
 import html
 import json
-import math
 import re
 import shlex
 import warnings
@@ -23,42 +22,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.estimates import Estimate, mean_interval
+from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError
+from entoptic.methods.contract import Context, MethodConfig, find_method, make_config
 from entoptic.methods.klsc import Klsc, ladders
-from entoptic.methods.registry import Context, MethodConfig, find_method, make_config
-from entoptic.methods.sampled import MAP_STEPS, scored_bank, shown
+from entoptic.methods.prior_sampling import MAP_STEPS, as_shown, scored_bank
 from entoptic.metrics.distribution import features, kid, kid_interval
-from entoptic.metrics.evidence import mean_interval
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.priors.bank import Bank
-from entoptic.priors.frontier import Estimate, Frontier, dv_bound, excess_nats, selection_mean
+from entoptic.plots.frontier import HEADINGS, draw, row
 from entoptic.priors.prior import Prior
-from entoptic.priors.score import UnitScores
 from entoptic.priors.sources import SHIPPED, load_prior
-from entoptic.priors.tilt import selection_kl
-from entoptic.runs.frontier_plot import HEADINGS, draw, row
-from entoptic.runs.progress import Reporter, reporter
-from entoptic.runs.see import (
-    Job,
-    Plan,
-    _unfinished_quietly,
-    config_words,
-    execute,
-    make_plan,
-    model_record,
-    picture_key,
-    version,
-    versions,
-)
+from entoptic.runs.execute import _unfinished_quietly, execute
+from entoptic.runs.frontier_places import FORMAT, _curve, _exactly, _FrontierScale, _place, _raw, _selections, _stack
+from entoptic.runs.plan import Job, Plan, make_plan
+from entoptic.runs.records import config_words, model_record, picture_key, version, versions
 from entoptic.runs.store import Picture, Unwritable
+from entoptic.sampling.bank import Bank
+from entoptic.sampling.frontier import Frontier
+from entoptic.sampling.unit_scores import UnitScores
 from entoptic.units.unit import Unit, slug
 
-FORMAT = 1
 METHODS_SHOWN = ("klsc", "best-of", "energydps")
-TOP = 9  # pictures of top-K selection: the sheet of nine that papers show
-_CURVE, _BEYOND = 33, 8  # points up to the budget, and beyond it
 _LONG = 500  # steps of a chain that a person should know of before they wait
 _CAUTION = (
     "the intervals are what independent islands differ by; particles that have not settled bias all of them alike, towards "
@@ -183,7 +170,7 @@ def frontier(
             for job in plan.jobs
             if isinstance(job.config, Klsc) and _samples_alike(job.config, ladder_config)
         )
-        study = _Study(plan, law, next(same, ladder_config), nats, report)
+        study = _FrontierRun(plan, law, next(same, ladder_config), nats, report)
         results = study.run_all(n, seed)
         study.store(results)
     if not any(result.record["frontier"] for result in results):
@@ -192,7 +179,7 @@ def frontier(
 
 
 def _name(config: MethodConfig) -> str:
-    from entoptic.methods.registry import METHODS
+    from entoptic.methods.contract import METHODS
 
     return next(card.name for card in METHODS.values() if card.config is type(config))
 
@@ -235,7 +222,7 @@ def _samples_alike(one: Klsc, other: Klsc) -> bool:
 
 
 @dataclass
-class _Study:
+class _FrontierRun:
     plan: Plan
     prior: Prior
     config: Klsc
@@ -250,7 +237,9 @@ class _Study:
             plan.model, plan.references, prior=self.prior, units=units, progress=self.report.progress,
             bank_seed=plan.bank_seed,
         )  # fmt: skip
-        failures: dict[str, list[str]] = {unit.identity: _about(unit, units, plan.failures) for unit in units}
+        failures: dict[str, list[str]] = {
+            unit.identity: _failures_of_unit(unit, units, plan.failures) for unit in units
+        }
         scored = {}
         for unit in units:  # one by one: a unit that is silent on the prior must not cost the others
             try:
@@ -262,7 +251,9 @@ class _Study:
         for job in plan.jobs:
             reasons = self._make(job)
             for unit in units:
-                failures[unit.identity] += [f"{job.card.name}: {reason}" for reason in _about(unit, units, reasons)]
+                failures[unit.identity] += [
+                    f"{job.card.name}: {reason}" for reason in _failures_of_unit(unit, units, reasons)
+                ]
         results = []
         for unit in units:
             known = scored.get(unit.identity)
@@ -333,7 +324,7 @@ class _Study:
             try:
                 measured, rungs = self._measure(unit, bank, scores, raw, seed, context, record["notes"])
                 record["frontier"] = _curve(measured, scores, self.nats) | {"rungs": rungs}
-                ruler = _Ruler(measured, scores, bank, scores.of(raw[0]))
+                ruler = _FrontierScale(measured, scores, bank, scores.of(raw[0]))
                 record["places"] = [
                     *_selections(ruler),
                     *self._places(unit, ruler, failures),
@@ -363,7 +354,7 @@ class _Study:
                 notes.append(f"from the bank alone: {error}")
         return Frontier.from_bank(s_M), []
 
-    def _places(self, unit: Unit, ruler: _Ruler, failures: list[str]) -> list[dict[str, Any]]:
+    def _places(self, unit: Unit, ruler: _FrontierScale, failures: list[str]) -> list[dict[str, Any]]:
         places = []
         seen: dict[str, int] = {}
         for job in self.plan.jobs:
@@ -417,7 +408,7 @@ class _Study:
         name = verifier.card.name
         try:
             if name not in self._bank_features:
-                parts = [shown(self.plan.model, p.float() / 255) for p in bank.pictures[:_KID_BANK].split(64)]
+                parts = [as_shown(self.plan.model, p.float() / 255) for p in bank.pictures[:_KID_BANK].split(64)]
                 self._bank_features[name] = features(verifier, torch.cat(parts))
             mine = features(verifier, _stack(pictures))
         except UserError as error:
@@ -425,7 +416,7 @@ class _Study:
         own = self._bank_features[name]
         return {"value": kid(mine, own), "interval": kid_interval(mine, own), "n": len(mine), "network": name}
 
-    def _photos(self, unit: Unit, ruler: _Ruler) -> list[dict[str, Any]]:
+    def _photos(self, unit: Unit, ruler: _FrontierScale) -> list[dict[str, Any]]:
         """Real photos as levels: their mean and their best, by the same score."""
         references = self.plan.references
         if references.photos is None or self.config.reduction:
@@ -456,7 +447,7 @@ class _Study:
         return shlex.join(words)
 
 
-def _about(unit: Unit, units: Sequence[Unit], reasons: Sequence[str]) -> list[str]:
+def _failures_of_unit(unit: Unit, units: Sequence[Unit], reasons: Sequence[str]) -> list[str]:
     """The reasons that name this unit, or none of them."""
 
     def names(reason: str, one: Unit) -> bool:
@@ -466,177 +457,6 @@ def _about(unit: Unit, units: Sequence[Unit], reasons: Sequence[str]) -> list[st
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Ruler:
-    """What places are measured with. own: M float64, standardised scores of the bank."""
-
-    frontier: Frontier
-    scores: UnitScores
-    bank: Bank
-    own: Tensor
-
-
-def _curve(measured: Frontier, scores: UnitScores, budget: float) -> dict[str, Any]:
-    """Points evenly spaced in √nats, where the curve is close to straight, with the interval of the mean at each.
-
-    They go on a little beyond the budget where the scores support it, with intervals that are less to be relied on.
-    """
-    end = min(budget, measured.reach.nats)
-    most = min(1.3 * budget, measured.reach.nats)
-    nats = [end * (i / (_CURVE - 1)) ** 2 for i in range(_CURVE)]
-    nats += [end + (most - end) * i / _BEYOND for i in range(1, _BEYOND + 1)] if most > end else []
-    points = []
-    for value in nats:
-        try:
-            point = measured.at_nats(value)
-        except UserError:  # a gap in what the scores support
-            continue
-        points.append(point.to_json() | {"mean_raw": _raw(point.mean, scores)})
-    return {
-        "islands": measured.islands, "scores": len(measured.scores), "reach": measured.reach._asdict(),
-        "cross_check": measured.cross_check.to_json() if measured.cross_check else None, "points": points,
-    }  # fmt: skip
-
-
-def _raw(mean: Estimate, scores: UnitScores) -> dict[str, Any]:
-    """A mean in standard deviations, in units of the raw score."""
-    centre, sd = float(scores.centre[0]), float(scores.scale[0])
-    interval = None if mean.interval is None else [centre + sd * v for v in mean.interval]
-    return Estimate(centre + sd * mean.value, sd * mean.se, interval).to_json()  # type: ignore[arg-type]
-
-
-def _exactly(value: float) -> Estimate:
-    return Estimate(value, 0.0, (value, value))
-
-
-def _law(
-    title: str, nats: Estimate, mean: Estimate, ruler: _Ruler, note: str, *, is_tilt: bool = False
-) -> dict[str, Any]:
-    """The place of a law of known nats; a tilt's excess is 0 by what it is."""
-    excess: dict[str, Any]
-    if is_tilt:
-        excess = {**_exactly(0.0).to_json(), "reason": "a tilt is the frontier; the interval is that of its place"}
-    else:
-        try:
-            excess = excess_nats(
-                nats.value, mean.value, ruler.frontier, nats_se=nats.se, mean_se=mean.se
-            ).to_json()  # fmt: skip
-        except UserError as error:
-            excess = {"value": None, "reason": str(error)}
-    return {
-        "kind": "law", "title": title, "nats": nats.to_json(), "mean": mean.to_json(),
-        "mean_raw": _raw(mean, ruler.scores), "excess": excess, "note": note,
-    }  # fmt: skip
-
-
-def _selections(ruler: _Ruler) -> list[dict[str, Any]]:
-    """Laws that the bank places by itself: best of N, top K, and its own tilt as far as it goes."""
-    places, size = [], len(ruler.own)
-    most = size // 2  # what `selection_mean` can estimate
-    counts = sorted({count for count in (10, 100, most) if 2 <= count <= most})
-    for count in counts:
-        try:
-            mean = selection_mean(ruler.own, count, 1)
-        except UserError:  # a bank of fewer than 64
-            continue
-        note = "the best of N samples of the prior"
-        places.append(_law(f"best of {count:,}", _exactly(selection_kl(count, 1)), mean, ruler, note))
-        if count > TOP + 1:
-            mean = selection_mean(ruler.own, count, TOP)
-            note = "one of the K best of N samples of the prior, at random: retrieval"
-            places.append(_law(f"top {TOP} of {count:,}", _exactly(selection_kl(count, TOP)), mean, ruler, note))
-    reach = Frontier.from_bank(ruler.own).reach
-    if reach.nats <= ruler.frontier.reach.nats:
-        point = ruler.frontier.at_nats(reach.nats)
-        note = "retrieval reweighted by exp(β s) is on the frontier up to here, where 20 effective samples are left"
-        places.append(_law("reweighted bank", point.nats, point.mean, ruler, note, is_tilt=True))
-    return places
-
-
-def _place(title: str, pictures: Sequence[Picture], ruler: _Ruler, prior: str) -> dict[str, Any]:
-    """The place of a method by its pictures' records: what they say of their law decides the kind."""
-    laws = [p.record["trace"].get("selection") for p in pictures]
-    found = [float(v) for v in ruler.scores.of(ruler.scores.all(_stack(pictures))[:, 0].cpu())]
-    if not all(math.isfinite(v) for v in found):
-        raise UserError("a picture's score is not finite")
-    mean = _mean_of(found)
-    about: dict[str, Any] = {
-        "title": title,
-        "scores": found,
-        "mean": mean.to_json(),
-        "mean_raw": _raw(mean, ruler.scores),
-    }
-    law = laws[0]
-    if not all(isinstance(one, dict) for one in laws) or law is None:
-        why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
-        return about | {"kind": "point", "nats": None, "excess": None, "note": why}
-    if law.get("prior") != prior:
-        why = f"its law is told against another prior: {law.get('prior')}"
-        return about | {"kind": "level", "nats": None, "excess": None, "note": why}
-    if law.get("rank") is not None:  # best-of: the ranks shown are the top K of the whole bank
-        count = int(law["N"])
-        nats = _exactly(selection_kl(count, len(pictures)))
-        note = f"ranks 1 to {len(pictures)} of {count:,} samples; the mean is of this one draw and has no interval"
-        drawn = Estimate(mean.value, math.inf, None)
-        name = f"top {len(pictures)} of {count:,}" if len(pictures) > 1 else f"best of {count:,}"
-        return about | _law(name, nats, drawn, ruler, note)
-    if law.get("nats") is not None and law.get("mean_in_sd") is not None:
-        if law.get("beta") is None:  # not a tilt: prompts, whose nats are those of their paths
-            nats, at = _stated(law, "nats"), _stated(law, "mean_in_sd")
-            return about | _under(title, nats, at, ruler, str(law["law"]))
-        is_tilt = law.get("generator_steps") == MAP_STEPS  # of this very prior
-        nats, at = (_stated(law, name) for name in ("nats", "mean_in_sd"))
-        return about | _law(title, nats, at, ruler, str(law.get("law", "")), is_tilt=is_tilt)
-    least = dv_bound(mean.value, ruler.frontier, mean_se=mean.se)
-    paths = [one.get("path_nats_before_last_step") for one in laws]
-    most = _mean_of([float(v) for v in paths]) if all(isinstance(v, int | float) for v in paths) else None
-    if most is not None and not math.isfinite(most.value):
-        most = None
-    note = "nats between the least that the mean score of its pictures costs"
-    note += " and those of its path without its last step" if most else "; its path is not recorded"
-    note += f". {law['refused']}" if law.get("refused") else ""
-    return about | {
-        "kind": "bounds", "nats": least.to_json(), "path_nats": most.to_json() if most else None, "note": note,
-        "excess": {"value": None, "reason": "nothing bounds the nats of its last step from above"},
-    }  # fmt: skip
-
-
-def _under(title: str, most: Estimate, mean: Estimate, ruler: _Ruler, note: str) -> dict[str, Any]:
-    """The place of a law of known mean score and an upper bound on its nats."""
-    se = math.inf if mean.interval is None else (mean.interval[1] - mean.interval[0]) / (2 * 1.96)
-    least = dv_bound(mean.value, ruler.frontier, mean_se=se)
-    try:
-        excess = excess_nats(most.value, mean.value, ruler.frontier, mean_se=se).to_json() | {
-            "reason": "an upper bound"
-        }
-    except UserError as error:
-        excess = {"value": None, "reason": str(error)}
-    return {
-        "kind": "bounds", "title": title, "nats": least.to_json(), "path_nats": most.to_json(), "whole": True,
-        "mean": mean.to_json(), "mean_raw": _raw(mean, ruler.scores), "excess": excess, "note": note,
-    }  # fmt: skip
-
-
-def _mean_of(values: Sequence[float]) -> Estimate:
-    """Of independent pictures; of one there is no error to be told."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return Estimate(mean, math.inf, None)
-    se = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
-    return Estimate(mean, se, mean_interval(list(values)))
-
-
-def _stated(law: dict[str, Any], name: str) -> Estimate:
-    """A number of a sampler's record with its interval."""
-    interval = law.get(f"{name}_interval")
-    return Estimate(float(law[name]), math.inf, tuple(interval) if interval else None)
-
-
-def _stack(pictures: Sequence[Picture]) -> Tensor:
-    """n×3×H×W in [0, 1], as saved."""
-    return torch.stack([torch.from_numpy(p.pixels.copy()).permute(2, 0, 1).float() / 255 for p in pictures])
 
 
 def _markdown(records: Sequence[dict[str, Any]]) -> str:

@@ -14,25 +14,21 @@ import numpy as np
 import torch
 from torch import Generator, nn
 
+from entoptic.base.pixels import opaque, quantise, to_float
+from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError, nearest
-from entoptic.inversion.inverter import find_inverter, prior_record
-from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.options import Sampling
-from entoptic.metrics.inversion import Wanted, superpixel_cosine
-from entoptic.metrics.picture import to_float
+from entoptic.inversion.configs import Sampling
+from entoptic.inversion.maps import FeatureMaps, superpixel_cosine
+from entoptic.inversion.saved import find_inverter, prior_record
+from entoptic.inversion.targets import InversionTarget, Reader, edits_of, picture_of, sources_of, unit_of
+from entoptic.metrics.inversion import measured
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.runs.context import opaque
-from entoptic.runs.inversions.edits import edits_of
-from entoptic.runs.inversions.evidence import measured, settle
-from entoptic.runs.inversions.photos import picture_of, sources_of, unit_of
-from entoptic.runs.inversions.plan import METHOD, Plan, Task
-from entoptic.runs.inversions.reader import Reader
-from entoptic.runs.inversions.records import record_of, write_originals
-from entoptic.runs.inversions.whole import write_set
-from entoptic.runs.progress import Reporter, reporter
-from entoptic.runs.see import find_verifiers, model_record, quantise, version
+from entoptic.runs.inversion_plan import METHOD, Plan, Task, record_of, write_originals
+from entoptic.runs.plan import find_verifiers
+from entoptic.runs.records import model_record, version
+from entoptic.runs.set_evidence import refresh_set_evidence, write_set
 from entoptic.runs.store import Run, Unwritable
 
 if TYPE_CHECKING:
@@ -143,7 +139,7 @@ def _execute(plan: Plan, report: Reporter, context: bool) -> Run:
         sets = list({(task.source, task.edit): task for task in tasks}.values())
         for done, task in enumerate(sets, 1):
             try:
-                settle(plan, reader, task)
+                refresh_set_evidence(plan, reader, task)
             except UserError as error:
                 if isinstance(error, Unwritable):
                     raise
@@ -198,7 +194,7 @@ Drawn = tuple[np.ndarray, list[float], np.ndarray | None]
 """The picture kept, the cosines of its candidates, and the picture of the same noise without the edit."""
 
 
-def _draw(plan: Plan, reader: Reader, readable: list[tuple[Task, Wanted]]) -> list[Drawn]:
+def _draw(plan: Plan, reader: Reader, readable: list[tuple[Task, InversionTarget]]) -> list[Drawn]:
     if not readable:
         return []
     best_of, inverter, asked = plan.sampling.best_of, plan.inverter, plan.sampling

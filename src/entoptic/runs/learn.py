@@ -11,21 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.files import lock_folder
+from entoptic.base.pixels import centre_square
+from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError
-from entoptic.images.lock import hold
 from entoptic.images.photos import Photos
-from entoptic.methods.sampled import MAP_STEPS
+from entoptic.methods.prior_sampling import MAP_STEPS
 from entoptic.metrics.distribution import features, frechet, kid, kid_interval
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
-from entoptic.priors.bank import make_bank
-from entoptic.priors.learn import learn_prior, square
+from entoptic.priors.learn import learn_prior
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
 from entoptic.priors.recipe import Recipe
 from entoptic.priors.saved import flow_prior, save_prior
 from entoptic.priors.sources import load_prior
-from entoptic.runs.progress import Reporter, reporter
-from entoptic.runs.see import versions
+from entoptic.runs.records import versions
+from entoptic.sampling.bank import make_bank
 
 SHIFT = 2.0
 """Few-step sampling spends its steps at higher noise by this much (`Flow.shift`): at 6 steps half the error of none."""
@@ -71,15 +72,15 @@ def learn(
         card = {"name": name, "size": recipe.size, "patch": recipe.patch, "classes": classes, "shift": SHIFT}
         draw_sheet(flow_prior(name, net, card, where, guidance=guidance), path)
 
-    with hold(folder), reporter(progress) as report:
+    with lock_folder(folder), reporter(progress) as report:
         learn_prior(photos, folder, recipe, device=where, sheet=sheet, progress=report.progress, log=log)
-        return shelve(
+        return export_prior(
             folder, held_out if held_out is not None else photos, name=name or folder.name, guidance=guidance,
             judge=judge, samples=samples, device=str(where), report=report,
         )  # fmt: skip
 
 
-def shelve(
+def export_prior(
     folder: str | Path, held_out: Any, *, name: str, guidance: float = 1.0, judge: str | Model = "builtin:lite1",
     samples: int = 1000, device: str = "auto", report: Reporter | None = None,
 ) -> Path:  # fmt: skip
@@ -140,7 +141,7 @@ def distances(
         i, j = places[place]
         photo = sets[i].read(j)
         if photo is not None:
-            real.append(square(photo, side).float() / 255)
+            real.append(centre_square(photo, side).float() / 255)
         if len(real) == 2 * count:
             break
     half = torch.stack(real[:count]), torch.stack(real[count:])

@@ -10,27 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from entoptic.base.estimates import mean_interval, wilson
+from entoptic.base.files import lock_folder
+from entoptic.base.pixels import centre_square, eight_bit
+from entoptic.base.progress import Reporter, reporter
+from entoptic.base.training import read_record
 from entoptic.errors import UserError
-from entoptic.images.lock import hold
+from entoptic.inversion.configs import RECIPES, EntopticRecipe
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
 from entoptic.inversion.inverter import Inverter
-from entoptic.inversion.law import MapLaw
 from entoptic.inversion.learn import learn_inverter, picture_size
-from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.network import Trained, build
-from entoptic.inversion.recipe import RECIPES, EntopticRecipe
+from entoptic.inversion.map_gaussian import FeatureMapGaussian
+from entoptic.inversion.maps import FeatureMaps, superpixel_cosine
+from entoptic.inversion.network import NetworkPrior, build
 from entoptic.inversion.saved import base_prior, load_inverter, save_inverter
-from entoptic.metrics.evidence import mean_interval, wilson
-from entoptic.metrics.inversion import match_ranks, predictions, superpixel_cosine
-from entoptic.models.model import Model, pick_device
+from entoptic.metrics.inversion import match_ranks
+from entoptic.models.model import Model, pick_device, predictions
 from entoptic.models.sources import load
-from entoptic.priors.adapters import TextPrior
-from entoptic.priors.learn import square
-from entoptic.priors.score import eight_bit
+from entoptic.priors.network_prior import TextPrior
 from entoptic.priors.sources import SHIPPED, name_of
-from entoptic.priors.training import read_record
-from entoptic.runs.progress import Reporter, reporter
-from entoptic.runs.see import find_verifiers, versions
+from entoptic.runs.plan import find_verifiers
+from entoptic.runs.records import versions
 
 FROM_PAPER = {"steps": 50, "order": 1, "guidance": 1.0, "strength": 1.0}
 OURS = {"steps": 8, "order": 2, "guidance": 1.5, "strength": 1.0}
@@ -48,7 +48,7 @@ def learn(
     out: str | Path,
     recipe: EntopticRecipe | None = None,
     *,
-    prior: str | Trained = SHIPPED,
+    prior: str | NetworkPrior = SHIPPED,
     prompt: str | None = None,
     prior_guidance: float | None = None,
     trust: bool = False,
@@ -104,20 +104,20 @@ def learn(
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
         draw_sheet(inverter, pairs, path)
 
-    with hold(folder), reporter(progress) as report:
+    with lock_folder(folder), reporter(progress) as report:
         _, pairs = learn_inverter(
             maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
             progress=report.progress, log=log,
         )  # fmt: skip
-        return shelve(
+        return export_inverter(
             folder, maps, base, pairs, held_out if held_out is not None else photos, seen=held_out is None,
             name=name or folder.name, compared=compared, judges=judges, report=report,
             prior_options=options | ({"trust": True} if trust else {}),
         )  # fmt: skip
 
 
-def shelve(
-    folder: str | Path, maps: FeatureMaps, prior: Trained, pairs: Pairs, photos: Any, *, name: str, seen: bool = False,
+def export_inverter(
+    folder: str | Path, maps: FeatureMaps, prior: NetworkPrior, pairs: Pairs, photos: Any, *, name: str, seen: bool = False,
     compared: int = 200, judges: Sequence[Model] = (), report: Reporter | None = None,
     prior_options: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
@@ -141,7 +141,7 @@ def shelve(
     net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
     tensors = {"mean": pairs.mean_C, "sd": pairs.sd_C}
     if len(pairs) >= LEAST_FOR_A_LAW:
-        law = MapLaw.fit(pairs.batch(range(min(2000, len(pairs))))[1])
+        law = FeatureMapGaussian.fit(pairs.batch(range(min(2000, len(pairs))))[1])
         tensors |= {f"law/{k}": v for k, v in law.tensors().items()}
     rows, columns = maps.grid
     card: dict[str, Any] = {
@@ -187,7 +187,7 @@ def measured(
     for place in order:
         i, j = places[place]
         if (photo := sets[i].read(j)) is not None:
-            originals.append(square(photo, maps.model.card.size[0]).float() / 255)
+            originals.append(centre_square(photo, maps.model.card.size[0]).float() / 255)
         if len(originals) == compared:
             break
     if not originals:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shlex
 import time
 import warnings
@@ -12,26 +11,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from entoptic.base.cache import content_key
+from entoptic.base.pixels import centre_square, opaque, quantise
+from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError, nearest
-from entoptic.images.cache import content_key
 from entoptic.images.photos import Photos
-from entoptic.inversion.inverter import find_inverter, prior_record
+from entoptic.inversion.configs import Steer
 from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.steer import Steer, Steering, check_concept, steer_concepts
-from entoptic.metrics.evidence import Evidence, mean_interval, missing, wilson
+from entoptic.inversion.saved import find_inverter, prior_record
+from entoptic.inversion.steer import Steering, check_concept, steer_concepts
+from entoptic.metrics.steering import evidence, numbers
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.priors.learn import square
-from entoptic.runs.context import opaque
-from entoptic.runs.progress import Reporter, reporter
-from entoptic.runs.see import model_record, quantise, version, versions
+from entoptic.plots.steering import drawn
+from entoptic.runs.records import model_record, version, versions
 from entoptic.runs.store import FORMAT, Run, writable
 from entoptic.units.unit import slug
 
@@ -44,7 +42,6 @@ RECIPE = 2
 PAPER = "FeatInv"
 STRONGEST = 3  # concepts steered where none is named
 DISCOVERED = 4  # concepts of a class: the rule of completeness often stops at one, which leaves nothing to tell apart
-_EFFECT, _ACTIVE = (255, 120, 0), (0, 130, 255)  # colours of the overlays
 
 
 def steer(
@@ -196,7 +193,7 @@ def _class(model: Model, name: str | int) -> int:
 
 def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count: int) -> tuple[Any, str]:
     """The concepts of a class, from the run where it holds them already."""
-    from entoptic.inversion.concepts import concepts_of
+    from entoptic.inversion.class_concepts import concepts_of
     from entoptic.units.concepts import Mcd
     from entoptic.units.dictionary import load_dictionary, save
 
@@ -261,7 +258,7 @@ class _Job:
         if image is None:
             return
         name, sha = photos[index].name, photos.sha256(index)
-        seen = square(image, self.maps.model.card.size[0])[None].float() / 255
+        seen = centre_square(image, self.maps.model.card.size[0])[None].float() / 255
         with torch.no_grad():
             map_1Chw = self.maps.read(seen).cpu()
             asked = self.concepts or strongest(self.dictionary, map_1Chw)
@@ -286,7 +283,7 @@ class _Job:
         for found in made:
             file, key = places[found.concept]
             pixels = quantise(found.edits_n3SS[0])
-            shown = square(image, pixels.shape[0])
+            shown = centre_square(image, pixels.shape[0])
             record = self._record(found, name, sha, key) | {
                 "trace": {"seconds": (time.monotonic() - started) / len(made), "decoded": found.decoded, "notes": []}
             }
@@ -298,7 +295,7 @@ class _Job:
 
     def _add_photo(self, file: Path, record: dict[str, Any], image: Image.Image) -> None:
         """The copy of the photo beside a picture that was made without one."""
-        shown = square(image, record["image"]["height"])
+        shown = centre_square(image, record["image"]["height"])
         record["maps"]["photo"] = self.run.write_map(file, "photo", opaque(shown.permute(1, 2, 0).numpy()))
         self.run.write_record(file, record)
 
@@ -348,147 +345,4 @@ class _Job:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def evidence(found: Steering, names: Sequence[str], card: Card) -> list[Evidence]:
-    """What is known of one steering: is it chance, how much of it arrived, what else moved."""
-    n, at = len(found.originals_n3SS), found.at
-    asked = {"asked": found.scale}
-    if found.calibration is None:
-        chance = missing("effect_p", "no random subspaces were asked for (nulls 0)", direction="lower")
-        area_by: dict[str, Any] = {
-            "rule": "a third of the maximum, as the paper displays it, which flags pixels of any edit"
-        }
-    else:
-        c = found.calibration
-        exceeded = round(c.p_value * (c.count + 1)) - 1
-        chance = Evidence(
-            "effect_p", c.p_value, c.count, wilson(exceeded, c.count), "lower",
-            detail={"random edits as unusual": c.count, "dimension": found.dimension},
-        )  # fmt: skip
-        area_by = {"rule": "above the largest pixel of random edits", "false alarms": c.rate}
-    area = float(found.affected_SS.float().mean())
-    if not found.share:
-        none = "the photo's map has nothing of this concept"
-        loop = [missing(name, none, direction="none") for name in ("attenuation", "leakage", "logit_change")]
-    else:
-        top = int(found.logits_nL.mean(0).argmax())
-        label = card.label(top) or f"logits:{top}"
-        others = {
-            str(names[j]): _mean(found.leakage_AnK[at, :, j]) for j in _largest(found.norms_nK.mean(0), found.concept)
-        }
-        loop = [
-            _over_seeds("attenuation", found.attenuation_An[at], "none", asked),
-            _over_seeds("leakage", found.leakage_An[at], "lower", {k: v for k, v in others.items() if v is not None}),
-            _over_seeds("logit_change", found.change_AnL[at, :, top], "none", {"class": label}, scale="logit"),
-        ]
-    return [
-        chance,
-        Evidence("affected_area", area, n, (area, area), "none", detail=area_by),
-        *loop,
-        _over_seeds("map_cosine", found.cosine_n, "higher", {}),
-    ]
-
-
-def _over_seeds(name: str, values_n: Tensor, direction: str, detail: dict[str, Any], scale: str = "") -> Evidence:
-    values = [float(v) for v in values_n if math.isfinite(v)]
-    if not values:
-        return missing(name, "the network sees nothing of the concept in the decoded originals", direction=direction)
-    # One seed has no interval to give.
-    interval = mean_interval(values) if len(values) > 1 else None
-    return Evidence(name, sum(values) / len(values), len(values), interval, direction, scale, detail=detail)
-
-
-def _mean(values_n: Tensor) -> float | None:
-    finite = values_n[values_n.isfinite()]
-    return float(finite.mean()) if len(finite) else None
-
-
-def _largest(norms_K: Tensor, k: int, most: int = 8) -> list[int]:
-    return [j for j in norms_K.argsort(descending=True).tolist() if j != k][:most]
-
-
-def numbers(found: Steering, names: Sequence[str], card: Card) -> dict[str, Any]:
-    """The sweep and the classes, JSON-able: what the page's tables are made of."""
-
-    def entry(values_n: Tensor) -> dict[str, Any] | None:
-        values = [float(v) for v in values_n if math.isfinite(v)]
-        if not values:
-            return None
-        interval = list(mean_interval(values)) if len(values) > 1 else None
-        return {"value": sum(values) / len(values), "interval": interval, "n": len(values)}
-
-    top = int(found.logits_nL.mean(0).argmax())
-    movers = found.change_AnL[found.at].mean(0).abs().argsort(descending=True)[:5].tolist()
-    c = found.calibration
-    return {
-        "concept": found.concept, "name": found.name, "scale": found.scale, "share": found.share,
-        "dimension": found.dimension, "seeds": len(found.originals_n3SS), "largest": float(found.delta_SS.max()),
-        "spread": float(found.spread_SS.mean()) if found.spread_SS is not None else None,
-        "calibration": None if c is None else {
-            "p_value": c.p_value, "nulls": c.count, "level": c.level, "rate": c.rate, "threshold": c.threshold,
-        },
-        "top": card.label(top) or f"logits:{top}",
-        "sweep": [
-            {
-                "scale": a, "delta": float(found.delta_ASS[i].mean()), "attenuation": entry(found.attenuation_An[i]),
-                "leakage": entry(found.leakage_An[i]), "top": entry(found.change_AnL[i, :, top]),
-            }
-            for i, a in enumerate(found.scales)
-        ],
-        "classes": [
-            {"label": card.label(c) or f"logits:{c}", "change": entry(found.change_AnL[found.at, :, c])} for c in movers
-        ],
-        "others": [
-            {"name": str(names[j]), "change": entry(found.leakage_AnK[found.at, :, j])}
-            for j in _largest(found.norms_nK.mean(0), found.concept)
-        ],
-    }  # fmt: skip
-
-
 # --- drawing ---------------------------------------------------------------------------------------------------------
-
-
-def drawn(found: Steering, photo_3SS: Tensor) -> dict[str, np.ndarray]:
-    """Pictures and overlays by name, S×S×4 or S×S×2 uint8.
-
-    `photo`, `original`, `scale-A` of the sweep; `effect` (Δ in grey, its maximum white); over the photo: `overlay` (Δ, with
-    the outline of the affected region) and `active` (the concept's activation, upsampled).
-    """
-    side = photo_3SS.shape[-1]
-    active_SS = F.interpolate(found.activation_hw[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0]
-    effect = _unit(found.delta_SS)
-    maps = {
-        "photo": opaque(photo_3SS.permute(1, 2, 0).numpy()), "original": opaque(quantise(found.originals_n3SS[0])),
-        "overlay": outlined(_tint(found.delta_SS, _EFFECT), found.affected_SS.numpy()),
-        "active": _tint(active_SS, _ACTIVE),
-        "effect": np.stack([effect, np.full_like(effect, 255)], 2),
-    }  # fmt: skip
-    return maps | {f"scale-{a:g}": opaque(quantise(x)) for a, x in zip(found.scales, found.sweep_A3SS)}
-
-
-def outlined(overlay: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """The overlay with a white outline of the region on a black one, which are seen on any ground."""
-    padded = np.pad(region, 1)
-    inner = padded.copy()  # what is left after one erosion
-    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
-        inner &= np.roll(padded, shift, axis)
-    edge = (padded & ~inner)[1:-1, 1:-1]
-    outside = np.pad(edge, 1)
-    around = outside.copy()
-    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
-        around |= np.roll(outside, shift, axis)
-    drawn = overlay.copy()
-    drawn[around[1:-1, 1:-1] & ~region] = (0, 0, 0, 200)
-    drawn[edge] = (255, 255, 255, 255)
-    return drawn
-
-
-def _unit(values: Tensor) -> np.ndarray:
-    """0 to 255 of the maximum."""
-    peak = float(values.max())
-    return (255 * values / peak).round().byte().numpy() if peak > 0 else np.zeros(tuple(values.shape), np.uint8)
-
-
-def _tint(values: Tensor, colour: tuple[int, int, int]) -> np.ndarray:
-    """A colour, the more opaque the larger the value."""
-    alpha = (0.75 * _unit(values)).astype(np.uint8)
-    return np.concatenate([np.broadcast_to(np.array(colour, np.uint8), (*alpha.shape, 3)), alpha[..., None]], 2)

@@ -36,8 +36,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from entoptic.base.files import LOCK, lock_folder
 from entoptic.errors import UserError, nearest
-from entoptic.images.lock import LOCK, hold
 
 FORMAT = 1
 
@@ -204,7 +204,7 @@ class Run:
                     f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and is no run; "
                     f"give --out an empty folder, for instance {self.path / 'run'}"
                 )
-        with hold(self.path):
+        with lock_folder(self.path):
             with writable(self.path):
                 for left in self.path.glob("**/.*.part"):  # of a killed process
                     left.unlink()

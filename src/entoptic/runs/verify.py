@@ -16,17 +16,16 @@ from entoptic.errors import UserError
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos, decode
 from entoptic.images.references import References
-from entoptic.inversion.inverter import check_inverter
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.saved import check_inverter
+from entoptic.inversion.targets import PhotoFile, Reader
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.nats import law
+from entoptic.metrics.kl import divergence
 from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.runs.inversions.evidence import remeasure
-from entoptic.runs.inversions.photos import Source
-from entoptic.runs.inversions.plan import METHOD as INVERT
-from entoptic.runs.inversions.reader import Reader
+from entoptic.runs.inversion_plan import METHOD as INVERT
+from entoptic.runs.set_evidence import remeasure
 from entoptic.runs.store import Picture, Run
 from entoptic.units.unit import bind
 
@@ -165,7 +164,7 @@ def _verify_one(
         found.drift.append(f"{name}: its unit cannot be read ({error})")
         return
     real = references.photos.fingerprint() if references.photos else references.pack.sha256 if references.pack else None
-    measured = [*measure(picture.pixels, unit, references, verifiers), *law(record["trace"])]
+    measured = [*measure(picture.pixels, unit, references, verifiers), *divergence(record["trace"])]
     fresh = {e.name: e for e in measured}
 
     def why_not(metric: str) -> str | None:
@@ -266,7 +265,7 @@ class Inversions:
             self._readers[key] = Reader(maps, verifiers, self._image)
         return self._readers[key]
 
-    def _image(self, source: Source) -> Image.Image:
+    def _image(self, source: PhotoFile) -> Image.Image:
         path = Path(source.path)
         with contextlib.suppress(OSError, ValueError):
             data = path.read_bytes()

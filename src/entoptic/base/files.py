@@ -1,0 +1,113 @@
+"""One writer at a time in a folder, by a lock of the operating system.
+
+The lock belongs to the open file, so it goes with its process, also where that is killed: nothing has to be cleaned up.
+Who only reads takes none.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+from entoptic.errors import UserError
+
+LOCK = ".lock"
+
+
+def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give another --out") -> TextIO:
+    """Makes `folder` if need be and holds it for this process until the file that is returned is closed.
+
+    Args:
+        name: of the lock's file, of its own where two things are written in one folder.
+        instead: what else than waiting a refused job can do, the end of a sentence.
+
+    Raises:
+        UserError: another job is writing there, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / name, "a+")  # noqa: SIM115 (the caller closes it)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}: {error.filename}); {instead}") from None
+    try:
+        _take(lock.fileno())
+    except (BlockingIOError, PermissionError):
+        with lock:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+        raise UserError(
+            f"{folder} is being written by another process ({holder}); wait until it ends, or {instead}"
+        ) from None
+    except OSError as error:  # some network file systems
+        warnings.warn(
+            f"{folder} cannot be locked ({error.strerror}), so nothing keeps a second job out; start one at a time there",
+            stacklevel=3,
+        )
+    lock.truncate(0)
+    lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    return lock
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _BEHIND = 2**30  # a locked byte cannot be read there, and who holds the lock is to be read
+
+    def _take(file: int) -> None:
+        os.lseek(file, _BEHIND, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _take(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """All of the file or nothing, also when the power fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".unfinished")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def allocate(file: Path) -> None:
+    """Gives a sparse file the room it claims: a mapped file that runs into a full disk kills the process.
+
+    Raises:
+        UserError: there is no room.
+    """
+    size = file.stat().st_size
+    try:
+        with file.open("r+b") as opened:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(opened.fileno(), 0, size)
+            elif shutil.disk_usage(file.parent).free < size:  # macOS has no such call
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        file.unlink()
+        raise UserError(f"{file.parent} has no room for {size / 2**20:.0f} MB of photos ({error.strerror})") from None

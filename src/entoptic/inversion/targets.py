@@ -1,0 +1,244 @@
+"""What is done to a photo's map before it is inverted: nothing, a mixture with another photo's, a part put in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from entoptic.base.pixels import centre_square
+from entoptic.errors import UserError, nearest
+from entoptic.images.photos import Photos, decode
+from entoptic.inversion.arithmetic import MIXINGS, compose, interpolate, region_mask
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.models.model import Model, predictions
+from entoptic.units.grammar import parse
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is done to a photo's map: nothing, `kind` "mix" or "paste" with another photo's."""
+
+    kind: str = ""
+    other: PhotoFile | None = None
+    weight: float = 0.0
+    mixing: str = "linear"
+    region: tuple[int, ...] = ()
+
+    def apply(self, a_Chw: Tensor, b_Chw: Tensor) -> Tensor:
+        """The edited map."""
+        if self.kind == "mix":
+            return interpolate(a_Chw, b_Chw, self.weight, self.mixing)
+        return compose(a_Chw, b_Chw, region_mask((a_Chw.shape[1], a_Chw.shape[2]), self.region))
+
+    def config(self) -> dict[str, Any]:
+        """For the sidecar and the key."""
+        if self.other is None:
+            return {}
+        found = {self.kind: self.other.path, f"{self.kind}_sha256": self.other.sha256}
+        if self.kind == "mix":
+            return found | {"weight": self.weight, "mixing": self.mixing}
+        return found | {"region": list(self.region)}
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Edit:
+        """The edit that `config` wrote."""
+        for kind in ("mix", "paste"):
+            if kind in config:
+                other = PhotoFile(config[kind], config[f"{kind}_sha256"])
+                region = tuple(config.get("region") or ())
+                return cls(kind, other, config.get("weight", 0.0), config.get("mixing", "linear"), region)
+        return cls()
+
+
+def edits_of(
+    maps: FeatureMaps, mix: Any, weights: Any, mixing: str, paste: Any, region: Any
+) -> list[Edit]:  # fmt: skip
+    """The edits that a request asks for: one that does nothing, a mixture for each weight, or a part put in.
+
+    Raises:
+        UserError: options that do not go together, or a second photo that cannot be read.
+    """
+    if mix is not None and paste is not None:
+        raise UserError("a map is either mixed with another (mix) or has a part of it put in (paste); give one of them")
+    if region is not None and paste is None:
+        raise UserError("a region was given without the photo to paste there; give --paste PHOTO")
+    if mix is not None:
+        if mixing not in MIXINGS:
+            raise UserError(f'no mixing "{mixing}"; there are {", ".join(MIXINGS)}{nearest(mixing, MIXINGS)}')
+        other = readable(mix)
+        shares = _numbers(weights, "weights", "0,.25,.5,.75,1")
+        return [Edit("mix", other, weight, mixing) for weight in dict.fromkeys(shares)]
+    if paste is not None:
+        if region is None:
+            rows, columns = maps.grid
+            raise UserError(f"paste needs a region of the map, top,left,bottom,right in its {rows}×{columns} cells")
+        cells = _numbers(region, "region", "0,0,3,3")
+        if any(cell != int(cell) for cell in cells):
+            raise UserError(f"a region is in whole cells, got {','.join(f'{c:g}' for c in cells)}")
+        region_mask(maps.grid, cells)
+        return [Edit("paste", readable(paste), region=tuple(int(cell) for cell in cells))]
+    return [Edit()]
+
+
+def _numbers(given: Any, what: str, example: str) -> list[float]:
+    try:
+        parts = given.split(",") if isinstance(given, str) else list(given)
+        found = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(np.isfinite(found)):
+        raise UserError(f"{what} are numbers with commas between them, such as {example}, got {given!r}")
+    return found
+
+
+@dataclass(frozen=True)
+class InversionTarget:
+    """What a picture is to bring back.
+
+    Attributes:
+        map_Chw: the map that it was made from. target: class that the network gives the original photo, or the
+            edited map. path: (class, probability that its head gives the edited map) of both photos; empty without an edit.
+        others: class that each verifier gives the original, by network; empty for an edited map, which is no photo's.
+        mask_hw: where an edit put another map, or None. before: the picture of the same noise without it, H×W×3 uint8.
+        looked_at: what the making of the picture used of the network ("best of 8 by this cosine"), or "".
+    """
+
+    map_Chw: Tensor
+    target: int
+    path: Sequence[tuple[int, float]] = ()
+    others: Sequence[tuple[Model, int]] = ()
+    mask_hw: Tensor | None = None
+    before: np.ndarray | None = None
+    looked_at: str = ""
+
+
+_HELD = 16  # photos whose maps are kept at a time
+
+
+@dataclass
+class PhotoReadout:
+    """A photo as the network sees it: 1×3×S×S in [0, 1], its map C×h×w and its class."""
+
+    original: Tensor
+    map_Chw: Tensor
+    target: int
+    others: list[tuple[Model, int]]
+
+
+class Reader:
+    """Photos with their maps and predictions, the last few of them kept."""
+
+    def __init__(
+        self, maps: FeatureMaps, verifiers: Sequence[Model], image: Callable[[PhotoFile], Image.Image]
+    ) -> None:
+        self._maps, self._verifiers, self._image = maps, verifiers, image
+        self._held: dict[str, PhotoReadout] = {}
+
+    @torch.no_grad()
+    def __call__(self, source: PhotoFile) -> PhotoReadout:
+        """Raises UserError where the photo cannot be read."""
+        if source.sha256 not in self._held:
+            original = centre_square(self._image(source), self._maps.model.card.size[0])[None].float() / 255
+            others = [(v, int(predictions(v, original).argmax())) for v in self._verifiers]
+            target = int(predictions(self._maps.model, original).argmax())
+            while len(self._held) >= _HELD:
+                del self._held[next(iter(self._held))]
+            self._held[source.sha256] = PhotoReadout(original, self._maps.read(original)[0].cpu(), target, others)
+        return self._held[source.sha256]
+
+    @torch.no_grad()
+    def wanted(
+        self, source: PhotoFile, edit: Edit, looked_at: str, before: np.ndarray | None = None
+    ) -> InversionTarget:
+        """What pictures of an edit of a photo are to bring back."""
+        own = self(source)
+        if edit.other is None:
+            return InversionTarget(own.map_Chw, own.target, (), own.others, looked_at=looked_at)
+        other = self(edit.other)
+        edited = edit.apply(own.map_Chw, other.map_Chw)
+        says = self._maps.logits(edited[None].to(self._maps.model.device), own.original)[0].double().softmax(0).cpu()
+        path = [(place, float(says[place])) for place in (own.target, other.target)]
+        mask = region_mask(self._maps.grid, edit.region) if edit.kind == "paste" else None
+        return InversionTarget(edited, int(says.argmax()), path, (), mask, before, looked_at)
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photo file: its path as given, and the sha256 of its bytes."""
+
+    path: str
+    sha256: str
+
+
+def unit_of(layer: str, source: PhotoFile) -> str:
+    """The unit string of a photo's whole map."""
+    return f"fmap({layer})<{source.path}>"
+
+
+def sources_of(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[list[PhotoFile], list[str]]:
+    """Photo files in order, folders unfolded, doubles dropped; and why some cannot be read."""
+    given = [photos] if isinstance(photos, (str, Path)) else list(photos)
+    paths: list[Path] = []
+    failures = []
+    for one in map(Path, given):
+        try:
+            paths += [one / photo.name for photo in Photos.open(one)] if one.is_dir() else [one]
+        except UserError as error:
+            failures.append(f"{one}: {error}")
+    found: dict[str, PhotoFile] = {}
+    for path in paths:
+        try:
+            source = source_of(path)
+            parse(unit_of(layer, source))
+            found.setdefault(source.path, source)
+        except UserError as error:
+            failures.append(str(error))
+    if not found:
+        raise UserError(failures[0] if failures else "no photo was named; give image files or a folder of them")
+    return list(found.values()), failures
+
+
+def source_of(path: str | Path) -> PhotoFile:
+    """The file at a path.
+
+    Raises:
+        UserError: it cannot be read, with the nearest name beside it.
+    """
+    try:
+        return PhotoFile(str(Path(path)), hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    except OSError as error:
+        siblings = [p.name for p in Path(path).parent.glob("*")] if Path(path).parent.is_dir() else []
+        raise UserError(f"{path} cannot be read ({error.strerror}){nearest(Path(path).name, siblings)}") from None
+
+
+def readable(path: str | Path) -> PhotoFile:
+    """The file at a path, which a picture could be made of.
+
+    Raises:
+        UserError: it cannot be read, or is no picture.
+    """
+    source = source_of(path)
+    picture_of(source.path)
+    return source
+
+
+def picture_of(path: str) -> Image.Image:
+    """A photo as upright 8-bit RGB.
+
+    Raises:
+        UserError: it cannot be read, or is no picture.
+    """
+    try:
+        return decode(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error})") from None

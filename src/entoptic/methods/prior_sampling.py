@@ -1,0 +1,102 @@
+"""What the methods share that draw pictures from a prior: their bank, their scores and how a picture is shown.
+
+Nothing at the top imports torch: the command line reads the methods' configs before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from entoptic.errors import UserError
+from entoptic.methods.contract import Context, Item
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from entoptic.models.model import Model
+    from entoptic.priors.prior import Prior
+    from entoptic.sampling.bank import Bank
+    from entoptic.sampling.unit_scores import UnitScores
+    from entoptic.units.unit import Unit
+
+UNITS = ("logit", "channel", "direction", "feature")
+MAP_STEPS = 6
+"""Steps of the few-step map G(z) behind banks and noise-space sampling."""
+
+
+def prior_of(context: Context) -> Prior:
+    if context.prior is None:
+        raise UserError("this method samples an image prior; give --prior NAME (Python: prior=…)")
+    return context.prior
+
+
+def scored_bank(
+    context: Context, units: Sequence[Unit], *, size: int, reduction: str = "", bound: float | None = None
+) -> tuple[Bank, UnitScores, Tensor]:
+    """The prior's bank, scores standardised on it, and its raw scores U×M float64.
+
+    Methods that sample a prior of one run use one bank, that of `context.bank_seed`, whatever the seed of the run.
+    """
+    from entoptic.sampling.bank import make_bank
+    from entoptic.sampling.unit_scores import UnitScores
+
+    scores = UnitScores(units, reduction, bound=bound)  # first: a bad option must not cost a bank
+    bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, seed=context.bank_seed, progress=context.progress)
+    asked = {unit.identity for unit in units}
+    rest = [unit for unit in context.units if unit.identity not in asked]
+    raw = bank.scores(UnitScores([*units, *rest], reduction), progress=context.progress)[: len(units)]
+    return bank, scores.standardised(raw), raw
+
+
+def as_shown(model: Model, pictures: Tensor) -> Tensor:
+    """B×3×H×W at the model's input size, as they are scored and saved."""
+    from entoptic.sampling.unit_scores import as_saved
+
+    return model.as_seen(as_saved(model, pictures.to(model.device).float())).cpu()
+
+
+def units_of(items: Sequence[Item]) -> tuple[list[Unit], list[int]]:
+    """The distinct units of some items, and the place of each item's unit among them."""
+    places: dict[str, int] = {}
+    units: list[Any] = []
+    for item in items:
+        if item.unit.identity not in places:
+            places[item.unit.identity] = len(units)
+            units.append(item.unit)
+    return units, [places[item.unit.identity] for item in items]
+
+
+def unit_generators(purpose: str, seed: int, unit: Unit, count: int) -> list[Generator]:
+    """Generators for something that is done once per unit, from a hash of (purpose, seed, unit, number)."""
+    import hashlib
+
+    import torch
+
+    digests = [hashlib.sha256(f"{purpose}|{seed}|{unit.identity}|{i}".encode()).digest() for i in range(count)]
+    return [torch.Generator().manual_seed(int.from_bytes(d[:8], "big") >> 1) for d in digests]
+
+
+def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:
+    """One generator for each independent run of a unit."""
+    return unit_generators("island", seed, unit, islands)
+
+
+def mean_record(scores: UnitScores, unit: int, raw_N: Tensor) -> dict[str, Any]:
+    """The mean of N independent raw scores and its 95 % interval (Student's t), also in the prior's own sd."""
+    mean, interval = mean_interval(raw_N)
+    centre, scale = float(scores.centre[unit]), float(scores.scale[unit])
+    return {
+        "mean": mean, "mean_in_sd": (mean - centre) / scale,
+        "mean_interval": interval, "mean_in_sd_interval": [(end - centre) / scale for end in interval],
+    }  # fmt: skip
+
+
+def mean_interval(values_N: Tensor) -> tuple[float, list[float]]:
+    """The mean of N ≥ 4 independent values and its 95 % interval by Student's t."""
+    from entoptic.base.estimates import t_quantile
+
+    values = values_N.double()
+    mean, se = float(values.mean()), float(values.std()) / len(values) ** 0.5
+    width = t_quantile(len(values) - 1) * se
+    return mean, [mean - width, mean + width]

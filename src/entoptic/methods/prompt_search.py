@@ -1,0 +1,186 @@
+"""What the methods share that search a prompt for a text-conditional prior: how it is judged and what it is shown by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from entoptic.errors import UserError
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig
+from entoptic.methods.prior_sampling import (
+    as_shown,
+    mean_interval,
+    mean_record,
+    prior_of,
+    scored_bank,
+    unit_generators,
+    units_of,
+)
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from entoptic.priors.network_prior import TextPrior
+    from entoptic.sampling.unit_scores import UnitScores
+    from entoptic.units.unit import Unit
+
+CHAIN_STEPS = 50
+"""Ancestral steps of the chains that a found prompt is judged and shown by."""
+_BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompted(MethodConfig):
+    """Options of every search for a prompt."""
+
+    seeds: int = 4
+    """pictures that a prompt is scored by during the search (one alone would be overfitted)"""
+    fresh: int = 16
+    """new pictures that the prompt which was found is judged by"""
+    bank: int = 2048
+    """samples of the prior that standardise the score"""
+    reduction: str = ""
+    """score: "" for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seeds < 1:
+            raise UserError(f"seeds must be at least 1, got {self.seeds}")
+        if self.fresh < 16:
+            raise UserError(f"a prompt is judged by at least 16 fresh pictures, got fresh={self.fresh}")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search for the prompt of one unit may use. place: of the unit among those of the scores."""
+
+    prior: TextPrior
+    scores: UnitScores
+    unit: Unit
+    place: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        text: 1×L×D. what: completes "the prior given …". passes: pictures scored on the way.
+        loss: [step, value] pairs. notes: for people.
+    """
+
+    text: Tensor
+    what: str
+    passes: int
+    loss: list[list[float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def text_prior(context: Context) -> TextPrior:
+    """The prior, if it reads text.
+
+    Raises:
+        UserError: it does not, with what does.
+    """
+    from entoptic.priors.network_prior import TextPrior
+
+    prior = prior_of(context)
+    if not isinstance(prior, TextPrior):
+        classes = f"; prompt-class chooses among its {prior.conditions} classes" if prior.conditions else ""
+        raise UserError(
+            f"{prior.name} reads no text, so there is no prompt to search; give --prior hf:REPO of a text-to-image "
+            f"pipeline (Stable Diffusion 1 or 2 or what derives from them){classes}"
+        )
+    return prior
+
+
+def draw_prompted(
+    items: Sequence[Item], config: Prompted, context: Context, name: str, find: Callable[[Search], Found]
+) -> Iterator[Draft]:
+    """Finds the prompt of each unit, or recalls it, and shows each item by one chain of the prior given that prompt.
+
+    The prompt belongs to the unit: samples are independent draws from one law.
+    """
+    import torch
+
+    from entoptic.base.cache import content_key, load_cached, save_cached
+
+    prior, model = text_prior(context), context.model
+    units, places = units_of(items)
+    bank, scores, _ = scored_bank(context, units, size=config.bank, reduction=config.reduction)
+    for u, unit in enumerate(units):
+        mine = [item for item, place in zip(items, places) if place == u]
+        recipe = {
+            "prior": prior.identity, "config": asdict(config), "seed": mine[0].seed, "unit": unit.identity,
+            "readout": unit.readout, "weights": model.card.weights_sha256, "card": model.card.preprocessing(),
+            "labels": model.card.labels, "bank": bank.identity, "version": 1,
+        }  # fmt: skip
+        key = content_key(recipe)
+        known = load_cached(name, key)
+        if known is None:
+            try:
+                known = _judged(
+                    find(Search(prior, scores, unit, u, mine[0].seed)), prior, scores, u, unit, config, mine[0]
+                )
+            except UserError as error:
+                for item in mine:
+                    yield Draft(item, torch.empty(0), failure=str(error))
+                continue
+            save_cached(name, key, known)
+        trace = json.loads(bytes(known["record"].tolist()).decode())
+        at = prior.with_text(known["text"])
+        for item in mine:
+            pictures, _ = _pictures(prior, at, [item.generator()])
+            pair, _ = _pictures(prior, prior, [item.generator()])
+            if not bool(pictures.isfinite().all()):
+                yield Draft(item, torch.empty(0), failure=f"the chain of {unit} became infinite or undefined")
+                continue
+            picture, pair = as_shown(model, torch.cat([pictures, pair]))
+            yield Draft(item, picture, json.loads(json.dumps(trace)), pair=pair)
+
+
+def _judged(
+    found: Found, prior: TextPrior, scores: UnitScores, place: int, unit: Unit, config: Prompted, item: Item
+) -> dict[str, Tensor]:
+    """The prompt with its trace: mean score and path divergence over chains that the search knew nothing of."""
+    import torch
+
+    generators = unit_generators("fresh", item.seed, unit, config.fresh)
+    pictures, path_kl = _pictures(prior, prior.with_text(found.text), generators)
+    if not bool(found.text.isfinite().all() and pictures.isfinite().all() and path_kl.isfinite().all()):
+        raise UserError(f"{unit}: the prompt, or pictures of the prior given it, are not finite; try a lower lr")
+    raw = torch.cat([scores.all(part)[:, place].cpu() for part in pictures.split(_BATCH)])
+    nats, interval = mean_interval(path_kl)
+    selection: dict[str, Any] = {
+        "law": f"the prior given {found.what} (nats: of its paths, an upper bound)", "prior": prior.name,
+        "N": config.fresh, "K": 1, "nats": nats, "nats_interval": [max(interval[0], 0.0), interval[1]],
+        "chain_steps": CHAIN_STEPS,
+    } | mean_record(scores, place, raw)  # fmt: skip
+    note = (
+        f"over {config.fresh} fresh chains of {CHAIN_STEPS} steps: mean score {selection['mean_in_sd']:.3g} sd "
+        f"({selection['mean']:.4g}), at most {nats:.3g} nats from {prior.name}"
+    )
+    trace = {
+        "steps": len(found.loss), "evaluations": found.passes + config.fresh, "loss": found.loss, "stopped": "finished",
+        "notes": [note, *found.notes], "selection": selection,
+    }  # fmt: skip
+    record = torch.tensor(list(json.dumps(trace).encode()), dtype=torch.uint8)
+    return {"text": found.text.detach().cpu(), "record": record}
+
+
+def _pictures(prior: TextPrior, at: TextPrior, generators: Sequence[Generator]) -> tuple[Tensor, Tensor]:
+    """B×3×h×w pictures of chains of `at`, and what each cost along its path."""
+    import torch
+
+    from entoptic.sampling.guidance import conditioned_chains
+
+    parts, costs = [], []
+    for i in range(0, len(generators), _BATCH):
+        chains = conditioned_chains(prior, at, generators[i : i + _BATCH], steps=CHAIN_STEPS)
+        with torch.no_grad():
+            parts.append(prior.decode(chains.x0))
+        costs.append(chains.path_kl)
+    return torch.cat(parts), torch.cat(costs)

@@ -1,0 +1,332 @@
+"""Evidence for units inside a network: what else a picture drives, by which way, and to what effect.
+
+A unit inside a network has no name that other networks could confirm. Its strongest real photos take that place: a
+picture shows the unit truly if it reaches it through the same channels as those photos do, and if the unit then does
+to the rest of the network what it does on those photos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from entoptic.base.estimates import mean_interval
+from entoptic.errors import UserError
+from entoptic.images.references import References
+from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.selectivity import evenly, layer_moments, selectivity
+from entoptic.models.ablate import ablated
+from entoptic.models.model import LOGITS, Model
+from entoptic.models.relevance import relevance
+from entoptic.models.taps import Tap
+from entoptic.models.trunk import trunk_layers
+from entoptic.units.dictionary import part
+from entoptic.units.unit import Unit
+
+STRONGEST = 12
+"""Photos that stand for a unit: those that drive it most."""
+ARBITRARY = 12
+"""Photos that stand for all photos: at even distances through the set, the same for every unit."""
+
+
+def inner(image: Tensor, unit: Unit, values_BCD: Tensor, references: References | None) -> list[Evidence]:
+    """`selectivity`, `relevance_agreement` and `causal` of one picture, or the reasons why not.
+
+    Args:
+        image: 1×3×H×W in [0, 1] at the network's input size. values_BCD: of the unit's tap on it.
+        references: real photos; without them there is nothing to compare with.
+    """
+    if unit.layer == LOGITS:
+        why = "only for units inside the network; a logit is its answer itself"
+    elif references is None or references.photos is None:
+        why = "no photos were given"
+    else:
+        exemplars = exemplars_of(references, unit)
+        return [
+            selectivity(unit, values_BCD, layer_moments(references, unit)),
+            relevance_agreement(image, exemplars),
+            causal(image, exemplars),
+        ]
+    return [missing(name, why) for name in ("selectivity", "relevance_agreement", "causal")]
+
+
+# --- the photos that stand for a unit ----------------------------------------------------------------------------------
+
+
+class Exemplars:
+    """The photos that a unit's pictures are compared with, and what has been computed of them.
+
+    Args:
+        strongest: N×3×H×W in [0, 1], the photos that drive the unit most. arbitrary: M×3×H×W.
+    """
+
+    def __init__(self, unit: Unit, strongest: Tensor, arbitrary: Tensor) -> None:
+        self.unit, self.strongest, self.arbitrary = unit, strongest, arbitrary
+
+    @cached_property
+    def usual(self) -> float:
+        """The unit's mean activation over the arbitrary photos: what an ablated unit is held at."""
+        return usual_activation(self.unit, self.arbitrary)
+
+    @cached_property
+    def effects(self) -> tuple[Tensor, Tensor]:
+        """`effects` on the strongest (N×K) and on the arbitrary photos (M×K)."""
+        both = effects(torch.cat([self.strongest, self.arbitrary]), self.unit, self.usual)
+        return both[: len(self.strongest)], both[len(self.strongest) :]
+
+    @cached_property
+    def lower(self) -> str | None:
+        """The layer below the unit whose channels `profiles` are over."""
+        return lower_layer(self.unit.model, self.unit.layer)
+
+    @cached_property
+    def profiles(self) -> tuple[Tensor, Tensor]:
+        """`profiles` of the strongest (N×C) and of the arbitrary photos (M×C)."""
+        assert self.lower is not None
+        both = profiles(torch.cat([self.strongest, self.arbitrary]), self.unit, self.lower)
+        return both[: len(self.strongest)], both[len(self.strongest) :]
+
+    def compared(self, images: Tensor, found: Similarity) -> Similarity:
+        """`found` without the pairs in which the picture is the photo: retrieval shows the photos themselves."""
+        same = torch.stack([(self.strongest - image).abs().amax((1, 2, 3)) <= 1 / 255 for image in images])
+        return Similarity(found.each.masked_fill(same, float("nan")), found.ceiling, found.floor, found.sizes)
+
+
+def exemplars_of(references: References, unit: Unit) -> Exemplars:
+    """The exemplars of a unit from the photos of `references`, kept for the next picture of the same unit."""
+    known = references.exemplars
+    if unit.identity not in known:
+        while len(known) >= 4:  # a unit's photos take some 10 MB, and its pictures are measured one after another
+            known.pop(next(iter(known)))
+        strongest = references.choose(unit, STRONGEST)[0]
+        assert references.photos is not None
+        arbitrary = [i for i in evenly(len(references.photos), ARBITRARY) if i not in strongest]
+        known[unit.identity] = Exemplars(unit, _prepared(references, strongest), _prepared(references, arbitrary))
+    return known[unit.identity]
+
+
+def _prepared(references: References, indices: list[int]) -> Tensor:
+    photos, card = references.photos, references.model.card
+    assert photos is not None
+    batches = [images for _, images in photos.batches(card.prepare, references.batch_size, indices)] if indices else []
+    return torch.cat(batches) if batches else torch.zeros(0, 3, *card.size)
+
+
+# --- the same way there: relevance -----------------------------------------------------------------------------
+
+
+def lower_layer(model: Model, layer: str) -> str | None:
+    """The last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
+
+    Networks without blocks give the end of the stage before (see `trunk_layers`); None where nothing lies below.
+    """
+    parts = [info.order for name, info in model.layers.items() if name.startswith(layer + ".")]
+    begins = min(parts, default=model.layer(layer).order)
+    modules = dict(model.module.named_modules())
+
+    def is_block(name: str) -> bool:
+        parent = name.rpartition(".")[0]
+        return not parent or isinstance(modules[parent], nn.Sequential | nn.ModuleList)
+
+    before = {info.name: info.order for info in model.layers.values() if info.order < begins and info.calls == 1}
+    blocks = [name for name in before if model.layer(name).composite and is_block(name)]
+    candidates = blocks or [name for name in trunk_layers(model) if name in before]
+    return max(candidates, key=lambda name: before[name], default=None)
+
+
+def profiles(images: Tensor, unit: Unit, lower: str) -> Tensor:
+    """Relevance of the unit at the channels of a lower layer, summed over positions, B×C with |·| summing to 1.
+
+    A row is 0 where the unit does not fire: nothing is relevant to what is not there.
+    """
+    model, tap = unit.model, Tap(lower)
+    rows = []
+    for batch in images.split(16):
+        fires: list[Tensor] = []
+
+        def start(values_BCD: Tensor, fires: list[Tensor] = fires) -> Tensor:
+            map_BD = unit.map(values_BCD)
+            fires.append((map_BD if unit.position is None else map_BD[:, [unit.position]]).amax(1) > 0)
+            return unit.start(values_BCD)
+
+        maps = relevance(model, model.fit(batch.to(model.device)), {unit.tap: start}, [tap]).maps[tap]
+        rows.append((maps.sum(2) * fires[0][:, None]).float().cpu())
+    return normalize(torch.cat(rows), p=1, dim=1, eps=1e-30)
+
+
+def relevance_agreement(image: Tensor, exemplars: Exemplars) -> Evidence:
+    """Whether the picture drives the unit through the same lower channels as its strongest photos do.
+
+    Mean cosine between the picture's relevance profile and each photo's, both less the mean profile over arbitrary
+    photos: some channels are relevant to everything, and with them all profiles are alike (cosines of 0.95 and more in
+    EfficientNet-Lite0, whatever the photo). Not independent of methods that match relevance-weighted features of such
+    photos: they optimise something close to it.
+    """
+    name = "relevance_agreement"
+    try:
+        if exemplars.lower is None:
+            return missing(
+                name, f"{exemplars.unit.layer} is in the first stage, no layer lies below it", scale="cosine"
+            )
+        own = profiles(image, exemplars.unit, exemplars.lower)
+        found = centred_similarity(own, *exemplars.profiles)
+    except UserError as error:
+        return missing(name, str(error), scale="cosine")
+    if not bool(own.any()):
+        return missing(name, "the picture does not make the unit fire, so nothing is relevant to it", scale="cosine")
+    return _agreement(name, exemplars.compared(image, found), {"at layer": exemplars.lower})
+
+
+# --- the same effect: ablation ---------------------------------------------------------------------------------
+
+
+def usual_activation(unit: Unit, photos: Tensor) -> float:
+    """Mean of the unit over photos and the positions that it is read at."""
+    with torch.no_grad():
+        map_BD = unit.map(_values(unit, photos))
+    return float((map_BD if unit.position is None else map_BD[:, unit.position]).mean())
+
+
+def _values(unit: Unit, images: Tensor) -> Tensor:
+    batches = [unit.model.fit(batch.to(unit.model.device)) for batch in images.split(16)]
+    return torch.cat([unit.model.read(batch, [unit.tap])[unit.tap] for batch in batches])
+
+
+def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
+    """What the unit does to the network's answer: logits minus logits with the unit held at `usual`, B×K.
+
+    The mean over the logits is taken off (for more than two of them): a softmax does not see it.
+    """
+    model, dictionary = unit.model, unit.dictionary
+    of_feature = None if dictionary is None else lambda values_BCD: part(dictionary, values_BCD, unit.index)
+    rows = []
+    with torch.no_grad():
+        for batch in images.split(16):
+            ready = model.fit(batch.to(model.device))
+            whole = model(ready)
+            with ablated(
+                model,
+                unit.tap,
+                usual,
+                index=unit.index,
+                direction=unit.direction,
+                part=of_feature,
+                position=unit.position,
+            ):
+                rows.append((whole - model(ready)).float().cpu())
+    changes = torch.cat(rows)
+    return changes - changes.mean(1, keepdim=True) if changes.shape[1] > 2 else changes
+
+
+def causal_agreement(
+    pictures: Tensor, unit: Unit, photos: Tensor, *, arbitrary: Tensor | None = None, usual: float | None = None
+) -> Similarity:
+    """Whether a unit does to the network on pictures what it does on the photos that drive it most.
+
+    Args:
+        pictures: B×3×H×W in [0, 1]. photos: N×3×H×W, the unit's strongest.
+        arbitrary: M×3×H×W, photos of anything, for the floor.
+        usual: what the ablated unit is held at; its mean over `arbitrary` if not given, 0 without those.
+
+    Raises:
+        UserError: for a logit, behind which there is nothing.
+    """
+    held = arbitrary if arbitrary is not None else photos[:0]
+    exemplars = Exemplars(unit, photos, held)
+    level = usual if usual is not None else exemplars.usual if len(held) else 0.0
+    floor = effects(held, unit, level) if len(held) else None
+    found = similarity(effects(pictures, unit, level), effects(photos, unit, level), floor)
+    return exemplars.compared(unit.model.fit(pictures), found)
+
+
+def causal(image: Tensor, exemplars: Exemplars) -> Evidence:
+    """Whether taking the unit away changes the network's answer on the picture as it does on its strongest photos.
+
+    Mean cosine between the change of the logits on the picture and that on each photo; the detail holds the
+    size of the change relative to the mean over the photos. No method optimises it.
+    """
+    try:
+        found = similarity(effects(image, exemplars.unit, exemplars.usual), *exemplars.effects)
+    except UserError as error:
+        return missing("causal", str(error), scale="cosine")
+    if not bool(exemplars.effects[0].any()):
+        return missing("causal", "taking the unit away changes no logit on its strongest photos", scale="cosine")
+    return _agreement(
+        "causal", exemplars.compared(image, found), {"size beside the photos'": round(float(found.sizes[0]), 4)}
+    )
+
+
+def _agreement(name: str, found: Similarity, more: dict[str, object]) -> Evidence:
+    values = [float(v) for v in found.each[0] if not v.isnan()]
+    if len(values) < 3:
+        return missing(name, f"only {len(values)} photos can be compared, which is too few", scale="cosine")
+    low, high = mean_interval(values)
+    detail = {
+        "photos among themselves": _rounded(found.ceiling), "photos at random": _rounded(found.floor), **more,
+    }  # fmt: skip
+    interval = max(-1.0, low), min(1.0, high)
+    return Evidence(name, sum(values) / len(values), len(values), interval, "higher", "cosine", detail=detail)
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if value == value else None
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike pictures are to the photos that drive a unit most, as cosines of some vector of each.
+
+    Attributes:
+        each: B×N, a picture and a photo; NaN where there is none (the photo is the picture, or a vector is 0).
+        values: B, their mean. ceiling: the mean over pairs of the photos. floor: of arbitrary photos with them.
+        sizes: B, length of the picture's vector relative to the mean over the photos.
+    """
+
+    each: Tensor
+    ceiling: float
+    floor: float
+    sizes: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        return self.each.nanmean(1)
+
+
+def similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | None = None) -> Similarity:
+    """Mean cosines of pictures' vectors with those of N photos, beside what N photos and M arbitrary ones get."""
+    found, photos = cosines(pictures_BK, photos_NK), cosines(photos_NK, photos_NK)
+    photos.fill_diagonal_(float("nan"))
+    floor = float("nan") if arbitrary_MK is None else float(cosines(arbitrary_MK, photos_NK).nanmean())
+    sizes = pictures_BK.norm(dim=1) / photos_NK.norm(dim=1).mean().clamp_min(1e-30)
+    return Similarity(found, float(photos.nanmean()), floor, sizes)
+
+
+def centred_similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor) -> Similarity:
+    """`likeness` of what sets vectors apart from the mean over the arbitrary photos.
+
+    For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from
+    a mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
+    """
+    arbitrary_MK = arbitrary_MK[arbitrary_MK.any(1)]
+
+    def apart(vectors: Tensor, others: Tensor) -> Tensor:
+        usual = others.mean(0) if len(others) else torch.zeros(vectors.shape[1])
+        return torch.where(vectors.any(1, keepdim=True), vectors - usual, 0.0)
+
+    found = similarity(apart(pictures_BK, arbitrary_MK), apart(photos_NK, arbitrary_MK))
+    if len(arbitrary_MK) < 3:
+        return found
+    rest = [arbitrary_MK[[j for j in range(len(arbitrary_MK)) if j != i]] for i in range(len(arbitrary_MK))]
+    floors = [cosines(apart(a[None], others), apart(photos_NK, others)) for a, others in zip(arbitrary_MK, rest)]
+    return Similarity(found.each, found.ceiling, float(torch.cat(floors).nanmean()), found.sizes)
+
+
+def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
+    """B×N cosines; NaN where a vector is 0, which has no direction."""
+    product = normalize(a_BK, dim=1, eps=1e-30) @ normalize(b_NK, dim=1, eps=1e-30).T
+    empty = (a_BK.norm(dim=1) == 0)[:, None] | (b_NK.norm(dim=1) == 0)[None]
+    return product.masked_fill(empty, float("nan"))

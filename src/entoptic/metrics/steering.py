@@ -1,0 +1,110 @@
+"""Evidence of a steered picture: effect, attenuation, leakage, affected area, logit changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from entoptic.base.estimates import mean_interval, wilson
+from entoptic.inversion.steer import Steering
+from entoptic.metrics.evidence import Evidence, missing
+from entoptic.models.card import Card
+
+
+def evidence(found: Steering, names: Sequence[str], card: Card) -> list[Evidence]:
+    """What is known of one steering: is it chance, how much of it arrived, what else moved."""
+    n, at = len(found.originals_n3SS), found.at
+    asked = {"asked": found.scale}
+    if found.calibration is None:
+        chance = missing("effect_p", "no random subspaces were asked for (nulls 0)", direction="lower")
+        area_by: dict[str, Any] = {
+            "rule": "a third of the maximum, as the paper displays it, which flags pixels of any edit"
+        }
+    else:
+        c = found.calibration
+        exceeded = round(c.p_value * (c.count + 1)) - 1
+        chance = Evidence(
+            "effect_p", c.p_value, c.count, wilson(exceeded, c.count), "lower",
+            detail={"random edits as unusual": c.count, "dimension": found.dimension},
+        )  # fmt: skip
+        area_by = {"rule": "above the largest pixel of random edits", "false alarms": c.rate}
+    area = float(found.affected_SS.float().mean())
+    if not found.share:
+        none = "the photo's map has nothing of this concept"
+        loop = [missing(name, none, direction="none") for name in ("attenuation", "leakage", "logit_change")]
+    else:
+        top = int(found.logits_nL.mean(0).argmax())
+        label = card.label(top) or f"logits:{top}"
+        others = {
+            str(names[j]): _mean(found.leakage_AnK[at, :, j]) for j in _largest(found.norms_nK.mean(0), found.concept)
+        }
+        loop = [
+            _over_seeds("attenuation", found.attenuation_An[at], "none", asked),
+            _over_seeds("leakage", found.leakage_An[at], "lower", {k: v for k, v in others.items() if v is not None}),
+            _over_seeds("logit_change", found.change_AnL[at, :, top], "none", {"class": label}, scale="logit"),
+        ]
+    return [
+        chance,
+        Evidence("affected_area", area, n, (area, area), "none", detail=area_by),
+        *loop,
+        _over_seeds("map_cosine", found.cosine_n, "higher", {}),
+    ]
+
+
+def _over_seeds(name: str, values_n: Tensor, direction: str, detail: dict[str, Any], scale: str = "") -> Evidence:
+    values = [float(v) for v in values_n if math.isfinite(v)]
+    if not values:
+        return missing(name, "the network sees nothing of the concept in the decoded originals", direction=direction)
+    # One seed has no interval to give.
+    interval = mean_interval(values) if len(values) > 1 else None
+    return Evidence(name, sum(values) / len(values), len(values), interval, direction, scale, detail=detail)
+
+
+def _mean(values_n: Tensor) -> float | None:
+    finite = values_n[values_n.isfinite()]
+    return float(finite.mean()) if len(finite) else None
+
+
+def _largest(norms_K: Tensor, k: int, most: int = 8) -> list[int]:
+    return [j for j in norms_K.argsort(descending=True).tolist() if j != k][:most]
+
+
+def numbers(found: Steering, names: Sequence[str], card: Card) -> dict[str, Any]:
+    """The sweep and the classes, JSON-able: what the page's tables are made of."""
+
+    def entry(values_n: Tensor) -> dict[str, Any] | None:
+        values = [float(v) for v in values_n if math.isfinite(v)]
+        if not values:
+            return None
+        interval = list(mean_interval(values)) if len(values) > 1 else None
+        return {"value": sum(values) / len(values), "interval": interval, "n": len(values)}
+
+    top = int(found.logits_nL.mean(0).argmax())
+    movers = found.change_AnL[found.at].mean(0).abs().argsort(descending=True)[:5].tolist()
+    c = found.calibration
+    return {
+        "concept": found.concept, "name": found.name, "scale": found.scale, "share": found.share,
+        "dimension": found.dimension, "seeds": len(found.originals_n3SS), "largest": float(found.delta_SS.max()),
+        "spread": float(found.spread_SS.mean()) if found.spread_SS is not None else None,
+        "calibration": None if c is None else {
+            "p_value": c.p_value, "nulls": c.count, "level": c.level, "rate": c.rate, "threshold": c.threshold,
+        },
+        "top": card.label(top) or f"logits:{top}",
+        "sweep": [
+            {
+                "scale": a, "delta": float(found.delta_ASS[i].mean()), "attenuation": entry(found.attenuation_An[i]),
+                "leakage": entry(found.leakage_An[i]), "top": entry(found.change_AnL[i, :, top]),
+            }
+            for i, a in enumerate(found.scales)
+        ],
+        "classes": [
+            {"label": card.label(c) or f"logits:{c}", "change": entry(found.change_AnL[found.at, :, c])} for c in movers
+        ],
+        "others": [
+            {"name": str(names[j]), "change": entry(found.leakage_AnK[found.at, :, j])}
+            for j in _largest(found.norms_nK.mean(0), found.concept)
+        ],
+    }  # fmt: skip

@@ -1,0 +1,63 @@
+"""How long a plan will take, from two steps of each method's first batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from entoptic.methods.contract import Context
+from entoptic.runs.execute import _unfinished_quietly
+from entoptic.runs.plan import Plan
+
+
+def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Times two steps of each method's first batch: what the plan would make, how long it takes, and its memory.
+
+    Returns:
+        `pictures`, `done`, and per method `steps`, `seconds_per_picture`, `seconds`; `peak_memory_mb` of this process.
+    """
+    import resource
+
+    report: dict[str, Any] = {"run": str(plan.run.path), "model": plan.model.card.name, "methods": {}}
+    for job in plan.jobs:
+        todo = [item for item, _, _ in _unfinished_quietly(plan, job)]
+        entry: dict[str, Any] = {"pictures": len(job.items), "done": len(job.items) - len(todo)}
+        report["methods"][job.card.name] = entry
+        if not todo:
+            entry["seconds"] = 0.0
+            continue
+        progress(job.card.name)
+        times: list[float] = []
+        total = 0
+
+        def on_step(step: int, steps: int, times: list[float] = times) -> None:
+            nonlocal total
+            times.append(time.monotonic())
+            total = steps
+            if step == 3:
+                raise _Enough
+
+        batch = todo[: plan.batch_size]
+        started = time.monotonic()
+        try:
+            context = Context(plan.model, plan.references, on_step, plan.prior, bank_seed=plan.bank_seed)
+            for _ in job.card.function(batch, job.config, context):
+                pass
+        except _Enough:
+            pass
+        seconds = time.monotonic() - started
+        if len(times) > 1:
+            seconds = (times[-1] - times[0]) / (len(times) - 1) * total
+        each = seconds / len(batch)
+        entry |= {"steps": total, "seconds_per_picture": each, "seconds": each * len(todo)}
+    report["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if plan.model.device.type == "cuda":
+        report["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return report
+
+
+class _Enough(Exception):
+    """Ends a method after the steps that were to be timed."""

@@ -1,1 +1,0 @@
-"""The parts of `invert`, by what they are about; `entoptic.runs.invert` puts them together."""

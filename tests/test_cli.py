@@ -16,10 +16,10 @@ import pytest
 
 from conftest import tiny_card, tiny_module
 from entoptic import cli
+from entoptic.base import files
 from entoptic.base.progress import Reporter
 from entoptic.models import sources
 from entoptic.models.model import Model
-from entoptic.runs import store
 from entoptic.runs.store import Run
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -237,7 +237,7 @@ def test_output_that_cannot_be_written(say: Say, tmp_path: Path, monkeypatch: py
     def read_only(*args: Any, **more: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "r"))
 
-    monkeypatch.setattr(store.tempfile, "mkstemp", read_only)
+    monkeypatch.setattr(files.tempfile, "mkstemp", read_only)
     message = refusal(say(*see("logits:0", *fourier, tmp_path / "r")))
     assert "cannot be written (Permission denied" in message
     assert "give another --out" in message
@@ -246,7 +246,7 @@ def test_output_that_cannot_be_written(say: Say, tmp_path: Path, monkeypatch: py
 def test_a_full_disk_keeps_what_is_finished_and_stops_at_once(
     say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, writes = store.os.replace, []
+    real, writes = files.os.replace, []
 
     def replace(source: Any, target: Any) -> None:
         writes.append(str(target))
@@ -254,7 +254,7 @@ def test_a_full_disk_keeps_what_is_finished_and_stops_at_once(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(store.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     words = see("logits:0-4", "--method", "fourier", "--out", tmp_path / "r", "--batch-size", "1")
     message = refusal(say(*words))
     assert "No space left on device" in message
@@ -262,7 +262,7 @@ def test_a_full_disk_keeps_what_is_finished_and_stops_at_once(
     assert len([w for w in writes if "/maps/" in w]) == 3  # a map comes first, and no fourth picture was tried
     assert sorted(p.unit for p in Run.open(tmp_path / "r")) == ["logits:0", "logits:1"]
     assert list((tmp_path / "r").rglob("*.part")) == []
-    monkeypatch.setattr(store.os, "replace", real)
+    monkeypatch.setattr(files.os, "replace", real)
     code, out, _ = say(*words)
     assert code == 0
     assert "5 pictures in" in out

@@ -367,14 +367,14 @@ def test_kill_9_loses_at_most_one_block(tiny: Model, folder: Path, tmp_path: Pat
     assert killed.returncode == -signal.SIGKILL
     with pytest.raises(UserError, match="not finished"):
         ActivationIndex.open(out)
-    (out / "parts" / ".left.unfinished").write_bytes(b"half a file")
+    (out / "parts" / ".left.part").write_bytes(b"half a file")
     with pytest.raises(UserError, match="has k = 5, not 25 asked for"):
         build_index(tiny, folder, ["stage1", "logits"], out=out)
     done = start(10**9)
     assert done.returncode == 0, done.stderr
     # Blocks of 8, 7 (one unreadable: 5 is in the first), …: 7 + 8 + 8 were finished, 13 are left.
     assert int(done.stdout) == 36 - 23
-    assert not list(out.glob("**/*.unfinished"))
+    assert not list(out.glob("**/*.part"))
     whole = build_index(tiny, folder, ["stage1", "logits"], out=tmp_path / "w", k=5, batch_size=4)
     same(ActivationIndex.open(out), whole)
 

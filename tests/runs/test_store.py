@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from entoptic.base import files
 from entoptic.errors import UserError
 from entoptic.models.model import Model
-from entoptic.runs import store
 from entoptic.runs.see import see
 from entoptic.runs.store import Picture, Run
 
@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(
         UserError, match=r"cannot be written \(No space left on device\); pictures that are finished are safe"
     ):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from entoptic.base.files import write_atomically
 
 
 def cache_folder() -> Path:
@@ -43,9 +44,7 @@ def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:
 
     folder = cache_folder() / kind
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
-            file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-        os.replace(file.name, folder / f"{key}.safetensors")
+        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        write_atomically(folder / f"{key}.safetensors", data)
     except OSError:
         return

@@ -1,7 +1,7 @@
-"""One writer at a time in a folder, by a lock of the operating system.
+"""Files: atomic writing, a lock for one writer in a folder, hashes, and room on the disk.
 
-The lock belongs to the open file, so it goes with its process, also where that is killed: nothing has to be cleaned up.
-Who only reads takes none.
+The lock is the operating system's and belongs to the open file. It ends with its process, also where that is killed, so
+nothing has to be cleaned up. A reader takes no lock.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import socket
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 from entoptic.errors import UserError
 
 LOCK = ".lock"
+UNFINISHED = ".part"
+"""Ending of a file that is still being written."""
 
 
 def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give another --out") -> TextIO:
@@ -74,23 +77,38 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """All of the file or nothing, also when the power fails."""
+def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
+    """Writes all of a file or nothing, also when the power fails; makes its folder if need be.
+
+    A killed process leaves a hidden file that ends in `UNFINISHED` beside it, which the folder's next writer may delete.
+
+    Args:
+        path: of the file; what is there is replaced.
+        content: its bytes, or a function that writes them to the path that it is given.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full. What was at `path` is still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".unfinished")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=UNFINISHED)
+    part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+            if isinstance(content, bytes):
+                file.write(content)
+                file.flush()
+            else:
+                content(part)
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        os.chmod(part, 0o644)  # a temporary file is its owner's alone
+        os.replace(part, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
 def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.files import write_atomically
 from entoptic.errors import UserError
 
 Progress = Callable[[str, int, int], None]
@@ -180,15 +180,10 @@ def _save(
     for i, slot in optimiser.state_dict()["state"].items():
         state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
     name = f"training-{record['step']}.safetensors"
-    part = folder / (name + ".part")
     try:
-        save_file(state, part)
-        os.replace(part, folder / name)
-        part = folder / "training.json.part"
-        part.write_text(json.dumps(record | {"state": name}, indent=1))
-        os.replace(part, folder / "training.json")
+        write_atomically(folder / name, lambda part: save_file(state, part))
+        write_atomically(folder / "training.json", json.dumps(record | {"state": name}, indent=1).encode())
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise UserError(
             f"step {record['step']} cannot be saved in {folder} ({error}); the checkpoint before is kept, "
             "make room and run the same command"

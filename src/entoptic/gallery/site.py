@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from entoptic.base.files import write_atomically
 from entoptic.errors import UserError
 from entoptic.gallery import explain
 from entoptic.gallery.panel import read_frontier, read_steering
@@ -432,7 +433,7 @@ def _write(path: Path, text: str) -> None:
             return
     except FileNotFoundError:
         pass
-    path.write_bytes(content)
+    write_atomically(path, content)
 
 
 def _remove_stale(out: Path, current: set[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import LOCK, lock_folder, write_atomically
+from entoptic.base.files import LOCK, UNFINISHED, lock_folder, write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
 from entoptic.images.index import FORMAT, ActivationIndex, difference, groups_of, listing_sha256, read_record
@@ -187,7 +187,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _held(folder: Path, request: dict[str, Any]) -> ActivationIndex | None:
     """The finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
-    for left in folder.glob("**/.*.unfinished"):
+    for left in [*folder.glob(f"**/.*{UNFINISHED}"), *folder.glob("**/.*.unfinished")]:
         left.unlink(missing_ok=True)
     file = folder / "index.json"
     if not file.is_file():

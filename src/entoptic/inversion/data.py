@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import allocate, lock_folder
+from entoptic.base.files import allocate, lock_folder, write_atomically
 from entoptic.base.pixels import centre_square
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
@@ -205,8 +205,7 @@ def _noted(where: Path, record: dict[str, Any]) -> bool:
 
 
 def _note(where: Path, record: dict[str, Any]) -> None:
-    (where / "pairs.json.part").write_text(json.dumps(record))
-    (where / "pairs.json.part").replace(where / "pairs.json")
+    write_atomically(where / "pairs.json", json.dumps(record).encode())
 
 
 # --- the arrays -----------------------------------------------------------------------------------------------------

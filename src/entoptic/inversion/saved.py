@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import sha256_of
+from entoptic.base.files import sha256_of, write_atomically
 from entoptic.errors import UserError, nearest
 from entoptic.inversion.configs import RECIPES
 from entoptic.inversion.data import preprocessing
@@ -53,13 +52,10 @@ def save_inverter(
     for name, value in state.items():
         if not bool(value.isfinite().all()):
             raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state | {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / (WEIGHTS + ".part"))
-    os.chmod(folder / (WEIGHTS + ".part"), 0o644)  # safetensors makes files their owner's alone
-    os.replace(folder / (WEIGHTS + ".part"), folder / WEIGHTS)
+    state |= {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_atomically(folder / WEIGHTS, lambda part: save_file(state, part))
     whole = dict(card) | {"weights_sha256": sha256_of(folder / WEIGHTS)}
-    (folder / "card.json.part").write_text(json.dumps(whole, indent=1, ensure_ascii=False))
-    os.replace(folder / "card.json.part", folder / "card.json")
+    write_atomically(folder / "card.json", json.dumps(whole, indent=1, ensure_ascii=False).encode())
     return folder
 
 

@@ -9,11 +9,11 @@ No torch is imported at the top: the command line reads `Steer` from here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.inversion.configs import Steer, allowed_false_alarms
 
@@ -293,7 +293,7 @@ def _steer_all(
     # Rows of the batch of one seed: φ, then every edit that differs from it.
     rows = [(c, v) for c, edits in enumerate(edits_kV) for v, e in enumerate(edits) if not torch.equal(e, phi)]
     batch_VChw = torch.cat([phi, *(edits_kV[c][v] for c, v in rows)])
-    noise_n = inverter.noise([_generator(config.seed, key, "noise", i) for i in range(config.n)])
+    noise_n = inverter.noise([generator_for(config.seed, key, "noise", i) for i in range(config.n)])
     originals = []
     delta_knVSS: list[list[Tensor]] = [[] for _ in concepts]
     edited_knA3SS: list[list[Tensor]] = [[] for _ in concepts]
@@ -342,7 +342,7 @@ def _edits(phi: Tensor, part: Tensor, k: int, law: Ellipsoid, config: Steer, key
         return edits + [phi] * config.nulls
     side = 1.0 if config.scale > 1 else -1.0
     dimension = dimension_of(part)
-    draws = (_generator(config.seed, key, f"null {k}", r) for r in range(config.nulls))
+    draws = (generator_for(config.seed, key, f"null {k}", r) for r in range(config.nulls))
     return edits + [phi + side * null_part(phi, edit, dimension, law, draw) for draw in draws]
 
 
@@ -385,11 +385,3 @@ def _median(values_nV: Tensor) -> Tensor:
 
 def _spread(originals_n3SS: Tensor) -> Tensor | None:
     return originals_n3SS.var(0).sum(0).sqrt() if len(originals_n3SS) > 1 else None
-
-
-def _generator(seed: int, key: str, what: str, i: int) -> Generator:
-    """A random generator of its own for each draw, from a hash of what it is for."""
-    import torch
-
-    digest = hashlib.sha256(f"{seed}|{key}|{what}|{i}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ class Item:
 
     def generator(self) -> Generator:
         """A random generator of its own, from a hash of (seed, unit, sample): no draw depends on batch mates."""
-        import torch
-
-        digest = hashlib.sha256(f"{self.seed}|{self.unit}|{self.sample}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return generator_for(self.seed, self.unit, self.sample)
 
 
 @dataclass

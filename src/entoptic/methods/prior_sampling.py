@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Item
 
@@ -69,12 +70,7 @@ def units_of(items: Sequence[Item]) -> tuple[list[Unit], list[int]]:
 
 def unit_generators(purpose: str, seed: int, unit: Unit, count: int) -> list[Generator]:
     """Generators for something that is done once per unit, from a hash of (purpose, seed, unit, number)."""
-    import hashlib
-
-    import torch
-
-    digests = [hashlib.sha256(f"{purpose}|{seed}|{unit.identity}|{i}".encode()).digest() for i in range(count)]
-    return [torch.Generator().manual_seed(int.from_bytes(d[:8], "big") >> 1) for d in digests]
+    return [generator_for(purpose, seed, unit.identity, i) for i in range(count)]
 
 
 def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from torch import Generator, nn
 
 from entoptic.base.pixels import opaque, quantise, to_float
 from entoptic.base.progress import Reporter, reporter
+from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError, nearest
 from entoptic.inversion.configs import Sampling
 from entoptic.inversion.maps import FeatureMaps, superpixel_cosine
@@ -119,9 +119,7 @@ def invert(
 
 def generator(seed: int, unit: str, sample: int, candidate: int = 0) -> Generator:
     """A generator of its own for each picture; all edits of a photo share it, candidates of best-of do not."""
-    words = f"{seed}|{unit}|{sample}" + (f"|{candidate}" if candidate else "")
-    digest = hashlib.sha256(words.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return generator_for(seed, unit, sample, *([candidate] if candidate else []))
 
 
 def _execute(plan: Plan, report: Reporter, context: bool) -> Run:

@@ -23,8 +23,6 @@ import html
 import io
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +34,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from entoptic.base.files import LOCK, lock_folder
+from entoptic.base.files import LOCK, UNFINISHED, lock_folder, write_atomically
 from entoptic.errors import UserError, nearest
 
 FORMAT = 1
@@ -198,7 +196,7 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; give --out a folder")
         if self.path.is_dir() and not (self.path / "run.json").is_file():
-            others = [p.name for p in self.path.iterdir() if p.name != LOCK and p.suffix != ".part"]
+            others = [p.name for p in self.path.iterdir() if p.name != LOCK and p.suffix != UNFINISHED]
             if others:
                 raise UserError(
                     f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and is no run; "
@@ -206,11 +204,11 @@ class Run:
                 )
         with lock_folder(self.path):
             with writable(self.path):
-                for left in self.path.glob("**/.*.part"):  # of a killed process
+                for left in self.path.glob(f"**/.*{UNFINISHED}"):  # of a killed process
                     left.unlink()
                 if not (self.path / "run.json").is_file():
                     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                    _write(self.path / "run.json", _json({"format": FORMAT, "created": created, **about}))
+                    write_atomically(self.path / "run.json", _json({"format": FORMAT, "created": created, **about}))
             try:
                 yield
             finally:
@@ -251,7 +249,7 @@ class Run:
         }  # fmt: skip
         with writable(self.path):
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write(file, data)
+            write_atomically(file, data)
         return self.write_record(file, record)
 
     def write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
@@ -261,7 +259,7 @@ class Run:
         path = self.path / "maps" / file.parent.name / f"{file.stem}.{name}.png"
         with writable(self.path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, buffer.getvalue())
+            write_atomically(path, buffer.getvalue())
         return {
             "file": path.relative_to(self.path).as_posix(),
             "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
@@ -281,8 +279,8 @@ class Run:
         with writable(self.path):
             place.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
-                _write(place / name, data)
-            _write(place / "context.json", _json(record))
+                write_atomically(place / name, data)
+            write_atomically(place / "context.json", _json(record))
             for left in place.iterdir():
                 if left.name not in files and left.name != "context.json":
                     left.unlink()
@@ -293,12 +291,12 @@ class Run:
         with writable(self.path):
             place.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
-                _write(place / name, data)
+                write_atomically(place / name, data)
 
     def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
         """Stores the sidecar of a picture whose PNG is there."""
         with writable(self.path):
-            _write(file.with_suffix(".json"), _json(record))
+            write_atomically(file.with_suffix(".json"), _json(record))
         return Picture(file, record)
 
     def _write_metadata(self) -> None:
@@ -313,7 +311,7 @@ class Run:
             row |= {e["name"]: e["value"] for e in record.get("evidence", [])}
             rows.append(json.dumps(row, ensure_ascii=False))
         with contextlib.suppress(OSError):
-            _write(self.path / "metadata.jsonl", ("\n".join(rows) + "\n").encode() if rows else b"")
+            write_atomically(self.path / "metadata.jsonl", ("\n".join(rows) + "\n").encode() if rows else b"")
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -351,21 +349,6 @@ def writable(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror}); pictures that are finished are safe, "
             "make room or give another --out and start again"
         ) from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def _json(record: dict[str, Any]) -> bytes:

@@ -6,7 +6,6 @@ particles of noise-space SMC.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.pixels import eight_bit
+from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
 from entoptic.sampling.unit_scores import UnitScores
@@ -48,12 +48,12 @@ class Bank:
 
     def conditions(self) -> Tensor | None:
         """The condition of each sample, M; None where the prior has none."""
-        return draw_conditions(self.prior, [_generator(self.seed, i) for i in range(self.size)])
+        return draw_conditions(self.prior, [generator_for("bank", self.seed, i) for i in range(self.size)])
 
     def latent(self, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
         """Noise z (K×C×H×W) and conditions (K, or None) of some samples, or of all: drawn again, never stored."""
         rows = range(self.size) if indices is None else indices
-        generators = [_generator(self.seed, i) for i in rows]
+        generators = [generator_for("bank", self.seed, i) for i in rows]
         condition = draw_conditions(self.prior, generators)
         return noise_like(self.prior, generators), condition
 
@@ -97,7 +97,7 @@ def make_bank(
     done = known["pictures"] if known is not None else torch.empty(0, dtype=torch.uint8)
     parts = [done] if len(done) else []
     for start in range(len(done), size, batch_size):
-        generators = [_generator(seed, i) for i in range(start, min(start + batch_size, size))]
+        generators = [generator_for("bank", seed, i) for i in range(start, min(start + batch_size, size))]
         condition = draw_conditions(prior, generators)
         with torch.no_grad():
             pictures = prior.decode(generate(prior, noise_like(prior, generators), condition, steps=steps))
@@ -116,8 +116,3 @@ def make_bank(
 def batch_of(prior: Prior) -> int:
     """How many states of a prior go through it at once: 64 small ones, fewer the larger they are."""
     return max(1, min(64, 16384 // (prior.shape[1] * prior.shape[2])))
-
-
-def _generator(seed: int, index: int) -> torch.Generator:
-    digest = hashlib.sha256(f"bank|{seed}|{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from entoptic.base.files import write_atomically
 from entoptic.errors import UserError
 from entoptic.models.model import Model
 
@@ -124,17 +123,9 @@ def save(dictionary: Saved, file: str | Path) -> Path:
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{name} of the dictionary is not finite, it is not saved")
     about = json.dumps({"format": FORMAT, **dictionary.about()}, ensure_ascii=False)
-    part_file = ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as stream:
-            part_file = stream.name
-            stream.write(to_bytes(tensors, {"entoptic": about}))
-        os.chmod(part_file, 0o644)  # a temporary file is its owner's alone
-        os.replace(part_file, path)
+        write_atomically(path, to_bytes(tensors, {"entoptic": about}))
     except OSError as error:
-        if part_file:
-            Path(part_file).unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
     return path
 

@@ -1,0 +1,195 @@
+"""A run that version 0.1.0 stored is read, resumed without making anything, and verified.
+
+It lies in `tests/stored`, whose `asked` holds the requests that made it and whose `make` says how. Networks, prior,
+inverter and dictionary are files beside it, so its keys are the same on every machine. The cache holds the samples that
+the frontier is drawn from, which are no pictures of the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.stored import asked
+
+import entoptic
+from entoptic import METHODS, Picture, Run
+from entoptic.inversion.saved import load_inverter
+from entoptic.models.sources import SOURCES
+
+pytest.importorskip("diffusers")
+
+RUNS = tuple(asked.REQUESTS)
+PICTURES = {"see": 21, "frontier": 4, "invert": 10, "steer": 2}
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the stored folder, which is the working directory: paths in its sidecars are relative."""
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    for name in asked.FOLDERS:
+        shutil.copytree(asked.HERE / name, folder / name)
+    shutil.copy(asked.HERE / asked.DICTIONARY, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ENTOPTIC_CACHE", str(folder / "cache"))
+    monkeypatch.setitem(SOURCES, "tiny", asked.networks(folder))
+    return folder
+
+
+def pictures(name: str) -> list[Picture]:
+    return list(Run.open(Path("runs") / name))
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Of what a request must leave alone: pictures, their sidecars and maps, and the photos beside them."""
+    kept = (path for part in ("pictures", "maps", "context") for path in (folder / part).rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
+
+
+def close(a: Any, b: Any) -> bool:
+    """Whether two JSON values are the same but for rounding: of another machine, and of t quantiles (now 3 decimals)."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(close, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=2e-3, abs_tol=2e-3)
+    return a == b
+
+
+# --- (a) it is read ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_picture_is_read_with_its_evidence(stored: Path, name: str) -> None:
+    run = Run.open(stored / "runs" / name)
+    assert run.about["format"] == 1
+    assert run.about["title"] == asked.MODEL
+    assert [problem for _, problem in run.read() if problem] == []
+    found = {
+        (name, picture.path.relative_to(run.path).as_posix()): (
+            hashlib.sha256(picture.path.read_bytes()).hexdigest(), picture.record["key"],
+        )
+        for picture in run
+    }  # fmt: skip
+    expected = {(e["run"], e["file"]): (e["sha256"], e["key"]) for e in asked.expected() if e["run"] == name}
+    assert found == expected
+    assert len(found) == PICTURES[name]
+    for picture in run:
+        assert picture.pixels.shape[2] == 3
+        assert picture.evidence
+        assert any(picture[measurement] is not None for measurement in picture.evidence)
+        for entry in (picture.record.get("maps") or {}).values():
+            assert hashlib.sha256((run.path / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
+
+
+HEADLINES = {"see": "drives the unit more than", "frontier": "drives the unit more than", "invert": "to the map"}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_headlines_and_the_gallery(stored: Path, name: str) -> None:
+    for picture in pictures(name):
+        assert HEADLINES.get(name, "") in picture._repr_html_()
+    index = entoptic.make_gallery(stored / "runs" / name)
+    pages = "".join(page.read_text() for page in (index, *index.parent.glob("unit-*.html")))
+    for picture in pictures(name):
+        assert picture.path.name in pages
+
+
+# --- (b) it is resumed ---------------------------------------------------------------------------------------------
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever makes a picture, samples a prior or draws from an inverter raises."""
+
+    def made(what: str) -> Callable[..., Any]:
+        def function(*_: Any, **__: Any) -> Iterator[Any]:
+            raise AssertionError(f"{what} was asked for a picture that is stored")
+
+        return function
+
+    for name, card in METHODS.items():
+        monkeypatch.setitem(METHODS, name, replace(card, function=made(name)))
+    inverter = load_inverter(asked.INVERTER, device="cpu")
+    monkeypatch.setattr(type(inverter), "sample", made("the inverter"))
+    monkeypatch.setattr(type(inverter.prior), "denoise", made("the prior"))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_same_request_makes_nothing(stored: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = stored / "runs" / name
+    before = files(folder)
+    told = {path: path.read_bytes() for path in (folder / "run.json", folder / "metadata.jsonl")}
+    record = json.loads((folder / "frontier" / "logits-0.json").read_text()) if name == "frontier" else None
+    refuse(monkeypatch)
+    asked.REQUESTS[name]()
+    assert files(folder) == before
+    assert {path: path.read_bytes() for path in told} == told
+    if record is not None:
+        assert close(json.loads((folder / "frontier" / "logits-0.json").read_text()), record)
+
+
+def test_refusing_would_be_noticed(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its stored pictures, each request asks for what `refuse` refuses."""
+    refuse(monkeypatch)
+    for name, request in asked.REQUESTS.items():
+        shutil.rmtree(stored / "runs" / name)
+        if name == "frontier":
+            shutil.rmtree(stored / "cache")
+        with pytest.raises(AssertionError, match="that is stored"):
+            request()
+
+
+# --- (c) and (d) it is verified ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_number_comes_out_again(stored: Path, name: str) -> None:
+    found = entoptic.verify(Path("runs") / name, device="cpu")
+    assert found.drift == []
+    assert found.ok
+    # TIGHTEN: version 0.1.0 did not recompute what steering measured. Once it is, `steer` is as the others here: take
+    # the branch out, and add "steer" to EDITED below.
+    if name == "steer":
+        assert all(line.startswith("steer-") for line in found.skipped)
+        assert found.pictures in (0, PICTURES[name])
+        return
+    assert found.skipped == []
+    assert found.pictures == PICTURES[name]
+    # What a sampler said of its law cannot be told from a picture, and is not counted.
+    evidence = [entry for picture in pictures(name) for entry in picture.record["evidence"] if entry["name"] != "nats"]
+    assert found.numbers == len(evidence)
+
+
+EDITED = ("see", "frontier", "invert")
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_an_edited_number_and_an_edited_picture_are_found(stored: Path, name: str) -> None:
+    first, second, third = pictures(name)[:3]
+    record = json.loads(first.path.with_suffix(".json").read_text())
+    entry = next(e for e in record["evidence"] if e["value"] is not None)
+    entry["value"] += 0.01
+    first.path.with_suffix(".json").write_text(json.dumps(record))
+    pixels = second.pixels
+    pixels = pixels.copy()
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(second.path)
+    data = bytearray(third.path.read_bytes())
+    data[-1] ^= 1  # of the checksum of its end, which changes no pixel
+    third.path.write_bytes(bytes(data))
+    found = entoptic.verify(Path("runs") / name, device="cpu")
+    assert not found.ok
+    drift = "\n".join(found.drift)
+    assert f"{first.path.name}: {entry['name']} says" in drift
+    for changed in (second, third):
+        assert f"{changed.path.name}: the picture was changed" in drift

@@ -14,6 +14,18 @@ class UserError(Exception):
     """
 
 
+class OutOfReach(UserError):
+    """Asked for more than the data or the model supports."""
+
+
+class Unreadable(UserError):
+    """A file or a record cannot be read."""
+
+
+class NotAvailable(UserError):
+    """Something that is needed is not there: photos, statistics, a package, a map."""
+
+
 def nearest(word: str, choices: Iterable[str], *, note: str = "") -> str:
     """`'; did you mean "layer4.2"?'` for the closest of `choices`, or an empty string when none is close.
 

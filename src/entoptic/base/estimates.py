@@ -43,6 +43,11 @@ class Estimate(NamedTuple):
         return {"value": self.value, "se": self.se if finite else None, "interval": self.interval}
 
 
+def exactly(value: float) -> Estimate:
+    """Returns the estimate of a quantity that is known."""
+    return Estimate(value, 0.0, (value, value))
+
+
 _T_TABLE = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
 
 

@@ -1,4 +1,4 @@
-"""What is done to a photo's map before it is inverted: nothing, a mixture with another photo's, a part put in."""
+"""What a picture is made from where it is of no unit: the feature map of a photo, an edit of one, a concept of one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,27 @@ from PIL import Image
 from torch import Tensor
 
 from entoptic.base.pixels import centre_square
-from entoptic.errors import UserError, nearest
+from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.images.photos import Photos, decode
 from entoptic.inversion.arithmetic import MIXINGS, compose, interpolate, region_mask
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.model import Model, predictions
 from entoptic.units.grammar import parse
+
+MAP_KIND, EDIT_KIND = "map", "edit"
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photo.
+
+    Attributes:
+        path: of its file as given, or its name in the set of photos that it comes from.
+        sha256: of its bytes.
+    """
+
+    path: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,74 @@ class Edit:
                 region = tuple(config.get("region") or ())
                 return cls(kind, other, config.get("weight", 0.0), config.get("mixing", "linear"), region)
         return cls()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapTarget:
+    """The feature map of a photo, or an edit of it, to be brought back as a picture.
+
+    Attributes:
+        layer: of the map.
+        photo: whose map it is.
+        edit: what is done to the map.
+    """
+
+    layer: str
+    photo: PhotoFile
+    edit: Edit = Edit()
+    kind = MAP_KIND
+    readout = ""
+
+    @property
+    def text(self) -> str:
+        """The string of the photo's whole map in the unit grammar."""
+        return unit_of(self.layer, self.photo)
+
+    @property
+    def label(self) -> str:
+        """The photo's name."""
+        return Path(self.photo.path).name
+
+    @property
+    def identity(self) -> str:
+        """The map's string, the photo's bytes and the edit."""
+        return f"{self.text} {self.photo.sha256} {self.edit.config()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditTarget:
+    """One concept of a photo's feature map, to be scaled.
+
+    Attributes:
+        layer: of the map.
+        photo: whose map it is.
+        source: file or name of the dictionary that the concept is of.
+        concept: its number there.
+        name: what people call it, or None.
+    """
+
+    layer: str
+    photo: PhotoFile
+    source: str
+    concept: int
+    name: str | None = None
+    kind = EDIT_KIND
+    readout = ""
+
+    @property
+    def text(self) -> str:
+        """The concept's string in the unit grammar."""
+        return f"dict({self.source}):{self.concept}"
+
+    @property
+    def label(self) -> str | None:
+        """The concept's name."""
+        return self.name
+
+    @property
+    def identity(self) -> str:
+        """The concept's string and the photo's bytes."""
+        return f"{self.text} {self.photo.sha256}"
 
 
 def edits_of(
@@ -125,7 +208,14 @@ _HELD = 16  # photos whose maps are kept at a time
 
 @dataclass
 class PhotoReadout:
-    """A photo as the network sees it: 1×3×S×S in [0, 1], its map C×h×w and its class."""
+    """A photo as the network sees it.
+
+    Attributes:
+        original: 1×3×S×S in [0, 1], its central square at the network's input size.
+        map_Chw: its feature map.
+        target: the class that the network gives it.
+        others: (network, class) for each verifier.
+    """
 
     original: Tensor
     map_Chw: Tensor
@@ -133,8 +223,14 @@ class PhotoReadout:
     others: list[tuple[Model, int]]
 
 
-class Reader:
-    """Photos with their maps and predictions, the last few of them kept."""
+class PhotoReader:
+    """Photos with their maps and predictions, the last few of them kept.
+
+    Args:
+        maps: the layer.
+        verifiers: other networks that are asked for the photo's class.
+        image: reads a photo; raises Unreadable where it cannot.
+    """
 
     def __init__(
         self, maps: FeatureMaps, verifiers: Sequence[Model], image: Callable[[PhotoFile], Image.Image]
@@ -142,9 +238,22 @@ class Reader:
         self._maps, self._verifiers, self._image = maps, verifiers, image
         self._held: dict[str, PhotoReadout] = {}
 
+    @property
+    def maps(self) -> FeatureMaps:
+        """The layer whose maps are read."""
+        return self._maps
+
+    def image(self, source: PhotoFile) -> Image.Image:
+        """Returns the photo itself, upright and in RGB."""
+        return self._image(source)
+
     @torch.no_grad()
     def __call__(self, source: PhotoFile) -> PhotoReadout:
-        """Raises UserError where the photo cannot be read."""
+        """Returns a photo as the network sees it.
+
+        Raises:
+            Unreadable: the photo cannot be read.
+        """
         if source.sha256 not in self._held:
             original = centre_square(self._image(source), self._maps.model.card.size[0])[None].float() / 255
             others = [(v, int(predictions(v, original).argmax())) for v in self._verifiers]
@@ -155,10 +264,17 @@ class Reader:
         return self._held[source.sha256]
 
     @torch.no_grad()
-    def wanted(
+    def target_of(
         self, source: PhotoFile, edit: Edit, looked_at: str, before: np.ndarray | None = None
     ) -> InversionTarget:
-        """What pictures of an edit of a photo are to bring back."""
+        """Returns what pictures of an edit of a photo are to bring back.
+
+        Args:
+            source: the photo.
+            edit: of its map.
+            looked_at: what the making of the pictures uses of the network, see `InversionTarget`.
+            before: the picture of the same noise without the edit, H×W×3 uint8, or None.
+        """
         own = self(source)
         if edit.other is None:
             return InversionTarget(own.map_Chw, own.target, (), own.others, looked_at=looked_at)
@@ -168,14 +284,6 @@ class Reader:
         path = [(place, float(says[place])) for place in (own.target, other.target)]
         mask = region_mask(self._maps.grid, edit.region) if edit.kind == "paste" else None
         return InversionTarget(edited, int(says.argmax()), path, (), mask, before, looked_at)
-
-
-@dataclass(frozen=True)
-class PhotoFile:
-    """A photo file: its path as given, and the sha256 of its bytes."""
-
-    path: str
-    sha256: str
 
 
 def unit_of(layer: str, source: PhotoFile) -> str:
@@ -216,7 +324,7 @@ def source_of(path: str | Path) -> PhotoFile:
         return PhotoFile(str(Path(path)), hashlib.sha256(Path(path).read_bytes()).hexdigest())
     except OSError as error:
         siblings = [p.name for p in Path(path).parent.glob("*")] if Path(path).parent.is_dir() else []
-        raise UserError(f"{path} cannot be read ({error.strerror}){nearest(Path(path).name, siblings)}") from None
+        raise Unreadable(f"{path} cannot be read ({error.strerror}){nearest(Path(path).name, siblings)}") from None
 
 
 def readable(path: str | Path) -> PhotoFile:
@@ -239,6 +347,6 @@ def picture_of(path: str) -> Image.Image:
     try:
         return decode(Path(path).read_bytes())
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        raise Unreadable(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+        raise Unreadable(f"{path} cannot be read ({error})") from None

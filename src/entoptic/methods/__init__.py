@@ -9,6 +9,7 @@ from entoptic.methods import (
     deep_inversion,
     energydps,
     fourier,
+    invert,
     klsc,
     klsc_twisted,
     maco,
@@ -17,6 +18,7 @@ from entoptic.methods import (
     prompt_class,
     prompt_words,
     retrieval,
+    steer,
     vital,
 )
 from entoptic.methods.contract import METHODS, MethodCard, find_method
@@ -29,6 +31,7 @@ __all__ = [
     "energydps",
     "find_method",
     "fourier",
+    "invert",
     "klsc",
     "klsc_twisted",
     "maco",
@@ -37,5 +40,6 @@ __all__ = [
     "prompt_class",
     "prompt_words",
     "retrieval",
+    "steer",
     "vital",
 ]

@@ -10,7 +10,7 @@ import torch
 
 from entoptic.methods.augment import Augment, identity
 from entoptic.methods.canvas import Canvas
-from entoptic.methods.contract import Context, Draft, Item
+from entoptic.methods.contract import Context, Draft, FailureCode, Item, Trace, failed
 from entoptic.methods.objectives import Objective, Step
 from entoptic.models.taps import Tap
 
@@ -97,18 +97,15 @@ def ascend(
     final = painted[:: len(painted) // count]  # an item that paints several pictures shows its first
     seconds = time.monotonic() - started
     for i, item in enumerate(items):
-        failure = None
         if not bool(alive[i]) or not bool(final[i].isfinite().all()):
-            failure = f"the loss of {item.unit} became infinite or undefined; try a smaller learning rate"
-        trace = {
-            "steps": done,
-            "evaluations": evaluations,
-            "loss": [[t, losses[i]] for t, losses in history],
-            "notes": notes[i],
-            "seconds": round(seconds / count, 2),
-            "stopped": "finished" if done == steps else f"interrupted at step {done}",
-        }
-        yield Draft(item, final[i], trace, failure)
+            why = f"the loss of {item.unit} became infinite or undefined; try a smaller learning rate"
+            yield failed(item, why, FailureCode.NOT_FINITE)
+            continue
+        trace = Trace(
+            steps=done, evaluations=evaluations, loss=[(t, losses[i]) for t, losses in history], notes=notes[i],
+            seconds=round(seconds / count, 2), interrupted_at=None if done == steps else done,
+        )  # fmt: skip
+        yield Draft(item=item, image=final[i], trace=trace)
     if interrupted is not None:
         raise interrupted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, method
 from entoptic.methods.prior_sampling import UNITS, as_shown, scored_bank, units_of
 
 
@@ -21,8 +21,8 @@ class BestOf(MethodConfig):
 
 @method("best-of", BestOf, paper="best-of-N selection", units=UNITS, reads={"prior"})
 def best_of(items: Sequence[Item], config: BestOf, context: Context) -> Iterator[Draft]:
-    import torch
-
+    from entoptic.base.estimates import exactly
+    from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
     from entoptic.sampling.tilt import rank_kl
 
     units, places = units_of(items)
@@ -30,18 +30,19 @@ def best_of(items: Sequence[Item], config: BestOf, context: Context) -> Iterator
     for item, u in zip(items, places):
         if item.sample >= config.bank:
             failure = f"rank {item.sample + 1} was asked for, but only {config.bank} samples are drawn (option `bank`)"
-            yield Draft(item, torch.empty(0), failure=failure)
+            yield failed(item, failure, FailureCode.OUT_OF_REACH)
             continue
         order = raw[u].argsort(descending=True, stable=True)
         best = int(order[item.sample])
         value = float(raw[u, best])
-        selection = {
-            "law": "one rank of N samples of the prior", "prior": bank.prior.name, "N": config.bank, "K": 1,
-            "rank": item.sample + 1, "nats": rank_kl(config.bank, item.sample + 1), "score": value,
-            "score_in_sd": float((value - scores.centre[u]) / scores.scale[u]),
-        }  # fmt: skip
-        trace = {
-            "steps": 0, "evaluations": 0, "loss": [], "stopped": "finished", "selection": selection,
-            "notes": [f"rank {item.sample + 1} of {config.bank} samples of {bank.prior.name}, score {value:.6g}"],
-        }  # fmt: skip
-        yield Draft(item, as_shown(context.model, bank.pictures[best : best + 1].float() / 255)[0], trace)
+        distribution = SampledDistribution(
+            kind=Kind.SELECTION, description="one rank of N samples of the prior", prior=bank.prior.name, n=config.bank,
+            rank=item.sample + 1, kl=exactly(rank_kl(config.bank, item.sample + 1)), kl_is=KlIs.EXACT, score=value,
+            score_in_sd=float((value - scores.centre[u]) / scores.scale[u]),
+        )  # fmt: skip
+        trace = Trace(
+            steps=0, evaluations=0, loss=[], distribution=distribution,
+            notes=[f"rank {item.sample + 1} of {config.bank} samples of {bank.prior.name}, score {value:.6g}"],
+        )  # fmt: skip
+        image = as_shown(context.model, bank.pictures[best : best + 1].float() / 255)[0]
+        yield Draft(item=item, image=image, trace=trace)

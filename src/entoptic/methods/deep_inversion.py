@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, Student, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,9 +90,12 @@ def deep_inversion_adaptive(items: Sequence[Item], config: DeepInversionAdaptive
         raise UserError(f"the student {config.student} does not have the classes of {own.name}; name one that has")
     competition = config.competition * agreement(student, temperature=3.0)
     for draft in _invert(items, config, context, competition):
-        draft.trace["student"] = {"name": student.card.name, "weights_sha256": student.card.weights_sha256}
-        draft.trace["notes"] += [f"optimised against {student.card.name}, which is therefore no judge of this picture"]
-        yield draft
+        note = f"optimised against {student.card.name}, which is therefore no judge of this picture"
+        trace = replace(
+            draft.trace, notes=[*draft.trace.notes, note],
+            student=Student(name=student.card.name, weights_sha256=student.card.weights_sha256),
+        )  # fmt: skip
+        yield replace(draft, trace=trace)
 
 
 def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more: Objective) -> Iterator[Draft]:
@@ -160,34 +163,37 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
     first: list[Draft] = []
     if low:
         half = (card.size[0] // 2, card.size[1] // 2)
-        try:
-            first, image, stopped = stage(half, low, config.jitter // 2, generators, None)
-        except RuntimeError:  # a network of one input size: it is shown the small picture enlarged
-            generators = fresh()
-            first, image, stopped = stage(half, low, config.jitter // 2, generators, None, enlarged=True)
+        # A network of one input size is shown the small picture enlarged.
+        enlarged = not model.takes(half)
+        first, image, stopped = stage(half, low, config.jitter // 2, generators, None, enlarged)
         start = enlarge(image, card.size)
         if stopped is not None:
             for draft in first:
-                draft.image = enlarge(draft.image[None], card.size)[0]
-                draft.trace["stopped"] = f"interrupted at step {draft.trace['steps']}"
+                if draft.image is not None:
+                    trace = replace(draft.trace, interrupted_at=draft.trace.steps)
+                    draft = replace(draft, image=enlarge(draft.image[None], card.size)[0], trace=trace)
                 yield draft
             raise stopped
     second, _, stopped = stage(card.size, config.steps - low, config.jitter, generators, start)
     for i, draft in enumerate(second):
-        if first:
-            _join(first[i], draft, config.steps)
-        yield draft
+        yield _join(first[i], draft, config.steps) if first else draft
     if stopped is not None:
         raise stopped
 
 
-def _join(first: Draft, second: Draft, steps: int) -> None:
-    """Puts the first stage's record before the second's."""
+def _join(first: Draft, second: Draft, steps: int) -> Draft:
+    """The second stage's draft with the first stage's record before its own."""
+    if first.failure is not None or second.failure is not None:
+        return first if first.failure is not None else second
     a, b = first.trace, second.trace
-    b["loss"] = a["loss"] + [[a["steps"] + t, value] for t, value in b["loss"]]
-    b["notes"] = list(dict.fromkeys(a["notes"] + b["notes"]))
-    b["seconds"] = round(a["seconds"] + b["seconds"], 2)
-    for count in ("steps", "evaluations"):
-        b[count] += a[count]
-    b["stopped"] = "finished" if b["steps"] == steps else f"interrupted at step {b['steps']}"
-    second.failure = first.failure or second.failure
+    before, done = a.steps or 0, (a.steps or 0) + (b.steps or 0)
+    trace = replace(
+        b,
+        steps=done,
+        evaluations=(a.evaluations or 0) + (b.evaluations or 0),
+        loss=[*(a.loss or ()), *((before + t, value) for t, value in b.loss or ())],
+        notes=list(dict.fromkeys([*a.notes, *b.notes])),
+        seconds=round((a.seconds or 0.0) + (b.seconds or 0.0), 2),
+        interrupted_at=None if done == steps else done,
+    )
+    return replace(second, trace=trace)

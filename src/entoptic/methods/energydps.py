@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, method
 from entoptic.methods.prior_sampling import UNITS, as_shown, scored_bank, units_of
 
 
@@ -45,6 +45,7 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
     import torch
 
     from entoptic.sampling.guidance import energy_dps
+    from entoptic.sampling.sampled_distribution import Kind, SampledDistribution
     from entoptic.sampling.tilt import top_share_mean
     from entoptic.sampling.unit_scores import UnitScores
 
@@ -62,21 +63,19 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
     )  # fmt: skip
     for i, item in enumerate(items):
         if not bool(chains.alive[i]):
-            yield Draft(item, torch.empty(0), failure=f"the chain of {item.unit} became infinite or undefined")
+            yield failed(item, f"the chain of {item.unit} became infinite or undefined", FailureCode.NOT_FINITE)
             continue
         picture = as_shown(context.model, prior.decode(chains.x0[i : i + 1]))[0]
         path, mine = float(chains.noisy_path_kl[i]), raw[places[i]]
         score_in_sd = float((chains.scores[i] - mine.mean()) / mine.std())
         refused = f"pushing the last, noise-free step makes the path's divergence infinite; the others spent {path:.4g}"
-        selection = {
-            "law": "chain pushed by a constant step", "prior": prior.name, "N": 1, "K": 1, "nats": None,
-            "refused": refused,
-            "path_nats_before_last_step": path, "cap": caps[places[i]], "score": float(chains.scores[i]),
-            "score_in_sd": score_in_sd,
-        }  # fmt: skip
-        trace = {
-            "steps": config.steps, "evaluations": config.steps + 1, "loss": [], "stopped": "finished",
-            "notes": [f"cap {caps[places[i]]:.4g}; the steps before the last spent {path:.4g} nats on this path"],
-            "calls": chains.calls, "selection": selection,
-        }  # fmt: skip
-        yield Draft(item, picture, trace)
+        distribution = SampledDistribution(
+            kind=Kind.PATH, description="chain pushed by a constant step", prior=prior.name, n=1, refused=refused,
+            path_kl=path, score=float(chains.scores[i]), score_in_sd=score_in_sd, detail={"cap": caps[places[i]]},
+        )  # fmt: skip
+        trace = Trace(
+            steps=config.steps, evaluations=config.steps + 1, loss=[], distribution=distribution,
+            notes=[f"cap {caps[places[i]]:.4g}; the steps before the last spent {path:.4g} nats on this path"],
+            detail={"calls": chains.calls},
+        )  # fmt: skip
+        yield Draft(item=item, image=picture, trace=trace)

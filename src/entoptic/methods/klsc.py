@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.base.cache import content_key, load_cached, save_cached
+from entoptic.errors import OutOfReach, UserError
+from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
 from entoptic.methods.prior_sampling import MAP_STEPS, UNITS, as_shown, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from entoptic.sampling.frontier import Frontier
     from entoptic.sampling.mbar import Ladder
     from entoptic.sampling.particles import ParticleSet
+    from entoptic.sampling.sampled_distribution import SampledDistribution
     from entoptic.sampling.unit_scores import UnitScores
     from entoptic.units.unit import Unit
 
@@ -90,66 +92,114 @@ def klsc(items: Sequence[Item], config: Klsc, context: Context) -> Iterator[Draf
     seeds = {u: item.seed for item, u in zip(items, places)}
     for u, unit in enumerate(units):
         mine = [item for item, place in zip(items, places) if place == u]
+        problem = Problem(
+            unit=unit, place=u, bank=bank, scores=scores, raw=raw[u], config=config, seed=seeds[u], context=context
+        )
         try:
-            population = populate(unit, u, bank, scores, raw[u], config, seeds[u], context)
+            population = populate(problem)
         except (UserError, ArithmeticError, torch.OutOfMemoryError) as error:
             hint = "; --klsc.leaps 0 needs no gradients" if isinstance(error, torch.OutOfMemoryError) else ""
             for item in mine:
-                yield Draft(item, torch.empty(0), failure=f"{error}{hint}")
+                yield failed_by(item, error, hint=hint)
             continue
         for item in mine:
             yield _draw(item, population, context)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One unit whose tilt is to be sampled.
+
+    Attributes:
+        unit: whose score tilts the prior.
+        place: of the unit among those of `scores`.
+        bank: samples of the prior that standardise the score and start the islands.
+        scores: standardised scores of several units.
+        raw: M float64, the unit's raw scores on the bank.
+        config: what is asked.
+        seed: of the run.
+        context: of the method.
+    """
+
+    unit: Unit
+    place: int
+    bank: Bank
+    scores: UnitScores
+    raw: Tensor
+    config: Klsc
+    seed: int
+    context: Context
+
+    @property
+    def standardised(self) -> Tensor:
+        """M float64, the unit's scores on the bank in standard deviations above their mean."""
+        return self.scores.of(self.raw, self.place)
+
+    def key(self) -> str:
+        """Returns the hash of everything that the result depends on."""
+        card = self.context.model.card
+        return content_key({
+            "bank": self.bank.identity, "config": asdict(self.config), "seed": self.seed, "unit": self.unit.identity,
+            "readout": self.unit.readout, "weights": card.weights_sha256, "card": card.preprocessing(), "version": 6,
+        })  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Population:
     """Samples of q_β of one unit, in the order in which they are drawn without replacement.
 
     Attributes:
-        pictures, ancestors: P×3×h×w uint8, the samples, and those of the bank that each descends from by moves of its
-            noise (None where the bank itself was drawn from).
-        scores: P float64, standardised. log_weights: of each among all N.
-        law: the JSON record of the law. notes: for people.
+        pictures: P×3×h×w uint8, the samples.
+        ancestors: P×3×h×w uint8, those of the bank that each descends from by moves of its noise; None where the bank
+            itself was drawn from.
+        scores: P float64, standardised.
+        log_weights: P float64, of each among all N.
+        law: the distribution.
+        evaluations: samples scored beside the bank.
+        supported: whether expectations are reported.
+        notes: for people.
     """
 
     pictures: Tensor
     ancestors: Tensor | None
     scores: Tensor
     log_weights: Tensor
-    law: dict[str, Any]
+    law: SampledDistribution
+    evaluations: int
+    supported: bool
     notes: list[str]
 
 
-def populate(
-    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
-) -> Population:
+def populate(problem: Problem) -> Population:
     """Samples q_β of one unit, or finds what was sampled before.
 
     Raises:
-        UserError: the target is out of reach, with the reachable maximum.
+        OutOfReach: the target is out of reach, with the reachable maximum.
     """
-    known = _sampled(unit, place, bank, scores, raw, config, seed, context)
+    from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
+
+    known = _sampled(problem)
     record = json.loads(bytes(known["record"].tolist()).decode())
     if "beyond" in record:
-        raise UserError(record["beyond"])
+        raise OutOfReach(record["beyond"])
     moved = bool((known["ancestors"] >= 0).all())
+    law = {"kind": Kind.TILT, "kl_is": KlIs.ESTIMATE} | record["law"]
     return Population(
-        known["pictures"], bank.pictures[known["ancestors"]] if moved else None, known["scores"], known["log_weights"],
-        record["law"], record["notes"],
+        pictures=known["pictures"], ancestors=problem.bank.pictures[known["ancestors"]] if moved else None,
+        scores=known["scores"], log_weights=known["log_weights"], law=SampledDistribution.from_json(law),
+        evaluations=law["pictures_scored"], supported=law["supported"], notes=record["notes"],
     )  # fmt: skip
 
 
-def ladders(
-    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
-) -> tuple[list[Ladder], str]:
-    """What the islands of `populate` found at each of their rungs, also where they did not reach the target.
+def ladders(problem: Problem) -> tuple[list[Ladder], str]:
+    """Returns what the islands of `populate` found at each of their rungs, also where they did not reach the target.
 
     Empty where the bank carries the target by itself. Their lowest rungs are parts of the bank. With them goes why no
     expectation over the islands' particles is reported, or an empty string.
     """
     from entoptic.sampling.mbar import Ladder
 
-    known = _sampled(unit, place, bank, scores, raw, config, seed, context)
+    known = _sampled(problem)
     betas, values = known["rung_betas"].tolist(), known["rung_scores"].split(known["rung_sizes"].tolist())
     starts = [i for i, beta in enumerate(betas) if beta == 0]
     record = json.loads(bytes(known["record"].tolist()).decode())
@@ -157,28 +207,17 @@ def ladders(
     return [Ladder(betas[a:b], values[a:b]) for a, b in zip(starts, [*starts[1:], len(betas)])], refused
 
 
-def _sampled(
-    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
-) -> dict[str, Tensor]:
+def _sampled(problem: Problem) -> dict[str, Tensor]:
     """The result of `_sample`, computed once."""
-    from entoptic.base.cache import content_key, load_cached, save_cached
-
-    model = context.model
-    recipe = {
-        "bank": bank.identity, "config": asdict(config), "seed": seed, "unit": unit.identity, "readout": unit.readout,
-        "weights": model.card.weights_sha256, "card": model.card.preprocessing(), "version": 6,
-    }  # fmt: skip
-    key = content_key(recipe)
+    key = problem.key()
     known = load_cached("klsc", key)
     if known is None:
-        known = _sample(unit, place, bank, scores, raw, config, seed, context)
+        known = _sample(problem)
         save_cached("klsc", key, known)
     return known
 
 
-def _sample(
-    unit: Unit, place: int, bank: Bank, scores: UnitScores, raw: Tensor, config: Klsc, seed: int, context: Context
-) -> dict[str, Tensor]:
+def _sample(problem: Problem) -> dict[str, Tensor]:
     import torch
 
     from entoptic.base.pixels import eight_bit
@@ -186,8 +225,9 @@ def _sample(
     from entoptic.sampling.particles import effective, memory, pooled, pooled_ess, refusal
     from entoptic.sampling.tilt import draw_order, gumbel_noise, tilt
 
+    unit, bank, config = problem.unit, problem.bank, problem.config
     prior, count = bank.prior, config.particles * config.islands
-    s_M = scores.of(raw, place)
+    s_M = problem.standardised
     target = _target(config, s_M)
     from_bank = Frontier.from_bank(s_M)
     point = _point(from_bank, target)
@@ -199,7 +239,7 @@ def _sample(
         log_w, calls = law.weights.log(), 0
         notes = [f"drawn from the bank of {bank.size} samples of {prior.name} itself"]
     else:
-        clouds = _islands(unit, place, bank, scores, s_M, target, config, seed, context)
+        clouds = _islands(problem, target)
         frontier = Frontier.from_ladders([_ladder(c) for c in clouds])
         point = _point(frontier, target)
         if point is None:
@@ -217,21 +257,24 @@ def _sample(
         ]
     if config.share is not None and (few := max(1, round(config.share * bank.size))) < 10:
         notes.append(
-            f"the strongest {config.share:.3g} of the bank are {few} of its {bank.size} samples, whose mean is not well known; a "
-            "larger `bank` tells it better"
+            f"the strongest {config.share:.3g} of the bank are {few} of its {bank.size} samples, whose mean is not well "
+            "known; a larger `bank` gives a better estimate"
         )
     # What is sampled is the tilt by this β; how well its nats and mean are known is said at this β.
     point = frontier.at_beta(point.beta.value)
     first, joint = _distinct(pictures, log_w)
     ess = min(float(effective(joint)), pooled_ess(clouds, log_w) if clouds else math.inf)
-    order = first[draw_order(joint, 1.0, gumbel_noise(f"{seed}|{unit.identity}", [str(i) for i in first.tolist()]))]
+    order = first[
+        draw_order(joint, 1.0, gumbel_noise(f"{problem.seed}|{unit.identity}", [str(i) for i in first.tolist()]))
+    ]
     order = order[:count]  # nobody looks at more, and a bank is large
     pictures, ancestors, s_P, log_w = pictures[order], ancestors[order], s_P[order], log_w[order]
     refused = refusal(clouds, ess, len(joint))
     law_record = {
         "law": "prior tilted by exp(β s)", "prior": prior.name, "N": len(first), "K": 1, "beta": point.beta.value,
         "nats": point.nats.value, "nats_interval": _interval(point.nats), "mean_in_sd": point.mean.value,
-        "mean_in_sd_interval": _interval(point.mean), "mean": float(scores.raw(torch.tensor(point.mean.value), place)),
+        "mean_in_sd_interval": _interval(point.mean),
+        "mean": float(problem.scores.raw(torch.tensor(point.mean.value), problem.place)),
         "ess": ess, "islands": len(clouds), "bank": bank.size,
         "generator_steps": MAP_STEPS,
         "distinct_ancestors": len(ancestors.unique()) if clouds else len(ancestors), "pictures_scored": calls,
@@ -296,22 +339,21 @@ def _point(frontier: Frontier, target: Any) -> Any:
         return None
 
 
-def _islands(
-    unit: Unit, place: int, bank: Bank, scores: UnitScores, s_M: Tensor, target: Any, config: Klsc, seed: int,
-    context: Context,
-) -> list[ParticleSet]:  # fmt: skip
+def _islands(problem: Problem, target: Any) -> list[ParticleSet]:
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
     from entoptic.sampling.bank import batch_of
     from entoptic.sampling.smc import First, noise_smc
 
+    unit, bank, config, context = problem.unit, problem.bank, problem.config, problem.context
+    s_M = problem.standardised
     part = bank.size // config.islands
     noise, condition = bank.latent()
     parts = [slice(i * part, (i + 1) * part) for i in range(config.islands)]
     first = [First(noise[p], None if condition is None else condition[p], s_M[p]) for p in parts]
-    group = torch.full((config.islands,), place)
-    as_saved_scores = replace(scores, straight=True)
+    group = torch.full((config.islands,), problem.place)
+    as_saved_scores = replace(problem.scores, straight=True)
 
     def score(pictures: Tensor, island: Tensor) -> Tensor:
         return as_saved_scores(pictures, group.to(island.device)[island])
@@ -321,7 +363,7 @@ def _islands(
         context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", min(rung, 11), 12)
 
     clouds = noise_smc(
-        bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
+        bank.prior, score, target, island_generators(problem.seed, unit, config.islands), particles=config.particles,
         steps=MAP_STEPS, moves=config.moves, leaps=config.leaps, settle=_PATIENCE, ess=0.5, first=first, on_step=on_step,
         batch=batch_of(bank.prior),
     )  # fmt: skip
@@ -367,23 +409,20 @@ def _draw(item: Item, population: Population, context: Context) -> Draft:
 
     if item.sample >= len(population.scores):
         failure = f"draw {item.sample + 1} was asked for, but the population has {len(population.scores)} samples"
-        return Draft(item, torch.empty(0), failure=failure + " (options `particles` and `islands`)")
-    row = item.sample
+        return failed(item, failure + " (options `particles` and `islands`)", FailureCode.OUT_OF_REACH)
+    row, law = item.sample, population.law
     weight = float(population.log_weights[row].exp())
-    selection = population.law | {
-        "draw": item.sample + 1, "weight": weight, "score_in_sd": float(population.scores[row])
-    }  # fmt: skip
-    law = population.law
     notes = list(population.notes)
-    if item.sample + 1 > law["ess"] / 4:
+    if law.ess is not None and item.sample + 1 > law.ess / 4:
         notes.append("drawn late: after so many draws without replacement what is left is nearer to the prior")
-    if law["supported"] and law["mean"] is not None:
-        notes.insert(0, f"q_β of {law['prior']} with β = {law['beta']:.3g} per sd: {law['nats']:.3g} nats, mean score "
-                        f"{law['mean_in_sd']:.3g} sd ({law['mean']:.4g}), ESS {law['ess']:.3g}")  # fmt: skip
-    trace = {
-        "steps": 0, "evaluations": law["pictures_scored"], "loss": [], "stopped": "finished", "notes": notes,
-        "selection": selection,
-    }  # fmt: skip
+    if population.supported and law.kl and law.mean_in_sd and law.mean:
+        notes.insert(0, f"q_β of {law.prior} with β = {law.beta:.3g} per sd: {law.kl.value:.3g} nats, mean score "
+                        f"{law.mean_in_sd.value:.3g} sd ({law.mean.value:.4g}), ESS {law.ess:.3g}")  # fmt: skip
+    drawn = replace(
+        law, score_in_sd=float(population.scores[row]),
+        detail=dict(law.detail) | {"draw": item.sample + 1, "weight": weight},
+    )  # fmt: skip
+    trace = Trace(steps=0, evaluations=population.evaluations, loss=[], notes=notes, distribution=drawn)
     both = [population.pictures[row]] + ([population.ancestors[row]] if population.ancestors is not None else [])
     picture, *pair = as_shown(context.model, torch.stack(both).float() / 255)
-    return Draft(item, picture, trace, pair=pair[0] if pair else None)
+    return Draft(item=item, image=picture, trace=trace, overlays={"pair": pair[0]} if pair else {})

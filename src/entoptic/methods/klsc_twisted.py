@@ -5,12 +5,13 @@ The law is that of Zhou et al. 2026 (arXiv:2605.17504), the sampler after Wu et 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
 from entoptic.methods.prior_sampling import UNITS, as_shown, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
     import torch
     from torch import Tensor
 
-    from entoptic.base.estimates import t_quantile
+    from entoptic.base.estimates import Estimate, t_quantile
     from entoptic.sampling.frontier import Frontier
     from entoptic.sampling.particles import islands
+    from entoptic.sampling.sampled_distribution import Kind, SampledDistribution
     from entoptic.sampling.twisted_smc import twisted_smc
 
     units, places = units_of(items)
@@ -101,44 +103,50 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
             )  # fmt: skip
         except UserError as error:
             for item in mine:
-                yield Draft(item, torch.empty(0), failure=f"{unit}: {error}")
+                yield failed_by(item, error, prefix=f"{unit}: ")
             continue
         if stopped := next((c.note for c in clouds if not c.reached), ""):
             for item in mine:
-                yield Draft(item, torch.empty(0), failure=f"{unit}: {stopped}")
+                yield failed(item, f"{unit}: {stopped}", FailureCode.OUT_OF_REACH)
             continue
         why = refusal(clouds)
-        law = {
-            "law": "ancestral sampler's law tilted by exp(β s)", "prior": bank.prior.name, "beta": beta,
-            "N": config.particles * config.islands, "K": 1, "steps": config.steps, "islands": config.islands,
-            "ess": sum(c.ess for c in clouds), "calls_per_particle": config.steps, "nats": None,
-        }  # fmt: skip
+        distribution = SampledDistribution(
+            kind=Kind.TILT, description="ancestral sampler's law tilted by exp(β s)", prior=bank.prior.name, beta=beta,
+            n=config.particles * config.islands, ess=sum(c.ess for c in clouds),
+            detail={"steps": config.steps, "islands": config.islands, "calls_per_particle": config.steps},
+        )  # fmt: skip
         if why:
-            law["refused"] = why
+            distribution = replace(distribution, refused=why)
         elif len(clouds) < 4:
-            law["refused"] = f"an interval needs at least 4 islands, and there are {len(clouds)}"
+            few = f"an interval needs at least 4 islands, and there are {len(clouds)}"
+            distribution = replace(distribution, refused=few)
         else:
             found, t = islands(clouds), t_quantile(len(clouds) - 1)
-            law |= {
-                "nats": max(found.kl, 0.0), "nats_interval": [max(found.kl - t * found.kl_se, 0.0), found.kl + t * found.kl_se],
-                "mean_in_sd": found.mean,
-                "mean_in_sd_interval": [found.mean - t * found.mean_se, found.mean + t * found.mean_se],
-                "mean": float(scores.raw(torch.tensor(found.mean), u)) if config.bound is None else None,
-                "rhat": found.rhat,
-            }  # fmt: skip
+            low, high = max(found.kl - t * found.kl_se, 0.0), found.kl + t * found.kl_se
+            mean = float(scores.raw(torch.tensor(found.mean), u)) if config.bound is None else None
+            distribution = replace(
+                distribution,
+                kl=Estimate(max(found.kl, 0.0), found.kl_se, (low, high)),
+                mean_in_sd=Estimate(
+                    found.mean, found.mean_se, (found.mean - t * found.mean_se, found.mean + t * found.mean_se)
+                ),
+                mean=None if mean is None else Estimate(mean, math.inf, None),
+                detail=dict(distribution.detail) | {"rhat": found.rhat},
+            )
         # Every island in turn gives its next draw, so that few pictures come from many islands.
         drawn = [c.draw(config.particles, g) for c, g in zip(clouds, generators)]
         order = [(i, int(rows[k])) for k in range(config.particles) for i, rows in enumerate(drawn) if k < len(rows)]
         for item in mine:
             if item.sample >= len(order):
                 failure = f"draw {item.sample + 1} was asked for, but {len(order)} particles are left"
-                yield Draft(item, torch.empty(0), failure=failure + " (options `particles` and `islands`)")
+                yield failed(item, failure + " (options `particles` and `islands`)", FailureCode.OUT_OF_REACH)
                 continue
             island, row = order[item.sample]
             picture = as_shown(context.model, clouds[island].pictures(bank.prior, torch.tensor([row])))[0]
-            trace = {
-                "steps": config.steps, "evaluations": config.steps * config.particles * config.islands, "loss": [],
-                "stopped": "finished", "selection": law | {"draw": item.sample + 1, "island": island},
-                "notes": [f"β = {beta:.3g} per sd of the prior's bank; the tilt is of the {config.steps}-step sampler's law"],
-            }  # fmt: skip
-            yield Draft(item, picture, trace)
+            drawn_as = dict(distribution.detail) | {"draw": item.sample + 1, "island": island}
+            trace = Trace(
+                steps=config.steps, evaluations=config.steps * config.particles * config.islands, loss=[],
+                distribution=replace(distribution, detail=drawn_as),
+                notes=[f"β = {beta:.3g} per sd of the prior's bank; the tilt is of the {config.steps}-step sampler's law"],
+            )  # fmt: skip
+            yield Draft(item=item, image=picture, trace=trace)

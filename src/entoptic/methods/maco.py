@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
@@ -67,7 +67,7 @@ def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draf
         canvas,
         activation([item.unit for item in items]),
         torch.optim.NAdam([canvas.parameter], lr=config.lr),
-        Context(context.model, context.references, on_step),
+        replace(context, on_step=on_step),
         steps=config.steps,
         generators=generators,
         # Noise of a [-1, 1] picture, here in [0, 1]; the wide parts are N(0, σ) + U(±σ/2).

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from entoptic.base.estimates import Estimate, t_quantile
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Item
@@ -78,21 +79,24 @@ def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:
     return unit_generators("island", seed, unit, islands)
 
 
-def mean_record(scores: UnitScores, unit: int, raw_N: Tensor) -> dict[str, Any]:
-    """The mean of N independent raw scores and its 95 % interval (Student's t), also in the prior's own sd."""
-    mean, interval = mean_interval(raw_N)
+def mean_scores(scores: UnitScores, unit: int, raw_N: Tensor) -> tuple[Estimate, Estimate]:
+    """Returns the mean of independent scores with its 95 % interval, raw and in the prior's standard deviations.
+
+    Args:
+        scores: standardised on the prior's bank.
+        unit: place of the unit among those of `scores`.
+        raw_N: N ≥ 4 independent raw scores.
+    """
+    mean = mean_estimate(raw_N)
     centre, scale = float(scores.centre[unit]), float(scores.scale[unit])
-    return {
-        "mean": mean, "mean_in_sd": (mean - centre) / scale,
-        "mean_interval": interval, "mean_in_sd_interval": [(end - centre) / scale for end in interval],
-    }  # fmt: skip
+    assert mean.interval is not None
+    low, high = ((end - centre) / scale for end in mean.interval)
+    return mean, Estimate((mean.value - centre) / scale, mean.se / scale, (low, high))
 
 
-def mean_interval(values_N: Tensor) -> tuple[float, list[float]]:
-    """The mean of N ≥ 4 independent values and its 95 % interval by Student's t."""
-    from entoptic.base.estimates import t_quantile
-
+def mean_estimate(values_N: Tensor) -> Estimate:
+    """Returns the mean of N ≥ 4 independent values with its 95 % interval by Student's t."""
     values = values_N.double()
     mean, se = float(values.mean()), float(values.std()) / len(values) ** 0.5
     width = t_quantile(len(values) - 1) * se
-    return mean, [mean - width, mean + width]
+    return Estimate(mean, se, (mean - width, mean + width))

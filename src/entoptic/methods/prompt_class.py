@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, Item, MethodConfig, Trace, method
 from entoptic.methods.prior_sampling import (
     MAP_STEPS,
     UNITS,
     as_shown,
-    mean_record,
+    mean_scores,
     prior_of,
     scored_bank,
     unit_generators,
@@ -22,6 +22,8 @@ from entoptic.methods.prior_sampling import (
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from entoptic.sampling.sampled_distribution import SampledDistribution
 
 EACH = 4  # samples of the bank per class, below which the best one is mostly luck
 
@@ -49,6 +51,9 @@ class PromptClass(MethodConfig):
 def prompt_class(items: Sequence[Item], config: PromptClass, context: Context) -> Iterator[Draft]:
     import torch
 
+    from entoptic.base.estimates import exactly
+    from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
+
     prior = prior_of(context)
     if not prior.conditions:
         raise UserError(f"{prior.name} has no classes to choose among; for a prior that reads text there is prompt")
@@ -69,25 +74,19 @@ def prompt_class(items: Sequence[Item], config: PromptClass, context: Context) -
         with torch.no_grad():
             return prior.decode(generate(prior, noise_like(prior, generators), condition, steps=MAP_STEPS))
 
-    judged: dict[int, dict[str, object]] = {}
+    judged: dict[int, SampledDistribution] = {}
     for item, u in zip(items, places):
         if u not in judged:
             fresh = sampled(u, unit_generators("fresh", item.seed, item.unit, config.fresh))
-            judged[u] = {
+            mean, mean_in_sd = mean_scores(scores, u, scores.all(fresh)[:, u].cpu())
+            judged[u] = SampledDistribution(
                 # Classes are drawn uniformly, so p(x|c) ≤ C·p(x) everywhere, and KL(p(x|c)‖p) ≤ log C.
-                "law": "the prior given one of its classes (nats: the upper bound log C)", "prior": prior.name,
-                "N": config.fresh, "K": 1, "class": int(best[u]), "nats": math.log(prior.conditions),
-            } | mean_record(scores, u, scores.all(fresh)[:, u].cpu())  # fmt: skip
-        law = dict(judged[u])
-        note = (
-            f"class {law['class']} of {prior.conditions}: {law['mean_in_sd']:.3g} sd over {config.fresh} fresh samples"
-        )
-        trace = {
-            "steps": 0,
-            "evaluations": config.fresh,
-            "loss": [],
-            "stopped": "finished",
-            "notes": [note],
-            "selection": law,
-        }
-        yield Draft(item, as_shown(context.model, sampled(u, [item.generator()]))[0], trace)
+                kind=Kind.CONDITIONAL, description="the prior given one of its classes (nats: the upper bound log C)",
+                prior=prior.name, n=config.fresh, kl=exactly(math.log(prior.conditions)), kl_is=KlIs.UPPER_BOUND,
+                mean=mean, mean_in_sd=mean_in_sd, detail={"class": int(best[u])},
+            )  # fmt: skip
+        found = judged[u]
+        assert found.mean_in_sd is not None
+        note = f"class {int(best[u])} of {prior.conditions}: {found.mean_in_sd.value:.3g} sd over {config.fresh} fresh samples"
+        trace = Trace(steps=0, evaluations=config.fresh, loss=[], notes=[note], distribution=found)
+        yield Draft(item=item, image=as_shown(context.model, sampled(u, [item.generator()]))[0], trace=trace)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig
+from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by
 from entoptic.methods.prior_sampling import (
     as_shown,
-    mean_interval,
-    mean_record,
+    mean_estimate,
+    mean_scores,
     prior_of,
     scored_bank,
     unit_generators,
@@ -127,19 +127,30 @@ def draw_prompted(
                 )
             except UserError as error:
                 for item in mine:
-                    yield Draft(item, torch.empty(0), failure=str(error))
+                    yield failed_by(item, error)
                 continue
             save_cached(name, key, known)
-        trace = json.loads(bytes(known["record"].tolist()).decode())
+        trace = _trace(json.loads(bytes(known["record"].tolist()).decode()))
         at = prior.with_text(known["text"])
         for item in mine:
             pictures, _ = _pictures(prior, at, [item.generator()])
             pair, _ = _pictures(prior, prior, [item.generator()])
             if not bool(pictures.isfinite().all()):
-                yield Draft(item, torch.empty(0), failure=f"the chain of {unit} became infinite or undefined")
+                yield failed(item, f"the chain of {unit} became infinite or undefined", FailureCode.NOT_FINITE)
                 continue
             picture, pair = as_shown(model, torch.cat([pictures, pair]))
-            yield Draft(item, picture, json.loads(json.dumps(trace)), pair=pair)
+            yield Draft(item=item, image=picture, trace=trace, overlays={"pair": pair})
+
+
+def _trace(record: Mapping[str, Any]) -> Trace:
+    """The trace that `_judged` packed."""
+    from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
+
+    selection = {"kind": Kind.CONDITIONAL, "kl_is": KlIs.UPPER_BOUND} | record["selection"]
+    return Trace(
+        steps=record["steps"], evaluations=record["evaluations"], loss=record["loss"], notes=record["notes"],
+        distribution=SampledDistribution.from_json(selection),
+    )  # fmt: skip
 
 
 def _judged(
@@ -148,26 +159,30 @@ def _judged(
     """The prompt with its trace: mean score and path divergence over chains that the search knew nothing of."""
     import torch
 
+    from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
+
     generators = unit_generators("fresh", item.seed, unit, config.fresh)
     pictures, path_kl = _pictures(prior, prior.with_text(found.text), generators)
     if not bool(found.text.isfinite().all() and pictures.isfinite().all() and path_kl.isfinite().all()):
         raise UserError(f"{unit}: the prompt, or pictures of the prior given it, are not finite; try a lower lr")
     raw = torch.cat([scores.all(part)[:, place].cpu() for part in pictures.split(_BATCH)])
-    nats, interval = mean_interval(path_kl)
-    selection: dict[str, Any] = {
-        "law": f"the prior given {found.what} (nats: of its paths, an upper bound)", "prior": prior.name,
-        "N": config.fresh, "K": 1, "nats": nats, "nats_interval": [max(interval[0], 0.0), interval[1]],
-        "chain_steps": CHAIN_STEPS,
-    } | mean_record(scores, place, raw)  # fmt: skip
+    kl, (mean, mean_in_sd) = mean_estimate(path_kl), mean_scores(scores, place, raw)
+    assert kl.interval is not None
+    distribution = SampledDistribution(
+        kind=Kind.CONDITIONAL, description=f"the prior given {found.what} (nats: of its paths, an upper bound)",
+        prior=prior.name, n=config.fresh, kl=kl._replace(interval=(max(kl.interval[0], 0.0), kl.interval[1])),
+        kl_is=KlIs.UPPER_BOUND, mean=mean, mean_in_sd=mean_in_sd, detail={"chain_steps": CHAIN_STEPS},
+    )  # fmt: skip
     note = (
-        f"over {config.fresh} fresh chains of {CHAIN_STEPS} steps: mean score {selection['mean_in_sd']:.3g} sd "
-        f"({selection['mean']:.4g}), at most {nats:.3g} nats from {prior.name}"
+        f"over {config.fresh} fresh chains of {CHAIN_STEPS} steps: mean score {mean_in_sd.value:.3g} sd "
+        f"({mean.value:.4g}), at most {kl.value:.3g} nats from {prior.name}"
     )
-    trace = {
-        "steps": len(found.loss), "evaluations": found.passes + config.fresh, "loss": found.loss, "stopped": "finished",
-        "notes": [note, *found.notes], "selection": selection,
-    }  # fmt: skip
-    record = torch.tensor(list(json.dumps(trace).encode()), dtype=torch.uint8)
+    trace = Trace(
+        steps=len(found.loss), evaluations=found.passes + config.fresh, loss=[(int(t), v) for t, v in found.loss],
+        notes=[note, *found.notes],
+        distribution=distribution,
+    )  # fmt: skip
+    record = torch.tensor(list(json.dumps(trace.to_json()).encode()), dtype=torch.uint8)
     return {"text": found.text.detach().cpu(), "record": record}
 
 

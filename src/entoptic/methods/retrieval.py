@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from entoptic.sampling.sampled_distribution import SampledDistribution
 
 UNITS = ("logit", "channel", "direction", "feature")
 
@@ -89,6 +91,8 @@ def retrieval_bottom(items: Sequence[Item], config: RetrievalBottom, context: Co
 
 def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool) -> Iterator[Draft]:
     """Photos by rank, each with the exact law of choosing it; equal scores keep the photos' order."""
+    from entoptic.base.estimates import Estimate, exactly
+    from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
     from entoptic.sampling.tilt import rank_kl, selection_kl
 
     scores = context.references.scores([item.unit for item in items])
@@ -98,30 +102,34 @@ def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool
         rank = item.sample + 1
         if rank > k:
             why = f"only {n} photos can be read" if n < shown else f"{shown} are shown (option `shown`)"
-            yield _refused(item, f"rank {rank} was asked for, but {why}")
+            yield failed(item, f"rank {rank} was asked for, but {why}", FailureCode.OUT_OF_REACH)
             continue
         values = scores.of(item.unit)
         order = values.argsort(descending=not lowest, stable=True)
         chosen = values[order[:k]]
-        selection = {
-            "law": f"one of the K {end} of N photos, at random", "prior": "the law that the photos were drawn from",
-            "N": n, "K": k, "nats": nats, "nats_among_photos": math.log(n / k), "rank": rank,
-            "nats_of_rank": rank_kl(n, rank), "mean": float(chosen.double().mean()),
-        }  # fmt: skip
+        nats_of_rank = rank_kl(n, rank)
+        distribution = SampledDistribution(
+            kind=Kind.SELECTION, description=f"one of the K {end} of N photos, at random",
+            prior="the law that the photos were drawn from", n=n, k=k, rank=rank, kl=exactly(nats), kl_is=KlIs.EXACT,
+            mean=Estimate(float(chosen.double().mean()), math.inf, None),
+            detail={"nats_among_photos": math.log(n / k), "nats_of_rank": nats_of_rank},
+        )  # fmt: skip
         notes = [
             f"one of the {k} {end} of {n} photos, at random, is {nats:.3g} nats from the law of the photos; "
-            f"rank {rank} alone {selection['nats_of_rank']:.3g}"
+            f"rank {rank} alone {nats_of_rank:.3g}"
         ]
         tied = int((values == chosen[-1]).sum())
         if tied > int((chosen == chosen[-1]).sum()):
             notes.append(
                 f"{tied} photos share the score of rank {k}: their order decides which are shown, and nats is an upper bound"
             )
-        yield _show(item, int(order[item.sample]), values, scores.indices, selection, notes, context)
+        yield _show(item, int(order[item.sample]), values, scores.indices, distribution, notes, context)
 
 
 @method("retrieval-tilted", RetrievalTilted, paper="KL-minimal selection", units=UNITS, reads={"scores"})
 def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Context) -> Iterator[Draft]:
+    from entoptic.base.estimates import Estimate, exactly
+    from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
     from entoptic.sampling.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise, tilt
 
     scores, photos = context.references.scores([item.unit for item in items]), context.references.photos
@@ -131,7 +139,8 @@ def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Co
     for item in items:
         values = scores.of(item.unit)
         if item.sample >= n:
-            yield _refused(item, f"draw {item.sample + 1} was asked for, but only {n} photos can be read")
+            why = f"draw {item.sample + 1} was asked for, but only {n} photos can be read"
+            yield failed(item, why, FailureCode.OUT_OF_REACH)
             continue
         try:
             s, centre, sd = standardise(values)
@@ -143,31 +152,26 @@ def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Co
                 beta = beta_for_kl(s, 4.0 if config.nats is None else config.nats)
             law = tilt(s, beta)
         except UserError as error:
-            yield _refused(item, f"{error} (scores in standard deviations above their mean over the photos)")
+            yield failed_by(item, error, hint=" (scores in standard deviations above their mean over the photos)")
             continue
         # All samples of one unit are one ordered draw without replacement.
         order = draw_order(s, beta, gumbel_noise(f"{item.seed}|{item.unit.identity}", names))
-        selection = {
-            "law": "drawn with weights exp(β s), without replacement",
-            "prior": "the N photos, each alike",
-            "N": n,
-            "K": 1,
-            "nats": law.kl,
-            "beta": law.beta if math.isfinite(law.beta) else "infinity",
-            "mean": centre + sd * law.mean,
-            "mean_in_sd": law.mean,
-            "ess": law.ess,
-            "draw": item.sample + 1,
-        }
+        mean = centre + sd * law.mean
+        distribution = SampledDistribution(
+            kind=Kind.TILT, description="drawn with weights exp(β s), without replacement",
+            prior="the N photos, each alike", n=n, kl=exactly(law.kl), kl_is=KlIs.EXACT, beta=law.beta,
+            mean=Estimate(mean, math.inf, None), mean_in_sd=Estimate(law.mean, math.inf, None), ess=law.ess,
+            detail={"draw": item.sample + 1},
+        )  # fmt: skip
         notes = [
             f"draw {item.sample + 1} of {n} photos tilted by β = {law.beta:.3g} per standard deviation: "
-            f"{law.kl:.3g} nats from the photos at a mean score of {selection['mean']:.4g}, as if {law.ess:.3g} photos"
+            f"{law.kl:.3g} nats from the photos at a mean score of {mean:.4g}, as if {law.ess:.3g} photos"
         ]
-        yield _show(item, int(order[item.sample]), values, scores.indices, selection, notes, context)
+        yield _show(item, int(order[item.sample]), values, scores.indices, distribution, notes, context)
 
 
 def _show(
-    item: Item, place: int, values: Tensor, indices: Sequence[int], selection: dict[str, Any], notes: list[str],
+    item: Item, place: int, values: Tensor, indices: Sequence[int], distribution: SampledDistribution, notes: list[str],
     context: Context,
 ) -> Draft:  # fmt: skip
     """The photo at `place` among those that could be read."""
@@ -176,17 +180,11 @@ def _show(
     index = indices[place]
     photo = photos.read(index)
     if photo is None:
-        return _refused(item, f"photo {photos[index].name} can no longer be read")
+        return failed(item, f"photo {photos[index].name} can no longer be read", FailureCode.UNREADABLE)
     image = context.model.as_seen(context.model.card.prepare(photo)[None])[0]
     notes = [
         f"photo {photos[index].name}, sha256 {photos.sha256(index)[:16]}, score {float(values[place]):.6g}",
         *notes,
     ]
-    trace = {"steps": 0, "evaluations": 0, "loss": [], "notes": notes, "stopped": "finished", "selection": selection}
-    return Draft(item, image, trace)
-
-
-def _refused(item: Item, failure: str) -> Draft:
-    import torch
-
-    return Draft(item, torch.empty(0), failure=failure)
+    trace = Trace(steps=0, evaluations=0, loss=[], notes=notes, distribution=distribution)
+    return Draft(item=item, image=image, trace=trace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError, nearest
@@ -143,13 +143,15 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         read=weighted_reader(model, units, wanted, config.refresh) if any(wanted) else None,
     )
     for i, (draft, target) in enumerate(zip(drafts, targets)):
-        draft.trace["references"] = target.describe()
+        if draft.image is None:
+            yield draft
+            continue
+        notes = list(draft.trace.notes)
         if units[i].kind != "logit" and wanted[i] is None and config.relevance != "none":
-            draft.trace["notes"].append(f"no matched layer lies below {units[i]}: whole photos were matched")
-        draft.alpha = transparency.of(i)
-        if config.finish:
-            draft.image = gaussian_blur(draft.image[None], config.finish)[0]
-        yield draft
+            notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
+        image = gaussian_blur(draft.image[None], config.finish)[0] if config.finish else draft.image
+        trace = replace(draft.trace, notes=notes, references=target.describe())
+        yield replace(draft, image=image, trace=trace, overlays={"alpha": transparency.of(i)})
 
 
 def _levels(references: References, unit: Unit, wanted: RelevanceWeighting | None) -> tuple[float, float] | None:
@@ -333,6 +335,5 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
         read=weighted_reader(model, units, wanted) if any(wanted) else None,
     )
     for i, (draft, target) in enumerate(zip(drafts, targets)):
-        draft.trace["references"] = target.describe()
-        draft.alpha = transparency.of(i)
-        yield draft
+        trace = replace(draft.trace, references=target.describe())
+        yield replace(draft, trace=trace, overlays={"alpha": transparency.of(i)})

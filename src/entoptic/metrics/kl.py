@@ -1,36 +1,40 @@
-"""How far the law that a picture was drawn from strays from a prior, in nats: evidence about the law, not the pixels.
-
-A method that knows its law writes it into its trace as `selection` (see `entoptic.methods.retrieval`); this reads it.
-"""
+"""How far the distribution that a picture was drawn from is from a prior, in nats: evidence about it, not the pixels."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from entoptic.metrics.evidence import Evidence, missing
+from entoptic.sampling.sampled_distribution import KlIs, SampledDistribution
 
 
-def divergence(trace: dict[str, Any]) -> list[Evidence]:
-    """KL divergence of a picture's law from its prior, with what its sampler's record says of that law.
+def divergence(distribution: SampledDistribution | None) -> Evidence:
+    """Returns the KL divergence of a picture's distribution from its prior, with what its sampler recorded of it.
 
-    `mean` and `mean_in_sd` are expectations under the law, raw and in the prior's own sd; `score` and `score_in_sd` are
-    of the one picture. A method that ascends to one point has no law.
+    An upper bound has an interval from 0 to the bound (to the upper end of its own interval where it is estimated), and
+    its detail says that it is one. `mean` and `mean_in_sd` are expectations under the distribution, raw and in the
+    prior's standard deviations; `score` and `score_in_sd` are of the one picture.
+
+    Args:
+        distribution: None for an optimised picture.
     """
-    known = trace.get("selection")
-    if not isinstance(known, dict) or "nats" not in known:
+    if distribution is None:
         why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
-        return [missing("nats", why, direction="lower", scale="nats")]
-    detail = {
-        k: known[k]
-        for k in ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "score", "score_in_sd", "memory")
-        if k in known
-    }
-    value, n = known["nats"], int(known.get("N", 0))
-    if value is None or not math.isfinite(value):
-        return [missing("nats", str(known.get("refused", "the sampler's estimate is not finite")), direction="lower")]
-    if "nats_interval" in known and known["nats_interval"] is None:
+        return missing("nats", why, direction="lower", scale="nats")
+    kl = distribution.kl
+    if kl is None or not math.isfinite(kl.value):
+        why = distribution.refused or "the sampler's estimate is not finite"
+        return missing("nats", why, direction="lower")
+    if kl.interval is None:
         why = "one run, or too few independent ones: there is no interval, so the number is not shown"
-        return [missing("nats", why, direction="lower", scale="nats")]
-    low, high = known.get("nats_interval", (value, value))  # without one the law's divergence is known exactly
-    return [Evidence("nats", value, n, (low, high), "lower", "nats", detail=detail)]
+        return missing("nats", why, direction="lower", scale="nats")
+    record = distribution.to_json()
+    detail = {name: record[name] for name in _SHOWN if name in record}
+    interval = kl.interval
+    if distribution.kl_is is KlIs.UPPER_BOUND:
+        detail["kl_is"] = str(KlIs.UPPER_BOUND)
+        interval = (0.0, kl.interval[1])
+    return Evidence("nats", kl.value, distribution.n, interval, "lower", "nats", detail=detail)
+
+
+_SHOWN = ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "score", "score_in_sd", "memory")

@@ -47,6 +47,7 @@ class Model:
             )
         self.card = card.with_(weights_sha256=weights_sha256(module))
         self._frozen = False
+        self._takes: dict[tuple[int, int], bool] = {}
 
     def __repr__(self) -> str:
         height, width = self.card.size
@@ -115,6 +116,27 @@ class Model:
         """Logits B×K of pictures B×3×H×W in [0, 1] that have the input size."""
         with self.frozen():
             return self._logits(self.module(self.normalise(images)))
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Returns whether the network runs on pictures of a size, by one pass on a grey picture that is remembered.
+
+        Args:
+            size: height and width in pixels.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for one picture, which says nothing about the size.
+        """
+        if size not in self._takes:
+            grey = torch.full((1, 3, *size), 0.5, device=self.device)
+            try:
+                with self.frozen(), torch.no_grad():
+                    self.module(self.normalise(grey))
+                self._takes[size] = True
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, AssertionError, IndexError):
+                self._takes[size] = False
+        return self._takes[size]
 
     def read(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
         """The values of `taps` for pictures B×3×H×W in [0, 1], each as B×C×D (D positions or tokens).

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from entoptic.methods.contract import Context
-from entoptic.runs.execute import _unfinished_quietly
+from entoptic.base.progress import Reporter
+from entoptic.runs.execute import split
 from entoptic.runs.plan import Plan
 
 
@@ -23,7 +24,7 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
 
     report: dict[str, Any] = {"run": str(plan.run.path), "model": plan.model.card.name, "methods": {}}
     for job in plan.jobs:
-        todo = [item for item, _, _ in _unfinished_quietly(plan, job)]
+        todo = [entry.item for entry in split(plan.run, plan.entries(job))[1]]
         entry: dict[str, Any] = {"pictures": len(job.items), "done": len(job.items) - len(todo)}
         report["methods"][job.card.name] = entry
         if not todo:
@@ -43,7 +44,7 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
         batch = todo[: plan.batch_size]
         started = time.monotonic()
         try:
-            context = Context(plan.model, plan.references, on_step, plan.prior, bank_seed=plan.bank_seed)
+            context = replace(plan.kind.context(job, Reporter(), len(batch), plan.batch_size), on_step=on_step)
             for _ in job.card.function(batch, job.config, context):
                 pass
         except _Enough:

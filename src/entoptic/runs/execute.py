@@ -1,105 +1,134 @@
-"""Makes, measures and stores what a plan's run does not hold yet."""
+"""Makes, measures and stores what a plan's run does not hold yet. It is the same for every kind of item."""
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
 from entoptic.errors import UserError
-from entoptic.methods.contract import Item
-from entoptic.metrics.kl import divergence
-from entoptic.metrics.picture import measure
-from entoptic.runs.plan import Job, Plan, judges
-from entoptic.runs.records import make_record, measured_with, model_record, picture_key, version
-from entoptic.runs.store import Picture, Run, Unwritable
-from entoptic.runs.unit_photos import picture_maps, write_context
-from entoptic.units.unit import slug
+from entoptic.methods.contract import Draft, Failure, FailureCode
+from entoptic.runs.plan import Entry, Job, Plan
+from entoptic.runs.records import about_run, make_record
+from entoptic.runs.store import Run, Unwritable
 
 
 def execute(plan: Plan, report: Reporter) -> Run:
-    """Makes what the plan's run does not hold yet."""
-    about = {
-        "entoptic": version("entoptic"),
-        "title": plan.model.card.name,
-        "model": model_record(plan.model),
-    }
-    plan.run.failures = list(plan.failures)
-    with plan.run.writing(about):
+    """Makes what the plan's run does not hold yet.
+
+    Args:
+        plan: what to make.
+        report: is told of the progress.
+
+    Returns:
+        The run; what failed is in `run.problems`, and said as a warning.
+
+    Raises:
+        UserError: nothing of what was asked for could be made.
+        Unwritable: the folder cannot be written; what is finished is stored.
+    """
+    run = plan.run
+    run.problems = list(plan.failures)
+    asked: list[tuple[Job, list[Entry]]] = []
+    with run.writing(about_run(plan.model)):
         for job in plan.jobs:
-            todo = list(_unfinished(plan, job))
-            report.start(job.card.name, len(todo), len(job.items) - len(todo))
-            for chunk in _chunks(todo, plan.batch_size):
+            entries = plan.entries(job)
+            asked.append((job, entries))
+            finished, todo = split(run, entries)
+            plan.kind.refresh(run, job, finished)
+            report.start(job.card.name, len(todo), len(finished))
+            for chunk in chunks(job, todo, plan.batch_size):
                 _make(plan, job, chunk, report)
-        if plan.context and plan.references.photos is not None:
-            shown = {item.unit.identity: item.unit for job in plan.jobs for item in job.items}
-            for done, unit in enumerate(shown.values(), 1):
-                write_context(plan.run, unit, plan.references)
-                report.progress("photos of units", done, len(shown))
-    if plan.run.failures:
-        if not len(plan.run):
-            raise UserError(plan.run.failures[0])
-        for failure in plan.run.failures:
+        _note(run, plan.kind.complete(run, asked, report))
+    if run.problems:
+        if not any(split(run, entries)[0] for _, entries in asked):
+            raise UserError(run.problems[0].text)
+        for failure in run.failures:
             warnings.warn(failure, stacklevel=3)
-    return plan.run
+    return run
 
 
-def _unfinished(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
-    """Items whose picture is not there yet; evidence that is missing or of another kind is measured again."""
-    for item in job.items:
-        key = picture_key(plan, job, item)
-        file = plan.run.file(slug(item.unit), f"{job.card.name}-{item.sample}-{key[:12]}")
-        record = plan.run.finished(file, key)
+def split(run: Run, entries: Sequence[Entry]) -> tuple[list[tuple[Entry, dict[str, Any]]], list[Entry]]:
+    """Returns the finished entries with their sidecars, and those that are to be made."""
+    finished, todo = [], []
+    for entry in entries:
+        record = run.finished(entry.file, entry.key)
         if record is None:
-            yield item, key, file
-        elif record.get("measured_with") != measured_with(plan, item.unit, record["trace"]):
-            judging = judges(plan, record["trace"])
-            evidence = measure(Picture(file, record).pixels, item.unit, plan.references, judging)
-            evidence += divergence(record["trace"])
-            record["evidence"] = [e.to_json() for e in evidence]
-            record["measured_with"] = measured_with(plan, item.unit, record["trace"])
-            plan.run.write_record(file, record)
+            todo.append(entry)
+        else:
+            finished.append((entry, record))
+    return finished, todo
 
 
-def _make(plan: Plan, job: Job, chunk: list[tuple[Item, str, Path]], report: Reporter) -> None:
-    items = [item for item, _, _ in chunk]
-    places = {id(item): (key, file) for item, key, file in chunk}
-    started, answered = time.monotonic(), 0
+def chunks(job: Job, todo: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
+    """Yields batches of at most `size` drawn pictures; items that belong together are in one batch of their own."""
+    together = job.card.together
+    if together is not None:
+        for _, group in itertools.groupby(todo, key=lambda entry: together(entry.item)):
+            yield list(group)
+        return
+    each = max(1, size // job.config.draws_per_item)
+    for start in range(0, len(todo), each):
+        yield list(todo[start : start + each])
+
+
+def _make(plan: Plan, job: Job, chunk: Sequence[Entry], report: Reporter) -> None:
+    """Makes one batch. Where it breaks off, the items that it left are tried once more, each alone."""
+    left = {id(entry.item): entry for entry in chunk}
+    context = plan.kind.context(job, report, len(chunk), plan.batch_size)
+    started = time.monotonic()
     try:
-        for draft in job.card.function(items, job.config, plan.context_of(job, report, len(items))):
-            answered += 1
+        for draft in job.card.function([entry.item for entry in chunk], job.config, context):
+            entry = left[id(draft.item)]
             if draft.failure is not None:
-                plan.run.failures.append(f"{draft.item.unit} by {job.card.name}: {draft.failure}")
-                continue
-            key, file = places[id(draft.item)]
-            pixels = quantise(draft.image)
-            evidence = measure(pixels, draft.item.unit, plan.references, judges(plan, draft.trace))
-            evidence += divergence(draft.trace)
-            record = make_record(plan, job, draft, key) | {"evidence": [e.to_json() for e in evidence]}
-            plan.run.write(file, pixels, record, maps=picture_maps(draft.item.unit, pixels, draft.alpha, draft.pair))
+                _note(plan.run, [_of_draft(job, draft.failure, entry)])
+            else:
+                _store(plan, job, draft, entry)
+            del left[id(draft.item)]
     except Unwritable:
         raise
-    except UserError as error:
-        if len(items) > 1 and not answered:  # one unit that cannot be made must not take its mates along
-            for entry in chunk:
+    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+        if len(chunk) > 1:  # one item that cannot be made must not take its mates along
+            if isinstance(error, torch.OutOfMemoryError) and plan.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            for entry in list(left.values()):
                 _make(plan, job, [entry], report)
             return
-        plan.run.failures.append(f"{', '.join(dict.fromkeys(str(i.unit) for i in items))}: {error}")
-    report.finish(len(items), time.monotonic() - started)
+        _note(plan.run, [_of_error(job, error, entry) for entry in left.values()])
+    else:
+        silent = f"{job.card.name} gave no picture and no reason"
+        _note(plan.run, [Failure(unit=e.item.target.text, method=job.card.name, text=silent) for e in left.values()])
+    report.finish(len(chunk), time.monotonic() - started)
 
 
-def _chunks(todo: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(todo), size):
-        yield todo[start : start + size]
+def _store(plan: Plan, job: Job, draft: Draft, entry: Entry) -> None:
+    assert draft.image is not None
+    pixels = quantise(draft.image)
+    overlays = plan.kind.overlays(job, draft, pixels)
+    evidence = plan.kind.measure(job, draft, pixels, overlays)
+    plan.run.write(entry.file, pixels, make_record(plan, job, draft, entry, evidence), maps=overlays)
 
 
-def _unfinished_quietly(plan: Plan, job: Job) -> Iterator[tuple[Item, str, Path]]:
-    for item in job.items:
-        key = picture_key(plan, job, item)
-        file = plan.run.file(slug(item.unit), f"{job.card.name}-{item.sample}-{key[:12]}")
-        if plan.run.finished(file, key) is None:
-            yield item, key, file
+def _of_draft(job: Job, failure: Failure, entry: Entry) -> Failure:
+    text = f"{entry.item.target.text} by {job.card.name}: {failure.text}"
+    return replace(failure, unit=entry.item.target.text, method=job.card.name, text=text)
+
+
+def _of_error(job: Job, error: BaseException, entry: Entry) -> Failure:
+    unit = entry.item.target.text
+    found = Failure.of(error, unit=unit, method=job.card.name, prefix=f"{unit}: ")
+    if found.code is FailureCode.OUT_OF_MEMORY:
+        text = f"{unit} by {job.card.name}: out of memory ({error}); give a smaller batch_size or a smaller network"
+        return replace(found, text=text)
+    return found
+
+
+def _note(run: Run, failures: Sequence[Failure]) -> None:
+    run.problems += [failure for failure in dict.fromkeys(failures) if failure not in run.problems]

@@ -11,7 +11,6 @@ import base64
 import contextlib
 import html
 import json
-import re
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -22,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.estimates import Estimate, mean_interval
+from entoptic.base.estimates import Estimate, exactly, mean_interval
 from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, MethodConfig, find_method, make_config
-from entoptic.methods.klsc import Klsc, ladders
+from entoptic.methods.contract import Context, Failure, MethodConfig, card_of, find_method, make_config
+from entoptic.methods.klsc import Klsc, Problem, ladders
 from entoptic.methods.prior_sampling import MAP_STEPS, as_shown, scored_bank
 from entoptic.metrics.distribution import features, kid, kid_interval
 from entoptic.models.card import Card
@@ -35,10 +34,18 @@ from entoptic.models.sources import load
 from entoptic.plots.frontier import HEADINGS, draw, row
 from entoptic.priors.prior import Prior
 from entoptic.priors.sources import SHIPPED, load_prior
-from entoptic.runs.execute import _unfinished_quietly, execute
-from entoptic.runs.frontier_places import FORMAT, _curve, _exactly, _FrontierScale, _place, _raw, _selections, _stack
-from entoptic.runs.plan import Job, Plan, make_plan
-from entoptic.runs.records import config_words, model_record, picture_key, version, versions
+from entoptic.runs.execute import execute, split
+from entoptic.runs.frontier_places import (
+    FORMAT,
+    FrontierScale,
+    curve_record,
+    in_raw_units,
+    place_of,
+    selections,
+    stack_pictures,
+)
+from entoptic.runs.plan import Job, UnitPlan, make_plan
+from entoptic.runs.records import about_run, config_words, model_record, versions
 from entoptic.runs.store import Picture, Unwritable
 from entoptic.sampling.bank import Bank
 from entoptic.sampling.frontier import Frontier
@@ -161,9 +168,9 @@ def frontier(
         plan = make_plan(
             subject, units, method=configs, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, report=report, options=options, context=False,
-            prior=law if any("prior" in find_method(_name(c)).reads for c in configs) else None,
+            prior=law if any("prior" in card_of(c).reads for c in configs) else None,
         )  # fmt: skip
-        plan.bank_seed = bank_seed  # also where no method samples the prior: the frontier itself does
+        plan.kind.bank_seed = bank_seed  # also where no method samples the prior: the frontier itself does
         _warn_of_long(plan)
         same = (
             job.config
@@ -178,18 +185,12 @@ def frontier(
     return results
 
 
-def _name(config: MethodConfig) -> str:
-    from entoptic.methods.contract import METHODS
-
-    return next(card.name for card in METHODS.values() if card.config is type(config))
-
-
 def _filled(one: str | MethodConfig, shared: Klsc) -> MethodConfig:
     """A config in which what methods share has the values asked for here, unless it was given others.
 
     All that sample the prior share its bank and the score, and klsc the budget and the islands too.
     """
-    card = find_method(one.strip() if isinstance(one, str) else _name(one))
+    card = find_method(one.strip()) if isinstance(one, str) else card_of(one)
     config = make_config(card, {}) if isinstance(one, str) else one
     if "prior" not in card.reads:
         return config
@@ -202,9 +203,9 @@ def _filled(one: str | MethodConfig, shared: Klsc) -> MethodConfig:
     return replace(config, **{name: getattr(shared, name) for name in same})
 
 
-def _warn_of_long(plan: Plan) -> None:
+def _warn_of_long(plan: UnitPlan) -> None:
     for job in plan.jobs:
-        todo, steps = len(list(_unfinished_quietly(plan, job))), getattr(job.config, "steps", 0)
+        todo, steps = len(split(plan.run, plan.entries(job))[1]), getattr(job.config, "steps", 0)
         if todo and "prior" in job.card.reads and steps >= _LONG:
             warnings.warn(
                 f"{job.card.name} makes {steps} steps for each of {todo} pictures, which takes long; its option `steps` "
@@ -223,7 +224,7 @@ def _samples_alike(one: Klsc, other: Klsc) -> bool:
 
 @dataclass
 class _FrontierRun:
-    plan: Plan
+    plan: UnitPlan
     prior: Prior
     config: Klsc
     nats: float
@@ -234,12 +235,10 @@ class _FrontierRun:
         plan = self.plan
         units = list({item.unit.identity: item.unit for job in plan.jobs for item in job.items}.values())
         context = Context(
-            plan.model, plan.references, prior=self.prior, units=units, progress=self.report.progress,
-            bank_seed=plan.bank_seed,
+            model=plan.model, references=plan.kind.references, prior=self.prior, units=units,
+            progress=self.report.progress, bank_seed=plan.kind.bank_seed,
         )  # fmt: skip
-        failures: dict[str, list[str]] = {
-            unit.identity: _failures_of_unit(unit, units, plan.failures) for unit in units
-        }
+        failures: dict[str, list[str]] = {unit.identity: _failures_of_unit(unit, plan.failures) for unit in units}
         scored = {}
         for unit in units:  # one by one: a unit that is silent on the prior must not cost the others
             try:
@@ -251,9 +250,7 @@ class _FrontierRun:
         for job in plan.jobs:
             reasons = self._make(job)
             for unit in units:
-                failures[unit.identity] += [
-                    f"{job.card.name}: {reason}" for reason in _failures_of_unit(unit, units, reasons)
-                ]
+                failures[unit.identity] += [f"{job.card.name}: {one}" for one in _failures_of_unit(unit, reasons)]
         results = []
         for unit in units:
             known = scored.get(unit.identity)
@@ -261,8 +258,8 @@ class _FrontierRun:
             results.append(FrontierResult(str(unit), plan.run.path / "frontier", record))
         return results
 
-    def _make(self, job: Job) -> list[str]:
-        """Makes the pictures of one method; the reasons for those that there are not."""
+    def _make(self, job: Job) -> list[Failure]:
+        """Makes the pictures of one method; returns why some are not there."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # failures come back as such
@@ -270,10 +267,10 @@ class _FrontierRun:
         except Unwritable:
             raise
         except UserError as error:
-            return list(self.plan.run.failures) or [str(error)]
+            return list(self.plan.run.problems) or [Failure.of(error, method=job.card.name)]
         except RuntimeError as error:  # of torch: out of memory, say; the other methods have pictures to show
-            return [f"{type(error).__name__}: {error}"]
-        return list(self.plan.run.failures)
+            return [Failure.of(error, method=job.card.name, prefix=f"{type(error).__name__}: ")]
+        return list(self.plan.run.problems)
 
     def store(self, results: Sequence[FrontierResult]) -> None:
         """Writes JSON and drawings of the results, and the table of all units in the folder."""
@@ -292,12 +289,7 @@ class _FrontierRun:
                 records[path.name] = json.loads(path.read_text(encoding="utf-8"))
         records |= {f"{r.record['slug']}.json": r.record for r in results}
         files["table.md"] = _markdown(list(records.values())).encode()
-        about = {
-            "entoptic": version("entoptic"),
-            "title": self.plan.model.card.name,
-            "model": model_record(self.plan.model),
-        }
-        with run.writing(about):
+        with run.writing(about_run(self.plan.model)):
             run.write_frontier(files)
 
     # --- one unit -------------------------------------------------------------------------------------------------
@@ -312,10 +304,10 @@ class _FrontierRun:
             "slug": slug(unit), "model": model_record(plan.model),
             "prior": {
                 "name": self.prior.name, "identity": self.prior.identity, "generator_steps": MAP_STEPS,
-                "bank_seed": plan.bank_seed,
+                "bank_seed": plan.kind.bank_seed,
             },
-            "asked": {**asdict(config), "n": n, "seed": seed}, "photos": plan.photos,
-            "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.verifiers},
+            "asked": {**asdict(config), "n": n, "seed": seed}, "photos": plan.kind.photos,
+            "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.kind.verifiers},
             "command": self._command(unit, n, seed), "versions": versions(), "notes": [], "frontier": None, "places": [],
         }  # fmt: skip
         if known is not None:
@@ -323,12 +315,12 @@ class _FrontierRun:
             record["score"] = {"centre": float(scores.centre[0]), "sd": float(scores.scale[0])}
             try:
                 measured, rungs = self._measure(unit, bank, scores, raw, seed, context, record["notes"])
-                record["frontier"] = _curve(measured, scores, self.nats) | {"rungs": rungs}
-                ruler = _FrontierScale(measured, scores, bank, scores.of(raw[0]))
+                record["frontier"] = curve_record(measured, scores, self.nats) | {"rungs": rungs}
+                scale = FrontierScale(measured, scores, bank, scores.of(raw[0]))
                 record["places"] = [
-                    *_selections(ruler),
-                    *self._places(unit, ruler, failures),
-                    *self._photos(unit, ruler),
+                    *selections(scale),
+                    *self._places(unit, scale, failures),
+                    *self._photos(unit, scale),
                 ]
             except UserError as error:
                 failures.append(str(error))
@@ -340,7 +332,10 @@ class _FrontierRun:
     ) -> tuple[Frontier, list[list[float]]]:
         """The frontier from the islands of klsc, and their rungs; from the bank alone where it carries the budget."""
         s_M = scores.of(raw[0])
-        found, refused = ladders(unit, 0, bank, scores, raw[0], self.config, seed, context)
+        problem = Problem(
+            unit=unit, place=0, bank=bank, scores=scores, raw=raw[0], config=self.config, seed=seed, context=context
+        )
+        found, refused = ladders(problem)
         if found:
             notes.append(_CAUTION)
             if refused:
@@ -354,7 +349,7 @@ class _FrontierRun:
                 notes.append(f"from the bank alone: {error}")
         return Frontier.from_bank(s_M), []
 
-    def _places(self, unit: Unit, ruler: _FrontierScale, failures: list[str]) -> list[dict[str, Any]]:
+    def _places(self, unit: Unit, scale: FrontierScale, failures: list[str]) -> list[dict[str, Any]]:
         places = []
         seen: dict[str, int] = {}
         for job in self.plan.jobs:
@@ -364,27 +359,21 @@ class _FrontierRun:
             seen[job.card.name] = seen.get(job.card.name, 0) + 1
             title = job.card.name + (f" {seen[job.card.name]}" if seen[job.card.name] > 1 else "")
             try:
-                place = _place(title, pictures, ruler, self.prior.name)
+                place = place_of(title, pictures, scale, self.prior.name)
             except UserError as error:
                 failures.append(f"{job.card.name}: {error}")
                 continue
             place |= {
                 "method": job.card.name, "config": asdict(job.config),
                 "pictures": [f"pictures/{p.path.parent.name}/{p.path.name}" for p in pictures],
-                "naturalness": self._naturalness(pictures, ruler.bank),
+                "naturalness": self._naturalness(pictures, scale.bank),
             }  # fmt: skip
             places.append(place)
         return places
 
     def _pictures(self, job: Job, unit: Unit) -> list[Picture]:
-        found = []
-        for item in job.items:
-            if item.unit.identity == unit.identity:
-                key = picture_key(self.plan, job, item)
-                file = self.plan.run.file(slug(unit), f"{job.card.name}-{item.sample}-{key[:12]}")
-                if (record := self.plan.run.finished(file, key)) is not None:
-                    found.append(Picture(file, record))
-        return found
+        entries = [self.plan.entry(job, item) for item in job.items if item.unit.identity == unit.identity]
+        return [Picture(entry.file, record) for entry, record in split(self.plan.run, entries)[0]]
 
     def _naturalness(self, pictures: Sequence[Picture], bank: Bank) -> dict[str, Any]:
         """What networks that made none of the pictures say of them."""
@@ -402,34 +391,34 @@ class _FrontierRun:
         """KID of the pictures against the prior's own, both at the model's size, in a verifier's features."""
         if len(pictures) < _KID_LEAST:
             return {"value": None, "reason": f"KID needs {_KID_LEAST} pictures of a method, here are {len(pictures)}"}
-        if not self.plan.verifiers:
+        if not self.plan.kind.verifiers:
             return {"value": None, "reason": "no verifier was given to look at the pictures"}
-        verifier = self.plan.verifiers[0]
+        verifier = self.plan.kind.verifiers[0]
         name = verifier.card.name
         try:
             if name not in self._bank_features:
                 parts = [as_shown(self.plan.model, p.float() / 255) for p in bank.pictures[:_KID_BANK].split(64)]
                 self._bank_features[name] = features(verifier, torch.cat(parts))
-            mine = features(verifier, _stack(pictures))
+            mine = features(verifier, stack_pictures(pictures))
         except UserError as error:
             return {"value": None, "reason": str(error)}
         own = self._bank_features[name]
         return {"value": kid(mine, own), "interval": kid_interval(mine, own), "n": len(mine), "network": name}
 
-    def _photos(self, unit: Unit, ruler: _FrontierScale) -> list[dict[str, Any]]:
+    def _photos(self, unit: Unit, scale: FrontierScale) -> list[dict[str, Any]]:
         """Real photos as levels: their mean and their best, by the same score."""
-        references = self.plan.references
+        references = self.plan.kind.references
         if references.photos is None or self.config.reduction:
             return []
-        s = ruler.scores.of(references.scores([unit]).of(unit).cpu())
+        s = scale.scores.of(references.scores([unit]).of(unit).cpu())
         spread = mean_interval(s.tolist())
         about = "real photos are another prior: their nats from this one are not known"
         return [
             {"kind": "level", "title": f"{what} {len(s):,} real photos", "nats": None, "note": about,
-             "mean": mean.to_json(), "mean_raw": _raw(mean, ruler.scores), "excess": None}
+             "mean": mean.to_json(), "mean_raw": in_raw_units(mean, scale.scores), "excess": None}
             for what, mean in (
                 ("mean of", Estimate(float(s.mean()), float(s.std()) / len(s) ** 0.5, spread)),
-                ("best of", _exactly(float(s.max()))),
+                ("best of", exactly(float(s.max()))),
             )
         ]  # fmt: skip
 
@@ -439,21 +428,17 @@ class _FrontierRun:
         words += ["--methods", ",".join(job.card.name for job in plan.jobs), "--nats", f"{self.nats:g}"]
         words += ["--n", str(n), "--bank", str(config.bank), "--particles", str(config.particles)]
         words += ["--islands", str(config.islands), "--seed", str(seed)]
-        words += ["--bank-seed", str(plan.bank_seed)] if plan.bank_seed else []
+        words += ["--bank-seed", str(plan.kind.bank_seed)] if plan.kind.bank_seed else []
         words += ["--reduction", config.reduction] if config.reduction else []
-        words += ["--photos", plan.photos] if plan.photos is not None else []
+        words += ["--photos", plan.kind.photos] if plan.kind.photos is not None else []
         for job in plan.jobs:
-            words += config_words(job, {k: v for k, v in asdict(config).items() if k in _SHARED})
+            words += config_words(job.card.name, job.config, {k: v for k, v in asdict(config).items() if k in _SHARED})
         return shlex.join(words)
 
 
-def _failures_of_unit(unit: Unit, units: Sequence[Unit], reasons: Sequence[str]) -> list[str]:
-    """The reasons that name this unit, or none of them."""
-
-    def names(reason: str, one: Unit) -> bool:
-        return re.search(rf"(?<![\w:.]){re.escape(str(one))}(?![\w:])", reason) is not None
-
-    return [r for r in reasons if names(r, unit) or not any(names(r, other) for other in units)]
+def _failures_of_unit(unit: Unit, failures: Sequence[Failure]) -> list[str]:
+    """The reasons that concern this unit: its own, and those of the whole request."""
+    return [failure.text for failure in failures if failure.unit in ("", str(unit))]
 
 
 # --- places -----------------------------------------------------------------------------------------------------------

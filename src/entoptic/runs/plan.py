@@ -1,61 +1,138 @@
-"""What a request resolves to before any picture is made: units, methods, verifiers, jobs."""
+"""What a request resolves to before any picture is made: items, methods, verifiers, jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
 from entoptic.base.progress import Reporter, silent
-from entoptic.errors import UserError, nearest
+from entoptic.errors import NotAvailable, UserError, nearest
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
-from entoptic.methods.contract import Context, Item, MethodConfig, make_config
+from entoptic.methods.contract import Context, Draft, Failure, FailureCode, Item, MethodConfig, card_of, make_config
+from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import LITE, lite_card, load
 from entoptic.priors.prior import Prior
 from entoptic.priors.sources import SHIPPED, load_prior
 from entoptic.runs.store import Run
-from entoptic.units.unit import bind
+from entoptic.runs.unit_items import UnitItems
+from entoptic.units.unit import bind, slug
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """Pictures to make by one method."""
+    """Items to make by one method.
+
+    Attributes:
+        card: of the method.
+        config: of the method.
+        items: what to make.
+    """
 
     card: MethodCard
     config: MethodConfig
     items: list[Item]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An item with its place in the run.
+
+    Attributes:
+        item: what to make.
+        key: hash of everything that its pixels depend on.
+        file: where its PNG belongs.
+    """
+
+    item: Item
+    key: str
+    file: Path
+
+
+class ItemKind(Protocol):
+    """What the items of a run are of (units, feature maps, edits of maps), and all that differs by it.
+
+    The executor does the rest alike for all: batches, resuming, failures, writing. Adding a kind of result is one class.
+    """
+
+    def context(self, job: Job, report: Reporter, pictures: int, batch_size: int) -> Context:
+        """Returns what the method gets for a batch of `pictures` items."""
+        ...
+
+    def key(self, job: Job, item: Item) -> str:
+        """Returns the hash of everything that the item's pixels depend on."""
+        ...
+
+    def overlays(self, job: Job, draft: Draft, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the maps to store beside the picture (H×W×3 uint8), h×w×2 or h×w×4 uint8 each, by name."""
+        ...
+
+    def measure(self, job: Job, draft: Draft, pixels: np.ndarray, overlays: Mapping[str, np.ndarray]) -> list[Evidence]:
+        """Returns the evidence of a picture, H×W×3 uint8, exactly as saved."""
+        ...
+
+    def record(self, job: Job, draft: Draft, entry: Entry) -> dict[str, Any]:
+        """Returns the sidecar's entries that differ by kind."""
+        ...
+
+    def command(self, job: Job, item: Item) -> str:
+        """Returns the command that makes the picture again."""
+        ...
+
+    def refresh(self, run: Run, job: Job, finished: Sequence[tuple[Entry, dict[str, Any]]]) -> None:
+        """Brings the sidecars of finished pictures up to date, where what they were measured with has changed."""
+        ...
+
+    def complete(self, run: Run, jobs: Sequence[tuple[Job, Sequence[Entry]]], report: Reporter) -> list[Failure]:
+        """Measures and stores what concerns several pictures together, once all are made; returns what failed."""
+        ...
+
+
+@dataclass(kw_only=True)
 class Plan:
-    """Everything that a request resolved to, before any picture is made."""
+    """Everything that a request resolved to, before any picture is made.
+
+    Attributes:
+        model: the network under study.
+        kind: what the items are of.
+        jobs: what to make, by method.
+        run: where it is stored.
+        batch_size: items made together.
+        failures: what cannot be made, known beforehand.
+    """
 
     model: Model
-    references: References
-    verifiers: list[Model]
+    kind: ItemKind
     jobs: list[Job]
     run: Run
-    seed: int
     batch_size: int
-    photos: str | None
-    failures: list[str] = field(default_factory=list)
-    context: bool = True
-    prior: Prior | None = None
-    bank_seed: int = 0
+    failures: list[Failure] = field(default_factory=list)
 
-    def context_of(self, job: Job, report: Reporter, pictures: int) -> Context:
-        """What a method gets for a batch of `pictures`."""
-        on_step = lambda step, steps: report.step(step, steps, pictures)  # noqa: E731
-        units = list({item.unit.identity: item.unit for item in job.items}.values())
-        return Context(self.model, self.references, on_step, self.prior, units, report.progress, self.bank_seed)
+    def entries(self, job: Job) -> list[Entry]:
+        """Returns the job's items with their keys and files."""
+        return [self.entry(job, item) for item in job.items]
+
+    def entry(self, job: Job, item: Item) -> Entry:
+        """Returns an item with its key and file."""
+        key = self.kind.key(job, item)
+        file = self.run.file(slug(item.target.text), f"{job.card.name}-{item.sample}-{key[:12]}")
+        return Entry(item=item, key=key, file=file)
+
+
+@dataclass(kw_only=True)
+class UnitPlan(Plan):
+    """A plan of pictures of units."""
+
+    kind: UnitItems
 
 
 def make_plan(
@@ -77,8 +154,15 @@ def make_plan(
     context: bool = True,
     prior: str | Prior | None = None,
     bank_seed: int = 0,
-) -> Plan:
-    """Resolves names, checks every unit against every method, and computes nothing else."""
+) -> UnitPlan:
+    """Resolves names, checks every unit against every method, and computes nothing else.
+
+    Args:
+        context: store small copies of the photos that drive each unit. The others: see `see`.
+
+    Raises:
+        UserError: bad input, or no picture can be made.
+    """
     if n < 1:
         raise UserError(f"n is the number of pictures per unit and must be at least 1, got {n}")
     if batch_size is not None and batch_size < 1:
@@ -90,7 +174,7 @@ def make_plan(
     held = ActivationIndex.open(index) if isinstance(index, (str, Path)) else index
     references = References(subject, opened, progress=report.progress if report else silent, index=held)
     references.expect(bound)
-    failures: list[str] = []
+    failures: list[Failure] = []
     jobs = []
     needs_prior = any("prior" in found.reads for found, _ in chosen)
     if prior is not None and not needs_prior:
@@ -106,28 +190,50 @@ def make_plan(
     if needs_prior:
         generator = load_prior(prior or SHIPPED, device=subject.device)
     for found, config in chosen:
+        if not found.shows_units:
+            kinds = ", ".join(sorted(found.units))
+            raise UserError(f"{found.name} makes pictures of no unit (of {kinds}); use `entoptic {found.name}`")
         items = []
         for unit in bound:
             if unit.kind not in found.units:
-                failures.append(f"{found.name} shows {', '.join(sorted(found.units))} units, not {unit} ({unit.kind})")
+                text = f"{found.name} shows {', '.join(sorted(found.units))} units, not {unit} ({unit.kind})"
+                failures.append(Failure(unit=str(unit), method=found.name, code=FailureCode.UNSUPPORTED, text=text))
                 continue
             try:
                 references.check(unit, found.reads)
             except UserError as error:
-                failures.append(str(error))
+                failures.append(Failure(unit=str(unit), code=FailureCode.NOT_AVAILABLE, text=str(error)))
                 continue
-            items += [Item(unit, sample, seed) for sample in range(n)]
-        jobs.append(Job(found, config, items))
+            items += [Item(target=unit, sample=sample, seed=seed) for sample in range(n)]
+        jobs.append(Job(card=found, config=config, items=items))
     failures = list(dict.fromkeys(failures))
     if failures and not any(job.items for job in jobs):
-        raise UserError(failures[0] + (f" (and {len(failures) - 1} more like it)" if len(failures) > 1 else ""))
-    name = subject.card.name.partition(":")[2] or subject.card.name
-    run = Run(out if out is not None else Path("runs") / name.replace("/", "-"))
-    size = batch_size or (10 if subject.device.type == "cpu" else 64)
-    return Plan(
-        subject, references, find_verifiers(subject, verifiers), jobs, run, seed, size,
-        opened.source if opened is not None else None, failures, context, generator, bank_seed,
+        more = f" (and {len(failures) - 1} more like it)" if len(failures) > 1 else ""
+        raise NotAvailable(f"{failures[0]}{more}")
+    kind = UnitItems(
+        model=subject, references=references, verifiers=find_verifiers(subject, verifiers), prior=generator,
+        bank_seed=bank_seed, photos=opened.source if opened is not None else None, store_photos=context,
     )  # fmt: skip
+    run = Run(out if out is not None else Path("runs") / run_name(subject))
+    return UnitPlan(
+        model=subject, kind=kind, jobs=jobs, run=run, batch_size=default_batch(subject, batch_size), failures=failures
+    )
+
+
+def run_name(model: Model) -> str:
+    """Returns the name of a model's default run folder."""
+    return (model.card.name.partition(":")[2] or model.card.name).replace("/", "-")
+
+
+def default_batch(model: Model, asked: int | None) -> int:
+    """Returns how many items are made together: what was asked, else 10 on a CPU and 64 elsewhere.
+
+    Raises:
+        UserError: fewer than one was asked.
+    """
+    if asked is not None and asked < 1:
+        raise UserError(f"batch_size must be at least 1, got {asked}")
+    return asked or (10 if model.device.type == "cpu" else 64)
 
 
 def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCard, MethodConfig]]:
@@ -139,7 +245,7 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
     known: set[str] = set()
     for one in asked:
         if isinstance(one, MethodConfig):
-            found = next(card for card in METHODS.values() if card.config is type(one))
+            found = card_of(one)
             base = {name: getattr(one, name) for name in one.__dataclass_fields__}
         else:
             found, base = find_method(one.strip()), {}
@@ -175,9 +281,3 @@ def find_verifiers(model: Model, verifiers: str | Sequence[str | Model]) -> list
             f'two verifiers with different weights are both called "{double}"; give their cards different names'
         )
     return distinct
-
-
-def judges(plan: Plan, trace: dict[str, Any]) -> list[Model]:
-    """The verifiers of a picture: without the student that its method optimised against, if it had one."""
-    student = (trace.get("student") or {}).get("weights_sha256")
-    return [v for v in plan.verifiers if v.card.weights_sha256 != student]

@@ -36,6 +36,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from entoptic.base.files import LOCK, UNFINISHED, lock_folder, write_atomically
 from entoptic.errors import UserError, nearest
+from entoptic.methods.contract import Failure
 
 FORMAT = 1
 
@@ -131,7 +132,12 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.failures: list[str] = []
+        self.problems: list[Failure] = []
+
+    @property
+    def failures(self) -> list[str]:
+        """Why there is no picture of some units, in words; `problems` has it for programs."""
+        return list(dict.fromkeys(failure.text for failure in self.problems))
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

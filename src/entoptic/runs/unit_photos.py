@@ -16,7 +16,7 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key
 from entoptic.base.estimates import mean_interval
-from entoptic.base.pixels import small_jpeg
+from entoptic.base.pixels import small_jpeg, to_float
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.receptive_field import crop_box, picture_grid, tokens_before
@@ -217,22 +217,7 @@ def _field(unit: Unit, values_BCD: Tensor) -> tuple[int, int, int, int] | None:
     return box if box[2:] != tuple(model.card.size) else None
 
 
-def picture_maps(
-    unit: Unit, pixels: np.ndarray, alpha: Tensor | None, pair: Tensor | None = None
-) -> dict[str, np.ndarray]:
-    """Maps to store beside a picture: `alpha`, the picture made transparent, `where`, what drives the unit, and `pair`.
-
-    Args:
-        pixels: H×W×3 uint8. alpha: H×W in [0, 1], from the method, or None. pair: 3×h×w in [0, 1], the
-            picture that the method makes without the unit, or None.
-    """
-    found: dict[str, np.ndarray] = {}
-    if alpha is not None:
-        opacity = (alpha.clamp(0, 1) * 255).round().byte().cpu().numpy()
-        found["alpha"] = np.concatenate([pixels, opacity[:, :, None]], 2)
-    if pair is not None:
-        plain = (pair.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        found["pair"] = np.concatenate([plain, np.full_like(plain[:, :, :1], 255)], 2)
-    image = unit.model.fit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255)
-    light = spotlight(unit, image, _read(unit, image))
-    return found | ({"where": light} if light is not None else {})
+def spotlight_of(unit: Unit, pixels: np.ndarray) -> np.ndarray | None:
+    """Returns `spotlight` of a picture of any size, H×W×3 uint8."""
+    image = unit.model.fit(to_float(pixels))
+    return spotlight(unit, image, _read(unit, image))

@@ -109,6 +109,11 @@ class Unit:
         shares_BCD = (values_BCD * slope_BCD).clamp_min(0)
         return shares_BCD / shares_BCD.sum(1, keepdim=True).clamp_min(1e-12) * start_BD[:, None]
 
+    @property
+    def text(self) -> str:
+        """The unit's string in the unit grammar."""
+        return str(self)
+
     @cached_property
     def identity(self) -> str:
         """The unit's string and, for a direction or feature, the layer and numbers behind its file: part of cache keys."""

@@ -1,0 +1,327 @@
+"""Computes the evidence of stored pictures once more, from their files and sidecars."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from entoptic.base.pixels import quantise
+from entoptic.base.progress import Reporter
+from entoptic.errors import NotAvailable, UserError
+from entoptic.images.index import ActivationIndex
+from entoptic.images.photos import Photos, decode
+from entoptic.images.references import References
+from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.saved import check_inverter
+from entoptic.inversion.targets import EditTarget, PhotoFile, PhotoReader
+from entoptic.methods import METHODS
+from entoptic.methods.contract import EDIT, MAP, Draft, Item
+from entoptic.methods.steer import SteerConcepts
+from entoptic.metrics.evidence import Evidence
+from entoptic.metrics.kl import divergence
+from entoptic.metrics.picture import measure
+from entoptic.metrics.steering import numbers
+from entoptic.models.model import Model
+from entoptic.models.sources import load
+from entoptic.runs.edit_items import Concepts, EditItems, identity_of
+from entoptic.runs.map_items import MapItems, remeasure
+from entoptic.runs.plan import Job
+from entoptic.runs.store import Picture, Run
+from entoptic.runs.unit_items import identity_of_photos, trace_of
+from entoptic.units.dictionary import load_dictionary
+from entoptic.units.unit import bind
+
+if TYPE_CHECKING:
+    from entoptic.inversion.inverter import Inverter
+
+PHOTO_BASED = frozenset({"percentile", "margin", "robustness", "selectivity", "relevance_agreement", "causal"})
+"""Measurements that come out differently against other photos."""
+
+
+@dataclass(kw_only=True)
+class Recomputed:
+    """What was computed once more for one picture.
+
+    Attributes:
+        evidence: by name.
+        not_comparable: why a metric cannot be compared, by name; "" where `notes` say it already.
+        notes: what could not be recomputed, in words.
+        drift: what differs from the record beside the evidence, in words.
+    """
+
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    not_comparable: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    drift: list[str] = field(default_factory=list)
+
+
+class Recompute:
+    """Computes the evidence of a run's pictures once more. Networks, photos and inverters are loaded when first needed.
+
+    Args:
+        run: that holds the pictures.
+        model: of a run whose network has no loadable name, or None.
+        photos: where the photos are now, or None for where the sidecars say.
+        inverter: of a run whose inverter has no loadable name, or None.
+        prior: where the inverters' prior is now, or None for where the sidecars say.
+        device: for everything that is loaded.
+    """
+
+    def __init__(
+        self, run: Run, model: Model | None, photos: Any, inverter: Inverter | None, prior: str | None, device: str
+    ) -> None:
+        self._run, self._model, self._photos = run, model, photos
+        self._inverter, self._prior, self._device = inverter, prior, device
+        self._models: dict[str, Model] = {}
+        self._references: dict[tuple[str, str, str], References] = {}
+        self._inverters: dict[str, Inverter] = {}
+        self._readers: dict[tuple[str, str, tuple[str, ...]], PhotoReader] = {}
+        self._edits: dict[str, dict[str, Draft]] = {}
+        self._opened: Photos | None = None
+
+    def evidence(self, picture: Picture) -> Recomputed:
+        """Computes the evidence of a picture.
+
+        Raises:
+            UserError: its network cannot be loaded, or has other weights.
+            NotAvailable: something else that it needs is not there, so nothing can be recomputed.
+        """
+        record = picture.record
+        card = METHODS.get(picture.method)
+        kinds = card.units if card is not None else frozenset({""})
+        model = self._network(record["model"]["name"], record["model"]["weights_sha256"])
+        if EDIT in kinds:
+            return self._of_edit(picture, model)
+        found = Recomputed()
+        verifiers = self._verifiers(record, found)
+        if MAP in kinds:
+            return self._of_map(picture, model, verifiers, found)
+        return self._of_unit(picture, model, verifiers, found)
+
+    # --- units ----------------------------------------------------------------------------------------------------
+
+    def _of_unit(self, picture: Picture, model: Model, verifiers: Sequence[Model], found: Recomputed) -> Recomputed:
+        record = picture.record
+        lost = bool(found.notes)
+        measured_with = record.get("measured_with") or {}
+        source = self._photos if self._photos is not None else record.get("photos")
+        indexed = record.get("index") if measured_with.get("index") else None
+        references = self._references_of(model, source, indexed, found)
+        try:
+            (unit,) = bind(model, record["unit"])
+        except UserError as error:
+            found.drift.append(f"its unit cannot be read ({error})")
+            return found
+        measured = measure(picture.pixels, unit, references, verifiers)
+        found.evidence = {e.name: e for e in (*measured, divergence(trace_of(record).distribution))}
+        index = references.index.key if references.index is not None else None
+        for name in found.evidence:
+            if name in PHOTO_BASED and measured_with.get("index") != index:
+                found.not_comparable[name] = f"{name} was measured against an index that is not there any more"
+            elif name in PHOTO_BASED and identity_of_photos(references) != measured_with.get("photos"):
+                found.not_comparable[name] = f"{name} was measured against other photos; give them with --photos"
+            elif lost and name.startswith("transfer"):
+                found.not_comparable[name] = ""
+        return found
+
+    def _references_of(self, model: Model, source: Any, indexed: str | None, found: Recomputed) -> References:
+        """References as the run had them; without its index where that is gone or does not fit any more."""
+        key = (model.card.weights_sha256, str(source or ""), indexed or "")
+        if key not in self._references:
+            photos = None
+            try:
+                photos = source if isinstance(source, Photos) else Photos.open(source) if source else None
+            except UserError as error:
+                found.notes.append(f"photos: {error}")
+            try:
+                index = ActivationIndex.open(indexed) if indexed else None
+                self._references[key] = References(model, photos, index=index)
+            except UserError as error:
+                found.notes.append(f"index: {error}")
+                self._references[key] = References(model, photos)
+        return self._references[key]
+
+    # --- feature maps ---------------------------------------------------------------------------------------------
+
+    def _of_map(self, picture: Picture, model: Model, verifiers: Sequence[Model], found: Recomputed) -> Recomputed:
+        record, lost = picture.record, bool(found.notes)
+        inverter = self._inverter_of(record["inverter"], model)
+        maps = FeatureMaps.of(model, record["layer"])
+        check_inverter(inverter, maps)
+        kind = MapItems(
+            maps=maps, inverter=inverter, inverter_source="", prior={}, verifiers=list(verifiers),
+            photos=self._reader(maps, verifiers),
+        )  # fmt: skip
+        found.evidence = remeasure(self._run, picture, kind)
+        recorded = {e["name"] for e in record["evidence"]}
+        if "sample_sd" in recorded and "sample_sd" not in found.evidence:
+            found.drift.append("a sample that sample_sd was measured on is gone or was changed")
+            found.not_comparable["sample_sd"] = ""
+        if lost:
+            found.not_comparable |= dict.fromkeys(("others_match_top1", "others_match_top5"), "")
+        return found
+
+    # --- edits of maps --------------------------------------------------------------------------------------------
+
+    def _of_edit(self, picture: Picture, model: Model) -> Recomputed:
+        """An edit is made again: its numbers are of decoded pictures of several seeds, which no run stores."""
+        record, found = picture.record, Recomputed()
+        inverter = self._inverter_of(record["inverter"] | {"source": record["inverter"]["name"]}, model)
+        maps = FeatureMaps.of(model, record["layer"])
+        check_inverter(inverter, maps)
+        concepts = self._concepts(record["dictionary"], maps)
+        kind = EditItems(
+            maps=maps, inverter=inverter, prior={}, concepts=concepts, photos=self._reader(maps, ())
+        )  # fmt: skip
+        group = json.dumps([record[name] for name in ("config", "photo", "inverter", "dictionary")], sort_keys=True)
+        if group not in self._edits:
+            self._edits[group] = self._made_again(kind, [p for p in self._run if _group(p) == group])
+        draft = self._edits[group].get(record["key"])
+        if draft is None:
+            found.drift.append("its key does not follow from its unit, photo, settings and network")
+            return found
+        if draft.failure is not None:
+            raise NotAvailable(draft.failure.text)
+        found.evidence = {e.name: e for e in kind.measure(_job(record), draft, picture.pixels, {})}
+        assert draft.image is not None
+        if not _alike(quantise(draft.image), picture.pixels):
+            found.drift.append("its pixels are not those that its settings make")
+        again = numbers(draft.made, concepts.dictionary.names, model.card)
+        if not same_numbers(record.get("steering"), json.loads(json.dumps(again))):
+            found.drift.append("its steering numbers are not those that its settings make")
+        return found
+
+    def _made_again(self, kind: EditItems, pictures: Sequence[Picture]) -> dict[str, Draft]:
+        """The edits of one photo by one dictionary, by the keys that follow from their records."""
+        job = _job(pictures[0].record)
+        items = []
+        for one in pictures:
+            record = one.record
+            photo = PhotoFile(_path_of(record["photo"]), record["photo"]["sha256"])
+            source, _, concept = record["unit"].rpartition("):")
+            target = EditTarget(
+                layer=record["layer"], photo=photo, source=source.removeprefix("dict("), concept=int(concept),
+                name=record.get("label"),
+            )  # fmt: skip
+            items.append(Item(target=target, sample=record["sample"], seed=record["seed"]))
+        context = kind.context(job, Reporter(), len(items), job.config.batch_size)  # type: ignore[attr-defined]
+        drafts = job.card.function(items, job.config, context)
+        return {kind.key(job, draft.item): draft for draft in drafts}
+
+    def _concepts(self, entry: Mapping[str, Any], maps: FeatureMaps) -> Concepts:
+        source = Path(entry["source"])
+        inside = self._run.path / "dictionaries" / source.name
+        dictionary = load_dictionary(inside if inside.is_file() and not source.is_file() else source)
+        identity = identity_of(dictionary, maps.channels)
+        if identity != entry["identity"]:
+            raise NotAvailable(f"the dictionary {source} is another now than when the picture was made")
+        return Concepts(dictionary=dictionary, source=entry["source"], identity=identity)
+
+    # --- what they share ------------------------------------------------------------------------------------------
+
+    def _network(self, name: str, sha256: str) -> Model:
+        if self._model is not None:
+            if self._model.card.weights_sha256 != sha256:
+                raise UserError(f"the run was made with other weights of {name} than those given")
+            return self._model
+        return self._load(name, sha256)
+
+    def _load(self, name: str, sha256: str) -> Model:
+        if name not in self._models:
+            self._models[name] = load(name, device=self._device)
+        if self._models[name].card.weights_sha256 != sha256:
+            raise UserError(f"{name} has other weights now than when the run was made")
+        return self._models[name]
+
+    def _verifiers(self, record: Mapping[str, Any], found: Recomputed) -> list[Model]:
+        """Those that can be loaded; the others are in `found.notes`."""
+        verifiers = []
+        for name, sha in ((record.get("measured_with") or {}).get("verifiers") or {}).items():
+            try:
+                verifiers.append(self._load(name, sha))
+            except UserError as error:
+                found.notes.append(f"transfer: {error}")
+        return verifiers
+
+    def _inverter_of(self, entry: Mapping[str, Any], model: Model) -> Inverter:
+        held = self._inverter or self._inverters.get(entry["source"])
+        if held is None:
+            held = self._inverters[entry["source"]] = self._load_inverter(entry, model)
+        if held.identity != entry["identity"]:
+            raise NotAvailable(f"the inverter {entry['name']} is another now than when the picture was made")
+        return held
+
+    def _load_inverter(self, entry: Mapping[str, Any], model: Model) -> Inverter:
+        from entoptic.inversion.saved import load_inverter
+
+        there = entry.get("prior")
+        if self._prior is None and there is not None:
+            with contextlib.suppress(UserError):  # it may have moved since, while the inverter's card says where it is
+                return load_inverter(entry["source"], model=model, prior=there, device=self._device)
+        return load_inverter(entry["source"], model=model, prior=self._prior, device=self._device)
+
+    def _reader(self, maps: FeatureMaps, verifiers: Sequence[Model]) -> PhotoReader:
+        key = (maps.model.card.weights_sha256, maps.layer, tuple(v.card.weights_sha256 for v in verifiers))
+        if key not in self._readers:
+            self._readers[key] = PhotoReader(maps, verifiers, self._image)
+        return self._readers[key]
+
+    def _image(self, photo: PhotoFile) -> Image.Image:
+        """A photo by its path, else among the photos that were given, told by the hash of its bytes."""
+        path = Path(photo.path)
+        with contextlib.suppress(OSError, ValueError):
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() == photo.sha256:
+                return decode(data)
+        if self._photos is not None:
+            if self._opened is None:
+                self._opened = self._photos if isinstance(self._photos, Photos) else Photos.open(self._photos)
+            moved = self._opened
+            order = sorted(range(len(moved)), key=lambda i: Path(moved[i].name).name != path.name)
+            for index in order:
+                if moved.sha256(index) == photo.sha256 and (image := moved.read(index)) is not None:
+                    return image
+        there = "was changed" if path.is_file() else "is not there any more"
+        raise NotAvailable(f"the photo {path} {there}; give the folder that it is in with --photos")
+
+
+def _group(picture: Picture) -> str:
+    record = picture.record
+    names = ("config", "photo", "inverter", "dictionary")
+    return json.dumps([record.get(name) for name in names], sort_keys=True) if picture.method == "steer" else ""
+
+
+def _job(record: Mapping[str, Any]) -> Job:
+    known = {one.name for one in fields(SteerConcepts)}
+    options = {name: value for name, value in record["config"].items() if name in known}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return Job(card=METHODS["steer"], config=SteerConcepts(**options), items=[])
+
+
+def _path_of(entry: Mapping[str, Any]) -> str:
+    """Where a photo of a set lies, as far as a path says it."""
+    name, source = str(entry["name"]), Path(str(entry.get("source") or ""))
+    return str(source / name) if entry.get("source") and (source / name).is_file() else name
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two pictures are the same but for the rounding of another machine: 8-bit values 2 apart on average."""
+    return a.shape == b.shape and float(np.abs(a.astype(float) - b.astype(float)).mean()) <= 2.0
+
+
+def same_numbers(a: Any, b: Any, tolerance: float = 1e-2) -> bool:
+    """Returns whether two JSON values are the same, numbers within a relative and absolute tolerance."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_numbers(a[key], b[key], tolerance) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same_numbers(x, y, tolerance) for x, y in zip(a, b))
+    numbers_both = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
+    return bool(np.isclose(a, b, rtol=tolerance, atol=tolerance)) if numbers_both else bool(a == b)

@@ -60,7 +60,7 @@ def test_every_verb_has_help_and_takes_debug(say: Say, name: str) -> None:
     code, out, err = say(name, "--help")
     assert (code, err) == (0, "")
     assert f"usage: entoptic {name} " in out
-    assert "--debug, --no-debug" in out  # which every error asks for
+    assert "--debug, --no-debug" in out  # read when anything fails
 
 
 def test_one_picture_is_no_plural() -> None:

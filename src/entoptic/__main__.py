@@ -1,5 +1,7 @@
 """`python -m entoptic` is the command line."""
 
-from entoptic.cli import entry
+import sys
 
-entry()
+from entoptic.cli import main
+
+sys.exit(main())

@@ -1,0 +1,30 @@
+"""`entoptic check`: whether a model's card fits the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from entoptic.cli.options import Debug, Device, ModelName, photos_help
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Check that a model's card (size, mean, std, …) fits the network, on real photos."""
+
+    model: ModelName
+    photos: Annotated[str, photos_help(", with labels if possible")]
+    n: int = 64
+    """how many of them to show"""
+    device: Device = "auto"
+    debug: Debug = False
+
+
+def run_check(options: Check) -> int:
+    """Runs `entoptic check`; returns the exit code."""
+    from entoptic.images.preflight import preflight
+    from entoptic.models.sources import load
+
+    result = preflight(load(options.model, device=options.device), options.photos, n=options.n)
+    print(result)
+    return 0 if result.ok else 2

@@ -1,0 +1,75 @@
+"""`entoptic index`: what every unit of some layers does on photos."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from entoptic.cli.options import Debug, Device, ModelName, Threads, photos_help, use_threads
+from entoptic.cli.output import print_losses
+from entoptic.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """Read photos once and keep what every unit of some layers does on them."""
+
+    model: ModelName
+    photos: Annotated[str, photos_help()]
+    layers: tuple[str, ...]
+    """module names, or logits; `entoptic ls MODEL` lists them"""
+    out: Path
+    """the index folder; what it holds already is not read again"""
+    k: int = 25
+    """strongest photos kept of each unit"""
+    bottom: int = 8
+    """weakest photos kept of each unit"""
+    readouts: tuple[str, ...] = ("",)
+    """how units are read, as behind @ in a unit (mean, max, cls, tok3, centre); '' is each layer's default"""
+    reservoir: int = 0
+    """photos in a uniform sample whose scores and activation vectors are kept"""
+    shard: str = "0/1"
+    """I/M reads the I-th (from 0) of M parts of the photos; `entoptic merge` makes one index of them"""
+    batch_size: int = 32
+    """photos in one forward pass"""
+    device: Device = "auto"
+    threads: Threads = None
+    debug: Debug = False
+
+
+def run_index(options: Index) -> int:
+    """Runs `entoptic index`; returns the exit code."""
+    from entoptic.base.progress import reporter
+    from entoptic.images.build_index import build_index
+    from entoptic.models.sources import load
+
+    use_threads(options.threads)
+    shard = _parse_shard(options.shard)
+    started = time.monotonic()
+    with reporter() as report:
+        index = build_index(
+            load(options.model, device=options.device),
+            options.photos,
+            options.layers,
+            out=options.out,
+            k=options.k,
+            bottom=options.bottom,
+            readouts=options.readouts,
+            reservoir=options.reservoir,
+            shard=shard,
+            batch_size=options.batch_size,
+            progress=report.progress,
+        )
+    print_losses(index)
+    print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {index.layers[-1]}:0`")
+    return 0
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    """`0/4` is the first of four parts."""
+    which, slash, of = text.partition("/")
+    if not (slash and which.isdigit() and of.isdigit()):
+        raise UserError(f'--shard is I/M such as 0/4, got "{text}"')
+    return int(which), int(of)

@@ -1,0 +1,96 @@
+"""`entoptic invert`: pictures that have a photo's feature map."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from entoptic.cli.options import (
+    BatchSize,
+    Debug,
+    Device,
+    InverterName,
+    KeepPhotos,
+    ModelName,
+    MovedPrior,
+    RunFolder,
+    Seed,
+    Threads,
+    Verifiers,
+    use_threads,
+)
+from entoptic.cli.output import finish_run
+from entoptic.inversion.configs import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invert:
+    """Draw pictures that have a photo's feature map, or a mixture of two photos' maps, each with its measurements."""
+
+    model: ModelName
+    layer: Positional[str]
+    """module whose output is inverted; the inverter must have been trained on it"""
+    photos: Positional[tuple[str, ...]]
+    """image files, and folders of them; of each the central square is inverted"""
+    n: int = 4
+    """pictures per map"""
+    inverter: InverterName = None
+    prior: MovedPrior = None
+    sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    mix: str | None = None
+    """a second photo, whose map is mixed in"""
+    weights: str = "0,.25,.5,.75,1"
+    """of the second photo's map, with commas between them; in the form --weights=-.5,1.5 where they are negative"""
+    mixing: str = "linear"
+    """linear, norm (with the interpolated norms) or slerp"""
+    paste: str | None = None
+    """a second photo, whose map is put in at --region"""
+    region: str | None = None
+    """TOP,LEFT,BOTTOM,RIGHT in cells of the map; bottom and right are the first cells left out"""
+    seed: Seed = 0
+    out: RunFolder = None
+    verifiers: Verifiers = "auto"
+    batch_size: BatchSize = None
+    device: Device = "auto"
+    threads: Threads = None
+    context: KeepPhotos = True
+    debug: Debug = False
+
+
+def run_invert(options: Invert) -> int:
+    """Runs `entoptic invert`; returns the exit code."""
+    from entoptic.runs.inversion_plan import METHOD
+    from entoptic.runs.invert import invert
+    from entoptic.runs.set_evidence import SET_FILE
+    from entoptic.runs.store import headline
+
+    use_threads(options.threads)
+    started = time.monotonic()
+    run = invert(
+        options.model,
+        options.layer,
+        options.photos,
+        n=options.n,
+        inverter=options.inverter,
+        prior=options.prior,
+        mix=options.mix,
+        weights=options.weights,
+        mixing=options.mixing,
+        paste=options.paste,
+        region=options.region,
+        seed=options.seed,
+        out=options.out,
+        verifiers=options.verifiers,
+        batch_size=options.batch_size,
+        device=options.device,
+        context=options.context,
+        **asdict(options.sampling),
+    )
+    for picture in run:
+        if picture.method == METHOD and picture.record["layer"] == options.layer:
+            print(f"{picture.path}  {picture.unit}: {'; '.join(headline(picture.record))}")
+    if (run.path / SET_FILE).is_file():
+        print(f"{run.path / SET_FILE}: all pictures together")
+    return finish_run(run, started)

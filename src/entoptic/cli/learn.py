@@ -1,0 +1,145 @@
+"""`entoptic learn prior` and `entoptic learn inverter`: what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from entoptic.cli.options import Debug, Device, ModelName, Threads, Verifiers, use_threads
+from entoptic.errors import UserError, nearest
+from entoptic.inversion.configs import RECIPES, EntopticRecipe, PaperRecipe
+from entoptic.priors.recipe import Recipe
+
+CardName = Annotated[str, arg(help="on its card (default: the folder's name)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnPrior:
+    """Train an image prior on photos, or go on training it: `entoptic learn prior --photos DIR --size 64`."""
+
+    photos: tuple[str, ...]
+    """folders or Parquet files of photos; their labels become the prior's classes"""
+    out: Path = Path("priors/mine")
+    """folder of checkpoints, sample sheets and, in OUT/prior, the prior that --prior takes"""
+    recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+    held_out: str | None = None
+    """photos that the prior is compared with in the end (default: those it is trained on)"""
+    name: CardName = ""
+    guidance: float = 1.0
+    """weight of classifier-free guidance that the finished prior samples with"""
+    samples: int = 1000
+    """pictures compared on each side"""
+    device: Device = "auto"
+    threads: Threads = None
+    debug: Debug = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnInverter:
+    """Train the inverse of a layer, or go on training it: `entoptic learn inverter MODEL LAYER --photos DIR`."""
+
+    model: ModelName
+    layer: Positional[str]
+    """a layer with a map or patches (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
+    photos: tuple[str, ...]
+    """folders or Parquet files of photos; labels are not read"""
+    out: Path = Path("inverters/mine")
+    """folder of checkpoints, sample sheets and, in OUT/inverter, the inverter that --inverter takes"""
+    recipe: str = "entoptic"
+    """entoptic, or paper (FeatInv as published)"""
+    entoptic: EntopticRecipe = field(default_factory=EntopticRecipe)
+    paper: PaperRecipe = field(default_factory=PaperRecipe)
+    steps: int | None = None
+    """optimisation steps in all, of whichever recipe"""
+    prior: str | None = None
+    """image prior (default: the shipped one); fresh:SIZE is an untrained network for --entoptic.network direct"""
+    prompt: str | None = None
+    """of a prior that reads text: the text that it is trained with (the paper's recipe has its own)"""
+    prior_guidance: float | None = None
+    """of a prior that reads text: weight of guidance by it (the paper's recipe has its own)"""
+    trust: bool = False
+    """read pickled weights of hf: priors where there are no safetensors; code is never run"""
+    held_out: str | None = None
+    """photos that it is measured on in the end (default: those it is trained on)"""
+    limit: int = 0
+    """most photos taken, at random; 0 takes all"""
+    pairs: Path | None = None
+    """folder of the photos' maps (default: OUT/pairs); trainings on the same layer and photos may share it"""
+    name: CardName = ""
+    compared: int = 200
+    """photos that it is measured on"""
+    verifiers: Verifiers = "auto"
+    device: Device = "auto"
+    threads: Threads = None
+    debug: Debug = False
+
+
+def run_learn_prior(options: LearnPrior) -> int:
+    """Runs `entoptic learn prior`; returns the exit code."""
+    from entoptic.runs.learn import learn
+
+    use_threads(options.threads)
+    out = learn(
+        options.photos,
+        options.out,
+        options.recipe,
+        held_out=options.held_out,
+        name=options.name,
+        guidance=options.guidance,
+        samples=options.samples,
+        device=options.device,
+        log=_log,
+    )
+    print(f"{out}: sample it with `entoptic see MODEL UNIT --method klsc --prior file:{out}`")
+    return 0
+
+
+def run_learn_inverter(options: LearnInverter) -> int:
+    """Runs `entoptic learn inverter`; returns the exit code."""
+    from entoptic.priors.sources import SHIPPED
+    from entoptic.runs.learn_inverter import learn
+
+    use_threads(options.threads)
+    out = learn(
+        options.model,
+        options.layer,
+        options.photos,
+        options.out,
+        _chosen_recipe(options),
+        prior=options.prior or SHIPPED,
+        prompt=options.prompt,
+        prior_guidance=options.prior_guidance,
+        trust=options.trust,
+        held_out=options.held_out,
+        limit=options.limit,
+        name=options.name,
+        compared=options.compared,
+        pairs_folder=options.pairs,
+        verifiers=options.verifiers,
+        device=options.device,
+        log=_log,
+    )
+    print(f"{out}: use it with `entoptic invert {options.model} {options.layer} PHOTO --inverter file:{out}`")
+    return 0
+
+
+def _chosen_recipe(options: LearnInverter) -> EntopticRecipe:
+    """The recipe that --recipe names, with its own options and --steps; options of the other one are refused."""
+    if options.recipe not in RECIPES:
+        raise UserError(
+            f'no recipe "{options.recipe}"; expected one of {", ".join(RECIPES)}{nearest(options.recipe, RECIPES)}'
+        )
+    other = "entoptic" if options.recipe == "paper" else "paper"
+    if getattr(options, other) != RECIPES[other]():
+        raise UserError(
+            f"options of --{other} were given for --recipe {options.recipe}; write --{options.recipe}.… instead"
+        )
+    recipe: EntopticRecipe = getattr(options, options.recipe)
+    return recipe if options.steps is None else replace(recipe, steps=options.steps)
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)

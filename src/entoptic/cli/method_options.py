@@ -1,0 +1,34 @@
+"""Options of the methods: every registered config becomes a group such as `--vital.steps`."""
+
+from __future__ import annotations
+
+from dataclasses import field, make_dataclass
+from typing import TypeVar
+
+from entoptic.methods import METHODS, find_method
+from entoptic.methods.contract import MethodConfig
+
+Options = TypeVar("Options")
+
+
+def with_method_options(verb: type[Options]) -> type[Options]:
+    """Gives the options of a verb one more field for each method: its config."""
+    configs = [(_field_name(name), card.config, field(default_factory=card.config)) for name, card in METHODS.items()]
+    options = make_dataclass(verb.__name__, configs, bases=(verb,), frozen=True, kw_only=True)
+    options.__doc__ = verb.__doc__
+    return options
+
+
+def chosen_methods(options: object, names: str) -> list[MethodConfig]:
+    """The configs of the methods that `names` lists, separated by commas."""
+    return [_config(options, name.strip()) for name in names.split(",") if name.strip()]
+
+
+def _config(options: object, name: str) -> MethodConfig:
+    find_method(name)  # refuses an unknown name
+    config: MethodConfig = getattr(options, _field_name(name))
+    return config
+
+
+def _field_name(method: str) -> str:
+    return method.replace("-", "_")

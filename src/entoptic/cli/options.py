@@ -1,0 +1,87 @@
+"""Options that several verbs share: the help of each is written once, here.
+
+An option is an annotated type, not a field of a base class. The fields of a base class come first, but the help of a
+verb begins with what that verb alone takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from entoptic.errors import UserError
+
+
+def photos_help(role: str = "") -> object:
+    """The help of an option that names a set of real photos; `role` says what the verb does with it."""
+    return arg(help=f"folder, Parquet file or labels.csv folder of real photos{role}")
+
+
+def run_folder_help(default: str) -> object:
+    """The help of an option that names the folder of a run to make."""
+    return arg(help=f"run folder (default: {default}); what is there already is not made again")
+
+
+# What is looked at.
+ModelName = Positional[Annotated[str, arg(help="SOURCE:NAME, for instance builtin:lite0 or timm:resnet50.a1_in1k")]]
+UnitNames = Positional[
+    Annotated[
+        tuple[str, ...],
+        arg(help="such as logits:207, 'logits:\"golden retriever\"', blocks.6:112, blocks.6:0-63"),
+    ]
+]
+RunToRead = Positional[Annotated[Path, arg(help="the run folder")]]
+
+# What pictures are made with.
+PriorName = Annotated[
+    str | None,
+    arg(help="image prior that methods sample, such as builtin:…, hf:REPO or a folder (default: the shipped one)"),
+]
+BankSeed = Annotated[
+    int,
+    arg(help="of the prior's samples that standardise scores and start the sampling; --seed does not change them"),
+]
+InverterName = Annotated[str | None, arg(help="builtin:NAME or file:FOLDER (default: the shipped one)")]
+MovedPrior = Annotated[
+    str | None,
+    arg(
+        help="where the image prior that the inverter was trained on is now, if not where its card says; another is refused"
+    ),
+]
+Verifiers = Annotated[
+    str,
+    arg(help="networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none"),
+]
+Seed = Annotated[int, arg(help="of the run; the same request gives the same pictures")]
+
+# Where they go.
+RunFolder = Annotated[Path | None, run_folder_help("runs/MODEL")]
+KeepPhotos = Annotated[
+    bool,
+    arg(
+        help="store small copies of photos (each unit's strongest, or those that are inverted) for the gallery; "
+        "--no-context for runs to be published"
+    ),
+]
+
+# How they are computed.
+BatchSize = Annotated[
+    int | None,
+    arg(help="pictures made together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"),
+]
+Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1 or mps")]
+Threads = Annotated[int | None, arg(help="CPU threads (default: torch's own choice)")]
+Debug = Annotated[bool, arg(help="show the traceback of an error")]
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets torch's threads on the CPU; None leaves its own choice."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise UserError(f"--threads must be at least 1, got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)

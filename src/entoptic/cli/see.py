@@ -1,0 +1,123 @@
+"""`entoptic see`: pictures of what units look for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from entoptic.cli.method_options import chosen_methods, with_method_options
+from entoptic.cli.options import (
+    BankSeed,
+    BatchSize,
+    Debug,
+    Device,
+    KeepPhotos,
+    ModelName,
+    PriorName,
+    RunFolder,
+    Seed,
+    Threads,
+    UnitNames,
+    Verifiers,
+    photos_help,
+    use_threads,
+)
+from entoptic.cli.output import counted, finish_run
+
+
+@with_method_options
+@dataclass(frozen=True, kw_only=True)
+class See:
+    """Make pictures of what units look for, each with its measurements."""
+
+    model: ModelName
+    units: UnitNames
+    method: str = "vital"
+    """one or more methods, separated by commas"""
+    photos: Annotated[str | None, photos_help("; without it the shipped statistics are used")] = None
+    index: Path | None = None
+    """activation index of the model on these photos (entoptic index): units it holds need no pass over them"""
+    prior: PriorName = None
+    bank_seed: BankSeed = 0
+    n: int = 1
+    """pictures per unit and method"""
+    seed: Seed = 0
+    out: RunFolder = None
+    verifiers: Verifiers = "auto"
+    steps: int | None = None
+    """optimisation steps, for every method that has them"""
+    nats: float | None = None
+    """KL divergence to spend, for every method that has a budget"""
+    batch_size: BatchSize = None
+    device: Device = "auto"
+    threads: Threads = None
+    context: KeepPhotos = True
+    dry_run: bool = False
+    """time two steps, then print the plan, its time and its memory"""
+    debug: Debug = False
+
+
+def run_see(options: See) -> int:
+    """Runs `entoptic see`; returns the exit code."""
+    from entoptic.base.progress import reporter
+    from entoptic.runs.estimate import estimate
+    from entoptic.runs.execute import execute
+    from entoptic.runs.plan import make_plan
+    from entoptic.runs.store import headline
+
+    use_threads(options.threads)
+    methods = chosen_methods(options, options.method)
+    for_all = {"steps": options.steps, "nats": options.nats}
+    started = time.monotonic()
+    with reporter() as report:
+        plan = make_plan(
+            options.model,
+            options.units,
+            method=methods,
+            photos=options.photos,
+            n=options.n,
+            seed=options.seed,
+            out=options.out,
+            verifiers=options.verifiers,
+            batch_size=options.batch_size,
+            device=options.device,
+            report=report,
+            options={name: value for name, value in for_all.items() if value is not None},
+            index=options.index,
+            context=options.context,
+            prior=options.prior,
+            bank_seed=options.bank_seed,
+        )
+        if options.dry_run:
+            _print_estimate(estimate(plan), plan.failures)
+            return 2 if plan.failures else 0
+        run = execute(plan, report)
+    asked = {str(item.unit) for job in plan.jobs for item in job.items}
+    for picture in run:
+        if picture.unit in asked:
+            label = f" ({picture.record['label']})" if picture.record.get("label") else ""
+            print(f"{picture.path}  {picture.unit}{label} by {picture.method}: {'; '.join(headline(picture.record))}")
+    return finish_run(run, started)
+
+
+def _print_estimate(report: dict[str, Any], failures: Sequence[str]) -> None:
+    print(f"run {report['run']} of {report['model']}")
+    for name, entry in report["methods"].items():
+        parts = [f"{entry['pictures'] - entry['done']} to make", f"{entry['done']} there"]
+        if "steps" in entry:
+            parts += [counted(entry["steps"], "step"), f"{entry['seconds_per_picture']:.1f} s a picture"]
+        print(f"  {name}: {', '.join(parts)}, {_duration(entry['seconds'])}")
+    total = sum(entry["seconds"] for entry in report["methods"].values())
+    gpu = f", {report['peak_gpu_memory_mb']:.0f} MB on the GPU" if "peak_gpu_memory_mb" in report else ""
+    print(f"  together {_duration(total)}, peak memory {report['peak_memory_mb']:.0f} MB{gpu}")
+    for failure in failures:
+        print(f"  cannot be made: {failure}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,96 @@
+"""`entoptic steer`: what changes in a photo when one concept of its feature map is scaled."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from entoptic.cli.options import (
+    Debug,
+    Device,
+    InverterName,
+    KeepPhotos,
+    ModelName,
+    MovedPrior,
+    Threads,
+    photos_help,
+    run_folder_help,
+    use_threads,
+)
+from entoptic.cli.output import finish_run
+from entoptic.inversion.configs import Steer as Steering
+
+if TYPE_CHECKING:
+    from entoptic.runs.store import Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer:
+    """Scale one concept of a photo's feature map, decode both maps, and see where the picture changes."""
+
+    model: ModelName
+    layer: Positional[str]
+    """the layer that the inverter inverts"""
+    photo: Positional[tuple[str, ...]]
+    """files of photos, or one folder"""
+    steer: OmitArgPrefixes[Steering] = field(default_factory=Steering)
+    concept: tuple[str, ...] = ()
+    """numbers or names of concepts in the dictionary (default: the three strongest in each photo)"""
+    dictionary: Path | None = None
+    """file of a saved dictionary of this layer"""
+    class_name: Annotated[str, arg(name="class")] = ""
+    """name or number of the class whose concepts are discovered, where there is no dictionary"""
+    photos: Annotated[str | None, photos_help(" that these concepts are discovered on")] = None
+    concepts: int = 4
+    """how many concepts of the class are discovered; 0 takes the fewest that are complete"""
+    inverter: InverterName = None
+    prior: MovedPrior = None
+    out: Annotated[Path | None, run_folder_help("runs/MODEL-steer")] = None
+    device: Device = "auto"
+    threads: Threads = None
+    context: KeepPhotos = True
+    debug: Debug = False
+
+
+def run_steer(options: Steer) -> int:
+    """Runs `entoptic steer`; returns the exit code."""
+    from entoptic.runs.steer import steer
+
+    use_threads(options.threads)
+    started = time.monotonic()
+    run = steer(
+        options.model,
+        options.layer,
+        list(options.photo),
+        dictionary=options.dictionary,
+        class_name=options.class_name,
+        class_photos=options.photos,
+        concepts=options.concept,
+        discover=options.concepts,
+        inverter=options.inverter,
+        prior=options.prior,
+        config=options.steer,
+        out=options.out,
+        device=options.device,
+        context=options.context,
+    )
+    for picture in run:
+        print(f"{picture.path}  {picture.record['label']}: {_effect(picture)}")
+    return finish_run(run, started)
+
+
+def _effect(picture: Picture) -> str:
+    """What the edit changed, in a few words."""
+    known = {name: entry["value"] for name, entry in picture.evidence.items()}
+    parts = []
+    if known.get("effect_p") is not None:
+        parts.append(f"p {known['effect_p']:.3g}")
+    if "affected_area" in known:
+        parts.append(f"{100 * known['affected_area']:.0f} % of the picture affected")
+    if known.get("attenuation") is not None:
+        parts.append(f"{known['attenuation']:.2f} of the concept left, {picture.record['config']['scale']:g} asked")
+    return ", ".join(parts)

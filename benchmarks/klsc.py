@@ -96,7 +96,7 @@ def main() -> None:
         for name in (f"energydps, cap {share:g}" for share in options.asked)
     ]
     wanted += [(f"klsc, {nats:g} nats", [{"nats": nats}] * len(units)) for nats in options.budgets]
-    context = Context(subject, References(subject), prior=prior, progress=say)
+    context = Context(model=subject, references=References(subject), prior=prior, progress=say)
     for name, targets in wanted:
         drawn = [
             draw(units[u], u, bank, scores, raw, target, context, options)
@@ -137,7 +137,7 @@ def chains(
         x0, found, spent = [], [], []
         for rows in torch.arange(len(units)).split(10):
             done = energy_dps(
-                prior, UnitScores(units), caps[rows], [Item(units[u], 0, 0).generator() for u in rows.tolist()],
+                prior, UnitScores(units), caps[rows], [Item(target=units[u], sample=0, seed=0).generator() for u in rows.tolist()],
                 scale=0.0 if share is None else 1.0, steps=options.steps, groups=rows,
             )  # fmt: skip
             if not bool(done.alive.all()):

@@ -203,7 +203,7 @@ def shares(model: Model, repeats: int, batch: int = 10) -> dict[str, Any]:
 
     references = _references(model)
     taps = [Tap(layer) for layer in trunk_layers(model)]
-    items = [Item(unit, 0, 0) for unit in bind(model, [f"logits:{i}" for i in PACKED[:batch]])]
+    items = [Item(target=unit, sample=0, seed=0) for unit in bind(model, [f"logits:{i}" for i in PACKED[:batch]])]
     images = torch.rand(batch, 3, *model.card.size)
     with torch.no_grad():
         maps = model.read(images, taps)
@@ -221,7 +221,7 @@ def shares(model: Model, repeats: int, batch: int = 10) -> dict[str, Any]:
 
     def steps() -> float:
         ticks: list[float] = []
-        context = Context(model, references, lambda step, n: ticks.append(time.perf_counter()))
+        context = Context(model=model, references=references, on_step=lambda step, n: ticks.append(time.perf_counter()))
         for _ in vital(items, Vital(steps=4), context):
             pass
         return (ticks[-1] - ticks[0]) / 3
@@ -258,8 +258,8 @@ def batch_of_16(repeats: int) -> dict[str, Any]:
     model = load("builtin:lite0", device="cpu")
     references = _references(model)
     units = bind(model, [f"logits:{i}" for i in PACKED])
-    items = [Item(units[i % 10], i // 10, 0) for i in range(16)]
-    context = Context(model, references)
+    items = [Item(target=units[i % 10], sample=i // 10, seed=0) for i in range(16)]
+    context = Context(model=model, references=references)
 
     def run(batch: list[Item]) -> None:
         for _ in vital(batch, Vital(steps=6), context):
@@ -349,7 +349,7 @@ def klsc(model: Model, repeats: int) -> dict[str, Any]:
 
     prior = load_prior(SHIPPED)
     units = bind(model, [n for pair in zip((f"logits:{c}" for c in PACKED), CHANNELS) for n in pair])
-    context = Context(model, References(model), prior=prior)
+    context = Context(model=model, references=References(model), prior=prior)
     config = Klsc(nats=DEEP, bank=16384, islands=1)
     bank, scores, raw = scored_bank(context, units, size=config.bank)
     whole = bank.size * MAP_STEPS

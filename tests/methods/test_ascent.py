@@ -34,14 +34,15 @@ def climb(
     augment: Augment = identity,
 ) -> tuple[list[Draft], BaseException | None]:
     """Drafts, and what the loop raised after them."""
-    items = [Item(unit, 0, 0) for unit in bind(model, [f"logits:{i}" for i in range(count)])]
+    items = [Item(target=unit, sample=0, seed=0) for unit in bind(model, [f"logits:{i}" for i in range(count)])]
     generators = [item.generator() for item in items]
     canvas = Pixels(generators, model.card.size, model.device)
     drafts: list[Draft] = []
     try:
         for draft in ascend(
             items, canvas, objective, torch.optim.Adam([canvas.parameter], lr=0.05),
-            Context(model, References(model), on_step), steps=steps, generators=generators, augment=augment,
+            Context(model=model, references=References(model), on_step=on_step), steps=steps, generators=generators,
+            augment=augment,
         ):  # fmt: skip
             drafts.append(draft)
     except BaseException as error:
@@ -82,7 +83,7 @@ def test_short_schedules_stay_between_0_and_1(steps: int, warmup: int) -> None:
 
 def test_schedule_scales_the_rate_of_each_step(tiny: Model) -> None:
     """Plain descent on a loss of slope 1 moves every pixel by the rate."""
-    item = Item(bind(tiny, "logits:0")[0], 0, 0)
+    item = Item(target=bind(tiny, "logits:0")[0], sample=0, seed=0)
     canvas = Pixels([item.generator()], tiny.card.size, tiny.device, std=0.0)
     places: list[float] = []
 
@@ -93,7 +94,7 @@ def test_schedule_scales_the_rate_of_each_step(tiny: Model) -> None:
     list(
         ascend(
             [item], canvas, Objective((), ((1.0, term),)), torch.optim.SGD([canvas.parameter], lr=0.02),
-            Context(tiny, References(tiny)), steps=4, generators=[item.generator()],
+            Context(model=tiny, references=References(tiny)), steps=4, generators=[item.generator()],
             schedule=lambda t: (1.0, 0.5, 0.0, 2.0)[t],
         )
     )  # fmt: skip
@@ -111,16 +112,16 @@ def test_trace(tiny: Model) -> None:
     assert seen == [(t, 7) for t in range(1, 8)]
     for draft in drafts:
         assert draft.complete
-        assert draft.trace["steps"] == 7
-        assert draft.trace["evaluations"] == 7
-        assert [t for t, _ in draft.trace["loss"]] == list(range(7))
-        assert draft.trace["notes"] == []
-        assert draft.trace["loss"][-1][1] < draft.trace["loss"][0][1]
+        assert draft.trace.to_json()["steps"] == 7
+        assert draft.trace.to_json()["evaluations"] == 7
+        assert [t for t, _ in draft.trace.to_json()["loss"]] == list(range(7))
+        assert draft.trace.to_json()["notes"] == []
+        assert draft.trace.to_json()["loss"][-1][1] < draft.trace.to_json()["loss"][0][1]
 
 
 def test_long_runs_keep_about_twenty_losses_with_the_last(tiny: Model) -> None:
     drafts, _ = climb(tiny, brightness(tiny), steps=130, count=1)
-    steps = [t for t, _ in drafts[0].trace["loss"]]
+    steps = [t for t, _ in drafts[0].trace.to_json()["loss"]]
     assert steps[0] == 0
     assert steps[-1] == 129
     assert 20 <= len(steps) <= 23
@@ -128,7 +129,7 @@ def test_long_runs_keep_about_twenty_losses_with_the_last(tiny: Model) -> None:
 
 def test_views_count_as_evaluations(tiny: Model) -> None:
     drafts, _ = climb(tiny, brightness(tiny), steps=3, augment=lambda x, g: x.repeat_interleave(4, 0))
-    assert drafts[0].trace["evaluations"] == 12
+    assert drafts[0].trace.to_json()["evaluations"] == 12
 
 
 # --- interruption -------------------------------------------------------------------------------------------
@@ -145,8 +146,8 @@ def test_ctrl_c_yields_every_draft_and_is_raised_again(tiny: Model, last: int) -
     assert len(drafts) == 3
     same, _ = climb(tiny, logits(tiny), steps=last)  # constant rate: a shorter run is the same picture
     for draft, other in zip(drafts, same):
-        assert draft.trace["stopped"] == f"interrupted at step {last}"
-        assert draft.trace["steps"] == last
+        assert draft.trace.to_json()["stopped"] == f"interrupted at step {last}"
+        assert draft.trace.to_json()["steps"] == last
         assert not draft.complete
         assert draft.failure is None
         assert torch.equal(draft.image, other.image)
@@ -165,7 +166,7 @@ def test_ctrl_c_inside_a_step(tiny: Model) -> None:
 
     drafts, error = climb(tiny, Objective((Tap("stage2"),), ((1.0, term),)))
     assert isinstance(error, KeyboardInterrupt)
-    assert [d.trace["steps"] for d in drafts] == [2, 2, 2]
+    assert [d.trace.to_json()["steps"] for d in drafts] == [2, 2, 2]
     assert all(d.image.isfinite().all() for d in drafts)
     assert hooks(tiny.module) == 0
 
@@ -191,7 +192,7 @@ def test_an_item_that_explodes_fails_alone(tiny: Model, bad: float) -> None:
     assert error is None
     clean, _ = climb(tiny, logits(tiny))
     assert drafts[1].failure is not None
-    assert "logits:1" in drafts[1].failure
+    assert "logits:1" in drafts[1].failure.text
     assert not drafts[1].complete
     for i in (0, 2):
         assert drafts[i].failure is None

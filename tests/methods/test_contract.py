@@ -69,7 +69,7 @@ def samples_a_prior(card: MethodCard) -> bool:
 def those(kind: Any) -> Any:
     """Runs a test on every method of a kind."""
     return pytest.mark.parametrize(
-        "card", [pytest.param(card, id=name) for name, card in METHODS.items() if kind(card)]
+        "card", [pytest.param(card, id=name) for name, card in METHODS.items() if card.shows_units and kind(card)]
     )
 
 
@@ -106,7 +106,7 @@ def units_of(card: MethodCard, count: int = 5) -> list[str]:
 
 def make(card: MethodCard, references: References, items: Sequence[Item], **options: Any) -> list[Draft]:
     """Drafts in the order of the items."""
-    context = Context(references.model, references, prior=PRIOR)
+    context = Context(model=references.model, references=references, prior=PRIOR)
     drafts = {id(d.item): d for d in card.function(items, config_of(card, **options), context)}
     assert len(drafts) == len(items)
     return [drafts[id(item)] for item in items]
@@ -119,7 +119,7 @@ def agree(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def items_of(model: Model, units: Sequence[str], samples: Sequence[int] = (0,), seed: int = 0) -> list[Item]:
-    return [Item(unit, sample, seed) for unit in bind(model, list(units)) for sample in samples]
+    return [Item(target=unit, sample=sample, seed=seed) for unit in bind(model, list(units)) for sample in samples]
 
 
 # --- the card -----------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_drafts_and_traces(card: MethodCard, references: References) -> None:
         assert draft.image.min() >= 0
         assert draft.image.max() <= 1
         assert draft.image.std() > 1e-4, "not a flat picture"
-        trace = draft.trace
+        trace = draft.trace.to_json() | {"references": draft.trace.references}
         json.dumps(trace, allow_nan=False)
         views = config_of(card).crops if hasattr(card.config, "crops") else 1  # type: ignore[attr-defined]
         assert trace["steps"] == (STEPS if "steps" in card.config.__dataclass_fields__ else 0)
@@ -217,7 +217,7 @@ def test_evaluations_are_the_forward_passes(card: MethodCard, references: Refere
         drafts = make(card, references, items)
     finally:
         handle.remove()
-    assert rows == sum(draft.trace["evaluations"] for draft in drafts)
+    assert rows == sum(draft.trace.to_json()["evaluations"] for draft in drafts)
     if card.name != "best-of" and (optimises(card) or samples_a_prior(card)):
         assert rows
 
@@ -255,7 +255,7 @@ def test_same_request_same_picture(card: MethodCard, references: References) -> 
     for again in (recalled, second):
         for a, b in zip(first, again):
             assert torch.equal(a.image, b.image)
-            assert {**a.trace, "seconds": 0} == {**b.trace, "seconds": 0}
+            assert {**a.trace.to_json(), "seconds": 0} == {**b.trace.to_json(), "seconds": 0}
 
 
 @every
@@ -312,7 +312,9 @@ def test_interruption_gives_every_draft(card: MethodCard, references: References
         if step == 2:
             raise KeyboardInterrupt
 
-    drafts = card.function(items, config_of(card), Context(references.model, references, on_step))
+    drafts = card.function(
+        items, config_of(card), Context(model=references.model, references=references, on_step=on_step)
+    )
     got = [next(drafts) for _ in items]
     with pytest.raises(KeyboardInterrupt):
         next(drafts)
@@ -324,7 +326,7 @@ def test_interruption_gives_every_draft(card: MethodCard, references: References
 def test_samplers_say_what_law_a_picture_is_from(card: MethodCard, references: References) -> None:
     items = items_of(references.model, units_of(card, 3), samples=(0, 1))
     for draft in make(card, references, items):
-        law = draft.trace["selection"]
+        law = draft.trace.to_json()["selection"]
         assert law["law"]
         assert law["prior"] == PRIOR.name
         assert law["N"] >= 1
@@ -340,9 +342,9 @@ def test_samplers_say_what_law_a_picture_is_from(card: MethodCard, references: R
         for name in {"nats", "mean", "mean_in_sd"} & law.keys():
             low, high = law.get(f"{name}_interval") or (law[name], law[name])
             assert low <= law[name] <= high
-        if draft.pair is not None:
-            assert draft.pair.shape == draft.image.shape
-            assert 0 <= draft.pair.min() <= draft.pair.max() <= 1
+        if draft.overlays.get("pair") is not None:
+            assert draft.overlays.get("pair").shape == draft.image.shape
+            assert 0 <= draft.overlays.get("pair").min() <= draft.overlays.get("pair").max() <= 1
 
 
 @every_sampling
@@ -350,7 +352,9 @@ def test_samplers_need_a_prior(card: MethodCard, references: References) -> None
     with pytest.raises(UserError, match="--prior"):
         list(
             card.function(
-                items_of(references.model, ["logits:0"]), config_of(card), Context(references.model, references)
+                items_of(references.model, ["logits:0"]),
+                config_of(card),
+                Context(model=references.model, references=references),
             )
         )
 
@@ -364,7 +368,7 @@ def test_an_interrupted_sampler_gives_no_picture(card: MethodCard, references: R
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    context = Context(references.model, references, stop, PRIOR)
+    context = Context(model=references.model, references=references, on_step=stop, prior=PRIOR)
     context.progress = stop
     got = []
     try:
@@ -405,8 +409,8 @@ def test_pictures_of_a_batch_are_not_an_average(card: MethodCard, references: Re
     for item, draft in zip(items, (first, second)):
         (alone,) = make(card, references, [item], steps=2)
         assert agree(alone.image, draft.image)
-        assert draft.trace["loss"][0][1] == pytest.approx(alone.trace["loss"][0][1], rel=1e-4)
-    losses = [draft.trace["loss"][-1][1] for draft in (first, second)]
+        assert draft.trace.to_json()["loss"][0][1] == pytest.approx(alone.trace.to_json()["loss"][0][1], rel=1e-4)
+    losses = [draft.trace.to_json()["loss"][-1][1] for draft in (first, second)]
     assert losses[0] != losses[1]
 
 

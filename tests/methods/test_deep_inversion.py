@@ -60,8 +60,8 @@ def draw(
     model: Model, units: Sequence[str], method: str = "deep-inversion", seed: int = 0, **options: Any
 ) -> list[Draft]:
     card = find_method(method)
-    items = [Item(unit, 0, seed) for unit in bind(model, list(units))]
-    return list(card.function(items, make_config(card, options), Context(model, References(model))))
+    items = [Item(target=unit, sample=0, seed=seed) for unit in bind(model, list(units))]
+    return list(card.function(items, make_config(card, options), Context(model=model, references=References(model))))
 
 
 def losses(
@@ -179,7 +179,7 @@ def test_the_recipe_step_by_step() -> None:
     steps, low, options = 6, 4, {"statistics": 0.05, "tv": 1e-3, "l2": 1e-3, "lr": 0.05, "start": 1.0, "low": 0.7}
     (unit,) = bind(trained, "logits:2")
     (draft,) = draw(trained, ["logits:2"], steps=steps, **options)
-    g = Item(unit, 0, 0).generator()
+    g = Item(target=unit, sample=0, seed=0).generator()
     lowest, highest = (normalised(trained, torch.full((3, 1, 1), v)) for v in (0.0, 1.0))
     rates, recorded = oracle.rates(steps, low), []
     x = torch.zeros(0)
@@ -208,7 +208,7 @@ def test_the_recipe_step_by_step() -> None:
                 moved = first / (1 - 0.5 ** (t + 1)) / ((second / (1 - 0.9 ** (t + 1))).sqrt() + 1e-8)
                 x = x - 0.05 * rates[t + stage * low] * moved
                 x = torch.maximum(torch.minimum(x, highest), lowest)
-    assert [value for _, value in draft.trace["loss"]] == pytest.approx(recorded, rel=1e-3)
+    assert [value for _, value in draft.trace.to_json()["loss"]] == pytest.approx(recorded, rel=1e-3)
     difference = (draft.image - (x.detach() * 0.25 + 0.5)).abs()
     assert float(difference.quantile(0.99)) < 1e-3
 
@@ -223,7 +223,7 @@ def test_stages_have_the_sizes_they_say(trained: Model) -> None:
         handle.remove()
     assert seen == [(2, 3, 16, 16)] * 3 + [(2, 3, 32, 32)] * 3 + [(1, 3, 32, 32)]
     assert draft.image.shape == (3, 32, 32)
-    assert (draft.trace["steps"], draft.trace["evaluations"]) == (6, 12)
+    assert (draft.trace.to_json()["steps"], draft.trace.to_json()["evaluations"]) == (6, 12)
 
 
 def test_a_network_of_one_size_is_shown_the_small_picture_enlarged() -> None:
@@ -237,7 +237,7 @@ def test_a_network_of_one_size_is_shown_the_small_picture_enlarged() -> None:
         assert a.complete
         assert a.image.shape == (3, 16, 16)
         assert torch.equal(a.image, b.image)
-        assert a.trace["steps"] == 8
+        assert a.trace.to_json()["steps"] == 8
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -277,21 +277,21 @@ def test_ctrl_c_in_the_first_stage_gives_full_size_pictures(trained: Model) -> N
         if step == 3:
             raise KeyboardInterrupt
 
-    items = [Item(unit, 0, 0) for unit in bind(trained, ["logits:0", "logits:1"])]
+    items = [Item(target=unit, sample=0, seed=0) for unit in bind(trained, ["logits:0", "logits:1"])]
     found = find_method("deep-inversion").function(
-        items, DeepInversion(steps=10, group=2), Context(trained, References(trained), on_step)
+        items, DeepInversion(steps=10, group=2), Context(model=trained, references=References(trained), on_step=on_step)
     )
     drafts = [next(found), next(found)]
     with pytest.raises(KeyboardInterrupt):
         next(found)
-    assert [d.trace["stopped"] for d in drafts] == ["interrupted at step 3"] * 2
+    assert [d.trace.to_json()["stopped"] for d in drafts] == ["interrupted at step 3"] * 2
     assert all(d.image.shape == (3, 32, 32) and not d.complete for d in drafts)
 
 
 def test_an_item_that_fails_takes_no_mate_along(trained: Model) -> None:
-    items = [Item(unit, 0, 0) for unit in bind(trained, ["logits:0", "logits:1"])]
+    items = [Item(target=unit, sample=0, seed=0) for unit in bind(trained, ["logits:0", "logits:1"])]
     more = Objective((), ((1.0, lambda step: torch.tensor([float("nan"), 0.0])),))
-    bad, good = _invert(items, DeepInversion(steps=4), Context(trained, References(trained)), more)
+    bad, good = _invert(items, DeepInversion(steps=4), Context(model=trained, references=References(trained)), more)
     assert bad.failure
     assert good.complete
     assert good.image.isfinite().all()
@@ -344,8 +344,8 @@ def test_the_student_s_answer_is_driven_away(tiny: Model, tiny_student: str) -> 
         (draft,) = draw(tiny, ["logits:1"], "deep-inversion-adaptive", **options)
         with torch.no_grad():
             shares.append(float((tiny(draft.image[None]).softmax(1) - other(draft.image[None]).softmax(1)).abs().sum()))
-        assert draft.trace["student"] == {"name": "tiny:7", "weights_sha256": other.card.weights_sha256}
-        assert any("tiny:7" in note for note in draft.trace["notes"])
+        assert draft.trace.to_json()["student"] == {"name": "tiny:7", "weights_sha256": other.card.weights_sha256}
+        assert any("tiny:7" in note for note in draft.trace.to_json()["notes"])
     assert shares[1] > shares[0]
 
 

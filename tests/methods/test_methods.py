@@ -40,8 +40,10 @@ def draw(
     if count:
         (option,) = {"photos", "references"} & set(card.config.__dataclass_fields__)
         options[option] = count
-    items = [Item(unit, sample, 0) for unit in bind(model, units) for sample in range(samples)]
-    return list(card.function(items, make_config(card, options), Context(model, References(model, photos))))
+    items = [Item(target=unit, sample=sample, seed=0) for unit in bind(model, units) for sample in range(samples)]
+    return list(
+        card.function(items, make_config(card, options), Context(model=model, references=References(model, photos)))
+    )
 
 
 @pytest.fixture
@@ -105,14 +107,14 @@ def test_methods_that_need_photos_say_so(name: str, tiny: Model) -> None:
 @pytest.mark.parametrize("name", ["vital", "vital-paper"])
 def test_vital_lowers_its_loss(name: str, tiny: Model, photos: Photos) -> None:
     for draft in draw(name, tiny, ["logits:1", "logits:4"], photos, steps=40, count=8):
-        losses = [value for _, value in draft.trace["loss"]]
+        losses = [value for _, value in draft.trace.to_json()["loss"]]
         assert losses[-1] < 0.5 * losses[0]
 
 
 def test_vital_shows_channels_by_the_photos_that_drive_them(tiny: Model, photos: Photos) -> None:
     (draft,) = draw("vital", tiny, ["stage2:5"], photos, steps=2, count=3)
-    assert draft.trace["references"]["n"] == 3
-    assert "stage2:5" in draft.trace["references"]["source"]
+    assert draft.trace.references["n"] == 3
+    assert "stage2:5" in draft.trace.references["source"]
 
 
 def test_one_reference_one_layer_is_matched_exactly(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_one_reference_one_layer_is_matched_exactly(tiny: Model, photo_folder: P
         "vital", tiny, ["logits:0"], Photos.open(tmp_path), steps=400, count=1, layers=["stage1"], jitter=0,
         flip=False, zoom=0.0, finish=0.0, start=1.0, smoothness=0.0, lr=0.3,
     )  # fmt: skip
-    first, last = draft.trace["loss"][0][1], draft.trace["loss"][-1][1]
+    first, last = draft.trace.to_json()["loss"][0][1], draft.trace.to_json()["loss"][-1][1]
     assert last < 1e-4 * first
     tap = Tap("stage1")
     with torch.no_grad():
@@ -138,7 +140,7 @@ def test_the_paper_recipe_step_by_step(tiny: Model, photos: Photos, photo_folder
     """Start, jitter, schedule, Adam, clamp and loss against the slow loop that sorts all real maps."""
     steps, unit = 8, bind(tiny, "logits:2")[0]
     (draft,) = draw("vital-paper", tiny, [str(unit)], photos, steps=steps, count=8)
-    g = Item(unit, 0, 0).generator()
+    g = Item(target=unit, sample=0, seed=0).generator()
     start = torch.randn(3, 32, 32, generator=g)
     shifts = [tuple(torch.randint(-30, 31, (2,), generator=g).tolist()) for _ in range(steps)]
     real = torch.stack([tiny.card.prepare(Image.open(photo_folder / "stripe" / f"{i}.png")) for i in range(8)])
@@ -154,7 +156,7 @@ def test_the_paper_recipe_step_by_step(tiny: Model, photos: Photos, photo_folder
             std=tiny.card.std,
             warmup=steps // 5,
         )
-    assert [value for _, value in draft.trace["loss"]] == pytest.approx(losses, rel=1e-3)
+    assert [value for _, value in draft.trace.to_json()["loss"]] == pytest.approx(losses, rel=1e-3)
     difference = (draft.image - image).abs()
     assert float((start - image).abs().mean()) > 0.1, "something was optimised"
     # Adam's first steps are signs: a gradient of rounding size may point the other way.
@@ -250,7 +252,7 @@ def test_retrieval_equals_brute_force(tiny: Model, photos: Photos, photo_folder:
         for rank, index in enumerate(order):
             draft = drafts[j * k + rank]
             assert torch.equal(draft.image, images[index])
-            note = draft.trace["notes"][0]
+            note = draft.trace.to_json()["notes"][0]
             assert files[index].relative_to(photo_folder).as_posix() in note
             assert float(note.rpartition(" ")[2]) == pytest.approx(float(scores[index]), rel=1e-4)
 
@@ -287,7 +289,7 @@ def test_a_direction_that_changed_is_another_unit(tiny: Model, photos: Photos, t
     def top(direction: Tensor) -> str:
         save_file({"d": direction}, tmp_path / "d.safetensors", {"layer": "stage2"})
         (draft,) = draw("retrieval", tiny, [f"dir({tmp_path / 'd.safetensors'}#d)"], photos)
-        return str(draft.trace["notes"][0])
+        return str(draft.trace.to_json()["notes"][0])
 
     direction = torch.linspace(-1, 1, 16)
     assert top(direction) != top(-direction)
@@ -340,5 +342,5 @@ def test_a_vision_transformer(name: str, options: dict[str, Any], transformer: M
     images = np.stack([draft.image.numpy() for draft in drafts])
     assert np.isfinite(images).all()
     if "vital" in name:
-        losses = [value for _, value in drafts[0].trace["loss"]]
+        losses = [value for _, value in drafts[0].trace.to_json()["loss"]]
         assert all(math.isfinite(value) for value in losses)

@@ -75,8 +75,8 @@ def draw(
 ) -> list[Draft]:
     card, model = find_method(name), model or linear_model()
     known = {k: v for k, v in SMALL.items() if k in card.config.__dataclass_fields__}
-    items = [Item(unit, k, seed) for unit in bind(model, UNIT) for k in range(samples)]
-    context = Context(model, References(model, None), prior=prior)
+    items = [Item(target=unit, sample=k, seed=seed) for unit in bind(model, UNIT) for k in range(samples)]
+    context = Context(model=model, references=References(model, None), prior=prior)
     return list(card.function(items, make_config(card, known | options), context))
 
 
@@ -147,7 +147,7 @@ def test_the_conditioning_goes_where_the_unit_is_driven_most() -> None:
     prior = toy()
     levels = prior.levels(CHAIN_STEPS)
     (draft,) = draw("prompt", prior, steps=60, lr=0.3)
-    law = draft.trace["selection"]
+    law = draft.trace.to_json()["selection"]
     best = torch.tensor([[[math.inf, -math.inf]]])  # each number of the text to the end where it pulls
     sd = SLOPE * VARIANCE**0.5
     assert law["mean"] == pytest.approx(raw_mean(best, levels), abs=4 * sd / 16**0.5 + 0.02 * sd)
@@ -156,8 +156,8 @@ def test_the_conditioning_goes_where_the_unit_is_driven_most() -> None:
     low, high = law["mean_interval"]
     assert high - low == pytest.approx(2 * 2.131 * 0.44 * SLOPE / 16**0.5, rel=0.5)  # chains of 50 steps have sd 0.44
     assert (law["N"], law["prior"]) == (16, "toy:text")
-    assert draft.trace["loss"][0][1] > draft.trace["loss"][-1][1] + 5
-    json.dumps(draft.trace, allow_nan=False)
+    assert draft.trace.to_json()["loss"][0][1] > draft.trace.to_json()["loss"][-1][1] + 5
+    json.dumps(draft.trace.to_json(), allow_nan=False)
 
 
 def test_one_step_of_adam_is_one_learning_rate() -> None:
@@ -167,7 +167,7 @@ def test_one_step_of_adam_is_one_learning_rate() -> None:
     text = torch.tensor([[[START + lr * START, START - lr * START]]])
     (draft,) = draw("prompt", prior, steps=1, lr=lr)
     nats = path_nats(levels, float(mean_of(text).norm()))
-    assert draft.trace["selection"]["nats"] == pytest.approx(nats, rel=1e-3)
+    assert draft.trace.to_json()["selection"]["nats"] == pytest.approx(nats, rel=1e-3)
 
 
 def test_every_step_sees_new_noise_and_keeps_no_activations() -> None:
@@ -188,13 +188,13 @@ def test_a_prompt_belongs_to_its_unit_and_is_remembered() -> None:
     both = draw("prompt", prior, samples=2, steps=3)
     assert both[0].trace == both[1].trace
     assert (both[0].image - both[1].image).abs().max() > 0.01
-    assert both[0].pair is not None
+    assert both[0].overlays.get("pair") is not None
     before = len(seen)
     again = draw("prompt", prior, samples=2, steps=3)
     assert len(seen) - before == 2 * (2 * CHAIN_STEPS - 1 + CHAIN_STEPS), "nothing but the chains that are shown"
     assert all(torch.equal(a.image, b.image) for a, b in zip(both, again))
     other = draw("prompt", prior, steps=3, seed=1)[0]
-    assert other.trace["selection"]["mean"] != both[0].trace["selection"]["mean"]
+    assert other.trace.to_json()["selection"]["mean"] != both[0].trace.to_json()["selection"]["mean"]
 
 
 def test_a_score_that_is_not_finite_fails_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_a_score_that_is_not_finite_fails_the_unit(monkeypatch: pytest.MonkeyPat
     broken.module.planted.weight.data[1] = math.nan  # type: ignore[union-attr, operator]
     draft = draw("prompt", prior, model=broken, steps=2)[0]
     assert draft.failure is not None
-    assert "not finite at step 0" in draft.failure
+    assert "not finite at step 0" in draft.failure.text
 
 
 def test_a_pipeline_of_diffusers_is_optimised_with_guidance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,9 @@ def test_a_pipeline_of_diffusers_is_optimised_with_guidance(tmp_path: Path, monk
     monkeypatch.setattr(prompt_search, "CHAIN_STEPS", 5)
     prior = load_prior(f"hf:{save_text_pipeline(tmp_path / 'text')}", device="cpu", guidance=2.0)
     # Of such a network the text moves little: enough that the mean rises on noise that all prompts share.
-    still, moved = (draw("prompt", prior, steps=n, lr=lr, bank=32)[0].trace for n, lr in ((1, 1e-6), (12, 0.3)))
+    still, moved = (
+        draw("prompt", prior, steps=n, lr=lr, bank=32)[0].trace.to_json() for n, lr in ((1, 1e-6), (12, 0.3))
+    )
     assert moved["selection"]["mean_in_sd"] > still["selection"]["mean_in_sd"]
     assert 0 <= still["selection"]["nats"] < 1e-6 < moved["selection"]["nats"]
     assert moved["loss"][-1][1] < moved["loss"][0][1]
@@ -229,18 +231,20 @@ def test_a_pipeline_of_diffusers_is_optimised_with_guidance(tmp_path: Path, monk
 @pytest.mark.parametrize("words", [3, 5])
 def test_words_that_help_are_found_and_others_left_out(words: int) -> None:
     (draft,) = draw("prompt-words", toy(), words=words, vocabulary=[*reversed(WORDS)])
-    assert '"a picture of a fur with stripes and eye"' in draft.trace["selection"]["law"]
+    assert '"a picture of a fur with stripes and eye"' in draft.trace.to_json()["selection"]["law"]
     levels = toy().levels(CHAIN_STEPS)
     text = toy().embed(["fur stripes eye"])
-    assert draft.trace["selection"]["nats"] == pytest.approx(path_nats(levels, float(mean_of(text).norm())), rel=1e-3)
+    assert draft.trace.to_json()["selection"]["nats"] == pytest.approx(
+        path_nats(levels, float(mean_of(text).norm())), rel=1e-3
+    )
     sd = SLOPE * VARIANCE**0.5
-    assert draft.trace["selection"]["mean"] == pytest.approx(raw_mean(text, levels), abs=4 * sd / 16**0.5)
+    assert draft.trace.to_json()["selection"]["mean"] == pytest.approx(raw_mean(text, levels), abs=4 * sd / 16**0.5)
 
 
 def test_one_word_is_enough_where_one_is_asked_for() -> None:
     (draft,) = draw("prompt-words", toy(), words=1, vocabulary=["mud", "stripes", "sky"])
-    assert '"a picture of a stripes"' in draft.trace["selection"]["law"]
-    assert draft.trace["evaluations"] == 3 * 2 + 16
+    assert '"a picture of a stripes"' in draft.trace.to_json()["selection"]["law"]
+    assert draft.trace.to_json()["evaluations"] == 3 * 2 + 16
 
 
 def test_evaluations_are_the_pictures_scored() -> None:
@@ -249,17 +253,17 @@ def test_evaluations_are_the_pictures_scored() -> None:
     draw("prompt-words", prior, model=model, seed=1, vocabulary=["mud"])  # scores the bank
     handle = model.module.planted.register_forward_pre_hook(lambda m, args: rows.append(len(args[0])))  # type: ignore[union-attr, operator]
     (words,) = draw("prompt-words", prior, model=model, vocabulary=["fur", "eye", "mud"])
-    assert sum(rows) == words.trace["evaluations"]
+    assert sum(rows) == words.trace.to_json()["evaluations"]
     rows.clear()
     (ascent,) = draw("prompt", prior, model=model, steps=5)
     handle.remove()
-    assert sum(rows) == ascent.trace["evaluations"]
+    assert sum(rows) == ascent.trace.to_json()["evaluations"]
 
 
 def test_candidates_are_the_labels_and_a_general_list() -> None:
     (draft,) = draw("prompt-words", toy(), words=1)
-    assert '"a picture of a fur"' in draft.trace["selection"]["law"]
-    assert f"among {3 + len(GENERAL.split())} prompts" in draft.trace["notes"][1]
+    assert '"a picture of a fur"' in draft.trace.to_json()["selection"]["law"]
+    assert f"among {3 + len(GENERAL.split())} prompts" in draft.trace.to_json()["notes"][1]
     assert len(set(GENERAL.split())) == len(GENERAL.split())
 
 
@@ -300,7 +304,7 @@ class Classes(GaussianMixture):
 def test_the_best_class_is_shown() -> None:
     drafts = draw("prompt-class", Classes([-1.0, 0.2, 2.0, 0.5]), samples=3, fresh=64)
     for draft in drafts:
-        law = draft.trace["selection"]
+        law = draft.trace.to_json()["selection"]
         assert law["class"] == 2
         assert law["nats"] == pytest.approx(math.log(4))
         assert law["mean"] == pytest.approx(BIAS + SLOPE * 2.0, abs=4 * SLOPE * VARIANCE**0.5 / 8)

@@ -31,13 +31,15 @@ def draw(
     name: str, model: Model, units: list[str], photos: Photos, *, samples: int = 1, seed: int = 0, **options: Any
 ) -> list[Draft]:
     card = find_method(name)
-    items = [Item(unit, sample, seed) for unit in bind(model, units) for sample in range(samples)]
-    return list(card.function(items, make_config(card, options), Context(model, References(model, photos))))
+    items = [Item(target=unit, sample=sample, seed=seed) for unit in bind(model, units) for sample in range(samples)]
+    return list(
+        card.function(items, make_config(card, options), Context(model=model, references=References(model, photos)))
+    )
 
 
 def shown(draft: Draft) -> str:
     """The photo's name."""
-    return str(draft.trace["notes"][0]).split(",")[0].removeprefix("photo ")
+    return str(draft.trace.to_json()["notes"][0]).split(",")[0].removeprefix("photo ")
 
 
 def scores_of(unit: Unit, photos: Photos) -> dict[str, float]:
@@ -63,7 +65,7 @@ def test_the_law_of_the_choice_is_in_the_trace(tiny: Model, photos: Photos) -> N
     ordered = sorted(scores_of(unit, photos).values())
     for name, best in (("retrieval", ordered[::-1][:5]), ("retrieval-bottom", ordered[:5])):
         for sample, draft in enumerate(draw(name, tiny, ["logits:1"], photos, samples=5, shown=5)):
-            selection = draft.trace["selection"]
+            selection = draft.trace.to_json()["selection"]
             assert (selection["N"], selection["K"], selection["rank"]) == (40, 5, sample + 1)
             assert selection["nats"] == selection_kl(40, 5)
             assert selection["nats_of_rank"] == rank_kl(40, sample + 1)
@@ -84,8 +86,8 @@ def test_ranks_beyond_those_shown_are_refused(tiny: Model, photos: Photos) -> No
     assert "3 are shown (option `shown`)" in str(drafts[3].failure)
     few = draw("retrieval-bottom", tiny, ["logits:1"], photos, samples=41, shown=99)
     assert "only 40 photos" in str(few[40].failure)
-    assert few[0].trace["selection"]["K"] == 40
-    assert few[0].trace["selection"]["nats"] == 0, "all of them is no selection"
+    assert few[0].trace.to_json()["selection"]["K"] == 40
+    assert few[0].trace.to_json()["selection"]["nats"] == 0, "all of them is no selection"
 
 
 def test_ties_at_the_cut_are_named(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
@@ -95,10 +97,12 @@ def test_ties_at_the_cut_are_named(tiny: Model, photo_folder: Path, tmp_path: Pa
     drafts = draw("retrieval", tiny, ["logits:1"], Photos.open(tmp_path), samples=2, shown=3)
     lowest = draw("retrieval-bottom", tiny, ["logits:1"], Photos.open(tmp_path), samples=2, shown=3)
     assert any(
-        "6 photos share the score of rank 3" in note for d in (drafts[0], lowest[0]) for note in d.trace["notes"]
+        "6 photos share the score of rank 3" in note
+        for d in (drafts[0], lowest[0])
+        for note in d.trace.to_json()["notes"]
     )
     whole = draw("retrieval", tiny, ["logits:1"], Photos.open(tmp_path), shown=7)
-    assert not any("share" in note for note in whole[0].trace["notes"]), "nothing is cut"
+    assert not any("share" in note for note in whole[0].trace.to_json()["notes"]), "nothing is cut"
 
 
 @pytest.mark.parametrize("name", ["retrieval", "retrieval-bottom"])
@@ -120,7 +124,7 @@ def test_no_tilt_draws_every_photo_alike(tiny: Model, photos: Photos) -> None:
     (draft,) = draw("retrieval-tilted", tiny, ["logits:2"], photos, beta=0.0)
     (unit,) = bind(tiny, "logits:2")
     scores = list(scores_of(unit, photos).values())
-    selection = draft.trace["selection"]
+    selection = draft.trace.to_json()["selection"]
     assert (selection["nats"], selection["beta"]) == (0, 0)
     assert selection["ess"] == pytest.approx(40)
     assert selection["mean"] == pytest.approx(sum(scores) / 40, rel=1e-5)
@@ -135,20 +139,22 @@ def test_what_is_asked_for_is_reached_for_every_unit(
     option: str, value: float, key: str, tiny: Model, photos: Photos
 ) -> None:
     for draft in draw("retrieval-tilted", tiny, ["logits:0", "stage2:1", "stage1:2@max"], photos, **{option: value}):
-        selection = draft.trace["selection"]
+        selection = draft.trace.to_json()["selection"]
         assert selection[key] == pytest.approx(value, rel=1e-6)
         assert selection["N"] == 40
-        json.dumps(draft.trace, allow_nan=False)
+        json.dumps(draft.trace.to_json(), allow_nan=False)
 
 
 def test_at_equal_mean_it_costs_less_than_top_k(tiny: Model, photos: Photos) -> None:
     (unit,) = bind(tiny, "logits:3")
     values = torch.tensor(list(scores_of(unit, photos).values()), dtype=torch.float64)
     (top,) = draw("retrieval", tiny, ["logits:3"], photos, shown=5)
-    mean = (top.trace["selection"]["mean"] - float(values.mean())) / float(values.std(correction=0))
+    mean = (top.trace.to_json()["selection"]["mean"] - float(values.mean())) / float(values.std(correction=0))
     (tilted,) = draw("retrieval-tilted", tiny, ["logits:3"], photos, mean=mean)
-    assert tilted.trace["selection"]["mean"] == pytest.approx(top.trace["selection"]["mean"], rel=1e-5)
-    assert tilted.trace["selection"]["nats"] < top.trace["selection"]["nats_among_photos"]
+    assert tilted.trace.to_json()["selection"]["mean"] == pytest.approx(
+        top.trace.to_json()["selection"]["mean"], rel=1e-5
+    )
+    assert tilted.trace.to_json()["selection"]["nats"] < top.trace.to_json()["selection"]["nats_among_photos"]
 
 
 def test_samples_of_a_unit_are_one_draw_without_replacement(tiny: Model, photos: Photos) -> None:
@@ -157,11 +163,11 @@ def test_samples_of_a_unit_are_one_draw_without_replacement(tiny: Model, photos:
     assert len(set(drawn)) == 40
     card = find_method("retrieval-tilted")
     (unit,) = bind(tiny, "logits:1")
-    context = Context(tiny, References(tiny, photos))
+    context = Context(model=tiny, references=References(tiny, photos))
     for sample in (0, 7, 39):
-        (alone,) = card.function([Item(unit, sample, 0)], make_config(card, options), context)
+        (alone,) = card.function([Item(target=unit, sample=sample, seed=0)], make_config(card, options), context)
         assert shown(alone) == drawn[sample]
-    (beyond,) = card.function([Item(unit, 40, 0)], make_config(card, options), context)
+    (beyond,) = card.function([Item(target=unit, sample=40, seed=0)], make_config(card, options), context)
     assert "only 40 photos" in str(beyond.failure)
 
 
@@ -177,7 +183,7 @@ def test_draws_do_not_depend_on_the_order_of_the_photos(tiny: Model, photo_folde
     files = sorted(photo_folder.rglob("*.png"))
     forth, back = (
         [
-            str(d.trace["notes"][0]).split("sha256 ")[1][:16]
+            str(d.trace.to_json()["notes"][0]).split("sha256 ")[1][:16]
             for d in draw("retrieval-tilted", tiny, ["logits:1"], Photos.open(order), samples=8, nats=1.0)
         ]
         for order in (files, files[::-1])
@@ -189,10 +195,10 @@ def test_first_draws_have_the_mean_that_is_promised(tiny: Model, photos: Photos)
     (unit,) = bind(tiny, "logits:1")
     scores, references = scores_of(unit, photos), References(tiny, photos)
     card = find_method("retrieval-tilted")
-    items = [Item(unit, 0, seed) for seed in range(300)]
-    drafts = list(card.function(items, make_config(card, {"nats": 1.0}), Context(tiny, references)))
+    items = [Item(target=unit, sample=0, seed=seed) for seed in range(300)]
+    drafts = list(card.function(items, make_config(card, {"nats": 1.0}), Context(model=tiny, references=references)))
     drawn = torch.tensor([scores[shown(d)] for d in drafts], dtype=torch.float64)
-    promised = drafts[0].trace["selection"]["mean"]
+    promised = drafts[0].trace.to_json()["selection"]["mean"]
     assert abs(float(drawn.mean()) - promised) < 4 * float(drawn.std()) / math.sqrt(300)
     assert Counter(map(shown, drafts)).most_common(1)[0][1] < 150, "no single photo"
 

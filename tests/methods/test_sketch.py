@@ -36,7 +36,9 @@ def test_a_sketch_gives_nearly_the_same_picture(lite0: Model, shared_data: Path)
     whole, sketched = References(lite0, photos), Sketched(lite0, photos)
 
     def make(references: References, config: Vital, sample: int = 0) -> Draft:
-        return next(vital([Item(unit, sample, 0)], config, Context(lite0, references)))
+        return next(
+            vital([Item(target=unit, sample=sample, seed=0)], config, Context(model=lite0, references=references))
+        )
 
     def far(a: Draft, b: Draft) -> float:
         return float(gaussian_blur((a.image - b.image)[None], 2.0).abs().mean())

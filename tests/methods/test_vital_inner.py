@@ -155,7 +155,9 @@ def test_relevance_is_told_anew_every_refresh(tiny: Model, monkeypatch: pytest.M
 
 
 def one_reference(tiny: Model, photo: Path) -> tuple[Context, list[Item]]:
-    return Context(tiny, References(tiny, Photos.open([photo]))), [Item(bind(tiny, "stage2:3")[0], 0, 0)]
+    return Context(model=tiny, references=References(tiny, Photos.open([photo]))), [
+        Item(target=bind(tiny, "stage2:3")[0], sample=0, seed=0)
+    ]
 
 
 def test_one_reference_photo_alone_is_matched_rank_by_rank(tiny: Model, photo_folder: Path) -> None:
@@ -167,7 +169,7 @@ def test_one_reference_photo_alone_is_matched_rank_by_rank(tiny: Model, photo_fo
         finish=0,
     )  # fmt: skip
     (draft,) = vital(items, config, context)
-    losses = [loss for _, loss in draft.trace["loss"]]
+    losses = [loss for _, loss in draft.trace.to_json()["loss"]]
     assert losses[-1] < 1e-3 * losses[0]
     real = context.references.target(items[0].unit, [Tap("stem")], 1).values[Tap("stem")]
     mine = tiny.read(draft.image[None], [Tap("stem")])[Tap("stem")][0].sort(-1).values
@@ -183,43 +185,43 @@ def test_one_reference_photo_is_matched_where_it_is_relevant(tiny: Model, photo_
         natural=0, drive=0, refresh=1,
     )  # fmt: skip
     (draft,) = vital(items, config, context)
-    losses = [loss for _, loss in draft.trace["loss"]]
+    losses = [loss for _, loss in draft.trace.to_json()["loss"]]
     assert losses[-1] < 0.4 * losses[0]  # R̂ moves with the picture, so the loss does not reach 0
 
 
 def test_samples_show_facets_in_turn_and_transparency_lies_in_the_picture(tiny: Model, photo_folder: Path) -> None:
-    context = Context(tiny, References(tiny, Photos.open(photo_folder)))
-    items = [Item(bind(tiny, "stage2:3")[0], sample, 0) for sample in range(3)]
+    context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
+    items = [Item(target=bind(tiny, "stage2:3")[0], sample=sample, seed=0) for sample in range(3)]
     drafts = list(vital(items, Vital(steps=4, references=4, facets=2), context))
-    sources = [draft.trace["references"]["source"] for draft in drafts]
+    sources = [draft.trace.references["source"] for draft in drafts]
     assert "facet 0 of 2" in sources[0]
     assert "facet 1 of 2" in sources[1]
     assert sources[2] == sources[0]
     for draft in drafts:
-        assert draft.alpha is not None
-        assert draft.alpha.shape == (32, 32)
-        assert draft.alpha.min() >= 0
-        assert float(draft.alpha.max()) == 1
+        assert draft.overlays["alpha"] is not None
+        assert draft.overlays["alpha"].shape == (32, 32)
+        assert draft.overlays["alpha"].min() >= 0
+        assert float(draft.overlays["alpha"].max()) == 1
 
 
 @pytest.mark.parametrize(
     "options", [{"reference": "crop"}, {"relevance": "guided"}, {"relevance": "epsilon"}, {"refresh": 2}]
 )
 def test_options_change_the_picture(tiny: Model, photo_folder: Path, options: dict[str, Any]) -> None:
-    context = Context(tiny, References(tiny, Photos.open(photo_folder)))
-    items = [Item(bind(tiny, "stage2:3")[0], 0, 0)]
+    context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
+    items = [Item(target=bind(tiny, "stage2:3")[0], sample=0, seed=0)]
     base = {"steps": 6, "references": 4, "refresh": 1}
     (plain,), (other,) = (list(vital(items, Vital(**{**base, **o}), context)) for o in ({}, options))  # type: ignore[arg-type]
     assert not torch.equal(plain.image, other.image)
 
 
 def test_as_published_takes_logits_and_channels_together(tiny: Model, photo_folder: Path) -> None:
-    context = Context(tiny, References(tiny, Photos.open(photo_folder)))
-    items = [Item(unit, 0, 0) for unit in bind(tiny, ["logits:0", "stage2:3", "logits:1"])]
+    context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
+    items = [Item(target=unit, sample=0, seed=0) for unit in bind(tiny, ["logits:0", "stage2:3", "logits:1"])]
     drafts = {str(d.item.unit): d for d in vital_paper(items, VitalPaper(steps=3, references=4), context)}
     assert list(drafts) == ["logits:0", "stage2:3", "logits:1"]
-    assert "photos of circle" in drafts["logits:0"].trace["references"]["source"]
-    assert "drive stage2:3 most" in drafts["stage2:3"].trace["references"]["source"]
+    assert "photos of circle" in drafts["logits:0"].trace.references["source"]
+    assert "drive stage2:3 most" in drafts["stage2:3"].trace.references["source"]
 
 
 @pytest.mark.parametrize(
@@ -245,16 +247,16 @@ def test_a_unit_that_no_photo_moves_is_not_pushed(photo_folder: Path) -> None:
     with torch.no_grad():
         module.stage2[1].weight[3], module.stage2[1].bias[3] = 0.0, -1.0  # a dead channel
     model = Model(module, tiny_card(), device="cpu")
-    context = Context(model, References(model, Photos.open(photo_folder)))
-    (draft,) = vital([Item(bind(model, "stage2:3")[0], 0, 0)], Vital(steps=4, references=4), context)
+    context = Context(model=model, references=References(model, Photos.open(photo_folder)))
+    (draft,) = vital([Item(target=bind(model, "stage2:3")[0], sample=0, seed=0)], Vital(steps=4, references=4), context)
     assert draft.failure is None
-    assert all(loss < 1e4 for _, loss in draft.trace["loss"])
+    assert all(loss < 1e4 for _, loss in draft.trace.to_json()["loss"])
 
 
 def test_units_before_the_matched_layers_leave_the_weights_of_others_alone(tiny: Model, photo_folder: Path) -> None:
-    context = Context(tiny, References(tiny, Photos.open(photo_folder)))
-    together = [Item(unit, 0, 0) for unit in bind(tiny, ["logits:0", "stem:3"])]
+    context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
+    together = [Item(target=unit, sample=0, seed=0) for unit in bind(tiny, ["logits:0", "stem:3"])]
     first, second = vital(together, Vital(steps=3, references=4), context)
-    assert "whole photos were matched" in second.trace["notes"][0]
+    assert "whole photos were matched" in second.trace.to_json()["notes"][0]
     (alone,) = vital(together[:1], Vital(steps=3, references=4), context)
     assert float((first.image - alone.image).abs().quantile(0.95)) < 1e-4

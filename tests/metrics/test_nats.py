@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from entoptic.metrics.kl import divergence
+from entoptic.metrics import kl
+from entoptic.metrics.evidence import Evidence
+from entoptic.runs.unit_items import trace_of
+
+
+def divergence(trace: dict[str, Any]) -> list[Evidence]:
+    return [kl.divergence(trace_of({"trace": trace}).distribution)]
 
 
 def test_a_law_with_an_interval() -> None:

@@ -23,7 +23,7 @@ from entoptic.models.model import Model
 from entoptic.runs import unit_photos as context_module
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
-from entoptic.runs.unit_photos import by_class, grid_of, picture_maps, spotlight, where, write_context
+from entoptic.runs.unit_photos import by_class, grid_of, spotlight, spotlight_of, where, write_context
 from entoptic.runs.verify import verify
 from entoptic.units.unit import bind
 
@@ -184,8 +184,7 @@ def test_maps_are_stored_with_the_picture_and_verified(
 
     def with_alpha(items: Any, config: Any, context: Any) -> Iterator[Any]:
         for draft in card.function(items, config, context):
-            draft.alpha = ramp
-            yield draft
+            yield replace(draft, overlays={"alpha": ramp})
 
     monkeypatch.setitem(METHODS, "fourier", replace(card, function=with_alpha))
     run = fast(tiny, "stage1:3", tmp_path / "r")
@@ -209,7 +208,7 @@ def test_a_network_whose_relevance_is_not_known_has_no_shade(tiny: Model, monkey
         raise UserError("no rule")
 
     monkeypatch.setattr(context_module, "relevance", refuse)
-    assert picture_maps(bind(tiny, "logits:0")[0], np.zeros((32, 32, 3), np.uint8), None) == {}
+    assert spotlight_of(bind(tiny, "logits:0")[0], np.zeros((32, 32, 3), np.uint8)) is None
 
 
 def test_the_run_stays_an_imagefolder_of_its_pictures(

@@ -27,6 +27,7 @@ from entoptic.models.sources import SOURCES
 from entoptic.priors.toy import GaussianMixture
 from entoptic.runs.frontier import frontier
 from entoptic.sampling.mbar import Ladder
+from entoptic.sampling.sampled_distribution import SampledDistribution
 from entoptic.sampling.tilt import selection_kl
 
 SIDE = 8
@@ -314,11 +315,11 @@ def test_nats_that_are_an_upper_bound_do_not_become_a_law(
 
     def prompted(items: Any, config: Any, context: Any) -> Iterator[Any]:
         for draft in card.function(items, config, context):
-            draft.trace["selection"] = {
+            selection = {
                 "law": "the prior given a text", "prior": "toy:mixture", "N": 64, "nats": 6.0, "nats_interval": [5.5, 6.5],
                 "mean_in_sd": 1.0, "mean_in_sd_interval": [0.9, 1.1],
             }  # fmt: skip
-            yield draft
+            yield replace(draft, trace=replace(draft.trace, distribution=SampledDistribution.from_json(selection)))
 
     monkeypatch.setitem(METHODS, "fourier", replace(card, function=prompted))
     (result,) = study(tmp_path / "r", methods="fourier", n=1, steps=2)

@@ -20,6 +20,7 @@ import entoptic
 from conftest import tiny_card, tiny_module
 from entoptic.base.estimates import wilson
 from entoptic.base.pixels import centre_square
+from entoptic.base.randomness import generator_for
 from entoptic.cli import main
 from entoptic.errors import UserError
 from entoptic.gallery.site import build
@@ -31,7 +32,7 @@ from entoptic.metrics.distribution import features, frechet, kid
 from entoptic.metrics.inversion import cross_match, sample_sd
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
-from entoptic.runs.invert import generator, invert
+from entoptic.runs.invert import invert
 from entoptic.runs.set_evidence import SD_WHITE, SET_FILE
 from entoptic.runs.store import Run
 from entoptic.runs.verify import verify
@@ -69,6 +70,11 @@ class Fake:
 
     def standardise(self, maps_BChw: Tensor) -> Tensor:
         return (maps_BChw - self.mean_C[:, None, None]) / self.sd_C.clamp_min(1e-6)[:, None, None]
+
+
+def generator(seed: int, unit: str, sample: int, candidate: int = 0) -> torch.Generator:
+    """The generator that a picture's noise comes from."""
+    return generator_for(seed, unit, sample, *([candidate] if candidate else []))
 
 
 @pytest.fixture
@@ -442,11 +448,11 @@ def test_verify_recomputes_every_number(tiny: Model, do: Do, photos: list[str], 
     numbers = sum(len(p.record["evidence"]) for p in run)
     known = {"judge": judge}
 
-    def loaded(models: dict[str, Model], name: str, sha: str, device: str) -> Model:
+    def loaded(name: str, device: str) -> Model:
         return known[name]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("entoptic.runs.verify._load", loaded)
+        patch.setattr("entoptic.runs.recompute.load", loaded)
         found = verify(run, model=tiny, inverter=fake)  # type: ignore[arg-type]
         assert (found.drift, found.skipped, found.pictures, found.numbers) == ([], [], len(run), numbers)
         picture = next(p for p in run if not p.record["config"].get("paste") and not p.record["config"].get("mix"))

@@ -32,6 +32,7 @@ from entoptic.runs.execute import execute
 from entoptic.runs.plan import make_plan
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
+from entoptic.runs.unit_items import trace_of
 from entoptic.units.unit import Unit, bind
 
 
@@ -147,7 +148,8 @@ def test_the_sidecar_holds_what_the_png_gives_for_every_method(
 ) -> None:
     judge = Model(tiny_module(1), tiny_card(name="judge"), device="cpu")
     methods = []
-    for name, card in METHODS.items():
+    units_shown = {name: card for name, card in METHODS.items() if card.shows_units}
+    for name, card in units_shown.items():
         fields = card.config.__dataclass_fields__
         small = {
             "steps": 3,
@@ -171,13 +173,13 @@ def test_the_sidecar_holds_what_the_png_gives_for_every_method(
         tiny, "logits:0-1", method=methods, photos=photos, verifiers=[judge], out=tmp_path / "r", prior=prior,
         progress=False,
     )  # fmt: skip
-    assert {p.method for p in run} == set(METHODS) - {"prompt", "prompt-words"}
+    assert {p.method for p in run} == set(units_shown) - {"prompt", "prompt-words"}
     assert len(run) == 2 * len(methods)
     for picture in run:
         record = picture.record
         references = References(tiny, photos)
         measured = measure(picture.pixels, bind(tiny, picture.unit)[0], references, [judge])
-        fresh = [e.to_json() for e in [*measured, *divergence(record["trace"])]]
+        fresh = [e.to_json() for e in [*measured, divergence(trace_of(record).distribution)]]
         assert json.loads(json.dumps(fresh)) == record["evidence"]
         assert record["complete"]
         assert record["model"]["weights_sha256"] == tiny.card.weights_sha256

@@ -15,6 +15,7 @@ from PIL import Image
 
 from entoptic.base import files
 from entoptic.errors import UserError
+from entoptic.methods.contract import Failure
 from entoptic.models.model import Model
 from entoptic.runs.see import see
 from entoptic.runs.store import Picture, Run
@@ -174,7 +175,7 @@ def test_html(tiny: Model, tmp_path: Path, photo_folder: Path) -> None:
     assert "logits:0 (circle)" in page
     assert "of 40 photos" in page
     assert page.count("<figure") == page.count("</figure>") == 1
-    run.failures = ["<b>"]
+    run.problems = [Failure(text="<b>")]
     assert "failed: &lt;b&gt;" in run._repr_html_()
     assert "40 photos" in run[0]._repr_html_()
     assert repr(run).endswith("1 pictures)")

@@ -14,7 +14,7 @@ from PIL import Image
 from conftest import tiny_card, tiny_module
 from entoptic.errors import UserError
 from entoptic.models.model import Model
-from entoptic.runs import verify as verify_module
+from entoptic.runs import recompute as verify_module
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
 from entoptic.runs.verify import Verification, verify

@@ -61,8 +61,8 @@ class Invert:
 
 def run_invert(options: Invert) -> int:
     """Runs `entoptic invert`; returns the exit code."""
-    from entoptic.runs.inversion_plan import METHOD
     from entoptic.runs.invert import invert
+    from entoptic.runs.map_items import METHOD
     from entoptic.runs.set_evidence import SET_FILE
     from entoptic.runs.store import headline
 

@@ -12,8 +12,9 @@ Options = TypeVar("Options")
 
 
 def with_method_options(verb: type[Options]) -> type[Options]:
-    """Gives the options of a verb one more field for each method: its config."""
-    configs = [(_field_name(name), card.config, field(default_factory=card.config)) for name, card in METHODS.items()]
+    """Gives the options of a verb one more field for each method that shows units: its config."""
+    shown = [(name, card.config) for name, card in METHODS.items() if card.shows_units]
+    configs = [(_field_name(name), config, field(default_factory=config)) for name, config in shown]
     options = make_dataclass(verb.__name__, configs, bases=(verb,), frozen=True, kw_only=True)
     options.__doc__ = verb.__doc__
     return options
@@ -25,8 +26,8 @@ def chosen_methods(options: object, names: str) -> list[MethodConfig]:
 
 
 def _config(options: object, name: str) -> MethodConfig:
-    find_method(name)  # refuses an unknown name
-    config: MethodConfig = getattr(options, _field_name(name))
+    card = find_method(name)  # refuses an unknown name
+    config: MethodConfig = getattr(options, _field_name(name), card.config())
     return config
 
 

@@ -103,7 +103,7 @@ def run_see(options: See) -> int:
     return finish_run(run, started)
 
 
-def _print_estimate(report: dict[str, Any], failures: Sequence[str]) -> None:
+def _print_estimate(report: dict[str, Any], failures: Sequence[object]) -> None:
     print(f"run {report['run']} of {report['model']}")
     for name, entry in report["methods"].items():
         parts = [f"{entry['pictures'] - entry['done']} to make", f"{entry['done']} there"]

@@ -255,7 +255,8 @@ def _off(value: float) -> str:
 
 def _nats(value: float, n: int | None, label: str, detail: Mapping[str, Any]) -> _Words:
     prior = f"the prior {detail['prior']}" if detail.get("prior") else "its prior"
-    sentence = f"Drawn from a law that lies {number(value)} nats from {prior}"
+    bound = "at most " if detail.get("kl_is") == "upper_bound" else ""
+    sentence = f"Drawn from a distribution that is {bound}{number(value)} nats from {prior}"
     sentence += f" ({detail['law']})" if detail.get("law") else ""
     mean, score = (_number_or_none(detail.get(name)) for name in ("mean_in_sd", "score_in_sd"))
     if mean is not None:
@@ -263,7 +264,12 @@ def _nats(value: float, n: int | None, label: str, detail: Mapping[str, Any]) ->
     if score is not None:
         sentence += f"; this picture’s score is {_off(score)} the prior’s mean"
     return _Words(
-        "Distance from the prior", number, f"{SPACE}nats", f"{sentence}.", "", f"{number(value)} nats from the prior"
+        "Distance from the prior" if not bound else "Distance from the prior, upper bound",
+        number,
+        f"{SPACE}nats",
+        f"{sentence}.",
+        "",
+        f"{bound}{number(value)} nats from the prior",
     )
 
 
@@ -467,7 +473,7 @@ _TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]],
 _TOLD = {
     "relevance_agreement": ("photos among themselves", "photos at random"),
     "causal": ("photos among themselves", "photos at random"),
-    "nats": ("law", "prior", "mean_in_sd", "score_in_sd"),
+    "nats": ("law", "prior", "mean_in_sd", "score_in_sd", "kl_is"),
     "attenuation": ("asked",),
     "logit_change": ("class",),
     **dict.fromkeys(("cosine", "cosine_standardised", "sample_sd"), ("selected",)),

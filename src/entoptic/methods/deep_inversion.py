@@ -163,9 +163,16 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
     first: list[Draft] = []
     if low:
         half = (card.size[0] // 2, card.size[1] // 2)
-        # A network of one input size is shown the small picture enlarged.
-        enlarged = not model.takes(half)
-        first, image, stopped = stage(half, low, config.jitter // 2, generators, None, enlarged)
+        try:
+            first, image, stopped = stage(half, low, config.jitter // 2, generators, None)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AssertionError):
+            if model.takes(half):  # the failure has another reason than the size
+                raise
+            # A network of one input size is shown the small picture enlarged.
+            generators = fresh()
+            first, image, stopped = stage(half, low, config.jitter // 2, generators, None, enlarged=True)
         start = enlarge(image, card.size)
         if stopped is not None:
             for draft in first:

@@ -98,12 +98,15 @@ class Recompute:
         card = METHODS.get(picture.method)
         kinds = card.units if card is not None else frozenset({""})
         model = self._network(record["model"]["name"], record["model"]["weights_sha256"])
-        if EDIT in kinds:
-            return self._of_edit(picture, model)
         found = Recomputed()
-        verifiers = self._verifiers(record, found)
-        if MAP in kinds:
-            return self._of_map(picture, model, verifiers, found)
+        try:
+            if EDIT in kinds:
+                return self._of_edit(picture, model)
+            verifiers = self._verifiers(record, found)
+            if MAP in kinds:
+                return self._of_map(picture, model, verifiers, found)
+        except UserError as error:
+            raise NotAvailable(str(error)) from None
         return self._of_unit(picture, model, verifiers, found)
 
     # --- units ----------------------------------------------------------------------------------------------------
@@ -266,7 +269,10 @@ class Recompute:
         if self._prior is None and there is not None:
             with contextlib.suppress(UserError):  # it may have moved since, while the inverter's card says where it is
                 return load_inverter(entry["source"], model=model, prior=there, device=self._device)
-        return load_inverter(entry["source"], model=model, prior=self._prior, device=self._device)
+        try:
+            return load_inverter(entry["source"], model=model, prior=self._prior, device=self._device)
+        except UserError as error:
+            raise NotAvailable(f"recomputing it needs its inverter: {error}") from None
 
     def _reader(self, maps: FeatureMaps, verifiers: Sequence[Model]) -> PhotoReader:
         key = (maps.model.card.weights_sha256, maps.layer, tuple(v.card.weights_sha256 for v in verifiers))

@@ -29,7 +29,7 @@ from entoptic.runs.edit_items import DISCOVERED, RECIPE, Concepts, EditItems, id
 from entoptic.runs.execute import execute
 from entoptic.runs.plan import Job, Plan, run_name
 from entoptic.runs.records import about_run
-from entoptic.runs.store import Run, writable
+from entoptic.runs.store import Run, Unwritable, writable
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
@@ -138,7 +138,12 @@ def steer(
             model=subject, kind=kind, jobs=[Job(card=find_method("steer"), config=steering, items=items)], run=run,
             batch_size=config.batch_size, failures=failures,
         )  # fmt: skip
-        return execute(plan, report)
+        try:
+            return execute(plan, report)
+        except Unwritable:
+            raise
+        except UserError as error:
+            raise UserError(f"no photo could be steered: {error}") from None
 
 
 # --- what was asked for ----------------------------------------------------------------------------------------------

@@ -82,8 +82,8 @@ def verify(
             found.drift.append(problem)
             continue
         name = picture.path.name
-        found.drift += [f"{name}: {wrong}" for wrong in changed_files(opened, picture)]
         try:
+            found.drift += [f"{name}: {wrong}" for wrong in changed_files(opened, picture)]
             fresh = recompute.evidence(picture)
             found.drift += [f"{name}: {wrong}" for wrong in fresh.drift]
             found.skipped += fresh.notes

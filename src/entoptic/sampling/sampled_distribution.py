@@ -84,7 +84,9 @@ class SampledDistribution:
         if self.kl_is is not KlIs.EXACT and not (self.kl_is is KlIs.UPPER_BOUND and self.kl and self.kl.se == 0):
             record["nats_interval"] = _interval(self.kl)
         for name, mean in (("mean", self.mean), ("mean_in_sd", self.mean_in_sd)):
-            if mean is not None:
+            if mean is None and self.kind is Kind.TILT:
+                record[name] = None
+            elif mean is not None:
                 record[name] = mean.value
                 if mean.interval is not None:
                     record[f"{name}_interval"] = list(mean.interval)

@@ -259,7 +259,7 @@ def test_nats_are_told_with_their_law() -> None:
         evidence("nats", 8.0, interval=[7.5, 8.5], direction="lower", scale="nats", detail=detail)
     )
     assert reading.sentence == (
-        "Drawn from a law that lies 8 nats from the prior builtin:small-32 (prior tilted by exp(β s)); its mean score is "
+        "Drawn from a distribution that is 8 nats from the prior builtin:small-32 (prior tilted by exp(β s)); its mean score is "
         "4.1 standard deviations above the prior’s."
     )
     assert reading.interval == f"7.5 to 8.5{explain.SPACE}nats"
@@ -270,7 +270,7 @@ def test_nats_are_told_with_their_law() -> None:
         "above the prior’s; this picture’s score is 0.5 standard deviations below the prior’s mean."
     )
     why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
-    missing = explain.explain(evidence("nats", None, reason=why))
+    missing = explain.explain(evidence("nats", None, reason=why, detail={"kind": "point"}))
     assert missing.chip == "nats unbounded"
     assert why in missing.sentence
     assert explain.explain(evidence("nats", None, reason="refused")).chip == "nats not known"

@@ -242,9 +242,12 @@ def _like_photos(title: str, what: str, chip: str) -> Callable[[float, int | Non
     return words
 
 
+_BEST_OF = "one rank of N samples of the prior"  # what records of best-of hold as their distribution
+
+
 def _one_score(detail: Any) -> Any:
     """The detail of nats as it is written now: the score of one rank, a single picture, used to be called a mean."""
-    if not isinstance(detail, Mapping) or not str(detail.get("law", "")).startswith("one rank of"):
+    if not isinstance(detail, Mapping) or detail.get("law") != _BEST_OF:
         return detail
     return {{"mean": "score", "mean_in_sd": "score_in_sd"}.get(str(key), key): item for key, item in detail.items()}
 
@@ -473,7 +476,7 @@ _TOLD_BY_DETAIL: dict[str, Callable[[float, int | None, str, Mapping[str, Any]],
 _TOLD = {
     "relevance_agreement": ("photos among themselves", "photos at random"),
     "causal": ("photos among themselves", "photos at random"),
-    "nats": ("law", "prior", "mean_in_sd", "score_in_sd", "kl_is"),
+    "nats": ("law", "prior", "mean_in_sd", "score_in_sd", "kl_is", "kind"),
     "attenuation": ("asked",),
     "logit_change": ("class",),
     **dict.fromkeys(("cosine", "cosine_standardised", "sample_sd"), ("selected",)),
@@ -566,7 +569,8 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
         reason = str(measurement.get("reason") or silent)
         chip = f"{words.title.lower()} not measured"
         if name == "nats":
-            chip = "nats unbounded" if "point mass" in reason else "nats not known"
+            detail_of_nats = raw_detail if isinstance(raw_detail, Mapping) else {}
+            chip = "nats unbounded" if detail_of_nats.get("kind") == "point" else "nats not known"
         return Reading(
             name,
             words.title,

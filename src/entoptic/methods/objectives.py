@@ -94,10 +94,9 @@ class _Scores:
             return score
         before = step.values[pre.tap][rows]
         flat = _without_gradient(unit, values.detach(), before.detach())
-        if bool(flat.any()) and not any("no gradient" in note for note in step.notes[i]):
-            step.notes[i].append(
-                f"{unit} had no gradient at some views (dead or saturated): read before its activation there"
-            )
+        note = f"{unit} had no gradient at some views (dead or saturated): read before its activation there"
+        if bool(flat.any()) and note not in step.notes[i]:
+            step.notes[i].append(note)
         return torch.where(flat, pre.read(before), score)
 
 

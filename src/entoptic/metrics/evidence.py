@@ -38,6 +38,16 @@ class Evidence:
         }  # fmt: skip
 
 
-def missing(name: str, reason: str, *, direction: str = "higher", scale: str = "") -> Evidence:
-    """Evidence that could not be computed."""
-    return Evidence(name, None, direction=direction, scale=scale, reason=reason)
+def missing(
+    name: str, reason: str, *, direction: str = "higher", scale: str = "", detail: dict[str, Any] | None = None
+) -> Evidence:
+    """Returns evidence that could not be computed.
+
+    Args:
+        name: of the metric.
+        reason: why, in words.
+        direction: as in `Evidence`.
+        scale: as in `Evidence`.
+        detail: as in `Evidence`, for programs.
+    """
+    return Evidence(name, None, direction=direction, scale=scale, reason=reason, detail=detail or {})

@@ -20,7 +20,7 @@ def divergence(distribution: SampledDistribution | None) -> Evidence:
     """
     if distribution is None:
         why = "one optimised picture is a point mass: no number of nats bounds its distance from any prior"
-        return missing("nats", why, direction="lower", scale="nats")
+        return missing("nats", why, direction="lower", scale="nats", detail={"kind": "point"})
     kl = distribution.kl
     if kl is None or not math.isfinite(kl.value):
         why = distribution.refused or "the sampler's estimate is not finite"

@@ -20,9 +20,10 @@ from entoptic.errors import UserError
 from entoptic.images import references as references_module
 from entoptic.images.colour import from_rgb, natural_spectrum, to_rgb
 from entoptic.images.make_statistics import make_pack
+from entoptic.images.matching_targets import sorted_means
 from entoptic.images.photos import Photos
 from entoptic.images.preflight import preflight
-from entoptic.images.references import References, sorted_means
+from entoptic.images.references import References
 from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted
 from entoptic.images.shipped_statistics import read_pack, sketch, sketch_ranks, unsketch
 from entoptic.models.model import Model

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from entoptic.images.matching_targets import MatchingTarget
 from entoptic.images.photos import Photos
-from entoptic.images.references import References, Target
+from entoptic.images.references import References
 from entoptic.images.shipped_statistics import sketch, unsketch
 from entoptic.methods.augment import gaussian_blur
 from entoptic.methods.contract import Context, Draft, Item
@@ -21,10 +22,10 @@ from entoptic.units.unit import bind
 class Sketched(References):
     """References whose targets went through the pack's sketch."""
 
-    def target(self, *args, **more) -> Target:  # type: ignore[no-untyped-def]
+    def target(self, *args, **more) -> MatchingTarget:  # type: ignore[no-untyped-def]
         whole = super().target(*args, **more)
         values = {tap: unsketch(sketch(v), v.shape[1]) for tap, v in whole.values.items()}
-        return Target(values, whole.photos, whole.source, whole.sha256)
+        return MatchingTarget(values, whole.photos, whole.source, whole.sha256)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The decorrelated colour space that spectral canvases paint in."""
+"""The decorrelated colour space that spectral canvases paint in, and the Fourier spectrum of photos in it."""
 
 from __future__ import annotations
 
@@ -23,3 +23,21 @@ def from_rgb(rgb: Tensor) -> Tensor:
 def natural_spectrum(rgb: Tensor) -> Tensor:
     """Sum over B pictures of |rfft2| in the decorrelated space, 3×H×(W//2+1)."""
     return torch.fft.rfft2(from_rgb(rgb)).abs().sum(0)
+
+
+def resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """|rfft2| magnitudes at another picture size, along each axis over the same range of cycles per pixel."""
+    height, width = spectrum.shape[1], 2 * (spectrum.shape[2] - 1)
+    centred = torch.fft.fftshift(spectrum, dim=1)  # row height // 2 holds frequency 0
+    rows = torch.fft.fftfreq(size[0]) * height + height // 2
+    columns = torch.fft.rfftfreq(size[1]) * width
+    # Straight lines between the coefficients at both sides: frequency 0 stays what it is and ±f stay alike.
+    return _between(_between(centred, rows, 1), columns, 2)
+
+
+def _between(table: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Linear interpolation of `table` along an axis at fractional indices, the ends repeated."""
+    places = places.clamp(0, table.shape[axis] - 1)
+    left = places.floor().long().clamp_max(table.shape[axis] - 2)
+    share = (places - left).view([-1 if i == axis else 1 for i in range(table.ndim)])
+    return table.index_select(axis, left) * (1 - share) + table.index_select(axis, left + 1) * share

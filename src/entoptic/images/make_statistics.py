@@ -26,8 +26,9 @@ def make_pack(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Everything a pack holds, from class folders (`photos`) and mixed photos (`broad`)."""
     from entoptic.images.colour import natural_spectrum
+    from entoptic.images.matching_targets import sorted_means
     from entoptic.images.photos import Photos
-    from entoptic.images.references import References, sorted_means
+    from entoptic.images.references import References
     from entoptic.images.relevance_weighting import RelevanceWeighting, layers_below
     from entoptic.units.unit import bind
 

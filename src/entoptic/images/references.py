@@ -7,81 +7,52 @@ Entoptic (see `entoptic.images.shipped_statistics`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from entoptic.base.cache import content_key, load_cached, save_cached
+from entoptic.base.cache import content_key
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError, nearest
-from entoptic.images.colour import natural_spectrum
+from entoptic.images.colour import natural_spectrum, resample_spectrum
+from entoptic.images.index import ActivationIndex
+from entoptic.images.matching_targets import (
+    MatchingTarget,
+    natural_of_pack,
+    sorted_means,
+    target_of_pack,
+    target_of_photos,
+)
 from entoptic.images.photo_scores import RealScores, Scores, score_photos
 from entoptic.images.photos import Photos
 from entoptic.images.relevance_weighting import (
     RelevanceWeighting,
     Weighted,
-    accumulator_dtype,
-    crops,
     facet_photos,
     layers_below,
     profile,
-    relevant_means,
     rules_of,
 )
 from entoptic.images.shipped_statistics import Pack, find_pack
+from entoptic.images.unit_reference import (
+    ARBITRARY,
+    NO_PHOTOS,
+    STRONGEST,
+    ExemplarPhotos,
+    LayerMoments,
+    UnitReference,
+    evenly_spaced,
+    layer_moments,
+)
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 
-if TYPE_CHECKING:
-    from entoptic.images.index import ActivationIndex
-
-
-@dataclass(frozen=True)
-class Target:
-    """Mean sorted values of a unit's reference photos.
-
-    Attributes:
-        values: per tap C×D: entry (c, d) is the mean over photos of the d-th smallest value of channel c.
-        photos: how many. source: where they came from, for people. sha256: of their contents or of the pack.
-        importance: per tap C weights of the channels (VITAL's ū) where the values were weighted by relevance.
-    """
-
-    values: dict[Tap, Tensor]
-    photos: int
-    source: str
-    sha256: str
-    importance: dict[Tap, Tensor] = field(default_factory=dict)
-
-    def describe(self) -> dict[str, object]:
-        """For sidecars."""
-        return {"source": self.source, "n": self.photos, "sha256": self.sha256}
-
-
-def sorted_means(
-    model: Model,
-    taps: Sequence[Tap],
-    batches: Iterable[tuple[list[int], Tensor]],
-    on_batch: Callable[[int], None],
-) -> tuple[dict[Tap, Tensor], int]:
-    """Mean over photos of each channel's sorted values, streaming: memory does not grow with their number.
-
-    Returns:
-        C×D float32 per tap, and the number of photos.
-    """
-    totals: dict[Tap, Tensor] = {}
-    count = 0
-    with torch.no_grad(), model.frozen():
-        for indices, images in batches:
-            for tap, values in model.read(images.to(model.device), taps).items():
-                total = values.sort(dim=-1).values.to(accumulator_dtype(values)).sum(0)
-                totals[tap] = totals[tap] + total if tap in totals else total
-            count += len(indices)
-            on_batch(count)
-    return {tap: (total / max(count, 1)).float() for tap, total in totals.items()}, count
+KEPT_TARGETS = 64
+"""Matching targets in memory: thousands of units would fill it."""
+KEPT_UNITS = 4
+"""Unit references in memory: a unit's photos take some 10 MB, and its pictures are measured one after another."""
 
 
 class References:
@@ -111,12 +82,12 @@ class References:
         if index is not None:
             index.check(model, photos)
         self.pack: Pack | None = find_pack(model.card)
-        self._targets: dict[tuple[object, ...], Target] = {}
+        self._targets: dict[tuple[object, ...], MatchingTarget] = {}
         self._facets: dict[tuple[object, ...], tuple[list[int], list[int]]] = {}
         self._spectra: dict[tuple[int, int], Tensor] = {}
         self._expected: dict[str, Unit] = {}
         self._scores: dict[str, Scores] = {}
-        self.exemplars: dict[str, Any] = {}  # what measurements keep of a unit's photos, by the unit's identity
+        self._units: dict[tuple[str, str], UnitReference] = {}
 
     @cached_property
     def labelled(self) -> bool:
@@ -144,7 +115,7 @@ class References:
             raise UserError("retrieval shows real photos; give --photos DIR (Python: photos=…)")
         if "targets" in reads:
             if self.photos is None:
-                self._from_pack(unit, ())
+                target_of_pack(self.model, self.pack, unit, ())
             elif unit.kind == "logit" and self.labelled:
                 self.class_photos(unit)
         if "spectrum" in reads and self.photos is None and self.pack is None:
@@ -187,8 +158,45 @@ class References:
             return RealScores(values, len(values), f"{self.photos.source}")
         known = self.pack.real_scores(str(unit)) if self.pack else None
         if known is None:
-            return "no photos were given" + (" and the shipped statistics do not hold this unit" if self.pack else "")
+            return NO_PHOTOS + (" and the shipped statistics do not hold this unit" if self.pack else "")
         return RealScores(known[0], known[1], "shipped statistics")
+
+    # --- what the pictures of a unit are measured against ----------------------------------------------------------
+
+    def unit_reference(self, unit: Unit) -> UnitReference:
+        """Return the record of one unit for the metrics; that of the latest few units is kept."""
+        key = unit.identity, str(unit)
+        if key not in self._units:
+            while len(self._units) >= KEPT_UNITS:
+                self._units.pop(next(iter(self._units)))
+            self._units[key] = UnitReference(
+                unit=unit,
+                load_real_scores=lambda: self.real_scores(unit),
+                load_exemplars=lambda: self._exemplars(unit),
+                load_moments=lambda: self._layer_moments(unit),
+            )
+        return self._units[key]
+
+    def _exemplars(self, unit: Unit) -> ExemplarPhotos | str:
+        if self.photos is None:
+            return NO_PHOTOS
+        strongest = self.choose(unit, STRONGEST)[0]
+        arbitrary = [i for i in evenly_spaced(len(self.photos), ARBITRARY) if i not in strongest]
+        return ExemplarPhotos(strongest=self._prepared(strongest), arbitrary=self._prepared(arbitrary))
+
+    def _prepared(self, indices: list[int]) -> Tensor:
+        card = self.model.card
+        assert self.photos is not None
+        batches = self.photos.batches(card.prepare, self.batch_size, indices) if indices else []
+        images = [batch for _, batch in batches]
+        return torch.cat(images) if images else torch.zeros(0, 3, *card.size)
+
+    def _layer_moments(self, unit: Unit) -> LayerMoments | str:
+        if self.photos is None:
+            return NO_PHOTOS
+        if unit.direction is not None:
+            return "a direction has no sibling units"
+        return layer_moments(self.model, self.photos, unit, self.index, batch_size=self.batch_size)
 
     # --- targets for distribution matching -----------------------------------------------------------------------
 
@@ -200,11 +208,11 @@ class References:
         *,
         strongest: bool = True,
         wanted: RelevanceWeighting | None = None,
-    ) -> Target:
+    ) -> MatchingTarget:
         """Mean sorted values over `count` reference photos of a unit; see `choose` for which.
 
         Args:
-            wanted: weight the features by the unit's relevance (see `Relevant`); only layers below the unit's own
+            wanted: weight the features by the unit's relevance (see `RelevanceWeighting`); only layers below the unit's own
                 then have a target. None leaves them as they are.
 
         Raises:
@@ -220,69 +228,21 @@ class References:
                     "relevance could be told; use relevance=none"
                 )
         if self.photos is None:
-            return self._from_pack(unit, taps, wanted)
+            return target_of_pack(self.model, self.pack, unit, taps, wanted)
         key = (unit.identity, tuple(taps), count, strongest, wanted)
         return self._kept(key, lambda: self._from_photos(unit, taps, count, strongest, wanted))
 
-    def _kept(self, key: tuple[object, ...], make: Callable[[], Target]) -> Target:
+    def _kept(self, key: tuple[object, ...], make: Callable[[], MatchingTarget]) -> MatchingTarget:
         """The target under `key`. Only the latest few stay: thousands of units would fill the memory."""
         if key not in self._targets:
-            while len(self._targets) >= 64:
+            while len(self._targets) >= KEPT_TARGETS:
                 self._targets.pop(next(iter(self._targets)))
             self._targets[key] = make()
         return self._targets[key]
 
-    def _from_pack(self, unit: Unit, taps: Sequence[Tap], wanted: RelevanceWeighting | None = None) -> Target:
-        if self.pack is None:
-            raise UserError(
-                f"matching {unit} of {self.model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
-                "or use --method fourier, which needs none"
-            )
-        held = self.pack.units
-        if str(unit) not in held:
-            names = {str(i): self.model.card.label(int(i.split(":")[1])) or i for i in held if i.startswith("logits:")}
-            raise UserError(
-                f"without photos, {self.model.card.name} has references for {', '.join(f'{k} ({v})' for k, v in names.items())}"
-                f" and {', '.join(i for i in held if not i.startswith('logits:')) or 'no channels'}, but not for {unit}"
-                f"{f' ({unit.label})' if unit.label else ''}; give --photos DIR, or use --method fourier"
-            )
-        if wanted is not None and (wanted.reference, wanted.facets) != ("image", 1):
-            raise UserError(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
-        held_as = self.pack.relevance(str(unit))
-        if taps and held_as != (wanted.rules if wanted else "none"):
-            raise UserError(
-                f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
-            )
-        values = self._pack_values(str(unit), taps)
-        importance = {tap: u.to(self.model.device) for tap, u in self.pack.importance(str(unit), taps).items()}
-        return Target(values, self.pack.count(str(unit)), "shipped statistics", self.pack.sha256, importance)
-
-    def _natural_from_pack(self, taps: Sequence[Tap]) -> Target:
-        if self.pack is None:
-            raise UserError(
-                "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
-                "or leave it out with natural=0"
-            )
-        count = int(self.pack.meta.get("natural", 0))
-        return Target(self._pack_values("natural", taps), count, "shipped statistics", self.pack.sha256)
-
-    def _pack_values(self, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
-        assert self.pack is not None
-        values = {}
-        for tap in taps:
-            info = self.model.layer(tap.layer)
-            target = self.pack.target(name, tap, info.grid[0] * info.grid[1])
-            if target is None:
-                raise UserError(
-                    f'the shipped statistics have no layer "{tap}"{nearest(str(tap), self.pack.layers)}; '
-                    f"they hold {', '.join(self.pack.layers)}; give --photos DIR for others"
-                )
-            values[tap] = target.to(self.model.device)
-        return values
-
     def _from_photos(
         self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: RelevanceWeighting | None
-    ) -> Target:
+    ) -> MatchingTarget:
         """Means over the photos chosen, kept on disk by content."""
         assert self.photos is not None
         many = count * (wanted.facets if wanted else 1)
@@ -290,37 +250,13 @@ class References:
         if wanted is not None and wanted.facets > 1:
             indices = self._facet(unit, indices, wanted, taps)[:count]
             how = f"{len(indices)} photos of facet {wanted.facet} of {wanted.facets}, of {how}"
-        fingerprint = self.photos.fingerprint(indices)
-        key: dict[str, object] = {
-            "weights": self.model.card.weights_sha256, "card": self.model.card.preprocessing(),
-            "taps": [str(tap) for tap in taps], "photos": fingerprint,
-        }  # fmt: skip
-        if wanted is not None:
-            key |= {"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon]}
-            if wanted.reference == "crop":
-                how = f"crops of {how}"
-        known = load_cached("targets", content_key(key))
-        if known is not None:
-            values = {tap: known[str(tap)].to(self.model.device) for tap in taps}
-            importance = {tap: known[f"{tap} u"].to(self.model.device) for tap in taps if f"{tap} u" in known}
-            return Target(values, int(known["count"]), how, fingerprint, importance)
 
         def on_batch(done: int) -> None:
             self.progress(f"reference photos of {unit}", done, len(indices))
 
-        batches = self.photos.batches(self.model.card.prepare, self.batch_size, indices)
-        importance = {}
-        if wanted is None:
-            values, read = sorted_means(self.model, taps, batches, on_batch)
-        else:
-            if wanted.reference == "crop":
-                batches = crops(self.model, unit, batches)
-            weighted = [tap for tap in taps if isinstance(tap, Weighted)]
-            values, importance, read = relevant_means(self.model, unit, weighted, batches, on_batch, wanted)
-        stored = {str(tap): value.cpu() for tap, value in values.items()}
-        stored |= {f"{tap} u": value.cpu() for tap, value in importance.items()}
-        save_cached("targets", content_key(key), {**stored, "count": torch.tensor(read)})
-        return Target(values, read, how, fingerprint, importance)
+        return target_of_photos(
+            self.model, self.photos, indices, how, unit, taps, wanted, batch_size=self.batch_size, on_batch=on_batch
+        )
 
     def _facet(self, unit: Unit, indices: list[int], wanted: RelevanceWeighting, taps: Sequence[Tap]) -> list[int]:
         """Those of `indices` (strongest first) that belong to one facet of the unit."""
@@ -382,7 +318,7 @@ class References:
             )
         return found
 
-    def natural(self, unit: Unit, taps: Sequence[Tap], count: int = 64) -> Target:
+    def natural(self, unit: Unit, taps: Sequence[Tap], count: int = 64) -> MatchingTarget:
         """Mean sorted values over up to `count` photos that do not drive the unit, evenly spread over the weaker half
         of the set: what photos look like where the unit sees nothing. What merely stands beside the unit's cause in
         its strongest photos is as rare here as anywhere.
@@ -393,10 +329,10 @@ class References:
             UserError: no photos, and no shipped statistics that hold these layers.
         """
         if self.photos is None:
-            return self._kept(("natural", tuple(taps)), lambda: self._natural_from_pack(taps))
+            return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
         return self._kept(("natural", unit.identity, tuple(taps), count), lambda: self._quiet(unit, taps, count))
 
-    def _quiet(self, unit: Unit, taps: Sequence[Tap], count: int) -> Target:
+    def _quiet(self, unit: Unit, taps: Sequence[Tap], count: int) -> MatchingTarget:
         assert self.photos is not None
         chosen = self._weaker(unit, count)
         how = f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}"
@@ -405,7 +341,7 @@ class References:
         values, read = sorted_means(self.model, taps, batches, lambda done: None)
         if not read:
             raise UserError(f"none of the {how} could be read")
-        return Target(values, read, how, self.photos.fingerprint(chosen))
+        return MatchingTarget(values, read, how, self.photos.fingerprint(chosen))
 
     def _weaker(self, unit: Unit, count: int) -> list[int]:
         """Positions of up to `count` photos of the half that drives the unit less, an arbitrary choice that is the same
@@ -436,7 +372,7 @@ class References:
         else from up to 500 of the photos.
         """
         if self.pack is not None:
-            return _resample_spectrum(self.pack.spectrum, size)
+            return resample_spectrum(self.pack.spectrum, size)
         if self.photos is None:
             raise UserError("MACO needs the spectrum of natural photos: give --photos DIR (Python: photos=…)")
         if size in self._spectra:
@@ -448,21 +384,3 @@ class References:
             total, count = total + natural_spectrum(images), count + len(batch)
         self._spectra[size] = total / count
         return self._spectra[size]
-
-
-def _resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """|rfft2| magnitudes at another picture size, along each axis over the same range of cycles per pixel."""
-    height, width = spectrum.shape[1], 2 * (spectrum.shape[2] - 1)
-    centred = torch.fft.fftshift(spectrum, dim=1)  # row height // 2 holds frequency 0
-    rows = torch.fft.fftfreq(size[0]) * height + height // 2
-    columns = torch.fft.rfftfreq(size[1]) * width
-    # Straight lines between the coefficients at both sides: frequency 0 stays what it is and ±f stay alike.
-    return _between(_between(centred, rows, 1), columns, 2)
-
-
-def _between(table: Tensor, places: Tensor, axis: int) -> Tensor:
-    """Linear interpolation of `table` along an axis at fractional indices, the ends repeated."""
-    places = places.clamp(0, table.shape[axis] - 1)
-    left = places.floor().long().clamp_max(table.shape[axis] - 2)
-    share = (places - left).view([-1 if i == axis else 1 for i in range(table.ndim)])
-    return table.index_select(axis, left) * (1 - share) + table.index_select(axis, left + 1) * share

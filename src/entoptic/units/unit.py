@@ -311,6 +311,23 @@ def _feature(model: Model, address: Address) -> Unit:
     return Unit(address, model, dictionary.layer, index, readout, label, tap, position, dictionary=dictionary)
 
 
+def read_siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
+    """Read every unit of the layer in the way that `unit` is read.
+
+    Args:
+        unit: gives the readout and, for a feature, the dictionary.
+        values_BCD: values of the unit's tap, B×C×D.
+
+    Returns:
+        B×C, or B×K for a feature of a dictionary of K features.
+    """
+    if unit.dictionary is not None:
+        values_BCD = unit.dictionary.activations(values_BCD)
+    if unit.position is not None:
+        return values_BCD[:, :, unit.position]
+    return values_BCD.amax(2) if unit.readout.startswith("max") else values_BCD.mean(2)
+
+
 def slug(unit: Unit | str) -> str:
     """A file-name form of a unit's string, unique: unsafe characters become `-`, a short hash tells doubles apart."""
     import re

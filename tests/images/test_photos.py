@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from entoptic.errors import UserError
-from entoptic.images import photos as photos_module
-from entoptic.images.photos import Photo, Photos, Skipped, decode
+from entoptic.images import photo_tables
+from entoptic.images.decode import decode
+from entoptic.images.photo_records import Photo, PhotoSource, Skipped
+from entoptic.images.photos import Photos
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Pixel = tuple[int, int, int]
@@ -459,7 +461,7 @@ def test_parquet_is_read_by_row_group(tmp_path: Path, monkeypatch: pytest.Monkey
         return original(self, group, columns=columns, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
-    monkeypatch.setattr(photos_module, "_CACHED_ROW_GROUP_BYTES", 0)  # holds two row groups, the least
+    monkeypatch.setattr(photo_tables, "_CACHED_ROW_GROUP_BYTES", 0)  # holds two row groups, the least
     photos = Photos.open(path)
     assert read == []
     values = [images[:, 0, 0, 0] * 255 for _, images in photos.batches(to_chw, 5, workers=1)]
@@ -644,7 +646,7 @@ def test_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     later = Photos.open([tmp_path / "b.png"])
     assert later.fingerprint() == photos.fingerprint([1])  # names do not count
     (tmp_path / "b.png").unlink()
-    reopened = Photos(later.source, photos_module._Shared(later._shared.store, later._shared.photos), [0])
+    reopened = Photos(later.source, PhotoSource(later._shared.store, later._shared.photos), [0])
     assert reopened.sha256(0) == hashlib.sha256(b"").hexdigest()
     assert [skipped.reason for skipped in reopened.skipped] == ["No such file or directory"]
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from entoptic.errors import UserError
+from entoptic.images.decode import decode
 from entoptic.images.index import ActivationIndex
-from entoptic.images.photos import Photos, decode
+from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.saved import check_inverter

@@ -1,0 +1,102 @@
+"""`Photo`, and what every kind of photo source gives: its photos, their labels and their encoded bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from entoptic.errors import UserError
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo of a set.
+
+    `name`: path relative to the opened folder, or "file.parquet#17"; unique within the set and stable.
+    `labels`: every label string known for it: wnid, name, label, then their synonyms (split at commas).
+    `class_index`: an index into the model's classes; only from a column that is called class_index.
+    """
+
+    name: str
+    labels: tuple[str, ...] = ()
+    class_index: int | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A photo that could not be read, and why in a few words."""
+
+    name: str
+    reason: str
+
+
+class ImageStore(Protocol):
+    def encoded(self, row: int) -> bytes:
+        """The file bytes of one photo; `OSError` or `ValueError` where there are none. Thread-safe."""
+
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        """Bytes and time of change (ns) of the file that holds one photo; None where there is no file."""
+
+
+@dataclass
+class PhotoSource:
+    """What a set and its subsets have in common; rows count through all photos of the source."""
+
+    store: ImageStore
+    photos: list[Photo]
+    skipped: list[Skipped] = field(default_factory=list)
+    hashes: dict[int, str] = field(default_factory=dict)
+    skipped_names: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def skip(self, skipped: Skipped) -> None:
+        with self.lock:
+            if skipped.name not in self.skipped_names:
+                self.skipped_names.add(skipped.name)
+                self.skipped.append(skipped)
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def split_synonyms(label: str) -> list[str]:
+    return [part.strip() for part in label.split(",") if part.strip()]
+
+
+def comparable(label: str) -> str:
+    return " ".join(label.replace("_", " ").casefold().split())
+
+
+def labels_of(*known: object) -> tuple[str, ...]:
+    """The label strings among `known`, then the synonyms inside them; each once."""
+    wholes = [text for value in known if isinstance(value, (str, int, float)) and (text := str(value).strip())]
+    return tuple(dict.fromkeys([*wholes, *(part for label in wholes for part in split_synonyms(label))]))
+
+
+def photo_of_row(name: str, row: Mapping[str, Any], label_names: Sequence[str] | None) -> Photo:
+    """The photo that a table's row describes; integer labels by their names where these are known."""
+    label, class_index = row.get("label"), row.get("class_index")
+    if isinstance(label, int) and not isinstance(label, bool):
+        if label < 0:  # datasets write -1 where a label is withheld
+            label = None
+        elif label_names is not None and label < len(label_names):
+            label = label_names[label]
+        elif row.get("wnid") or row.get("name"):  # a bare number adds nothing to a real name
+            label = None
+    return Photo(
+        name,
+        labels_of(row.get("wnid"), row.get("name"), label),
+        None if class_index is None else _whole_number(class_index, name),
+    )
+
+
+def _whole_number(value: object, where: str) -> int:
+    try:
+        number = float(str(value))
+        if number == int(number) and number >= 0:
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise UserError(f'class_index "{value}" of {where} is not a whole number from 0 up')

@@ -17,7 +17,8 @@ from entoptic.errors import UserError, nearest
 from entoptic.images.receptive_field import crop_box
 from entoptic.models.model import Model
 from entoptic.models.relevance import Tape
-from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, average, values_only
+from entoptic.models.rule_tables import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules
+from entoptic.models.rules import average, values_only
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entoptic.images import quantile_sketch as sketch_module
-from entoptic.images.quantile_sketch import CAPACITY, Sketch
+from entoptic.images.quantile_sketch import CAPACITY, QuantileSketch
 
 
 @settings(max_examples=40)
@@ -26,7 +26,7 @@ def test_the_sketchs_error_bound_holds(sizes: list[int], capacity: int, spread: 
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sketch_module, "CAPACITY", capacity)
-        parts = [Sketch((torch.from_numpy(v),), 0, i) for i, v in enumerate(values)]
+        parts = [QuantileSketch((torch.from_numpy(v),), 0, i) for i, v in enumerate(values)]
         while len(parts) > 1:  # any tree
             i = int(rng.integers(0, len(parts) - 1))
             parts[i : i + 2] = [parts[i].merge(parts[i + 1])]
@@ -52,7 +52,7 @@ def test_the_sketchs_error_bound_holds(sizes: list[int], capacity: int, spread: 
 def test_the_worst_case_error_is_small_and_the_usual_one_smaller() -> None:
     rng, parts = np.random.default_rng(0), []
     for i in range(128):  # 65,536 values
-        parts.append(Sketch((torch.from_numpy(rng.normal(size=(4, 512)).astype(np.float32)),), 0, i))
+        parts.append(QuantileSketch((torch.from_numpy(rng.normal(size=(4, 512)).astype(np.float32)),), 0, i))
     values = torch.cat([part.levels[0] for part in parts], 1).sort(1).values
     while len(parts) > 1:
         parts = [a.merge(b) for a, b in zip(parts[::2], parts[1::2])]

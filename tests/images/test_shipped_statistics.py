@@ -19,7 +19,7 @@ from entoptic.images.matching_targets import MatchingTarget, sorted_means
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted
-from entoptic.images.shipped_statistics import read_pack, sketch, sketch_ranks, unsketch
+from entoptic.images.shipped_statistics import fill, kept_ranks, read_pack, thin
 from entoptic.methods.augment import gaussian_blur
 from entoptic.methods.contract import Context, Draft, Item
 from entoptic.methods.objectives import Step, match
@@ -31,7 +31,7 @@ from entoptic.units.unit import bind
 
 @given(st.integers(1, 20000))
 def test_sketch_ranks_hold_both_ends_and_grow(length: int) -> None:
-    ranks = sketch_ranks(length)
+    ranks = kept_ranks(length)
     assert len(ranks) == length if length <= 257 else 200 < len(ranks) <= 257
     assert ranks[0] == 0
     assert ranks[-1] == length - 1
@@ -43,9 +43,9 @@ def test_sketch_ranks_hold_both_ends_and_grow(length: int) -> None:
 @given(st.integers(1, 3000), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 30.0]))
 def test_a_sketch_is_close_between_the_ranks_it_keeps(length: int, seed: int, scale: float) -> None:
     values = (scale * torch.randn(2, length, generator=torch.Generator().manual_seed(seed))).sort(-1).values
-    near = unsketch(sketch(values), length)
+    near = fill(thin(values), length)
     assert near.shape == values.shape
-    ranks = sketch_ranks(length)
+    ranks = kept_ranks(length)
     half = values.abs().amax() * 2**-10 + 1e-6  # rounding of half precision
     assert float((near[:, ranks] - values[:, ranks]).abs().max()) <= float(half)
     # Sorted values lie between their kept neighbours, and so does the straight line.
@@ -60,11 +60,11 @@ def test_a_pack_holds_what_its_photos_give(
     taps = (Tap("stem"), Tap("stage2"))
     tensors, meta = make_pack(tiny, str(photo_folder), [str(photo_folder)], ["stage1:3"], 6, taps)
     file = tmp_path / "tiny.safetensors"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata={"entoptic": json.dumps(meta)})
+    save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata={"entoptic": json.dumps(meta.to_json())})
     pack = read_pack(file)
     assert pack.units == [f"logits:{i}" for i in range(5)] + ["stage1:3"]
     assert pack.layers == ["stem", "stage2"]
-    assert meta["weights_sha256"] == tiny.card.weights_sha256
+    assert meta.weights_sha256 == tiny.card.weights_sha256
     monkeypatch.setattr(
         references_module, "find_pack", lambda card: pack if card.weights_sha256 == tiny.card.weights_sha256 else None
     )
@@ -116,7 +116,7 @@ class Sketched(References):
 
     def target(self, *args, **more) -> MatchingTarget:  # type: ignore[no-untyped-def]
         whole = super().target(*args, **more)
-        values = {tap: unsketch(sketch(v), v.shape[1]) for tap, v in whole.values.items()}
+        values = {tap: fill(thin(v), v.shape[1]) for tap, v in whole.values.items()}
         return MatchingTarget(values, whole.photos, whole.source, whole.sha256)
 
 

@@ -184,8 +184,9 @@ def natural_of_pack(model: Model, pack: Pack | None, taps: Sequence[Tap]) -> Mat
             "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
             "or leave it out with natural=0"
         )
-    count = int(pack.meta.get("natural", 0))
-    return MatchingTarget(_values_of_pack(model, pack, "natural", taps), count, "shipped statistics", pack.sha256)
+    return MatchingTarget(
+        _values_of_pack(model, pack, "natural", taps), pack.meta.natural, "shipped statistics", pack.sha256
+    )
 
 
 def _values_of_pack(model: Model, pack: Pack, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from entoptic.errors import UserError
+from entoptic.errors import Unreadable, UserError
 from entoptic.images.decode import decode, short_reason
 from entoptic.images.photo_records import Photo, PhotoSource, Skipped, comparable, split_synonyms
 from entoptic.images.photo_sources import open_list, open_path
@@ -243,7 +243,7 @@ class Photos:
         finally:  # also where the caller stops early
             pool.shutdown(wait=True, cancel_futures=True)
         if last_skipped is not None and not read:
-            raise UserError(
+            raise Unreadable(
                 f"none of {len(chosen)} photos from {self.source} could be read "
                 f"({last_skipped.name}: {last_skipped.reason})"
             )

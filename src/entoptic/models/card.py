@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,10 @@ class Card:
     def preprocessing(self) -> dict[str, Any]:
         """The fields that change what the network sees; part of every cache key."""
         return {name: getattr(self, name) for name in ("size", "mean", "std", "interpolation", "crop", "squash")}
+
+    def preprocessing_json(self) -> dict[str, Any]:
+        """Return `preprocessing` as a JSON file holds it (lists for tuples)."""
+        return json.loads(json.dumps(self.preprocessing()))
 
     def label(self, index: int) -> str | None:
         """Name of logit `index`, or None where the card has no labels."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, closest
 from entoptic.models.card import Card
 from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, probe
 
@@ -204,11 +204,11 @@ class Model:
                 f'layer "{name}" of {self.card.name} is not run, or puts out no value per picture; '
                 f"`entoptic ls {self.card.name}` lists those that do"
             )
-        hint = nearest(name, [LOGITS, *self.layers])
-        if hint:
-            close = hint.split('"')[1]
-            hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
-        raise UserError(f'no layer "{name}" in {self.card.name}{hint or f"; try `entoptic ls {self.card.name}`"}')
+        close = closest(name, [LOGITS, *self.layers])
+        if close is None:
+            raise UserError(f'no layer "{name}" in {self.card.name}; try `entoptic ls {self.card.name}`')
+        hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
+        raise UserError(f'no layer "{name}" in {self.card.name}{hint}')
 
 
 def _few(numbers: tuple[float, ...]) -> str:

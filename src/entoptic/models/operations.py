@@ -24,8 +24,10 @@ class Operation:
     Attributes:
         name: of the function, without underscores: "conv2d", "add", "getitem".
         function: what computes the outputs; never in place.
-        leaves, spec: its arguments, flattened. slots: which leaves depend on the picture.
-        inputs: those leaves. sources: the names of the steps that made them ("" for the picture).
+        leaves, spec: its arguments, flattened.
+        slots: which leaves depend on the picture.
+        inputs: those leaves.
+        sources: the names of the operations that made them ("" for the picture).
         outputs: its floating-point results.
     """
 
@@ -39,7 +41,7 @@ class Operation:
     outputs: tuple[Tensor, ...]
 
     def arguments(self, *inputs: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call's positional and keyword arguments, with other inputs where given."""
+        """Return the call's positional and keyword arguments, with other inputs where given."""
         leaves = list(self.leaves)
         for slot, tensor in zip(self.slots, inputs):
             leaves[slot] = tensor
@@ -47,13 +49,13 @@ class Operation:
         return args, kwargs
 
     def call(self, *inputs: Tensor) -> list[Tensor]:
-        """The operation on other inputs; its floating-point results."""
+        """Run the operation on other inputs and return its floating-point results."""
         args, kwargs = self.arguments(*inputs)
         return float_tensors(self.function(*args, **kwargs))
 
 
 def float_tensors(out: Any) -> list[Tensor]:
-    """The floating-point tensors in a function's result."""
+    """Return the floating-point tensors in a function's result."""
     if isinstance(out, Tensor):
         return [out] if out.is_floating_point() else []
     return [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point()]
@@ -73,7 +75,10 @@ CONSTANT = {
 
 @cache
 def operation_name(function: Callable[..., Any]) -> str:
-    """ "add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties by their name."""
+    """Return the name of an operation without underscores.
+
+    It is "add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties have their own name.
+    """
     name = function.__name__
     if name == "__get__":
         return function.__self__.__name__  # type: ignore[attr-defined]
@@ -95,7 +100,15 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 def out_of_place(
     function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Callable[..., Any] | None, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """(function that leaves its first argument alone, its arguments) for an operation in place, else (None, …)."""
+    """Find the form of an operation that leaves its operand alone.
+
+    Returns:
+        For an operation in place: a function that leaves its first argument alone, and its arguments. Else None and the
+        arguments as they are.
+
+    Raises:
+        UserError: an operation in place without such a form.
+    """
     raw = function.__name__
     if raw == "__setitem__":
         return _set_item, (args, kwargs)
@@ -127,7 +140,7 @@ def _copy(tensor: Tensor, value: Tensor) -> Tensor:
 
 
 def overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one storage share an element."""
+    """Return whether two tensors of one storage share an element."""
     places = torch.arange(a.untyped_storage().nbytes() // a.element_size())
     mine, other = (places.as_strided(x.shape, x.stride(), x.storage_offset()) for x in (a, b))
     return bool(torch.isin(mine, other).any())
@@ -142,7 +155,13 @@ def multi_head_attention(
     v_proj_weight: Tensor | None = None, static_k: Tensor | None = None, static_v: Tensor | None = None,
     average_attn_weights: bool = True, is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """`F.multi_head_attention_forward` of L×N×E tensors, written in operations that have rules."""
+    """Compute `F.multi_head_attention_forward` of L×N×E tensors by operations that have rules.
+
+    The arguments are those of the torch function.
+
+    Raises:
+        UserError: padding masks, added keys or dropout.
+    """
     odd = (bias_k, bias_v, key_padding_mask, static_k, static_v)
     if any(x is not None for x in odd) or add_zero_attn or query.ndim != 3 or (training and dropout_p > 0):
         raise UserError("relevance follows nn.MultiheadAttention without padding masks, added keys and dropout only")
@@ -162,7 +181,7 @@ def multi_head_attention(
     else:
         scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
         if attn_mask is not None:
-            # torch's float masks are added, its boolean masks say where NOT to look (sdpa's say where to look)
+            # torch adds its float masks; its boolean masks mark where NOT to look (those of sdpa mark where to look)
             scores = scores.masked_fill(attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         attention = scores.softmax(-1)
         mixed, weights_out = attention @ v, attention.mean(1) if average_attn_weights else attention

@@ -36,7 +36,7 @@ from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """What one backward walk found; everything is detached.
+    """Relevance found by one walk back; everything is detached.
 
     Attributes:
         maps: relevance of the values that each tap reads, B×C×D.
@@ -51,9 +51,9 @@ class Relevance:
     unruled: tuple[str, ...] = ()
 
     def residual(self) -> dict[Tap, Tensor]:
-        """(Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
+        """Compute (Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
 
-        Means something where the layer is a cut of the network, that is, where every path from the start passes it.
+        It has a meaning where the layer is a cut of the network: where every path from the start passes it.
         """
         start = self.start
         return {tap: (m.double().flatten(1).sum(1) - start) / start.abs() for tap, m in self.maps.items()}
@@ -173,7 +173,7 @@ class Tape(AbstractContextManager["Tape"]):
         return None if name == "setitem" else out
 
     def _overwrite(self, operand: Tensor, value: Tensor) -> None:
-        """From now on `operand` holds `value`, under each of its former names."""
+        """Record that `operand` holds `value` from now on, under each of its former names."""
         for key, now in self._now.items():
             if now is operand:
                 self._now[key] = value
@@ -181,7 +181,7 @@ class Tape(AbstractContextManager["Tape"]):
         self._overwritten.setdefault(operand.untyped_storage().data_ptr(), []).append(operand)
 
     def _check_alias(self, tensor: Tensor) -> None:
-        """A view of overwritten memory would have changed in the plain pass; here it has not."""
+        """Refuse a view of overwritten memory, which would have changed in the plain pass."""
         for other in self._overwritten.get(tensor.untyped_storage().data_ptr(), ()):
             if overlap(tensor, other):
                 raise UserError(
@@ -194,10 +194,10 @@ class Tape(AbstractContextManager["Tape"]):
     def relevance(
         self, starts: Mapping[Tap, Tensor], taps: Iterable[Tap], rules: Rules = ZPLUS, image: bool = False
     ) -> Relevance:
-        """Relevance of `starts` at `taps`, by walking back over the recorded pass.
+        """Propagate relevance to layers by walking back over the recorded pass.
 
         Args:
-            starts: relevance put in at layers, B×C×D each, in the layout that `Model.read` gives.
+            starts: relevance put in at layers, B×C×D each, in the layout of `Model.read`.
             taps: where relevance is read.
             rules: a table of rules.
             image: whether to go on to the network's input.
@@ -272,13 +272,13 @@ def relevance(
     rules: Rules = ZPLUS,
     image: bool = False,
 ) -> Relevance:
-    """Relevance at `taps` for pictures B×3×H×W in [0, 1], from one forward pass and one walk back.
+    """Propagate relevance to layers, in one forward pass and one walk back.
 
     Args:
         model: the network.
-        images: pictures of the input size.
-        starts: per layer, a function from its values B×C×D to the relevance put in there, B×C×D
-            (for a unit, its activation where it is read and 0 elsewhere).
+        images: B×3×H×W in [0, 1] of the input size.
+        starts: per layer, a function from its values B×C×D to the relevance put in there, B×C×D (for a unit, its
+            activation where it is read and 0 elsewhere).
         taps: where relevance is read.
         rules: `ZPLUS`, `EPSILON`, `GRADIENT`, `GUIDED` or one of them `.with_(…)` other rules.
         image: whether to return the relevance of the normalised input as well.
@@ -291,15 +291,20 @@ def relevance(
 
 
 def var(maps: Sequence[Tensor], target: int, temperature: float = 10, delta: float = 0.01) -> Tensor:
-    """VAR (arXiv:2503.07346): the target's attribution where it wins the competition with its rivals.
+    """Keep a map where it wins the competition with its rivals (VAR, arXiv:2503.07346).
 
-    `A_t · q_t · 1[q_t - 1/K > delta]` with `q = softmax_c(temperature · |A_c| / m)` over the K maps. m is the largest
-    |A| of the picture over all maps jointly, so that the result scales with the maps and no map is favoured.
+    The result is `A_t · q_t · 1[q_t - 1/K > delta]` with `q = softmax_c(temperature · |A_c| / m)` over the K maps. m is the
+    largest |A| of the picture over all maps jointly, so that the result scales with the maps and no map is favoured.
 
     Args:
-        maps: one attribution per class or unit, all B×… of one shape. Competition is by size; where evidence against
-            a rival must not count, give positive parts.
+        maps: one attribution per class or unit, all B×… of one shape. Competition is by size; where evidence against a
+            rival must not count, give positive parts.
         target: index of the map to refine.
+        temperature: of the softmax.
+        delta: how far above 1/K the share of the target must lie.
+
+    Returns:
+        The refined map, B×….
 
     Raises:
         UserError: fewer than two maps, differing shapes, or a target that is none of them.

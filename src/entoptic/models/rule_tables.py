@@ -57,7 +57,7 @@ KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split(
 
 @dataclass(frozen=True, eq=False)
 class Rules:
-    """Which rule applies to which kind of operation.
+    """A table of the rule for each kind of operation.
 
     Attributes:
         name: of the table.
@@ -77,7 +77,11 @@ class Rules:
     leave: Callable[[Tensor, Tensor], Tensor] = lambda value, message: message
 
     def with_(self, *, eps: float | None = None, **kinds: Rule) -> Rules:
-        """A copy with another eps or other rules for some kinds, for instance `ZPLUS.with_(max_pool=average)`.
+        """Return a copy with other rules for some kinds, for instance `ZPLUS.with_(max_pool=average)`.
+
+        Args:
+            eps: another stabiliser, or None for the same.
+            kinds: a rule by kind of operation.
 
         Raises:
             UserError: no such kind.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from entoptic.errors import UserError
 from entoptic.units.concepts import Concepts, Mcd, discover, orthogonalised
-from entoptic.units.dictionary import Dictionary
+from entoptic.units.dictionary import Dictionary, attenuate
 from entoptic.units.subspaces import (
     inliers,
 )
@@ -74,11 +74,11 @@ def test_attenuation_scales_one_part_and_leaves_all_others() -> None:
     """Also at an angle: the dual basis of one concept is blind to the others."""
     concepts, maps = oblique(), gaussian(2, 24, 6)
     for scale in (0.0, 0.25, 2.0):
-        after = concepts.parts(steered := concepts.attenuate(maps, 1, scale))
+        after = concepts.parts(steered := attenuate(concepts, maps, 1, scale))
         expected = concepts.parts(maps) * torch.tensor([1.0, scale, 1.0])[:, None, None, None]
         torch.testing.assert_close(after, expected.double())
         torch.testing.assert_close(concepts.rest(steered), concepts.rest(maps))
-    assert torch.equal(concepts.attenuate(maps, 1, 1.0), maps)
+    assert torch.equal(attenuate(concepts, maps, 1, 1.0), maps)
 
 
 def test_orthogonal_concepts_span_the_same_and_their_relevances_are_shares() -> None:

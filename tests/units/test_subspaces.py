@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from entoptic.units.subspaces import (
-    Rule,
+    DimensionRule,
     basis,
     inliers,
     kmeans,
@@ -39,21 +39,21 @@ def test_planted_subspaces_are_found_where_k_means_fails() -> None:
 
 def test_a_basis_is_the_pca_of_the_oracle() -> None:
     vectors = planted(clusters=1, per=200, noise=0.1)[0] + 3 * gaussian(40, seed=3)
-    found, exact = basis(vectors, Rule()), oracle.pca(vectors.numpy(), 0.05)
+    found, exact = basis(vectors, DimensionRule()), oracle.pca(vectors.numpy(), 0.05)
     assert found.shape == exact.shape == (5, 40)
     torch.testing.assert_close(found.T @ found, torch.from_numpy(exact.T @ exact))
-    wide = basis(vectors, Rule(centred=False))
+    wide = basis(vectors, DimensionRule(centred=False))
     mean = vectors.mean(0) / vectors.mean(0).norm()
     assert wide.shape[0] == 6
     assert float((wide @ mean).norm()) > 1 - 1e-9 > float((found @ mean).norm())
     few = vectors[:4]  # fewer vectors than channels and than dimensions
-    assert basis(few, Rule()).shape == (3, 40)
+    assert basis(few, DimensionRule()).shape == (3, 40)
 
 
 def test_dimensions_by_reconstruction_of_what_was_left_out() -> None:
     vectors = planted(clusters=1, per=200, noise=0.02)[0]
-    assert len(basis(vectors, Rule(held_out=True, reconstructed=0.95))) == 5
-    assert len(basis(vectors, Rule(held_out=True, reconstructed=0.3))) < 5
+    assert len(basis(vectors, DimensionRule(held_out=True, reconstructed=0.95))) == 5
+    assert len(basis(vectors, DimensionRule(held_out=True, reconstructed=0.3))) < 5
     # Pure noise among many more channels than vectors: what was left out cannot be reconstructed.
     noise = gaussian(40, 200)
-    assert len(basis(noise, Rule(held_out=True, reconstructed=0.95))) == 20 + 1
+    assert len(basis(noise, DimensionRule(held_out=True, reconstructed=0.95))) == 20 + 1

@@ -11,22 +11,30 @@ COLOUR = _COLOUR / _COLOUR.norm(dim=0).max()
 
 
 def to_rgb(decorrelated: Tensor) -> Tensor:
-    """B×3×H×W with independent channels to correlated RGB (before any sigmoid)."""
+    """Convert B×3×H×W with independent channels to correlated RGB (before any sigmoid)."""
     return torch.einsum("rc,bchw->brhw", COLOUR.to(decorrelated), decorrelated)
 
 
 def from_rgb(rgb: Tensor) -> Tensor:
-    """Inverse of `to_rgb`."""
+    """Convert RGB to independent channels: the inverse of `to_rgb`."""
     return torch.einsum("cr,brhw->bchw", torch.linalg.inv(COLOUR).to(rgb), rgb)
 
 
 def natural_spectrum(rgb: Tensor) -> Tensor:
-    """Sum over B pictures of |rfft2| in the decorrelated space, 3×H×(W//2+1)."""
+    """Sum |rfft2| over B pictures in the decorrelated space: 3×H×(W//2+1)."""
     return torch.fft.rfft2(from_rgb(rgb)).abs().sum(0)
 
 
 def resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """|rfft2| magnitudes at another picture size, along each axis over the same range of cycles per pixel."""
+    """Resample |rfft2| magnitudes to another picture size, along each axis over the same range of cycles per pixel.
+
+    Args:
+        spectrum: 3×H×(W//2+1).
+        size: height and width of the picture.
+
+    Returns:
+        3×height×(width//2+1).
+    """
     height, width = spectrum.shape[1], 2 * (spectrum.shape[2] - 1)
     centred = torch.fft.fftshift(spectrum, dim=1)  # row height // 2 holds frequency 0
     rows = torch.fft.fftfreq(size[0]) * height + height // 2
@@ -36,7 +44,7 @@ def resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _between(table: Tensor, places: Tensor, axis: int) -> Tensor:
-    """Linear interpolation of `table` along an axis at fractional indices, the ends repeated."""
+    """Interpolate `table` linearly along an axis at fractional indices, the ends repeated."""
     places = places.clamp(0, table.shape[axis] - 1)
     left = places.floor().long().clamp_max(table.shape[axis] - 2)
     share = (places - left).view([-1 if i == axis else 1 for i in range(table.ndim)])

@@ -20,13 +20,17 @@ _UPRIGHT = {
 
 
 def decode(data: bytes) -> Image.Image:
-    """One encoded image file as an upright 8-bit RGB picture (the first frame of an animation).
+    """Decode one image file to upright 8-bit RGB (the first frame of an animation).
 
-    Transparent pixels are laid on white. 16-bit grey is divided by 257 (65535 becomes 255). Float pixels
-    have no declared range: a largest value up to 1, 255 or 65535 is read as that full scale.
+    Transparent pixels are laid on white. 16-bit grey is divided by 257 (65535 becomes 255). Float pixels have no declared
+    range: a largest value up to 1, 255 or 65535 is read as that full scale.
 
-    Raises `ValueError` with a short reason: empty, not an image, truncated or broken, more pixels than
-    `PIL.Image.MAX_IMAGE_PIXELS`, or pixel values without a known range.
+    Args:
+        data: the bytes of the file.
+
+    Raises:
+        ValueError: with a short reason: empty, not an image, truncated or broken, more pixels than
+            `PIL.Image.MAX_IMAGE_PIXELS`, or pixel values without a known range.
     """
     if not data:
         raise ValueError("empty file (0 bytes)")
@@ -46,7 +50,11 @@ def decode(data: bytes) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """`image` turned by its EXIF orientation and converted to RGB; `ValueError` where that is impossible."""
+    """Turn a picture by its EXIF orientation and convert it to RGB.
+
+    Raises:
+        ValueError: its pixels cannot be converted.
+    """
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # broken EXIF beside sound pixels: the photo is still worth having
@@ -72,7 +80,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float grey to 8 bits; Pillow's own conversion would clip at 255."""
+    """Convert 16-bit, 32-bit and float grey to 8 bits; Pillow's own conversion would clip at 255."""
     values_HW = np.asarray(image).astype(np.float64)
     if not np.isfinite(values_HW).all():
         raise ValueError("values that are not finite")
@@ -86,6 +94,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
 
 
 def short_reason(error: Exception) -> str:
+    """Describe an error in at most 120 characters."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""`IndexRecord`: what an activation index says of itself in `index.json`.
+"""`IndexRecord`: the description of an activation index in `index.json`.
 
 The keys in the file are those of `to_json`. The hash of a request is the key of its index.
 """

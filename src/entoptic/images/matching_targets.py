@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key, load_cached, save_cached
-from entoptic.errors import UserError, nearest
+from entoptic.errors import NotAvailable, nearest
 from entoptic.images.photos import Photos
 from entoptic.images.relevance_weighting import (
     RelevanceWeighting,
@@ -146,26 +146,26 @@ def target_of_pack(
         wanted: how the values shall be weighted by relevance.
 
     Raises:
-        UserError: no statistics, or they hold no such unit, layer or weighting.
+        NotAvailable: no statistics, or they hold no such unit, layer or weighting.
     """
     if pack is None:
-        raise UserError(
+        raise NotAvailable(
             f"matching {unit} of {model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
             "or use --method fourier, which needs none"
         )
     held = pack.units
     if str(unit) not in held:
         names = {str(i): model.card.label(int(i.split(":")[1])) or i for i in held if i.startswith("logits:")}
-        raise UserError(
+        raise NotAvailable(
             f"without photos, {model.card.name} has references for {', '.join(f'{k} ({v})' for k, v in names.items())}"
             f" and {', '.join(i for i in held if not i.startswith('logits:')) or 'no channels'}, but not for {unit}"
             f"{f' ({unit.label})' if unit.label else ''}; give --photos DIR, or use --method fourier"
         )
     if wanted is not None and (wanted.reference, wanted.facets) != ("image", 1):
-        raise UserError(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
+        raise NotAvailable(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
     held_as = pack.relevance(str(unit))
     if taps and held_as != (wanted.rules if wanted else "none"):
-        raise UserError(
+        raise NotAvailable(
             f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
         )
     values = _values_of_pack(model, pack, str(unit), taps)
@@ -177,10 +177,10 @@ def natural_of_pack(model: Model, pack: Pack | None, taps: Sequence[Tap]) -> Mat
     """Read the shipped mean over photos of all kinds.
 
     Raises:
-        UserError: no statistics, or they hold no such layer.
+        NotAvailable: no statistics, or they hold no such layer.
     """
     if pack is None:
-        raise UserError(
+        raise NotAvailable(
             "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
             "or leave it out with natural=0"
         )
@@ -195,7 +195,7 @@ def _values_of_pack(model: Model, pack: Pack, name: str, taps: Sequence[Tap]) ->
         info = model.layer(tap.layer)
         target = pack.target(name, tap, info.grid[0] * info.grid[1])
         if target is None:
-            raise UserError(
+            raise NotAvailable(
                 f'the shipped statistics have no layer "{tap}"{nearest(str(tap), pack.layers)}; '
                 f"they hold {', '.join(pack.layers)}; give --photos DIR for others"
             )

@@ -14,9 +14,10 @@ from entoptic.errors import UserError
 class Photo:
     """One photo of a set.
 
-    `name`: path relative to the opened folder, or "file.parquet#17"; unique within the set and stable.
-    `labels`: every label string known for it: wnid, name, label, then their synonyms (split at commas).
-    `class_index`: an index into the model's classes; only from a column that is called class_index.
+    Attributes:
+        name: path relative to the opened folder, or "file.parquet#17"; unique within the set and stable.
+        labels: every label string known for it: wnid, name, label, then their synonyms (split at commas).
+        class_index: an index into the model's classes; only from a column that is called class_index.
     """
 
     name: str
@@ -33,16 +34,32 @@ class Skipped:
 
 
 class ImageStore(Protocol):
+    """Where the encoded images of a source are."""
+
     def encoded(self, row: int) -> bytes:
-        """The file bytes of one photo; `OSError` or `ValueError` where there are none. Thread-safe."""
+        """Return the file bytes of one photo. Thread-safe.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: there are no bytes.
+        """
 
     def stamp(self, row: int) -> tuple[int, int] | None:
-        """Bytes and time of change (ns) of the file that holds one photo; None where there is no file."""
+        """Return size in bytes and time of change (ns) of the file that holds one photo; None where there is no file."""
 
 
 @dataclass
 class PhotoSource:
-    """What a set and its subsets have in common; rows count through all photos of the source."""
+    """What a set and its subsets share; rows count through all photos of the source.
+
+    Attributes:
+        store: where the encoded images are.
+        photos: all photos.
+        skipped: photos that could not be read so far.
+        hashes: content hashes known so far, by row.
+        skipped_names: names of `skipped`.
+        lock: guards `skipped`.
+    """
 
     store: ImageStore
     photos: list[Photo]
@@ -52,6 +69,7 @@ class PhotoSource:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def skip(self, skipped: Skipped) -> None:
+        """Record a photo that could not be read, once."""
         with self.lock:
             if skipped.name not in self.skipped_names:
                 self.skipped_names.add(skipped.name)
@@ -62,21 +80,32 @@ class PhotoSource:
 
 
 def split_synonyms(label: str) -> list[str]:
+    """Split a label at its commas."""
     return [part.strip() for part in label.split(",") if part.strip()]
 
 
 def comparable(label: str) -> str:
+    """Return a label in the form in which labels are compared: without case, "_" as a space."""
     return " ".join(label.replace("_", " ").casefold().split())
 
 
 def labels_of(*known: object) -> tuple[str, ...]:
-    """The label strings among `known`, then the synonyms inside them; each once."""
+    """List the label strings among `known`, then the synonyms inside them; each once."""
     wholes = [text for value in known if isinstance(value, (str, int, float)) and (text := str(value).strip())]
     return tuple(dict.fromkeys([*wholes, *(part for label in wholes for part in split_synonyms(label))]))
 
 
 def photo_of_row(name: str, row: Mapping[str, Any], label_names: Sequence[str] | None) -> Photo:
-    """The photo that a table's row describes; integer labels by their names where these are known."""
+    """Build the photo that a table's row describes.
+
+    Args:
+        name: of the photo.
+        row: cells by column.
+        label_names: names of integer labels, where these are known.
+
+    Raises:
+        UserError: a class_index that is no whole number.
+    """
     label, class_index = row.get("label"), row.get("class_index")
     if isinstance(label, int) and not isinstance(label, bool):
         if label < 0:  # datasets write -1 where a label is withheld

@@ -17,6 +17,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 class ImageFiles:
+    """Image files below a folder; see `ImageStore`."""
+
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root = root
         self.names = names
@@ -33,11 +35,20 @@ class ImageFiles:
 
 
 def source_of_files(root: Path, photos: Iterable[Photo]) -> PhotoSource:
+    """Build the source of image files below a folder, in the order of their names."""
     ordered = sorted(photos, key=lambda photo: photo.name)
     return PhotoSource(ImageFiles(root, [photo.name for photo in ordered]), ordered)
 
 
 def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
+    """Open photos by a path: a folder, a Parquet file or an image file.
+
+    Returns:
+        A description of the source, and the source.
+
+    Raises:
+        UserError: nothing is there, or it holds no photos.
+    """
     if not os.fspath(source):
         raise UserError("photos were given as an empty path; expected a folder or a Parquet file")
     path = Path(source).expanduser()
@@ -56,7 +67,7 @@ def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
 
 
 def _what_is_missing(path: Path) -> str:
-    """Which part of the path is not there, and what its folder holds that is spelt nearly so."""
+    """Describe which part of a path is not there, and what its folder holds that is spelt nearly so."""
     missing = path
     while not missing.parent.exists() and missing.parent != missing:
         missing = missing.parent
@@ -68,7 +79,7 @@ def _what_is_missing(path: Path) -> str:
 
 
 def _scan(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the images and of the folders directly inside; hidden ones left out; sorted."""
+    """List the names of the images and of the folders directly inside; hidden ones left out; sorted."""
     images, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -107,7 +118,7 @@ def _open_folder(root: Path) -> PhotoSource:
 
 
 def _open_labelled(root: Path, images: list[str]) -> PhotoSource:
-    """A folder with labels.csv: the files that it names, and the images beside it without a label."""
+    """Open a folder with labels.csv: the files that it names, and the images beside it without a label."""
     rows = _read_labels(root / "labels.csv")
     photos = {name: Photo(name) for name in images}
     missing: list[Skipped] = []
@@ -136,7 +147,7 @@ def _open_labelled(root: Path, images: list[str]) -> PhotoSource:
 
 
 def _read_labels(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row; column names in lower case."""
+    """Read line number and cells of each row; column names in lower case."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.reader(lines)
@@ -160,6 +171,14 @@ def _read_labels(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def open_list(source: Iterable[Any]) -> tuple[str, PhotoSource]:
+    """Open photos by a list of image files.
+
+    Returns:
+        A description of the source, and the source.
+
+    Raises:
+        UserError: an empty list, or no file among them.
+    """
     paths = list(source)
     for path in paths:
         if not isinstance(path, (str, os.PathLike)):

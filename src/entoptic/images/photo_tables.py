@@ -23,7 +23,7 @@ _CACHED_ROW_GROUP_BYTES = 256 * 2**20
 
 
 def _cell_bytes(cell: object, folder: Path) -> bytes:
-    """The encoded image in a table's cell: bytes, struct{bytes, path} or a decoded picture."""
+    """Return the encoded image in a table's cell: bytes, struct{bytes, path} or a decoded picture."""
     if isinstance(cell, Image.Image):
         # Pictures that arrive decoded have no file; BMP stores RGB as it is, the same in every version.
         buffer = io.BytesIO()
@@ -40,7 +40,7 @@ def _cell_bytes(cell: object, folder: Path) -> bytes:
 
 
 class ParquetCells:
-    """Image cells of a Parquet file; keeps the row groups used last, up to 256 MiB but at least two."""
+    """Image cells of a Parquet file; keeps the row groups used last, up to 256 MiB but at least two. See `ImageStore`."""
 
     def __init__(self, path: Path, file: Any, column: str) -> None:
         self._folder = path.parent
@@ -86,6 +86,11 @@ class ParquetCells:
 
 
 def open_parquet(path: Path) -> PhotoSource:
+    """Open the photos of a Parquet file.
+
+    Raises:
+        UserError: it cannot be read, or has no image column or no rows.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -115,7 +120,7 @@ def open_parquet(path: Path) -> PhotoSource:
 
 
 def _parquet_label_names(metadata: Mapping[bytes, bytes] | None) -> list[str] | None:
-    """Class names from the schema's `huggingface` JSON; None where it has none."""
+    """Return class names from the schema's `huggingface` JSON; None where it has none."""
     try:
         parsed = json.loads((metadata or {})[b"huggingface"])
         names = parsed.get("info", parsed)["features"]["label"]["names"]
@@ -125,7 +130,7 @@ def _parquet_label_names(metadata: Mapping[bytes, bytes] | None) -> list[str] | 
 
 
 def _image_column(source: str, columns: Sequence[str], candidates: Sequence[str]) -> str:
-    """The column "image", or the only one that holds images (CIFAR calls it "img")."""
+    """Choose the column "image", or the only one that holds images (CIFAR calls it "img")."""
     if "image" in candidates:
         return "image"
     if len(candidates) == 1:
@@ -148,7 +153,7 @@ def _photos_of_rows(
 
 
 class DatasetCells:
-    """Image cells of a `datasets.Dataset`."""
+    """Image cells of a `datasets.Dataset`; see `ImageStore`."""
 
     def __init__(self, dataset: Any, column: str) -> None:
         self._dataset = dataset
@@ -166,6 +171,14 @@ class DatasetCells:
 
 
 def open_dataset(dataset: Any) -> tuple[str, PhotoSource]:
+    """Open the photos of a Hugging Face dataset.
+
+    Returns:
+        A description of the source, and the source.
+
+    Raises:
+        UserError: several splits, a streaming dataset, or one without an image column or rows.
+    """
     if isinstance(dataset, Mapping):  # datasets.DatasetDict
         splits = list(dataset)
         raise UserError(f'the dataset has splits ({", ".join(map(str, splits))}); give one, say dataset["{splits[0]}"]')

@@ -42,20 +42,21 @@ class Photos:
 
     @classmethod
     def open(cls, source: Any) -> Photos:
-        """Photos from whatever holds them.
+        """Open photos; files are in the order of their names, rows in the order of the table.
 
-        source: one of
-          * a folder of class folders (`DIR/CLASS/*.jpg`; the folder's name is the label),
-          * a flat folder, with or without `labels.csv` (column `file` and any of class_index, wnid, name,
-            label; images it does not name are kept, without a label; folders count only where it names them),
-          * a Parquet file in Hugging Face image layout (column image = struct{bytes, path}; optional
-            columns label, wnid, name, class_index), read a row group at a time,
-          * a `datasets.Dataset` with an image column,
-          * an image file, or an iterable of image files (a file given twice counts once).
+        Args:
+            source: one of
 
-        Files are in the order of their names, rows in the order of the table.
+                - a folder of class folders (`DIR/CLASS/*.jpg`; the folder's name is the label),
+                - a flat folder, with or without `labels.csv` (column `file` and any of class_index, wnid, name,
+                  label; images it does not name are kept, without a label; folders count only where it names them),
+                - a Parquet file in Hugging Face image layout (column image = struct{bytes, path}; optional
+                  columns label, wnid, name, class_index), read a row group at a time,
+                - a `datasets.Dataset` with an image column,
+                - an image file, or an iterable of image files (a file given twice counts once).
 
-        Raises `UserError` where the source is missing, holds no photos or has another layout.
+        Raises:
+            UserError: the source is missing, holds no photos or has another layout.
         """
         if isinstance(source, Photos):
             return source
@@ -95,7 +96,7 @@ class Photos:
         return self._shared.skipped
 
     def read(self, index: int) -> Image.Image | None:
-        """The photo as upright 8-bit RGB, or None where it cannot be read (then named in `skipped`)."""
+        """Read a photo as upright 8-bit RGB, or None where it cannot be read (then named in `skipped`)."""
         image = self._try(index)
         if isinstance(image, Skipped):
             self._shared.skip(image)
@@ -110,10 +111,10 @@ class Photos:
             return Skipped(self._shared.photos[row].name, short_reason(error))
 
     def sha256(self, index: int) -> str:
-        """Hex SHA-256 of the encoded bytes, kept in memory once known.
+        """Hash the encoded bytes of a photo (hex SHA-256); kept in memory once known.
 
-        Where the bytes cannot be had the photo is named in `skipped` and counts as an empty file. Rows of a
-        dataset that hands out decoded pictures only are hashed as upright RGB pixels (in BMP form).
+        Where the bytes cannot be read the photo is named in `skipped` and counts as an empty file. Rows of a dataset that hands
+        out decoded pictures only are hashed as upright RGB pixels (in BMP form).
         """
         row = self._rows[index]
         known = self._shared.hashes.get(row)
@@ -127,31 +128,41 @@ class Photos:
         return known
 
     def stamp(self, index: int) -> str | None:
-        """Name of a photo, size and time of change of the file (or table) that holds it; None where there is no file.
+        """Return a photo's name with size and time of change of the file (or table) that holds it; None where there is no file.
 
-        Nothing is read for it. As long as it is the same the photo is taken to be; where it is another the photo may
-        still be the same, in a copy of its folder for instance: `sha256` tells.
+        Nothing is read for it. While the stamp is the same the photo is taken to be the same. Where it differs the photo may
+        still be the same, in a copy of its folder for instance: compare `sha256`.
         """
         row = self._rows[index]
         stamp = self._shared.store.stamp(row)
         return None if stamp is None else f"{self._shared.photos[row].name}|{stamp[0]}|{stamp[1]}"
 
     def fingerprint(self, indices: Iterable[int] | None = None) -> str:
-        """Hex SHA-256 over the content hashes of these photos (or all), whatever their order and names."""
+        """Hash the content hashes of photos (hex SHA-256), whatever their order and names.
+
+        Args:
+            indices: the photos; None for all.
+        """
         chosen = range(len(self)) if indices is None else sorted(indices)  # by row: a row group is read once
         hashes = sorted(self.sha256(index) for index in chosen)
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     def classes(self) -> dict[str, int]:
-        """First label -> number of photos, in the order of first appearance; unlabelled photos left out."""
+        """Count photos by first label, in the order of first appearance; unlabelled photos left out."""
         return dict(Counter(photo.labels[0] for photo in self if photo.labels))
 
     def of_class(self, identifiers: Sequence[str], class_index: int | None = None) -> list[int]:
-        """Indices of the photos of one class, in order; empty where none is found.
+        """Find the photos of one class.
 
-        identifiers: WordNet id and names of the class, the surest first. The first that finds photos
-        decides: as a whole label, then as one synonym of a label, then by its own synonyms (split at
-        commas). Case does not matter and "_" counts as a space. Last comes `class_index`.
+        The first identifier that finds photos decides: as a whole label, then as one synonym of a label, then by its own
+        synonyms (split at commas). Case does not matter and "_" counts as a space. Last comes `class_index`.
+
+        Args:
+            identifiers: WordNet id and names of the class, the surest first.
+            class_index: index of the class in the model.
+
+        Returns:
+            Indices in order; empty where none is found.
         """
         if isinstance(identifiers, str):
             identifiers = [identifiers]
@@ -184,16 +195,21 @@ class Photos:
         indices: Sequence[int] | None = None,
         workers: int = 2,
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """The photos as batches, in order, decoded in `workers` threads at most one batch ahead.
+        """Iterate over photos in batches, in order, decoded in threads at most one batch ahead.
 
-        prepare: an RGB picture to CHW float32 in [0, 1], the same shape for each; called in the threads.
-        indices: which photos and in which order; None = all.
+        Args:
+            prepare: converts an RGB picture to C×H×W float32 in [0, 1], the same shape for each; called in the threads.
+            batch_size: photos per batch.
+            indices: which photos and in which order; None for all.
+            workers: number of threads.
 
-        Yields the indices that were read and their images, NCHW. Unreadable photos are left out (and named
-        in `skipped`), so a batch is full except for the last. What `prepare` raises is passed on.
+        Returns:
+            Batches of the indices that were read and their images, N×C×H×W. Unreadable photos are left out (and named in
+            `skipped`), so a batch is full except for the last. What `prepare` raises is passed on.
 
-        Raises `UserError` for a batch size or worker count below 1, an index out of range and, at the end
-        of the pass, where there were photos and not one could be read.
+        Raises:
+            UserError: a batch size or worker count below 1, or an index out of range.
+            Unreadable: at the end of the pass, where there were photos and not one could be read.
         """
         if batch_size < 1 or workers < 1:
             raise UserError(f"batch size {batch_size} and {workers} workers given; both must be 1 or more")
@@ -249,13 +265,13 @@ class Photos:
             )
 
     def subset(self, indices: Iterable[int]) -> Photos:
-        """These photos, in this order; `skipped` and known content hashes are shared with this set."""
+        """Select photos, in this order; `skipped` and known content hashes are shared with this set."""
         rows = [self._rows[index] for index in indices]
         name = self.source if len(rows) == len(self) else f"{self.source} ({len(rows)} of {len(self)})"
         return Photos(name, self._shared, rows)
 
     def _repr_html_(self) -> str:
-        """A few thumbnails spread over the set, with counts; for notebooks."""
+        """Show a few thumbnails spread over the set, with counts; for notebooks."""
         shown = sorted({len(self) * step // _THUMBNAILS for step in range(_THUMBNAILS)}) if len(self) else []
         pictures = []
         for index in shown:

@@ -1,7 +1,7 @@
-"""What real photos look like to a network: the reference statistics that methods and metrics use.
+"""`References`: the reference statistics of real photos that methods and metrics use.
 
-`References` answers from the photos given, or, for a network that has one, from the statistics pack shipped with
-Entoptic (see `entoptic.images.shipped_statistics`).
+They come from the photos given, or, for a network that has one, from the statistics pack shipped with Entoptic (see
+`entoptic.images.shipped_statistics`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import UserError, nearest
+from entoptic.errors import NotAvailable, Unreadable, UserError, nearest
 from entoptic.images.colour import natural_spectrum, resample_spectrum
 from entoptic.images.index import ActivationIndex
 from entoptic.images.matching_targets import (
@@ -59,7 +59,8 @@ class References:
     """Reference statistics of one network.
 
     Args:
-        model: the network. photos: real photos, or None to use the shipped pack.
+        model: the network.
+        photos: real photos, or None to use the shipped pack.
         progress: called with (what, done, total) during passes over photos.
         batch_size: of those passes.
         index: of this network on these photos; what it holds needs no pass.
@@ -91,12 +92,17 @@ class References:
 
     @cached_property
     def labelled(self) -> bool:
-        """Whether the photos say which class they show."""
+        """Whether any photo has a class."""
         photos = self.photos
         return photos is not None and (bool(photos.classes()) or any(photo.class_index is not None for photo in photos))
 
     def identity(self, unit: Unit, reads: Iterable[str]) -> str:
-        """Hash of the real photos that a method's result for `unit` depends on; part of a picture's key."""
+        """Hash the real photos that a method's result for a unit depends on; part of a picture's key.
+
+        Args:
+            unit: the unit.
+            reads: what the method reads: "targets", "scores", "spectrum".
+        """
         reads = set(reads)
         if self.pack is not None and reads == {"spectrum"}:
             return self.pack.spectrum_sha256
@@ -110,9 +116,17 @@ class References:
         return self.photos.fingerprint() if reads else ""
 
     def check(self, unit: Unit, reads: Iterable[str]) -> None:
-        """Raises UserError, at once, where a method's references of `unit` cannot be had."""
+        """Check at once that a method's references of a unit are available.
+
+        Args:
+            unit: the unit.
+            reads: what the method reads: "targets", "scores", "spectrum".
+
+        Raises:
+            UserError: they are not.
+        """
         if "scores" in reads and self.photos is None:
-            raise UserError("retrieval shows real photos; give --photos DIR (Python: photos=…)")
+            raise NotAvailable("retrieval shows real photos; give --photos DIR (Python: photos=…)")
         if "targets" in reads:
             if self.photos is None:
                 target_of_pack(self.model, self.pack, unit, ())
@@ -124,17 +138,17 @@ class References:
     # --- scores ------------------------------------------------------------------------------------------------
 
     def expect(self, units: Iterable[Unit]) -> None:
-        """Names units whose scores will be asked for, so that one pass over the photos serves them all."""
+        """Announce units whose scores will be asked for, so that one pass over the photos serves them all."""
         self._expected |= {unit.identity: unit for unit in units}
 
     def scores(self, units: Sequence[Unit]) -> Scores:
-        """Scores of the photos on units.
+        """Score the photos on units.
 
         Raises:
-            UserError: there are no photos.
+            NotAvailable: there are no photos.
         """
         if self.photos is None:
-            raise UserError("this needs real photos; give --photos DIR (Python: photos=…)")
+            raise NotAvailable("this needs real photos; give --photos DIR (Python: photos=…)")
         if any(unit.identity not in self._scores for unit in units):
             # One pass serves every unit that will be asked for.
             missing = {u.identity: u for u in (*units, *self._expected.values()) if u.identity not in self._scores}
@@ -150,7 +164,7 @@ class References:
         return Scores(tuple(map(str, units)), self._scores[units[0].identity].indices, rows)
 
     def real_scores(self, unit: Unit) -> RealScores | str:
-        """What a unit scores on real photos, or the reason why that is not known."""
+        """Return the scores of real photos on a unit, or the reason why they are not known."""
         if self.index is not None and unit in self.index:
             return self.index.real_scores(unit)
         if self.photos is not None:
@@ -209,11 +223,15 @@ class References:
         strongest: bool = True,
         wanted: RelevanceWeighting | None = None,
     ) -> MatchingTarget:
-        """Mean sorted values over `count` reference photos of a unit; see `choose` for which.
+        """Average sorted values over reference photos of a unit; see `choose` for which.
 
         Args:
-            wanted: weight the features by the unit's relevance (see `RelevanceWeighting`); only layers below the unit's own
-                then have a target. None leaves them as they are.
+            unit: the unit.
+            taps: the layers to match.
+            count: number of photos, at least 1.
+            strongest: see `choose`.
+            wanted: weight the features by the unit's relevance (see `RelevanceWeighting`); only layers below the unit's
+                own then have a target. None leaves them as they are.
 
         Raises:
             UserError: no photos of the class, or a unit or layer that the shipped pack does not hold.
@@ -233,7 +251,7 @@ class References:
         return self._kept(key, lambda: self._from_photos(unit, taps, count, strongest, wanted))
 
     def _kept(self, key: tuple[object, ...], make: Callable[[], MatchingTarget]) -> MatchingTarget:
-        """The target under `key`. Only the latest few stay: thousands of units would fill the memory."""
+        """Return the target under `key`; only the latest few stay in memory."""
         if key not in self._targets:
             while len(self._targets) >= KEPT_TARGETS:
                 self._targets.pop(next(iter(self._targets)))
@@ -243,7 +261,7 @@ class References:
     def _from_photos(
         self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: RelevanceWeighting | None
     ) -> MatchingTarget:
-        """Means over the photos chosen, kept on disk by content."""
+        """Compute or load the target of the photos that `choose` selects."""
         assert self.photos is not None
         many = count * (wanted.facets if wanted else 1)
         indices, how = self.choose(unit, many, strongest=strongest)
@@ -259,7 +277,7 @@ class References:
         )
 
     def _facet(self, unit: Unit, indices: list[int], wanted: RelevanceWeighting, taps: Sequence[Tap]) -> list[int]:
-        """Those of `indices` (strongest first) that belong to one facet of the unit."""
+        """Select those of `indices` (strongest first) that belong to one facet of the unit."""
         assert self.photos is not None
         deepest = max(taps, key=self._depth)
         key = (unit.identity, tuple(indices), wanted.rules, wanted.facets, deepest)
@@ -276,11 +294,19 @@ class References:
         return self.model.layer(tap.layer).order
 
     def choose(self, unit: Unit, count: int, *, strongest: bool = True) -> tuple[list[int], str]:
-        """Positions of a unit's reference photos, and how they were chosen in words.
+        """Choose a unit's reference photos.
 
-        They come from the photos of a logit's class, or from all photos for any other unit and for a logit when the
-        photos have no labels. The unit scores those taken highest; with `strongest` False they are an arbitrary
-        choice from a class, the same for everybody (in the order of their content hashes).
+        They come from the photos of a logit's class, or from all photos for any other unit and for a logit when the photos have
+        no labels. Those that the unit scores highest are taken.
+
+        Args:
+            unit: the unit.
+            count: number of photos.
+            strongest: False takes an arbitrary choice from a class instead, the same for everybody (in the order of
+                their content hashes).
+
+        Returns:
+            Positions in the set, and how they were chosen in words.
         """
         photos = self.photos
         assert photos is not None
@@ -298,10 +324,13 @@ class References:
         return ranked, f"the {len(ranked)} {whose} that drive {unit} most in {photos.source}"
 
     def class_photos(self, unit: Unit) -> list[int] | None:
-        """Positions of the photos of a logit's class; None for other units and for photos without labels.
+        """Find the photos of a logit's class.
+
+        Returns:
+            Positions in the set; None for other units and for photos without labels.
 
         Raises:
-            UserError: the photos have labels, but none of this class.
+            NotAvailable: the photos have labels, but none of this class.
         """
         photos, card = self.photos, self.model.card
         assert photos is not None
@@ -312,18 +341,23 @@ class References:
             names = list(photos.classes())
             asked = " or ".join(card.identifiers(unit.index)) or str(unit.index)
             some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") or "given by number only"
-            raise UserError(
+            raise NotAvailable(
                 f"{photos.source} has no photos of {asked} for {unit}; its classes are {some}"
                 + nearest(unit.label or "", names)
             )
         return found
 
     def natural(self, unit: Unit, taps: Sequence[Tap], count: int = 64) -> MatchingTarget:
-        """Mean sorted values over up to `count` photos that do not drive the unit, evenly spread over the weaker half
-        of the set: what photos look like where the unit sees nothing. What merely stands beside the unit's cause in
-        its strongest photos is as rare here as anywhere.
+        """Average sorted values over photos that do not drive the unit: what photos look like where the unit sees nothing.
 
-        Without photos, the shipped mean over photos of all kinds.
+        The photos are an arbitrary choice from the weaker half of the set, so that what merely stands beside the unit's cause
+        in its strongest photos is as rare among them as anywhere. Without photos, it is the shipped mean over photos of all
+        kinds.
+
+        Args:
+            unit: the unit.
+            taps: the layers.
+            count: largest number of photos.
 
         Raises:
             UserError: no photos, and no shipped statistics that hold these layers.
@@ -340,12 +374,14 @@ class References:
         batches = self.photos.batches(self.model.card.prepare, self.batch_size, chosen)
         values, read = sorted_means(self.model, taps, batches, lambda done: None)
         if not read:
-            raise UserError(f"none of the {how} could be read")
+            raise Unreadable(f"none of the {how} could be read")
         return MatchingTarget(values, read, how, self.photos.fingerprint(chosen))
 
     def _weaker(self, unit: Unit, count: int) -> list[int]:
-        """Positions of up to `count` photos of the half that drives the unit less, an arbitrary choice that is the same
-        for everybody (by content hash). An index knows the median: a few photos are scored, not all."""
+        """Choose up to `count` photos of the half that drives the unit less, the same for everybody (by content hash).
+
+        An index holds the median, so that a few photos are scored, not all.
+        """
         photos = self.photos
         assert photos is not None
         arbitrary = sorted(range(len(photos)), key=photos.sha256)
@@ -360,21 +396,27 @@ class References:
             ):
                 scores = unit.read(self.model.read(images.to(self.model.device), [unit.tap])[unit.tap]).tolist()
                 found += [index for index, score in zip(indices, scores) if score <= median]
-        rank = {index: place for place, index in enumerate(arbitrary)}
+        rank = {index: number for number, index in enumerate(arbitrary)}
         return sorted(sorted(found, key=rank.__getitem__)[:count])
 
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 
     def spectrum(self, size: tuple[int, int]) -> Tensor:
-        """Mean |rfft2| of natural photos in the decorrelated colour space at `size`, 3×H×(W//2+1).
+        """Return the mean |rfft2| of natural photos in the decorrelated colour space: 3×H×(W//2+1).
 
-        From the shipped pack (resampled by frequency, so that each coefficient keeps its cycles per picture),
-        else from up to 500 of the photos.
+        It comes from the shipped pack (resampled by frequency, so that each coefficient keeps its cycles per picture), else
+        from up to 500 of the photos.
+
+        Args:
+            size: height and width of the picture.
+
+        Raises:
+            NotAvailable: neither a pack nor photos.
         """
         if self.pack is not None:
             return resample_spectrum(self.pack.spectrum, size)
         if self.photos is None:
-            raise UserError("MACO needs the spectrum of natural photos: give --photos DIR (Python: photos=…)")
+            raise NotAvailable("MACO needs the spectrum of natural photos: give --photos DIR (Python: photos=…)")
         if size in self._spectra:
             return self._spectra[size]
         card = self.model.card.with_(size=size)

@@ -63,7 +63,7 @@ def fill(kept_CK: Tensor, length: int, knots: int = KNOTS) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PackMeta:
-    """What a pack says of itself, beside its tensors.
+    """The description of a pack, beside its tensors.
 
     Attributes:
         weights_sha256: of the network's weights.

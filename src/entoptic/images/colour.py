@@ -43,9 +43,9 @@ def resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
     return _between(_between(centred, rows, 1), columns, 2)
 
 
-def _between(table: Tensor, places: Tensor, axis: int) -> Tensor:
+def _between(table: Tensor, indices: Tensor, axis: int) -> Tensor:
     """Interpolate `table` linearly along an axis at fractional indices, the ends repeated."""
-    places = places.clamp(0, table.shape[axis] - 1)
-    left = places.floor().long().clamp_max(table.shape[axis] - 2)
-    share = (places - left).view([-1 if i == axis else 1 for i in range(table.ndim)])
+    indices = indices.clamp(0, table.shape[axis] - 1)
+    left = indices.floor().long().clamp_max(table.shape[axis] - 2)
+    share = (indices - left).view([-1 if i == axis else 1 for i in range(table.ndim)])
     return table.index_select(axis, left) * (1 - share) + table.index_select(axis, left + 1) * share

@@ -272,9 +272,9 @@ class Photos:
 
     def _repr_html_(self) -> str:
         """Show a few thumbnails spread over the set, with counts; for notebooks."""
-        shown = sorted({len(self) * step // _THUMBNAILS for step in range(_THUMBNAILS)}) if len(self) else []
+        chosen = sorted({len(self) * step // _THUMBNAILS for step in range(_THUMBNAILS)}) if len(self) else []
         pictures = []
-        for index in shown:
+        for index in chosen:
             image = self.read(index)
             if image is not None:
                 image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))

@@ -1,8 +1,8 @@
-"""Evidence for units inside a network: what else a picture drives, by which way, and to what effect.
+"""Evidence for units inside a network: `relevance_agreement` and `causal`.
 
 A unit inside a network has no name that other networks could confirm. Its strongest real photos take that place: a
-picture shows the unit truly if it reaches it through the same channels as those photos do, and if the unit then does
-to the rest of the network what it does on those photos.
+picture shows the unit truly if it reaches it through the same channels as those photos do, and if the unit then does to
+the rest of the network what it does on those photos.
 """
 
 from __future__ import annotations
@@ -53,9 +53,12 @@ def without_itself(found: Similarity, images: Tensor, photos: Tensor) -> Similar
 
 
 def lower_layer(model: Model, layer: str) -> str | None:
-    """The last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
+    """Find the last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
 
-    Networks without blocks give the end of the stage before (see `trunk_layers`); None where nothing lies below.
+    Networks without blocks give the end of the stage before (see `trunk_layers`).
+
+    Returns:
+        Name of the layer, or None where nothing lies below.
     """
     parts = [info.order for name, info in model.layers.items() if name.startswith(layer + ".")]
     begins = min(parts, default=model.layer(layer).order)
@@ -72,9 +75,15 @@ def lower_layer(model: Model, layer: str) -> str | None:
 
 
 def profiles(images: Tensor, unit: Unit, lower: str) -> Tensor:
-    """Relevance of the unit at the channels of a lower layer, summed over positions, B×C with |·| summing to 1.
+    """Compute the relevance of the unit at the channels of a lower layer, summed over positions.
 
-    A row is 0 where the unit does not fire: nothing is relevant to what is not there.
+    Args:
+        images: B×3×H×W in [0, 1].
+        unit: the unit.
+        lower: name of the lower layer.
+
+    Returns:
+        B×C with |·| summing to 1 in each row. A row is 0 where the unit does not fire: nothing is relevant to it.
     """
     model, tap = unit.model, Tap(lower)
     rows = []
@@ -140,7 +149,7 @@ def relevance_agreement(image: Tensor, unit: Unit, reference: UnitReference) -> 
 
 
 def usual_activation(unit: Unit, photos: Tensor) -> float:
-    """Mean of the unit over photos and the positions that it is read at."""
+    """Average the unit over photos and the positions that it is read at."""
     with torch.no_grad():
         map_BD = unit.map(_values(unit, photos))
     return float((map_BD if unit.position is None else map_BD[:, unit.position]).mean())
@@ -152,9 +161,20 @@ def _values(unit: Unit, images: Tensor) -> Tensor:
 
 
 def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
-    """What the unit does to the network's answer: logits minus logits with the unit held at `usual`, B×K.
+    """Measure what the unit does to the network's answer: logits minus logits with the unit held at `usual`.
 
     The mean over the logits is taken off (for more than two of them): a softmax does not see it.
+
+    Args:
+        images: B×3×H×W in [0, 1].
+        unit: the unit.
+        usual: the activation at which the ablated unit is held.
+
+    Returns:
+        B×K changes of the logits.
+
+    Raises:
+        UserError: for a logit, behind which there is nothing.
     """
     model, dictionary = unit.model, unit.dictionary
     of_feature = None if dictionary is None else lambda values_BCD: part(dictionary, values_BCD, unit.index)
@@ -237,11 +257,12 @@ def _rounded(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike pictures are to the photos that drive a unit most, as cosines of some vector of each.
+    """Similarity of pictures to the photos that drive a unit most, as cosines of some vector of each.
 
     Attributes:
         each: B×N, a picture and a photo; NaN where there is none (the photo is the picture, or a vector is 0).
-        values: B, their mean. ceiling: the mean over pairs of the photos. floor: of arbitrary photos with them.
+        ceiling: mean over pairs of the photos.
+        floor: mean of arbitrary photos with them.
         sizes: B, length of the picture's vector relative to the mean over the photos.
     """
 
@@ -252,11 +273,18 @@ class Similarity:
 
     @property
     def values(self) -> Tensor:
+        """Mean over the photos: B."""
         return self.each.nanmean(1)
 
 
 def similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | None = None) -> Similarity:
-    """Mean cosines of pictures' vectors with those of N photos, beside what N photos and M arbitrary ones get."""
+    """Compute mean cosines of pictures' vectors with those of photos, beside what photos and arbitrary photos get.
+
+    Args:
+        pictures_BK: B vectors.
+        photos_NK: N vectors.
+        arbitrary_MK: M vectors for the floor, or None.
+    """
     found, photos = cosines(pictures_BK, photos_NK), cosines(photos_NK, photos_NK)
     photos.fill_diagonal_(float("nan"))
     floor = float("nan") if arbitrary_MK is None else float(cosines(arbitrary_MK, photos_NK).nanmean())
@@ -267,8 +295,13 @@ def similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | No
 def centred_similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor) -> Similarity:
     """Compute `similarity` of what sets vectors apart from the mean over the arbitrary photos.
 
-    For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from
-    a mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
+    For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from a
+    mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
+
+    Args:
+        pictures_BK: B vectors.
+        photos_NK: N vectors.
+        arbitrary_MK: M vectors.
     """
     arbitrary_MK = arbitrary_MK[arbitrary_MK.any(1)]
 
@@ -285,7 +318,7 @@ def centred_similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Ten
 
 
 def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
-    """B×N cosines; NaN where a vector is 0, which has no direction."""
+    """Compute B×N cosines; NaN where a vector is 0, which has no direction."""
     product = normalize(a_BK, dim=1, eps=1e-30) @ normalize(b_NK, dim=1, eps=1e-30).T
     empty = (a_BK.norm(dim=1) == 0)[:, None] | (b_NK.norm(dim=1) == 0)[None]
     return product.masked_fill(empty, float("nan"))

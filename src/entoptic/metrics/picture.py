@@ -1,4 +1,4 @@
-"""Everything that is measured on one saved picture, from its 8-bit pixels and nothing else."""
+"""Measure one saved picture, from its 8-bit pixels and nothing else."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def rank(value: float, values_BCD: Tensor, unit: Unit) -> Evidence:
     if unit.dictionary is not None and len(unit.dictionary.names) == 1:
         return missing("rank", "its dictionary has no other feature", direction="lower")
     layer = read_siblings(unit, values_BCD)[0]
-    place = 1 + int((layer > value).sum())
+    standing = 1 + int((layer > value).sum())
     detail = {"strongest": int(layer.argmax())}
-    return Evidence("rank", place, len(layer), (place, place), "lower", "", detail=detail)
+    return Evidence("rank", standing, len(layer), (standing, standing), "lower", "", detail=detail)
 
 
 def percentile(value: float, unit: Unit, reference: UnitReference) -> Evidence:
@@ -117,7 +117,7 @@ def margin(value: float, unit: Unit, reference: UnitReference) -> Evidence:
 
 
 def _share_below(value: float, quantiles: np.ndarray) -> float:
-    """Share of a distribution strictly below `value`; a value that many photos share (a ReLU's 0) counts once."""
+    """Estimate the share of a distribution strictly below `value`; a value that many photos share (a ReLU's 0) counts once."""
     right = int(np.searchsorted(quantiles, value, side="left"))
     if right in (0, len(quantiles)):
         return float(right > 0)
@@ -163,7 +163,11 @@ def robustness(picture: np.ndarray, value: float, unit: Unit, reference: UnitRef
 
 
 def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
-    """The pictures (1×3×H×W) that robustness is measured on; shifts repeat the border."""
+    """Make the pictures (1×3×H×W) that robustness is measured on; shifts repeat the border.
+
+    Returns:
+        (name, picture) of each.
+    """
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=75)
     jpeg = to_float(np.asarray(Image.open(buffer)))
@@ -181,25 +185,34 @@ def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
 
 
 def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evidence]:
-    """Whether other networks see the unit's class: top-1, top-5 and mean probability over them.
+    """Measure whether other networks see the unit's class: top-1, top-5 and mean probability over them.
 
-    A verifier that knows more classes than the unit's network is asked about the shared ones only; the scale says so.
+    A verifier that knows more classes than the unit's network is asked about the shared ones only; the scale names their
+    number.
+
+    Args:
+        image: 1×3×H×W in [0, 1].
+        unit: the unit.
+        verifiers: other networks with the same labels; a network never verifies itself.
+
+    Returns:
+        `transfer_top1`, `transfer_top5` and `transfer_probability`, from one forward pass of each network.
     """
     names = ("transfer_top1", "transfer_top5", "transfer_probability")
     if unit.layer != LOGITS or unit.label is None:
         return [missing(name, "only a class logit means the same in another network") for name in names]
     own = unit.model.card
     others = {
-        v: places
+        v: shared
         for v in verifiers
-        if v.card.weights_sha256 != own.weights_sha256 and (places := own.places_in(v.card)) is not None
+        if v.card.weights_sha256 != own.weights_sha256 and (shared := own.places_in(v.card)) is not None
     }
     if not others:
         why = "no verifier network was given" if not verifiers else f"no verifier other than {own.name} has its labels"
         return [missing(name, why) for name in names]
     ranks, probabilities = {}, {}
-    for verifier, places in others.items():
-        logits = verifier(verifier.fit(image.to(verifier.device)))[0, places]
+    for verifier, shared in others.items():
+        logits = verifier(verifier.fit(image.to(verifier.device)))[0, shared]
         ranks[verifier.card.name] = 1 + int((logits > logits[unit.index]).sum())
         probabilities[verifier.card.name] = round(float(logits.softmax(0)[unit.index]), 6)
     n = len(others)

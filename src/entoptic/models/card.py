@@ -135,8 +135,8 @@ class Card:
             return None
         if mine == theirs:  # names may repeat: ImageNet has two cranes
             return list(range(len(mine)))
-        places = {name: place for place, name in enumerate(theirs) if theirs.count(name) == 1}
-        return [places[name] for name in mine] if places.keys() >= set(mine) else None
+        logits = {name: logit for logit, name in enumerate(theirs) if theirs.count(name) == 1}
+        return [logits[name] for name in mine] if logits.keys() >= set(mine) else None
 
     def find_label(self, text: str) -> list[int]:
         """Find the logits called `text`: exact names or identifiers first, else all names that contain the words.

@@ -141,8 +141,8 @@ def _copy(tensor: Tensor, value: Tensor) -> Tensor:
 
 def overlap(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors of one storage share an element."""
-    places = torch.arange(a.untyped_storage().nbytes() // a.element_size())
-    mine, other = (places.as_strided(x.shape, x.stride(), x.storage_offset()) for x in (a, b))
+    elements = torch.arange(a.untyped_storage().nbytes() // a.element_size())
+    mine, other = (elements.as_strided(x.shape, x.stride(), x.storage_offset()) for x in (a, b))
     return bool(torch.isin(mine, other).any())
 
 

@@ -27,14 +27,23 @@ class NotAvailable(UserError):
 
 
 def nearest(word: str, choices: Iterable[str], *, note: str = "") -> str:
-    """`'; did you mean "layer4.2"?'` for the closest of `choices`, or an empty string when none is close.
+    """Suggest the closest of `choices`: `'; did you mean "layer4.2"?'`, or an empty string when none is close.
 
-    `note` is placed behind the suggestion (say, `" (2048 channels)"`).
+    Args:
+        word: what was given.
+        choices: what there is.
+        note: placed behind the suggestion (say, `" (2048 channels)"`).
     """
+    close = closest(word, choices)
+    return f'; did you mean "{close}"{note}?' if close is not None else ""
+
+
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the closest of `choices` to a word, whatever their case, or None when none is close."""
     known = list(choices)
     by_lower = {choice.lower(): choice for choice in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.55)
     if not close:
         inside = [choice for low, choice in by_lower.items() if word and word.lower() in low]
         close = [min(inside, key=len).lower()] if inside else []
-    return f'; did you mean "{by_lower[close[0]]}"{note}?' if close else ""
+    return by_lower[close[0]] if close else None

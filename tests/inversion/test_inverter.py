@@ -218,15 +218,15 @@ def test_pairs_that_another_job_finished_in_between_are_not_read_again(
 @pytest.fixture
 def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that photos were read from, as often as they were."""
-    from entoptic.images.photos import _Files
+    from entoptic.images.photo_sources import ImageFiles
 
-    read, before = list[str](), _Files.encoded
+    read, before = list[str](), ImageFiles.encoded
 
     def encoded(files: Any, row: int) -> bytes:
         read.append(files.names[row])
         return before(files, row)
 
-    monkeypatch.setattr(_Files, "encoded", encoded)
+    monkeypatch.setattr(ImageFiles, "encoded", encoded)
     return read
 
 

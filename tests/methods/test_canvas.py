@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator
 
-from entoptic.images.colour import COLOUR, from_rgb, natural_spectrum, to_rgb
-from entoptic.images.references import _resample_spectrum
+from entoptic.images.colour import COLOUR, from_rgb, natural_spectrum, resample_spectrum, to_rgb
 from entoptic.methods.canvas import Canvas, Phase, Pixels, Spectrum, frequencies
 from oracles import fourier, maco
 
@@ -190,7 +189,7 @@ def test_a_resampled_spectrum_keeps_its_frequencies() -> None:
     """At twice the size every other coefficient lies at a frequency of the smaller one."""
     for old, new in (((16, 16), (8, 8)), ((16, 16), (32, 32)), ((16, 12), (8, 6))):
         smooth = 1 / (frequencies(old) + 0.05)
-        resized = _resample_spectrum(smooth.expand(3, -1, -1), new)
+        resized = resample_spectrum(smooth.expand(3, -1, -1), new)
         expected = 1 / (frequencies(new) + 0.05)
         assert resized.shape == (3, *expected.shape)
         error = (resized[0] / expected - 1).abs()
@@ -201,11 +200,11 @@ def test_a_resampled_spectrum_keeps_its_frequencies() -> None:
 
 def test_a_resampled_spectrum_is_symmetric_in_vertical_frequency() -> None:
     old = 1 / (frequencies((16, 16)) + 0.05)
-    new = _resample_spectrum(old.expand(3, -1, -1), (8, 8))[0]
+    new = resample_spectrum(old.expand(3, -1, -1), (8, 8))[0]
     for k in range(1, 4):
         assert torch.allclose(new[k], new[-k], rtol=1e-4), "pictures are as likely mirrored"
 
 
 def test_a_spectrum_of_the_same_size_is_unchanged() -> None:
     old = torch.rand(3, 16, 9)
-    assert torch.allclose(_resample_spectrum(old, (16, 16)), old, atol=1e-6)
+    assert torch.allclose(resample_spectrum(old, (16, 16)), old, atol=1e-6)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from entoptic.images.references import sorted_means
+from entoptic.images.matching_targets import sorted_means
 from entoptic.methods import objectives
 from entoptic.methods.objectives import (
     Objective,

@@ -18,11 +18,20 @@ from entoptic.base.pixels import to_float
 from entoptic.images.build_index import build_index
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
-from entoptic.metrics import inner_units as inner_module
+from entoptic.images.unit_reference import ARBITRARY, ExemplarPhotos, LayerMoments, UnitReference, layer_moments
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.inner_units import causal_agreement, centred_similarity, effects, lower_layer, similarity
+from entoptic.metrics.inner_units import (
+    Similarity,
+    centred_similarity,
+    effects,
+    lower_layer,
+    similarity,
+    usual_activation,
+    usual_on_photos,
+    without_itself,
+)
 from entoptic.metrics.picture import measure
-from entoptic.metrics.selectivity import layer_moments, selectivity
+from entoptic.metrics.selectivity import selectivity
 from entoptic.models.model import Model
 from entoptic.units.unit import bind
 
@@ -86,6 +95,13 @@ def measured(references: References, unit: str, colour: tuple[int, int, int]) ->
     return {e.name: e for e in measure(flat(colour), bound, references)}
 
 
+def exemplars_of(references: References, unit: str) -> ExemplarPhotos:
+    (bound,) = bind(references.model, unit)
+    found = references.unit_reference(bound).exemplars
+    assert isinstance(found, ExemplarPhotos)
+    return found
+
+
 # --- effects and the causal check ------------------------------------------------------------------------------------
 
 
@@ -116,14 +132,15 @@ def test_the_ceiling_the_floor_and_the_size_of_the_effect_by_hand(references: Re
     entry = measured(references, "mid:0", RED)["causal"]
     assert entry.detail["photos among themselves"] == pytest.approx(1, abs=1e-3)
     assert entry.detail["photos at random"] < 0.5
-    exemplars = references.exemplars["mid:0"]
+    exemplars = exemplars_of(references, "mid:0")
     strongest = [(140 + 8 * i) / 255 for i in range(2, 14)]
     arbitrary = [float(image[0].mean() + image[1].mean()) for image in exemplars.arbitrary]
     usual = sum(arbitrary) / len(arbitrary)
-    assert exemplars.usual == pytest.approx(usual, abs=1e-6)
+    (unit,) = bind(references.model, "mid:0")
+    assert references.unit_reference(unit).once(usual_on_photos) == pytest.approx(usual, abs=1e-6)
     expected = (1 - usual) / (sum(s - usual for s in strongest) / 12)
     assert entry.detail["size beside the photos'"] == pytest.approx(expected, abs=1e-3)
-    assert len(arbitrary) < inner_module.ARBITRARY  # those among the strongest are not counted twice
+    assert len(arbitrary) < ARBITRARY  # those among the strongest are not counted twice
 
 
 def test_a_unit_without_effect_and_a_logit_say_so(references: References) -> None:
@@ -140,13 +157,20 @@ def test_a_unit_without_effect_and_a_logit_say_so(references: References) -> Non
 def test_the_batched_form_gives_what_the_evidence_holds(references: References) -> None:
     (unit,) = bind(references.model, "mid:0")
     single = [measured(references, "mid:0", colour)["causal"] for colour in (RED, MAGENTA, GREEN)]
-    exemplars = references.exemplars["mid:0"]
+    exemplars = exemplars_of(references, "mid:0")
     pictures = torch.cat([to_float(flat(colour)) for colour in (RED, MAGENTA, GREEN)])
-    found = causal_agreement(pictures, unit, exemplars.strongest, arbitrary=exemplars.arbitrary)
+    usual = usual_activation(unit, exemplars.arbitrary)
+
+    def agreement(photos: Tensor, arbitrary: Tensor | None = None) -> Similarity:
+        floor = None if arbitrary is None else effects(arbitrary, unit, usual)
+        found = similarity(effects(pictures, unit, usual), effects(photos, unit, usual), floor)
+        return without_itself(found, pictures, photos)
+
+    found = agreement(exemplars.strongest, exemplars.arbitrary)
     assert found.values.tolist() == pytest.approx([e.value for e in single], abs=1e-5)
     assert found.sizes.tolist() == pytest.approx([e.detail["size beside the photos'"] for e in single], abs=1e-3)
     assert found.ceiling == pytest.approx(single[0].detail["photos among themselves"], abs=1e-3)
-    assert bool(torch.tensor(causal_agreement(pictures, unit, exemplars.strongest).floor).isnan())
+    assert bool(torch.tensor(agreement(exemplars.strongest).floor).isnan())
 
 
 @pytest.mark.parametrize("address", ["mid:0@3,3", "mid:0@max", "mid:0@mean.pre", "mid:0@3,3.pre"])
@@ -216,11 +240,16 @@ def test_selectivity_does_not_see_the_scale_of_a_unit(references: References) ->
     (unit,) = bind(references.model, "mid:1")
     values = torch.zeros(1, 5, 64)
     values[:, 1], values[:, 3] = 3.0, 4.0
-    moments = (torch.tensor([0.0, 0, 0, 3.5, 0]), torch.tensor([1.0, 1, 1, 1, 1]), 100)
-    entry = selectivity(unit, values, moments)
+    mean, sd = torch.tensor([0.0, 0, 0, 3.5, 0]), torch.tensor([1.0, 1, 1, 1, 1])
+
+    def at_scale(scale: float) -> Evidence:
+        moments = LayerMoments(mean=scale * mean, sd=scale * sd, n=100)
+        return selectivity(values * scale, unit, UnitReference(unit=unit, load_moments=lambda: moments))
+
+    entry = at_scale(1)
     assert entry.value is not None
     assert entry.value > 2
-    large = selectivity(unit, values * 50, (moments[0] * 50, moments[1] * 50, 100))
+    large = at_scale(50)
     assert large.value == pytest.approx(entry.value, abs=1e-4)
 
 
@@ -238,10 +267,14 @@ def test_what_has_no_selectivity_says_so(references: References, tmp_path: Path)
 
 def test_moments_are_remembered(references: References, monkeypatch: pytest.MonkeyPatch) -> None:
     (unit,) = bind(references.model, "mid:0@max")
-    first = layer_moments(references, unit)
+    assert references.photos is not None
+    first = layer_moments(references.model, references.photos, unit)
     monkeypatch.setattr(Photos, "batches", lambda *_: pytest.fail("the photos were read again"))
-    again = layer_moments(References(references.model, references.photos), unit)
-    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(first, again))
+    again = References(references.model, references.photos).unit_reference(unit).moments
+    assert isinstance(again, LayerMoments)
+    assert torch.equal(first.mean, again.mean)
+    assert torch.equal(first.sd, again.sd)
+    assert first.n == again.n
 
 
 def test_an_index_gives_moments_and_photos(references: References, photos: Photos, tmp_path: Path) -> None:

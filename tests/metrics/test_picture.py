@@ -15,10 +15,11 @@ from entoptic.base.pixels import to_float
 from entoptic.images.photo_scores import RealScores
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
+from entoptic.images.unit_reference import UnitReference
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.picture import against_photos, disturbances, measure
+from entoptic.metrics.picture import disturbances, measure, percentile
 from entoptic.models.model import Model
-from entoptic.units.unit import bind
+from entoptic.units.unit import Unit, bind
 
 
 def picture(seed: int = 0, size: int = 32) -> np.ndarray:
@@ -90,13 +91,17 @@ def test_percentile_and_margin_by_hand(tiny: Model, photo_folder: Path) -> None:
     assert low <= 100 * below / 40 <= high
 
 
+def known(unit: Unit, real: RealScores) -> UnitReference:
+    return UnitReference(unit=unit, load_real_scores=lambda: real)
+
+
 def test_percentiles_from_sampled_quantiles_are_close_to_exact(tiny: Model) -> None:
     unit = bind(tiny, "logits:0")[0]
     values = torch.randn(5000, generator=torch.Generator().manual_seed(0)).exp().sort().values
     sketch = values.quantile(torch.linspace(0, 1, 201))
     for value in (-1.0, 0.0, 0.05, 0.3, 1.0, 2.5, 6.0, 11.0, float(values[-1]) + 1):
-        exact = against_photos(unit, value, RealScores(values, 5000, "x"))[0]
-        near = against_photos(unit, value, RealScores(sketch, 5000, "x"))[0]
+        exact = percentile(value, unit, known(unit, RealScores(values, 5000, "x")))
+        near = percentile(value, unit, known(unit, RealScores(sketch, 5000, "x")))
         assert exact.value is not None
         assert near.value == pytest.approx(exact.value, abs=0.25)
 
@@ -106,8 +111,8 @@ def test_quantiles_of_a_dead_unit_count_ties_as_the_exact_percentile_does(tiny: 
     values = torch.cat([torch.zeros(600), torch.linspace(0.01, 1, 400)])
     sketch = values.quantile(torch.linspace(0, 1, 201))
     for value in (0.0, 0.005, 0.5, 1.0):
-        exact = against_photos(unit, value, RealScores(values, 1000, "x"))[0]
-        near = against_photos(unit, value, RealScores(sketch, 1000, "x"))[0]
+        exact = percentile(value, unit, known(unit, RealScores(values, 1000, "x")))
+        near = percentile(value, unit, known(unit, RealScores(sketch, 1000, "x")))
         assert near.value == pytest.approx(exact.value, abs=1.0)
 
 

@@ -21,7 +21,8 @@ from entoptic.errors import UserError
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.relevance import Tape, relevance, var
-from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, average, values_only, zplus
+from entoptic.models.rule_tables import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules
+from entoptic.models.rules import average, values_only, zplus
 from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
 

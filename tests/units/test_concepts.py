@@ -10,61 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from entoptic.errors import UserError
 from entoptic.units.concepts import Concepts, Mcd, discover, orthogonalised
-from entoptic.units.dictionary import Dictionary
-from entoptic.units.head import head_weights
+from entoptic.units.dictionary import Dictionary, attenuate
 from entoptic.units.subspaces import (
-    Rule,
-    basis,
     inliers,
-    kmeans,
-    self_representation,
-    spectral_labels,
-    spectral_vectors,
 )
 from oracles import mcd as oracle
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def oblique(seed: int = 0, channels: int = 24) -> Concepts:
-    """Three concepts of 4, 2 and 3 dimensions at random angles, with a class's weights."""
-    bases = [gaussian(p, channels, seed=seed * 10 + p) for p in (4, 2, 3)]
-    return Concepts.of(bases, gaussian(channels, seed=seed * 10 + 9))
-
-
-def planted(
-    per: int = 40, channels: int = 40, dims: int = 5, clusters: int = 4, noise: float = 0.02, seed: int = 0
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Vectors in random subspaces, shuffled, with their labels and the subspaces' bases."""
-    bases = [torch.linalg.qr(gaussian(channels, dims, seed=100 * seed + k)).Q.T for k in range(clusters)]
-    rows = [gaussian(per, dims, seed=100 * seed + 50 + k) @ b for k, b in enumerate(bases)]
-    vectors = torch.cat(rows) + noise * gaussian(per * clusters, channels, seed=seed + 7)
-    labels = torch.arange(clusters).repeat_interleave(per)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    return vectors[order], labels[order], bases
-
-
-def rand_index(a: Tensor, b: Tensor) -> float:
-    """Adjusted Rand index, from counts of pairs."""
-    table = np.zeros((int(a.max()) + 1, int(b.max()) + 1))
-    np.add.at(table, (a.numpy(), b.numpy()), 1)
-
-    def pairs(n: Any) -> Any:
-        return n * (n - 1) / 2
-
-    both, rows, columns = pairs(table).sum(), pairs(table.sum(1)).sum(), pairs(table.sum(0)).sum()
-    chance = rows * columns / pairs(table.sum())
-    return float((both - chance) / ((rows + columns) / 2 - chance))
-
-
-def unit_rows(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=1, keepdim=True)
+from planted_subspaces import gaussian, oblique, planted, rand_index, unit_rows
 
 
 def refused(*args: Any, **more: Any) -> str:
@@ -120,11 +74,11 @@ def test_attenuation_scales_one_part_and_leaves_all_others() -> None:
     """Also at an angle: the dual basis of one concept is blind to the others."""
     concepts, maps = oblique(), gaussian(2, 24, 6)
     for scale in (0.0, 0.25, 2.0):
-        after = concepts.parts(steered := concepts.attenuate(maps, 1, scale))
+        after = concepts.parts(steered := attenuate(concepts, maps, 1, scale))
         expected = concepts.parts(maps) * torch.tensor([1.0, scale, 1.0])[:, None, None, None]
         torch.testing.assert_close(after, expected.double())
         torch.testing.assert_close(concepts.rest(steered), concepts.rest(maps))
-    assert torch.equal(concepts.attenuate(maps, 1, 1.0), maps)
+    assert torch.equal(attenuate(concepts, maps, 1, 1.0), maps)
 
 
 def test_orthogonal_concepts_span_the_same_and_their_relevances_are_shares() -> None:
@@ -154,82 +108,7 @@ def test_half_precision_maps_are_widened() -> None:
     torch.testing.assert_close(found.double(), concepts.activations(maps.bfloat16().double()), atol=1e-5, rtol=1e-5)
 
 
-# --- heads ---------------------------------------------------------------------------------------------------------
-
-
-class Head(nn.Module):
-    """Pool, perhaps LayerNorm, perhaps a hidden layer, linear: B×C×D to B×K."""
-
-    def __init__(self, *inner: nn.Module, channels: int = 24) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.inner = nn.Sequential(*inner, nn.Linear(channels, 5)).double()
-        for parameter in self.inner.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-
-    def forward(self, maps_BCD: Tensor) -> Tensor:
-        return self.inner(maps_BCD.mean(2))
-
-
-@pytest.mark.parametrize("inner", [[], [nn.LayerNorm(24, eps=1e-6)]])
-def test_relevance_adds_up_to_the_logit(inner: list[nn.Module]) -> None:
-    head, maps, concepts = Head(*inner), gaussian(3, 24, 6) * 2 + 1, oblique()
-    found = head_weights(head, lambda m: head(m)[:, 2], maps)
-    relevance = concepts.local_relevance(maps, found.weight_BC)
-    torch.testing.assert_close(relevance.mean(2).sum(1), head(maps)[:, 2] - found.base_B, atol=1e-10, rtol=1e-10)
-    assert found.gap < 1e-10
-    assert "linear in the pooled map" in str(found)
-    assert not any(m._forward_hooks for m in head.modules())
-
-
-def test_the_weights_of_a_linear_head_are_its_row() -> None:
-    head = Head()
-    found = head_weights(head, lambda m: head(m)[:, 1], gaussian(2, 24, 6))
-    linear = head.inner[0]
-    torch.testing.assert_close(found.weight_BC, linear.weight[1].expand(2, -1))  # type: ignore[union-attr]
-    torch.testing.assert_close(found.base_B, linear.bias[1].expand(2))  # type: ignore[union-attr]
-
-
-def test_the_weights_of_a_layer_norm_head_are_the_closed_form_at_each_picture() -> None:
-    head, maps = Head(nn.LayerNorm(24, eps=1e-6)), gaussian(3, 24, 6) + 2
-    found = head_weights(head, lambda m: head(m)[:, 1], maps)
-    norm, linear = head.inner
-    closed = oracle.layer_norm_weight(linear.weight[1].detach().numpy(), norm.weight.detach().numpy())  # type: ignore[union-attr, operator]
-    sigma = maps.mean(2).numpy().std(1)
-    assert np.abs(found.weight_BC.numpy() * np.sqrt(sigma**2 + 1e-6)[:, None] - closed).max() < 1e-12
-    # The plain gradient sees σ move too, and explains nothing: the head does not change with the map's scale.
-    given = maps.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(head(given)[:, 1].sum(), given)
-    assert float((slope * maps).sum((1, 2)).abs().max()) < 1e-3 * float((found.logit_B - found.base_B).abs().min())
-
-
-def test_a_head_that_is_not_linear_says_so() -> None:
-    head, maps = Head(nn.Linear(24, 24), nn.ReLU()), gaussian(3, 24, 6)
-    found = head_weights(head, lambda m: head(m)[:, 1], maps)
-    assert found.gap > 0.01
-    assert "not linear" in str(found)
-
-
-# --- clustering ----------------------------------------------------------------------------------------------------
-
-
-def test_sparse_codes_are_those_of_coordinate_descent() -> None:
-    unit = unit_rows(planted(per=6, clusters=3, channels=20, dims=3)[0])
-    exact = oracle.self_representation(unit.numpy(), 10.0)
-    found = self_representation(unit, gamma=10, neighbours=17, steps=5000, tolerance=1e-13).numpy()
-    assert np.abs(found - exact).max() < 1e-5
-    default = self_representation(unit, gamma=10, neighbours=17).numpy()
-    assert np.linalg.norm(default - exact) < 0.04 * np.linalg.norm(exact)
-    assert (np.diag(found) == 0).all()
-
-
-def test_planted_subspaces_are_found_where_k_means_fails() -> None:
-    vectors, labels, _ = planted()
-    unit = unit_rows(vectors)
-    _, codes = inliers(unit.float(), 0.0, gamma=50, neighbours=30)
-    found = spectral_labels(spectral_vectors(codes, 4), 4, 0)
-    assert rand_index(found, labels) >= 0.95
-    assert rand_index(kmeans(unit, 4, seed=0), labels) < 0.3
+# --- discovery ----------------------------------------------------------------------------------------------------
 
 
 def test_concepts_are_the_planted_subspaces_and_outliers_are_left_out() -> None:
@@ -251,28 +130,6 @@ def test_most_vectors_follow_a_small_sample() -> None:
     found = discover(vectors, gaussian(40, seed=8), Mcd(concepts=4, sample=160, neighbours=30))
     assert rand_index(found.assign(vectors), labels) >= 0.95
     assert found.dimensions == [5] * 4
-
-
-def test_a_basis_is_the_pca_of_the_oracle() -> None:
-    vectors = planted(clusters=1, per=200, noise=0.1)[0] + 3 * gaussian(40, seed=3)
-    found, exact = basis(vectors, Rule()), oracle.pca(vectors.numpy(), 0.05)
-    assert found.shape == exact.shape == (5, 40)
-    torch.testing.assert_close(found.T @ found, torch.from_numpy(exact.T @ exact))
-    wide = basis(vectors, Rule(centred=False))
-    mean = vectors.mean(0) / vectors.mean(0).norm()
-    assert wide.shape[0] == 6
-    assert float((wide @ mean).norm()) > 1 - 1e-9 > float((found @ mean).norm())
-    few = vectors[:4]  # fewer vectors than channels and than dimensions
-    assert basis(few, Rule()).shape == (3, 40)
-
-
-def test_dimensions_by_reconstruction_of_what_was_left_out() -> None:
-    vectors = planted(clusters=1, per=200, noise=0.02)[0]
-    assert len(basis(vectors, Rule(held_out=True, reconstructed=0.95))) == 5
-    assert len(basis(vectors, Rule(held_out=True, reconstructed=0.3))) < 5
-    # Pure noise among many more channels than vectors: what was left out cannot be reconstructed.
-    noise = gaussian(40, 200)
-    assert len(basis(noise, Rule(held_out=True, reconstructed=0.95))) == 20 + 1
 
 
 def test_the_number_of_concepts_is_the_smallest_that_is_complete() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entoptic.base.cache import content_key
 from entoptic.base.files import LOCK, UNFINISHED, lock_folder, write_atomically
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import UserError
-from entoptic.images.index import FORMAT, ActivationIndex, difference, groups_of, listing_sha256, read_record
-from entoptic.images.index_shards import Group, Parts, make_groups, read_block
+from entoptic.errors import Unreadable, UserError
+from entoptic.images.index import ActivationIndex, listing_sha256
+from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
+from entoptic.images.index_shards import ShardFolder, UnitGroup, make_groups, read_block
 from entoptic.images.photos import Photos
-from entoptic.images.unit_statistics import Extremes, rows, to_tensors
+from entoptic.images.unit_statistics import Extremes
 from entoptic.models.model import Model
 from entoptic.units.unit import slug
 
@@ -38,19 +37,24 @@ def build_index(
     batch_size: int = 32,
     progress: Progress = silent,
 ) -> ActivationIndex:
-    """Reads photos once and writes what every unit of `layers` did; what the folder holds already is not read again.
+    """Read photos once and write the statistics of every unit of `layers`; what the folder holds is not read again.
 
     The result does not depend on shards, interruptions or the order of merging, bit by bit. Another batch size changes
     scores by no more than the network's own rounding.
 
     Args:
-        photos: anything `Photos.open` takes. layers: module names, or `logits`. out: the index folder.
-        k, bottom: strongest and weakest photos kept of each unit.
+        model: the network.
+        photos: anything `Photos.open` takes.
+        layers: module names, or `logits`.
+        out: the index folder.
+        k: strongest photos to keep of each unit.
+        bottom: weakest photos to keep of each unit.
         readouts: as behind @ in a unit's string ("" is each layer's default), for every layer that has them.
         reservoir: photos in a uniform sample (the smallest content hashes), whose scores on every unit and whose
             activation vector at one position per layer are kept.
         shard: (i, m) reads the i-th of m equal parts of the photos, for `merge_indexes`.
-        batch_size: of the pass. progress: called with (what, done, total).
+        batch_size: photos per forward pass.
+        progress: called with (what, done, total).
 
     Returns:
         The index. Photos that could not be read are named in `skipped`.
@@ -70,19 +74,20 @@ def build_index(
     if of > blocks:
         raise UserError(f"{len(photos)} photos are read in blocks of {BLOCK}, so there are at most {blocks} shards")
     request = _request(model, photos, groups, k, bottom, reservoir, progress)
+    origin = IndexOrigin(model=model.card.name, source=photos.source, total=len(photos), labels=model.card.labels)
     mine = range(which * blocks // of, (which + 1) * blocks // of)
     folder = Path(out).expanduser()
     with _writing(folder):
         done = _held(folder, request)
-        parts = Parts(folder / "parts", blocks, reservoir)
+        shards = ShardFolder(folder / "parts", blocks, reservoir)
         if done is not None and done.whole:
             return done
-        parts.settle(model.device)
-        todo = sorted(set(mine) - parts.covered())
+        shards.merge_siblings(model.device)
+        todo = sorted(set(mine) - shards.covered())
         if done is not None and not todo:
             return done
-        _say(folder, request, about=_about(model, photos), finished=False)
-        seen = sum(len(_indices(photos, block)) for block in parts.covered())
+        _record(request, origin).write(folder / "index.json")
+        seen = sum(len(_indices(photos, block)) for block in shards.covered())
 
         def on_batch(more: int) -> None:
             nonlocal seen
@@ -92,18 +97,22 @@ def build_index(
         total = seen + sum(len(_indices(photos, block)) for block in todo)
         with torch.no_grad(), model.frozen():
             for block in todo:
-                part = read_block(
+                shard_read = read_block(
                     model, groups, photos, block, _indices(photos, block), k=k, bottom=bottom, reservoir=reservoir,
                     batch_size=batch_size, on_batch=on_batch,
                 )  # fmt: skip
-                parts.add(part, model.device)
-        return _finish(folder, request, _about(model, photos), groups, parts, photos)
+                shards.add(shard_read, model.device)
+        return _finish(folder, request, origin, groups, shards, photos)
 
 
 def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationIndex:
-    """One index from shards of the same request; the whole of them equals the index made at once.
+    """Merge indexes of shards of the same request; all of them together equal the index made at once.
 
-    Shards may be missing: the result then is a larger shard, which can be merged again.
+    Shards may be missing: the result is then an index of more shards, which can be merged again.
+
+    Args:
+        paths: folders of the indexes.
+        out: folder of the result.
 
     Raises:
         UserError: they are not of the same request, or two of them hold the same photos.
@@ -121,23 +130,23 @@ def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationInd
     with _writing(folder):
         if (folder / "index.json").exists() or any(folder.glob("parts/*.safetensors")):
             raise UserError(f"{folder} holds an index; give another folder")
-        blocks, reservoir = first.request["blocks"], first.request["reservoir"]
-        parts, taken = Parts(folder / "parts", blocks, reservoir), dict[int, Path]()
+        blocks, reservoir = first.request.blocks, first.request.reservoir
+        shards, taken = ShardFolder(folder / "parts", blocks, reservoir), dict[int, Path]()
         for index in opened:
-            own = Parts(index.path / "parts", blocks, reservoir)
+            own = ShardFolder(index.path / "parts", blocks, reservoir)
             for block in own.covered():
                 if block in taken:
                     raise UserError(f"{taken[block]} and {index.path} hold the same photos")
                 taken[block] = index.path
-        _say(folder, first.request, about=first.about, finished=False)
+        _record(first.request, first.origin).write(folder / "index.json")
         for index in opened:
-            own = Parts(index.path / "parts", blocks, reservoir)
-            for place in own.held():
-                parts.add(own.read(*place))
+            own = ShardFolder(index.path / "parts", blocks, reservoir)
+            for run in own.held():
+                shards.add(own.read(*run))
         names: dict[int, tuple[str, str]] = {}
         for index in opened:
             names |= index.photos
-        return _finish(folder, first.request, first.about, groups_of(first.request), parts, names)
+        return _finish(folder, first.request, first.origin, first.request.groups, shards, names)
 
 
 def _indices(photos: Photos, block: int) -> range:
@@ -145,36 +154,29 @@ def _indices(photos: Photos, block: int) -> range:
 
 
 def _request(
-    model: Model, photos: Photos, groups: Sequence[Group], k: int, bottom: int, reservoir: int, progress: Progress
-) -> dict[str, Any]:
-    """Everything that decides what is in an index: its key is a hash of this."""
-    plain = [
-        {"layer": g.layer, "channels": g.channels, "grid": list(g.grid), "readout": g.readout, "suffix": g.suffix}
-        for g in groups
-    ]
-    return {
-        "format": FORMAT,
-        "weights": model.card.weights_sha256,
-        "preprocessing": json.loads(json.dumps(model.card.preprocessing())),
-        "photos": photos.fingerprint(),
-        "listing": listing_sha256(photos, progress),
-        "groups": plain,
-        "k": k,
-        "bottom": bottom,
-        "reservoir": reservoir,
-        "block": BLOCK,
-        "blocks": -(-len(photos) // BLOCK),
-    }
+    model: Model, photos: Photos, groups: Sequence[UnitGroup], k: int, bottom: int, reservoir: int, progress: Progress
+) -> IndexRequest:
+    return IndexRequest(
+        weights=model.card.weights_sha256,
+        preprocessing=model.card.preprocessing_json(),
+        photos=photos.fingerprint(),
+        listing=listing_sha256(photos, progress),
+        groups=tuple(groups),
+        k=k,
+        bottom=bottom,
+        reservoir=reservoir,
+        block=BLOCK,
+        blocks=-(-len(photos) // BLOCK),
+    )
 
 
-def _about(model: Model, photos: Photos) -> dict[str, Any]:
-    """For people; not part of the key."""
-    return {"model": model.card.name, "source": photos.source, "total": len(photos), "labels": model.card.labels}
+def _record(request: IndexRequest, origin: IndexOrigin, contents: IndexContents | None = None) -> IndexRecord:
+    return IndexRecord(key=request.key, origin=origin, request=request, contents=contents)
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """One writer at a time; a disk that is full or read-only is said in one sentence."""
+    """Allow one writer at a time, and turn a full or read-only disk into one sentence."""
     try:
         with lock_folder(folder):
             yield
@@ -185,8 +187,8 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _held(folder: Path, request: dict[str, Any]) -> ActivationIndex | None:
-    """The finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
+def _held(folder: Path, request: IndexRequest) -> ActivationIndex | None:
+    """Return the finished index in `folder`, None for an unfinished or a new one; refuse a folder that holds another."""
     for left in [*folder.glob(f"**/.*{UNFINISHED}"), *folder.glob("**/.*.unfinished")]:
         left.unlink(missing_ok=True)
     file = folder / "index.json"
@@ -195,29 +197,25 @@ def _held(folder: Path, request: dict[str, Any]) -> ActivationIndex | None:
         if other:
             raise UserError(f"{folder} is no index and holds other files ({other[0]}); give another --out")
         return None
-    held = read_record(file)
-    if held["key"] != content_key(request):
-        raise UserError(f"the index in {folder} {difference(held['request'], request)} asked for; give another --out")
-    return ActivationIndex.open(folder) if held["finished"] else None
-
-
-def _say(folder: Path, request: dict[str, Any], *, about: dict[str, Any], finished: bool, **more: Any) -> None:
-    record = {"key": content_key(request), "finished": finished, "about": about, "request": request, **more}
-    write_atomically(folder / "index.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    held = IndexRecord.read(file)
+    if held.key != request.key:
+        raise UserError(f"the index in {folder} {difference(held.request, request)} asked for; give another --out")
+    return ActivationIndex.open(folder) if held.finished else None
 
 
 def _finish(
-    folder: Path, request: dict[str, Any], about: dict[str, Any], groups: Sequence[Group], parts: Parts,
+    folder: Path, request: IndexRequest, origin: IndexOrigin, groups: Sequence[UnitGroup], shards: ShardFolder,
     names: Photos | dict[int, tuple[str, str]],
 ) -> ActivationIndex:  # fmt: skip
-    """Writes the tables of all parts, then index.json, and deletes the parts where nothing is missing."""
+    """Write the tables of all shards, then index.json, and delete the shards where nothing is missing."""
     from safetensors.torch import save
 
-    total = parts.whole()
+    total = shards.whole()
     if not total.read:
         why = f" ({total.skipped[0][0]}: {total.skipped[0][1]})" if total.skipped else ""
-        raise UserError(f"none of the photos from {about['source']} could be read{why}")
-    used = torch.cat([total.tally.top.photos.flatten(), total.tally.bottom.photos.flatten(), total.sampled]).unique()
+        raise Unreadable(f"none of the photos from {origin.source} could be read{why}")
+    statistics = total.statistics
+    used = torch.cat([statistics.top.photos.flatten(), statistics.bottom.photos.flatten(), total.sampled]).unique()
     known = {
         i: (names[i].name, names.sha256(i)) if isinstance(names, Photos) else names[i] for i in used.tolist() if i >= 0
     }
@@ -225,9 +223,9 @@ def _finish(
     tables = []
     offset = 0
     for group in groups:
-        mine = rows(total.tally, offset, offset + group.channels)
+        mine = statistics.rows(offset, offset + group.channels)
         tensors.setdefault(group.layer, {}).update(
-            {f"{group.readout}|{name}": tensor for name, tensor in to_tensors(mine).items()}
+            {f"{group.readout}|{name}": tensor for name, tensor in mine.to_tensors().items()}
         )
         tables.append((group, mine))
         offset += group.channels
@@ -238,16 +236,20 @@ def _finish(
     _write_photos(folder / "photos.parquet", known)
     for end in ("top", "bottom"):
         _write_table(folder / f"{end}.parquet", [(g, getattr(t, end)) for g, t in tables], known)
-    sketch = total.tally.sketch
-    _say(
-        folder, request, about=about, finished=True, whole=len(parts.covered()) == parts.blocks, n=total.read,
-        skipped=total.skipped, nonfinite={"photos": total.odd, "names": total.odd_names},
-        sketch={"error": sketch.error, "start": sketch.start}, sampled=total.sampled.tolist(),
-    )  # fmt: skip
+    contents = IndexContents(
+        whole=len(shards.covered()) == shards.blocks,
+        n=total.read,
+        skipped=total.skipped,
+        nonfinite={"photos": total.nonfinite, "names": total.nonfinite_names},
+        sketch_error=statistics.sketch.error,
+        sketch_start=statistics.sketch.start,
+        sampled=total.sampled.tolist(),
+    )
+    _record(request, origin, contents).write(folder / "index.json")
     index = ActivationIndex.open(folder)
     if index.whole:
-        for place in parts.held():
-            parts.delete(*place)
+        for run in shards.held():
+            shards.delete(*run)
     return index
 
 
@@ -264,7 +266,7 @@ def _write_photos(path: Path, known: dict[int, tuple[str, str]]) -> None:
     write_atomically(path, buffer.getvalue().to_pybytes())
 
 
-def _write_table(path: Path, tables: Sequence[tuple[Group, Extremes]], known: dict[int, tuple[str, str]]) -> None:
+def _write_table(path: Path, tables: Sequence[tuple[UnitGroup, Extremes]], known: dict[int, tuple[str, str]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -277,12 +279,12 @@ def _write_table(path: Path, tables: Sequence[tuple[Group, Extremes]], known: di
     with pq.ParquetWriter(buffer, schema) as writer:
         for group, best in tables:
             channel, rank = (best.photos >= 0).nonzero(as_tuple=True)
-            place = best.places[channel, rank].numpy()
+            position = best.positions[channel, rank].numpy()
             units = pa.array([f"{group.layer}:{c}{group.suffix}" for c in range(group.channels)], pa.string())
             columns = [
                 units.take(pa.array(channel.numpy())), rank.int().numpy(), best.values[channel, rank].numpy(),
                 names.take(pa.array(np.searchsorted(numbers, best.photos[channel, rank].numpy()))),
-                place // group.grid[1], place % group.grid[1],
+                position // group.grid[1], position % group.grid[1],
             ]  # fmt: skip
             writer.write_table(pa.table(columns, schema=schema))
     write_atomically(path, buffer.getvalue().to_pybytes())

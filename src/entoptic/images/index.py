@@ -1,47 +1,41 @@
-"""`ActivationIndex`: what every unit of some layers does on a set of photos, from one forward pass over them.
+"""`ActivationIndex`: the statistics of every unit of some layers on a set of photos, from one forward pass over them.
 
 INDEX/index.json            what it is of
 INDEX/top.parquet           one row per unit and rank: unit, rank (0 = strongest), value, photo, row, column
 INDEX/bottom.parquet        alike, rank 0 = weakest
 INDEX/photos.parquet        position, name and sha256 of the photos in those tables
 INDEX/layers/LAYER.safetensors   per readout: the same as tensors, moments, quantile sketch, sample
-INDEX/parts/                what is read so far; empty when every photo is in the index
+INDEX/parts/                the shards read so far; empty when every photo is in the index
 """
 
 from __future__ import annotations
 
 import hashlib
 import html
-import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import UserError, nearest
-from entoptic.images.index_shards import Group
+from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, nearest
+from entoptic.images.index_record import IndexRecord
+from entoptic.images.index_shards import UnitGroup
 from entoptic.images.photo_scores import Hit, Moments, RealScores
 from entoptic.images.photos import Photos
-from entoptic.images.unit_statistics import Extremes, Tally, from_tensors
+from entoptic.images.unit_statistics import Extremes, UnitStatistics
 from entoptic.models.model import Model
-from entoptic.models.taps import Tap
 from entoptic.units.grammar import Label, parse
 from entoptic.units.unit import Unit, slug
 
-FORMAT = 1
 QUANTILES = 201
 _FINE = 1001  # quantiles that stand for the scores of more photos than a sketch holds exactly
 
 
-# ------------------------------------------------------------------------------------------------ making one
-
-
 def listing_sha256(photos: Photos, progress: Progress = silent) -> str:
-    """Hash of the photos' names and contents in their order: what an index refers to by name and position."""
+    """Hash the photos' names and contents in their order: what an index refers to by name and position."""
     listing = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
         for index, content in enumerate(pool.map(photos.sha256, range(len(photos)))):
@@ -52,97 +46,61 @@ def listing_sha256(photos: Photos, progress: Progress = silent) -> str:
     return listing.hexdigest()
 
 
-def groups_of(request: dict[str, Any]) -> list[Group]:
-    found = []
-    for g in request["groups"]:
-        tap = Tap(g["layer"], pre=g["readout"].endswith(".pre"))
-        found.append(Group(g["layer"], g["channels"], tuple(g["grid"]), g["readout"], g["suffix"], tap, None))
-    return found
-
-
-def difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What makes two requests differ, as the middle of a sentence."""
-
-    def names(request: dict[str, Any]) -> str:
-        return ", ".join(dict.fromkeys(g["layer"] for g in request["groups"]))
-
-    def ways(request: dict[str, Any]) -> str:
-        return ", ".join(dict.fromkeys(g["readout"] for g in request["groups"]))
-
-    if held.get("format") != asked["format"]:
-        return "was written by another version of Entoptic, not that"
-    if held["weights"] != asked["weights"]:
-        return f"is of other weights ({held['weights'][:12]}), not those ({asked['weights'][:12]})"
-    for name, what in (("preprocessing", "preprocessing"), ("photos", "photos"), ("listing", "names of the photos")):
-        if held[name] != asked[name]:
-            return f"is of other {what}, not those"
-    if names(held) != names(asked):
-        return f"has the layers {names(held)}, not {names(asked)}"
-    if held["groups"] != asked["groups"]:
-        return f"has the readouts {ways(held)}, not {ways(asked)}"
-    for name in ("k", "bottom", "reservoir", "block"):
-        if held[name] != asked[name]:
-            return f"has {name} = {held[name]}, not {asked[name]}"
-    return "is of another request, not that"
-
-
-def read_record(file: Path) -> dict[str, Any]:
-    try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(held["request"], dict) or not isinstance(held["finished"], bool):
-            raise ValueError("no index")
-        return held
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged or not of an index; delete {file.parent} and make it again") from None
-
-
-# ------------------------------------------------------------------------------------------------ asking one
-
-
 class ActivationIndex:
     """An index on disk; `ActivationIndex.open` opens one, `build_index` makes one.
 
     Attributes:
-        path: its folder. key: hash of everything that decided what is in it. request, about: what it is of.
-        model: name of the network. weights_sha256: of the network. card: its preprocessing.
-        source: where the photos were. fingerprint: `Photos.fingerprint` of all of them.
-        n: photos read. k, bottom_k: how many of the strongest and weakest photos it holds of each unit.
-        whole: whether it is of all photos, not of some shards. skipped: (name, reason) of photos that were not read.
+        path: its folder.
+        key: hash of everything that decided what is in it.
+        request: what decided it.
+        origin: where it comes from, for people.
+        model: name of the network.
+        weights_sha256: of the network.
+        card: the network's preprocessing.
+        source: where the photos were.
+        fingerprint: `Photos.fingerprint` of all of them.
+        n: number of photos read.
+        k: strongest photos held of each unit.
+        bottom_k: weakest photos held of each unit.
+        whole: whether it is of all photos, not of some shards.
+        skipped: (name, reason) of photos that were not read.
         nonfinite: `photos`, how many gave a score that is not finite, and `names` of the first.
-        layers: their names, in the order in which they run.
+        layers: names of the layers, in the order in which they run.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
-        request, about = record["request"], record["about"]
-        self.path, self.key, self.request, self.about = path, record["key"], request, about
-        self.model, self.source = str(about["model"]), str(about["source"])
-        self.weights_sha256, self.fingerprint = str(request["weights"]), str(request["photos"])
-        self.card: dict[str, Any] = request["preprocessing"]
-        self.n, self.k, self.bottom_k = int(record["n"]), int(request["k"]), int(request["bottom"])
-        self.whole = bool(record["whole"])
-        self.skipped = [(name, reason) for name, reason in record["skipped"]]
-        self.nonfinite: dict[str, Any] = record["nonfinite"]
-        self._sketch, self._sampled = record["sketch"], record["sampled"]
-        self._groups = {(g.layer, g.readout): g for g in groups_of(request)}
+    def __init__(self, path: Path, record: IndexRecord) -> None:
+        request, origin, contents = record.request, record.origin, record.contents
+        assert request is not None
+        assert contents is not None
+        self.path, self.key, self.request, self.origin = path, record.key, request, origin
+        self.model, self.source = origin.model, origin.source
+        self.weights_sha256, self.fingerprint = request.weights, request.photos
+        self.card = request.preprocessing
+        self.n, self.k, self.bottom_k = contents.n, request.k, request.bottom
+        self.whole, self.skipped, self.nonfinite = contents.whole, contents.skipped, contents.nonfinite
+        self._sketch_error, self._sketch_start = contents.sketch_error, contents.sketch_start
+        self._sampled = contents.sampled
+        self._groups = {(group.layer, group.readout): group for group in request.groups}
         self.layers = list(dict.fromkeys(layer for layer, _ in self._groups))
         self._tensors: dict[str, dict[str, Tensor]] = {}
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._statistics: dict[tuple[str, str], UnitStatistics] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> ActivationIndex:
-        """The index in a folder.
+        """Open the index in a folder.
 
         Raises:
-            UserError: there is none, or it is not finished.
+            NotAvailable: there is none, or it is not finished.
+            Unreadable: it is damaged, or of another version.
         """
         folder = Path(path).expanduser()
         if not (folder / "index.json").is_file():
-            raise UserError(f"there is no index in {folder}; `entoptic index` makes one")
-        record = read_record(folder / "index.json")
-        if record["request"].get("format") != FORMAT:
-            raise UserError(f"the index in {folder} was written by another version of Entoptic; make it again")
-        if not record["finished"]:
-            raise UserError(f"the index in {folder} is not finished; the command that began it goes on from there")
+            raise NotAvailable(f"there is no index in {folder}; `entoptic index` makes one")
+        record = IndexRecord.read(folder / "index.json")
+        if record.request is None:
+            raise Unreadable(f"the index in {folder} was written by another version of Entoptic; make it again")
+        if not record.finished:
+            raise NotAvailable(f"the index in {folder} is not finished; the command that began it goes on from there")
         return cls(folder, record)
 
     def __repr__(self) -> str:
@@ -164,7 +122,7 @@ class ActivationIndex:
         )
 
     def units(self, layer: str) -> list[str]:
-        """The units of a layer, readout after readout."""
+        """List the units of a layer, readout after readout."""
         groups = [group for group in self._groups.values() if group.layer == layer]
         if not groups:
             raise UserError(self._no_layer(layer))
@@ -180,72 +138,79 @@ class ActivationIndex:
     # --- what a unit does --------------------------------------------------------------------------------------
 
     def top(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
-        """The `k` strongest photos of a unit, strongest first (default: all that are held).
+        """Return the `k` strongest photos of a unit, strongest first (default: all that are held).
 
         Raises:
-            UserError: not in the index, or more than it holds of each unit.
+            UserError: the unit is not in the index.
+            OutOfReach: `k` is more than it holds of each unit.
         """
         return self._hits(unit, "top", k)
 
     def bottom(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
-        """The `k` weakest photos of a unit, weakest first; see `top`."""
+        """Return the `k` weakest photos of a unit, weakest first; see `top`."""
         return self._hits(unit, "bottom", k)
 
     def moments(self, unit: Unit | str) -> Moments:
-        """Number, mean and variance of a unit's finite scores; NaN where there are none."""
-        tally, i = self._row(unit)
-        n = int(tally.n[i])
+        """Return the number, mean and variance of a unit's finite scores; NaN where there are none."""
+        statistics, i = self._row(unit)
+        n = int(statistics.n[i])
         if not n:
             return Moments(0, float("nan"), float("nan"))
-        return Moments(n, float(tally.mean[i]), float(tally.m2[i]) / n)
+        return Moments(n, float(statistics.mean[i]), float(statistics.m2[i]) / n)
 
     def firing_rate(self, unit: Unit | str) -> float:
-        """Share of the photos with a finite score whose score is above 0; NaN where there are none."""
-        tally, i = self._row(unit)
-        return int(tally.positive[i]) / int(tally.n[i]) if int(tally.n[i]) else float("nan")
+        """Return the share of the photos with a finite score whose score is above 0; NaN where there are none."""
+        statistics, i = self._row(unit)
+        return int(statistics.positive[i]) / int(statistics.n[i]) if int(statistics.n[i]) else float("nan")
 
     def quantiles(self, unit: Unit | str, count: int = QUANTILES) -> Tensor:
-        """`count` quantiles (float32) of a unit's scores at even levels, smallest to largest; see `quantile_error`."""
-        tally, i = self._row(unit)
-        return tally.sketch.quantiles(i, count, float(tally.bottom.values[i, 0]), float(tally.top.values[i, 0]))
+        """Estimate `count` quantiles of a unit's scores at even levels, smallest to largest; see `quantile_error`."""
+        statistics, i = self._row(unit)
+        return statistics.sketch.quantiles(
+            i, count, float(statistics.bottom.values[i, 0]), float(statistics.top.values[i, 0])
+        )
 
     @property
     def quantile_error(self) -> float:
-        """A quantile at level q is one at a level within q ± this; 0 while every score is held (a strict bound)."""
-        tally = self._tally(*next(iter(self._groups)))
-        return tally.sketch.rank_error / max(1, self.n)
+        """Strict bound of the error of a quantile's level; 0 while every score is held."""
+        statistics = self._statistics_of(*next(iter(self._groups)))
+        return statistics.sketch.rank_error / max(1, self.n)
 
     def real_scores(self, unit: Unit | str) -> RealScores:
-        """A unit's scores as `References.real_scores` gives them: all of them, or quantiles where they are too many."""
-        tally, i = self._row(unit)
-        n = int(tally.n[i])
-        if tally.sketch.error == 0:
-            return RealScores(torch.from_numpy(tally.sketch.items(i)[0]), n, self.source)
+        """Return a unit's scores as `References.real_scores` does: all of them, or quantiles where they are too many."""
+        statistics, i = self._row(unit)
+        n = int(statistics.n[i])
+        if statistics.sketch.error == 0:
+            return RealScores(torch.from_numpy(statistics.sketch.items(i)[0]), n, self.source)
         return RealScores(self.quantiles(unit, _FINE), n, self.source)
 
     def sample(self, layer: str, readout: str = "") -> tuple[list[int], Tensor]:
-        """Positions of the R photos in the reservoir and their scores, C×R, on all units of a layer."""
+        """Return the positions of the R photos in the reservoir and their scores C×R on all units of a layer."""
         group = self._group(layer, readout)
-        return list(self._sampled), self._tally(layer, group.readout).sample
+        return list(self._sampled), self._statistics_of(layer, group.readout).sample
 
     def vectors(self, layer: str) -> Tensor:
-        """R×C: the layer's activation vector at one position of each photo in the reservoir."""
+        """Return the layer's activation vector R×C at one position of each photo in the reservoir."""
         tensors = self._layer(layer)
         name = f"vectors|{layer}"
         if name not in tensors or not len(tensors[name]):
-            raise UserError(f"the index in {self.path} has no reservoir; make it again with reservoir=1000")
+            raise NotAvailable(f"the index in {self.path} has no reservoir; make it again with reservoir=1000")
         return tensors[name]
 
     # --- whether it fits ---------------------------------------------------------------------------------------
 
     def check(self, model: Model, photos: Photos | None = None) -> None:
-        """Raises UserError where the index is of other weights, another card or other photos than these."""
+        """Check that the index is of this network and these photos.
+
+        Raises:
+            UserError: it is of other weights, another card or other photos.
+        """
         if model.card.weights_sha256 != self.weights_sha256:
             raise UserError(
                 f"the index in {self.path} is of {self.model} with the weights {self.weights_sha256[:12]}, "
                 f"not of {model.card.name} with {model.card.weights_sha256[:12]}"
             )
-        given = json.loads(json.dumps(model.card.preprocessing()))
+        given = model.card.preprocessing_json()
         for name, value in given.items():
             if value != self.card.get(name):
                 raise UserError(
@@ -258,7 +223,7 @@ class ActivationIndex:
             raise UserError(f"the index in {self.path} is a shard; merge it with the others before it is used")
         if photos.fingerprint() != self.fingerprint:
             raise UserError(f"the index in {self.path} is of the photos in {self.source}, not of {photos.source}")
-        if listing_sha256(photos) != self.request["listing"]:
+        if listing_sha256(photos) != self.request.listing:
             raise UserError(
                 f"the photos in {photos.source} have other names or another order than when the index in {self.path} was "
                 "made; make it again"
@@ -278,26 +243,30 @@ class ActivationIndex:
         held = self.k if end == "top" else self.bottom_k
         wanted = held if k is None else k
         if not 1 <= wanted <= held:
-            raise UserError(
+            raise OutOfReach(
                 f"the index in {self.path} holds the {held} {'strongest' if end == 'top' else 'weakest'} photos of each "
                 f"unit, {wanted} were asked for; make one with {'k' if end == 'top' else 'bottom'}={wanted}"
             )
         group, i = self._find(unit)
-        best: Extremes = getattr(self._tally(group.layer, group.readout), end)
+        best: Extremes = getattr(self._statistics_of(group.layer, group.readout), end)
         found = []
-        columns = (best.values[i, :wanted].tolist(), best.photos[i, :wanted].tolist(), best.places[i, :wanted].tolist())
-        for rank, (value, photo, place) in enumerate(zip(*columns)):
+        columns = (
+            best.values[i, :wanted].tolist(),
+            best.photos[i, :wanted].tolist(),
+            best.positions[i, :wanted].tolist(),
+        )
+        for rank, (value, photo, position) in enumerate(zip(*columns)):
             if photo >= 0:
-                row, column = divmod(place, group.grid[1])
+                row, column = divmod(position, group.grid[1])
                 name = f"{group.layer}:{i}{group.suffix}"
                 found.append(Hit(name, rank, value, self.photos[photo][0], row, column, photo))
         return found
 
-    def _row(self, unit: Unit | str) -> tuple[Tally, int]:
+    def _row(self, unit: Unit | str) -> tuple[UnitStatistics, int]:
         group, i = self._find(unit)
-        return self._tally(group.layer, group.readout), i
+        return self._statistics_of(group.layer, group.readout), i
 
-    def _find(self, unit: Unit | str) -> tuple[Group, int]:
+    def _find(self, unit: Unit | str) -> tuple[UnitGroup, int]:
         if isinstance(unit, Unit):
             if unit.kind in ("direction", "feature"):
                 raise UserError(f"{unit} is a {unit.kind}; an index holds units of layers")
@@ -309,7 +278,7 @@ class ActivationIndex:
             raise UserError(f"{unit}: an index is asked for one unit of a layer at a time, such as {self.layers[0]}:0")
         group = self._group(address.layer, str(address.readout))
         if isinstance(address.index, Label):
-            labels = self.about["labels"] or []
+            labels = self.origin.labels or []
             same = [i for i, label in enumerate(labels) if label.lower() == address.index.text.strip().lower()]
             if group.layer != "logits" or not same:
                 raise UserError(f'no label "{address.index.text}" in the index{nearest(address.index.text, labels)}')
@@ -319,8 +288,8 @@ class ActivationIndex:
             raise UserError(f"{unit}: {group.layer} has units 0 to {group.channels - 1}")
         return group, address.index
 
-    def _group(self, layer: str, readout: str) -> Group:
-        """The group that a readout, as it stands in a unit's string, means."""
+    def _group(self, layer: str, readout: str) -> UnitGroup:
+        """Return the group of a layer with a readout as it stands in a unit's string."""
         groups = [group for group in self._groups.values() if group.layer == layer]
         if not groups:
             raise UserError(self._no_layer(layer))
@@ -352,12 +321,12 @@ class ActivationIndex:
             self._tensors[layer] = load_file(self.path / "layers" / f"{slug(layer)}.safetensors")
         return self._tensors[layer]
 
-    def _tally(self, layer: str, readout: str) -> Tally:
-        if (layer, readout) not in self._tallies:
+    def _statistics_of(self, layer: str, readout: str) -> UnitStatistics:
+        if (layer, readout) not in self._statistics:
             mine = {
                 name.partition("|")[2]: tensor
                 for name, tensor in self._layer(layer).items()
                 if name.partition("|")[0] == readout
             }
-            self._tallies[layer, readout] = from_tensors(mine, self._sketch["error"], self._sketch["start"])
-        return self._tallies[layer, readout]
+            self._statistics[layer, readout] = UnitStatistics.from_tensors(mine, self._sketch_error, self._sketch_start)
+        return self._statistics[layer, readout]

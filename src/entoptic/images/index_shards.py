@@ -1,24 +1,25 @@
-"""The parts of an activation index: what a run of photos says of every unit, read, merged and stored.
+"""`IndexShard`: the statistics of every unit over a run of photos, read, merged and stored.
 
-Photos are read in blocks of a fixed size. Parts merge as the nodes of a binary tree over the blocks, whatever the order
-in which they come: the same photos give the same index, bit by bit, from one process or from many.
+Photos are read in blocks of a fixed size. Shards merge as the nodes of a binary tree over the blocks, whatever the
+order in which they come: the same photos give the same index, bit by bit, from one process or from many.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from entoptic.base.files import write_atomically
-from entoptic.errors import UserError
+from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
-from entoptic.images.unit_statistics import Tally, from_tensors, merge, tally, to_tensors
+from entoptic.images.unit_statistics import UnitStatistics, statistics_of_scores
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.grammar import Address, parse
@@ -29,13 +30,17 @@ NAMED = 100
 
 
 @dataclass(frozen=True)
-class Group:
+class UnitGroup:
     """The units of one layer, read in one way.
 
     Attributes:
-        layer: its name. channels: number of units. grid: see `LayerInfo`.
-        readout: explicit, as `Unit.readout` says it. suffix: what follows LAYER:INDEX in the units' strings.
-        tap: what to read. position: flat position or token, None for mean and max.
+        layer: name of the layer.
+        channels: number of units.
+        grid: rows and columns of the map (see `LayerInfo`).
+        readout: explicit, as in `Unit.readout`.
+        suffix: what follows LAYER:INDEX in the units' strings.
+        tap: what to read.
+        position: flat position or token that is read; None for mean and max, and in a group that comes from a file.
     """
 
     layer: str
@@ -44,11 +49,30 @@ class Group:
     readout: str
     suffix: str
     tap: Tap
-    position: int | None
+    position: int | None = field(compare=False)  # the readout decides it
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what an index file holds of the group."""
+        return {
+            "layer": self.layer, "channels": self.channels, "grid": list(self.grid), "readout": self.readout,
+            "suffix": self.suffix,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> UnitGroup:
+        """Read what `to_json` returned."""
+        rows, columns = held["grid"]
+        tap = Tap(held["layer"], pre=held["readout"].endswith(".pre"))
+        return cls(held["layer"], held["channels"], (rows, columns), held["readout"], held["suffix"], tap, None)
 
 
-def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) -> list[Group]:
-    """Every readout of every layer that has it, layers in the order in which they run.
+def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) -> list[UnitGroup]:
+    """List every readout of every layer that has it, layers in the order in which they run.
+
+    Args:
+        model: the network.
+        layers: names of layers.
+        readouts: what may follow @ in a unit's string; "" is each layer's default.
 
     Raises:
         UserError: an unknown layer, or a readout that none of the layers has.
@@ -57,11 +81,11 @@ def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) ->
         raise UserError(f"no layers were named; `entoptic ls {model.card.name}` lists them")
     if not readouts:
         raise UserError('no readout was named; "" is the default of each layer')
-    found: list[Group] = []
+    found: list[UnitGroup] = []
     refused: dict[str, UserError] = {}
     had: set[str] = set()
     for layer in sorted(dict.fromkeys(layers), key=lambda name: model.layer(name).order):
-        info, ways = model.layer(layer), dict[str, Group]()
+        info, ways = model.layer(layer), dict[str, UnitGroup]()
         default = bind_one(model, Address("unit", layer, 0)).readout
         for text in readouts:
             address = parse(f"{layer}:0@{text}" if text else f"{layer}:0")
@@ -72,7 +96,7 @@ def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) ->
                 continue
             had.add(text)
             suffix = "" if unit.readout == default else f"@{address.readout}"
-            group = Group(layer, info.channels, info.grid, unit.readout, suffix, unit.tap, unit.position)
+            group = UnitGroup(layer, info.channels, info.grid, unit.readout, suffix, unit.tap, unit.position)
             ways.setdefault(unit.readout, group)
         found += ways.values()
     for text in refused:
@@ -82,24 +106,29 @@ def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) ->
 
 
 @dataclass(frozen=True)
-class Part:
-    """What blocks start … start+count-1 of the photos say.
+class IndexShard:
+    """Statistics over the photos of the blocks start … start+count-1.
 
     Attributes:
-        tally: of all units, group after group. read: photos that could be read.
-        skipped: (name, reason) of those that could not. odd: how many photos gave a score that is not finite.
-        odd_names: the first of them.
-        hashes, sampled: of the photos in the reservoir, R content hashes in ascending order and their positions.
-        vectors: per tap, R×C float32: one activation vector of each of them, from a position that its hash chooses.
+        start: the first block.
+        count: number of blocks.
+        statistics: of all units, group after group.
+        read: number of photos that could be read.
+        skipped: (name, reason) of those that could not.
+        nonfinite: number of photos that gave a score that is not finite.
+        nonfinite_names: names of the first of them.
+        hashes: content hashes of the R photos in the reservoir, ascending.
+        sampled: indices of these photos.
+        vectors: per tap R×C float32: one activation vector of each of these photos, at a position that its hash chooses.
     """
 
     start: int
     count: int
-    tally: Tally
+    statistics: UnitStatistics
     read: int
     skipped: list[tuple[str, str]]
-    odd: int
-    odd_names: list[str]
+    nonfinite: int
+    nonfinite_names: list[str]
     hashes: Tensor
     sampled: Tensor
     vectors: dict[str, Tensor]
@@ -107,7 +136,7 @@ class Part:
 
 def read_block(
     model: Model,
-    groups: Sequence[Group],
+    groups: Sequence[UnitGroup],
     photos: Photos,
     block: int,
     indices: Sequence[int],
@@ -117,47 +146,59 @@ def read_block(
     reservoir: int,
     batch_size: int,
     on_batch: Callable[[int], None],
-) -> Part:
-    """One forward pass over the photos of one block; memory is U×N scores for U units and N photos."""
+) -> IndexShard:
+    """Read the photos of one block in one forward pass; memory is U×N scores for U units and N photos.
+
+    Args:
+        model: the network.
+        groups: the units.
+        photos: the set.
+        block: number of the block.
+        indices: of its photos, which follow each other.
+        k: strongest photos to keep of each unit.
+        bottom: weakest photos to keep.
+        reservoir: photos to keep in the sample.
+        batch_size: photos per forward pass.
+        on_batch: called with the number of photos that each batch adds.
+    """
     reader = _Reader(groups, reservoir > 0)
     taps = list(dict.fromkeys(group.tap for group in groups))
     read: list[int] = []
     scores: list[Tensor] = []
-    places: list[Tensor] = []
+    positions: list[Tensor] = []
     vectors: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
-    seen, done = False, 0
+    done = 0
     try:
         for batch, images in photos.batches(model.card.prepare, batch_size, indices):
-            seen = True
             if reservoir:
                 reader.hashes = torch.tensor([_hash(photos, i) for i in batch], device=model.device)
             values = model.reduce(images.to(model.device), taps, reader)
             scores.append(torch.cat([values[group.tap][group.readout][0] for group in groups], 1))
-            places.append(torch.cat([values[group.tap][group.readout][1] for group in groups], 1))
+            positions.append(torch.cat([values[group.tap][group.readout][1] for group in groups], 1))
             for tap in taps if reservoir else ():
                 vectors[tap].append(values[tap]["vector"][0])
             read += batch
             on_batch(batch[-1] + 1 - indices[0] - done)
             done = batch[-1] + 1 - indices[0]
-    except UserError:
-        if seen:  # else no photo of this block could be read; others may
-            raise
+    except Unreadable:
+        pass  # no photo of this block; photos of others may be sound
     on_batch(len(indices) - done)
     units = sum(group.channels for group in groups)
     where = torch.device("cpu") if model.device.type == "mps" else model.device  # MPS has no float64
     values_UN = torch.cat(scores).to(where).T.contiguous() if read else torch.empty(units, 0)
-    places_UN = torch.cat(places).to(where).T.contiguous() if read else torch.empty(units, 0, dtype=torch.int32)
+    positions_UN = torch.cat(positions).to(where).T.contiguous() if read else torch.empty(units, 0, dtype=torch.int32)
     numbers = torch.tensor(read, dtype=torch.int64)
-    of = tally(values_UN, places_UN, numbers.to(values_UN.device), k, bottom, block)
-    odd = (~values_UN.isfinite()).any(0).nonzero().flatten().tolist()
+    statistics = statistics_of_scores(values_UN, positions_UN, numbers.to(values_UN.device), k, bottom, block)
+    nonfinite = (~values_UN.isfinite()).any(0).nonzero().flatten().tolist()
     hashes = torch.tensor([_hash(photos, i) for i in read] if reservoir else [], dtype=torch.int64)
     chosen = hashes.argsort(stable=True)[:reservoir]
-    of = from_tensors(to_tensors(replace(of, sample=values_UN[:, chosen.to(values_UN.device)])), 0, block)
+    statistics = replace(statistics, sample=values_UN[:, chosen.to(values_UN.device)])
+    statistics = UnitStatistics.from_tensors(statistics.to_tensors(), 0, block)  # on the CPU
     lost = sorted(set(indices) - set(read))
     reasons = {skipped.name: skipped.reason for skipped in photos.skipped}
-    return Part(
-        block, 1, of, len(read), [(photos[i].name, reasons.get(photos[i].name, "")) for i in lost],
-        len(odd), [photos[read[i]].name for i in odd[:NAMED]], hashes[chosen], numbers[chosen] if reservoir else hashes,
+    return IndexShard(
+        block, 1, statistics, len(read), [(photos[i].name, reasons.get(photos[i].name, "")) for i in lost],
+        len(nonfinite), [photos[read[i]].name for i in nonfinite[:NAMED]], hashes[chosen], numbers[chosen] if reservoir else hashes,
         {str(tap): torch.cat(rows).cpu()[chosen] for tap, rows in vectors.items() if rows},
     )  # fmt: skip
 
@@ -167,9 +208,9 @@ def _hash(photos: Photos, index: int) -> int:
 
 
 class _Reader:
-    """Reads every readout of a layer from its values B×C×D, as (scores B×C float32, flat positions B×C)."""
+    """Computes every readout of a layer from its values B×C×D: scores B×C float32 and flat positions B×C."""
 
-    def __init__(self, groups: Sequence[Group], vectors: bool) -> None:
+    def __init__(self, groups: Sequence[UnitGroup], vectors: bool) -> None:
         self.groups, self.vectors = groups, vectors
         self.hashes = torch.empty(0, dtype=torch.int64)
 
@@ -177,17 +218,17 @@ class _Reader:
         found = {}
         mine = [group for group in self.groups if group.tap == tap]
         if any(group.position is None for group in mine):
-            peaks, places = _maximum(values, mine[0].grid)
+            peaks, positions = _maximum(values, mine[0].grid)
         for group in mine:
             if group.position is not None:
                 # A copy: the network may write over its memory.
                 scores = values[:, :, group.position].to(torch.float32, copy=True)
                 found[group.readout] = scores, torch.full_like(scores, group.position, dtype=torch.int32)
             elif group.readout.startswith("max"):
-                found[group.readout] = peaks.float(), places
+                found[group.readout] = peaks.float(), positions
             else:
                 half = values.dtype in (torch.float16, torch.bfloat16)
-                found[group.readout] = values.mean(-1, dtype=torch.float32 if half else None).float(), places
+                found[group.readout] = values.mean(-1, dtype=torch.float32 if half else None).float(), positions
         if self.vectors:
             at = (self.hashes % values.shape[2]).to(values.device)[:, None, None].expand(-1, values.shape[1], 1)
             vector = values.gather(2, at)[:, :, 0].float()
@@ -196,44 +237,53 @@ class _Reader:
 
 
 def _maximum(values_BCD: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Largest value over the positions and where it stands first, both B×C, in one pass over the values."""
+    """Return the largest value over the positions and the first position that has it, both B×C, in one pass."""
     if values_BCD.device.type == "cpu" and values_BCD.stride(1) == 1 and values_BCD.shape[2] > 1:
         # The same, several times faster where channels lie together in memory.
         pooled = adaptive_max_pool2d(values_BCD.unflatten(2, grid), 1, return_indices=True)
         return pooled[0].flatten(1), pooled[1].flatten(1).int()
-    peaks, places = values_BCD.max(-1)
-    return peaks, places.int()
+    peaks, positions = values_BCD.max(-1)
+    return peaks, positions.int()
 
 
-def merge_parts(a: Part, b: Part, reservoir: int, device: torch.device | None = None) -> Part:
-    """The part of both's blocks, where `a` comes first; `device` is where sketches are sorted."""
+def merge_shards(a: IndexShard, b: IndexShard, reservoir: int, device: torch.device | None = None) -> IndexShard:
+    """Merge two shards.
+
+    Args:
+        a: the one with the earlier blocks.
+        b: the other.
+        reservoir: photos to keep in the sample.
+        device: where quantile sketches are sorted.
+    """
     hashes = torch.cat([a.hashes, b.hashes])
     chosen = hashes.argsort(stable=True)[:reservoir]
-    sample = torch.cat([a.tally.sample, b.tally.sample], 1)[:, chosen]
-    # A part without a readable photo has no vectors.
+    sample = torch.cat([a.statistics.sample, b.statistics.sample], 1)[:, chosen]
+    # A shard without a readable photo has no vectors.
     vectors = {
-        tap: torch.cat([part.vectors[tap] for part in (a, b) if tap in part.vectors])[chosen]
+        tap: torch.cat([shard.vectors[tap] for shard in (a, b) if tap in shard.vectors])[chosen]
         for tap in a.vectors | b.vectors
     }
-    return Part(
-        a.start, a.count + b.count, replace(merge(a.tally, b.tally, device), sample=sample), a.read + b.read,
-        a.skipped + b.skipped, a.odd + b.odd, (a.odd_names + b.odd_names)[:NAMED], hashes[chosen],
-        torch.cat([a.sampled, b.sampled])[chosen], vectors,
+    return IndexShard(
+        a.start, a.count + b.count, replace(a.statistics.merge(b.statistics, device), sample=sample), a.read + b.read,
+        a.skipped + b.skipped, a.nonfinite + b.nonfinite, (a.nonfinite_names + b.nonfinite_names)[:NAMED],
+        hashes[chosen], torch.cat([a.sampled, b.sampled])[chosen], vectors,
     )  # fmt: skip
 
 
-class Parts:
-    """The parts in a folder, one safetensors file each, whose name says which blocks it is of.
+class ShardFolder:
+    """The shards in a folder, one safetensors file each, whose name gives the blocks that it is of.
 
     Args:
-        folder: where they are. blocks: of the whole index. reservoir: photos kept in a sample.
+        folder: where they are.
+        blocks: number of blocks of the whole index.
+        reservoir: photos to keep in the sample.
     """
 
     def __init__(self, folder: Path, blocks: int, reservoir: int) -> None:
         self.folder, self.blocks, self.reservoir = folder, blocks, reservoir
 
     def held(self) -> list[tuple[int, int]]:
-        """(start, count) of the parts, in order; what is inside a larger part is left out (and deleted)."""
+        """List (start, count) of the shards, in order; a shard inside a larger one is left out (and deleted)."""
         names = sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
         found = [(int(start), int(count)) for start, count in (name.stem.split("+") for name in names)]
         largest = [(s, c) for s, c in found if not any(s2 <= s and s + c <= s2 + c2 and c2 > c for s2, c2 in found)]
@@ -242,24 +292,30 @@ class Parts:
         return sorted(largest)
 
     def covered(self) -> set[int]:
-        """Blocks that need not be read again."""
+        """Return the blocks that need not be read again."""
         return {block for start, count in self.held() for block in range(start, start + count)}
 
-    def add(self, part: Part, device: torch.device | None = None) -> None:
-        """Stores a part; then it is merged with its sibling in the tree for as long as that is there."""
-        self.write(part)
-        self.settle(device, near=part)
+    def add(self, shard: IndexShard, device: torch.device | None = None) -> None:
+        """Store a shard, then merge it with its sibling in the tree for as long as that is there."""
+        self.write(shard)
+        self.merge_siblings(device, near=shard)
 
-    def settle(self, device: torch.device | None = None, near: Part | None = None) -> None:
-        """Merges all siblings that are there; `near` is a part that is in memory already."""
+    def merge_siblings(self, device: torch.device | None = None, near: IndexShard | None = None) -> None:
+        """Merge all siblings in the tree that are there.
+
+        Args:
+            device: where quantile sketches are sorted.
+            near: a shard that is in memory already.
+        """
         while pair := self._siblings():
             first, second = (
-                near if near is not None and (near.start, near.count) == place else self.read(*place) for place in pair
+                near if near is not None and (near.start, near.count) == blocks else self.read(*blocks)
+                for blocks in pair
             )
-            near = merge_parts(first, second, self.reservoir, device)
+            near = merge_shards(first, second, self.reservoir, device)
             self.write(near)
-            for place in pair:
-                self.delete(*place)
+            for blocks in pair:
+                self.delete(*blocks)
 
     def _siblings(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
         held = self.held()
@@ -268,42 +324,42 @@ class Parts:
                 return (start, count), (start + count, count)
         return None
 
-    def whole(self, device: torch.device | None = None) -> Part:
-        """All parts merged, in order."""
-        places = self.held()
-        total = self.read(*places[0])
-        for place in places[1:]:
-            total = merge_parts(total, self.read(*place), self.reservoir, device)
+    def whole(self, device: torch.device | None = None) -> IndexShard:
+        """Merge all shards, in order."""
+        first, *rest = self.held()
+        total = self.read(*first)
+        for blocks in rest:
+            total = merge_shards(total, self.read(*blocks), self.reservoir, device)
         return total
 
-    def write(self, part: Part) -> None:
-        """Stores a part atomically."""
+    def write(self, shard: IndexShard) -> None:
+        """Store a shard atomically."""
         from safetensors.torch import save
 
-        tensors = to_tensors(part.tally) | {"hashes": part.hashes, "sampled": part.sampled}
-        tensors |= {f"vectors|{tap}": rows.contiguous() for tap, rows in part.vectors.items()}
+        tensors = shard.statistics.to_tensors() | {"hashes": shard.hashes, "sampled": shard.sampled}
+        tensors |= {f"vectors|{tap}": rows.contiguous() for tap, rows in shard.vectors.items()}
         about = {
-            "error": part.tally.sketch.error, "read": part.read, "skipped": part.skipped,
-            "odd": part.odd, "odd_names": part.odd_names,
+            "error": shard.statistics.sketch.error, "read": shard.read, "skipped": shard.skipped,
+            "odd": shard.nonfinite, "odd_names": shard.nonfinite_names,
         }  # fmt: skip
-        write_atomically(self._file(part.start, part.count), save(tensors, {"entoptic": json.dumps(about)}))
+        write_atomically(self._file(shard.start, shard.count), save(tensors, {"entoptic": json.dumps(about)}))
 
-    def read(self, start: int, count: int) -> Part:
-        """The part of `count` blocks from `start` on."""
+    def read(self, start: int, count: int) -> IndexShard:
+        """Read the shard of `count` blocks from `start` on."""
         from safetensors import safe_open
 
         with safe_open(self._file(start, count), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a method of safetensors)
             about = json.loads(file.metadata()["entoptic"])
         vectors = {name.partition("|")[2]: rows for name, rows in tensors.items() if name.startswith("vectors|")}
-        return Part(
-            start, count, from_tensors(tensors, about["error"], start), about["read"],
+        return IndexShard(
+            start, count, UnitStatistics.from_tensors(tensors, about["error"], start), about["read"],
             [(name, reason) for name, reason in about["skipped"]], about["odd"], about["odd_names"],
             tensors["hashes"], tensors["sampled"], vectors,
         )  # fmt: skip
 
     def delete(self, start: int, count: int) -> None:
-        """Forgets a part."""
+        """Delete a shard's file."""
         self._file(start, count).unlink(missing_ok=True)
 
     def _file(self, start: int, count: int) -> Path:

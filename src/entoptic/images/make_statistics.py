@@ -9,12 +9,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from entoptic.images.shipped_statistics import KNOTS, NATURAL, QUANTILES, plain_name, sketch
+from entoptic.images.shipped_statistics import KNOTS, NATURAL, QUANTILES, PackMeta, thin
 from entoptic.models.taps import Tap
 
 if TYPE_CHECKING:
@@ -23,11 +23,21 @@ if TYPE_CHECKING:
 
 def make_pack(
     model: Model, photos: str, broad: Sequence[str], channels: Sequence[str], count: int, taps: Sequence[Tap]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything a pack holds, from class folders (`photos`) and mixed photos (`broad`)."""
+) -> tuple[dict[str, Tensor], PackMeta]:
+    """Compute the tensors and the metadata of a pack.
+
+    Args:
+        model: the network.
+        photos: class folders; each class becomes a logit's reference.
+        broad: sets of mixed photos for quantiles and spectrum; the first also gives channels their references.
+        channels: units inside the network to hold references of.
+        count: reference photos per unit.
+        taps: the layers, in the order in which they run.
+    """
     from entoptic.images.colour import natural_spectrum
+    from entoptic.images.matching_targets import sorted_means
     from entoptic.images.photos import Photos
-    from entoptic.images.references import References, sorted_means
+    from entoptic.images.references import References
     from entoptic.images.relevance_weighting import RelevanceWeighting, layers_below
     from entoptic.units.unit import bind
 
@@ -54,12 +64,12 @@ def make_pack(
         for tap, weights in target.importance.items():
             tensors[f"importance|{unit}|{tap}"] = weights.half().cpu()
         for tap, values in target.values.items():
-            tensors[f"target|{unit}|{tap}"] = sketch(values.cpu())
+            tensors[f"target|{unit}|{tap}"] = thin(values.cpu())
     step = max(1, len(mixed[0]) // NATURAL)
-    spread = list(range(0, len(mixed[0]), step))[:NATURAL]
-    natural, natural_count = sorted_means(model, taps, mixed[0].batches(card.prepare, 32, spread), lambda n: None)
+    chosen = list(range(0, len(mixed[0]), step))[:NATURAL]
+    natural, natural_count = sorted_means(model, taps, mixed[0].batches(card.prepare, 32, chosen), lambda n: None)
     for tap, values in natural.items():
-        tensors[f"target|natural|{tap}"] = sketch(values.cpu())
+        tensors[f"target|natural|{tap}"] = thin(values.cpu())
     logits, means, spectrum, read = [], [], torch.zeros(3, card.size[0], card.size[1] // 2 + 1), 0
     deepest = taps[-1]
     with torch.no_grad():
@@ -74,22 +84,22 @@ def make_pack(
     tensors["quantiles|logits"] = torch.cat(logits).quantile(levels, dim=0).T.half()
     tensors[f"quantiles|{deepest}"] = torch.cat(means).quantile(levels, dim=0).T.half()
     tensors["spectrum"] = (spectrum / read).clamp_min(1e-6).log().half()
-    meta = {
-        "weights_sha256": card.weights_sha256,
-        "card": plain_name(card),
-        "model": card.name,
-        "units": units,
-        "relevance": relevance,
-        "natural": natural_count,
-        "layers": [str(tap) for tap in taps],
-        "broad": read,
-        "recipe": f"{count} photos a unit; quantiles over {read} mixed photos; {KNOTS} ranks a sketch",
-    }
+    meta = PackMeta(
+        weights_sha256=card.weights_sha256,
+        card=card.preprocessing_json(),
+        model=card.name,
+        units=units,
+        relevance=relevance,
+        natural=natural_count,
+        layers=[str(tap) for tap in taps],
+        broad=read,
+        recipe=f"{count} photos a unit; quantiles over {read} mixed photos; {KNOTS} ranks a sketch",
+    )
     return tensors, meta
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes a pack; see the module's first lines."""
+    """Make a pack from the command line; see the module's first lines."""
     from safetensors.torch import save_file
 
     from entoptic.models.sources import load
@@ -111,8 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load(given.model)
     taps = [Tap(layer) for layer in trunk_layers(model)]
     tensors, meta = make_pack(model, given.photos, given.broad, given.channels, given.count, taps)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, given.out, metadata={"entoptic": json.dumps(meta)})
-    print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB, {len(meta['units'])} units, {meta['broad']} photos")
+    save_file(
+        {k: v.contiguous() for k, v in tensors.items()}, given.out, metadata={"entoptic": json.dumps(meta.to_json())}
+    )
+    print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB, {len(meta.units)} units, {meta.broad} photos")
 
 
 if __name__ == "__main__":

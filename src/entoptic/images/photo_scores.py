@@ -1,4 +1,4 @@
-"""What each real photo scores on each of some units: one forward pass over the photos."""
+"""`Scores`: the score of each real photo on each of some units, from one forward pass over the photos."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Scores:
     """Scores of photos on units.
 
     Attributes:
-        units: their strings. indices: positions in the photos of those that could be read (N).
+        units: their strings.
+        indices: positions in the photos of those that could be read (N).
         values: U×N float32.
     """
 
@@ -29,11 +30,11 @@ class Scores:
     values: Tensor
 
     def of(self, unit: Unit) -> Tensor:
-        """Scores (N) of one unit."""
+        """Return the scores (N) of one unit."""
         return self.values[self.units.index(str(unit))]
 
     def ranked(self, unit: Unit) -> list[tuple[int, float]]:
-        """(photo index, score) from strongest to weakest; equal scores keep the photos' order."""
+        """List (photo index, score) from strongest to weakest; equal scores keep the photos' order."""
         row = self.of(unit)
         order = row.argsort(descending=True, stable=True)
         return [(self.indices[i], float(row[i])) for i in order.tolist()]
@@ -42,7 +43,15 @@ class Scores:
 def score_photos(
     model: Model, units: Sequence[Unit], photos: Photos, *, batch_size: int = 32, progress: Progress = silent
 ) -> Scores:
-    """Scores of every readable photo on every unit, remembered by content per unit."""
+    """Score every readable photo on every unit; results are kept on disk by content and unit.
+
+    Args:
+        model: the network.
+        units: the units.
+        photos: the set.
+        batch_size: photos per forward pass.
+        progress: called with (what, done, total).
+    """
     # The order of the photos is part of the key: what is remembered names them by position.
     contents = [photos.sha256(i) for i in range(len(photos))]
     recipe = {"weights": model.card.weights_sha256, "card": model.card.preprocessing(), "photos": contents}
@@ -68,11 +77,12 @@ def score_photos(
 
 @dataclass(frozen=True)
 class RealScores:
-    """How real photos score on one unit: what percentiles and margins are taken against.
+    """Scores of real photos on one unit, for percentiles and margins.
 
     Attributes:
         values: scores, sorted ascending (all of them, or quantiles at even levels from minimum to maximum).
-        n: number of photos behind them. source: where they came from, for people.
+        n: number of photos behind them.
+        source: where they came from, for people.
     """
 
     values: Tensor
@@ -85,8 +95,11 @@ class Hit:
     """A photo among a unit's strongest or weakest.
 
     Attributes:
-        unit: its string. rank: 0 = strongest (or weakest). value: the unit's score.
-        photo: name in the set. index: position in the set.
+        unit: its string.
+        rank: 0 = strongest (or weakest).
+        value: the unit's score.
+        photo: name in the set.
+        index: position in the set.
         row, column: where the unit's map has its maximum, or the position that the readout reads; the token and 0 for
             tokens, 0 and 0 for vectors.
     """
@@ -102,7 +115,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class Moments:
-    """Of a unit's finite scores: how many, their mean and their (population) variance, accumulated in float64."""
+    """Moments of a unit's finite scores, accumulated in float64.
+
+    Attributes:
+        n: number of scores.
+        mean: their mean.
+        variance: their population variance.
+    """
 
     n: int
     mean: float

@@ -1,7 +1,7 @@
-"""Preflight: does the card describe the preprocessing that the network was trained with?
+"""`preflight`: does the card describe the preprocessing that the network was trained with?
 
-A wrong mean or range does not crash, it quietly costs accuracy. The preflight shows a few photos to the network under
-the card and under the well-known alternatives, and says when one of those clearly fits better.
+A wrong mean or range does not crash, it costs accuracy. The preflight shows a few photos to the network under the card
+and under well-known alternatives, and reports when one of those clearly fits better.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Candidate:
     Attributes:
         name: "the card" or one of `ALTERNATIVES` (or "blue and red swapped").
         correct: per photo, whether the top logit is its class; None without labels.
-        deviation: mean over BatchNorm layers of |mean - running mean| in running standard deviations plus
-            |log std ratio|; None for networks without BatchNorm. confidence: mean largest softmax probability.
+        deviation: mean over BatchNorm layers of |mean - running mean| in running standard deviations plus |log std
+            ratio|; None for networks without BatchNorm.
+        confidence: mean largest softmax probability.
     """
 
     name: str
@@ -49,8 +50,10 @@ class Preflight:
     """Result of `preflight`.
 
     Attributes:
-        ok: no alternative fits clearly better than the card. message: one sentence for people.
-        n: photos shown. candidates: the card first.
+        ok: no alternative fits clearly better than the card.
+        message: one sentence for people.
+        n: photos shown.
+        candidates: the card first.
     """
 
     ok: bool
@@ -72,20 +75,25 @@ class Preflight:
 
 
 def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
-    """Checks a card on up to `n` photos spread over the set.
+    """Check a card on photos spread over the set.
 
-    With labels that the card knows, accuracies decide (a paired test at two standard errors); where they do not, in
-    networks with BatchNorm, how far activations lie from the running statistics; else the network's confidence.
+    With labels that the card knows, accuracies decide (a paired test at two standard errors). Where they do not, in
+    networks with BatchNorm, the distance of activations from the running statistics decides; else the network's confidence.
+
+    Args:
+        model: the network with its card.
+        photos: anything `Photos.open` takes.
+        n: largest number of photos to show.
 
     Raises:
-        UserError: no photo could be read.
+        UserError: no photo could be read, or n is below 1.
     """
     if n < 1:
         raise UserError(f"n is the number of photos to show and must be at least 1, got {n}")
     opened = photos if isinstance(photos, Photos) else Photos.open(photos)
     step = max(1, len(opened) // n)
     indices = list(range(0, len(opened), step))[:n]
-    targets = _targets(model, opened)
+    targets = _class_indices(model, opened)
     images, labels = [], []
     for batch, pixels in opened.batches(model.card.prepare, 32, indices):
         images.append(pixels)
@@ -106,8 +114,8 @@ def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
     return Preflight(ok, message, len(pixels), tuple(candidates))
 
 
-def _targets(model: Model, photos: Photos) -> dict[int, int]:
-    """Class index per photo position, as far as labels are known."""
+def _class_indices(model: Model, photos: Photos) -> dict[int, int]:
+    """Map photo positions to class indices, as far as labels are known."""
     by_name: dict[str, int] = {}
     for index in range(model.outputs):
         for name in model.card.identifiers(index) if model.card.labels else []:
@@ -145,9 +153,9 @@ def _try(
             return
         assert module.running_mean is not None
         assert module.running_var is not None
-        spread = module.running_var.clamp_min(1e-6).sqrt()
-        shift = ((x.mean((0, 2, 3)) - module.running_mean) / spread).abs().mean()
-        ratio = (x.std((0, 2, 3)).clamp_min(1e-6) / spread).log().abs().mean()
+        sd = module.running_var.clamp_min(1e-6).sqrt()
+        shift = ((x.mean((0, 2, 3)) - module.running_mean) / sd).abs().mean()
+        ratio = (x.std((0, 2, 3)).clamp_min(1e-6) / sd).log().abs().mean()
         gaps.append(float(shift + ratio))
 
     # The model's own card is only swapped for the time of this trial.
@@ -165,7 +173,7 @@ def _try(
 
 
 def _closer(card: Candidate, others: list[Candidate]) -> Candidate | None:
-    """The candidate whose activations lie clearly closer to the BatchNorm statistics than the card's, if one does."""
+    """Find the candidate whose activations lie clearly closer to the BatchNorm statistics than the card's, if any."""
     measured = [(c.deviation, c) for c in others if c.deviation is not None]
     if card.deviation is None or not measured:
         return None
@@ -187,7 +195,7 @@ def _judge(name: str, candidates: list[Candidate], n: int) -> tuple[bool, str]:
                 f"the card of {name} looks wrong: {a:.0f} % of {len(own)} photos right with it, "
                 f"{b:.0f} % with {best.name}"
             )
-        # A robust network may classify as well under a wrong range; its BatchNorm statistics still tell.
+        # A robust network may classify as well under a wrong range; its BatchNorm statistics still differ.
         rivals = [c for c in others if c.correct is not None and float(c.correct.float().mean()) >= float(own.mean())]
         if closer := _closer(card, rivals):
             return False, (

@@ -19,13 +19,13 @@ CAPACITY = 2048
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """Sketches of U units.
+class QuantileSketch:
+    """Quantile sketches of U units.
 
     Attributes:
         levels: per level h, U×S float32 items of weight 2^h; NaN where a value was not finite.
-        error: no rank (how many values are ≤ x) that the sketch tells is off by more than this, for any unit.
-        start: a number that differs between the sketches that are merged; seeds their compactions.
+        error: bound of the error of a rank (the number of values ≤ x) that the sketch gives, for every unit.
+        start: seed of the compactions; it differs between the sketches that are merged.
     """
 
     levels: tuple[Tensor, ...]
@@ -34,23 +34,23 @@ class Sketch:
 
     @property
     def rank_error(self) -> int:
-        """How far, in ranks, a quantile may be from the one asked for: `error` plus the weight of one item."""
+        """Bound, in ranks, of the error of a quantile: `error` plus the weight of one item."""
         return self.error + 2 ** (len(self.levels) - 1) if self.error else 0
 
-    def merge(self, other: Sketch, device: torch.device | None = None) -> Sketch:
-        """The sketch of both sets of values; sorting happens on `device`."""
+    def merge(self, other: QuantileSketch, device: torch.device | None = None) -> QuantileSketch:
+        """Return the sketch of both sets of values; sorting happens on `device`."""
         levels = []
         for h in range(max(len(self.levels), len(other.levels))):
             parts = [s.levels[h] for s in (self, other) if h < len(s.levels)]
             levels.append(torch.cat(parts, 1) if len(parts) > 1 else parts[0])
         return _compress(levels, self.error + other.error, min(self.start, other.start), device)
 
-    def rows(self, first: int, last: int) -> Sketch:
-        """Units first … last-1."""
-        return Sketch(tuple(level[first:last].contiguous() for level in self.levels), self.error, self.start)
+    def rows(self, first: int, last: int) -> QuantileSketch:
+        """Return the sketches of the units first … last-1."""
+        return QuantileSketch(tuple(level[first:last].contiguous() for level in self.levels), self.error, self.start)
 
     def items(self, unit: int) -> tuple[np.ndarray, np.ndarray]:
-        """Finite values of one unit in ascending order, float32, and their weights."""
+        """Return the finite values of one unit in ascending order (float32) and their weights."""
         values = np.concatenate([level[unit].numpy() for level in self.levels])
         weights = np.concatenate([np.full(level.shape[1], 2**h, np.int64) for h, level in enumerate(self.levels)])
         finite = np.isfinite(values)
@@ -59,9 +59,18 @@ class Sketch:
         return values[order], weights[order]
 
     def quantiles(self, unit: int, count: int, low: float, high: float) -> Tensor:
-        """`count` quantiles at even levels of one unit, straight lines between items at their middle ranks.
+        """Estimate `count` quantiles of one unit at even levels, by straight lines between items at their middle ranks.
 
-        Of an exact sketch they are those of `torch.quantile`. low, high: the unit's smallest and largest value.
+        From an exact sketch they equal those of `torch.quantile`.
+
+        Args:
+            unit: number of the unit.
+            count: number of quantiles, from level 0 to level 1.
+            low: the unit's smallest value.
+            high: the unit's largest value.
+
+        Returns:
+            `count` float32 numbers, NaN where no value is finite.
         """
         values, weights = self.items(unit)
         if not len(values):
@@ -73,7 +82,7 @@ class Sketch:
         return torch.from_numpy(found.astype(np.float32))
 
 
-def _compress(levels: list[Tensor], error: int, start: int, device: torch.device | None) -> Sketch:
+def _compress(levels: list[Tensor], error: int, start: int, device: torch.device | None) -> QuantileSketch:
     while sum(level.shape[1] for level in levels) > CAPACITY:
         h = next(h for h, level in enumerate(levels) if level.shape[1] > 1)
         items = levels[h].to(device).sort(1).values.to(levels[h].device)  # NaN last
@@ -86,4 +95,4 @@ def _compress(levels: list[Tensor], error: int, start: int, device: torch.device
             levels.append(kept[:, :0])
         levels[h + 1] = torch.cat([levels[h + 1], kept], 1)
         error += 2**h
-    return Sketch(tuple(levels), error, start)
+    return QuantileSketch(tuple(levels), error, start)

@@ -1,8 +1,8 @@
-"""Where in the picture a position of a layer looks: receptive fields, and the crops that are shown for them.
+"""`receptive_field`: the part of the picture that a position of a layer sees, and the crops that are shown for it.
 
 Fields are measured, not derived from module types: a position's field is where the gradient of its values with respect
 to the picture is not zero, over a few noise pictures. That holds for every network, whatever its code does between its
-modules, and for attention, squeeze-excite and global pooling it finds what is true: the position sees everything.
+modules. For attention, squeeze-excite and global pooling the result is the whole picture, as it should be.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from entoptic.errors import UserError
+from entoptic.errors import NotAvailable, UserError
 from entoptic.images.photos import Photos
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import LayerInfo, Tap
@@ -33,8 +33,9 @@ class ReceptiveField:
     """What the positions of a layer can see, in pixels of the input, (vertical, horizontal).
 
     Attributes:
-        size: of the field of one position. stride: distance between neighbours' fields, 0 where every position sees
-            the whole picture along that axis. start: first pixel of position 0's field, negative in the padding.
+        size: of the field of one position.
+        stride: distance between neighbours' fields, 0 where every position sees the whole picture along that axis.
+        start: first pixel of position 0's field, negative in the padding.
     """
 
     size: tuple[int, int]
@@ -43,10 +44,10 @@ class ReceptiveField:
 
 
 def receptive_field(model: Model, layer: str) -> ReceptiveField:
-    """The theoretical receptive field of a layer's positions; measured once per model and layer.
+    """Measure the theoretical receptive field of a layer's positions; done once per model and layer.
 
-    A field that touches the picture's border from the middle of the map counts as the whole picture along that axis.
-    Layers without a map over the picture (vectors, tokens after attention, maps of attention) see the whole picture.
+    A field that touches the picture's border from the middle of the map counts as the whole picture along that axis. Layers
+    without a map over the picture (vectors, tokens after attention, maps of attention) see the whole picture.
 
     Raises:
         UserError: no such layer.
@@ -71,7 +72,7 @@ def _measure(model: Model, layer: str) -> ReceptiveField:
         middle = (grid[0] // 2, grid[1] // 2)
 
         def support(row: int, column: int) -> tuple[tuple[int, int], tuple[int, int]]:
-            """(first, last) pixel of a position's field along each axis."""
+            """Return (first, last) pixel of a position's field along each axis."""
             total = (values[:, :, first + row * grid[1] + column] * signs).sum()
             if not total.requires_grad:
                 return (0, size[0] - 1), (0, size[1] - 1)
@@ -90,7 +91,7 @@ def _measure(model: Model, layer: str) -> ReceptiveField:
     for axis in (0, 1):
         low, high = here[axis]
         step = low - before[axis][0]
-        # The neighbour may stick out of the picture; then its far end says how far apart they are.
+        # The neighbour may stick out of the picture; then the distance is that of their far ends.
         step = step if before[axis][0] > 0 else high - before[axis][1]
         if grid[axis] < 2 or low == 0 or high == size[axis] - 1 or step < 1:
             axes.append((size[axis], 0, 0))
@@ -101,10 +102,10 @@ def _measure(model: Model, layer: str) -> ReceptiveField:
 
 
 def picture_grid(model: Model, info: LayerInfo) -> tuple[int, int] | None:
-    """Rows and columns of a layer's map over the picture, or None where it has none.
+    """Return rows and columns of a layer's map over the picture, or None where it has none.
 
     Tokens lie over the picture as the last map before them does; class and register tokens come first and lie nowhere.
-    Maps of attention (heads × tokens, tokens × tokens) are told from maps over the picture by their shape.
+    Maps of attention (heads × tokens, tokens × tokens) are distinguished from maps over the picture by their shape.
     """
     if info.name == LOGITS or info.grid == (1, 1):
         return None
@@ -127,19 +128,27 @@ def _lies_flat(grid: tuple[int, int], size: tuple[int, int]) -> bool:
 
 
 def tokens_before(info: LayerInfo, grid: tuple[int, int]) -> int:
+    """Return the number of tokens that come before the patches and lie nowhere; 0 for maps."""
     return info.grid[0] - grid[0] * grid[1] if info.layout in ("BTC", "BCT") else 0
 
 
 def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: float = 0.5) -> tuple[int, int, int, int]:
-    """(top, left, height, width) in pixels of the input of what a position is shown by.
+    """Choose the part of the picture by which a position is shown.
 
-    It is the position's receptive field, clipped to the picture. Where that is longer than `max_share` of the
-    picture, most of it hardly counts (the effective field is much smaller, Luo et al. 2016, arXiv:1701.04128): then it
-    is a square around the position's centre with a side of `max_share` of the picture's shorter side, moved inside the
-    picture. Positions that lie nowhere in the picture (vectors, class tokens) give the whole picture.
+    It is the position's receptive field, clipped to the picture. Where that is longer than `max_share` of the picture, most
+    of it hardly counts (the effective field is much smaller, Luo et al. 2016, arXiv:1701.04128): then it is a square around
+    the position's centre with a side of `max_share` of the picture's shorter side, moved inside the picture. Positions that
+    lie nowhere in the picture (vectors, class tokens) give the whole picture.
 
     Args:
-        row, column: as in `Hit`; for tokens the token and 0.
+        model: the network.
+        layer: name of the layer.
+        row: as in `Hit`; for tokens the token.
+        column: as in `Hit`; for tokens 0.
+        max_share: largest side as a share of the picture, in (0, 1].
+
+    Returns:
+        (top, left, height, width) in pixels of the input.
 
     Raises:
         UserError: no such layer or position.
@@ -178,17 +187,26 @@ def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: floa
 
 
 def crop(model: Model, photos: Photos, hit: Hit, *, max_share: float = 0.5) -> Tensor:
-    """What a hit is shown by: `crop_box` of the photo as the network sees it, resized to its size, 3×H×W in [0, 1].
+    """Cut the part of a photo by which a hit is shown: `crop_box` of the photo as the network sees it.
+
+    Args:
+        model: the network.
+        photos: the set of the hit.
+        hit: a photo among a unit's strongest or weakest.
+        max_share: see `crop_box`.
+
+    Returns:
+        3×H×W in [0, 1], resized to the input size.
 
     Raises:
-        UserError: the photo is not among `photos`, or can no longer be read.
+        NotAvailable: the photo is not among `photos`, or can no longer be read.
     """
     index = hit.index
     if not (index < len(photos) and photos[index].name == hit.photo):
         index = next((i for i, photo in enumerate(photos) if photo.name == hit.photo), -1)
     photo = photos.read(index) if index >= 0 else None
     if photo is None:
-        raise UserError(f"the photo {hit.photo} is not in {photos.source}, or can no longer be read")
+        raise NotAvailable(f"the photo {hit.photo} is not in {photos.source}, or can no longer be read")
     image = model.as_seen(model.card.prepare(photo)[None])
     top, left, height, width = crop_box(model, parse(hit.unit).layer, hit.row, hit.column, max_share=max_share)
     cut = image[:, :, top : top + height, left : left + width]

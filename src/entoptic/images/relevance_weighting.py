@@ -17,7 +17,8 @@ from entoptic.errors import UserError, nearest
 from entoptic.images.receptive_field import crop_box
 from entoptic.models.model import Model
 from entoptic.models.relevance import Tape
-from entoptic.models.rules import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules, average, values_only
+from entoptic.models.rule_tables import EPSILON, GRADIENT, GUIDED, ZPLUS, Rules
+from entoptic.models.rules import average, values_only
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 
@@ -46,8 +47,8 @@ class RelevanceWeighting:
 
     Attributes:
         rules: kind of relevance, a key of `RULES`.
-        reference: "image" matches whole photos (VITAL's released code), "crop" their crops around the place that
-            drives the unit most (the paper's text).
+        reference: "image" matches whole photos (VITAL's released code), "crop" their crops around the place that drives
+            the unit most (the paper's text).
         facet, facets: take the photos of one of so many facets (see `facet_photos`).
         epsilon: added to the spans of both min-max scalings; the released code adds 1e-6, which swallows small maps.
     """
@@ -78,39 +79,52 @@ released code does."""
 
 
 def rules_of(name: str) -> Rules:
-    """The rules called `name`; an unknown name is answered with the nearest."""
+    """Return the rules called `name`.
+
+    Raises:
+        UserError: no such rules, with the nearest name.
+    """
     if name not in RULES:
         raise UserError(f'no relevance "{name}"; there are {", ".join(RULES)} and none{nearest(name, RULES)}')
     return RULES[name]
 
 
 def layers_below(model: Model, taps: Iterable[Tap], unit: Unit) -> tuple[Tap, ...]:
-    """Those of the layers that have run before the unit's own has, where its relevance can be told, in that order."""
+    """Select those of the layers that run before the unit's own, where its relevance is defined, in that order."""
     orders = {tap: model.layer(tap.layer).order for tap in taps}
     own = model.layer(unit.layer).order
     return tuple(sorted((tap for tap, order in orders.items() if order < own), key=orders.__getitem__))
 
 
 def spatial_weight(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
-    """R̂: the positive part of relevance, min-max scaled over positions, per picture and channel."""
+    """Compute R̂: the positive part of relevance, min-max scaled over positions, per picture and channel."""
     return _min_max(relevance_BCD.clamp_min(0), epsilon)
 
 
 def channel_importance(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
-    """u (B×C): each channel's strongest relevance, min-max scaled over channels within each picture."""
+    """Compute u (B×C): each channel's strongest relevance, min-max scaled over channels within each picture."""
     return _min_max(relevance_BCD.clamp_min(0).amax(-1), epsilon)
 
 
 def elsewhere(model: Model, maps: Mapping[Tap, Tensor], units: Sequence[Unit | None], layer: str) -> Tensor:
-    """B×1×D: where in `layer` each picture's unit does not look, 1 - R / max R.
+    """Compute where in a layer each picture's unit does not look: 1 - R / max R.
 
-    R is the relevance at the deepest of `maps` below the picture's own unit (late layers say most plainly where),
-    summed over channels and resampled to the grid of `layer`. A class token lies nowhere in the picture and counts as
-    elsewhere, and so does everything for None.
+    R is the relevance at the deepest of `maps` below the picture's own unit (late layers localise best), summed over
+    channels and resampled to the grid of `layer`. A class token lies nowhere in the picture and counts as elsewhere, and so
+    does everything for None.
+
+    Args:
+        model: the network.
+        maps: relevance B×C×D by tap.
+        units: one per picture, or None.
+        layer: name of the layer.
+
+    Returns:
+        B×1×D in [0, 1].
     """
     info = model.layer(layer)
     first = next(iter(maps.values()))
-    places = first.new_ones(len(units), 1, info.grid[0] * info.grid[1])
+    weights = first.new_ones(len(units), 1, info.grid[0] * info.grid[1])
     for unit in {id(unit): unit for unit in units if unit is not None}.values():
         under = layers_below(model, maps, unit)
         if not under or info.patches is None or (patches := model.layer(under[-1].layer).patches) is None:
@@ -121,12 +135,12 @@ def elsewhere(model: Model, maps: Mapping[Tap, Tensor], units: Sequence[Unit | N
         if [height, width] != grid:
             map_BHW = interpolate(map_BHW[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
         share_BD = map_BHW.flatten(1) / map_BHW.flatten(1).amax(1, keepdim=True).clamp_min(1e-30)
-        places[rows, 0, prefix:] = 1 - share_BD
-    return places
+        weights[rows, 0, prefix:] = 1 - share_BD
+    return weights
 
 
 def _min_max(values: Tensor, epsilon: float) -> Tensor:
-    """Along the last axis to [0, 1]; rows without a span are all 0."""
+    """Scale along the last axis to [0, 1]; rows without a span become 0."""
     low, high = values.aminmax(dim=-1, keepdim=True)
     span = high - low + epsilon
     return (values - low) / torch.where(span > 0, span, 1.0)
@@ -135,16 +149,23 @@ def _min_max(values: Tensor, epsilon: float) -> Tensor:
 def read_relevant(
     model: Model, images: Tensor, units: Sequence[Unit | None], taps: Sequence[Tap], rules: Rules
 ) -> tuple[dict[Tap, Tensor], dict[Tap, Tensor]]:
-    """Values at `taps` (B×C×D, with a graph where the images have one) and relevance at those that are `Weighted`
-    (B×C×D, constants), from one forward pass. The values of a `Weighted` tap are the plain ones.
+    """Read values and relevance in one forward pass.
 
     Args:
-        images: B×3×H×W in [0, 1]. units: whose relevance, one per picture; None has none (its map is all zero).
+        model: the network.
+        images: B×3×H×W in [0, 1].
+        units: whose relevance, one per picture; None has none (its map is all zero).
+        taps: the layers.
+        rules: of propagation.
+
+    Returns:
+        Values at `taps` (B×C×D, with a graph where the images have one), and relevance at those that are `Weighted`
+        (B×C×D, constants). The values of a `Weighted` tap are the plain ones.
     """
     weighted = [tap for tap in taps if isinstance(tap, Weighted)]
     plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in taps}
-    # Before its activation function a silent unit still tells where it is nearest to firing; above zero, relevance
-    # passes the function as it is.
+    # Before its activation function a silent unit still has a position that is nearest to firing; above zero,
+    # relevance passes the function as it is.
     begin = {id(unit): unit.before_activation() or unit for unit in units if unit is not None}
     own = tuple(dict.fromkeys(unit.tap for unit in begin.values()))
     with Tape(model, (*(tap.plain for tap in weighted), *own)) as tape:
@@ -167,7 +188,19 @@ def relevant_means(
     on_batch: Callable[[int], None],
     wanted: RelevanceWeighting,
 ) -> tuple[dict[Tap, Tensor], dict[Tap, Tensor], int]:
-    """Streaming means over photos of sorted A ⊙ R̂ (C×D per tap) and of u (C per tap), and the number of photos."""
+    """Average sorted A ⊙ R̂ and u over photos, batch by batch.
+
+    Args:
+        model: the network.
+        unit: whose relevance.
+        taps: the layers.
+        batches: (positions, B×3×H×W in [0, 1]) of the photos.
+        on_batch: called with the number of photos that are done.
+        wanted: how to weight.
+
+    Returns:
+        Means of sorted A ⊙ R̂ (C×D per tap), means of u (C per tap), and the number of photos.
+    """
     sums: dict[Tap, Tensor] = {}
     weights: dict[Tap, Tensor] = {}
     count = 0
@@ -192,14 +225,18 @@ def relevant_means(
 
 
 def accumulator_dtype(values: Tensor) -> torch.dtype:
-    """What sums over many photos are kept in: double precision where the device has it."""
+    """Return the type for sums over many photos: double precision where the device has it."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def profile(
     model: Model, unit: Unit, tap: Tap, batches: Iterable[tuple[list[int], Tensor]], rules: Rules
 ) -> tuple[list[int], Tensor]:
-    """Photos' positions and their N×C relevance at one layer, summed over positions."""
+    """Compute each photo's relevance at one layer, summed over positions.
+
+    Returns:
+        The photos' positions in the set, and N×C relevance.
+    """
     read: list[int] = []
     rows = []
     with torch.no_grad(), model.frozen():
@@ -211,13 +248,13 @@ def profile(
 
 
 def crops(model: Model, unit: Unit, batches: Iterable[tuple[list[int], Tensor]]) -> Iterator[tuple[list[int], Tensor]]:
-    """The same photos, each cut around the place where it drives the unit most and resized to the input size."""
+    """Cut each photo around the position that drives the unit most, and resize it to the input size."""
     for indices, images in batches:
         with torch.no_grad():
             map_BD = unit.map(model.read(images.to(model.device), [unit.tap])[unit.tap]).cpu()
-        places = [unit.position] * len(images) if unit.position is not None else map_BD.argmax(1).tolist()
+        positions = [unit.position] * len(images) if unit.position is not None else map_BD.argmax(1).tolist()
         cut = []
-        for image, position in zip(images, places):
+        for image, position in zip(images, positions):
             row, column = divmod(position, model.layer(unit.layer).grid[1])
             top, left, height, width = crop_box(model, unit.layer, row, column)
             piece = image[None, :, top : top + height, left : left + width]
@@ -226,10 +263,12 @@ def crops(model: Model, unit: Unit, batches: Iterable[tuple[list[int], Tensor]])
 
 
 def facet_photos(profiles_NC: Tensor, facets: int, *, rounds: int = 50) -> Tensor:
-    """Assigns photos to facets by what they drive the unit through: spherical k-means, the same for everybody.
+    """Assign photos to facets by the channels through which they drive the unit: spherical k-means, the same for everybody.
 
     Args:
         profiles_NC: relevance per channel of each photo (summed over positions), strongest photo first.
+        facets: number of facets.
+        rounds: largest number of rounds.
 
     Returns:
         N integers: 0 for the facet of the strongest photo, then in the order in which new facets appear.

@@ -1,10 +1,10 @@
-"""The statistics pack: what a network's photos looked like, small enough to ship, so that no photos are needed.
+"""`Pack`: statistics of a network's photos, small enough to ship, so that no photos are needed.
 
-A pack is one safetensors file. Per unit and layer it keeps a sketch of the C×D mean sorted values: their values at
-at most 257 ranks, denser towards both ends, in half precision; `Pack.target` draws straight lines between them.
-Beside that, quantiles of logits and channels over photos, and the natural Fourier spectrum.
+A pack is one safetensors file. Per unit and layer it holds the C×D mean sorted values at no more than 257 ranks, denser
+towards both ends, in half precision; `Pack.target` interpolates linearly between them. It also holds quantiles of
+logits and channels over photos, and the natural Fourier spectrum.
 
-`make_statistics` makes them.
+`make_statistics` makes packs.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ if TYPE_CHECKING:
     from entoptic.models.card import Card
 
 KNOTS = 257
+"""Largest number of ranks that are kept of a row of sorted values."""
 NATURAL = 128
-"""Photos behind what photos look like in general."""
+"""Number of photos behind the mean over photos of all kinds."""
 QUANTILES = 201
+"""Number of quantiles of a unit's scores."""
 
 
-def sketch_ranks(length: int, knots: int = KNOTS) -> Tensor:
-    """Ranks 0 … length-1 that a sketch keeps: all of them for short rows, else denser towards the ends."""
+def kept_ranks(length: int, knots: int = KNOTS) -> Tensor:
+    """Choose the ranks among 0 … length-1 that are kept: all of them for short rows, else denser towards the ends."""
     if length <= knots:
         return torch.arange(length)
     u = torch.linspace(0, 1, knots, dtype=torch.float64)
-    spread = 0.5 * u + 0.25 * (1 - torch.cos(torch.pi * u))  # half even, half cosine
-    return (spread * (length - 1)).round().long().unique()
+    along = 0.5 * u + 0.25 * (1 - torch.cos(torch.pi * u))  # half even, half cosine
+    return (along * (length - 1)).round().long().unique()
 
 
-def sketch(values_CD: Tensor, knots: int = KNOTS) -> Tensor:
-    """C×K half-precision values at `sketch_ranks`."""
-    return values_CD[:, sketch_ranks(values_CD.shape[1], knots)].half()
+def thin(values_CD: Tensor, knots: int = KNOTS) -> Tensor:
+    """Take sorted values C×D at `kept_ranks`: C×K in half precision."""
+    return values_CD[:, kept_ranks(values_CD.shape[1], knots)].half()
 
 
-def unsketch(sketch_CK: Tensor, length: int, knots: int = KNOTS) -> Tensor:
-    """C×D float32 by straight lines between the ranks that were kept."""
-    ranks = sketch_ranks(length, knots)
-    values = sketch_CK.float()
+def fill(kept_CK: Tensor, length: int, knots: int = KNOTS) -> Tensor:
+    """Interpolate linearly between the ranks that `thin` kept: C×`length` float32."""
+    ranks = kept_ranks(length, knots)
+    values = kept_CK.float()
     if len(ranks) == length:
         return values
     positions = torch.arange(length)
@@ -59,61 +61,106 @@ def unsketch(sketch_CK: Tensor, length: int, knots: int = KNOTS) -> Tensor:
     return values[:, left] + (values[:, right] - values[:, left]) * share
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackMeta:
+    """The description of a pack, beside its tensors.
+
+    Attributes:
+        weights_sha256: of the network's weights.
+        card: the network's preprocessing, as JSON holds it.
+        model: name of the network.
+        units: number of reference photos by unit.
+        relevance: kind of relevance that a unit's values are weighted by, for units that have one.
+        natural: number of photos behind the mean over photos of all kinds.
+        layers: the taps.
+        broad: number of photos behind the quantiles.
+        recipe: how the pack was made, for people.
+    """
+
+    weights_sha256: str
+    card: dict[str, Any]
+    model: str
+    units: dict[str, int]
+    relevance: dict[str, str]
+    natural: int
+    layers: list[str]
+    broad: int
+    recipe: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file's metadata hold."""
+        return {
+            "weights_sha256": self.weights_sha256, "card": self.card, "model": self.model, "units": self.units,
+            "relevance": self.relevance, "natural": self.natural, "layers": self.layers, "broad": self.broad,
+            "recipe": self.recipe,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> PackMeta:
+        """Read what `to_json` returned; packs of earlier versions name neither `relevance` nor `natural`."""
+        return cls(
+            weights_sha256=held["weights_sha256"], card=held["card"], model=held["model"],
+            units={unit: int(count) for unit, count in held["units"].items()}, relevance=held.get("relevance", {}),
+            natural=int(held.get("natural", 0)), layers=held["layers"], broad=int(held["broad"]),
+            recipe=held.get("recipe", ""),
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Pack:
     """A pack in memory.
 
     Attributes:
-        tensors: as stored. meta: `weights_sha256`, `model`, `units` (unit -> number of photos), `layers`,
-            `broad` (number of photos behind the quantiles), `recipe`.
+        tensors: as stored.
+        meta: all else.
         sha256: of the file.
     """
 
     tensors: dict[str, Tensor]
-    meta: dict[str, Any]
+    meta: PackMeta
     sha256: str
 
     @property
     def units(self) -> list[str]:
         """Units whose references are held."""
-        return list(self.meta["units"])
+        return list(self.meta.units)
 
     @property
     def layers(self) -> list[str]:
         """Taps whose references are held."""
-        return list(self.meta["layers"])
+        return list(self.meta.layers)
 
     def count(self, unit: str) -> int:
-        """Photos behind a unit's references."""
-        return int(self.meta["units"][unit])
+        """Return the number of photos behind a unit's references."""
+        return self.meta.units[unit]
 
     def target(self, unit: str, tap: Tap, length: int) -> Tensor | None:
-        """C×`length` mean sorted values, or None where the layer or the map's size is not held."""
+        """Return the mean sorted values C×`length`, or None where the layer or the map's size is not held."""
         held = self.tensors.get(f"target|{unit}|{tap}")
-        if held is None or held.shape[1] != len(sketch_ranks(length)):
+        if held is None or held.shape[1] != len(kept_ranks(length)):
             return None
-        return unsketch(held, length)
+        return fill(held, length)
 
     def relevance(self, unit: str) -> str:
-        """Kind of relevance that a unit's references are weighted by, or "none"."""
-        return str(self.meta.get("relevance", {}).get(unit, "none"))
+        """Return the kind of relevance that a unit's references are weighted by, or "none"."""
+        return self.meta.relevance.get(unit, "none")
 
     def importance(self, unit: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
-        """C weights of the channels per tap, for a unit whose references are weighted by relevance."""
+        """Return C weights of the channels per tap, for a unit whose references are weighted by relevance."""
         names = {tap: f"importance|{unit}|{tap}" for tap in taps}
         return {tap: self.tensors[name].float() for tap, name in names.items() if name in self.tensors}
 
     def real_scores(self, unit: str) -> tuple[Tensor, int] | None:
-        """(quantiles of the unit's score over photos at even levels, number of photos), or None."""
+        """Return quantiles of the unit's score over photos at even levels and the number of photos, or None."""
         layer, _, index = unit.rpartition(":")
         table = self.tensors.get(f"quantiles|{layer}")
         if table is None or not index.isdigit() or int(index) >= len(table):
             return None
-        return table[int(index)].float(), int(self.meta["broad"])
+        return table[int(index)].float(), self.meta.broad
 
     @cached_property
     def spectrum_sha256(self) -> str:
-        """Of the stored spectrum alone: what reads nothing else does not change when a pack gains other statistics."""
+        """Hash of the stored spectrum alone: what reads nothing else keeps its key when a pack gains other statistics."""
         return hashlib.sha256(self.tensors["spectrum"].numpy().tobytes()).hexdigest()
 
     @cached_property
@@ -123,15 +170,11 @@ class Pack:
 
 
 def find_pack(card: Card) -> Pack | None:
-    """The shipped pack made with exactly these weights and this preprocessing, if there is one."""
+    """Find the shipped pack that was made with exactly these weights and this preprocessing."""
     for pack in _shipped():
-        if pack.meta["weights_sha256"] == card.weights_sha256 and pack.meta["card"] == plain_name(card):
+        if pack.meta.weights_sha256 == card.weights_sha256 and pack.meta.card == card.preprocessing_json():
             return pack
     return None
-
-
-def plain_name(card: Card) -> dict[str, Any]:
-    return json.loads(json.dumps(card.preprocessing()))
 
 
 @lru_cache
@@ -145,12 +188,12 @@ def _shipped() -> tuple[Pack, ...]:
 
 
 def read_pack(path: Path) -> Pack | None:
-    """A pack from its file; None for safetensors of another kind (weights are shipped beside the packs)."""
+    """Read a pack; None for safetensors of another kind (weights are shipped beside the packs)."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         if "entoptic" not in (file.metadata() or {}):
             return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a method of safetensors)
-        meta = json.loads(file.metadata()["entoptic"])
+        meta = PackMeta.from_json(json.loads(file.metadata()["entoptic"]))
     return Pack(tensors, meta, hashlib.sha256(path.read_bytes()).hexdigest())

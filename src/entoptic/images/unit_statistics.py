@@ -1,19 +1,20 @@
-"""What some photos say of every unit: the strongest and weakest, exact moments, quantiles. All of it merges.
+"""`UnitStatistics`: the strongest and weakest photos, exact moments and quantiles of many units.
 
-A tally's size does not depend on how many photos it is of.
+Statistics of two sets of photos merge into those of both. Their size does not depend on the number of photos.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from entoptic.images.quantile_sketch import Sketch
+from entoptic.images.quantile_sketch import QuantileSketch
 
 _PLAIN = ("n", "nonfinite", "positive", "mean", "m2", "sample")
-_BEST = ("values", "photos", "places")
+_BEST = {"values": "values", "photos": "photos", "places": "positions"}  # name in a file -> attribute of `Extremes`
 _PIECE = 1024  # units
 _NEVER = torch.iinfo(torch.int64).min
 
@@ -23,20 +24,36 @@ class Extremes:
     """The K strongest (or weakest) photos of U units, best first.
 
     Attributes:
-        values: U×K float32, NaN where there are fewer photos. photos: U×K, their positions, -1 where there are fewer.
-        places: U×K, flat positions in the units' maps.
+        values: U×K float32 scores, NaN where there are fewer photos.
+        photos: U×K indices of the photos in the set, -1 where there are fewer.
+        positions: U×K flat positions in the units' maps, 0 where there are fewer.
     """
 
     values: Tensor
     photos: Tensor
-    places: Tensor
+    positions: Tensor
+
+    def rows(self, first: int, last: int) -> Extremes:
+        """Return those of the units first … last-1."""
+        return Extremes(self.values[first:last], self.photos[first:last], self.positions[first:last])
 
 
-def extremes(values_UN: Tensor, photos_UN: Tensor, places_UN: Tensor, k: int, *, strongest: bool) -> Extremes:
-    """The `k` best of N photos for each unit: by value, then in the order of the photos.
+def _joined(several: Sequence[Extremes], axis: int) -> Extremes:
+    return Extremes(*(torch.cat([getattr(one, name) for one in several], axis) for name in _BEST.values()))
+
+
+def extremes(values_UN: Tensor, photos_UN: Tensor, positions_UN: Tensor, k: int, *, strongest: bool) -> Extremes:
+    """Choose the `k` best of N photos for each unit: by value, then in the order of the photos.
 
     Values that are not finite never rank. The choice is by one integer key per entry, so that it is the same on every
     device and for any order of the entries.
+
+    Args:
+        values_UN: U×N float32 scores.
+        photos_UN: U×N indices of the photos.
+        positions_UN: U×N flat positions in the units' maps.
+        k: number of photos to choose.
+        strongest: whether the largest values are best, or the smallest.
     """
     bits = (values_UN + 0.0).view(torch.int32)  # -0.0 becomes 0.0: they are equal
     key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()  # as integers in the order of the floats
@@ -49,7 +66,7 @@ def extremes(values_UN: Tensor, photos_UN: Tensor, places_UN: Tensor, k: int, *,
     found = (
         values_UN.gather(1, index).masked_fill(none, torch.nan),
         photos_UN.gather(1, index).masked_fill(none, -1),
-        places_UN.gather(1, index).masked_fill(none, 0),
+        positions_UN.gather(1, index).masked_fill(none, 0),
     )
     missing = (0, k - index.shape[1])
     pad = torch.nn.functional.pad
@@ -57,14 +74,19 @@ def extremes(values_UN: Tensor, photos_UN: Tensor, places_UN: Tensor, k: int, *,
 
 
 @dataclass(frozen=True)
-class Tally:
+class UnitStatistics:
     """Statistics of U units over some photos.
 
     Attributes:
-        n: per unit, photos with a finite score. nonfinite: photos with another. positive: photos with a score > 0.
-        mean, m2: of the finite scores in float64; m2 is the sum of squared distances from the mean.
-        top, bottom: see `Extremes`. sketch: see `Sketch`.
-        sample: U×R scores of the photos in the reservoir, NaN where it is not full (R may be 0).
+        n: U numbers of photos with a finite score.
+        nonfinite: U numbers of photos with another score.
+        positive: U numbers of photos with a score above 0.
+        mean: U means of the finite scores, float64.
+        m2: U sums of squared distances from the mean, float64.
+        top: the strongest photos.
+        bottom: the weakest photos.
+        sketch: quantiles of the scores.
+        sample: U×R scores of the photos in the reservoir (R may be 0).
     """
 
     n: Tensor
@@ -74,87 +96,109 @@ class Tally:
     m2: Tensor
     top: Extremes
     bottom: Extremes
-    sketch: Sketch
+    sketch: QuantileSketch
     sample: Tensor
 
+    def rows(self, first: int, last: int) -> UnitStatistics:
+        """Return the statistics of the units first … last-1."""
+        plain = {name: getattr(self, name)[first:last] for name in _PLAIN}
+        top, bottom = self.top.rows(first, last), self.bottom.rows(first, last)
+        return UnitStatistics(**plain, top=top, bottom=bottom, sketch=self.sketch.rows(first, last))
 
-def tally(values_UN: Tensor, places_UN: Tensor, photos_N: Tensor, k: int, bottom: int, start: int) -> Tally:
-    """Of the scores of N photos (float32), with the positions of the photos and of the scores in the maps."""
+    def merge(self, other: UnitStatistics, device: torch.device | None = None) -> UnitStatistics:
+        """Compute the statistics of the photos of both; the sample is left empty.
+
+        Moments merge as in Chan, Golub and LeVeque 1979.
+
+        Args:
+            other: of the same units on other photos.
+            device: where quantile sketches are sorted.
+        """
+        n = self.n + other.n
+        total = n.clamp_min(1).double()
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.n / total)
+        m2 = self.m2 + other.m2 + delta.square() * (self.n * (other.n / total))
+
+        def best(a: Extremes, b: Extremes, strongest: bool) -> Extremes:
+            both = _joined([a, b], 1)
+            return extremes(both.values, both.photos, both.positions, a.values.shape[1], strongest=strongest)
+
+        return UnitStatistics(
+            n, self.nonfinite + other.nonfinite, self.positive + other.positive, mean, m2,
+            best(self.top, other.top, True), best(self.bottom, other.bottom, False),
+            self.sketch.merge(other.sketch, device), self.sample[:, :0],
+        )  # fmt: skip
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors for a safetensors file; the sketch's `error` and `start` are stored beside them."""
+        tensors = {name: getattr(self, name) for name in _PLAIN}
+        for end, best in (("top", self.top), ("bottom", self.bottom)):
+            tensors |= {f"{end}_{name}": getattr(best, attribute) for name, attribute in _BEST.items()}
+        tensors |= {f"sketch_{h}": level for h, level in enumerate(self.sketch.levels)}
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], error: int, start: int) -> UnitStatistics:
+        """Read what `to_tensors` returned; other names among `tensors` are left alone.
+
+        Args:
+            tensors: by name.
+            error: of the sketch.
+            start: of the sketch.
+        """
+        top, bottom = (Extremes(*(tensors[f"{end}_{name}"] for name in _BEST)) for end in ("top", "bottom"))
+        levels: list[Tensor] = []
+        while f"sketch_{len(levels)}" in tensors:
+            levels.append(tensors[f"sketch_{len(levels)}"])
+        plain = {name: tensors[name] for name in _PLAIN}
+        return cls(**plain, top=top, bottom=bottom, sketch=QuantileSketch(tuple(levels), error, start))
+
+
+def statistics_of_scores(
+    values_UN: Tensor, positions_UN: Tensor, photos_N: Tensor, k: int, bottom: int, start: int
+) -> UnitStatistics:
+    """Compute the statistics of U units from their scores on N photos.
+
+    Args:
+        values_UN: U×N float32 scores.
+        positions_UN: U×N flat positions of the scores in the units' maps.
+        photos_N: indices of the photos in the set.
+        k: strongest photos to keep of each unit.
+        bottom: weakest photos to keep.
+        start: seed of the quantile sketch (see `QuantileSketch`).
+    """
     # Piece by piece: what is computed on the way stays small, and in the processor's cache.
     pieces = [
-        _tally(values, places, photos_N, k, bottom)
-        for values, places in zip(values_UN.split(_PIECE), places_UN.split(_PIECE))
+        _statistics_of_piece(values, positions, photos_N, k, bottom)
+        for values, positions in zip(values_UN.split(_PIECE), positions_UN.split(_PIECE))
     ]
     plain, top, weakest = zip(*pieces)
     n, positive, mean, m2 = (torch.cat(column) for column in zip(*plain))
-    ends = [Extremes(*(torch.cat([getattr(one, name) for one in best]) for name in _BEST)) for best in (top, weakest)]
     nonfinite = values_UN.shape[1] - n
     if nonfinite.any():
         values_UN = values_UN.masked_fill(~values_UN.isfinite(), torch.nan)
-    sketch = Sketch((values_UN,), 0, start)
-    return Tally(n, nonfinite, positive, mean, m2, ends[0], ends[1], sketch, values_UN[:, :0])
+    sketch = QuantileSketch((values_UN,), 0, start)
+    return UnitStatistics(
+        n, nonfinite, positive, mean, m2, _joined(top, 0), _joined(weakest, 0), sketch, values_UN[:, :0]
+    )
 
 
-def _tally(
-    values_UN: Tensor, places_UN: Tensor, photos_N: Tensor, k: int, bottom: int
+def _statistics_of_piece(
+    values_UN: Tensor, positions_UN: Tensor, photos_N: Tensor, k: int, bottom: int
 ) -> tuple[tuple[Tensor, ...], Extremes, Extremes]:
     finite = values_UN.isfinite()
     n = finite.sum(1)
-    odd = None if int(n.sum()) == finite.numel() else ~finite
-    wide = values_UN.double() if odd is None else values_UN.masked_fill(odd, 0).double()
+    other = None if int(n.sum()) == finite.numel() else ~finite
+    wide = values_UN.double() if other is None else values_UN.masked_fill(other, 0).double()
     mean = wide.sum(1) / n.clamp_min(1)
     wide -= mean[:, None]
-    if odd is not None:
-        wide.masked_fill_(odd, 0)
-    positive = (values_UN > 0).sum(1) if odd is None else ((values_UN > 0) & finite).sum(1)
+    if other is not None:
+        wide.masked_fill_(other, 0)
+    positive = (values_UN > 0).sum(1) if other is None else ((values_UN > 0) & finite).sum(1)
     photos_UN = photos_N.expand(len(values_UN), -1)
     top, weakest = (
-        extremes(values_UN, photos_UN, places_UN, count, strongest=strongest)
+        extremes(values_UN, photos_UN, positions_UN, count, strongest=strongest)
         for count, strongest in ((k, True), (bottom, False))
     )
     return (n, positive, mean, wide.square_().sum(1)), top, weakest
-
-
-def merge(a: Tally, b: Tally, device: torch.device | None = None) -> Tally:
-    """Of the photos of both (their samples apart). Moments by Chan, Golub and LeVeque 1979."""
-    n = a.n + b.n
-    total = n.clamp_min(1).double()
-    delta = b.mean - a.mean
-    mean = a.mean + delta * (b.n / total)
-    m2 = a.m2 + b.m2 + delta.square() * (a.n * (b.n / total))
-
-    def best(one: Extremes, other: Extremes, strongest: bool) -> Extremes:
-        values = torch.cat([one.values, other.values], 1)
-        photos, places = torch.cat([one.photos, other.photos], 1), torch.cat([one.places, other.places], 1)
-        return extremes(values, photos, places, one.values.shape[1], strongest=strongest)
-
-    return Tally(
-        n, a.nonfinite + b.nonfinite, a.positive + b.positive, mean, m2, best(a.top, b.top, True),
-        best(a.bottom, b.bottom, False), a.sketch.merge(b.sketch, device), a.sample[:, :0],
-    )  # fmt: skip
-
-
-def to_tensors(of: Tally) -> dict[str, Tensor]:
-    """For a safetensors file; the sketch's `error` and `start` go beside them."""
-    tensors = {name: getattr(of, name) for name in _PLAIN}
-    for end in ("top", "bottom"):
-        tensors |= {f"{end}_{name}": getattr(getattr(of, end), name) for name in _BEST}
-    tensors |= {f"sketch_{h}": level for h, level in enumerate(of.sketch.levels)}
-    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def from_tensors(tensors: dict[str, Tensor], error: int, start: int) -> Tally:
-    """Inverse of `to_tensors`; names that are not a tally's are left alone."""
-    top, bottom = (Extremes(*(tensors[f"{end}_{name}"] for name in _BEST)) for end in ("top", "bottom"))
-    levels: list[Tensor] = []
-    while f"sketch_{len(levels)}" in tensors:
-        levels.append(tensors[f"sketch_{len(levels)}"])
-    plain = {name: tensors[name] for name in _PLAIN}
-    return Tally(**plain, top=top, bottom=bottom, sketch=Sketch(tuple(levels), error, start))
-
-
-def rows(of: Tally, first: int, last: int) -> Tally:
-    """The tally of units first … last-1."""
-    plain = {name: getattr(of, name)[first:last] for name in _PLAIN}
-    top, bottom = (Extremes(*(getattr(best, name)[first:last] for name in _BEST)) for best in (of.top, of.bottom))
-    return Tally(**plain, top=top, bottom=bottom, sketch=of.sketch.rows(first, last))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from entoptic.base.pixels import centre_square
 from entoptic.errors import Unreadable, UserError, nearest
-from entoptic.images.photos import Photos, decode
+from entoptic.images.decode import decode
+from entoptic.images.photos import Photos
 from entoptic.inversion.arithmetic import MIXINGS, compose, interpolate, region_mask
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.model import Model, predictions

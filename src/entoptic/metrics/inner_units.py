@@ -1,14 +1,13 @@
-"""Evidence for units inside a network: what else a picture drives, by which way, and to what effect.
+"""Evidence for units inside a network: `relevance_agreement` and `causal`.
 
 A unit inside a network has no name that other networks could confirm. Its strongest real photos take that place: a
-picture shows the unit truly if it reaches it through the same channels as those photos do, and if the unit then does
-to the rest of the network what it does on those photos.
+picture shows the unit truly if it reaches it through the same channels as those photos do, and if the unit then does to
+the rest of the network what it does on those photos.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,9 @@ from torch.nn.functional import normalize
 
 from entoptic.base.estimates import mean_interval
 from entoptic.errors import UserError
-from entoptic.images.references import References
+from entoptic.images.unit_reference import ExemplarPhotos, UnitReference
 from entoptic.metrics.evidence import Evidence, missing
-from entoptic.metrics.selectivity import evenly, layer_moments, selectivity
+from entoptic.metrics.selectivity import INNER_ONLY
 from entoptic.models.ablate import ablated
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.relevance import relevance
@@ -27,102 +26,39 @@ from entoptic.models.trunk import trunk_layers
 from entoptic.units.dictionary import part
 from entoptic.units.unit import Unit
 
-STRONGEST = 12
-"""Photos that stand for a unit: those that drive it most."""
-ARBITRARY = 12
-"""Photos that stand for all photos: at even distances through the set, the same for every unit."""
+
+def photos_or_reason(unit: Unit, reference: UnitReference) -> ExemplarPhotos | str:
+    """Return the photos that an inner unit's pictures are compared with, or the reason why there are none."""
+    return INNER_ONLY if unit.layer == LOGITS else reference.exemplars
 
 
-def inner(image: Tensor, unit: Unit, values_BCD: Tensor, references: References | None) -> list[Evidence]:
-    """`selectivity`, `relevance_agreement` and `causal` of one picture, or the reasons why not.
-
-    Args:
-        image: 1×3×H×W in [0, 1] at the network's input size. values_BCD: of the unit's tap on it.
-        references: real photos; without them there is nothing to compare with.
-    """
-    if unit.layer == LOGITS:
-        why = "only for units inside the network; a logit is its answer itself"
-    elif references is None or references.photos is None:
-        why = "no photos were given"
-    else:
-        exemplars = exemplars_of(references, unit)
-        return [
-            selectivity(unit, values_BCD, layer_moments(references, unit)),
-            relevance_agreement(image, exemplars),
-            causal(image, exemplars),
-        ]
-    return [missing(name, why) for name in ("selectivity", "relevance_agreement", "causal")]
+def _exemplars(reference: UnitReference) -> ExemplarPhotos:
+    assert isinstance(reference.exemplars, ExemplarPhotos)  # metrics give the reason for a string first
+    return reference.exemplars
 
 
-# --- the photos that stand for a unit ----------------------------------------------------------------------------------
-
-
-class Exemplars:
-    """The photos that a unit's pictures are compared with, and what has been computed of them.
+def without_itself(found: Similarity, images: Tensor, photos: Tensor) -> Similarity:
+    """Take out the pairs in which the picture is the photo: retrieval shows the photos themselves.
 
     Args:
-        strongest: N×3×H×W in [0, 1], the photos that drive the unit most. arbitrary: M×3×H×W.
+        found: similarity of B pictures to N photos.
+        images: the pictures, B×3×H×W in [0, 1].
+        photos: the photos, N×3×H×W in [0, 1].
     """
-
-    def __init__(self, unit: Unit, strongest: Tensor, arbitrary: Tensor) -> None:
-        self.unit, self.strongest, self.arbitrary = unit, strongest, arbitrary
-
-    @cached_property
-    def usual(self) -> float:
-        """The unit's mean activation over the arbitrary photos: what an ablated unit is held at."""
-        return usual_activation(self.unit, self.arbitrary)
-
-    @cached_property
-    def effects(self) -> tuple[Tensor, Tensor]:
-        """`effects` on the strongest (N×K) and on the arbitrary photos (M×K)."""
-        both = effects(torch.cat([self.strongest, self.arbitrary]), self.unit, self.usual)
-        return both[: len(self.strongest)], both[len(self.strongest) :]
-
-    @cached_property
-    def lower(self) -> str | None:
-        """The layer below the unit whose channels `profiles` are over."""
-        return lower_layer(self.unit.model, self.unit.layer)
-
-    @cached_property
-    def profiles(self) -> tuple[Tensor, Tensor]:
-        """`profiles` of the strongest (N×C) and of the arbitrary photos (M×C)."""
-        assert self.lower is not None
-        both = profiles(torch.cat([self.strongest, self.arbitrary]), self.unit, self.lower)
-        return both[: len(self.strongest)], both[len(self.strongest) :]
-
-    def compared(self, images: Tensor, found: Similarity) -> Similarity:
-        """`found` without the pairs in which the picture is the photo: retrieval shows the photos themselves."""
-        same = torch.stack([(self.strongest - image).abs().amax((1, 2, 3)) <= 1 / 255 for image in images])
-        return Similarity(found.each.masked_fill(same, float("nan")), found.ceiling, found.floor, found.sizes)
-
-
-def exemplars_of(references: References, unit: Unit) -> Exemplars:
-    """The exemplars of a unit from the photos of `references`, kept for the next picture of the same unit."""
-    known = references.exemplars
-    if unit.identity not in known:
-        while len(known) >= 4:  # a unit's photos take some 10 MB, and its pictures are measured one after another
-            known.pop(next(iter(known)))
-        strongest = references.choose(unit, STRONGEST)[0]
-        assert references.photos is not None
-        arbitrary = [i for i in evenly(len(references.photos), ARBITRARY) if i not in strongest]
-        known[unit.identity] = Exemplars(unit, _prepared(references, strongest), _prepared(references, arbitrary))
-    return known[unit.identity]
-
-
-def _prepared(references: References, indices: list[int]) -> Tensor:
-    photos, card = references.photos, references.model.card
-    assert photos is not None
-    batches = [images for _, images in photos.batches(card.prepare, references.batch_size, indices)] if indices else []
-    return torch.cat(batches) if batches else torch.zeros(0, 3, *card.size)
+    same = torch.stack([(photos - image).abs().amax((1, 2, 3)) <= 1 / 255 for image in images])
+    return Similarity(found.each.masked_fill(same, float("nan")), found.ceiling, found.floor, found.sizes)
 
 
 # --- the same way there: relevance -----------------------------------------------------------------------------
 
 
 def lower_layer(model: Model, layer: str) -> str | None:
-    """The last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
+    """Find the last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
 
-    Networks without blocks give the end of the stage before (see `trunk_layers`); None where nothing lies below.
+    Networks without blocks give the end of the stage before (see `trunk_layers`).
+
+    Returns:
+        Name of the layer, or None where nothing lies below.
     """
     parts = [info.order for name, info in model.layers.items() if name.startswith(layer + ".")]
     begins = min(parts, default=model.layer(layer).order)
@@ -139,9 +75,15 @@ def lower_layer(model: Model, layer: str) -> str | None:
 
 
 def profiles(images: Tensor, unit: Unit, lower: str) -> Tensor:
-    """Relevance of the unit at the channels of a lower layer, summed over positions, B×C with |·| summing to 1.
+    """Compute the relevance of the unit at the channels of a lower layer, summed over positions.
 
-    A row is 0 where the unit does not fire: nothing is relevant to what is not there.
+    Args:
+        images: B×3×H×W in [0, 1].
+        unit: the unit.
+        lower: name of the lower layer.
+
+    Returns:
+        B×C with |·| summing to 1 in each row. A row is 0 where the unit does not fire: nothing is relevant to it.
     """
     model, tap = unit.model, Tap(lower)
     rows = []
@@ -158,34 +100,56 @@ def profiles(images: Tensor, unit: Unit, lower: str) -> Tensor:
     return normalize(torch.cat(rows), p=1, dim=1, eps=1e-30)
 
 
-def relevance_agreement(image: Tensor, exemplars: Exemplars) -> Evidence:
-    """Whether the picture drives the unit through the same lower channels as its strongest photos do.
+def _lower_layer(reference: UnitReference) -> str | None:
+    return lower_layer(reference.unit.model, reference.unit.layer)
 
-    Mean cosine between the picture's relevance profile and each photo's, both less the mean profile over arbitrary
-    photos: some channels are relevant to everything, and with them all profiles are alike (cosines of 0.95 and more in
-    EfficientNet-Lite0, whatever the photo). Not independent of methods that match relevance-weighted features of such
-    photos: they optimise something close to it.
+
+def photo_profiles(reference: UnitReference) -> tuple[Tensor, Tensor]:
+    """Compute `profiles` of the strongest (N×C) and of the arbitrary photos (M×C)."""
+    photos, lower = _exemplars(reference), reference.once(_lower_layer)
+    assert lower is not None
+    both = profiles(torch.cat([photos.strongest, photos.arbitrary]), reference.unit, lower)
+    return both[: len(photos.strongest)], both[len(photos.strongest) :]
+
+
+def relevance_agreement(image: Tensor, unit: Unit, reference: UnitReference) -> Evidence:
+    """Measure whether the picture drives the unit through the same lower channels as its strongest photos do.
+
+    The value is the mean cosine between the picture's relevance profile and each photo's, both less the mean profile
+    over arbitrary photos. Some channels are relevant to everything, and with them all profiles are alike (cosines of
+    0.95 and more in EfficientNet-Lite0, whatever the photo). The metric is not independent of methods that match
+    relevance-weighted features of such photos: they optimise something close to it.
+
+    Args:
+        image: 1×3×H×W in [0, 1] at the network's input size.
+        unit: the unit.
+        reference: gives `exemplars`.
+
+    Returns:
+        Evidence as a cosine, n being the number of photos.
     """
     name = "relevance_agreement"
+    photos = photos_or_reason(unit, reference)
+    if isinstance(photos, str):
+        return missing(name, photos)
     try:
-        if exemplars.lower is None:
-            return missing(
-                name, f"{exemplars.unit.layer} is in the first stage, no layer lies below it", scale="cosine"
-            )
-        own = profiles(image, exemplars.unit, exemplars.lower)
-        found = centred_similarity(own, *exemplars.profiles)
+        lower = reference.once(_lower_layer)
+        if lower is None:
+            return missing(name, f"{unit.layer} is in the first stage, no layer lies below it", scale="cosine")
+        own = profiles(image, unit, lower)
+        found = centred_similarity(own, *reference.once(photo_profiles))
     except UserError as error:
         return missing(name, str(error), scale="cosine")
     if not bool(own.any()):
         return missing(name, "the picture does not make the unit fire, so nothing is relevant to it", scale="cosine")
-    return _agreement(name, exemplars.compared(image, found), {"at layer": exemplars.lower})
+    return _agreement(name, without_itself(found, image, photos.strongest), {"at layer": lower})
 
 
 # --- the same effect: ablation ---------------------------------------------------------------------------------
 
 
 def usual_activation(unit: Unit, photos: Tensor) -> float:
-    """Mean of the unit over photos and the positions that it is read at."""
+    """Average the unit over photos and the positions that it is read at."""
     with torch.no_grad():
         map_BD = unit.map(_values(unit, photos))
     return float((map_BD if unit.position is None else map_BD[:, unit.position]).mean())
@@ -197,9 +161,20 @@ def _values(unit: Unit, images: Tensor) -> Tensor:
 
 
 def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
-    """What the unit does to the network's answer: logits minus logits with the unit held at `usual`, B×K.
+    """Measure what the unit does to the network's answer: logits minus logits with the unit held at `usual`.
 
     The mean over the logits is taken off (for more than two of them): a softmax does not see it.
+
+    Args:
+        images: B×3×H×W in [0, 1].
+        unit: the unit.
+        usual: the activation at which the ablated unit is held.
+
+    Returns:
+        B×K changes of the logits.
+
+    Raises:
+        UserError: for a logit, behind which there is nothing.
     """
     model, dictionary = unit.model, unit.dictionary
     of_feature = None if dictionary is None else lambda values_BCD: part(dictionary, values_BCD, unit.index)
@@ -222,42 +197,46 @@ def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
     return changes - changes.mean(1, keepdim=True) if changes.shape[1] > 2 else changes
 
 
-def causal_agreement(
-    pictures: Tensor, unit: Unit, photos: Tensor, *, arbitrary: Tensor | None = None, usual: float | None = None
-) -> Similarity:
-    """Whether a unit does to the network on pictures what it does on the photos that drive it most.
+def usual_on_photos(reference: UnitReference) -> float:
+    """Compute `usual_activation` over the arbitrary photos: what an ablated unit is held at."""
+    return usual_activation(reference.unit, _exemplars(reference).arbitrary)
+
+
+def photo_effects(reference: UnitReference) -> tuple[Tensor, Tensor]:
+    """Compute `effects` on the strongest (N×K) and on the arbitrary photos (M×K)."""
+    photos = _exemplars(reference)
+    images = torch.cat([photos.strongest, photos.arbitrary])
+    both = effects(images, reference.unit, reference.once(usual_on_photos))
+    return both[: len(photos.strongest)], both[len(photos.strongest) :]
+
+
+def causal(image: Tensor, unit: Unit, reference: UnitReference) -> Evidence:
+    """Measure whether ablating the unit changes the network's answer on the picture as on its strongest photos.
+
+    The value is the mean cosine between the change of the logits on the picture and that on each photo. The detail
+    holds the size of the change relative to the mean over the photos. No method optimises it.
 
     Args:
-        pictures: B×3×H×W in [0, 1]. photos: N×3×H×W, the unit's strongest.
-        arbitrary: M×3×H×W, photos of anything, for the floor.
-        usual: what the ablated unit is held at; its mean over `arbitrary` if not given, 0 without those.
+        image: 1×3×H×W in [0, 1] at the network's input size.
+        unit: the unit.
+        reference: gives `exemplars`.
 
-    Raises:
-        UserError: for a logit, behind which there is nothing.
+    Returns:
+        Evidence as a cosine, n being the number of photos.
     """
-    held = arbitrary if arbitrary is not None else photos[:0]
-    exemplars = Exemplars(unit, photos, held)
-    level = usual if usual is not None else exemplars.usual if len(held) else 0.0
-    floor = effects(held, unit, level) if len(held) else None
-    found = similarity(effects(pictures, unit, level), effects(photos, unit, level), floor)
-    return exemplars.compared(unit.model.fit(pictures), found)
-
-
-def causal(image: Tensor, exemplars: Exemplars) -> Evidence:
-    """Whether taking the unit away changes the network's answer on the picture as it does on its strongest photos.
-
-    Mean cosine between the change of the logits on the picture and that on each photo; the detail holds the
-    size of the change relative to the mean over the photos. No method optimises it.
-    """
+    photos = photos_or_reason(unit, reference)
+    if isinstance(photos, str):
+        return missing("causal", photos)
     try:
-        found = similarity(effects(image, exemplars.unit, exemplars.usual), *exemplars.effects)
+        on_picture = effects(image, unit, reference.once(usual_on_photos))
+        on_strongest, on_arbitrary = reference.once(photo_effects)
+        found = similarity(on_picture, on_strongest, on_arbitrary)
     except UserError as error:
         return missing("causal", str(error), scale="cosine")
-    if not bool(exemplars.effects[0].any()):
+    if not bool(on_strongest.any()):
         return missing("causal", "taking the unit away changes no logit on its strongest photos", scale="cosine")
-    return _agreement(
-        "causal", exemplars.compared(image, found), {"size beside the photos'": round(float(found.sizes[0]), 4)}
-    )
+    size: dict[str, object] = {"size beside the photos'": round(float(found.sizes[0]), 4)}
+    return _agreement("causal", without_itself(found, image, photos.strongest), size)
 
 
 def _agreement(name: str, found: Similarity, more: dict[str, object]) -> Evidence:
@@ -278,11 +257,12 @@ def _rounded(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike pictures are to the photos that drive a unit most, as cosines of some vector of each.
+    """Similarity of pictures to the photos that drive a unit most, as cosines of some vector of each.
 
     Attributes:
         each: B×N, a picture and a photo; NaN where there is none (the photo is the picture, or a vector is 0).
-        values: B, their mean. ceiling: the mean over pairs of the photos. floor: of arbitrary photos with them.
+        ceiling: mean over pairs of the photos.
+        floor: mean of arbitrary photos with them.
         sizes: B, length of the picture's vector relative to the mean over the photos.
     """
 
@@ -293,11 +273,18 @@ class Similarity:
 
     @property
     def values(self) -> Tensor:
+        """Mean over the photos: B."""
         return self.each.nanmean(1)
 
 
 def similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | None = None) -> Similarity:
-    """Mean cosines of pictures' vectors with those of N photos, beside what N photos and M arbitrary ones get."""
+    """Compute mean cosines of pictures' vectors with those of photos, beside what photos and arbitrary photos get.
+
+    Args:
+        pictures_BK: B vectors.
+        photos_NK: N vectors.
+        arbitrary_MK: M vectors for the floor, or None.
+    """
     found, photos = cosines(pictures_BK, photos_NK), cosines(photos_NK, photos_NK)
     photos.fill_diagonal_(float("nan"))
     floor = float("nan") if arbitrary_MK is None else float(cosines(arbitrary_MK, photos_NK).nanmean())
@@ -306,10 +293,15 @@ def similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | No
 
 
 def centred_similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor) -> Similarity:
-    """`likeness` of what sets vectors apart from the mean over the arbitrary photos.
+    """Compute `similarity` of what sets vectors apart from the mean over the arbitrary photos.
 
-    For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from
-    a mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
+    For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from a
+    mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
+
+    Args:
+        pictures_BK: B vectors.
+        photos_NK: N vectors.
+        arbitrary_MK: M vectors.
     """
     arbitrary_MK = arbitrary_MK[arbitrary_MK.any(1)]
 
@@ -326,7 +318,7 @@ def centred_similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Ten
 
 
 def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
-    """B×N cosines; NaN where a vector is 0, which has no direction."""
+    """Compute B×N cosines; NaN where a vector is 0, which has no direction."""
     product = normalize(a_BK, dim=1, eps=1e-30) @ normalize(b_NK, dim=1, eps=1e-30).T
     empty = (a_BK.norm(dim=1) == 0)[:, None] | (b_NK.norm(dim=1) == 0)[None]
     return product.masked_fill(empty, float("nan"))

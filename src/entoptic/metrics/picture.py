@@ -1,4 +1,4 @@
-"""Everything that is measured on one saved picture, from its 8-bit pixels and nothing else."""
+"""Measure one saved picture, from its 8-bit pixels and nothing else."""
 
 from __future__ import annotations
 
@@ -13,84 +13,111 @@ from torch.nn.functional import interpolate
 
 from entoptic.base.estimates import mean_interval, wilson
 from entoptic.base.pixels import to_float
-from entoptic.images.photo_scores import RealScores
 from entoptic.images.references import References
+from entoptic.images.unit_reference import UnitReference
 from entoptic.metrics.evidence import Evidence, missing
-from entoptic.metrics.inner_units import inner
-from entoptic.metrics.selectivity import siblings
+from entoptic.metrics.inner_units import causal, relevance_agreement
+from entoptic.metrics.selectivity import selectivity
 from entoptic.models.model import LOGITS, Model
-from entoptic.units.unit import Unit
+from entoptic.units.unit import Unit, read_siblings
 
 
 def measure(
     picture: np.ndarray, unit: Unit, references: References | None = None, verifiers: Sequence[Model] = ()
 ) -> list[Evidence]:
-    """The evidence of one picture.
+    """Measure one picture.
 
     Args:
-        picture: H×W×3 uint8, exactly as saved. unit: what it is a picture of.
-        references: real photos or shipped statistics for percentile and margin.
+        picture: H×W×3 uint8, exactly as saved.
+        unit: what it is a picture of.
+        references: real photos or shipped statistics to compare with.
         verifiers: other networks with the same labels, for transfer; a network never verifies itself.
+
+    Returns:
+        One entry per metric; a metric that cannot be computed holds the reason.
     """
     image = to_float(picture)
+    reference = references.unit_reference(unit) if references else UnitReference(unit=unit)
     with torch.no_grad():
         seen = unit.model.fit(image.to(unit.model.device))
         values = unit.model.read(seen, [unit.tap])[unit.tap]
         value = float(unit.read(values)[0])
-        evidence = [activation(unit, value), rank(unit, values, value)]
-        real = references.real_scores(unit) if references else "no photos were given"
-        evidence += against_photos(unit, value, real)
-        evidence.append(robustness(picture, unit, value, real))
-        evidence += transfer(image, unit, verifiers)
-        evidence += inner(seen.cpu(), unit, values, references)
-    return evidence
+        return [
+            activation(value, unit),
+            rank(value, values, unit),
+            percentile(value, unit, reference),
+            margin(value, unit, reference),
+            robustness(picture, value, unit, reference),
+            *transfer(image, unit, verifiers),
+            selectivity(values, unit, reference),
+            relevance_agreement(seen.cpu(), unit, reference),
+            causal(seen.cpu(), unit, reference),
+        ]
 
 
-def activation(unit: Unit, value: float) -> Evidence:
-    """The unit's score on the saved pixels: deterministic, so its interval is the value itself."""
+def activation(value: float, unit: Unit) -> Evidence:
+    """Report the unit's score on the saved pixels: deterministic, so its interval is the value itself."""
     scale = "logit" if unit.kind == "logit" else f"activation ({unit.readout})"
     return Evidence("activation", value, 1, (value, value), "higher", scale)
 
 
-def rank(unit: Unit, values_BCD: Tensor, value: float) -> Evidence:
-    """How many units of the same layer, read in the same way, this picture drives more, plus one."""
+def rank(value: float, values_BCD: Tensor, unit: Unit) -> Evidence:
+    """Count the units of the same layer, read in the same way, that this picture drives more, plus one.
+
+    Args:
+        value: the unit's score on the picture.
+        values_BCD: values of the unit's tap on the picture, 1×C×D.
+        unit: the unit.
+    """
     if unit.direction is not None:
         return missing("rank", "a direction has no sibling units", direction="lower")
     if unit.dictionary is not None and len(unit.dictionary.names) == 1:
         return missing("rank", "its dictionary has no other feature", direction="lower")
-    layer = siblings(unit, values_BCD)[0]
-    place = 1 + int((layer > value).sum())
+    layer = read_siblings(unit, values_BCD)[0]
+    standing = 1 + int((layer > value).sum())
     detail = {"strongest": int(layer.argmax())}
-    return Evidence("rank", place, len(layer), (place, place), "lower", "", detail=detail)
+    return Evidence("rank", standing, len(layer), (standing, standing), "lower", "", detail=detail)
 
 
-def against_photos(unit: Unit, value: float, real: RealScores | str) -> list[Evidence]:
-    """Percentile among real photos, and margin over the strongest of them (exact for these photos)."""
+def percentile(value: float, unit: Unit, reference: UnitReference) -> Evidence:
+    """Estimate the percentage of real photos that drive the unit less, with a Wilson interval.
+
+    Args:
+        value: the unit's score on the picture.
+        unit: the unit.
+        reference: gives `real_scores`.
+    """
+    real = reference.real_scores
     if isinstance(real, str):
-        return [missing("percentile", real, scale="%"), missing("margin", real)]
+        return missing("percentile", real, scale="%")
     below = float((real.values < value).float().mean())
     if len(real.values) < real.n:  # quantiles at even levels: interpolate between them
         below = _share_below(value, real.values.numpy())
     low, high = wilson(below * real.n, real.n)
+    return Evidence(
+        "percentile", 100 * below, real.n, (100 * low, 100 * high), "higher", "%", detail={"photos": real.source}
+    )
+
+
+def margin(value: float, unit: Unit, reference: UnitReference) -> Evidence:
+    """Report the score less that of the strongest real photo (exact for these photos).
+
+    Args:
+        value: the unit's score on the picture.
+        unit: the unit.
+        reference: gives `real_scores`.
+    """
+    real = reference.real_scores
+    if isinstance(real, str):
+        return missing("margin", real)
     best = float(real.values[-1])
-    margin = value - best
+    found = value - best
     scale = "logit" if unit.kind == "logit" else "activation"
-    return [
-        Evidence(
-            "percentile",
-            100 * below,
-            real.n,
-            (100 * low, 100 * high),
-            "higher",
-            "%",
-            detail={"photos": real.source},
-        ),
-        Evidence("margin", margin, real.n, (margin, margin), "higher", scale, detail={"best photo": best}),
-    ]
+    return Evidence("margin", found, real.n, (found, found), "higher", scale, detail={"best photo": best})
 
 
 def _share_below(value: float, quantiles: np.ndarray) -> float:
-    """Share of a distribution strictly below `value`; a value that many photos share (a ReLU's 0) counts once."""
+    """Estimate the share of a distribution strictly below `value`; a value that many photos share (a ReLU's 0) counts once."""
     right = int(np.searchsorted(quantiles, value, side="left"))
     if right in (0, len(quantiles)):
         return float(right > 0)
@@ -98,12 +125,19 @@ def _share_below(value: float, quantiles: np.ndarray) -> float:
     return (right - 1 + (value - low) / (high - low)) / (len(quantiles) - 1)
 
 
-def robustness(picture: np.ndarray, unit: Unit, value: float, real: RealScores | str) -> Evidence:
-    """Share of the activation that stays under JPEG 75, shifts of 8 px and resizing by 5 %: mean over them.
+def robustness(picture: np.ndarray, value: float, unit: Unit, reference: UnitReference) -> Evidence:
+    """Measure the share of the activation that stays under JPEG 75, shifts of 8 px and resizing by 5 %, their mean.
 
-    The activation is taken above a baseline, the median over real photos where it is known, else the score of a
-    mid-grey picture: a raw ratio of logits, which have no zero, would mean nothing.
+    The activation is taken above a baseline: the median over real photos where it is known, else the score of a
+    mid-grey picture. A raw ratio of logits, which have no zero, would mean nothing.
+
+    Args:
+        picture: H×W×3 uint8.
+        value: the unit's score on it.
+        unit: the unit.
+        reference: gives `real_scores`.
     """
+    real = reference.real_scores
     variants = dict(disturbances(picture))
     scores = unit.score(torch.cat(list(variants.values())))
     if isinstance(real, str):
@@ -129,7 +163,11 @@ def robustness(picture: np.ndarray, unit: Unit, value: float, real: RealScores |
 
 
 def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
-    """The pictures (1×3×H×W) that robustness is measured on; shifts repeat the border."""
+    """Make the pictures (1×3×H×W) that robustness is measured on; shifts repeat the border.
+
+    Returns:
+        (name, picture) of each.
+    """
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=75)
     jpeg = to_float(np.asarray(Image.open(buffer)))
@@ -147,25 +185,34 @@ def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
 
 
 def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evidence]:
-    """Whether other networks see the unit's class: top-1, top-5 and mean probability over them.
+    """Measure whether other networks see the unit's class: top-1, top-5 and mean probability over them.
 
-    A verifier that knows more classes than the unit's network is asked about the shared ones only; the scale says so.
+    A verifier that knows more classes than the unit's network is asked about the shared ones only; the scale names their
+    number.
+
+    Args:
+        image: 1×3×H×W in [0, 1].
+        unit: the unit.
+        verifiers: other networks with the same labels; a network never verifies itself.
+
+    Returns:
+        `transfer_top1`, `transfer_top5` and `transfer_probability`, from one forward pass of each network.
     """
     names = ("transfer_top1", "transfer_top5", "transfer_probability")
     if unit.layer != LOGITS or unit.label is None:
         return [missing(name, "only a class logit means the same in another network") for name in names]
     own = unit.model.card
     others = {
-        v: places
+        v: shared
         for v in verifiers
-        if v.card.weights_sha256 != own.weights_sha256 and (places := own.places_in(v.card)) is not None
+        if v.card.weights_sha256 != own.weights_sha256 and (shared := own.places_in(v.card)) is not None
     }
     if not others:
         why = "no verifier network was given" if not verifiers else f"no verifier other than {own.name} has its labels"
         return [missing(name, why) for name in names]
     ranks, probabilities = {}, {}
-    for verifier, places in others.items():
-        logits = verifier(verifier.fit(image.to(verifier.device)))[0, places]
+    for verifier, shared in others.items():
+        logits = verifier(verifier.fit(image.to(verifier.device)))[0, shared]
         ranks[verifier.card.name] = 1 + int((logits > logits[unit.index]).sum())
         probabilities[verifier.card.name] = round(float(logits.softmax(0)[unit.index]), 6)
     n = len(others)

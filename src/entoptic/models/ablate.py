@@ -1,4 +1,4 @@
-"""Switching one unit off while a network runs, without changing the network."""
+"""Ablate one unit while a network runs, without changing the network."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def ablated(
     part: Callable[[Tensor], Tensor] | None = None,
     position: int | None = None,
 ) -> Iterator[None]:
-    """Inside, one channel of a layer is held at `value` in every forward pass; the hooks are gone afterwards.
+    """Hold one channel of a layer at `value` in every forward pass inside the context; the hooks are removed afterwards.
 
     Args:
+        model: the network.
         tap: the layer, or the input of the activation function that ends it.
         value: what the channel is set to, in activations: its mean over real photos, or 0.
-        index: the channel. direction: weights over the channels (C) instead; the component along it is set.
-        part: what a feature contributes to B×C×D values instead; its length is set, where it has one.
-        position: flat position or token where it is set, None for all of them.
+        index: the channel.
+        direction: C weights over the channels; then the component along it is set instead of a channel.
+        part: returns what a feature contributes to values B×C×D; then the length of that is set, where it has one.
+        position: flat position or token where it is set; None for all of them.
 
     Raises:
         UserError: no such layer, or a layer with nothing behind it.
@@ -94,7 +96,15 @@ def ablated(
 
 
 def with_first(out: Any, change: Any) -> Any:
-    """A module's output with its first tensor changed."""
+    """Return a module's output with its first tensor changed.
+
+    Args:
+        out: a tensor, a tuple or a list.
+        change: returns the new tensor from the old one.
+
+    Raises:
+        UserError: another kind of output.
+    """
     if isinstance(out, Tensor):
         return change(out)
     if type(out) in (tuple, list):

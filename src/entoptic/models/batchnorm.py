@@ -1,4 +1,4 @@
-"""Reading what BatchNorm layers are fed, without changing them."""
+"""Read the moments of what BatchNorm layers receive, without changing them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class BatchNormMoments(AbstractContextManager["BatchNormMoments"]):
 
     Args:
         module: the network; in evaluation mode its normalisation itself uses the running statistics, unchanged.
-        groups: the rows of each forward pass are that many consecutive groups of equal size; moments are taken over
-            the pictures and positions of one group (biased variance), so no group depends on another.
+        groups: the rows of each forward pass are that many consecutive groups of equal size; moments are taken over the
+            pictures and positions of one group (biased variance), so no group depends on another.
 
     Attributes:
         values: by layer, in the order in which the layers run: mean and variance of the last forward pass, each
-            groups×C and differentiable. running: by layer, the layer's own running mean and variance, each C.
+            groups×C and differentiable.
+        running: by layer, the layer's own running mean and variance, each C.
     """
 
     def __init__(self, module: nn.Module, groups: int) -> None:
@@ -50,7 +51,7 @@ class BatchNormMoments(AbstractContextManager["BatchNormMoments"]):
 
 
 def batch_norms(module: nn.Module) -> dict[str, nn.BatchNorm2d | nn.SyncBatchNorm]:
-    """The BatchNorm layers over maps that keep running statistics, by name, in the order the module lists them."""
+    """List the BatchNorm layers over maps that keep running statistics, by name, in the order the module lists them."""
     return {
         name: m
         for name, m in module.named_modules()

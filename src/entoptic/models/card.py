@@ -1,8 +1,9 @@
-"""What must be known of a network before one picture goes through it."""
+"""`Card`: the preprocessing, labels and origin of a network."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,10 +74,16 @@ class Card:
         return len(self.mean)
 
     def prepare(self, photo: Image.Image) -> Tensor:
-        """A photo (PIL, RGB) as the network's own pipeline shows it: 3×H×W float32 in [0, 1].
+        """Convert a photo to what the network's own pipeline shows it.
 
-        Resize the shorter side to `size / crop`, then cut the centre. A photo that already has the input size is
-        taken as it is: it has been prepared before, and resizing it twice would blur it and cut off its border.
+        The shorter side is resized to `size / crop`, then the centre is cut. A photo that already has the input size is taken
+        as it is: it has been prepared before, and resizing it twice would blur it and cut off its border.
+
+        Args:
+            photo: a PIL image.
+
+        Returns:
+            3×H×W float32 in [0, 1].
         """
         import numpy as np
         import torch
@@ -95,22 +102,32 @@ class Card:
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
     def preprocessing(self) -> dict[str, Any]:
-        """The fields that change what the network sees; part of every cache key."""
+        """Return the fields that change what the network sees; part of every cache key."""
         return {name: getattr(self, name) for name in ("size", "mean", "std", "interpolation", "crop", "squash")}
 
+    def preprocessing_json(self) -> dict[str, Any]:
+        """Return `preprocessing` as a JSON file holds it (lists for tuples)."""
+        return json.loads(json.dumps(self.preprocessing()))
+
     def label(self, index: int) -> str | None:
-        """Name of logit `index`, or None where the card has no labels."""
+        """Return the name of logit `index`, or None where the card has no labels."""
         return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else None
 
     def identifiers(self, index: int) -> list[str]:
-        """Every name under which photos of class `index` may be filed, most specific first."""
+        """List every name under which photos of class `index` may be filed, most specific first."""
         names = [self.label_ids[index]] if self.label_ids else []
         return names + ([self.labels[index]] if self.labels else [])
 
     def places_in(self, other: Card) -> list[int] | None:
-        """For each logit, the logit of `other` that means the same; None unless `other` knows every class.
+        """Find for each logit the logit of another network that stands for the same class.
 
-        By identifiers where both have them (names vary), else by names.
+        Classes are compared by identifiers where both cards have them (names vary), else by names.
+
+        Args:
+            other: card of the other network.
+
+        Returns:
+            One logit of `other` per logit of this card; None unless `other` knows every class.
         """
         by_id = self.label_ids is not None and other.label_ids is not None
         mine, theirs = (self.label_ids, other.label_ids) if by_id else (self.labels, other.labels)
@@ -118,11 +135,15 @@ class Card:
             return None
         if mine == theirs:  # names may repeat: ImageNet has two cranes
             return list(range(len(mine)))
-        places = {name: place for place, name in enumerate(theirs) if theirs.count(name) == 1}
-        return [places[name] for name in mine] if places.keys() >= set(mine) else None
+        logits = {name: logit for logit, name in enumerate(theirs) if theirs.count(name) == 1}
+        return [logits[name] for name in mine] if logits.keys() >= set(mine) else None
 
     def find_label(self, text: str) -> list[int]:
-        """Indices of the logits called `text`: exact names or identifiers first, else all that contain the words."""
+        """Find the logits called `text`: exact names or identifiers first, else all names that contain the words.
+
+        Returns:
+            Indices of the logits; empty where none fits.
+        """
         wanted = text.strip().lower()
         exact = [
             index for index in range(len(self.labels or ())) if wanted in (n.lower() for n in self.identifiers(index))
@@ -133,12 +154,12 @@ class Card:
         return [index for index, name in enumerate(self.labels or ()) if words.search(name.lower())]
 
     def with_(self, **changes: Any) -> Card:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 
 def imagenet_labels() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and WordNet ids of the 1000 ImageNet-1k classes, in the order of the logits.
+    """Return names and WordNet ids of the 1000 ImageNet-1k classes, in the order of the logits.
 
     The short names are torchvision's (`cassette player`), the ids timm's; both lists follow the same order.
     """

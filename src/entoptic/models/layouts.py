@@ -1,4 +1,4 @@
-"""Which axis of a layer's output holds its units, and where on the picture its positions lie."""
+"""`Layouts`: which axis of a layer's output holds its units, and where on the picture its positions lie."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOST_PREFIX_TOKENS = 16
 
 
 class Layouts:
-    """Tells the layouts of the outputs of one forward pass: `add` in the order in which modules end, then `of`.
+    """Finds the layouts of the outputs of one forward pass: `add` in the order in which modules end, then `of`.
 
-    A 4-dim output may be B×C×H×W, B×H×W×C, B×M×T×C (the queries, keys or values of M heads) or B×M×T×T (attention
-    between tokens); sizes alone do not tell which. So the first of these that knows decides:
+    A 4-dim output may be B×C×H×W, B×H×W×C, B×M×T×C (the queries, keys or values of M heads) or B×M×T×T (attention between
+    tokens). Sizes alone do not determine which. So the first of these that is known decides:
 
     1. the module's own parameters or type: a convolution's channels are axis 1, a linear layer's the last;
     2. a module that put out the very same tensor before (a block that ends in a known layer);
@@ -37,7 +37,14 @@ class Layouts:
         self._tokens: set[tuple[int, int]] = set()
 
     def add(self, name: str, module: nn.Module, args: Any, out: Tensor) -> None:
-        """Looks at one output (B×…, 2 to 4 axes) of a module and at what it was given."""
+        """Record one output of a module.
+
+        Args:
+            name: of the module.
+            module: the module.
+            args: what it was given.
+            out: B×…, with 2 to 4 axes.
+        """
         layout, shape = self._find(name, module, args, out), tuple(out.shape)
         self._of_tensor[id(out)] = layout
         self._of_module.pop(name, None)  # the last call counts, and it is the latest
@@ -51,7 +58,7 @@ class Layouts:
                 self._grids[grid] = None
 
     def of(self, name: str) -> str:
-        """The layout of a module's output, as `LayerInfo` writes it."""
+        """Return the layout of a module's output, as in `LayerInfo.layout`."""
         shape, layout = self._of_module[name]
         outer = name
         while layout is None and "." in outer:
@@ -61,7 +68,7 @@ class Layouts:
         return layout or ("BHWC" if shape[1] == shape[2] != shape[3] else "BCHW")
 
     def patches(self, name: str) -> tuple[int, int, int] | None:
-        """(prefix tokens, rows, columns) of a module's output: see `LayerInfo.patches`."""
+        """Return (prefix tokens, rows, columns) of a module's output, as in `LayerInfo.patches`."""
         layout, shape = self.of(name), self._of_module[name][0]
         if layout in ("BCHW", "BHWC"):
             rows, columns = shape[2:] if layout == "BCHW" else shape[1:3]
@@ -98,7 +105,7 @@ class Layouts:
         return None
 
     def _heads(self, module: nn.Module, shape: tuple[int, ...]) -> str | None:
-        """ "BMTC" or "BMTT" where the sizes are those of a token layer that ran before, split into heads."""
+        """Return "BMTC" or "BMTT" where the sizes are those of an earlier token layer, split into heads."""
         _, heads, tokens, last = shape
         width = heads * last
         split = any((tokens, wide) in self._tokens for wide in (width, 3 * width))  # 3: the joint q, k, v layer
@@ -109,7 +116,7 @@ class Layouts:
 
 
 def _own_axis(module: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """The axis of the units (1 or -1) where the module itself determines it."""
+    """Return the axis of the units (1 or -1) where the module itself determines it."""
     if isinstance(module, _CHANNELS_FIRST):
         return 1
     dims = getattr(module, "dims", None)  # torchvision's Permute
@@ -123,7 +130,7 @@ def _own_axis(module: nn.Module, shape: tuple[int, ...]) -> int | None:
         (length,) = lengths
         if (shape[1] == length) != (shape[-1] == length):
             return 1 if shape[1] == length else -1
-    # timm and torchvision say "2d" in the names of layers that take maps as B×C×H×W, transformers in an attribute.
+    # timm and torchvision write "2d" in the names of layers that take maps as B×C×H×W, transformers in an attribute.
     if "2d" in type(module).__name__ or getattr(module, "data_format", "") == "channels_first":
         return 1
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:  # over whole maps: any axis

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, closest
 from entoptic.models.card import Card
 from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, probe
 
@@ -33,7 +33,7 @@ class Model:
         device: where it runs; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        UserError: when the network takes other inputs than the card says, or its output is not B×K.
+        UserError: the network takes other inputs than its card describes, or its output is not B×K.
     """
 
     def __init__(self, module: nn.Module, card: Card, *, device: str | torch.device = "auto") -> None:
@@ -68,7 +68,11 @@ class Model:
     # --- pictures in --------------------------------------------------------------------------------------------
 
     def fit(self, images: Tensor) -> Tensor:
-        """B×3×H×W pictures in [0, 1] of any size, resized to the input size (bicubic, antialiased, clamped)."""
+        """Resize pictures to the input size (bicubic, antialiased, clamped); pictures of that size are returned as they are.
+
+        Args:
+            images: B×3×H×W in [0, 1].
+        """
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"expected RGB pictures of shape B×3×H×W, got {tuple(images.shape)}")
         if tuple(images.shape[2:]) == self.card.size:
@@ -76,7 +80,11 @@ class Model:
         return interpolate(images, self.card.size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """B×3×H×W in [0, 1] to what the network takes: grey if it is a one-channel net, (x - mean) / std."""
+        """Convert pictures to the network's input: grey for a one-channel network, then (x - mean) / std.
+
+        Args:
+            images: B×3×H×W in [0, 1].
+        """
         if self.card.channels == 1:
             images = (images * images.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True)
         mean, std = (images.new_tensor(v)[:, None, None] for v in (self.card.mean, self.card.std))
@@ -84,7 +92,14 @@ class Model:
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def as_seen(self, images: Tensor) -> Tensor:
-        """The part of pictures that the network sees, as RGB: unchanged for RGB nets, grey for one-channel nets."""
+        """Convert pictures to the part of them that the network sees, as RGB.
+
+        Args:
+            images: B×3×H×W in [0, 1].
+
+        Returns:
+            B×3×H×W: unchanged for RGB networks, grey for one-channel networks.
+        """
         if self.card.channels == 3:
             return images
         return (images * images.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
@@ -93,7 +108,7 @@ class Model:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Evaluation mode and no parameter gradients inside; every flag as it was outside. Re-entrant."""
+        """Hold the network in evaluation mode without parameter gradients; restore every flag afterwards. Re-entrant."""
         if self._frozen:
             yield
             return
@@ -113,7 +128,14 @@ class Model:
             self._frozen = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits B×K of pictures B×3×H×W in [0, 1] that have the input size."""
+        """Compute logits.
+
+        Args:
+            images: B×3×H×W in [0, 1] of the input size.
+
+        Returns:
+            B×K logits.
+        """
         with self.frozen():
             return self._logits(self.module(self.normalise(images)))
 
@@ -139,17 +161,28 @@ class Model:
         return self._takes[size]
 
     def read(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
-        """The values of `taps` for pictures B×3×H×W in [0, 1], each as B×C×D (D positions or tokens).
+        """Read layers in one forward pass, which ends at the deepest layer that is needed.
 
-        The forward pass ends at the deepest layer that is needed.
+        Args:
+            images: B×3×H×W in [0, 1] of the input size.
+            taps: what to read.
+
+        Returns:
+            Per tap its values, B×C×D (D positions or tokens).
         """
         return self._pass(images, taps, None)
 
     def reduce(self, images: Tensor, taps: Iterable[Tap], function: Callable[[Tap, Tensor], Kept]) -> dict[Tap, Kept]:
-        """What `function` makes of each tap's values B×C×D, for pictures as in `read`, without copies of whole layers.
+        """Apply a function to layers' values in one forward pass, without copies of whole layers.
 
-        It is called during the forward pass with the network's own memory, which the network may overwrite later: it
-        must neither change the values nor keep a view of them.
+        Args:
+            images: B×3×H×W in [0, 1] of the input size.
+            taps: what to read.
+            function: called with a tap and its values B×C×D during the forward pass. The values are the network's own
+                memory, which it may overwrite later: the function must neither change them nor keep a view of them.
+
+        Returns:
+            Per tap what `function` returned.
         """
         return self._pass(images, taps, function)
 
@@ -211,7 +244,7 @@ class Model:
         return self._probed[1]
 
     def layer(self, name: str) -> LayerInfo:
-        """`LayerInfo` of one layer; `logits` is the network's own output.
+        """Return the `LayerInfo` of a layer; `logits` is the network's own output.
 
         Raises:
             UserError: no such layer, with the nearest name.
@@ -226,11 +259,11 @@ class Model:
                 f'layer "{name}" of {self.card.name} is not run, or puts out no value per picture; '
                 f"`entoptic ls {self.card.name}` lists those that do"
             )
-        hint = nearest(name, [LOGITS, *self.layers])
-        if hint:
-            close = hint.split('"')[1]
-            hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
-        raise UserError(f'no layer "{name}" in {self.card.name}{hint or f"; try `entoptic ls {self.card.name}`"}')
+        close = closest(name, [LOGITS, *self.layers])
+        if close is None:
+            raise UserError(f'no layer "{name}" in {self.card.name}; try `entoptic ls {self.card.name}`')
+        hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
+        raise UserError(f'no layer "{name}" in {self.card.name}{hint}')
 
 
 def _few(numbers: tuple[float, ...]) -> str:
@@ -238,7 +271,14 @@ def _few(numbers: tuple[float, ...]) -> str:
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is CUDA where there is one, then Apple's MPS, then the CPU."""
+    """Pick a device by name.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto": CUDA where there is one, then Apple's MPS, then the CPU.
+
+    Raises:
+        UserError: no such device.
+    """
     if str(device) != "auto":
         try:
             picked = torch.device(device)
@@ -253,7 +293,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """sha256 over names, dtypes, shapes and bytes of every parameter and buffer, in the order of their names."""
+    """Hash names, dtypes, shapes and bytes of every parameter and buffer, in the order of their names (sha256)."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, Tensor):
@@ -266,6 +306,15 @@ def weights_sha256(module: nn.Module) -> str:
 
 @torch.no_grad()
 def predictions(model: Model, pictures_N3HW: Tensor, batch_size: int = 25) -> Tensor:
-    """Logits N×K, float32 on the CPU, of pictures of any size in [0, 1]."""
+    """Compute the logits of pictures of any size.
+
+    Args:
+        model: the network.
+        pictures_N3HW: N×3×H×W in [0, 1].
+        batch_size: pictures per forward pass.
+
+    Returns:
+        N×K float32 on the CPU.
+    """
     parts = [model(model.fit(part.to(model.device))).float().cpu() for part in pictures_N3HW.split(batch_size)]
     return torch.cat(parts)

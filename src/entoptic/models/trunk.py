@@ -8,11 +8,15 @@ from entoptic.models.taps import LayerInfo
 
 
 def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
-    """The first convolution and, for every spatial resolution after it, the last block that puts out a map there.
+    """List the first convolution and, for every spatial resolution after it, the last block with a map of that size.
 
     For torchvision's ResNet-50 these are conv1, layer1, layer2, layer3, layer4; for EfficientNet-Lite0 conv_stem,
     blocks.1, blocks.2, blocks.4, blocks.6. Networks that keep one resolution throughout (vision transformers)
     give the patch embedding and `isotropic` blocks at even depths, the last one included.
+
+    Args:
+        model: the network.
+        isotropic: number of blocks for a network of one resolution.
 
     Raises:
         UserError: fewer than two such layers, for instance in a network without maps or tokens.
@@ -39,7 +43,7 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
         last: dict[tuple[int, int], LayerInfo] = {}
         for info in blocks if len(positions) > 2 else _plain(maps, stem):
             last[info.grid] = info
-        # A block at the resolution of a strided stem says little that the stem does not; after a patch embedding
+        # A block at the resolution of a strided stem adds little to the stem; after a patch embedding
         # (stride 4 and more) the first stage is the first real computation.
         patchify = model.card.size[0] / max(stem.grid[0], 1) >= 4
         chosen = [info for grid, info in last.items() if patchify or grid != stem.grid]
@@ -50,7 +54,7 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
 
 
 def _whole_blocks(composites: list[LayerInfo]) -> list[LayerInfo]:
-    """Without the containers of several stages (`blocks`, `features`) and without the inner parts of a block."""
+    """Drop the containers of several stages (`blocks`, `features`) and the inner parts of a block."""
 
     def inside(info: LayerInfo, outer: LayerInfo) -> bool:
         return info.name.startswith(outer.name + ".")
@@ -67,7 +71,7 @@ def _whole_blocks(composites: list[LayerInfo]) -> list[LayerInfo]:
 
 
 def _plain(maps: list[LayerInfo], stem: LayerInfo) -> list[LayerInfo]:
-    """All single layers after the stem: networks such as VGG have no blocks, their stages end before each pooling."""
+    """List all single layers after the stem: networks such as VGG have no blocks, their stages end before each pooling."""
     return [info for info in maps if info.order > stem.order and info.layout == "BCHW" and not info.composite]
 
 

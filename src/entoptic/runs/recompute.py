@@ -16,8 +16,9 @@ from PIL import Image
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
 from entoptic.errors import NotAvailable, UserError
+from entoptic.images.decode import decode
 from entoptic.images.index import ActivationIndex
-from entoptic.images.photos import Photos, decode
+from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.saved import check_inverter

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError, nearest
-from entoptic.units.subspaces import Rule, basis, inliers, refine, spectral_labels, spectral_vectors
+from entoptic.units.subspaces import DimensionRule, basis, inliers, refine, spectral_labels, spectral_vectors
 
 RULES = ("fukunaga-olsen", "held-out")
 KIND = "concepts"
@@ -40,7 +40,7 @@ class Mcd:
     centred: bool = True
     """bases about each cluster's mean, as published; else about 0, so that the mean direction belongs to the concept"""
     dimension: str = "fukunaga-olsen"
-    """how a concept's dimension is told: fukunaga-olsen or held-out"""
+    """rule for a concept's dimension: fukunaga-olsen or held-out"""
     alpha: float = 0.05
     """smallest eigenvalue that is a dimension, as a share of the largest (fukunaga-olsen)"""
     reconstructed: float = 0.9
@@ -77,7 +77,10 @@ class Concepts:
     Attributes:
         bases: one p_k×C per concept, orthonormal rows.
         weights: classes×C, the weights on the pooled map that completeness and relevance are about; may be 0×C.
-        layer, model_sha256, names: see `Dictionary`. found: how they were found, JSON-able.
+        layer: see `Dictionary`.
+        model_sha256: see `Dictionary`.
+        names: see `Dictionary`.
+        found: how they were found, JSON-able.
     """
 
     bases: tuple[Tensor, ...]
@@ -91,7 +94,13 @@ class Concepts:
     def of(
         cls, bases: Sequence[Tensor], weights: Tensor | None = None, *, names: Sequence[str] = (), **more: Any
     ) -> Concepts:
-        """Concepts from bases p_k×C or single directions C, in any length and angle; numbers become float64.
+        """Build concepts from bases in any length and angle; numbers become float64.
+
+        Args:
+            bases: p_k×C each, or single directions C.
+            weights: classes×C, or None.
+            names: one per concept; "concept 0", … if empty.
+            more: `layer`, `model_sha256`, `found`.
 
         Raises:
             UserError: a basis that is empty, zero or not finite, or concepts that are not independent.
@@ -123,7 +132,7 @@ class Concepts:
 
     @classmethod
     def of_saved(cls, tensors: dict[str, Tensor], about: dict[str, Any]) -> Concepts:
-        """From what `tensors` and `about` gave."""
+        """Build concepts from what `tensors` and `about` returned."""
         bases = [tensors[f"basis.{k}"] for k in range(len(about["names"]))]
         return cls.of(
             bases, tensors["weights"], names=about["names"], layer=about["layer"],
@@ -131,9 +140,11 @@ class Concepts:
         )  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return all numbers, by name."""
         return {"weights": self.weights, **{f"basis.{k}": b for k, b in enumerate(self.bases)}}
 
     def about(self) -> dict[str, Any]:
+        """Return everything else, JSON-able; see `Saved`."""
         return {
             "kind": KIND, "layer": self.layer, "model_sha256": self.model_sha256, "names": self.names,
             "dimensions": self.dimensions, "found": self.found,
@@ -153,6 +164,7 @@ class Concepts:
 
     @property
     def channels(self) -> int:
+        """Number of channels of the layer."""
         return self.bases[0].shape[1]
 
     def _check(self) -> None:
@@ -179,61 +191,67 @@ class Concepts:
     # --- the decomposition of maps ------------------------------------------------------------------------------
 
     def part(self, maps_BCD: Tensor, k: int) -> Tensor:
-        """B×C×D, φ^k."""
+        """Compute φ^k, the part of concept k: B×C×D."""
         return torch.einsum("pc,bp...->bc...", self.bases[k].to(maps_BCD), self._coefficients(maps_BCD, k))
 
     def parts(self, maps_BCD: Tensor) -> Tensor:
-        """K×B×C×D, φ^0 to φ^(K-1)."""
+        """Compute φ^0 to φ^(K-1): K×B×C×D."""
         return torch.stack([self.part(maps_BCD, k) for k in range(len(self))])
 
     def rest(self, maps_BCD: Tensor) -> Tensor:
-        """B×C×D, what belongs to no concept."""
+        """Compute what belongs to no concept: B×C×D."""
         return maps_BCD - self.parts(maps_BCD).sum(0)
 
     def activations(self, maps_BCD: Tensor) -> Tensor:
-        """B×K×D, |φ^k| at each position; its gradient is 0 where it is 0."""
+        """Compute |φ^k| at each position: B×K×D; its gradient is 0 where it is 0."""
         if maps_BCD.dtype in (torch.float16, torch.bfloat16):
             maps_BCD = maps_BCD.float()
         norms = [torch.linalg.vector_norm(self._coefficients(maps_BCD, k), dim=1) for k in range(len(self))]
         return torch.stack(norms, 1)
 
     def shares(self, maps_BCD: Tensor) -> Tensor:
-        """B×K×D concept activation maps as published: |φ^k| over the largest |φ| of the picture."""
+        """Compute concept activation maps as published, |φ^k| over the largest |φ| of the picture: B×K×D."""
         size = torch.linalg.vector_norm(maps_BCD, dim=1).flatten(1).amax(1).clamp_min(1e-30)
         return self.activations(maps_BCD) / size.reshape(-1, *[1] * (maps_BCD.ndim - 1))
-
-    def attenuate(self, maps_BCD: Tensor, k: int, scale: float) -> Tensor:
-        """φ - (1 - scale) φ^k: concept k at `scale` times its strength, every other part and the rest as they were."""
-        return maps_BCD - (1 - scale) * self.part(maps_BCD, k)
 
     def _coefficients(self, maps_BCD: Tensor, k: int) -> Tensor:
         return torch.einsum("pc,bc...->bp...", self._dual[k].to(maps_BCD), maps_BCD)
 
     def assign(self, vectors_NC: Tensor) -> Tensor:
-        """N numbers: the concept in whose subspace most of each vector lies."""
+        """Assign each vector to the concept in whose subspace most of it lies: N numbers."""
         vectors = vectors_NC.to(self._all)
         return torch.stack([(vectors @ b.T).square().sum(1) for b in self.bases], 1).argmax(1)
 
     # --- what they mean for a class -----------------------------------------------------------------------------
 
     def completeness(self, of: int = 0) -> float:
-        """η = |P_U w| / |w|: how much of the weights of class number `of` lies in the span U of all concepts, 0 to 1."""
+        """Compute η = |P_U w| / |w|: how much of a class's weights lies in the span U of all concepts, 0 to 1.
+
+        Args:
+            of: number of the class.
+        """
         w, seen = self.weights[of], self._all @ self.weights[of]
         return float((seen @ torch.linalg.solve(self._gram, seen)).clamp_min(0).sqrt() / w.norm())
 
     def global_relevance(self, of: int = 0) -> Tensor:
-        """K+1 numbers: |w^l| of each concept and, last, of the rest, for w of length 1.
+        """Compute |w^l| of each concept and, last, of the rest, for w of length 1: K+1 numbers.
 
         Their squares add up to 1 where the concepts are orthogonal.
+
+        Args:
+            of: number of the class.
         """
         w = (self.weights[of] / self.weights[of].norm())[None, :, None]
         pieces = torch.cat([self.parts(w), self.rest(w)[None]])
         return torch.linalg.vector_norm(pieces[:, 0, :, 0], dim=1)
 
     def local_relevance(self, maps_BCD: Tensor, weight: Tensor | None = None) -> Tensor:
-        """B×(K+1)×D: w·φ^l at each position, the rest last; its mean over positions, summed over l, is w·(pooled φ).
+        """Compute w·φ^l at each position, the rest last: B×(K+1)×D.
+
+        Its mean over positions, summed over l, is w·(pooled φ).
 
         Args:
+            maps_BCD: values of the layer.
             weight: C or B×C; the first class's if not given. With `HeadWeights.weight_BC` the sum is logit - base.
         """
         w = self.weights[0] if weight is None else weight
@@ -250,14 +268,18 @@ def discover(
     maps_vectors: Tensor, weight: Tensor, config: Mcd | None = None, *,
     layer: str = "", model_sha256: str = "", found: dict[str, Any] | None = None,
 ) -> Concepts:  # fmt: skip
-    """Concepts in the vectors of one class (or a few), the most relevant first.
+    """Discover concepts in the vectors of one class (or a few), the most relevant first (MCD, arXiv:2301.11911).
+
+    Where the number of concepts is free it is the smallest with the completeness asked for (of every class), and the most
+    complete number where none has it. The order of the vectors does not matter.
 
     Args:
-        maps_vectors: N×C, one per position and photo. weight: C, or classes×C, of the logit on the pooled map.
-        layer, model_sha256, found: noted in the result.
-
-    Where the number of concepts is free it is the smallest with the completeness asked for (of every class), and the
-    most complete number where none has it. The order of the vectors does not matter.
+        maps_vectors: N×C, one vector per position and photo.
+        weight: C, or classes×C, of the logit on the pooled map.
+        config: settings; the defaults if None.
+        layer: name of the layer, kept in the result.
+        model_sha256: of the network's weights, kept in the result.
+        found: how the vectors were made, kept in the result; JSON-able.
 
     Raises:
         UserError: vectors or weights that are not finite, all zero, all alike (centred) or too few.
@@ -301,7 +323,7 @@ def discover(
 
 
 def _checked(vectors_NC: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors of length 1 and weights classes×C, both float64."""
+    """Return vectors of length 1 and weights classes×C, both float64; refuse what has no concepts."""
     if vectors_NC.ndim != 2 or weight.ndim not in (1, 2) or weight.shape[-1] != vectors_NC.shape[1]:
         raise UserError(
             f"expected vectors N×C and weights C or classes×C, got {tuple(vectors_NC.shape)} and {tuple(weight.shape)}"
@@ -320,7 +342,9 @@ def _checked(vectors_NC: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bases(all_NC: Tensor, sample_NC: Tensor, labels: Tensor, number: int, w: Tensor, config: Mcd) -> list[Tensor]:
-    rule = Rule(config.centred, config.dimension == "held-out", config.alpha, config.reconstructed, config.seed)
+    rule = DimensionRule(
+        config.centred, config.dimension == "held-out", config.alpha, config.reconstructed, config.seed
+    )
     groups = [sample_NC[labels == k] for k in range(number)]
     if any(not len(g) for g in groups):
         raise UserError(f"the vectors fall into fewer than {number} clusters")
@@ -339,9 +363,13 @@ def _bases(all_NC: Tensor, sample_NC: Tensor, labels: Tensor, number: int, w: Te
 
 
 def orthogonalised(bases: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-    """Bases that are orthogonal to each other and span the same: in turn the one that adds most to the completeness.
+    """Make bases orthogonal to each other that span the same: in turn the one that adds most to the completeness.
 
     A concept that lies inside those before it is dropped.
+
+    Args:
+        bases: p_k×C each, orthonormal rows.
+        weights: classes×C.
     """
     left, done = list(bases), []
     while left:

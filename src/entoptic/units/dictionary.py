@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.files import write_atomically
-from entoptic.errors import UserError
+from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.models.model import Model
 
 FORMAT = "entoptic dictionary 1"
@@ -24,11 +24,12 @@ FORMAT = "entoptic dictionary 1"
 
 @runtime_checkable
 class Dictionary(Protocol):
-    """What splits the values φ of a layer into K features: φ = Σ_k part_k + rest.
+    """A basis that splits the values φ of a layer into K features: φ = Σ_k part_k + rest.
 
     Attributes:
-        layer: where it lives. names: one per feature or concept.
-        model_sha256: the weights it was found on.
+        layer: name of the layer.
+        names: one per feature or concept.
+        model_sha256: of the weights that it was found on.
     """
 
     @property
@@ -39,41 +40,41 @@ class Dictionary(Protocol):
     def model_sha256(self) -> str: ...
 
     def parts(self, maps_BCD: Tensor) -> Tensor:
-        """K×B×C×D, what each feature contributes to B×C×D values (D positions)."""
+        """Compute what each feature contributes to values B×C×D (D positions): K×B×C×D."""
         ...
 
     def activations(self, maps_BCD: Tensor) -> Tensor:
-        """B×K×D, how strong each feature is at each position; differentiable, not negative for subspaces."""
+        """Compute how strong each feature is at each position: B×K×D; differentiable, not negative for subspaces."""
         ...
 
 
 class Saved(Dictionary, Protocol):
-    """A dictionary that can be written down."""
+    """A dictionary that can be saved."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All its numbers."""
+        """Return all its numbers, by name."""
         ...
 
     def about(self) -> dict[str, Any]:
-        """All else, JSON-able, with `kind` (a key of `_kinds`), `layer`, `names` and `model_sha256`."""
+        """Return everything else, JSON-able, with `kind` (a key of `_kinds`), `layer`, `names` and `model_sha256`."""
         ...
 
 
 def _kinds() -> dict[str, Any]:
-    """Makers of dictionaries from (tensors, about), by kind."""
+    """Return the makers of dictionaries from (tensors, about), by kind."""
     from entoptic.units.concepts import Concepts
 
     return {"concepts": Concepts.of_saved}
 
 
 def part(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor:
-    """B×C×D, what feature k alone contributes; without the other parts where the dictionary can do that."""
+    """Compute what feature k alone contributes, B×C×D; without the other parts where the dictionary can do that."""
     own = getattr(dictionary, "part", None)
     return own(maps_BCD, k) if own else dictionary.parts(maps_BCD)[k]
 
 
 def parts_of(dictionary: Dictionary, maps_BCD: Tensor, features: Sequence[int]) -> list[Tensor]:
-    """B×C×D of each of `features`, in their order; without the other parts where the dictionary can do that."""
+    """Compute B×C×D of each of `features`, in their order; without the other parts where the dictionary can do that."""
     own = getattr(dictionary, "part", None)
     if own:
         return [own(maps_BCD, k) for k in features]
@@ -82,7 +83,7 @@ def parts_of(dictionary: Dictionary, maps_BCD: Tensor, features: Sequence[int]) 
 
 
 def norms(dictionary: Dictionary, maps_BCD: Tensor) -> Tensor:
-    """B×K, |part_k| over channels and positions.
+    """Compute |part_k| over channels and positions: B×K.
 
     One part at a time where the dictionary can do that: all of them are K times the maps, which of a wide layer's
     dictionary may be more than the memory holds.
@@ -95,12 +96,28 @@ def norms(dictionary: Dictionary, maps_BCD: Tensor) -> Tensor:
 
 
 def attenuate(dictionary: Dictionary, maps_BCD: Tensor, k: int, scale: float) -> Tensor:
-    """φ' = φ - (1 - scale)·part_k: the values with feature k at `scale` times its strength (0 removes, 2 doubles it)."""
+    """Compute φ' = φ - (1 - scale)·part_k: feature k at `scale` times its strength, every other part and the rest unchanged.
+
+    Args:
+        dictionary: of the layer.
+        maps_BCD: values φ.
+        k: number of the feature.
+        scale: 0 removes the feature, 2 doubles it.
+    """
     return maps_BCD - (1 - scale) * part(dictionary, maps_BCD, k)
 
 
 def check_feature(dictionary: Dictionary, k: int, where: str) -> None:
-    """Refuses a number that the dictionary does not have."""
+    """Check the number of a feature.
+
+    Args:
+        dictionary: the dictionary.
+        k: the number.
+        where: begins the message.
+
+    Raises:
+        UserError: the dictionary has no such feature.
+    """
     last = len(dictionary.names) - 1
     if not 0 <= k <= last:
         raise UserError(f"{where} has features 0 to {last}, not {k}; did you mean {min(max(k, 0), last)}?")
@@ -110,7 +127,10 @@ def check_feature(dictionary: Dictionary, k: int, where: str) -> None:
 
 
 def save(dictionary: Saved, file: str | Path) -> Path:
-    """Writes a dictionary; the file is there whole or not at all.
+    """Save a dictionary atomically.
+
+    Returns:
+        The path of the file.
 
     Raises:
         UserError: its numbers are not finite, or the file cannot be written.
@@ -131,23 +151,30 @@ def save(dictionary: Saved, file: str | Path) -> Path:
 
 
 def info(file: str | Path) -> dict[str, Any]:
-    """What a dictionary's file says of it: kind, layer, model, names and how it was found.
+    """Read the description in a dictionary's file: kind, layer, model, names and how it was found.
 
     Raises:
-        UserError: there is no such file, or it holds no dictionary.
+        NotAvailable: there is no such file.
+        Unreadable: it holds no dictionary.
     """
     return _open(Path(file).expanduser(), numbers=False)[0]
 
 
 def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
-    """The dictionary in a file, for `model` if one is given.
+    """Load the dictionary in a file.
+
+    Args:
+        file: its path.
+        model: the network that it must belong to, or None.
 
     Raises:
-        UserError: there is no such file, it holds no dictionary, or that of other weights or of another layer's width.
+        NotAvailable: there is no such file.
+        Unreadable: it holds no dictionary.
+        UserError: it is of other weights or of another layer's width.
     """
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f"there is no dictionary {path}")
+        raise NotAvailable(f"there is no dictionary {path}")
     state = path.stat()
     found = _read(str(path.resolve()), state.st_mtime_ns, state.st_size)
     if model is not None:
@@ -160,26 +187,26 @@ def _read(path: str, changed: int, size: int) -> Dictionary:
     about, tensors = _open(Path(path), numbers=True)
     kinds = _kinds()
     if about.get("kind") not in kinds:
-        raise UserError(f'{path} is a dictionary of kind "{about.get("kind")}"; this version knows {", ".join(kinds)}')
+        raise Unreadable(f'{path} is a dictionary of kind "{about.get("kind")}"; this version knows {", ".join(kinds)}')
     try:
         return kinds[about["kind"]](tensors, about)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is a damaged dictionary ({type(error).__name__}: {error})") from None
+        raise Unreadable(f"{path} is a damaged dictionary ({type(error).__name__}: {error})") from None
 
 
 def _open(path: Path, *, numbers: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UserError(f"there is no dictionary {path}")
+        raise NotAvailable(f"there is no dictionary {path}")
     try:
         with safe_open(path, framework="pt") as opened:
             about = json.loads((opened.metadata() or {}).get("entoptic", "{}"))
             tensors = {name: opened.get_tensor(name) for name in opened.keys()} if numbers else {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a safetensors file with readable metadata ({error})") from None
+        raise Unreadable(f"{path} is not a safetensors file with readable metadata ({error})") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise UserError(
+        raise Unreadable(
             f'{path} holds no dictionary (its metadata do not say "{FORMAT}"); a direction in it is dir({path}#NAME)'
         )
     return about, tensors
@@ -201,7 +228,7 @@ def _check(found: Dictionary, model: Model, path: Path) -> None:
 
 
 def digest(dictionary: Dictionary) -> str:
-    """Hash of all its numbers: 16 hexadecimal digits."""
+    """Hash all numbers of a dictionary: 16 hexadecimal digits."""
     total = hashlib.sha256()
     tensors = dictionary.tensors() if hasattr(dictionary, "tensors") else {}
     for name, tensor in sorted(tensors.items()):

@@ -39,8 +39,8 @@ class Readout:
     pre: bool = False
 
     def __str__(self) -> str:
-        place = {"tok": lambda: f"tok{self.where[0]}", "at": lambda: f"{self.where[0]},{self.where[1]}"}
-        text = place[self.how]() if self.how in place else self.how
+        forms = {"tok": lambda: f"tok{self.where[0]}", "at": lambda: f"{self.where[0]},{self.where[1]}"}
+        text = forms[self.how]() if self.how in forms else self.how
         return text + (".pre" if self.pre else "")
 
 
@@ -53,7 +53,8 @@ class Address:
         layer: module name, for "unit" and "fmap".
         index: a number, (first, last) of a range, "*", or the label of a logit as `Label`.
         readout: see `Readout`.
-        path: file of a direction or dictionary, or the photo of a feature map. name: of a direction in its file.
+        path: file of a direction or dictionary, or the photo of a feature map.
+        name: of a direction in its file.
     """
 
     kind: str
@@ -97,10 +98,10 @@ _FORMS = (
 
 @lru_cache(maxsize=65536)
 def parse(text: str) -> Address:
-    """The address in `text`.
+    """Parse a unit's string.
 
     Raises:
-        UserError: what does not fit the grammar, with the nearest form that does.
+        UserError: it does not fit the grammar, with the nearest form that does.
     """
     for kind, form in _FORMS:
         found = form.fullmatch(text.strip())
@@ -137,8 +138,8 @@ def _readout(text: str | None, whole: str) -> Readout:
             return Readout(how, (), bool(dot))
         if token := re.fullmatch(r"tok(\d+)", how):
             return Readout("tok", (int(token[1]),), bool(dot))
-        if place := re.fullmatch(r"(\d+),(\d+)", how):
-            return Readout("at", (int(place[1]), int(place[2])), bool(dot))
+        if position := re.fullmatch(r"(\d+),(\d+)", how):
+            return Readout("at", (int(position[1]), int(position[2])), bool(dot))
     hint = nearest(text, ["mean", "max", "centre", "cls", "tok0", "mean.pre", "max.pre"])
     raise UserError(
         f'cannot read "@{text}" in {whole!r}; after @ comes one of {", ".join(READOUTS)}, each with .pre behind it '

@@ -1,4 +1,4 @@
-"""What a logit reads from a layer: the weights of the pooled map, from gradients, for linear and LayerNorm heads.
+"""`head_weights`: the weights with which a logit reads a layer's pooled map, for linear and LayerNorm heads.
 
 A head that pools and multiplies has logit = w·g + b, g the mean of the map over positions. With a LayerNorm between
 (ConvNeXt), logit = (1/σ(g)) w̃·g + b̃ with w̃ = (I - 11ᵀ/d)(γ ⊙ w): linear but for σ, which is one number per picture.
@@ -22,8 +22,9 @@ class HeadWeights:
     Attributes:
         weight_BC: w of each picture (one and the same where the head is linear).
         base_B: the logit of a map of zeros: biases, and whatever else than the map the head reads.
-        logit_B: the logit itself. gap: |logit - base - w·g| relative to |logit - base|, over all pictures: 0 where the
-            head is linear in the pooled map (a LayerNorm's σ held), so that relevance adds up.
+        logit_B: the logit itself.
+        gap: |logit - base - w·g| relative to |logit - base|, over all pictures: 0 where the head is linear in the
+            pooled map (a LayerNorm's σ held), so that relevance adds up.
     """
 
     weight_BC: Tensor
@@ -40,11 +41,12 @@ class HeadWeights:
 
 
 def head_weights(module: nn.Module, logit: Callable[[Tensor], Tensor], maps_BCD: Tensor) -> HeadWeights:
-    """The weights with which `logit` reads B×C×D maps; needs no knowledge of the head.
+    """Compute the weights with which a logit reads a layer, from gradients; the head may be any module.
 
     Args:
         module: the network, whose LayerNorms are held at the scale they have on each picture.
         logit: maps B×C×… to B logits of one class, row by row.
+        maps_BCD: values of the layer.
     """
     with torch.enable_grad(), scale_held(module):
         given = maps_BCD.detach().requires_grad_()
@@ -63,7 +65,7 @@ def head_weights(module: nn.Module, logit: Callable[[Tensor], Tensor], maps_BCD:
 
 @contextmanager
 def scale_held(module: nn.Module) -> Iterator[None]:
-    """Inside, no gradient flows through the σ of the network's LayerNorms; what they put out is unchanged."""
+    """Stop gradients through the σ of the network's LayerNorms inside the context; their outputs are unchanged."""
 
     def held(norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         assert isinstance(norm, nn.LayerNorm)

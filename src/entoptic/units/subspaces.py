@@ -19,10 +19,19 @@ _FIT = 256  # vectors of a cluster that a round of K-subspaces fits to
 def self_representation(
     unit_NC: Tensor, *, gamma: float, neighbours: int, steps: int = 300, tolerance: float = 1e-4
 ) -> Tensor:
-    """N×N coefficients R with a zero diagonal: row y minimises ½|y - R_y X|² + λ_y |R_y|₁, λ_y = max_j |x_j·y| / γ.
+    """Write each vector as a sparse sum of its neighbours.
+
+    Row y minimises ½|y - R_y X|² + λ_y |R_y|₁ with λ_y = max_j |x_j·y| / γ.
 
     Args:
-        unit_NC: N vectors of length 1. gamma: above 1; the larger, the denser. neighbours: k, at most N - 1 are used.
+        unit_NC: N vectors of length 1.
+        gamma: γ, above 1; the larger, the denser.
+        neighbours: k, of which at most N - 1 are used.
+        steps: largest number of FISTA steps.
+        tolerance: relative change at which a block stops.
+
+    Returns:
+        N×N coefficients R with a zero diagonal.
     """
     count = len(unit_NC)
     k = min(neighbours, count - 1)
@@ -55,9 +64,18 @@ def self_representation(
 
 
 def inliers(unit_NC: Tensor, share: float, *, gamma: float, neighbours: int) -> tuple[Tensor, Tensor]:
-    """Rows whose coefficients have an ℓ1 norm below the (1 - share) quantile, and the coefficients among these rows.
+    """Choose the vectors that lie in a subspace: those whose coefficients have an ℓ1 norm below the (1 - share) quantile.
 
     A vector that lies in no subspace needs many others, with large weights.
+
+    Args:
+        unit_NC: N vectors of length 1.
+        share: share of the vectors to leave out.
+        gamma: see `self_representation`.
+        neighbours: see `self_representation`.
+
+    Returns:
+        Indices of the vectors that are kept, and the coefficients among these.
     """
     found_NN = self_representation(unit_NC, gamma=gamma, neighbours=neighbours)
     if share <= 0:
@@ -68,7 +86,7 @@ def inliers(unit_NC: Tensor, share: float, *, gamma: float, neighbours: int) -> 
 
 
 def spectral_vectors(found_NN: Tensor, most: int) -> Tensor:
-    """N×most leading eigenvectors of the normalised affinity (|R| + |Rᵀ|)/2, rows of R scaled to length 1."""
+    """Compute the N×`most` leading eigenvectors of the normalised affinity (|R| + |Rᵀ|)/2, rows of R scaled to length 1."""
     rows = found_NN / torch.linalg.vector_norm(found_NN, dim=1, keepdim=True).clamp_min(1e-12)
     affinity = (rows.abs() + rows.abs().T) / 2
     scale = affinity.sum(1).clamp_min(1e-12).rsqrt()
@@ -77,13 +95,24 @@ def spectral_vectors(found_NN: Tensor, most: int) -> Tensor:
 
 
 def spectral_labels(vectors_NM: Tensor, clusters: int, seed: int) -> Tensor:
-    """N labels from the first `clusters` of the eigenvectors, rows scaled to length 1."""
+    """Cluster by k-means on the first `clusters` of the eigenvectors, rows scaled to length 1: N labels."""
     points = vectors_NM[:, :clusters]
     return kmeans(points / torch.linalg.vector_norm(points, dim=1, keepdim=True).clamp_min(1e-12), clusters, seed=seed)
 
 
 def kmeans(points_ND: Tensor, clusters: int, *, seed: int, tries: int = 20, rounds: int = 100) -> Tensor:
-    """N labels: Lloyd's algorithm from `tries` k-means++ starts, all at once; the tightest is kept."""
+    """Cluster points by Lloyd's algorithm from k-means++ starts, all at once; the tightest clustering is kept.
+
+    Args:
+        points_ND: N points.
+        clusters: number of clusters.
+        seed: of the starts.
+        tries: number of starts.
+        rounds: largest number of rounds.
+
+    Returns:
+        N labels.
+    """
     generator = torch.Generator().manual_seed(seed)
     count = len(points_ND)
     if clusters == 1:
@@ -106,13 +135,13 @@ def kmeans(points_ND: Tensor, clusters: int, *, seed: int, tries: int = 20, roun
         member_TKN = torch.nn.functional.one_hot(labels, clusters).to(points_ND).transpose(1, 2)
         number_TK1 = member_TKN.sum(2, keepdim=True)
         centres = torch.where(number_TK1 > 0, member_TKN @ points_ND / number_TK1.clamp_min(1), centres)
-    spread_T = distances(centres).amin(2).sum(1)
-    return labels[int(spread_T.argmin())]
+    tightness_T = distances(centres).amin(2).sum(1)
+    return labels[int(tightness_T.argmin())]
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How the subspace of a cluster is told.
+class DimensionRule:
+    """How the dimension of a cluster's subspace is estimated.
 
     Attributes:
         centred: about the cluster's mean (PCA); else the mean direction belongs to it, where it stands out.
@@ -129,8 +158,8 @@ class Rule:
     seed: int = 0
 
 
-def basis(vectors_NC: Tensor, rule: Rule) -> Tensor:
-    """p×C orthonormal rows that span what a cluster's vectors vary in; p may be 0."""
+def basis(vectors_NC: Tensor, rule: DimensionRule) -> Tensor:
+    """Compute p×C orthonormal rows that span what a cluster's vectors vary in; p may be 0."""
     mean_C = vectors_NC.mean(0)
     rest_NC = vectors_NC - mean_C
     values_R, rows_RC = principal(rest_NC, float(vectors_NC.square().sum()))
@@ -150,7 +179,12 @@ def basis(vectors_NC: Tensor, rule: Rule) -> Tensor:
 
 
 def principal(vectors_NC: Tensor, energy: float) -> tuple[Tensor, Tensor]:
-    """Eigenvalues of Σ v vᵀ / N, descending, those that are not rounding errors of `energy`, and unit directions."""
+    """Compute the eigenvalues of Σ v vᵀ / N, descending, and their unit directions.
+
+    Args:
+        vectors_NC: the vectors v.
+        energy: eigenvalues that are rounding errors of it are left out.
+    """
     count, channels = vectors_NC.shape
     if count <= channels:  # the N×N Gram matrix has the same eigenvalues
         values, left = torch.linalg.eigh(vectors_NC @ vectors_NC.T / count)
@@ -163,11 +197,21 @@ def principal(vectors_NC: Tensor, energy: float) -> tuple[Tensor, Tensor]:
     return values[kept], rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
 
 
-def refine(unit_NC: Tensor, bases: list[Tensor], share: float, rule: Rule, *, rounds: int = 5) -> Tensor:
-    """N labels by K-subspaces: to the subspace with the most energy, subspaces refitted, at most five rounds.
+def refine(unit_NC: Tensor, bases: list[Tensor], share: float, rule: DimensionRule, *, rounds: int = 5) -> Tensor:
+    """Assign all vectors to subspaces by K-subspaces: to the subspace with the most energy, then subspaces are refitted.
 
-    In each round the given share of vectors that fit worst is left out of the fits; they come out labelled -1.
-    Single precision is enough to tell which subspace is nearer.
+    In each round the given share of vectors that fit worst is left out of the fits. Single precision suffices to compare
+    subspaces.
+
+    Args:
+        unit_NC: N vectors of length 1.
+        bases: the subspaces to begin with, p×C each.
+        share: share of the vectors to leave out.
+        rule: for the dimensions.
+        rounds: largest number of rounds.
+
+    Returns:
+        N labels, -1 for vectors that are left out.
     """
     labels_N = torch.full((len(unit_NC),), -2, device=unit_NC.device)
     unit_NC, bases, rule = unit_NC.float(), [b.float() for b in bases], replace(rule, centred=False)

@@ -23,10 +23,13 @@ class Unit:
     """One unit of one model.
 
     Attributes:
-        address: with one index, never a range or a label. layer: where it is read. index: its channel.
+        address: with one index, never a range or a label.
+        layer: where it is read.
+        index: its channel.
         readout: always explicit ("value" for a vector).
         label: name of a logit or of a direction, or None.
-        tap: what to read in a forward pass. position: flat position or token, None for mean and max.
+        tap: what to read in a forward pass.
+        position: flat position or token, None for mean and max.
         direction: weights over the channels of the layer (C), None for a single channel.
         dictionary: whose feature number `index` this is, None for anything else.
     """
@@ -51,7 +54,7 @@ class Unit:
 
     @property
     def kind(self) -> str:
-        """ "logit", "channel", "direction" or "feature" (of a dictionary): what a method's card says it can show."""
+        """Kind of unit, as a method's card names it: "logit", "channel", "direction" or "feature" (of a dictionary)."""
         if self.dictionary is not None:
             return "feature"
         if self.direction is not None:
@@ -59,7 +62,14 @@ class Unit:
         return "logit" if self.layer == LOGITS else "channel"
 
     def read(self, values_BCD: Tensor) -> Tensor:
-        """Scores (B) from the layer's values B×C×D, as `Model.read` gives them; half-precision values are widened."""
+        """Read scores from a layer's values; half-precision values are widened.
+
+        Args:
+            values_BCD: B×C×D, as `Model.read` returns them.
+
+        Returns:
+            B scores.
+        """
         map_BD = self.map(values_BCD)
         if map_BD.dtype in (torch.float16, torch.bfloat16):  # a mean in bfloat16 would make ties and hide its digits
             map_BD = map_BD.float()
@@ -68,7 +78,7 @@ class Unit:
         return map_BD.amax(1) if self.readout.startswith("max") else map_BD.mean(1)
 
     def map(self, values_BCD: Tensor) -> Tensor:
-        """The unit at each position, B×D, before the readout."""
+        """Return the unit's activation at each position, before the readout: B×D."""
         if self.dictionary is not None:
             return self.dictionary.activations(values_BCD)[:, self.index]
         if self.direction is not None:
@@ -76,10 +86,16 @@ class Unit:
         return values_BCD[:, self.index]
 
     def start(self, values_BCD: Tensor) -> Tensor:
-        """Where relevance starts for this unit, B×C×D: its positive activation where its readout reads it, else 0.
+        """Return where relevance starts for this unit: its positive activation where its readout reads it, else 0.
 
-        In a picture that does not drive the unit at all it starts at the one place that drives it least badly, so that
-        relevance says where to begin (its scale does not matter).
+        In a picture that does not drive the unit at all it starts at the position with the largest activation, so that
+        relevance still has a start (its scale does not matter).
+
+        Args:
+            values_BCD: values of the unit's tap.
+
+        Returns:
+            B×C×D.
         """
         map_BD = self.map(values_BCD)
         read_BD = torch.zeros_like(map_BD)
@@ -125,17 +141,24 @@ class Unit:
         return f"{self} {self.layer} {numbers}"
 
     def score(self, images: Tensor) -> Tensor:
-        """Scores (B) of pictures B×3×H×W in [0, 1]; they are resized to the input size where they differ."""
+        """Score pictures; they are resized to the input size where they differ.
+
+        Args:
+            images: B×3×H×W in [0, 1].
+
+        Returns:
+            B scores.
+        """
         images = self.model.fit(images.to(self.model.device))
         return self.read(self.model.read(images, [self.tap])[self.tap])
 
     def before_activation(self) -> Unit | None:
-        """The same unit read before the activation function that ends its layer, or None where there is none."""
+        """Return the same unit read before the activation function that ends its layer, or None where there is none."""
         return self._before
 
     @cached_property
     def _before(self) -> Unit | None:
-        # A dictionary was found on what the layer puts out, and says nothing of what comes before that.
+        # A dictionary was found on the layer's output, so it has no meaning before the activation function.
         if self.tap.pre or self.dictionary is not None or self.model.layer(self.layer).activation is None:
             return None
         readout = replace(self.address.readout, pre=True)
@@ -143,7 +166,11 @@ class Unit:
 
 
 def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
-    """Units of `model` from one or more strings; ranges and `*` are unfolded, labels looked up, doubles dropped.
+    """Bind units of a model by their strings; ranges and `*` are unfolded, labels looked up, doubles dropped.
+
+    Args:
+        model: the network.
+        units: one or more strings or units.
 
     Raises:
         UserError: unknown layer or label, an index or position out of range, an ambiguous label (all listed).
@@ -213,7 +240,7 @@ def _logit_of(model: Model, address: Address) -> int:
 
 
 def bind_one(model: Model, address: Address) -> Unit:
-    """One unit from an address with a single index."""
+    """Bind one unit by an address with a single index."""
     if address.kind == "dir":
         return _direction(model, address)
     if address.kind == "dict":
@@ -225,7 +252,7 @@ def bind_one(model: Model, address: Address) -> Unit:
         )
     assert isinstance(address.index, int)
     _check_index(model, address, address.index)
-    readout, position = _place(model, address)
+    readout, position = _readout_of(model, address)
     label = model.card.label(address.index) if address.layer == LOGITS else None
     tap = Tap(address.layer, pre=address.readout.pre)
     return Unit(address, model, address.layer, address.index, readout, label, tap, position)
@@ -241,8 +268,8 @@ def _check_index(model: Model, address: Address, index: int) -> None:
         )
 
 
-def _place(model: Model, address: Address) -> tuple[str, int | None]:
-    """The explicit readout and the flat position it reads, if it reads one."""
+def _readout_of(model: Model, address: Address) -> tuple[str, int | None]:
+    """Return the explicit readout, and the flat position it reads if it reads one."""
     info, readout = model.layer(address.layer), address.readout
     if readout.pre and info.activation is None:
         raise UserError(f'{address}: layer "{address.layer}" does not end in an activation function, drop ".pre"')
@@ -279,7 +306,7 @@ def _place(model: Model, address: Address) -> tuple[str, int | None]:
 
 
 def _direction(model: Model, address: Address) -> Unit:
-    """A direction from a safetensors file: tensor NAME of shape (C), metadata `layer` (or `layer.NAME`)."""
+    """Bind a direction of a safetensors file: tensor NAME of shape (C), metadata `layer` (or `layer.NAME`)."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(address.path).expanduser()
@@ -300,24 +327,44 @@ def _direction(model: Model, address: Address) -> Unit:
     if len(direction) != channels:
         raise UserError(f"{address} has {len(direction)} entries but {layer} has {channels} channels")
     inner = Address("unit", layer, 0, address.readout)
-    readout, position = _place(model, inner)
+    readout, position = _readout_of(model, inner)
     return Unit(address, model, layer, 0, readout, address.name, Tap(layer, address.readout.pre), position, direction)
 
 
 def _feature(model: Model, address: Address) -> Unit:
-    """Feature INDEX of a dictionary's file."""
+    """Bind feature INDEX of a dictionary's file."""
     dictionary, index = load_dictionary(address.path, model), address.index
     assert isinstance(index, int)
     check_feature(dictionary, index, f"{address}: {address.path}")
     if address.readout.pre:
         raise UserError(f'{address}: a dictionary is of what {dictionary.layer} puts out, drop ".pre"')
-    readout, position = _place(model, Address("unit", dictionary.layer, 0, address.readout))
+    readout, position = _readout_of(model, Address("unit", dictionary.layer, 0, address.readout))
     label, tap = dictionary.names[index], Tap(dictionary.layer)
     return Unit(address, model, dictionary.layer, index, readout, label, tap, position, dictionary=dictionary)
 
 
+def read_siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
+    """Read every unit of the layer in the way that `unit` is read.
+
+    Args:
+        unit: gives the readout and, for a feature, the dictionary.
+        values_BCD: values of the unit's tap, B×C×D.
+
+    Returns:
+        B×C, or B×K for a feature of a dictionary of K features.
+    """
+    if unit.dictionary is not None:
+        values_BCD = unit.dictionary.activations(values_BCD)
+    if unit.position is not None:
+        return values_BCD[:, :, unit.position]
+    return values_BCD.amax(2) if unit.readout.startswith("max") else values_BCD.mean(2)
+
+
 def slug(unit: Unit | str) -> str:
-    """A file-name form of a unit's string, unique: unsafe characters become `-`, a short hash tells doubles apart."""
+    """Return a unique file-name form of a unit's string.
+
+    Unsafe characters become `-`; a short hash is added where two strings could become alike.
+    """
     import re
 
     text = str(unit)

@@ -30,7 +30,7 @@ from entoptic.images.relevance_weighting import (
 from entoptic.methods.vital import RELEVANCE
 from entoptic.models.model import Model
 from entoptic.models.relevance import relevance
-from entoptic.models.rules import ZPLUS
+from entoptic.models.rule_tables import ZPLUS
 from entoptic.models.taps import Tap
 from entoptic.units.unit import bind
 from planted.meters import facet_purity, share

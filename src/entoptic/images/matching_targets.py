@@ -1,0 +1,203 @@
+"""`MatchingTarget`: what the layers of a network look like on a unit's reference photos, for distribution matching.
+
+VITAL (arXiv:2503.22399) compares the sorted values of each channel of a picture with their mean over reference photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from entoptic.base.cache import content_key, load_cached, save_cached
+from entoptic.errors import NotAvailable, nearest
+from entoptic.images.photos import Photos
+from entoptic.images.relevance_weighting import (
+    RelevanceWeighting,
+    Weighted,
+    accumulator_dtype,
+    crops,
+    relevant_means,
+)
+from entoptic.images.shipped_statistics import Pack
+from entoptic.models.model import Model
+from entoptic.models.taps import Tap
+from entoptic.units.unit import Unit
+
+
+@dataclass(frozen=True)
+class MatchingTarget:
+    """Mean sorted values of a unit's reference photos.
+
+    Attributes:
+        values: per tap C×D: entry (c, d) is the mean over photos of the d-th smallest value of channel c.
+        photos: number of photos.
+        source: where they came from, for people.
+        sha256: of the photos' contents, or of the shipped statistics.
+        importance: per tap C weights of the channels (VITAL's ū) where the values were weighted by relevance.
+    """
+
+    values: dict[Tap, Tensor]
+    photos: int
+    source: str
+    sha256: str
+    importance: dict[Tap, Tensor] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, object]:
+        """Return what a picture's sidecar holds of the photos."""
+        return {"source": self.source, "n": self.photos, "sha256": self.sha256}
+
+
+def sorted_means(
+    model: Model,
+    taps: Sequence[Tap],
+    batches: Iterable[tuple[list[int], Tensor]],
+    on_batch: Callable[[int], None],
+) -> tuple[dict[Tap, Tensor], int]:
+    """Average each channel's sorted values over photos, batch by batch: memory does not grow with their number.
+
+    Args:
+        model: the network.
+        taps: the layers to read.
+        batches: (positions, B×3×H×W in [0, 1]) of the photos.
+        on_batch: called with the number of photos that are done.
+
+    Returns:
+        C×D float32 per tap, and the number of photos.
+    """
+    totals: dict[Tap, Tensor] = {}
+    count = 0
+    with torch.no_grad(), model.frozen():
+        for indices, images in batches:
+            for tap, values in model.read(images.to(model.device), taps).items():
+                total = values.sort(dim=-1).values.to(accumulator_dtype(values)).sum(0)
+                totals[tap] = totals[tap] + total if tap in totals else total
+            count += len(indices)
+            on_batch(count)
+    return {tap: (total / max(count, 1)).float() for tap, total in totals.items()}, count
+
+
+def target_of_photos(
+    model: Model,
+    photos: Photos,
+    indices: list[int],
+    how: str,
+    unit: Unit,
+    taps: Sequence[Tap],
+    wanted: RelevanceWeighting | None,
+    *,
+    batch_size: int,
+    on_batch: Callable[[int], None],
+) -> MatchingTarget:
+    """Compute a unit's target from photos, or load it where the disk holds it by content.
+
+    Args:
+        model: the network.
+        photos: the set.
+        indices: positions of the unit's reference photos.
+        how: how they were chosen, for people.
+        unit: the unit.
+        taps: the layers to match.
+        wanted: how to weight the values by the unit's relevance; None leaves them as they are.
+        batch_size: photos per forward pass.
+        on_batch: called with the number of photos that are done.
+    """
+    fingerprint = photos.fingerprint(indices)
+    key: dict[str, object] = {
+        "weights": model.card.weights_sha256, "card": model.card.preprocessing(),
+        "taps": [str(tap) for tap in taps], "photos": fingerprint,
+    }  # fmt: skip
+    if wanted is not None:
+        key |= {"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon]}
+        if wanted.reference == "crop":
+            how = f"crops of {how}"
+    known = load_cached("targets", content_key(key))
+    if known is not None:
+        values = {tap: known[str(tap)].to(model.device) for tap in taps}
+        importance = {tap: known[f"{tap} u"].to(model.device) for tap in taps if f"{tap} u" in known}
+        return MatchingTarget(values, int(known["count"]), how, fingerprint, importance)
+    batches = photos.batches(model.card.prepare, batch_size, indices)
+    importance = {}
+    if wanted is None:
+        values, read = sorted_means(model, taps, batches, on_batch)
+    else:
+        if wanted.reference == "crop":
+            batches = crops(model, unit, batches)
+        weighted = [tap for tap in taps if isinstance(tap, Weighted)]
+        values, importance, read = relevant_means(model, unit, weighted, batches, on_batch, wanted)
+    stored = {str(tap): value.cpu() for tap, value in values.items()}
+    stored |= {f"{tap} u": value.cpu() for tap, value in importance.items()}
+    save_cached("targets", content_key(key), {**stored, "count": torch.tensor(read)})
+    return MatchingTarget(values, read, how, fingerprint, importance)
+
+
+def target_of_pack(
+    model: Model, pack: Pack | None, unit: Unit, taps: Sequence[Tap], wanted: RelevanceWeighting | None = None
+) -> MatchingTarget:
+    """Read a unit's target from the shipped statistics.
+
+    Args:
+        model: the network.
+        pack: its shipped statistics, or None where it has none.
+        unit: the unit.
+        taps: the layers to match; with none, it is only checked that the unit is held.
+        wanted: how the values shall be weighted by relevance.
+
+    Raises:
+        NotAvailable: no statistics, or they hold no such unit, layer or weighting.
+    """
+    if pack is None:
+        raise NotAvailable(
+            f"matching {unit} of {model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
+            "or use --method fourier, which needs none"
+        )
+    held = pack.units
+    if str(unit) not in held:
+        names = {str(i): model.card.label(int(i.split(":")[1])) or i for i in held if i.startswith("logits:")}
+        raise NotAvailable(
+            f"without photos, {model.card.name} has references for {', '.join(f'{k} ({v})' for k, v in names.items())}"
+            f" and {', '.join(i for i in held if not i.startswith('logits:')) or 'no channels'}, but not for {unit}"
+            f"{f' ({unit.label})' if unit.label else ''}; give --photos DIR, or use --method fourier"
+        )
+    if wanted is not None and (wanted.reference, wanted.facets) != ("image", 1):
+        raise NotAvailable(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
+    held_as = pack.relevance(str(unit))
+    if taps and held_as != (wanted.rules if wanted else "none"):
+        raise NotAvailable(
+            f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
+        )
+    values = _values_of_pack(model, pack, str(unit), taps)
+    importance = {tap: u.to(model.device) for tap, u in pack.importance(str(unit), taps).items()}
+    return MatchingTarget(values, pack.count(str(unit)), "shipped statistics", pack.sha256, importance)
+
+
+def natural_of_pack(model: Model, pack: Pack | None, taps: Sequence[Tap]) -> MatchingTarget:
+    """Read the shipped mean over photos of all kinds.
+
+    Raises:
+        NotAvailable: no statistics, or they hold no such layer.
+    """
+    if pack is None:
+        raise NotAvailable(
+            "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
+            "or leave it out with natural=0"
+        )
+    return MatchingTarget(
+        _values_of_pack(model, pack, "natural", taps), pack.meta.natural, "shipped statistics", pack.sha256
+    )
+
+
+def _values_of_pack(model: Model, pack: Pack, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+    values = {}
+    for tap in taps:
+        info = model.layer(tap.layer)
+        target = pack.target(name, tap, info.grid[0] * info.grid[1])
+        if target is None:
+            raise NotAvailable(
+                f'the shipped statistics have no layer "{tap}"{nearest(str(tap), pack.layers)}; '
+                f"they hold {', '.join(pack.layers)}; give --photos DIR for others"
+            )
+        values[tap] = target.to(model.device)
+    return values

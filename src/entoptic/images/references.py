@@ -178,7 +178,10 @@ class References:
     # --- what the pictures of a unit are measured against ----------------------------------------------------------
 
     def unit_reference(self, unit: Unit) -> UnitReference:
-        """Return the record of one unit for the metrics; that of the latest few units is kept."""
+        """Return what the pictures of a unit are measured against; the records of the latest few units are kept.
+
+        Nothing is computed here: each part of the record is when it is first read.
+        """
         key = unit.identity, str(unit)
         if key not in self._units:
             while len(self._units) >= KEPT_UNITS:
@@ -364,9 +367,11 @@ class References:
         """
         if self.photos is None:
             return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
-        return self._kept(("natural", unit.identity, tuple(taps), count), lambda: self._quiet(unit, taps, count))
+        return self._kept(
+            ("natural", unit.identity, tuple(taps), count), lambda: self._natural_from_photos(unit, taps, count)
+        )
 
-    def _quiet(self, unit: Unit, taps: Sequence[Tap], count: int) -> MatchingTarget:
+    def _natural_from_photos(self, unit: Unit, taps: Sequence[Tap], count: int) -> MatchingTarget:
         assert self.photos is not None
         chosen = self._weaker(unit, count)
         how = f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}"

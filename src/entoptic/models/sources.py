@@ -128,7 +128,7 @@ def lite_card(name: str) -> Card:
     )
 
 
-def _timm_names(weights: dict[str, Any], module: nn.Module) -> dict[str, Any]:
+def _timm_names(weights: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
     """Rename keys `_blocks.N._project_conv` (blocks counted through) to timm's `blocks.STAGE.N.conv_pwl`."""
     blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(module.blocks) for b in range(len(stage))]  # type: ignore[arg-type]
     outer = {

@@ -171,14 +171,42 @@ def first_tensor(out: Any) -> Tensor:
     raise TypeError(f"no tensor in a {type(out).__name__}")
 
 
+@dataclass(frozen=True)
+class _LastCall:
+    """What `probe` saw of a module's last call.
+
+    Attributes:
+        module: the module.
+        calls: number of its calls so far.
+        order: rank of the call among all.
+        shape: of the output.
+        ends_in: name and call of the activation module that put out the same tensor, or (None, 0).
+        readable: whether the output has a batch axis and 2 to 4 axes.
+    """
+
+    module: nn.Module
+    calls: int
+    order: int
+    shape: tuple[int, ...]
+    ends_in: tuple[str | None, int]
+    readable: bool
+
+
 def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tensor]:
-    """Run `module` once on `images` (B×C×H×W, already normalised, B = 2) and report on each layer and the output.
+    """Run a network once and describe each layer and the output.
 
     Layers whose output has no batch axis of B (window-wise attention, for instance) are left out: a unit there
     would not be one score per picture.
+
+    Args:
+        module: the network.
+        images: B×C×H×W, already normalised, B = 2.
+
+    Returns:
+        `LayerInfo` by name, and the output.
     """
     names = {id(m): name for name, m in module.named_modules() if name}
-    seen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, _LastCall] = {}
     # (id, version) of an activation's output -> its name and call: after `out += skip` it is another version.
     activation_of: dict[tuple[int, int], tuple[str, int]] = {}
     keep: list[Tensor] = []  # outputs stay alive so that ids are not reused
@@ -193,18 +221,16 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
         except TypeError:
             return
         keep.append(tensor)
-        record = seen.setdefault(name, {"calls": 0})
+        calls = 1 + (seen[name].calls if name in seen else 0)
         version = (id(tensor), 0 if tensor.is_inference() else tensor._version)
         if is_activation(m):
-            activation_of[version] = (name, record["calls"] + 1)
-        ends_in = activation_of.get(version, (None, 0))
+            activation_of[version] = (name, calls)
+        ends_in: tuple[str | None, int] = activation_of.get(version, (None, 0))
         # The batch axis comes first; windows of a map, for instance, are no outputs per picture.
         readable = 2 <= tensor.ndim <= 4 and len(tensor) == len(images)
         if readable:
             layouts.add(name, m, args, tensor)
-        record.update(
-            calls=record["calls"] + 1, order=order, module=m, out=tensor.shape, ends_in=ends_in, readable=readable
-        )
+        seen[name] = _LastCall(m, calls, order, tuple(tensor.shape), ends_in, readable)
         order += 1
 
     handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in names]
@@ -215,16 +241,16 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
         for handle in handles:
             handle.remove()
     infos = {}
-    for name, record in seen.items():
-        if not record["readable"]:
+    for name, last in seen.items():
+        if not last.readable:
             continue
-        shape, layout = tuple(record["out"]), layouts.of(name)
-        channels, grid = _read_shape(layout, shape)
-        composite = any(True for _ in record["module"].children()) and not _is_norm(record["module"])
+        layout = layouts.of(name)
+        channels, grid = _read_shape(layout, last.shape)
+        composite = any(True for _ in last.module.children()) and not _is_norm(last.module)
+        activation, activation_call = last.ends_in
         infos[name] = LayerInfo(
-            name, type(record["module"]).__name__, shape[1:], layout, channels, grid,
-            record["calls"], record["order"], record["ends_in"][0], composite, record["ends_in"][1],
-            layouts.patches(name),
+            name, type(last.module).__name__, last.shape[1:], layout, channels, grid, last.calls, last.order, activation,
+            composite, activation_call, layouts.patches(name),
         )  # fmt: skip
     return infos, output
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from entoptic import UserError
 from entoptic.base.estimates import Estimate, t_quantile
 from entoptic.priors.toy import GaussianMixture
-from entoptic.sampling.frontier import Frontier, _rank_weights, dv_bound, excess_nats, selection_mean
+from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats
 from entoptic.sampling.kl_lower_bound import dv_bound_features
 from entoptic.sampling.mbar import Ladder
-from entoptic.sampling.tilt import selection_kl, tilt
+from entoptic.sampling.tilt import _rank_weights, selection_kl, selection_mean, tilt
 
 RUNGS = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2)
 
@@ -67,7 +67,7 @@ def test_mbar_is_the_plain_iteration(seed: int) -> None:
     sizes = generator.integers(20, 60, len(rungs))
     one = Ladder(rungs, [torch.from_numpy(oracle.draws(b, (n,), generator)) for b, n in zip(rungs, sizes)])
     expected = oracle.mbar(list(rungs), [s.numpy() for s in one.scores])
-    found = (torch.tensor(rungs, dtype=torch.float64)[:, None] * one.joined() + one.log_weights()).logsumexp(1)
+    found = (torch.tensor(rungs, dtype=torch.float64)[:, None] * one.all_scores() + one.log_weights()).logsumexp(1)
     assert found.numpy() == pytest.approx(expected, abs=1e-7)
 
 
@@ -80,7 +80,7 @@ def test_mbar_of_scores_of_any_size(scale: float, shift: float) -> None:
 
 def test_mbar_makes_a_sample_of_the_prior() -> None:
     one = ladder(rng(0), 3000)
-    weights, s = one.log_weights().exp(), one.joined()
+    weights, s = one.log_weights().exp(), one.all_scores()
     assert float(weights.sum()) == pytest.approx(1, abs=1e-8)
     for x in (-2.0, 0.0, 2.0, 3.0):
         assert float(weights[s <= x].sum()) == pytest.approx(float(oracle.cdf(np.array([x]))[0]), abs=0.02)
@@ -138,7 +138,7 @@ def test_a_bank_of_its_own_covers_too_and_at_its_end_not_much_less() -> None:
     seeds, inside, end = 150, 0, 0
     for seed in range(seeds):
         frontier = Frontier.from_bank(bank(1000, seed))
-        for b in (0.5, frontier.reach.beta):
+        for b in (0.5, frontier.support_limit.beta):
             found = frontier.at_beta(b).nats
             assert found.interval is not None
             hit = found.interval[0] <= oracle.nats(b) <= found.interval[1]
@@ -178,7 +178,7 @@ def test_thermodynamic_integration_has_the_right_mean_and_slope() -> None:
     """Rungs of a Gaussian score, where the cubic between means is exact: L = β²/2."""
     x = torch.from_numpy(stats.norm.ppf((np.arange(20000) + 0.5) / 20000))
     rungs = (0.0, 0.7, 1.1, 2.5)
-    found = Ladder(rungs, [x + b for b in rungs]).thermodynamic()
+    found = Ladder(rungs, [x + b for b in rungs]).thermodynamic_log_z()
     assert found.numpy() == pytest.approx(np.square(rungs) / 2, abs=1e-6)
 
 
@@ -266,7 +266,7 @@ def test_random_mixtures(mixture: oracle.Mixture, beta: float) -> None:
 def test_a_discrete_prior_is_a_softmax(s: Tensor, share: float) -> None:
     """A bank's frontier is the tilt of its scores, errors apart."""
     frontier = Frontier.from_bank(s)
-    beta = share * frontier.reach.beta
+    beta = share * frontier.support_limit.beta
     point, softmax = frontier.at_beta(beta), tilt(s, beta)
     assert point.log_z.value == pytest.approx(softmax.log_z, rel=1e-9, abs=1e-9)
     assert point.mean.value == pytest.approx(softmax.mean, rel=1e-9, abs=1e-9)
@@ -285,14 +285,16 @@ def test_no_tilt_is_the_prior_and_the_strongest_is_top_k() -> None:
     assert none.nats == Estimate(0.0, 0.0, (0.0, 0.0))
     assert none.log_z.se < 1e-12
     assert none.mean.se == pytest.approx(float(s.std()) / math.sqrt(len(s)), rel=0.3)
-    assert frontier.reach.mean == pytest.approx(4.0, abs=1e-9), "25 share the highest score, enough to stand for it"
-    assert frontier.reach.nats == pytest.approx(math.log(525 / 25), abs=1e-6)
+    assert frontier.support_limit.mean == pytest.approx(4.0, abs=1e-9), (
+        "25 share the highest score, enough to stand for it"
+    )
+    assert frontier.support_limit.nats == pytest.approx(math.log(525 / 25), abs=1e-6)
     assert frontier.at_mean(float(s.mean()) - 1).beta.value == 0
 
 
 def test_a_constant_score_has_a_frontier_of_one_point() -> None:
     frontier = Frontier.from_bank(torch.full((50,), 2.5))
-    assert (frontier.reach.mean, frontier.reach.nats) == (2.5, 0)
+    assert (frontier.support_limit.mean, frontier.support_limit.nats) == (2.5, 0)
     assert frontier.at_mean(2.5).nats.value == 0
     with pytest.raises(UserError, match=r"maximum is a mean of 2\.5 at 0 nats"):
         frontier.at_mean(2.6)
@@ -311,7 +313,7 @@ def test_scale_and_shift_change_beta_alone(seed: int, scale: float, shift: float
 
 def test_what_is_out_of_reach_names_the_reachable_maximum() -> None:
     for frontier in (Frontier.from_bank(bank(2000)), Frontier.from_ladders([ladder(rng(i)) for i in range(4)])):
-        beta, mean, nats = frontier.reach
+        beta, mean, nats = frontier.support_limit
         named = rf"maximum is a mean of {mean:.6g} at {nats:.4g} nats \(β = {beta:.4g}\)"
         beyond = ((frontier.at_mean, mean + 0.01), (frontier.at_nats, nats + 0.01), (frontier.at_beta, beta * 1.01))
         for call, value in beyond:
@@ -332,7 +334,7 @@ def test_what_is_out_of_reach_names_the_reachable_maximum() -> None:
 def test_a_ladder_reaches_further_than_a_bank_of_its_size() -> None:
     runs = [ladder(rng(i)) for i in range(4)]
     total = sum(len(s) for run in runs for s in run.scores)
-    assert Frontier.from_ladders(runs).reach.nats > 1.5 + Frontier.from_bank(bank(total)).reach.nats
+    assert Frontier.from_ladders(runs).support_limit.nats > 1.5 + Frontier.from_bank(bank(total)).support_limit.nats
 
 
 def test_fewer_than_four_islands_give_no_interval() -> None:
@@ -425,9 +427,13 @@ def test_a_mean_off_the_scores_still_has_a_bound() -> None:
     with pytest.raises(UserError, match="maximum"):
         frontier.at_mean(145)
     bound = dv_bound(145, frontier)
-    assert bound.value == pytest.approx(frontier.reach.nats + frontier.reach.beta * (145 - frontier.reach.mean))
-    assert frontier.reach.nats < bound.value < kl_of_a_shift(145), "a bound, and far from tight"
-    assert dv_bound(frontier.reach.mean + 1e-9, frontier).value == pytest.approx(frontier.reach.nats, abs=1e-6)
+    assert bound.value == pytest.approx(
+        frontier.support_limit.nats + frontier.support_limit.beta * (145 - frontier.support_limit.mean)
+    )
+    assert frontier.support_limit.nats < bound.value < kl_of_a_shift(145), "a bound, and far from tight"
+    assert dv_bound(frontier.support_limit.mean + 1e-9, frontier).value == pytest.approx(
+        frontier.support_limit.nats, abs=1e-6
+    )
 
 
 def test_the_error_of_a_methods_mean_enters_with_slope_beta() -> None:

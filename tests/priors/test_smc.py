@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from tests.oracles.smc import ancestral_chain, ddpm_samples, generator_scores, reweighted
+from tests.oracles.tempering import parallel_tempering
 from torch import Tensor
 
 from entoptic.errors import UserError
@@ -18,20 +19,19 @@ from entoptic.priors.prior import Level, draw_conditions, generate, noise_like
 from entoptic.priors.toy import GaussianMixture
 from entoptic.sampling.noise_space import next_stride
 from entoptic.sampling.particles import (  # fmt: skip
-    SETTLED,
+    AUTOCORRELATION_MAX,
     ParticleSet,
     Rung,
-    Target,
-    effective,
-    effective_kin,
-    islands,
-    pooled,
+    TiltTarget,
+    effective_sample_size,
+    ess_by_lineage,
+    estimate_across_islands,
     pooled_ess,
+    pooled_log_weights,
     refusal,
-    systematic,
+    resample_systematically,
 )
-from entoptic.sampling.smc import First, noise_smc
-from entoptic.sampling.tempering import parallel_tempering
+from entoptic.sampling.smc import ScoredSamples, noise_smc
 from entoptic.sampling.tilt import beta_for_kl, beta_for_mean
 from entoptic.sampling.twisted_smc import twisted_smc
 
@@ -63,8 +63,8 @@ def seeded(count: int, first: int = 0) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(1000 * first + i) for i in range(count)]
 
 
-def column_of(clouds: Sequence[ParticleSet], name: str) -> Tensor:
-    return torch.tensor([float(getattr(c, name)) for c in clouds], dtype=torch.float64)
+def column_of(particle_sets: Sequence[ParticleSet], name: str) -> Tensor:
+    return torch.tensor([float(getattr(c, name)) for c in particle_sets], dtype=torch.float64)
 
 
 class Conditional:
@@ -102,7 +102,7 @@ def test_systematic_resampling_is_as_even_as_it_can_be(weights: list[float], uni
     w = torch.tensor(weights, dtype=torch.float64)
     w[0] += 0.1
     u = torch.tensor([uniform], dtype=torch.float64)
-    picks = systematic(w.log()[None], u, count)[0]
+    picks = resample_systematically(w.log()[None], u, count)[0]
     times = picks.bincount(minlength=len(w)).double()
     expected = count * w / w.sum()
     assert picks.shape == (count,)
@@ -114,16 +114,16 @@ def test_systematic_resampling_is_as_even_as_it_can_be(weights: list[float], uni
 def test_systematic_resampling_is_unbiased_and_stays_inside() -> None:
     w = torch.tensor([0.0, 0.5, 0.03, 0.37, 0.1, 0.0], dtype=torch.float64)
     u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000  # all of [0, 1)
-    picks = systematic(w.log().expand(len(u), -1), u, 7)
+    picks = resample_systematically(w.log().expand(len(u), -1), u, 7)
     share = picks.flatten().bincount(minlength=6).double() / len(u)
     torch.testing.assert_close(share, 7 * w, atol=1e-3, rtol=0)
-    edge = systematic(w.log()[None], torch.tensor([1 - 2**-53], dtype=torch.float64), 64)
+    edge = resample_systematically(w.log()[None], torch.tensor([1 - 2**-53], dtype=torch.float64), 64)
     assert int(edge.max()) == 4
 
 
 def test_effective_sample_size() -> None:
     log_w = torch.tensor([[0.0, 0, 0, 0], [0, -math.inf, 0, -math.inf], [-math.inf] * 4], dtype=torch.float64)
-    assert effective(log_w + 300).tolist() == pytest.approx([4, 2, 0])
+    assert effective_sample_size(log_w + 300).tolist() == pytest.approx([4, 2, 0])
 
 
 def test_strides_aim_at_thirty_per_cent() -> None:
@@ -146,12 +146,12 @@ def test_strides_aim_at_thirty_per_cent() -> None:
 )
 def test_twisted_smc_agrees_with_the_discretised_sampler(beta: float, log_z: float, mean: float) -> None:
     """The goldens are plain Monte Carlo of the 100-step sampler; the continuous mixture's lie elsewhere."""
-    [cloud] = twisted_smc(gmm3(), total, beta, seeded(1, 3), particles=3000, steps=100, batch=BIG)
-    assert cloud.log_z == pytest.approx(log_z, abs=0.05)
-    assert cloud.mean == pytest.approx(mean, abs=0.06)
-    assert cloud.kl == pytest.approx(beta * mean - log_z, abs=0.12)
-    assert cloud.supported
-    assert cloud.least_ess > 0.3 * 3000
+    [particle_set] = twisted_smc(gmm3(), total, beta, seeded(1, 3), particles=3000, steps=100, batch=BIG)
+    assert particle_set.log_z == pytest.approx(log_z, abs=0.05)
+    assert particle_set.mean == pytest.approx(mean, abs=0.06)
+    assert particle_set.kl == pytest.approx(beta * mean - log_z, abs=0.12)
+    assert not particle_set.refusal
+    assert particle_set.least_ess > 0.3 * 3000
 
 
 def test_twisted_smc_is_unbiased_for_z() -> None:
@@ -159,13 +159,13 @@ def test_twisted_smc_is_unbiased_for_z() -> None:
     beta, steps = 1.5, 16
     x, _ = ddpm_samples(gmm3(), steps, 400_000, torch.Generator().manual_seed(1))
     log_z, log_z_se, mean, mean_se = reweighted(x.flatten(), beta)
-    clouds = twisted_smc(gmm3(), total, beta, seeded(256), particles=8, steps=steps, ess=0.8, batch=BIG)
-    ratio = (column_of(clouds, "log_z") - log_z).exp()
+    particle_sets = twisted_smc(gmm3(), total, beta, seeded(256), particles=8, steps=steps, ess=0.8, batch=BIG)
+    ratio = (column_of(particle_sets, "log_z") - log_z).exp()
     assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 16, log_z_se))
     assert float(ratio.std()) < 0.6  # else the test could not see a bias
     assert float(ratio.mean().log()) >= float(ratio.log().mean())
-    assert float(column_of(clouds, "distinct_ancestors").mean()) < 7  # they were resampled
-    z_mean = ratio * column_of(clouds, "mean")  # Z·E[s] is unbiased as well
+    assert float(column_of(particle_sets, "distinct_ancestors").mean()) < 7  # they were resampled
+    z_mean = ratio * column_of(particle_sets, "mean")  # Z·E[s] is unbiased as well
     assert float(z_mean.mean()) == pytest.approx(
         mean, abs=4 * math.hypot(float(z_mean.std()) / 16, mean_se, mean * log_z_se)
     )
@@ -176,13 +176,13 @@ def test_twisted_smc_carries_conditions_with_their_particles() -> None:
     x, condition = ddpm_samples(prior, 12, 200_000, torch.Generator().manual_seed(2))
     weights = (beta * x.flatten()).softmax(0)
     expected = torch.zeros(3, dtype=torch.float64).index_add_(0, condition, weights)
-    clouds = twisted_smc(prior, total, beta, seeded(40, 1), particles=64, steps=12, ess=0.9, batch=BIG)
+    particle_sets = twisted_smc(prior, total, beta, seeded(40, 1), particles=64, steps=12, ess=0.9, batch=BIG)
     shares = torch.stack(
-        [torch.zeros(3, dtype=torch.float64).index_add_(0, c.condition, c.log_weights.exp()) for c in clouds]
+        [torch.zeros(3, dtype=torch.float64).index_add_(0, c.condition, c.log_weights.exp()) for c in particle_sets]
     )
     se = shares.std(0) / 40**0.5
     assert bool(((shares.mean(0) - expected).abs() < 4 * se + 0.005).all())
-    for c in clouds[:3]:  # the condition is that of the states: it explains the score
+    for c in particle_sets[:3]:  # the condition is that of the states: it explains the score
         assert c.scores.tolist() == pytest.approx(c.states.flatten().tolist())
 
 
@@ -194,26 +194,26 @@ def test_noise_smc_agrees_with_importance_sampling_of_the_generator() -> None:
     prior, beta, steps = gmm8(), 1.0, 4
     s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(3))
     log_z, log_z_se, mean, mean_se = reweighted(s, beta)
-    clouds = noise_smc(prior, total, Target(beta=beta), seeded(200), particles=64, steps=steps, batch=BIG)
-    ratio = (column_of(clouds, "log_z") - log_z).exp()
+    particle_sets = noise_smc(prior, total, TiltTarget(beta=beta), seeded(200), particles=64, steps=steps, batch=BIG)
+    ratio = (column_of(particle_sets, "log_z") - log_z).exp()
     assert float(ratio.mean()) == pytest.approx(1, abs=4 * math.hypot(float(ratio.std()) / 200**0.5, log_z_se))
     assert float(ratio.std()) < 1
     assert float(ratio.mean().log()) >= float(ratio.log().mean())
-    means = column_of(clouds, "mean")
+    means = column_of(particle_sets, "mean")
     assert float(means.mean()) == pytest.approx(mean, abs=4 * math.hypot(float(means.std()) / 200**0.5, mean_se) + 0.02)
-    assert all(c.reached and c.beta == beta for c in clouds)
-    acceptance = torch.tensor([r.acceptance for c in clouds for r in c.rungs[2:]])
+    assert all(c.reached and c.beta == beta for c in particle_sets)
+    acceptance = torch.tensor([r.acceptance for c in particle_sets for r in c.rungs[2:]])
     assert 0.15 < float(acceptance.mean()) < 0.7
-    for r in clouds[0].rungs[1:-1]:
+    for r in particle_sets[0].rungs[1:-1]:
         assert r.ess == pytest.approx(0.7 * 64, abs=1e-6)  # bisection is exact
 
 
 def test_particles_are_what_their_scores_say() -> None:
     prior = gmm8()
-    [cloud] = noise_smc(prior, total, Target(beta=1.0), seeded(1), particles=32, steps=3)
-    x0 = generate(prior, cloud.states, steps=3)
-    torch.testing.assert_close(total(prior.decode(x0), x0).double(), cloud.scores, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(cloud.pictures(prior, torch.tensor([4, 0])), prior.decode(x0[[4, 0]]))
+    [particle_set] = noise_smc(prior, total, TiltTarget(beta=1.0), seeded(1), particles=32, steps=3)
+    x0 = generate(prior, particle_set.states, steps=3)
+    torch.testing.assert_close(total(prior.decode(x0), x0).double(), particle_set.scores, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(particle_set.pictures(prior, torch.tensor([4, 0])), prior.decode(x0[[4, 0]]))
     [clean] = twisted_smc(prior, total, 1.0, seeded(1), particles=8, steps=10)
     torch.testing.assert_close(clean.pictures(prior, torch.tensor([3])), prior.decode(clean.states[3:4]))
 
@@ -235,9 +235,9 @@ def test_the_condition_follows_its_closed_form(sampler: str) -> None:
     log_w = beta * means + beta**2 * var / 2
     expected, log_z = log_w.softmax(0), float(log_w.logsumexp(0)) - math.log(3)
     if sampler == "smc":
-        clouds = noise_smc(prior, total, Target(beta=beta), seeded(60), particles=64, steps=1, batch=BIG)
-        found = torch.stack([c.condition.bincount(minlength=3) / 64 for c in clouds]).double()
-        z = column_of(clouds, "log_z").exp()
+        particle_sets = noise_smc(prior, total, TiltTarget(beta=beta), seeded(60), particles=64, steps=1, batch=BIG)
+        found = torch.stack([c.condition.bincount(minlength=3) / 64 for c in particle_sets]).double()
+        z = column_of(particle_sets, "log_z").exp()
         assert float(z.mean()) == pytest.approx(math.exp(log_z), abs=4 * float(z.std()) / 60**0.5)
         low = found
     else:
@@ -253,35 +253,43 @@ def test_the_condition_follows_its_closed_form(sampler: str) -> None:
 def test_targets_by_mean_and_by_nats() -> None:
     prior, steps = gmm3(), 8
     s = generator_scores(prior, total, steps, 400_000, torch.Generator().manual_seed(4))
-    by_mean = noise_smc(prior, total, Target(mean=2.0), seeded(60), particles=128, steps=steps, batch=BIG)
+    by_mean = noise_smc(prior, total, TiltTarget(mean=2.0), seeded(60), particles=128, steps=steps, batch=BIG)
     assert float(column_of(by_mean, "beta").mean()) == pytest.approx(beta_for_mean(s, 2.0), rel=0.05)
     assert float(column_of(by_mean, "mean").mean()) == pytest.approx(2.0, abs=0.08)
-    by_nats = noise_smc(prior, total, Target(nats=2.0), seeded(60, 1), particles=128, steps=steps, batch=BIG)
+    by_nats = noise_smc(prior, total, TiltTarget(nats=2.0), seeded(60, 1), particles=128, steps=steps, batch=BIG)
     assert float(column_of(by_nats, "beta").mean()) == pytest.approx(beta_for_kl(s, 2.0), rel=0.08)
     assert float(column_of(by_nats, "kl").mean()) == pytest.approx(2.0, abs=0.1)
     assert all(c.reached for c in by_mean + by_nats)
-    for target in (Target(mean=-4.0), Target(nats=0.0), Target(beta=0.0)):  # the prior does already
-        [cloud] = noise_smc(prior, total, target, seeded(1), particles=16, steps=steps)
-        assert (cloud.reached, cloud.beta, cloud.kl, cloud.log_z, cloud.score_calls) == (True, 0, 0, 0, 16)
+    for target in (TiltTarget(mean=-4.0), TiltTarget(nats=0.0), TiltTarget(beta=0.0)):  # the prior does already
+        [particle_set] = noise_smc(prior, total, target, seeded(1), particles=16, steps=steps)
+        assert (
+            particle_set.reached,
+            particle_set.beta,
+            particle_set.kl,
+            particle_set.log_z,
+            particle_set.score_calls,
+        ) == (True, 0, 0, 0, 16)
 
 
 def test_a_target_out_of_reach_says_how_far_the_run_came() -> None:
     def capped(pictures: Tensor, group: Tensor) -> Tensor:
         return total(pictures, group).clamp(max=1.0)
 
-    [cloud] = noise_smc(gmm3(), capped, Target(mean=1.5), seeded(1), particles=64)
-    assert not cloud.reached
-    assert "same highest score of 1" in cloud.note
-    assert f"a mean of {cloud.mean:.4g} at {cloud.kl:.4g} nats" in cloud.note
-    assert 0.7 < cloud.mean <= 1
-    assert bool(cloud.states.isfinite().all())
-    [cloud] = noise_smc(gmm3(), total, Target(mean=60.0), seeded(1), particles=16, max_rungs=3)
-    assert "not reached in 3 rungs" in cloud.note
-    assert len(cloud.rungs) == 4
-    assert cloud.kl > 0.5
-    [cloud] = noise_smc(gmm3(), lambda p, g: torch.full((len(p),), 2.0), Target(nats=1.0), seeded(1), particles=16)
-    assert "16 of 16 particles have the same highest score of 2" in cloud.note
-    assert cloud.beta == 0
+    [particle_set] = noise_smc(gmm3(), capped, TiltTarget(mean=1.5), seeded(1), particles=64)
+    assert not particle_set.reached
+    assert "same highest score of 1" in particle_set.note
+    assert f"a mean of {particle_set.mean:.4g} at {particle_set.kl:.4g} nats" in particle_set.note
+    assert 0.7 < particle_set.mean <= 1
+    assert bool(particle_set.states.isfinite().all())
+    [particle_set] = noise_smc(gmm3(), total, TiltTarget(mean=60.0), seeded(1), particles=16, max_rungs=3)
+    assert "not reached in 3 rungs" in particle_set.note
+    assert len(particle_set.rungs) == 4
+    assert particle_set.kl > 0.5
+    [particle_set] = noise_smc(
+        gmm3(), lambda p, g: torch.full((len(p),), 2.0), TiltTarget(nats=1.0), seeded(1), particles=16
+    )
+    assert "16 of 16 particles have the same highest score of 2" in particle_set.note
+    assert particle_set.beta == 0
 
 
 def test_a_bank_saves_the_first_generation() -> None:
@@ -293,25 +301,27 @@ def test_a_bank_saves_the_first_generation() -> None:
     )
     counted = Conditional([prior])
     counted.denoised = 0
-    bank = [First(z, None, s)] * 20
-    clouds = noise_smc(
-        counted, total, Target(beta=beta), seeded(20), particles=64, steps=steps, moves=2, first=bank, batch=BIG
+    bank = [ScoredSamples(z, None, s)] * 20
+    particle_sets = noise_smc(
+        counted, total, TiltTarget(beta=beta), seeded(20), particles=64, steps=steps, moves=2, first=bank, batch=BIG
     )
-    assert counted.denoised == sum(c.denoise_calls for c in clouds) == 20 * steps * 64 * 2  # one rung
-    assert all(len(c.rungs) == 2 and len(c.rungs[0].scores) == 4000 for c in clouds)
+    assert counted.denoised == sum(c.denoise_calls for c in particle_sets) == 20 * steps * 64 * 2  # one rung
+    assert all(len(c.rungs) == 2 and len(c.rungs[0].scores) == 4000 for c in particle_sets)
     # All start from one bank, so they share its error.
-    assert clouds[0].log_z == pytest.approx(log_z, abs=4 * reweighted(s, beta)[1])
-    assert float(column_of(clouds, "mean").mean()) == pytest.approx(mean, abs=0.15)
-    assert min(c.distinct_ancestors for c in clouds) > 50
-    deep = noise_smc(counted, total, Target(beta=12.0), seeded(1), particles=64, steps=steps, first=[First(z, None, s)])
+    assert particle_sets[0].log_z == pytest.approx(log_z, abs=4 * reweighted(s, beta)[1])
+    assert float(column_of(particle_sets, "mean").mean()) == pytest.approx(mean, abs=0.15)
+    assert min(c.distinct_ancestors for c in particle_sets) > 50
+    deep = noise_smc(
+        counted, total, TiltTarget(beta=12.0), seeded(1), particles=64, steps=steps, first=[ScoredSamples(z, None, s)]
+    )
     assert deep[0].rungs[1].ess == pytest.approx(256)  # four for each particle
     [plain] = noise_smc(
-        counted, total, Target(beta=0.0), seeded(1), particles=64, steps=steps, first=[First(z, None, s)]
+        counted, total, TiltTarget(beta=0.0), seeded(1), particles=64, steps=steps, first=[ScoredSamples(z, None, s)]
     )
     assert len(plain.states) == 64
     assert plain.score_calls == 0
     with pytest.raises(UserError, match="at least 64"):
-        noise_smc(prior, total, Target(beta=1.0), seeded(1), first=[First(z[:10], None, s[:10])])
+        noise_smc(prior, total, TiltTarget(beta=1.0), seeded(1), first=[ScoredSamples(z[:10], None, s[:10])])
 
 
 # --- promises of both -------------------------------------------------------------------------------------------------
@@ -324,13 +334,13 @@ def test_groups_do_not_depend_on_each_other() -> None:
         return total(pictures, group) * torch.tensor([1.0, 0.3, 2.0])[group]
 
     prior = conditional()
-    together = noise_smc(prior, own, Target(nats=0.8), seeded(3), particles=16, steps=3)
+    together = noise_smc(prior, own, TiltTarget(nats=0.8), seeded(3), particles=16, steps=3)
     assert len({len(c.rungs) for c in together}) > 1  # they finish at different rungs
     for i, scale in enumerate((1.0, 0.3, 2.0)):
         alone = noise_smc(
             prior,
             lambda p, g, a=scale: a * total(p, g),
-            Target(nats=0.8),
+            TiltTarget(nats=0.8),
             seeded(3)[i : i + 1],
             particles=16,
             steps=3,
@@ -351,31 +361,31 @@ def test_a_score_that_says_nothing_changes_nothing() -> None:
         return torch.full((len(pictures),), 0.75, dtype=torch.float64)
 
     prior = gmm8()
-    for cloud in (
-        noise_smc(prior, constant, Target(beta=3.0), seeded(1), particles=24, steps=2)[0],
+    for particle_set in (
+        noise_smc(prior, constant, TiltTarget(beta=3.0), seeded(1), particles=24, steps=2)[0],
         twisted_smc(prior, constant, 3.0, seeded(1), particles=24, steps=7)[0],
     ):
-        assert cloud.log_z == pytest.approx(2.25, abs=1e-12)
-        assert cloud.ess == pytest.approx(24)
-        assert cloud.least_ess == pytest.approx(24)
-        assert cloud.distinct_ancestors == 24
-        assert cloud.kl == pytest.approx(0, abs=1e-12)
+        assert particle_set.log_z == pytest.approx(2.25, abs=1e-12)
+        assert particle_set.ess == pytest.approx(24)
+        assert particle_set.least_ess == pytest.approx(24)
+        assert particle_set.distinct_ancestors == 24
+        assert particle_set.kl == pytest.approx(0, abs=1e-12)
     plain, _ = ancestral_chain(prior, 7, seeded(1) * 24)
-    assert torch.equal(cloud.states, plain)
+    assert torch.equal(particle_set.states, plain)
 
 
 def test_no_tilt_gives_the_plain_samplers_bits() -> None:
     prior = conditional()
-    [cloud] = noise_smc(prior, total, Target(beta=0.0), seeded(1), particles=9, steps=3)
+    [particle_set] = noise_smc(prior, total, TiltTarget(beta=0.0), seeded(1), particles=9, steps=3)
     rows = seeded(1) * 9
-    assert torch.equal(cloud.states, noise_like(prior, rows))
-    assert torch.equal(cloud.condition, draw_conditions(prior, rows))
-    clouds = twisted_smc(prior, total, 0.0, seeded(2), particles=9, steps=11)
-    for cloud, g in zip(clouds, seeded(2)):
+    assert torch.equal(particle_set.states, noise_like(prior, rows))
+    assert torch.equal(particle_set.condition, draw_conditions(prior, rows))
+    particle_sets = twisted_smc(prior, total, 0.0, seeded(2), particles=9, steps=11)
+    for particle_set, g in zip(particle_sets, seeded(2)):
         x, condition = ancestral_chain(prior, 11, [g] * 9)
-        assert torch.equal(cloud.states, x)
-        assert torch.equal(cloud.condition, condition)
-        assert cloud.log_z == 0
+        assert torch.equal(particle_set.states, x)
+        assert torch.equal(particle_set.condition, condition)
+        assert particle_set.log_z == 0
 
 
 def test_calls_are_counted() -> None:
@@ -386,23 +396,23 @@ def test_calls_are_counted() -> None:
         scored += len(pictures)
         return total(pictures, group) * (1 + group)
 
-    clouds = noise_smc(prior, counting, Target(nats=1.0), seeded(2), particles=20, steps=5, moves=3)
-    for c in clouds:
+    particle_sets = noise_smc(prior, counting, TiltTarget(nats=1.0), seeded(2), particles=20, steps=5, moves=3)
+    for c in particle_sets:
         least = 20 * (1 + 3 * (len(c.rungs) - 1))  # and about a quarter of the moves more: other conditions
         assert least < c.score_calls < 1.4 * least
         assert c.denoise_calls == 5 * c.score_calls
-    assert scored == sum(c.score_calls for c in clouds)
-    assert prior.denoised == sum(c.denoise_calls for c in clouds)
+    assert scored == sum(c.score_calls for c in particle_sets)
+    assert prior.denoised == sum(c.denoise_calls for c in particle_sets)
     prior.denoised = scored = 0
-    clouds = noise_smc(prior, counting, Target(nats=1.0), seeded(2), particles=10, steps=2, moves=2, leaps=3)
-    for c in clouds:
+    particle_sets = noise_smc(prior, counting, TiltTarget(nats=1.0), seeded(2), particles=10, steps=2, moves=2, leaps=3)
+    for c in particle_sets:
         least = 10 * (1 + 2 * 4 * (len(c.rungs) - 1))
         assert 0.5 * least < c.score_calls < 1.2 * least
-    assert scored == sum(c.score_calls for c in clouds)
-    assert prior.denoised == sum(c.denoise_calls for c in clouds)
+    assert scored == sum(c.score_calls for c in particle_sets)
+    assert prior.denoised == sum(c.denoise_calls for c in particle_sets)
     prior.denoised = scored = 0
-    clouds = twisted_smc(prior, counting, 1.0, seeded(2), particles=8, steps=13)
-    assert [c.denoise_calls for c in clouds] == [c.score_calls for c in clouds] == [8 * 13] * 2
+    particle_sets = twisted_smc(prior, counting, 1.0, seeded(2), particles=8, steps=13)
+    assert [c.denoise_calls for c in particle_sets] == [c.score_calls for c in particle_sets] == [8 * 13] * 2
     assert prior.denoised == scored == 2 * 8 * 13
     prior.denoised = scored = 0
     runs = parallel_tempering(prior, counting, [0, 1, 2], seeded(2), chains=2, sweeps=7, burn=4, steps=3)
@@ -423,11 +433,11 @@ def test_scores_that_are_not_finite_have_no_weight() -> None:
     inside = (s >= -3.0) & (s <= 3.5)
     log_z, se, *_ = reweighted(s[inside], beta)
     log_z += math.log(float(inside.double().mean()))
-    clouds = noise_smc(prior, broken, Target(beta=beta), seeded(100), particles=64, steps=steps, batch=BIG)
-    z = (column_of(clouds, "log_z") - log_z).exp()
+    particle_sets = noise_smc(prior, broken, TiltTarget(beta=beta), seeded(100), particles=64, steps=steps, batch=BIG)
+    z = (column_of(particle_sets, "log_z") - log_z).exp()
     assert float(z.mean()) == pytest.approx(1, abs=4 * math.hypot(float(z.std()) / 10, se) + 0.002)
-    assert min(c.nonfinite for c in clouds) > 0
-    assert all(float(c.scores.min()) >= -3.0 and float(c.scores.max()) <= 3.5 for c in clouds)
+    assert min(c.nonfinite for c in particle_sets) > 0
+    assert all(float(c.scores.min()) >= -3.0 and float(c.scores.max()) <= 3.5 for c in particle_sets)
     for c in twisted_smc(prior, broken, beta, seeded(5), particles=32, steps=20):
         assert bool((c.log_weights[~c.scores.isfinite()] == -math.inf).all())
         assert float(c.log_weights.exp().sum()) == pytest.approx(1)
@@ -443,7 +453,7 @@ def test_too_many_scores_that_are_not_finite_end_the_run(share: float) -> None:
         return torch.where((group == 0) & (torch.arange(len(s)) % 16 < 16 * share), math.nan, s)
 
     for bad, good in (
-        noise_smc(gmm3(), broken, Target(beta=1.0), seeded(2), particles=16, steps=2),
+        noise_smc(gmm3(), broken, TiltTarget(beta=1.0), seeded(2), particles=16, steps=2),
         twisted_smc(gmm3(), broken, 1.0, seeded(2), particles=16, steps=6),
     ):
         assert not bad.reached
@@ -452,7 +462,7 @@ def test_too_many_scores_that_are_not_finite_end_the_run(share: float) -> None:
         assert good.reached
         assert good.score_calls > 16
         if share == 1:
-            assert not bad.supported
+            assert bad.refusal
             assert bad.ess == 0
             assert not len(bad.draw(3, torch.Generator()))
 
@@ -465,24 +475,26 @@ def test_error_bars_of_islands_cover() -> None:
     prior, steps, beta = gmm3(), 3, 0.5
     s = generator_scores(prior, total, steps, 1_000_000, torch.Generator().manual_seed(9))
     log_z, _, mean, _ = reweighted(s, beta)
-    clouds = noise_smc(prior, total, Target(beta=beta), seeded(800), particles=64, steps=steps, moves=3, batch=BIG)
+    particle_sets = noise_smc(
+        prior, total, TiltTarget(beta=beta), seeded(800), particles=64, steps=steps, moves=3, batch=BIG
+    )
     width = stats.t(3).ppf(0.975)
-    reports = [islands(clouds[i : i + 4]) for i in range(0, 800, 4)]
+    reports = [estimate_across_islands(particle_sets[i : i + 4]) for i in range(0, 800, 4)]
     in_z = sum(abs(r.log_z - log_z) < width * r.log_z_se for r in reports) / 200
     in_mean = sum(abs(r.mean - mean) < width * r.mean_se for r in reports) / 200
     assert 0.90 <= in_z <= 0.99
     assert 0.90 <= in_mean <= 0.99
     assert sum(r.rhat for r in reports) / 200 < 1.1
     with pytest.raises(UserError, match="at least 4"):
-        islands(clouds[:3])
+        estimate_across_islands(particle_sets[:3])
 
 
 def test_islands_that_sit_in_different_modes_are_told_by_rhat() -> None:
-    near, far = (noise_smc(gmm3(), total, Target(beta=b), seeded(2), particles=32)[0] for b in (0.0, 2.0))
-    assert islands([near, near, far, far]).rhat > 1.5
+    near, far = (noise_smc(gmm3(), total, TiltTarget(beta=b), seeded(2), particles=32)[0] for b in (0.0, 2.0))
+    assert estimate_across_islands([near, near, far, far]).rhat > 1.5
 
 
-def cloud_of(log_weights: Tensor, ancestors: Tensor, copies: Tensor) -> ParticleSet:
+def particles_of(log_weights: Tensor, ancestors: Tensor, copies: Tensor) -> ParticleSet:
     n = len(log_weights)
     return ParticleSet(
         torch.zeros(n, 1, 1, 1), None, None, torch.arange(n).double(), log_weights.log_softmax(0), 1.0, 0.0, (),
@@ -493,41 +505,41 @@ def cloud_of(log_weights: Tensor, ancestors: Tensor, copies: Tensor) -> Particle
 def test_a_cloud_refuses_what_it_cannot_support() -> None:
     n, rows = 100, torch.arange(100)
     even = torch.zeros(n, dtype=torch.float64)
-    assert cloud_of(even, rows, rows).supported
-    assert cloud_of(even, rows % 10, rows).supported
-    assert "descend from 9" in cloud_of(even, rows % 9, rows).refusal
-    copied = cloud_of(even, rows, rows % 19)
+    assert not particles_of(even, rows, rows).refusal
+    assert not particles_of(even, rows % 10, rows).refusal
+    assert "descend from 9" in particles_of(even, rows % 9, rows).refusal
+    copied = particles_of(even, rows, rows % 19)
     assert copied.ess < 20
     assert "effective" in copied.refusal
     peaked = even.clone()
     peaked[0] = 5
-    assert not cloud_of(peaked, rows, rows).supported
+    assert particles_of(peaked, rows, rows).refusal
     small = torch.arange(16)
-    assert cloud_of(torch.zeros(16).double(), small % 4, small).supported
-    assert not cloud_of(torch.zeros(16).double(), small % 3, small).supported
-    assert not cloud_of(torch.zeros(16).double(), small, small % 7).supported
-    assert not cloud_of(torch.zeros(1).double(), small[:1], small[:1]).supported
+    assert not particles_of(torch.zeros(16).double(), small % 4, small).refusal
+    assert particles_of(torch.zeros(16).double(), small % 3, small).refusal
+    assert particles_of(torch.zeros(16).double(), small, small % 7).refusal
+    assert particles_of(torch.zeros(1).double(), small[:1], small[:1]).refusal
 
 
 def test_a_score_on_one_side_only_is_refused_not_guessed() -> None:
     """A long ladder from few particles leaves one family, and the cloud says so."""
-    [cloud] = noise_smc(gmm8(), total, Target(beta=30.0), seeded(1), particles=12, steps=2, moves=1)
-    assert cloud.distinct_ancestors < 3
-    assert not cloud.supported
+    [particle_set] = noise_smc(gmm8(), total, TiltTarget(beta=30.0), seeded(1), particles=12, steps=2, moves=1)
+    assert particle_set.distinct_ancestors < 3
+    assert particle_set.refusal
 
 
 def test_drawing_shows_each_particle_once_and_by_weight() -> None:
     log_w = torch.tensor([0.4, 0.1, 0.1, 0.3, 0.0, 0.1], dtype=torch.float64).log()
     copies = torch.tensor([7, 3, 3, 5, 9, 3])
-    cloud = cloud_of(log_w, torch.arange(6), copies)
+    particle_set = particles_of(log_w, torch.arange(6), copies)
     g = torch.Generator().manual_seed(0)
     firsts = torch.zeros(6)
     for _ in range(3000):
-        rows = cloud.draw(5, g)
+        rows = particle_set.draw(5, g)
         assert sorted(copies[rows].tolist()) == [3, 5, 7]
         firsts[rows[0]] += 1
     torch.testing.assert_close(firsts / 3000, torch.tensor([0.4, 0.3, 0, 0.3, 0, 0]), atol=0.04, rtol=0)
-    assert len(cloud.draw(2, g)) == 2
+    assert len(particle_set.draw(2, g)) == 2
 
 
 def test_tempering_agrees_with_importance_sampling_at_every_rung() -> None:
@@ -554,91 +566,104 @@ def test_tempering_agrees_with_importance_sampling_at_every_rung() -> None:
 def test_bad_arguments_are_named() -> None:
     prior = gmm3()
     with pytest.raises(UserError, match="got none of them"):
-        Target()
+        TiltTarget()
     with pytest.raises(UserError, match="got beta, nats"):
-        Target(beta=1.0, nats=2.0)
+        TiltTarget(beta=1.0, nats=2.0)
     with pytest.raises(UserError, match="at least 0, got -1"):
-        Target(nats=-1.0)
+        TiltTarget(nats=-1.0)
     with pytest.raises(UserError, match="between 0 and 1"):
-        noise_smc(prior, total, Target(beta=1.0), seeded(1), ess=1.0)
+        noise_smc(prior, total, TiltTarget(beta=1.0), seeded(1), ess=1.0)
     with pytest.raises(UserError, match="finite β"):
         twisted_smc(prior, total, -1.0, seeded(1))
     with pytest.raises(UserError, match="ascending"):
         parallel_tempering(prior, total, [1.0, 0.0], seeded(1))
     for sampler in (
-        lambda s: noise_smc(prior, s, Target(beta=1.0), seeded(1)),
+        lambda s: noise_smc(prior, s, TiltTarget(beta=1.0), seeded(1)),
         lambda s: twisted_smc(prior, s, 1.0, seeded(1)),
     ):
         with pytest.raises(UserError, match="one number per picture"):
             sampler(lambda p, g: p.sum())
 
 
-def test_memory_falls_as_particles_move() -> None:
+def test_score_autocorrelation_falls_as_particles_move() -> None:
     """Few moves at a strong tilt leave the scores where they were; many do not; a plain start has none to tell."""
     prior = gmm3()
     found = {}
     for moves in (1, 60):
-        clouds = noise_smc(prior, total, Target(beta=3.0), seeded(40), particles=64, steps=6, moves=moves, batch=BIG)
-        assert all(math.isnan(c.rungs[0].memory) for c in clouds)
-        found[moves] = sum(c.rungs[-1].memory for c in clouds) / len(clouds)
+        particle_sets = noise_smc(
+            prior, total, TiltTarget(beta=3.0), seeded(40), particles=64, steps=6, moves=moves, batch=BIG
+        )
+        assert all(math.isnan(c.rungs[0].score_autocorrelation) for c in particle_sets)
+        found[moves] = sum(c.rungs[-1].score_autocorrelation for c in particle_sets) / len(particle_sets)
     assert found[1] > 0.6
     assert found[60] < 0.25
 
 
-def test_kin_count_as_what_they_know() -> None:
+def test_ess_by_lineage_counts_independent_information() -> None:
     """Independent particles in full, kin that agree as one, and few kin never as many."""
     g = torch.Generator().manual_seed(4)
     n, even = 400, torch.full((400,), -math.log(400), dtype=torch.float64)
     own, rows = torch.randn(n, generator=g, dtype=torch.float64), torch.arange(n)
-    assert effective_kin(even, own, rows, rows) == pytest.approx(n, rel=0.01)
-    assert effective_kin(even, own, rows // 8, rows) == pytest.approx(n, rel=0.4)  # kin, but independent
+    assert ess_by_lineage(even, own, rows, rows) == pytest.approx(n, rel=0.01)
+    assert ess_by_lineage(even, own, rows // 8, rows) == pytest.approx(n, rel=0.4)  # kin, but independent
     family = own[rows // 8]  # 50 families of one score each
-    assert effective_kin(even, family, rows // 8, rows) == pytest.approx(50, rel=0.1)
-    assert effective_kin(even, own, torch.zeros(n, dtype=torch.int64), rows) == pytest.approx(1)
-    assert effective_kin(even, own, (rows >= 300).long(), rows) == pytest.approx(1 / (0.75**2 + 0.25**2))
-    assert effective_kin(even, own, rows, rows % 10) == pytest.approx(10, rel=0.01)  # copies
-    assert effective_kin(torch.full((3,), -math.inf).double(), own[:3], rows[:3], rows[:3]) == 0
+    assert ess_by_lineage(even, family, rows // 8, rows) == pytest.approx(50, rel=0.1)
+    assert ess_by_lineage(even, own, torch.zeros(n, dtype=torch.int64), rows) == pytest.approx(1)
+    assert ess_by_lineage(even, own, (rows >= 300).long(), rows) == pytest.approx(1 / (0.75**2 + 0.25**2))
+    assert ess_by_lineage(even, own, rows, rows % 10) == pytest.approx(10, rel=0.01)  # copies
+    assert ess_by_lineage(torch.full((3,), -math.inf).double(), own[:3], rows[:3], rows[:3]) == 0
 
 
 def test_islands_are_pooled_by_their_own_z() -> None:
-    a, b = (noise_smc(gmm3(), total, Target(beta=b), seeded(1), particles=32)[0] for b in (0.5, 1.0))
-    log_w = pooled([a, b], 1.0)
+    a, b = (noise_smc(gmm3(), total, TiltTarget(beta=b), seeded(1), particles=32)[0] for b in (0.5, 1.0))
+    log_w = pooled_log_weights([a, b], 1.0)
     assert float(log_w.exp().sum()) == pytest.approx(1)
     expected = math.exp(
         a.log_z + float((a.log_weights + 0.5 * a.scores).logsumexp(0)) - b.log_z
     )  # Z(1) of a over that of b
     assert float(log_w[:32].exp().sum() / log_w[32:].exp().sum()) == pytest.approx(expected)
-    same = noise_smc(gmm3(), total, Target(beta=1.0), seeded(1), particles=32)[0]
-    one, two = pooled_ess([same], pooled([same], 1.0)), pooled_ess([same, same], pooled([same, same], 1.0))
+    same = noise_smc(gmm3(), total, TiltTarget(beta=1.0), seeded(1), particles=32)[0]
+    one, two = (
+        pooled_ess([same], pooled_log_weights([same], 1.0)),
+        pooled_ess([same, same], pooled_log_weights([same, same], 1.0)),
+    )
     assert two == pytest.approx(2 * one, rel=0.05)  # equal labels of two islands are not kin
 
 
 def test_a_rung_is_moved_until_it_has_settled() -> None:
-    prior, target = gmm8(), Target(beta=3.0)
+    prior, target = gmm8(), TiltTarget(beta=3.0)
     found = {
         settle: noise_smc(prior, total, target, seeded(20), particles=32, steps=4, moves=1, settle=settle, batch=BIG)
         for settle in (0, 6)
     }
-    worst = {k: [max(r.memory for r in c.rungs[1:]) for c in clouds] for k, clouds in found.items()}
+    worst = {
+        k: [max(r.score_autocorrelation for r in c.rungs[1:]) for c in particle_sets]
+        for k, particle_sets in found.items()
+    }
     assert sum(worst[6]) < sum(worst[0]) - 20 * 0.1
-    for calm in found[6]:
-        assert calm.score_calls <= 32 + 7 * 32 * (len(calm.rungs) - 1)
+    for settled in found[6]:
+        assert settled.score_calls <= 32 + 7 * 32 * (len(settled.rungs) - 1)
 
 
 def test_what_has_not_settled_is_not_told() -> None:
     n, rows = 40, torch.arange(40)
     rung = {"beta": 1.0, "log_z": 0.0, "scores": torch.zeros(n), "acceptance": 0.3, "ess": 40.0}
 
-    def island(*memories: float) -> ParticleSet:
-        rungs = (Rung(0.0, 0.0, torch.zeros(n), math.nan, 40.0), *(Rung(**rung, memory=m) for m in memories))
+    def island(*autocorrelations: float) -> ParticleSet:
+        rungs = (
+            Rung(0.0, 0.0, torch.zeros(n), math.nan, 40.0),
+            *(Rung(**rung, score_autocorrelation=m) for m in autocorrelations),
+        )
         return ParticleSet(
             torch.zeros(n, 1, 1, 1), None, None, rows.double(), torch.zeros(n).double().log_softmax(0), 1.0, 0.0, rungs, rows,
             rows, rows, 1.0, 0, 0, 0, True, "",
         )  # fmt: skip
 
     assert refusal([island(0.1), island(0.8)], 80, 80) == "", "pooled over islands"
-    assert "have not settled" in refusal([island(SETTLED + 0.1, 0.1)] * 2, 80, 80), "a rung in the middle counts"
-    assert "have not settled" in refusal([island(-SETTLED - 0.1)], 80, 80), "nor has what swings to and fro"
+    assert "have not settled" in refusal([island(AUTOCORRELATION_MAX + 0.1, 0.1)] * 2, 80, 80), (
+        "a rung in the middle counts"
+    )
+    assert "have not settled" in refusal([island(-AUTOCORRELATION_MAX - 0.1)], 80, 80), "nor has what swings to and fro"
     assert "effective number of samples is 7" in refusal([island(0.1)], 7, 40)
     assert refusal([], 30, 16384) == ""
     assert "at least 20" in refusal([], 19, 16384)

@@ -183,7 +183,13 @@ def _sample(
 
     from entoptic.base.pixels import eight_bit
     from entoptic.sampling.frontier import Frontier
-    from entoptic.sampling.particles import effective, memory, pooled, pooled_ess, refusal
+    from entoptic.sampling.particles import (
+        effective_sample_size,
+        pooled_ess,
+        pooled_log_weights,
+        refusal,
+        worst_autocorrelation,
+    )
     from entoptic.sampling.tilt import draw_order, gumbel_noise, tilt
 
     prior, count = bank.prior, config.particles * config.islands
@@ -204,7 +210,7 @@ def _sample(
         point = _point(frontier, target)
         if point is None:
             return {"record": _packed({"beyond": _beyond(unit, frontier, clouds)}), **_rungs(clouds)}
-        log_w = pooled(clouds, point.beta.value)
+        log_w = pooled_log_weights(clouds, point.beta.value)
         s_P = torch.cat([c.scores for c in clouds])
         part = bank.size // config.islands
         ancestors = torch.cat([c.ancestors + i * part for i, c in enumerate(clouds)])
@@ -223,7 +229,7 @@ def _sample(
     # What is sampled is the tilt by this β; how well its nats and mean are known is said at this β.
     point = frontier.at_beta(point.beta.value)
     first, joint = _distinct(pictures, log_w)
-    ess = min(float(effective(joint)), pooled_ess(clouds, log_w) if clouds else math.inf)
+    ess = min(float(effective_sample_size(joint)), pooled_ess(clouds, log_w) if clouds else math.inf)
     order = first[draw_order(joint, 1.0, gumbel_noise(f"{seed}|{unit.identity}", [str(i) for i in first.tolist()]))]
     order = order[:count]  # nobody looks at more, and a bank is large
     pictures, ancestors, s_P, log_w = pictures[order], ancestors[order], s_P[order], log_w[order]
@@ -238,7 +244,7 @@ def _sample(
         "acceptance": [round(r.acceptance, 3) for r in clouds[0].rungs[1:]] if clouds else [],
     }  # fmt: skip
     if clouds:
-        law_record["memory"] = memory(clouds)
+        law_record["memory"] = worst_autocorrelation(clouds)
     if refused:
         law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": refused}
         notes.append(f"no expectation is reported: {refused}")
@@ -274,16 +280,16 @@ def _rungs(clouds: Sequence[ParticleSet]) -> dict[str, Tensor]:
 
 
 def _target(config: Klsc, s_M: Tensor) -> Any:
-    from entoptic.sampling.particles import Target
+    from entoptic.sampling.particles import TiltTarget
     from entoptic.sampling.tilt import top_share_mean
 
     if config.share is not None:
-        return Target(mean=top_share_mean(s_M, config.share))
+        return TiltTarget(mean=top_share_mean(s_M, config.share))
     if config.mean is not None:
-        return Target(mean=config.mean)
+        return TiltTarget(mean=config.mean)
     if config.beta is not None:
-        return Target(beta=config.beta)
-    return Target(nats=4.0 if config.nats is None else config.nats)
+        return TiltTarget(beta=config.beta)
+    return TiltTarget(nats=4.0 if config.nats is None else config.nats)
 
 
 def _point(frontier: Frontier, target: Any) -> Any:
@@ -303,13 +309,13 @@ def _islands(
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
-    from entoptic.sampling.bank import batch_of
-    from entoptic.sampling.smc import First, noise_smc
+    from entoptic.sampling.bank import batch_size_for
+    from entoptic.sampling.smc import ScoredSamples, noise_smc
 
     part = bank.size // config.islands
     noise, condition = bank.latent()
     parts = [slice(i * part, (i + 1) * part) for i in range(config.islands)]
-    first = [First(noise[p], None if condition is None else condition[p], s_M[p]) for p in parts]
+    first = [ScoredSamples(noise[p], None if condition is None else condition[p], s_M[p]) for p in parts]
     group = torch.full((config.islands,), place)
     as_saved_scores = replace(scores, straight=True)
 
@@ -323,7 +329,7 @@ def _islands(
     clouds = noise_smc(
         bank.prior, score, target, island_generators(seed, unit, config.islands), particles=config.particles,
         steps=MAP_STEPS, moves=config.moves, leaps=config.leaps, settle=_PATIENCE, ess=0.5, first=first, on_step=on_step,
-        batch=batch_of(bank.prior),
+        batch=batch_size_for(bank.prior),
     )  # fmt: skip
     context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)
     return clouds
@@ -349,11 +355,11 @@ def _distinct(pictures: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _beyond(unit: Unit, frontier: Frontier, clouds: Sequence[ParticleSet]) -> str:
-    reach = frontier.reach
+    limit = frontier.support_limit
     why = next((c.note for c in clouds if c.note), "its particles do not support it")
     return (
-        f"{unit}: {why}; the most that this run supports is a mean of {reach.mean:.4g} sd at {reach.nats:.4g} nats "
-        f"(β = {reach.beta:.4g})"
+        f"{unit}: {why}; the most that this run supports is a mean of {limit.mean:.4g} sd at {limit.nats:.4g} nats "
+        f"(β = {limit.beta:.4g})"
     )
 
 

@@ -76,7 +76,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
 
     from entoptic.base.estimates import t_quantile
     from entoptic.sampling.frontier import Frontier
-    from entoptic.sampling.particles import islands
+    from entoptic.sampling.particles import estimate_across_islands
     from entoptic.sampling.twisted_smc import twisted_smc
 
     units, places = units_of(items)
@@ -118,7 +118,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
         elif len(clouds) < 4:
             law["refused"] = f"an interval needs at least 4 islands, and there are {len(clouds)}"
         else:
-            found, t = islands(clouds), t_quantile(len(clouds) - 1)
+            found, t = estimate_across_islands(clouds), t_quantile(len(clouds) - 1)
             law |= {
                 "nats": max(found.kl, 0.0), "nats_interval": [max(found.kl - t * found.kl_se, 0.0), found.kl + t * found.kl_se],
                 "mean_in_sd": found.mean,

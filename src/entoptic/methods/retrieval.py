@@ -122,7 +122,7 @@ def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool
 
 @method("retrieval-tilted", RetrievalTilted, paper="KL-minimal selection", units=UNITS, reads={"scores"})
 def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Context) -> Iterator[Draft]:
-    from entoptic.sampling.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise, tilt
+    from entoptic.sampling.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise_scores, tilt
 
     scores, photos = context.references.scores([item.unit for item in items]), context.references.photos
     assert photos is not None
@@ -134,7 +134,7 @@ def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Co
             yield _refused(item, f"draw {item.sample + 1} was asked for, but only {n} photos can be read")
             continue
         try:
-            s, centre, sd = standardise(values)
+            s, centre, sd = standardise_scores(values)
             if config.beta is not None:
                 beta = config.beta
             elif config.mean is not None:

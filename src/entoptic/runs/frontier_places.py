@@ -15,8 +15,8 @@ from entoptic.errors import UserError
 from entoptic.methods.prior_sampling import MAP_STEPS
 from entoptic.runs.store import Picture
 from entoptic.sampling.bank import Bank
-from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats, selection_mean
-from entoptic.sampling.tilt import selection_kl
+from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats
+from entoptic.sampling.tilt import selection_kl, selection_mean
 from entoptic.sampling.unit_scores import UnitScores
 
 FORMAT = 1
@@ -43,8 +43,8 @@ def _curve(measured: Frontier, scores: UnitScores, budget: float) -> dict[str, A
 
     They go on a little beyond the budget where the scores support it, with intervals that are less to be relied on.
     """
-    end = min(budget, measured.reach.nats)
-    most = min(1.3 * budget, measured.reach.nats)
+    end = min(budget, measured.support_limit.nats)
+    most = min(1.3 * budget, measured.support_limit.nats)
     nats = [end * (i / (_CURVE - 1)) ** 2 for i in range(_CURVE)]
     nats += [end + (most - end) * i / _BEYOND for i in range(1, _BEYOND + 1)] if most > end else []
     points = []
@@ -55,7 +55,7 @@ def _curve(measured: Frontier, scores: UnitScores, budget: float) -> dict[str, A
             continue
         points.append(point.to_json() | {"mean_raw": _raw(point.mean, scores)})
     return {
-        "islands": measured.islands, "scores": len(measured.scores), "reach": measured.reach._asdict(),
+        "islands": measured.islands, "scores": len(measured.scores), "reach": measured.support_limit._asdict(),
         "cross_check": measured.cross_check.to_json() if measured.cross_check else None, "points": points,
     }  # fmt: skip
 
@@ -107,9 +107,9 @@ def _selections(ruler: _FrontierScale) -> list[dict[str, Any]]:
             mean = selection_mean(ruler.own, count, TOP)
             note = "one of the K best of N samples of the prior, at random: retrieval"
             places.append(_law(f"top {TOP} of {count:,}", _exactly(selection_kl(count, TOP)), mean, ruler, note))
-    reach = Frontier.from_bank(ruler.own).reach
-    if reach.nats <= ruler.frontier.reach.nats:
-        point = ruler.frontier.at_nats(reach.nats)
+    limit = Frontier.from_bank(ruler.own).support_limit
+    if limit.nats <= ruler.frontier.support_limit.nats:
+        point = ruler.frontier.at_nats(limit.nats)
         note = "retrieval reweighted by exp(β s) is on the frontier up to here, where 20 effective samples are left"
         places.append(_law("reweighted bank", point.nats, point.mean, ruler, note, is_tilt=True))
     return places

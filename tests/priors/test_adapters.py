@@ -20,7 +20,7 @@ from torch.nn.functional import pixel_shuffle
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.priors.learn import Recipe, network
-from entoptic.priors.network_prior import DiffusionPrior, TextPrior, guided, to_pictures
+from entoptic.priors.network_prior import DiffusionPrior, TextPrior, classifier_free_guidance, to_pictures
 from entoptic.priors.prior import (
     Level,
     Prior,
@@ -496,7 +496,7 @@ def test_guidance_is_one_call(weight: float, rows: int) -> None:
         return x * condition
 
     given, null = torch.tensor([[3.0], [5.0]]), torch.tensor([[1.0], [2.0]])
-    close(guided(call, torch.ones(2, 1), given, null, weight), null + weight * (given - null), 1e-6)
+    close(classifier_free_guidance(call, torch.ones(2, 1), given, null, weight), null + weight * (given - null), 1e-6)
     assert calls == [rows]
 
 

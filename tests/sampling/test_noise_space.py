@@ -12,7 +12,7 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.priors.prior import Score, generate
 from entoptic.priors.toy import GaussianMixture
-from entoptic.sampling.noise_space import TRAJECTORY_LENGTH, Moved, NoiseSpace, Walkers
+from entoptic.sampling.noise_space import TRAJECTORY_LENGTH, Moved, NoiseSpace, Walkers, next_stride
 from entoptic.sampling.particles import TiltTarget
 from entoptic.sampling.smc import noise_smc
 
@@ -196,3 +196,15 @@ def test_groups_and_batches_change_no_trajectory() -> None:
         assert alone.score_calls == together[i].score_calls
     x0 = generate(prior, together[0].states, together[0].condition, steps=1)
     torch.testing.assert_close(bumpy(x0, x0).double(), together[0].scores, atol=1e-5, rtol=1e-5)
+
+
+def test_strides_aim_at_thirty_per_cent() -> None:
+    """Where acceptance is 2Φ(-cδ), one measurement is enough."""
+    normal = stats.norm()
+    for c, stride in ((3.0, 0.5), (2.0, 0.9), (9.0, 0.2)):
+        measured = torch.tensor(2 * normal.cdf(-c * stride), dtype=torch.float64)
+        new = float(next_stride(torch.tensor(stride, dtype=torch.float64), measured))
+        assert 2 * normal.cdf(-c * new) == pytest.approx(0.3, abs=1e-6)
+    ends = next_stride(torch.full((2,), 0.8, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert ends[0] == pytest.approx(0.2, abs=0.02)
+    assert ends[1] == 1

@@ -103,7 +103,7 @@ class FeatureMapGaussian:
         if maps_NChw.ndim != 4:
             raise UserError(f"expected maps of shape N×C×h×w, got {tuple(maps_NChw.shape)}")
         if len(maps_NChw) < 20:
-            raise UserError(f"a law of maps needs at least 20 of them, got {len(maps_NChw)}")
+            raise UserError(f"a Gaussian of feature maps needs at least 20 maps, got {len(maps_NChw)}")
         fitted, held_out = maps_NChw[::2], maps_NChw[1::2]
         views = [_fit(fitted, held_out, vectors_of, components) for vectors_of in (_pooled, _positions)]
         beside = _fit(fitted, held_out, _neighbours, components) if maps_NChw[0, 0].numel() > 1 else None
@@ -133,7 +133,7 @@ class FeatureMapGaussian:
             UserError: maps with another number of channels.
         """
         if maps_BChw.ndim != 4 or maps_BChw.shape[1] != self.channels:
-            raise UserError(f"this law is of maps B×{self.channels}×h×w, got {tuple(maps_BChw.shape)}")
+            raise UserError(f"expected maps of shape B×{self.channels}×h×w, got {tuple(maps_BChw.shape)}")
         return {name: _distances(view, maps_BChw, _VECTORS_OF[name]) for name, view in self.views().items()}
 
     def percentiles(self, maps_BChw: Tensor) -> dict[str, Tensor]:
@@ -174,7 +174,7 @@ class FeatureMapGaussian:
             missing = [part for part, tensor in parts.items() if tensor is None]
             if missing and not (name == "neighbours" and len(missing) == len(parts)):
                 raise UserError(
-                    f"the law of maps has no {name}.{missing[0]}; save it again with `FeatureMapGaussian.tensors`"
+                    f"the saved Gaussian of feature maps lacks {name}.{missing[0]}; save it again with `FeatureMapGaussian.tensors`"
                 )
             views[name] = None if missing else Ellipsoid(**{k: v for k, v in parts.items() if v is not None})
         pooled, positions = views["pooled"], views["positions"]

@@ -50,7 +50,7 @@ class Diffusion:
             raise UserError(f'prediction type "{self.target}" is not known here; expected one of {", ".join(TARGETS)}')
         if self.target == "epsilon" and self.kept[-1] < _LEAST_KEPT:
             raise UserError(
-                "this schedule ends in pure noise, where a network that predicts the noise says nothing about the "
+                "this schedule ends in pure noise, where a network that predicts the noise gives no information on the "
                 "picture; its scheduler's prediction_type must be v_prediction or sample, or rescale_betas_zero_snr off"
             )
 

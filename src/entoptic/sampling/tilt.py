@@ -103,7 +103,7 @@ def selection_mean(bank: Tensor, n: int, k: int) -> Estimate:
         raise UserError(f"top-K selection needs 1 ≤ K ≤ N, got K = {k} and N = {n}")
     if len(s) < max(2 * n, 2 * _BLOCKS):
         raise UserError(
-            f"the law of a selection from {n} needs at least {max(2 * n, 2 * _BLOCKS)} scores of the prior, "
+            f"a selection from {n} needs at least {max(2 * n, 2 * _BLOCKS)} scores of the prior, "
             f"got {len(s)}; the largest selection they serve is from {len(s) // 2}"
         )
     value = float(_rank_weights(len(s), n, k) @ s.sort(descending=True).values)

@@ -23,8 +23,15 @@ from entoptic.errors import UserError
 from entoptic.priors.prior import Level
 from entoptic.sampling.frontier import Frontier
 from entoptic.sampling.mbar import Ladder
-from entoptic.sampling.particles import ParticleSet, Target, memory, pooled, pooled_ess, refusal
-from entoptic.sampling.smc import First, noise_smc
+from entoptic.sampling.particles import (
+    ParticleSet,
+    TiltTarget,
+    pooled_ess,
+    pooled_log_weights,
+    refusal,
+    worst_autocorrelation,
+)
+from entoptic.sampling.smc import ScoredSamples, noise_smc
 
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "linear": lambda u, v: u,
@@ -115,7 +122,7 @@ def covered(
             apart += 1
             continue
         error.append([point.mean.value - mean, point.nats.value - kl])
-        if refusal(run, pooled_ess(run, pooled(run, beta)), sum(len(c.scores) for c in run)):
+        if refusal(run, pooled_ess(run, pooled_log_weights(run, beta)), sum(len(c.scores) for c in run)):
             continue
         told += 1
         for which, estimate, value in (("mean", point.mean, mean), ("nats", point.nats, kl)):
@@ -126,7 +133,7 @@ def covered(
         "beta": beta, "error of the mean": float(errors[:, 0].mean()), "error of nats": float(errors[:, 1].mean()),
         "told": told, "no estimate": apart, "held": held,
         "scores per island": sum(c.score_calls for run in found for c in run) / (runs * ISLANDS),
-        "memory": sum(memory(run) for run in found) / runs,
+        "memory": sum(worst_autocorrelation(run) for run in found) / runs,
     }  # fmt: skip
 
 
@@ -144,9 +151,9 @@ def clouds(
         first = []
         for generator in generators:
             z = torch.randn((BANK, *White.shape), generator=generator)
-            first.append(First(z, None, on_pictures(z, z).double()))
+            first.append(ScoredSamples(z, None, on_pictures(z, z).double()))
         made = noise_smc(
-            White(), on_pictures, Target(beta=beta), generators, steps=1, ess=0.5, first=first, batch=100_000, **settings
+            White(), on_pictures, TiltTarget(beta=beta), generators, steps=1, ess=0.5, first=first, batch=100_000, **settings
         )  # fmt: skip
         found += [made[i : i + ISLANDS] for i in range(0, len(made), ISLANDS)]
     return found

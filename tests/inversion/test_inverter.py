@@ -21,7 +21,7 @@ from entoptic.images.photos import Photos
 from entoptic.inversion.configs import EntopticRecipe, PaperRecipe
 from entoptic.inversion.data import LOCK, Pairs, make_pairs, preprocessing
 from entoptic.inversion.inverter import Inverter
-from entoptic.inversion.learn import learn_inverter, loss, picture_size, shown, standardise
+from entoptic.inversion.learn import hint_input, learn_inverter, loss, picture_size, standardise_maps
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import HintEncoder, build
 from entoptic.inversion.saved import SHIPPED, load_inverter, save_inverter
@@ -433,7 +433,7 @@ def test_pooled_maps_hold_no_positions(maps: FeatureMaps, pairs: Pairs) -> None:
     order = torch.randperm(maps.grid[0] * maps.grid[1], generator=torch.Generator().manual_seed(0))
     shuffled = values.flatten(2)[:, :, order].unflatten(2, maps.grid)
     recipe = EntopticRecipe(pooled=True)
-    a, b = (shown(v, pairs.mean_C, pairs.sd_C, recipe) for v in (values, shuffled))
+    a, b = (hint_input(v, pairs.mean_C, pairs.sd_C, recipe) for v in (values, shuffled))
     torch.testing.assert_close(a, b)
     assert a.shape == values.shape
 
@@ -442,7 +442,7 @@ def test_standardised_maps_have_unit_variance_and_dead_channels_are_zero(pairs: 
     everything = torch.from_numpy(pairs.maps[:].astype("float32"))
     dead = pairs.sd_C.clone()
     dead[0] = 0
-    z = standardise(everything, pairs.mean_C, dead)
+    z = standardise_maps(everything, pairs.mean_C, dead)
     assert (z[:, 0] == 0).all()
     alive = pairs.sd_C[1:] > 1e-3
     torch.testing.assert_close(

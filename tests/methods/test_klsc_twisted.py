@@ -10,7 +10,7 @@ from torch import Tensor
 from entoptic.base.estimates import t_quantile
 from entoptic.methods.klsc_twisted import refusal
 from entoptic.priors.toy import GaussianMixture
-from entoptic.sampling.particles import ParticleSet, islands
+from entoptic.sampling.particles import ParticleSet, estimate_across_islands
 from entoptic.sampling.twisted_smc import twisted_smc
 
 ISLANDS, RUNS = 4, 10
@@ -35,7 +35,7 @@ def runs(beta: float) -> list[list[ParticleSet]]:
 
 def test_islands_that_know_their_law_tell_it() -> None:
     """2.7 nats. Their mean by quadrature of the 50-step sampler's own law, which the intervals hold."""
-    found = [(refusal(run), islands(run)) for run in runs(2.0)]
+    found = [(refusal(run), estimate_across_islands(run)) for run in runs(2.0)]
     assert sum(not why for why, _ in found) >= 9
     held = [abs(one.mean - MEAN_AT_2) <= t_quantile(ISLANDS - 1) * one.mean_se for why, one in found if not why]
     assert sum(held) >= len(held) - 2

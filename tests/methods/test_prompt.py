@@ -26,7 +26,7 @@ from entoptic.priors.prior import Level, Prior, ancestral
 from entoptic.priors.schedule import Diffusion
 from entoptic.priors.sources import load_prior
 from entoptic.priors.toy import GaussianMixture
-from entoptic.sampling.guidance import ancestral_at_rest, conditioned_chains, guided
+from entoptic.sampling.guidance import ancestral_at_rest, conditioned_chains, guided_chains
 from entoptic.units.unit import bind
 from planted.linear import BIAS, OFFSET, SCALE, SIZE, SLOPE, UNIT, direction, linear_model
 
@@ -133,7 +133,9 @@ def test_nats_of_a_gaussian_told_its_mean(steps: int) -> None:
 def test_chains_told_nothing_new_are_the_unguided_ones() -> None:
     prior = gaussian(0.7)
     chains = conditioned_chains(prior, prior, generators(3), steps=20)
-    rest = guided(prior, lambda x, _: x.flatten(1).sum(1), 0.0, generators(3), steps=20, kernel=ancestral_at_rest)
+    rest = guided_chains(
+        prior, lambda x, _: x.flatten(1).sum(1), 0.0, generators(3), steps=20, kernel=ancestral_at_rest
+    )
     assert torch.equal(chains.x0, rest.x0)
     assert chains.path_kl.tolist() == [0.0] * 3
     moved = conditioned_chains(prior, gaussian(2.0), generators(3), steps=20)

@@ -1,6 +1,6 @@
-"""Sums with feature maps: mixtures, one map's part in another, steps between classes, and the controls beside them.
+"""Arithmetic with feature maps: mixtures, parts of one map in another, steps between classes, and controls.
 
-All functions take and give maps B×C×h×w (or C×h×w) and change nothing in place.
+All functions take and return maps B×C×h×w (or C×h×w) and change nothing in place.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ MIXINGS = ("linear", "norm", "slerp")
 
 
 def interpolate(a_Chw: Tensor, b_Chw: Tensor, weight: float, mixing: str = "linear") -> Tensor:
-    """A map between two: `a` at weight 0, `b` at 1; other weights go beyond them.
+    """Returns a mixture of two maps: `a` at weight 0, `b` at weight 1; other weights extrapolate.
 
     Args:
-        mixing: "linear", (1-λ)·a + λ·b, whose vectors are shorter than photos' where a and b differ;
-            "norm", the same directions with the norms (1-λ)|a| + λ|b| at each position (0 where that is negative);
-            "slerp", directions on the great circle from a to b at each position, with the norms of "norm".
+        a_Chw: first map.
+        b_Chw: second map, of the same shape.
+        weight: λ, finite.
+        mixing: "linear" is (1-λ)·a + λ·b, whose vectors are shorter than those of photos where a and b differ;
+            "norm" has the same directions with the norms (1-λ)|a| + λ|b| at each position (0 where that is negative);
+            "slerp" has directions on the great circle from a to b at each position, with the norms of "norm".
 
     Raises:
         UserError: maps of different shapes, an unknown mixing, a weight that is not finite.
     """
-    _alike(a_Chw, b_Chw)
+    _require_same_shape(a_Chw, b_Chw)
     if mixing not in MIXINGS:
         raise UserError(f'no mixing "{mixing}"; there are {", ".join(MIXINGS)}{nearest(mixing, MIXINGS)}')
     if not math.isfinite(weight):
@@ -43,14 +46,14 @@ def interpolate(a_Chw: Tensor, b_Chw: Tensor, weight: float, mixing: str = "line
     norms = ((1 - weight) * norm_a + weight * norm_b).clamp_min(0)
     directions = normalize(straight, dim=-3, eps=1e-30)
     if mixing == "slerp":
-        directions = _on_circle(a_Chw, b_Chw, weight, directions)
+        directions = _slerp_directions(a_Chw, b_Chw, weight, directions)
     return directions * norms
 
 
-def _on_circle(a: Tensor, b: Tensor, weight: float, otherwise: Tensor) -> Tensor:
-    """Unit vectors on the great circle from a to b; `otherwise` where they are parallel, opposite or 0."""
+def _slerp_directions(a: Tensor, b: Tensor, weight: float, otherwise: Tensor) -> Tensor:
+    """Returns unit vectors on the great circle from a to b; `otherwise` where they are parallel, opposite or 0."""
     one, two = (normalize(x.double(), dim=-3, eps=1e-30) for x in (a, b))
-    # atan2 of |a-b| and |a+b| keeps the digits that arccos loses for small angles.
+    # atan2 of |a-b| and |a+b| is accurate for small angles, where arccos is not.
     angle = 2 * torch.atan2((one - two).norm(dim=-3, keepdim=True), (one + two).norm(dim=-3, keepdim=True))
     sine = angle.sin()
     found = (((1 - weight) * angle).sin() * one + (weight * angle).sin() * two) / sine.clamp_min(1e-30)
@@ -59,12 +62,17 @@ def _on_circle(a: Tensor, b: Tensor, weight: float, otherwise: Tensor) -> Tensor
 
 
 def compose(a_Chw: Tensor, b_Chw: Tensor, mask_hw: Tensor) -> Tensor:
-    """`b` where the mask holds, `a` elsewhere.
+    """Returns `b` where the mask is true, `a` elsewhere.
+
+    Args:
+        a_Chw: the map outside.
+        b_Chw: the map inside, of the same shape.
+        mask_hw: bool.
 
     Raises:
         UserError: maps of different shapes, or a mask of another grid.
     """
-    _alike(a_Chw, b_Chw)
+    _require_same_shape(a_Chw, b_Chw)
     if mask_hw.shape != a_Chw.shape[-2:] or mask_hw.dtype != torch.bool:
         raise UserError(
             f"expected a mask of {'×'.join(map(str, a_Chw.shape[-2:]))} bools for these maps, "
@@ -74,14 +82,16 @@ def compose(a_Chw: Tensor, b_Chw: Tensor, mask_hw: Tensor) -> Tensor:
 
 
 def region_mask(grid: tuple[int, int], region: Sequence[float], *, pixels: tuple[int, int] | None = None) -> Tensor:
-    """The cells h×w (bool) of a rectangle (top, left, bottom, right); bottom and right are the first that it leaves out.
+    """Returns the cells of a rectangle as a mask h×w, bool.
 
     Args:
-        pixels: (height, width) of the picture that the rectangle is given in; None where it is given in cells. A cell
-            counts where its middle lies in the rectangle.
+        grid: (h, w).
+        region: top, left, bottom, right; the bottom row and right column are the first ones outside.
+        pixels: (height, width) of the picture if the rectangle is in pixels; a cell then counts if its centre is inside.
+            None if the rectangle is in cells.
 
     Raises:
-        UserError: a rectangle that is empty, leaves the grid, or holds the middle of no cell.
+        UserError: a rectangle that is empty, leaves the grid, or holds the centre of no cell.
     """
     if len(region) != 4:
         raise UserError(f"a region is top, left, bottom, right, got {len(region)} numbers")
@@ -101,20 +111,29 @@ def region_mask(grid: tuple[int, int], region: Sequence[float], *, pixels: tuple
 
 
 def class_mean(maps_NChw: Tensor) -> Tensor:
-    """Mean vector of a class's maps over photos and positions, C×1×1."""
+    """Returns the mean vector of a class's maps N×C×h×w over photos and positions, C×1×1."""
     return maps_NChw.double().mean((0, 2, 3)).to(maps_NChw)[:, None, None]
 
 
 def class_edit(map_Chw: Tensor, mean_from: Tensor, mean_to: Tensor, weight: float = 1.0) -> Tensor:
-    """map - weight·mean_from + weight·mean_to: from one class towards another, away from it for weights below 0.
+    """Returns map + weight·(mean_to - mean_from), a step from one class towards another; away from it for weights below 0.
 
-    mean_from, mean_to: C×1×1 (`class_mean`: the same step everywhere) or C×h×w.
+    Args:
+        map_Chw: the map to edit.
+        mean_from: C×1×1 (`class_mean`, the same step everywhere) or C×h×w.
+        mean_to: the same for the other class.
+        weight: length of the step.
     """
     return map_Chw + weight * (mean_to - mean_from)
 
 
 def shuffle(maps_BChw: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """The same vectors at other positions, one random order for each map: a control that keeps all but the places."""
+    """Returns maps with their vectors at random other positions, a control that keeps everything but the positions.
+
+    Args:
+        maps_BChw: B×C×h×w.
+        generators: one for each map.
+    """
     rows = []
     for map_Chw, generator in zip(maps_BChw, generators, strict=True):
         order = torch.randperm(map_Chw[0].numel(), generator=generator)
@@ -123,9 +142,13 @@ def shuffle(maps_BChw: Tensor, generators: Sequence[Generator]) -> Tensor:
 
 
 def pooled_grid(maps_BChw: Tensor, cells: int) -> Tensor:
-    """Maps averaged over a grid of cells×cells and laid out again: what is left of a map at a lower resolution.
+    """Returns maps averaged over a grid of cells×cells, at their own resolution: what a map holds at a lower resolution.
 
-    Position i belongs to cell ⌊i·cells/h⌋, so cells do not overlap; 1 is the pooled vector at every position.
+    Position i belongs to cell ⌊i·cells/h⌋, so cells do not overlap. With one cell every position has the mean vector.
+
+    Args:
+        maps_BChw: B×C×h×w.
+        cells: cells per side, ≥ 1.
 
     Raises:
         UserError: more cells than positions.
@@ -148,12 +171,15 @@ def pooled_grid(maps_BChw: Tensor, cells: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Locality:
-    """How far from an edit a picture changes.
+    """How much a picture changes at each distance from an edit.
 
     Attributes:
-        distances: 0 inside the region, then k = 1, 2, … for distances in (k-1, k] cells from it. changes, pixels: mean
-            change and count at each. inside: mean change in the region. outside: more than one cell away (nan where
-            nothing is). ratio: inside over outside, None where that is not a number.
+        distances: 0 inside the region, then k = 1, 2, … for distances in (k-1, k] cells from it.
+        changes: mean change at each.
+        pixels: number of pixels at each.
+        inside: mean change in the region.
+        outside: mean change more than one cell away; NaN if there is no such pixel.
+        ratio: inside / outside, or None if that is not a number.
     """
 
     distances: list[float]
@@ -165,14 +191,26 @@ class Locality:
 
 
 def pixel_change(before_3HW: Tensor, after_3HW: Tensor) -> Tensor:
-    """Euclidean distance of the RGB values at each pixel, H×W."""
+    """Returns the Euclidean distance of the RGB values at each pixel, H×W.
+
+    Raises:
+        UserError: pictures of different sizes.
+    """
     if before_3HW.shape != after_3HW.shape:
         raise UserError(f"pictures of {tuple(before_3HW.shape)} and {tuple(after_3HW.shape)} cannot be compared")
     return (after_3HW - before_3HW).square().sum(0).sqrt()
 
 
 def cell_distance(mask_hw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Distance of each pixel's middle from the cells of the mask, H×W, in cells; 0 inside them."""
+    """Returns the distance of each pixel's centre from the cells of the mask, H×W in cells; 0 inside them.
+
+    Args:
+        mask_hw: bool.
+        size: (H, W) in pixels.
+
+    Raises:
+        UserError: an empty mask.
+    """
     if not mask_hw.any():
         raise UserError("the region is empty")
     height, width = size
@@ -187,7 +225,12 @@ def cell_distance(mask_hw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def locality(change_HW: Tensor, mask_hw: Tensor) -> Locality:
-    """The locality curve of an edit of the cells in `mask_hw`; margins of one cell are left out of `outside`."""
+    """Returns the locality curve of an edit; a margin of one cell is left out of `outside`.
+
+    Args:
+        change_HW: see `pixel_change`.
+        mask_hw: the edited cells, bool.
+    """
     change_HW = change_HW.cpu().double()
     far_HW = cell_distance(mask_hw.cpu(), (change_HW.shape[0], change_HW.shape[1]))
     ring_HW = far_HW.ceil().long()
@@ -202,6 +245,11 @@ def locality(change_HW: Tensor, mask_hw: Tensor) -> Locality:
     )  # fmt: skip
 
 
-def _alike(a: Tensor, b: Tensor) -> None:
+def _require_same_shape(a: Tensor, b: Tensor) -> None:
+    """Checks that two maps have one shape.
+
+    Raises:
+        UserError: they do not.
+    """
     if a.shape != b.shape:
         raise UserError(f"maps of {tuple(a.shape)} and {tuple(b.shape)} cannot be mixed; expected two of one layer")

@@ -1,4 +1,4 @@
-"""Concepts of a class in a model's own maps: reads a class's photos, its head's weights, and hands both to MCD."""
+"""Concepts of a class in a model's own maps: reads the class's photos and the head's weights, and applies MCD to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from entoptic.units.head import HeadWeights, head_weights
 
 
 def class_weights(maps: FeatureMaps, pictures: Tensor, class_index: int) -> tuple[Tensor, HeadWeights]:
-    """Maps B×C×h×w of pictures B×3×H×W, and what the logit of a class reads from them."""
+    """Returns the maps B×C×h×w of pictures B×3×H×W, and the weights with which the logit of a class reads them."""
     with torch.no_grad():
         maps_BChw = maps.read(pictures)
     found = head_weights(maps.model.module, lambda given: maps.logits(given, pictures)[:, class_index], maps_BChw)
@@ -29,25 +29,30 @@ def concepts_of(
     model: Model, layer: str, photos: Any, class_index: int, config: Mcd | None = None, *,
     batch_size: int = 16, limit: int = 400,
 ) -> Concepts:  # fmt: skip
-    """Concepts of class `class_index` in the maps of `layer`.
+    """Finds the concepts of a class in the maps of a layer.
 
     Args:
-        photos: anything `Photos.open` takes. Of labelled photos those of the class are read (all if none has its label).
-        limit: most photos, the first of them.
+        model: the network under study.
+        layer: a layer with positions in the picture.
+        photos: anything `Photos.open` takes. Of labelled photos those of the class are read (all if the set has one label).
+        class_index: index of the class's logit.
+        config: options of MCD; None for the defaults.
+        batch_size: photos per forward pass.
+        limit: maximum number of photos; the first ones are taken.
 
     Raises:
-        UserError: no photo, no map over the picture, no such class, or what `discover` refuses.
+        UserError: no photo, a layer without positions, no such class, or what `discover` refuses.
     """
     last = model.outputs - 1
     if not 0 <= class_index <= last:
         near = min(max(class_index, 0), last)
         raise UserError(f"{model.card.name} has logits 0 to {last}, not {class_index}; did you mean logits:{near}?")
     maps, opened = FeatureMaps.of(model, layer), Photos.open(photos)
-    side = model.card.size[0]  # the whole central square, as inverters see photos
+    side = model.card.size[0]  # the whole central square, as for inverters
     indices: Sequence[int] = opened.of_class(model.card.identifiers(class_index), class_index)
     if (
         not indices and len({photo.labels for photo in opened}) > 1
-    ):  # photos of one unnamed kind are taken at their word
+    ):  # a set with a single label is taken as photos of the class
         names = ", ".join(list(opened.classes())[:6])
         raise UserError(f"{opened.source} has photos of {names}, …, none of {model.card.label(class_index)}")
     indices = indices or range(len(opened))
@@ -68,7 +73,7 @@ def concepts_of(
         "model": model.card.name, "class": class_index, "label": model.card.label(class_index),
         "photos": len(torch.cat(weights)), "head": str(worst), "head_gap": worst.gap,
     }  # fmt: skip
-    # Pictures differ in the scale σ of their weights only, which neither completeness nor global relevance sees.
+    # Pictures differ only in the scale σ of their weights, which affects neither completeness nor global relevance.
     return discover(
         torch.cat(vectors), torch.cat(weights).mean(0), config,
         layer=layer, model_sha256=model.card.weights_sha256, found=about,

@@ -1,4 +1,4 @@
-"""Photos and their feature maps, read once and kept in a folder: what an inverter is trained on."""
+"""Photos and their feature maps, read once and stored in a folder: the training data of an inverter."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from torch import Tensor
 from entoptic.base.cache import content_key
 from entoptic.base.files import allocate, lock_folder, write_atomically
 from entoptic.base.pixels import centre_square
+from entoptic.base.progress import Progress
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.card import Card
 
-Progress = Callable[[str, int, int], None]
 Encode = tuple[Callable[[Tensor], Tensor], str]
+"""A function from pictures to latents, and its identity."""
 _BATCH = 32
 _WORKERS = 4
 _FLUSH = 32
-"""Batches between two points from which an interrupted pass goes on."""
+"""Batches between two records of the progress; an interrupted pass resumes at the last one."""
 LOCK = ".pairs.lock"
-"""Of its own: a training may keep its pairs in the very folder that it holds."""
+"""A name of its own, since a training may store its pairs in the folder that it has locked."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,13 @@ class Pairs:
     """N photos and their maps, on disk, with the moments of the maps.
 
     Attributes:
-        pictures: N×3×S×S uint8, or with `encoded` the prior's latents N×c×s×s float16. maps: N×C×h×w float16.
-        mean_C, sd_C: of the maps over photos and positions, float32.
-        key: hash of all they depend on. skipped: photos that could not be read.
+        pictures: N×3×S×S uint8; with `encoded` the prior's latents N×c×s×s float16.
+        maps: N×C×h×w float16.
+        mean_C: mean of the maps over photos and positions, float32.
+        sd_C: standard deviation, float32.
+        key: hash of everything they depend on.
+        skipped: number of photos that could not be read.
+        encoded: whether `pictures` are latents.
     """
 
     pictures: np.ndarray
@@ -56,19 +61,19 @@ class Pairs:
         return len(self.pictures)
 
     def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Pictures B×3×S×S in [0, 1] (or latents) and maps B×C×h×w, float32."""
-        places = np.asarray(rows)
-        pictures = torch.from_numpy(self.pictures[places]).float()
-        return pictures if self.encoded else pictures / 255, torch.from_numpy(self.maps[places]).float()
+        """Returns pictures B×3×S×S in [0, 1] (or latents) and maps B×C×h×w, float32, of the pairs `rows`."""
+        members = np.asarray(rows)
+        pictures = torch.from_numpy(self.pictures[members]).float()
+        return pictures if self.encoded else pictures / 255, torch.from_numpy(self.maps[members]).float()
 
 
 def preprocessing(card: Card) -> dict[str, Any]:
-    """What of a card changes the map of a photo's central square, JSON-able."""
+    """Returns what of a card determines the map of a photo's central square, as a JSON object."""
     return {name: list(getattr(card, name)) for name in ("size", "mean", "std")}
 
 
 def open_photos(photos: Any) -> list[Photos]:
-    """One or several photo sets, as `Photos.open` takes them."""
+    """Opens one or several photo sets, as `Photos.open` takes them."""
     return [Photos.open(one) for one in (photos if isinstance(photos, (list, tuple)) else [photos])]
 
 
@@ -82,71 +87,85 @@ def make_pairs(
     encode: Encode | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Pairs:
-    """Reads photos and their maps into `folder`, or opens what is there; interrupted, the same call goes on.
+    """Reads photos and their maps into `folder`, or opens the pairs that are there. The same call resumes an interrupted one.
 
-    Both are of the photo's central square: what the network sees, resized to its input without a further crop, and
-    the picture of `size` pixels that is to be recovered.
+    Both are of the photo's central square: the map is that of the square at the network's input size, without a further
+    crop; the picture is the square at `size` pixels.
 
     Args:
-        photos: anything `Photos.open` takes, or a list of them. limit: most photos taken, at random; 0 takes all.
-        encode: (what makes latents of pictures B×3×S×S in [0, 1], the identity of that) where encoding is dear: the
-            latents are kept in place of the pictures.
+        maps: the layer to read.
+        photos: anything `Photos.open` takes, or a list of them.
+        size: side of the pictures in pixels.
+        folder: where the pairs are stored.
+        limit: maximum number of photos, taken at random; 0 for all.
+        encode: a function from pictures B×3×S×S in [0, 1] to latents, and its identity, where encoding is slow. The latents
+            are stored instead of the pictures.
+        progress: called with (what, done, total).
 
     Raises:
-        UserError: no photo can be read, the folder holds other pairs, has no room, or another job is filling it.
+        UserError: no photo can be read, the folder holds other pairs, the disk is full, or another job is writing there.
     """
-    where, asked = Path(folder), _Asked.of(maps, photos, size, limit, encode)
-    record = _record(where, asked, progress)
-    if record["seen"] < len(asked.places):
+    where, request = Path(folder), _PairsRequest.of(maps, photos, size, limit, encode)
+    record = _read_record(where, request, progress)
+    if record["seen"] < len(request.members):
         with lock_folder(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
-            record = _record(where, asked, progress)  # another job may have gone on with it in between
-            _read(where, asked, record, progress)
-    elif not _noted(where, record):
-        with contextlib.suppress(OSError):  # a folder that can only be read costs the check again
-            _note(where, record)
-    return _opened(where, asked, record)
+            record = _read_record(where, request, progress)  # another job may have continued meanwhile
+            _fill(where, request, record, progress)
+    elif not _is_recorded(where, record):
+        with contextlib.suppress(OSError):  # in a read-only folder the check is repeated each time
+            _write_record(where, record)
+    return _open_pairs(where, request, record)
 
 
 # --- which photos ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Pairs that are asked for. places: (set, photo) of each, in the order in which they are read."""
+class _PairsRequest:
+    """The pairs that are asked for.
+
+    Attributes:
+        maps: the layer.
+        sets: photo sets.
+        members: (number of the set, number of the photo) of each pair, in the order in which they are read.
+        size: side of the pictures in pixels.
+        encode: see `make_pairs`.
+    """
 
     maps: FeatureMaps
     sets: list[Photos]
-    places: list[tuple[int, int]]
+    members: list[tuple[int, int]]
     size: int
     encode: Encode | None
 
     @classmethod
-    def of(cls, maps: FeatureMaps, photos: Any, size: int, limit: int, encode: Encode | None) -> _Asked:
+    def of(cls, maps: FeatureMaps, photos: Any, size: int, limit: int, encode: Encode | None) -> _PairsRequest:
+        """Opens the photo sets and draws the order of the photos."""
         sets = open_photos(photos)
-        places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
-        # A random order: every first part of the pairs is a fair sample of the photos.
-        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
-        return cls(maps, sets, [places[k] for k in order[: limit or None]], size, encode)
+        members = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
+        # In random order, so that the first pairs are a fair sample of the photos.
+        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(0)).tolist()
+        return cls(maps, sets, [members[k] for k in order[: limit or None]], size, encode)
 
     @property
     def options(self) -> dict[str, Any]:
-        """All that pairs depend on beside their photos."""
+        """Everything that the pairs depend on besides the photos."""
         card, encoded = self.maps.model.card, {"encoded": self.encode[1]} if self.encode else {}
         return {
             "model": card.weights_sha256, "seen": preprocessing(card), "layer": self.maps.layer, "size": self.size,
-            "count": len(self.places), **encoded,
+            "count": len(self.members), **encoded,
         }  # fmt: skip
 
     @cached_property
-    def request(self) -> str:
+    def options_key(self) -> str:
         """Hash of the options."""
         return content_key(self.options)
 
     @cached_property
     def stamp(self) -> str:
-        """Hash of the photos' names, sizes and times of change, in their order; "" where some are in no file."""
+        """Hash of the photos' names, sizes and modification times, in their order; "" where some photos are in no file."""
         total = hashlib.sha256()
-        for i, j in self.places:
+        for i, j in self.members:
             stamp = self.sets[i].stamp(j)
             if stamp is None:
                 return ""
@@ -154,68 +173,74 @@ class _Asked:
         return total.hexdigest()
 
     def contents(self, count: int, progress: Progress) -> str:
-        """Hash of the bytes of the first `count` photos, in their order, as `_then` makes it."""
-        # Sorted, so that each part of a table is read once; what is known is kept by the sets.
+        """Returns the hash of the bytes of the first `count` photos, in their order, see `_chain_hash`."""
+        # Sorted, so that each part of a table is read once. The sets cache the hashes.
         with ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos") as pool:
-            hashes = pool.map(lambda place: self.sets[place[0]].sha256(place[1]), sorted(self.places[:count]))
+            hashes = pool.map(lambda member: self.sets[member[0]].sha256(member[1]), sorted(self.members[:count]))
             for done, _ in enumerate(hashes, 1):
                 progress("looking whether the photos are the same", done, count)
         content = ""
-        for i, j in self.places[:count]:
-            content = _then(content, self.sets[i].sha256(j))
+        for i, j in self.members[:count]:
+            content = _chain_hash(content, self.sets[i].sha256(j))
         return content
 
     def former_key(self) -> str:
-        """The key of pairs before they had a `request`: of all photos' contents in any order."""
+        """Returns the key of pairs written by the first version: a hash of the contents of all photos in any order."""
         return content_key(self.options | {"photos": [one.fingerprint() for one in self.sets]})
 
 
-def _then(content: str, sha256: str) -> str:
-    """The hash of photos and one more."""
+def _chain_hash(content: str, sha256: str) -> str:
+    """Returns the hash of a sequence of photos and one more photo."""
     return hashlib.sha256((content + sha256).encode()).hexdigest()
 
 
-def _record(where: Path, asked: _Asked, progress: Progress) -> dict[str, Any]:
-    """How far the pass over the photos has come.
+def _read_record(where: Path, request: _PairsRequest, progress: Progress) -> dict[str, Any]:
+    """Returns the record of how far the photos have been read.
 
-    Where their names, sizes and times are those that were noted, nothing is read. Else, in a copy of a folder for
-    instance, the bytes of those that were read before tell whether they are the same.
+    If the photos' names, sizes and times are the recorded ones, nothing is read. Otherwise (in a copied folder, for
+    instance) the bytes of the photos that were read before are compared.
 
     Raises:
         UserError: the folder holds other pairs.
     """
-    about, none = where / "pairs.json", [0.0] * asked.maps.channels
-    now = {"request": asked.request, "stamp": asked.stamp}
+    about, none = where / "pairs.json", [0.0] * request.maps.channels
+    current = {"request": request.options_key, "stamp": request.stamp}
     if not about.is_file():
-        return now | {"content": "", "seen": 0, "kept": 0, "sum": none, "squares": none}
+        return current | {"content": "", "seen": 0, "kept": 0, "sum": none, "squares": none}
     record = json.loads(about.read_text())
     if "request" not in record:
-        if record["key"] == asked.former_key():
-            return record | now | {"content": asked.contents(record["seen"], progress)}
-    elif record["request"] == asked.request and (
-        (asked.stamp and record["stamp"] == asked.stamp)
-        or record["content"] == asked.contents(record["seen"], progress)
+        if record["key"] == request.former_key():
+            return record | current | {"content": request.contents(record["seen"], progress)}
+    elif record["request"] == request.options_key and (
+        (request.stamp and record["stamp"] == request.stamp)
+        or record["content"] == request.contents(record["seen"], progress)
     ):
-        return record | now
+        return record | current
     raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
 
 
-def _noted(where: Path, record: dict[str, Any]) -> bool:
+def _is_recorded(where: Path, record: dict[str, Any]) -> bool:
+    """Returns whether the file holds this record."""
     return json.loads((where / "pairs.json").read_text()) == record
 
 
-def _note(where: Path, record: dict[str, Any]) -> None:
+def _write_record(where: Path, record: dict[str, Any]) -> None:
+    """Writes the record, atomically."""
     write_atomically(where / "pairs.json", json.dumps(record).encode())
 
 
 # --- the arrays -----------------------------------------------------------------------------------------------------
 
 
-def _opened(where: Path, asked: _Asked, record: dict[str, Any]) -> Pairs:
-    """Pairs that are all there: any number of jobs may read them."""
-    kept, grid = record["kept"], asked.maps.grid
+def _open_pairs(where: Path, request: _PairsRequest, record: dict[str, Any]) -> Pairs:
+    """Opens complete pairs. Any number of jobs may read them.
+
+    Raises:
+        UserError: none of the photos could be read.
+    """
+    kept, grid = record["kept"], request.maps.grid
     if not kept:
-        sources = ", ".join(one.source for one in asked.sets)
+        sources = ", ".join(one.source for one in request.sets)
         raise UserError(f"none of the {record['seen']} photos in {sources} can be read")
     count = kept * grid[0] * grid[1]
     mean = np.array(record["sum"]) / count
@@ -224,51 +249,53 @@ def _opened(where: Path, asked: _Asked, record: dict[str, Any]) -> Pairs:
     key = record.get("key") or content_key({"request": record["request"], "photos": record["content"]})
     return Pairs(
         pictures[:kept], values[:kept], torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float(),
-        key, record["seen"] - kept, asked.encode is not None,
+        key, record["seen"] - kept, request.encode is not None,
     )  # fmt: skip
 
 
-def _files(where: Path, asked: _Asked, fresh: bool) -> dict[str, np.memmap]:
-    """The arrays of the pairs, to be written."""
-    maps, size, pixels = asked.maps, asked.size, (np.uint8, (3, asked.size, asked.size))
+def _open_arrays(where: Path, request: _PairsRequest, fresh: bool) -> dict[str, np.memmap]:
+    """Returns the arrays of the pairs for writing, new ones if `fresh`."""
+    maps, size, pixels = request.maps, request.size, (np.uint8, (3, request.size, request.size))
     shapes: dict[str, Any] = {"pictures.npy": pixels, "maps.npy": (np.float16, (maps.channels, *maps.grid))}
-    if asked.encode:
+    if request.encode:
         with torch.no_grad():
-            latent = asked.encode[0](torch.zeros(1, 3, size, size, device=maps.model.device))
+            latent = request.encode[0](torch.zeros(1, 3, size, size, device=maps.model.device))
         shapes["pictures.npy"] = (np.float16, tuple(latent.shape[1:]))
     files: dict[str, np.memmap] = {}
     for name, (dtype, shape) in shapes.items():
         if fresh:
-            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(asked.places), *shape))
+            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(request.members), *shape))
             allocate(where / name)
         else:
             files[name] = np.load(where / name, mmap_mode="r+")
     return files
 
 
-def _read(where: Path, asked: _Asked, record: dict[str, Any], progress: Progress) -> None:
-    """Reads what `record` lacks, and keeps the record up to date."""
-    maps, places, encode = asked.maps, asked.places, asked.encode
-    files = _files(where, asked, record["seen"] == 0)
+def _fill(where: Path, request: _PairsRequest, record: dict[str, Any], progress: Progress) -> None:
+    """Reads the photos that `record` lacks, and keeps the record up to date."""
+    maps, members, encode = request.maps, request.members, request.encode
+    files = _open_arrays(where, request, record["seen"] == 0)
     total, squares, before = np.array(record["sum"]), np.array(record["squares"]), record["seen"]
 
-    def decode(place: tuple[int, int]) -> tuple[str, tuple[Tensor, Tensor] | None]:
-        one, index = asked.sets[place[0]], place[1]
+    def decode(member: tuple[int, int]) -> tuple[str, tuple[Tensor, Tensor] | None]:
+        one, index = request.sets[member[0]], member[1]
         photo = one.read(index)
         both = (
-            None if photo is None else (centre_square(photo, maps.model.card.size[0]), centre_square(photo, asked.size))
+            None
+            if photo is None
+            else (centre_square(photo, maps.model.card.size[0]), centre_square(photo, request.size))
         )
-        return one.sha256(index), both  # the bytes are at hand in the system's cache now
+        return one.sha256(index), both  # the file is in the system's cache now
 
     def keep() -> None:
         for file in files.values():
             file.flush()
-        _note(where, record)
+        _write_record(where, record)
 
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
     try:
-        while record["seen"] < len(places):
-            chunk = places[record["seen"] : record["seen"] + _BATCH]
+        while record["seen"] < len(members):
+            chunk = members[record["seen"] : record["seen"] + _BATCH]
             hashes, decoded = zip(*pool.map(decode, chunk), strict=True)
             read = [both for both in decoded if both is not None]
             if read:
@@ -288,12 +315,12 @@ def _read(where: Path, asked: _Asked, record: dict[str, Any], progress: Progress
                 squares = squares + np.square(values.astype(np.float64)).sum((0, 2, 3))
             record |= {
                 "seen": record["seen"] + len(chunk), "kept": record["kept"] + len(read),
-                "sum": total.tolist(), "squares": squares.tolist(), "content": reduce(_then, hashes, record["content"]),
+                "sum": total.tolist(), "squares": squares.tolist(), "content": reduce(_chain_hash, hashes, record["content"]),
             }  # fmt: skip
             if record["seen"] % (_FLUSH * _BATCH) == 0:
                 keep()
-            progress("reading photos and their maps", record["seen"], len(places))
-    finally:  # also on Ctrl-C: whole batches are not read again
+            progress("reading photos and their maps", record["seen"], len(members))
+    finally:  # also on Ctrl-C: complete batches are not read again
         pool.shutdown()
         if record["seen"] > before:
             keep()

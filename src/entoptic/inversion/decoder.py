@@ -1,7 +1,7 @@
-"""The deterministic inverse E[picture | map]: a small decoder trained on squared error, the baseline of an inverter.
+"""The deterministic inverse E[picture | map]: a small decoder trained on the squared error, the baseline of an inverter.
 
-It shows all that is certain and blurs the rest; an inverter's samples must beat it on what they look like, and cannot
-beat it on squared error.
+It shows what the map determines and blurs the rest. Samples of an inverter should look better; their squared error
+cannot be lower.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from entoptic.base.training import Progress, load_state, optimise, read_record, rows_of
 from entoptic.errors import UserError
 from entoptic.inversion.data import Pairs
-from entoptic.inversion.learn import CLAMP, standardise
+from entoptic.inversion.learn import CLAMP, standardise_maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,14 @@ class DecoderRecipe:
 
 
 class Decoder(nn.Module):
-    """Standardised maps B×C×h×w to pictures B×3×S×S: one 1×1 and a 3×3 convolution, then doublings."""
+    """Decodes standardised maps B×C×h×w to pictures B×3×S×S: a 1×1 and a 3×3 convolution, then doublings of the resolution.
+
+    Args:
+        channels: C.
+        grid: (h, w).
+        size: S in pixels.
+        width: channels at the map's own resolution.
+    """
 
     def __init__(self, channels: int, grid: tuple[int, int], size: int, width: int) -> None:
         super().__init__()
@@ -54,8 +61,9 @@ class Decoder(nn.Module):
         self.first, self.ups = nn.Sequential(*blocks, nn.SiLU()), nn.ModuleList(ups)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
 
-    def forward(self, seen_BChw: Tensor) -> Tensor:
-        x = self.first(seen_BChw)
+    def forward(self, standardised_BChw: Tensor) -> Tensor:
+        """Returns pictures B×3×S×S, not clamped."""
+        x = self.first(standardised_BChw)
         for side, up in zip(self.sides, self.ups):
             x = up(interpolate(x, (side, side), mode="bilinear"))
         return self.last(interpolate(x, (self.size, self.size), mode="bilinear") if not self.sides else x) + 0.5
@@ -70,10 +78,21 @@ def learn_decoder(
     save_every: int = 1000,
     progress: Progress = lambda what, done, total: None,
 ) -> Decoder:
-    """Trains the decoder of some pairs, or goes on; `decode` uses it.
+    """Trains the decoder on pairs of pictures and maps, or continues its training. `decode` applies it.
+
+    Args:
+        pairs: pictures and maps.
+        out: folder of the checkpoints and the record.
+        recipe: how to train; None for the defaults.
+        device: where to train.
+        save_every: steps between checkpoints.
+        progress: called with (what, done, total).
+
+    Returns:
+        The decoder with the running mean of the weights.
 
     Raises:
-        UserError: `out` holds the training on other pairs.
+        UserError: `out` holds a training on other pairs, or the pairs hold latents.
     """
     recipe, folder = recipe or DecoderRecipe(), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,5 +122,5 @@ def learn_decoder(
 
 
 def decode(net: Decoder, pairs: Pairs, maps_BChw: Tensor) -> Tensor:
-    """Pictures B×3×S×S of raw maps, not clamped."""
-    return net(standardise(maps_BChw, pairs.mean_C, pairs.sd_C).clamp(-CLAMP, CLAMP))
+    """Returns the pictures B×3×S×S of maps B×C×h×w as the network under study gives them; not clamped."""
+    return net(standardise_maps(maps_BChw, pairs.mean_C, pairs.sd_C).clamp(-CLAMP, CLAMP))

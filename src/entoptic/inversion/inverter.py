@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
-from entoptic.inversion.learn import picture_size, shown, standardise
+from entoptic.inversion.learn import hint_input, picture_size, standardise_maps
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, output
@@ -62,7 +62,7 @@ class Inverter:
 
     def standardise(self, maps_BChw: Tensor) -> Tensor:
         """(maps - mean) / sd by channel over the training photos; channels that never varied give 0."""
-        return standardise(maps_BChw, self.mean_C, self.sd_C)
+        return standardise_maps(maps_BChw, self.mean_C, self.sd_C)
 
     def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Noise for `sample`, one row from each generator: equal rows pair the pictures of different maps."""
@@ -149,7 +149,7 @@ class _ConditionedPrior:
         self.shape, self.device, self.levels = self.prior.shape, self.prior.device, self.prior.levels
         self.map_levels = partial(map_levels, self.prior)  # an untrained control has to equal the prior's own map
         self.maps, self.strength, self.guidance, self.pull = maps_BChw, strength, guidance, pull
-        seen = shown(maps_BChw, inverter.mean_C, inverter.sd_C, inverter.recipe)
+        seen = hint_input(maps_BChw, inverter.mean_C, inverter.sd_C, inverter.recipe)
         self.hints = inverter.net.hint(seen)
         # A network that learned "no map" as a map of zeros is asked for it in the same way.
         self.null = inverter.net.hint(torch.zeros_like(seen)) if inverter.recipe.drop_together else None

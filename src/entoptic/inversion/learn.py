@@ -1,9 +1,9 @@
-"""Training an inverter: the denoising loss of the prior, given the map, and a cycle loss on the one-step estimate.
+"""Training an inverter with the prior's denoising loss, given the map, and a cycle loss on the one-step estimate:
 
     L = |net(x_t, t, φ) - target|² + cycle·[t small]·(1 - mean_ij cos(f(D(x̂0))_ij, φ_ij))
 
-(FeatInv, arXiv:2505.21032, with the prior's own target; the cycle term after ControlNet++, Li et al. 2024, with the
-network under study as reward.) Only the control is trained and only it gets gradients.
+The first term is that of FeatInv (arXiv:2505.21032), with the prior's own target. The cycle term follows ControlNet++
+(Li et al. 2024), with the network under study as reward. Only the control is trained.
 """
 
 from __future__ import annotations
@@ -23,24 +23,37 @@ from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.data import Encode, Pairs, make_pairs
 from entoptic.inversion.maps import FeatureMaps
-from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, build, context_of
+from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, build, conditioning_of
 from entoptic.priors.prior import Level
 
 CLAMP = 10.0
-"""Standardised maps are clamped to this many standard deviations: rare channels would shout."""
+"""Standardised maps are clamped to this many standard deviations, or rare channels would dominate."""
 
 
-def shown(maps_BChw: Tensor, mean_C: Tensor, sd_C: Tensor, recipe: EntopticRecipe) -> Tensor:
-    """Maps as the hint encoder sees them: raw or standardised, in full or pooled."""
+def hint_input(maps_BChw: Tensor, mean_C: Tensor, sd_C: Tensor, recipe: EntopticRecipe) -> Tensor:
+    """Returns the maps as the hint encoder gets them, B×C×h×w: raw or standardised, at full resolution or averaged.
+
+    Args:
+        maps_BChw: maps of the network under study.
+        mean_C: their mean over the training photos.
+        sd_C: their standard deviation.
+        recipe: `standardise` and `pooled` are used.
+    """
     if recipe.standardise:
-        maps_BChw = standardise(maps_BChw, mean_C, sd_C).clamp(-CLAMP, CLAMP)
+        maps_BChw = standardise_maps(maps_BChw, mean_C, sd_C).clamp(-CLAMP, CLAMP)
     if recipe.pooled:
         maps_BChw = maps_BChw.mean((2, 3), keepdim=True).expand_as(maps_BChw)
     return maps_BChw
 
 
-def standardise(maps_BChw: Tensor, mean_C: Tensor, sd_C: Tensor) -> Tensor:
-    """(maps - mean) / sd by channel; channels that never vary give 0."""
+def standardise_maps(maps_BChw: Tensor, mean_C: Tensor, sd_C: Tensor) -> Tensor:
+    """Returns (maps - mean) / sd for each channel; channels that never vary give 0.
+
+    Args:
+        maps_BChw: B×C×h×w.
+        mean_C: mean of each channel.
+        sd_C: standard deviation of each channel.
+    """
     mean, sd = (v.to(maps_BChw)[:, None, None] for v in (mean_C, sd_C))
     return torch.where(sd > 0, (maps_BChw - mean) / sd.clamp_min(1e-12), torch.zeros_like(maps_BChw))
 
@@ -60,17 +73,28 @@ def learn_inverter(
     progress: Progress = lambda what, done, total: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> tuple[Path, Pairs]:
-    """Trains an inverter of `maps` on `prior`, or goes on training it; returns the folder and what it was trained on.
+    """Trains an inverter of `maps` on `prior`, or continues its training.
 
     Args:
-        photos: anything `Photos.open` takes, or a list. limit: most photos taken, at random; 0 takes all.
-        out: folder; holds checkpoints and `training.json` as a prior's training does.
-        pairs_folder: where photos and maps are kept (default OUT/pairs); several trainings may share it.
-        sheet: draws reconstructions of a network into a file, every `sheet_every` steps.
+        maps: the layer to invert.
+        prior: the prior to build on.
+        photos: anything `Photos.open` takes, or a list of them.
+        out: folder of the checkpoints and `training.json`, as in the training of a prior.
+        recipe: how to train; None for the defaults.
+        pairs_folder: where photos and maps are stored; None for OUT/pairs. Several trainings may share it.
+        limit: maximum number of photos, taken at random; 0 for all.
+        save_every: steps between checkpoints.
+        sheet_every: steps between sheets.
+        sheet: draws reconstructions of a network into a file; None for no sheets.
+        progress: called with (what, done, total).
+        log: called with each line of the log.
+
+    Returns:
+        The folder, and the pairs that were trained on.
 
     Raises:
-        UserError: the prior or layer does not allow it, no photo can be read, `out` holds another training.
-            KeyboardInterrupt: on Ctrl-C, after a checkpoint.
+        UserError: the prior or layer is not supported, no photo can be read, or `out` holds another training.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     recipe, folder = recipe or EntopticRecipe(), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +105,7 @@ def learn_inverter(
         net = build(prior, maps.channels, recipe).to(prior.device)
     mean = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    record = _record(folder, maps, prior, recipe)  # before the photos are read: what does not fit is told at once
+    record = _record(folder, maps, prior, recipe)  # before the photos are read, so that a misfit is reported at once
     size = picture_size(prior)
     pairs = make_pairs(
         maps, photos, size, pairs_folder or folder / "pairs", limit=limit, encode=encoding(prior), progress=progress
@@ -100,13 +124,13 @@ def learn_inverter(
 
 
 def picture_size(prior: NetworkPrior) -> int:
-    """Side in pixels of the prior's pictures."""
+    """Returns the side of the prior's pictures in pixels."""
     with torch.no_grad():
         return prior.decode(torch.zeros(1, *prior.shape, device=prior.device)).shape[-1]
 
 
 def encoding(prior: NetworkPrior) -> Encode | None:
-    """How `make_pairs` encodes pictures: not at all where states are pixels in another order."""
+    """Returns how `make_pairs` encodes pictures: None where states are pixels in another order, which costs nothing."""
     size = picture_size(prior)
     if prior.shape[0] * prior.shape[1] * prior.shape[2] == 3 * size * size:
         return None
@@ -122,7 +146,16 @@ def loss(
     recipe: EntopticRecipe,
     step: int,
 ) -> Tensor:
-    """The loss of step N, which draws the same numbers however often the training was interrupted."""
+    """Returns the loss of one step. Step N draws the same numbers however often the training was interrupted.
+
+    Args:
+        net: the network that is trained.
+        prior: the prior that it is built on.
+        maps: the layer to invert.
+        pairs: pictures (or latents) and maps.
+        recipe: how to train.
+        step: N, from 0.
+    """
     count, device = recipe.batch_size, prior.device
     pictures, given = (v.to(device) for v in pairs.batch(rows_of(step, len(pairs), count, recipe.seed)))
     draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
@@ -131,30 +164,30 @@ def loss(
     else:
         u_B = torch.rand(count, generator=draw)
     noise = torch.randn(count, *prior.shape, generator=draw).to(device)
-    hidden, wordless = (torch.rand(count, generator=draw) < recipe.drop for _ in range(2))
+    hidden, without_text = (torch.rand(count, generator=draw) < recipe.drop for _ in range(2))
     if recipe.network == "control" and not recipe.drop_together:
-        hidden[:] = False  # without a map there is the frozen prior itself, which need not be learned again
+        hidden[:] = False  # without a map the output is that of the frozen prior, so nothing is to be learned
     with torch.no_grad():
         assert prior.states is not None
         x0 = pictures if pairs.encoded else prior.states(pictures)
     times_B, alpha_B, sigma_B = prior.schedule.at(u_B.to(device))
     alpha, sigma = alpha_B[:, None, None, None], sigma_B[:, None, None, None]
     x_t = alpha * x0 + sigma * noise
-    seen = shown(given, pairs.mean_C.to(device), pairs.sd_C.to(device), recipe)
+    seen = hint_input(given, pairs.mean_C.to(device), pairs.sd_C.to(device), recipe)
     show = (~hidden).to(device)[:, None, None, None]
-    # FeatInv hides a map by zeros, which the encoder's biases still turn into a hint; here no hint is left at all.
+    # FeatInv hides a map by zeros, which the encoder's biases still turn into a hint. Here the hint itself is zero.
     guess = None
     if recipe.drop_together:
         hints = net.hint(seen * show)
     else:
         hints, guess = net.hint.with_guess(seen)
         hints = hints * show
-    context = context_of(prior, count)
-    if context[0] is not None:
-        without = (hidden if recipe.drop_together else wordless).to(device)[:, None, None]
-        context = (torch.where(without, prior.null.expand_as(context[0]), context[0]), None)  # type: ignore[union-attr]
-    output = net.output(prior, x_t, times_B, hints, context, 1.0)[:, : prior.shape[0]].float()
-    total = (output - prior.schedule.aim(x0, noise, alpha, sigma)).square().mean()
+    conditioning = conditioning_of(prior, count)
+    if conditioning[0] is not None:
+        without = (hidden if recipe.drop_together else without_text).to(device)[:, None, None]
+        conditioning = (torch.where(without, prior.null.expand_as(conditioning[0]), conditioning[0]), None)  # type: ignore[union-attr]
+    output = net.output(prior, x_t, times_B, hints, conditioning, 1.0)[:, : prior.shape[0]].float()
+    total = (output - prior.schedule.training_target(x0, noise, alpha, sigma)).square().mean()
     if guess is not None:
         total = total + recipe.guess * (guess - x0).square().mean()
     if recipe.cycle and step >= recipe.cycle_from * recipe.steps:
@@ -162,15 +195,19 @@ def loss(
         if len(rows):
             level = Level(0.0, alpha[rows], sigma[rows])  # type: ignore[arg-type]
             clean = prior.schedule.clean(x_t[rows], output[rows], level)
-            again, aim = maps.read(prior.decode(clean)), given[rows]
-            if recipe.pooled:  # the ablation must not see positions through the loss either
-                again, aim = again.mean((2, 3)), aim.mean((2, 3))
-            total = total + recipe.cycle * (1 - cosine_similarity(again, aim, dim=1).mean())
+            found, wanted = maps.read(prior.decode(clean)), given[rows]
+            if recipe.pooled:  # the ablation must not learn positions from the loss either
+                found, wanted = found.mean((2, 3)), wanted.mean((2, 3))
+            total = total + recipe.cycle * (1 - cosine_similarity(found, wanted, dim=1).mean())
     return total
 
 
 def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: EntopticRecipe) -> dict[str, Any]:
-    """What is known of the training in `folder`, or a fresh record."""
+    """Returns the record of the training in `folder`, or a new one.
+
+    Raises:
+        UserError: the folder holds the training of another inverter.
+    """
     of = {
         "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256, "layer": maps.layer,
         "prior": prior.name, "prior_identity": prior.identity,

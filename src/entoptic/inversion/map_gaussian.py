@@ -1,4 +1,4 @@
-"""`MapLaw`: what the feature maps of photos are like, and how usual another map is among them."""
+"""`FeatureMapGaussian`: Gaussians fitted to the feature maps of photos, and how typical another map is under them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from torch import Generator, Tensor
 from entoptic.errors import UserError
 
 VIEWS = ("pooled", "positions", "neighbours")
-"""What a map is looked at by: its mean over positions, the vector at each, the step from each to those beside it."""
+"""Views of a map: its mean over positions, the vector at each position, the difference between neighbouring positions."""
 COMPONENTS = 64
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A Gaussian by its first K principal axes, and one variance for all directions beside them (probabilistic PCA,
-    Tipping & Bishop 1999): a vector that leaves the K axes is far away, not invisible.
+    """A Gaussian with K principal axes, and one variance for all directions orthogonal to them.
+
+    This is probabilistic PCA (Tipping & Bishop 1999). A vector outside the K axes is far away, not invisible.
 
     Attributes:
-        mean_C: its centre. axes_KC: orthonormal. variance_K: along them. rest: beside them (0-dim; 0 for K = C).
-        distances_N: distances of the reference maps, ascending: of maps that the Gaussian was not fitted to.
+        mean_C: its mean.
+        axes_KC: orthonormal principal axes.
+        variance_K: variances along them.
+        rest: variance orthogonal to them (0-dim; 0 for K = C).
+        distances_N: distances of the reference maps, ascending. The Gaussian was not fitted to these maps.
     """
 
     mean_C: Tensor
@@ -33,11 +37,15 @@ class Ellipsoid:
     distances_N: Tensor
 
     def squares(self, vectors_MC: Tensor) -> Tensor:
-        """Squared Mahalanobis distances M, relative to the number of channels: about 1 for what it was fitted to."""
+        """Returns the squared Mahalanobis distances of vectors M×C, divided by C: M, about 1 for the maps it was fitted to."""
         return self.steps(vectors_MC.to(self.mean_C) - self.mean_C)
 
     def steps(self, steps_MC: Tensor) -> Tensor:
-        """`squares` of vectors that lead from the centre: how unusual a change of a map is."""
+        """Returns `squares` of mean_C + steps: how atypical a change of a map is, M.
+
+        Args:
+            steps_MC: vectors from the mean.
+        """
         centred_MC = steps_MC.to(self.mean_C)
         along_MK = centred_MC @ self.axes_KC.T
         found_M = (along_MK.square() / self.variance_K).sum(1)
@@ -47,7 +55,7 @@ class Ellipsoid:
         return found_M / centred_MC.shape[1]
 
     def directions(self, count: int, generator: Generator) -> Tensor:
-        """Draws of its Gaussian, its centre left out: count×C."""
+        """Draws from the Gaussian with its mean subtracted: count×C float64."""
         along_NK = torch.randn(count, len(self.axes_KC), generator=generator, dtype=torch.float64)
         found_NC = along_NK * self.variance_K.double().sqrt() @ self.axes_KC.double()
         if float(self.rest) > 0:
@@ -57,21 +65,23 @@ class Ellipsoid:
         return found_NC
 
     def below(self, distance: float) -> int:
-        """How many of the reference maps are nearer to the centre."""
+        """Returns how many of the reference maps have a smaller distance."""
         return int(torch.searchsorted(self.distances_N, torch.tensor(distance).to(self.distances_N)))
 
 
 @dataclass(frozen=True)
 class FeatureMapGaussian:
-    """Gaussian laws of the vectors of maps B×C×h×w, in three views.
+    """Gaussians of the vectors of maps B×C×h×w, in three views.
 
-    A map's distance in a view is the root of the mean over its vectors of the squared Mahalanobis distance. In many
-    dimensions photos' maps lie in a shell: a map that is nearer to the centre than all of them (an average of maps) is
-    as unusual as one that is farther. None of the views knows where on the picture a vector usually stands;
-    `neighbours` sees seams and shuffled positions, the other two do not.
+    A map's distance in a view is the root mean square, over its vectors, of the Mahalanobis distance. In many dimensions
+    the maps of photos lie in a shell. So a map that is nearer to the mean than all of them (such as an average of maps) is
+    as atypical as one that is farther. No view knows where in the picture a vector usually occurs. `neighbours` detects
+    seams and shuffled positions; the other two do not.
 
     Attributes:
-        pooled, positions, neighbours: see `VIEWS`; the last is None for a grid of one position.
+        pooled: see `VIEWS`.
+        positions: see `VIEWS`.
+        neighbours: see `VIEWS`; None for a grid of one position.
     """
 
     pooled: Ellipsoid
@@ -80,9 +90,12 @@ class FeatureMapGaussian:
 
     @classmethod
     def fit(cls, maps_NChw: Tensor, *, components: int = COMPONENTS) -> FeatureMapGaussian:
-        """The law of N maps: every other one is fitted to, the rest are the references.
+        """Fits the Gaussians to every second one of N maps; the other maps are the references.
 
-        components: most principal axes; fewer where there are fewer channels, or fewer than five vectors for each.
+        Args:
+            maps_NChw: N×C×h×w.
+            components: maximum number of principal axes. There are fewer where there are fewer channels, or fewer than five
+                vectors for each axis.
 
         Raises:
             UserError: fewer than 20 maps, or maps of another shape than N×C×h×w.
@@ -90,38 +103,45 @@ class FeatureMapGaussian:
         if maps_NChw.ndim != 4:
             raise UserError(f"expected maps of shape N×C×h×w, got {tuple(maps_NChw.shape)}")
         if len(maps_NChw) < 20:
-            raise UserError(f"a law of maps needs at least 20 of them, got {len(maps_NChw)}")
+            raise UserError(f"a Gaussian of feature maps needs at least 20 maps, got {len(maps_NChw)}")
         fitted, held_out = maps_NChw[::2], maps_NChw[1::2]
-        views = [_fit(fitted, held_out, look, components) for look in (_pooled, _positions)]
+        views = [_fit(fitted, held_out, vectors_of, components) for vectors_of in (_pooled, _positions)]
         beside = _fit(fitted, held_out, _neighbours, components) if maps_NChw[0, 0].numel() > 1 else None
         return cls(views[0], views[1], beside)
 
     @property
     def channels(self) -> int:
-        """C of the maps it knows."""
+        """C of the maps."""
         return len(self.pooled.mean_C)
 
     @property
     def references(self) -> int:
-        """How many maps of photos a percentile counts."""
+        """Number of reference maps."""
         return len(self.pooled.distances_N)
 
     def views(self) -> dict[str, Ellipsoid]:
-        """Those that there are, by name."""
+        """Returns the views that exist, by name."""
         return {name: view for name in VIEWS if (view := getattr(self, name)) is not None}
 
     def distances(self, maps_BChw: Tensor) -> dict[str, Tensor]:
-        """Distances (B, float64) in each view.
+        """Returns the distances in each view, B float64.
+
+        Args:
+            maps_BChw: B×C×h×w.
 
         Raises:
             UserError: maps with another number of channels.
         """
         if maps_BChw.ndim != 4 or maps_BChw.shape[1] != self.channels:
-            raise UserError(f"this law is of maps B×{self.channels}×h×w, got {tuple(maps_BChw.shape)}")
-        return {name: _distances(view, maps_BChw, _LOOKS[name]) for name, view in self.views().items()}
+            raise UserError(f"expected maps of shape B×{self.channels}×h×w, got {tuple(maps_BChw.shape)}")
+        return {name: _distances(view, maps_BChw, _VECTORS_OF[name]) for name, view in self.views().items()}
 
     def percentiles(self, maps_BChw: Tensor) -> dict[str, Tensor]:
-        """Share (B, in %) of the reference maps nearer to the centre, in each view: uniform over 0 to 100 for photos."""
+        """Returns the share of the reference maps with a smaller distance, in each view: B, in %. Uniform in [0, 100] for photos.
+
+        Args:
+            maps_BChw: B×C×h×w.
+        """
         found = self.distances(maps_BChw)
         return {
             name: torch.tensor([100 * view.below(float(d)) / len(view.distances_N) for d in found[name]])
@@ -131,7 +151,7 @@ class FeatureMapGaussian:
     # --- on disk ----------------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything it consists of, by name, for a safetensors file."""
+        """Returns all its tensors by name, for a safetensors file."""
         return {
             f"{name}.{part.name}": getattr(view, part.name)
             for name, view in self.views().items()
@@ -140,17 +160,22 @@ class FeatureMapGaussian:
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> FeatureMapGaussian:
-        """The law that `tensors` wrote; other entries are ignored.
+        """Makes the object that wrote `tensors`; other entries are ignored.
+
+        Args:
+            tensors: by name, as from `FeatureMapGaussian.tensors`.
 
         Raises:
-            UserError: what is missing.
+            UserError: entries are missing.
         """
         views: dict[str, Ellipsoid | None] = {}
         for name in VIEWS:
             parts = {part.name: tensors.get(f"{name}.{part.name}") for part in fields(Ellipsoid)}
             missing = [part for part, tensor in parts.items() if tensor is None]
             if missing and not (name == "neighbours" and len(missing) == len(parts)):
-                raise UserError(f"the law of maps has no {name}.{missing[0]}; save it again with `MapLaw.tensors`")
+                raise UserError(
+                    f"the saved Gaussian of feature maps lacks {name}.{missing[0]}; save it again with `FeatureMapGaussian.tensors`"
+                )
             views[name] = None if missing else Ellipsoid(**{k: v for k, v in parts.items() if v is not None})
         pooled, positions = views["pooled"], views["positions"]
         assert pooled is not None
@@ -158,7 +183,8 @@ class FeatureMapGaussian:
         return cls(pooled, positions, views["neighbours"])
 
 
-Look = Callable[[Tensor], Tensor]
+VectorsOf = Callable[[Tensor], Tensor]
+"""Takes maps B×C×h×w to the vectors of a view, B×M×C."""
 
 
 def _pooled(maps_BChw: Tensor) -> Tensor:
@@ -175,14 +201,17 @@ def _neighbours(maps_BChw: Tensor) -> Tensor:
     return torch.cat([down, right], 2).mT  # B×steps×C
 
 
-_LOOKS: dict[str, Look] = {"pooled": _pooled, "positions": _positions, "neighbours": _neighbours}
+_VECTORS_OF: dict[str, VectorsOf] = {"pooled": _pooled, "positions": _positions, "neighbours": _neighbours}
 
 
-def _fit(fitted: Tensor, held_out: Tensor, look: Look, components: int) -> Ellipsoid:
+def _fit(fitted: Tensor, held_out: Tensor, vectors_of: VectorsOf, components: int) -> Ellipsoid:
+    """Fits the Gaussian of one view to `fitted`, with the distances of `held_out` as references."""
     channels, count = fitted.shape[1], 0
     total, outer = torch.zeros(channels).double(), torch.zeros(channels, channels).double()
-    first = next(_looked_at(fitted, look)).flatten(0, 1).mean(0)  # moments about a near point lose no digits
-    for vectors_BMC in _looked_at(fitted, look):
+    first = (
+        next(_vectors_in_chunks(fitted, vectors_of)).flatten(0, 1).mean(0)
+    )  # moments about a nearby point lose fewer digits
+    for vectors_BMC in _vectors_in_chunks(fitted, vectors_of):
         near_MC = vectors_BMC.flatten(0, 1) - first
         total += near_MC.sum(0)
         outer += near_MC.T @ near_MC
@@ -191,21 +220,26 @@ def _fit(fitted: Tensor, held_out: Tensor, look: Look, components: int) -> Ellip
     values, vectors = torch.linalg.eigh((outer - count * torch.outer(mean, mean)) / (count - 1))
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     kept = max(1, min(components, channels, count // 5))
-    # Channels that never vary would make rounding look infinitely far.
+    # Without a floor, rounding errors in constant channels would have infinite distance.
     floor = 1e-8 * float(values[0].clamp_min(1e-12))
     rest = values[kept:].mean().clamp_min(floor) if kept < channels else values.new_zeros(())
-    law = Ellipsoid(
+    gaussian = Ellipsoid(
         first + mean, vectors[:, :kept].T.contiguous(), values[:kept].clamp_min(floor), rest, torch.empty(0).double()
     )
-    distances = _distances(law, held_out, look).sort().values
-    return Ellipsoid(law.mean_C, law.axes_KC, law.variance_K, law.rest, distances)
+    distances = _distances(gaussian, held_out, vectors_of).sort().values
+    return Ellipsoid(gaussian.mean_C, gaussian.axes_KC, gaussian.variance_K, gaussian.rest, distances)
 
 
-def _looked_at(maps_NChw: Tensor, look: Look) -> Iterator[Tensor]:
+def _vectors_in_chunks(maps_NChw: Tensor, vectors_of: VectorsOf) -> Iterator[Tensor]:
+    """Yields the vectors of a view for chunks of the maps, B×M×C float64."""
     for chunk in maps_NChw.split(_CHUNK):
-        yield look(chunk.detach().cpu().double())
+        yield vectors_of(chunk.detach().cpu().double())
 
 
-def _distances(view: Ellipsoid, maps_NChw: Tensor, look: Look) -> Tensor:
-    parts = [view.squares(v.flatten(0, 1)).reshape(v.shape[:2]).mean(1).sqrt() for v in _looked_at(maps_NChw, look)]
+def _distances(view: Ellipsoid, maps_NChw: Tensor, vectors_of: VectorsOf) -> Tensor:
+    """Returns the distances of maps in one view, N float64."""
+    parts = [
+        view.squares(v.flatten(0, 1)).reshape(v.shape[:2]).mean(1).sqrt()
+        for v in _vectors_in_chunks(maps_NChw, vectors_of)
+    ]
     return torch.cat(parts) if parts else torch.empty(0).double()

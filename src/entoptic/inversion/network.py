@@ -1,6 +1,8 @@
-"""What an inverter adds to a prior: a hint encoder for feature maps, and a ControlNet, or a network that reads both.
+"""The networks that an inverter adds to a prior.
 
-All state that is trained lives in one module, `Control` or `Direct`; the frozen prior stays outside of it.
+They are a hint encoder for feature maps, and either a ControlNet beside the frozen prior (`Control`) or a copy of the
+prior's network that reads the hint as further channels (`ConcatenatedUNet`). All trained weights are in one module; the
+frozen prior is outside of it.
 """
 
 from __future__ import annotations
@@ -14,19 +16,26 @@ from torch.nn.functional import interpolate
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS
-from entoptic.priors.network_prior import DiffusionPrior, TextPrior, guided
+from entoptic.priors.network_prior import DiffusionPrior, TextPrior, classifier_free_guidance
 
 NetworkPrior = DiffusionPrior | TextPrior
 """The priors that an inverter can be built on."""
 
 
 class HintEncoder(nn.Module):
-    """Maps B×C×h×w to hints B×K×s×s, added to what the prior's first convolution puts out.
+    """Turns feature maps B×C×h×w into hints B×K×s×s, which are added to the output of the prior's first convolution.
 
-    FeatInv enlarges first and convolves after (three 3×3 convolutions, the last of which starts at zero).
-    `project` narrows the map to `width` channels at its own resolution before, which costs a tenth, and makes the
-    hint of an explicit guess of the clean state, which the copied first convolution reads like a picture: the guess
-    is trained by itself (`learn.loss`), so that the hint says something long before the control has learned to listen.
+    FeatInv enlarges the map first and then applies three 3×3 convolutions, the last of which starts at zero. With `project`
+    the map is first reduced to `width` channels at its own resolution, which takes a tenth of the time. The hint is then
+    made of an explicit estimate of the clean state, which a copy of the first convolution reads like a picture. The
+    estimate has a loss of its own (`learn.loss`), so the hint carries information before the control has learned to use it.
+
+    Args:
+        channels: C of the maps.
+        width: hidden channels.
+        first: the prior's first convolution.
+        side: s, side of the prior's states.
+        project: see above.
     """
 
     def __init__(self, channels: int, width: int, first: nn.Conv2d, side: int, *, project: bool) -> None:
@@ -44,10 +53,11 @@ class HintEncoder(nn.Module):
             self.look.weight.data.copy_(first.weight.data)
 
     def forward(self, maps_BChw: Tensor) -> Tensor:
+        """Returns the hints B×K×s×s."""
         return self.with_guess(maps_BChw)[0]
 
     def with_guess(self, maps_BChw: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Hints, and the guess of the clean state B×c×s×s behind them (None without `project`)."""
+        """Returns the hints, and the estimate of the clean state B×c×s×s behind them (None without `project`)."""
         if not self.project:
             x = self._trunk(self._enlarged(maps_BChw))
             return self.last(x), None
@@ -63,8 +73,18 @@ class HintEncoder(nn.Module):
 
 
 class Control(nn.Module):
-    """A hint encoder and a trainable copy of the prior's encoder, whose outputs are added to the frozen one's
-    (Zhang et al. 2023, ControlNet). Untrained it changes nothing, exactly."""
+    """A hint encoder and a trainable copy of the prior's encoder, whose outputs are added to the frozen one's.
+
+    This is ControlNet (Zhang et al. 2023). Untrained, it changes nothing.
+
+    Args:
+        prior: the prior to control.
+        channels: C of the feature maps.
+        recipe: how the inverter is trained.
+
+    Raises:
+        UserError: a prior that it cannot be added to, or diffusers is not installed.
+    """
 
     def __init__(self, prior: NetworkPrior, channels: int, recipe: EntopticRecipe) -> None:
         try:
@@ -75,15 +95,24 @@ class Control(nn.Module):
         net: Any = _unet(prior)
         self.hint = HintEncoder(channels, recipe.hint, net.conv_in, prior.shape[-1], project=recipe.project)
         self.copy: Any = ControlNetModel.from_unet(prior.module)
-        self.copy.controlnet_cond_embedding = nn.Identity()  # the hint comes encoded, once for all steps
+        self.copy.controlnet_cond_embedding = nn.Identity()  # the hint is encoded once, for all steps
         self.copy.requires_grad_(True)
 
     def output(
-        self, prior: NetworkPrior, x: Tensor, times_B: Tensor, hints: Tensor | None, context: Any, strength: float
+        self, prior: NetworkPrior, x: Tensor, times_B: Tensor, hints: Tensor | None, conditioning: Any, strength: float
     ) -> Any:
-        """The prior's output with control, B×C×H×W; hints None is the bare prior."""
+        """Returns the output of the prior's network with control, B×C×H×W.
+
+        Args:
+            prior: the prior that the control was built on.
+            x: B×C×H×W, x_t.
+            times_B: B, network times.
+            hints: B×K×H×W, or None for the prior without control.
+            conditioning: text and classes, see `conditioning_of`.
+            strength: factor of the control's outputs; 1 as trained.
+        """
         net: Any = prior.module
-        text, classes = context
+        text, classes = conditioning
         down = mid = None
         if hints is not None:
             down, mid = self.copy(
@@ -97,7 +126,16 @@ class Control(nn.Module):
 
 
 class ConcatenatedUNet(nn.Module):
-    """The prior's network with the hint as further input channels, all of it trained: nothing is frozen."""
+    """The prior's network with the hint as further input channels. All of its weights are trained.
+
+    Args:
+        prior: the prior whose weights it starts from.
+        channels: C of the feature maps.
+        recipe: how the inverter is trained.
+
+    Raises:
+        UserError: a prior that it cannot be built on.
+    """
 
     def __init__(self, prior: NetworkPrior, channels: int, recipe: EntopticRecipe) -> None:
         from diffusers import UNet2DConditionModel
@@ -106,7 +144,7 @@ class ConcatenatedUNet(nn.Module):
         old: Any = _unet(prior)
         width = old.config.block_out_channels[0]
         self.hint = HintEncoder(channels, recipe.hint, old.conv_in, prior.shape[-1], project=recipe.project)
-        self.hint.last.reset_parameters()  # what reads it starts at zero: two zeros in a row would never learn
+        self.hint.last.reset_parameters()  # conv_in reads it and starts at zero; two zeros in a row would have no gradient
         config = dict(old.config) | {"in_channels": old.config.in_channels + width}
         self.net: Any = UNet2DConditionModel.from_config(config)
         state = old.state_dict()
@@ -115,10 +153,10 @@ class ConcatenatedUNet(nn.Module):
         self.net.load_state_dict(state | {"conv_in.weight": grown})
 
     def output(
-        self, prior: NetworkPrior, x: Tensor, times_B: Tensor, hints: Tensor | None, context: Any, strength: float
+        self, prior: NetworkPrior, x: Tensor, times_B: Tensor, hints: Tensor | None, conditioning: Any, strength: float
     ) -> Any:
-        """As `Control.output`; strength scales the hint."""
-        text, classes = context
+        """Returns the network's output B×C×H×W, as `Control.output` does; `strength` is a factor of the hint."""
+        text, classes = conditioning
         if hints is None:
             width = self.net.config.in_channels - x.shape[1]
             hints = x.new_zeros(len(x), width, *x.shape[2:])
@@ -126,12 +164,26 @@ class ConcatenatedUNet(nn.Module):
 
 
 def build(prior: NetworkPrior, channels: int, recipe: EntopticRecipe) -> Control | ConcatenatedUNet:
-    """The untrained network of a recipe."""
+    """Returns the untrained network of a recipe.
+
+    Args:
+        prior: the prior to build on.
+        channels: C of the feature maps.
+        recipe: how the inverter is trained.
+    """
     return (Control if recipe.network == "control" else ConcatenatedUNet)(prior, channels, recipe)
 
 
-def context_of(prior: NetworkPrior, count: int, text: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
-    """What else the network is told for `count` states: its text, and the class that stands for none."""
+def conditioning_of(prior: NetworkPrior, count: int, text: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+    """Returns the text (count×L×D, or None) and the classes (count int64, or None) that the network gets besides the map.
+
+    The class is the one that stands for no class.
+
+    Args:
+        prior: the prior.
+        count: number of states.
+        text: 1×L×D; None for the prior's own text.
+    """
     if isinstance(prior, TextPrior):
         given = prior.text if text is None else text
         return given.expand(count, -1, -1), None
@@ -147,7 +199,18 @@ def output(
     hints: Tensor | None,
     strength: float = 1.0,
 ) -> Tensor:
-    """The network's output where the prior's own text guidance applies: both of its branches see the map, as in FeatInv."""
+    """Returns the network's output B×C×H×W, with the prior's own text guidance if it has one.
+
+    Both branches of the guidance get the map, as in FeatInv.
+
+    Args:
+        net: the inverter's network.
+        prior: the prior that it was built on.
+        x: B×C×H×W, x_t.
+        times_B: B, network times.
+        hints: B×K×H×W, or None for no map.
+        strength: see `Control.output`.
+    """
     channels = prior.shape[0]
     if isinstance(prior, TextPrior) and prior.guidance != 1:
 
@@ -157,12 +220,12 @@ def output(
             return net.output(prior, x, times, double, (text, None), strength)[:, :channels]
 
         text, null = (part.expand(len(x), -1, -1) for part in (prior.text, prior.null))
-        return guided(call, x, text, null, prior.guidance)
-    return net.output(prior, x, times_B, hints, context_of(prior, len(x)), strength)[:, :channels]
+        return classifier_free_guidance(call, x, text, null, prior.guidance)
+    return net.output(prior, x, times_B, hints, conditioning_of(prior, len(x)), strength)[:, :channels]
 
 
 def _unet(prior: NetworkPrior) -> nn.Module:
-    """The prior's network, if it is one that control can be added to.
+    """Returns the prior's network, if it is one that control can be added to.
 
     Raises:
         UserError: it is not, with the reason.

@@ -222,7 +222,13 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
 
     from entoptic.base.pixels import eight_bit
     from entoptic.sampling.frontier import Frontier
-    from entoptic.sampling.particles import effective, memory, pooled, pooled_ess, refusal
+    from entoptic.sampling.particles import (
+        effective_sample_size,
+        pooled_ess,
+        pooled_log_weights,
+        refusal,
+        worst_autocorrelation,
+    )
     from entoptic.sampling.tilt import draw_order, gumbel_noise, tilt
 
     unit, bank, config = problem.unit, problem.bank, problem.config
@@ -231,7 +237,7 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
     target = _target(config, s_M)
     from_bank = Frontier.from_bank(s_M)
     point = _point(from_bank, target)
-    clouds: list[ParticleSet] = []
+    islands: list[ParticleSet] = []
     frontier = from_bank
     if point is not None and point.ess >= max(100.0, count):
         law = tilt(s_M, point.beta.value)  # the bank carries this tilt as it is
@@ -239,20 +245,20 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
         log_w, calls = law.weights.log(), 0
         notes = [f"drawn from the bank of {bank.size} samples of {prior.name} itself"]
     else:
-        clouds = _islands(problem, target)
-        frontier = Frontier.from_ladders([_ladder(c) for c in clouds])
+        islands = _islands(problem, target)
+        frontier = Frontier.from_ladders([_ladder(c) for c in islands])
         point = _point(frontier, target)
         if point is None:
-            return {"record": _packed({"beyond": _beyond(unit, frontier, clouds)}), **_rungs(clouds)}
-        log_w = pooled(clouds, point.beta.value)
-        s_P = torch.cat([c.scores for c in clouds])
+            return {"record": _packed({"beyond": _beyond(unit, frontier, islands)}), **_rungs(islands)}
+        log_w = pooled_log_weights(islands, point.beta.value)
+        s_P = torch.cat([c.scores for c in islands])
         part = bank.size // config.islands
-        ancestors = torch.cat([c.ancestors + i * part for i, c in enumerate(clouds)])
-        made = [c.pictures(prior, torch.arange(len(c.scores))) for c in clouds]
+        ancestors = torch.cat([c.ancestors + i * part for i, c in enumerate(islands)])
+        made = [c.pictures(prior, torch.arange(len(c.scores))) for c in islands]
         pictures = (eight_bit(torch.cat(made)) * 255).round().byte().cpu()
-        calls = sum(c.score_calls for c in clouds)
+        calls = sum(c.score_calls for c in islands)
         notes = [
-            f"{config.islands} islands of {config.particles} particles, {len(clouds[0].rungs) - 1} rungs, "
+            f"{config.islands} islands of {config.particles} particles, {len(islands[0].rungs) - 1} rungs, "
             f"{calls} samples scored beside a bank of {bank.size}"
         ]
     if config.share is not None and (few := max(1, round(config.share * bank.size))) < 10:
@@ -263,36 +269,36 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
     # What is sampled is the tilt by this β; how well its nats and mean are known is said at this β.
     point = frontier.at_beta(point.beta.value)
     first, joint = _distinct(pictures, log_w)
-    ess = min(float(effective(joint)), pooled_ess(clouds, log_w) if clouds else math.inf)
+    ess = min(float(effective_sample_size(joint)), pooled_ess(islands, log_w) if islands else math.inf)
     order = first[
         draw_order(joint, 1.0, gumbel_noise(f"{problem.seed}|{unit.identity}", [str(i) for i in first.tolist()]))
     ]
     order = order[:count]  # nobody looks at more, and a bank is large
     pictures, ancestors, s_P, log_w = pictures[order], ancestors[order], s_P[order], log_w[order]
-    refused = refusal(clouds, ess, len(joint))
+    refused = refusal(islands, ess, len(joint))
     law_record = {
         "law": "prior tilted by exp(β s)", "prior": prior.name, "N": len(first), "K": 1, "beta": point.beta.value,
         "nats": point.nats.value, "nats_interval": _interval(point.nats), "mean_in_sd": point.mean.value,
         "mean_in_sd_interval": _interval(point.mean),
         "mean": float(problem.scores.raw(torch.tensor(point.mean.value), problem.place)),
-        "ess": ess, "islands": len(clouds), "bank": bank.size,
+        "ess": ess, "islands": len(islands), "bank": bank.size,
         "generator_steps": MAP_STEPS,
-        "distinct_ancestors": len(ancestors.unique()) if clouds else len(ancestors), "pictures_scored": calls,
-        "acceptance": [round(r.acceptance, 3) for r in clouds[0].rungs[1:]] if clouds else [],
+        "distinct_ancestors": len(ancestors.unique()) if islands else len(ancestors), "pictures_scored": calls,
+        "acceptance": [round(r.acceptance, 3) for r in islands[0].rungs[1:]] if islands else [],
     }  # fmt: skip
-    if clouds:
-        law_record["memory"] = memory(clouds)
+    if islands:
+        law_record["memory"] = worst_autocorrelation(islands)
     if refused:
         law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": refused}
         notes.append(f"no expectation is reported: {refused}")
-    if clouds and point.nats.interval is None and "refused" not in law_record:
-        law_record["refused"] = f"an interval needs at least 4 islands, and there are {len(clouds)}"
+    if islands and point.nats.interval is None and "refused" not in law_record:
+        law_record["refused"] = f"an interval needs at least 4 islands, and there are {len(islands)}"
     if config.bound is not None:  # the mean of a bounded score is not that of the score
         law_record["mean"] = None
     law_record["supported"] = not refused
     return {
         "pictures": pictures, "ancestors": ancestors, "scores": s_P.double(), "log_weights": log_w.double(),
-        "record": _packed({"law": law_record, "notes": notes}), **_rungs(clouds),
+        "record": _packed({"law": law_record, "notes": notes}), **_rungs(islands),
     }  # fmt: skip
 
 
@@ -302,12 +308,12 @@ def _packed(record: dict[str, Any]) -> Tensor:
     return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
 
 
-def _rungs(clouds: Sequence[ParticleSet]) -> dict[str, Tensor]:
+def _rungs(islands: Sequence[ParticleSet]) -> dict[str, Tensor]:
     """The ladders of all islands, one behind the other, for the cache."""
     import torch
 
     found = [
-        (beta, s) for cloud in clouds for ladder in [_ladder(cloud)] for beta, s in zip(ladder.betas, ladder.scores)
+        (beta, s) for island in islands for ladder in [_ladder(island)] for beta, s in zip(ladder.betas, ladder.scores)
     ]
     return {
         "rung_betas": torch.tensor([beta for beta, _ in found], dtype=torch.float64),
@@ -317,16 +323,16 @@ def _rungs(clouds: Sequence[ParticleSet]) -> dict[str, Tensor]:
 
 
 def _target(config: Klsc, s_M: Tensor) -> Any:
-    from entoptic.sampling.particles import Target
+    from entoptic.sampling.particles import TiltTarget
     from entoptic.sampling.tilt import top_share_mean
 
     if config.share is not None:
-        return Target(mean=top_share_mean(s_M, config.share))
+        return TiltTarget(mean=top_share_mean(s_M, config.share))
     if config.mean is not None:
-        return Target(mean=config.mean)
+        return TiltTarget(mean=config.mean)
     if config.beta is not None:
-        return Target(beta=config.beta)
-    return Target(nats=4.0 if config.nats is None else config.nats)
+        return TiltTarget(beta=config.beta)
+    return TiltTarget(nats=4.0 if config.nats is None else config.nats)
 
 
 def _point(frontier: Frontier, target: Any) -> Any:
@@ -343,15 +349,15 @@ def _islands(problem: Problem, target: Any) -> list[ParticleSet]:
     """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
     import torch
 
-    from entoptic.sampling.bank import batch_of
-    from entoptic.sampling.smc import First, noise_smc
+    from entoptic.sampling.bank import batch_size_for
+    from entoptic.sampling.smc import ScoredSamples, noise_smc
 
     unit, bank, config, context = problem.unit, problem.bank, problem.config, problem.context
     s_M = problem.standardised
     part = bank.size // config.islands
     noise, condition = bank.latent()
     parts = [slice(i * part, (i + 1) * part) for i in range(config.islands)]
-    first = [First(noise[p], None if condition is None else condition[p], s_M[p]) for p in parts]
+    first = [ScoredSamples(noise[p], None if condition is None else condition[p], s_M[p]) for p in parts]
     group = torch.full((config.islands,), problem.place)
     as_saved_scores = replace(problem.scores, straight=True)
 
@@ -362,19 +368,19 @@ def _islands(problem: Problem, target: Any) -> list[ParticleSet]:
         context.on_step(min(rung, 11), 12)
         context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", min(rung, 11), 12)
 
-    clouds = noise_smc(
+    islands = noise_smc(
         bank.prior, score, target, island_generators(problem.seed, unit, config.islands), particles=config.particles,
         steps=MAP_STEPS, moves=config.moves, leaps=config.leaps, settle=_PATIENCE, ess=0.5, first=first, on_step=on_step,
-        batch=batch_of(bank.prior),
+        batch=batch_size_for(bank.prior),
     )  # fmt: skip
     context.progress(f"tilting towards {unit} (rungs; most need fewer than 12)", 12, 12)
-    return clouds
+    return islands
 
 
-def _ladder(cloud: ParticleSet) -> Ladder:
+def _ladder(island: ParticleSet) -> Ladder:
     from entoptic.sampling.mbar import Ladder
 
-    rungs = [r for r in cloud.rungs if len(r.scores)]
+    rungs = [r for r in island.rungs if len(r.scores)]
     return Ladder([r.beta for r in rungs], [r.scores[r.scores.isfinite()] for r in rungs])
 
 
@@ -390,12 +396,12 @@ def _distinct(pictures: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return first, joint[joint > 0][at].log()
 
 
-def _beyond(unit: Unit, frontier: Frontier, clouds: Sequence[ParticleSet]) -> str:
-    reach = frontier.reach
-    why = next((c.note for c in clouds if c.note), "its particles do not support it")
+def _beyond(unit: Unit, frontier: Frontier, islands: Sequence[ParticleSet]) -> str:
+    limit = frontier.support_limit
+    why = next((c.note for c in islands if c.note), "its particles do not support it")
     return (
-        f"{unit}: {why}; the most that this run supports is a mean of {reach.mean:.4g} sd at {reach.nats:.4g} nats "
-        f"(β = {reach.beta:.4g})"
+        f"{unit}: {why}; the most that this run supports is a mean of {limit.mean:.4g} sd at {limit.nats:.4g} nats "
+        f"(β = {limit.beta:.4g})"
     )
 
 

@@ -52,7 +52,7 @@ class KlscTwisted(MethodConfig):
             )
 
 
-def refusal(clouds: Sequence[ParticleSet]) -> str:
+def refusal(islands: Sequence[ParticleSet]) -> str:
     """Why no expectation may be reported of these islands together, or an empty string.
 
     They must be worth 20 particles together, and each descend from half of its first ones (10 at most). To ask each
@@ -60,8 +60,8 @@ def refusal(clouds: Sequence[ParticleSet]) -> str:
     half of the runs of 16 particles at 5.9 nats of a Gaussian, whose other means were .12 sd too low rather than .07.
     Ancestors tell more: where 5 of 16 were left, in a mode of a tenth of the prior at 4.2 nats, nats were .8 too high.
     """
-    n, total = len(clouds[0].scores), sum(len(c.scores) for c in clouds)
-    ess, roots = sum(c.ess for c in clouds), min(c.distinct_ancestors for c in clouds)
+    n, total = len(islands[0].scores), sum(len(c.scores) for c in islands)
+    ess, roots = sum(c.ess for c in islands), min(c.distinct_ancestors for c in islands)
     least_ess, least_roots = min(20.0, max(2.0, total / 2)), min(10, max(2, n // 2))
     if not ess >= least_ess:
         return f"the effective number of particles is {ess:.3g} of {total}, and at least {least_ess:.3g} are needed"
@@ -77,7 +77,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
 
     from entoptic.base.estimates import Estimate, t_quantile
     from entoptic.sampling.frontier import Frontier
-    from entoptic.sampling.particles import islands
+    from entoptic.sampling.particles import estimate_across_islands
     from entoptic.sampling.sampled_distribution import Kind, SampledDistribution
     from entoptic.sampling.twisted_smc import twisted_smc
 
@@ -97,7 +97,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
                 return scores(pictures, group.to(island.device)[island])
 
             generators = island_generators(mine[0].seed, unit, config.islands)
-            clouds = twisted_smc(
+            islands = twisted_smc(
                 bank.prior, score, beta, generators, particles=config.particles, steps=config.steps, batch=32,
                 on_step=on_step,
             )  # fmt: skip
@@ -105,23 +105,23 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
             for item in mine:
                 yield failed_by(item, error, prefix=f"{unit}: ")
             continue
-        if stopped := next((c.note for c in clouds if not c.reached), ""):
+        if stopped := next((c.note for c in islands if not c.reached), ""):
             for item in mine:
                 yield failed(item, f"{unit}: {stopped}", FailureCode.OUT_OF_REACH)
             continue
-        why = refusal(clouds)
+        why = refusal(islands)
         distribution = SampledDistribution(
             kind=Kind.TILT, description="ancestral sampler's law tilted by exp(β s)", prior=bank.prior.name, beta=beta,
-            n=config.particles * config.islands, ess=sum(c.ess for c in clouds),
+            n=config.particles * config.islands, ess=sum(c.ess for c in islands),
             detail={"steps": config.steps, "islands": config.islands, "calls_per_particle": config.steps},
         )  # fmt: skip
         if why:
             distribution = replace(distribution, refused=why)
-        elif len(clouds) < 4:
-            few = f"an interval needs at least 4 islands, and there are {len(clouds)}"
+        elif len(islands) < 4:
+            few = f"an interval needs at least 4 islands, and there are {len(islands)}"
             distribution = replace(distribution, refused=few)
         else:
-            found, t = islands(clouds), t_quantile(len(clouds) - 1)
+            found, t = estimate_across_islands(islands), t_quantile(len(islands) - 1)
             low, high = max(found.kl - t * found.kl_se, 0.0), found.kl + t * found.kl_se
             mean = float(scores.raw(torch.tensor(found.mean), u)) if config.bound is None else None
             distribution = replace(
@@ -134,7 +134,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
                 detail=dict(distribution.detail) | {"rhat": found.rhat},
             )
         # Every island in turn gives its next draw, so that few pictures come from many islands.
-        drawn = [c.draw(config.particles, g) for c, g in zip(clouds, generators)]
+        drawn = [c.draw(config.particles, g) for c, g in zip(islands, generators)]
         order = [(i, int(rows[k])) for k in range(config.particles) for i, rows in enumerate(drawn) if k < len(rows)]
         for item in mine:
             if item.sample >= len(order):
@@ -142,7 +142,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
                 yield failed(item, failure + " (options `particles` and `islands`)", FailureCode.OUT_OF_REACH)
                 continue
             island, row = order[item.sample]
-            picture = as_shown(context.model, clouds[island].pictures(bank.prior, torch.tensor([row])))[0]
+            picture = as_shown(context.model, islands[island].pictures(bank.prior, torch.tensor([row])))[0]
             drawn_as = dict(distribution.detail) | {"draw": item.sample + 1, "island": island}
             trace = Trace(
                 steps=config.steps, evaluations=config.steps * config.particles * config.islands, loss=[],

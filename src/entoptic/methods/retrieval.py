@@ -130,7 +130,7 @@ def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool
 def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Context) -> Iterator[Draft]:
     from entoptic.base.estimates import Estimate, exactly
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
-    from entoptic.sampling.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise, tilt
+    from entoptic.sampling.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise_scores, tilt
 
     scores, photos = context.references.scores([item.unit for item in items]), context.references.photos
     assert photos is not None
@@ -143,7 +143,7 @@ def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Co
             yield failed(item, why, FailureCode.OUT_OF_REACH)
             continue
         try:
-            s, centre, sd = standardise(values)
+            s, centre, sd = standardise_scores(values)
             if config.beta is not None:
                 beta = config.beta
             elif config.mean is not None:

@@ -1,1 +1,1 @@
-"""Image priors, and how far a way of choosing pictures strays from one, in nats."""
+"""Generative models of images (priors): loading, sampling and training them."""

@@ -1,4 +1,6 @@
-"""Priors from folders in the layout of diffusers, read part by part: no pipeline is built, no code of theirs is run."""
+"""Priors from folders in the layout of diffusers. Their parts are loaded one by one: no pipeline is built, and no code of
+the folder is run.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from entoptic.priors.schedule import MAP_ENDS, Diffusion, read_bounds, read_sche
 
 NEEDS_DIFFUSERS = "priors need diffusers and transformers: pip install entoptic[diffusion]"
 
-# Pipeline class -> its network and what decodes latents, by the names of their parts.
+# Pipeline class -> names of its network part and its decoder part (None: states are pixels).
 PIPELINES: dict[str, tuple[str, str | None]] = {
     "DDPMPipeline": ("unet", None),
     "DDIMPipeline": ("unet", None),
@@ -30,31 +32,39 @@ PIPELINES: dict[str, tuple[str, str | None]] = {
     "DiTPipeline": ("transformer", "vae"),
     "StableDiffusionPipeline": ("unet", "vae"),
 }
-# Older DiT repositories name the class that diffusers has since split up.
+# Class name in the folder -> class of diffusers. Older DiT repositories have the name before diffusers split the class.
 NETWORKS = {name: name for name in ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")}
 NETWORKS["Transformer2DModel"] = "DiTTransformer2DModel"
 DECODERS = {name: name for name in ("AutoencoderKL", "AutoencoderTiny", "VQModel")}
 
 
 Fetch = Callable[[Sequence[str]], Path]
-"""File patterns -> the folder that holds these files."""
+"""Makes files available: takes file patterns, returns the local folder that holds them."""
 
 
 def from_folder(
     name: str, fetch: Fetch, device: torch.device, *, guidance: float | None, prompt: str | None, trust: bool
 ) -> Prior:
-    """A prior from a saved pipeline of diffusers, or from a lone network with `scheduler_config.json` beside it.
+    """Loads a prior from a saved pipeline of diffusers, or from a single network with `scheduler_config.json` beside it.
+
+    Args:
+        name: of the prior, as given to `load_prior`.
+        fetch: makes files available locally.
+        device: where the networks go.
+        guidance: weight of classifier-free guidance; None for 1.
+        prompt: text of a text-to-image prior; None for the empty text.
+        trust: whether pickled weights are read where there are no safetensors.
 
     Raises:
-        UserError: what cannot serve as a prior, with the reason and what can.
+        UserError: a folder that cannot serve as a prior, with the reason and what can.
     """
     try:
         import diffusers
     except ImportError:
         raise UserError(NEEDS_DIFFUSERS) from None
     folder = fetch(["*.json"])
-    index = _json(folder / "model_index.json")
-    own = _json(folder / "config.json")
+    index = _read_json(folder / "model_index.json")
+    own = _read_json(folder / "config.json")
     if index is not None:
         pipeline = str(index.get("_class_name"))
         if pipeline not in PIPELINES:
@@ -75,28 +85,30 @@ def from_folder(
         )
     scheduler = _scheduler(diffusers, name, folder / scheduler_folder)
     schedule, bounds = read_schedule(scheduler), read_bounds(scheduler)
-    net: Any = _part(diffusers, name, fetch, net_part, classes, NETWORKS, trust).to(device)
+    net: Any = _load_part(diffusers, name, fetch, net_part, classes, NETWORKS, trust).to(device)
     shape = _shape(name, net.config)
     if text:
-        _reads_text(name, net.config)
+        _require_text_only(name, net.config)
     elif prompt is not None:
         raise UserError(f'{name} reads no text; leave out prompt="{prompt}"')
     conditions, null_class = (0, None) if text else _classes(name, net.config)
     weight = checked_guidance(name, guidance, 1.0, null=text or null_class is not None)
-    decoder = _part(diffusers, name, fetch, decoder_part, classes, DECODERS, trust).to(device) if decoder_part else None
-    pictures = _pictures(name, shape[0], decoder)
+    decoder = (
+        _load_part(diffusers, name, fetch, decoder_part, classes, DECODERS, trust).to(device) if decoder_part else None
+    )
+    pictures = _decoder_of(name, shape[0], decoder)
     weights = content_key({
         "network": [weights_sha256(net), saved_config(folder / net_part)],
         "decoder": [weights_sha256(decoder), saved_config(folder / decoder_part)] if decoder and decoder_part else None,
         "schedule": dataclasses.asdict(schedule) | {"kind": type(schedule).__name__},
-        # Banks of the few-step map depend on its levels too; a flow's are those that its schedule tells already.
+        # Banks of the few-step map depend on its levels too. Those of a flow follow from its schedule.
         **({"map_ends": MAP_ENDS} if isinstance(schedule, Diffusion) else {}),
         "bounds": bounds,
     })  # fmt: skip
     if not text:
         return DiffusionPrior(
             name, content_key({"weights": weights, "guidance": weight}), shape, bounds, conditions, device, schedule,
-            class_network(net), pictures, null_class, weight, net, _states(shape[0], decoder),
+            class_network(net), pictures, null_class, weight, net, _encoder_of(shape[0], decoder),
         )  # fmt: skip
     encode = _text_encoder(name, fetch, device, trust)
     null, own_text = encode([""]), encode([prompt or ""])
@@ -108,18 +120,23 @@ def from_folder(
     return TextPrior(
         name, text_identity(weights, own_text, null, weight), shape, bounds, 0, device, schedule,
         lambda x, times, text: net(x, times, encoder_hidden_states=text).sample, pictures, encode, weights,
-        own_text, null, weight, net, _states(shape[0], decoder),
+        own_text, null, weight, net, _encoder_of(shape[0], decoder),
     )  # fmt: skip
 
 
 def class_network(net: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """A network of diffusers that reads no text as (states, times, classes or None) -> outputs."""
+    """Returns a network of diffusers that reads no text as a function (states, times, classes or None) -> outputs."""
     if type(net).__name__ == "UNet2DConditionModel":
         return lambda x, times, classes: net(x, times, None, class_labels=classes).sample
     return lambda x, times, classes: net(x, timestep=times, class_labels=classes).sample
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the JSON object in a file, or None if there is no file.
+
+    Raises:
+        UserError: a file that is not a JSON object.
+    """
     if not path.is_file():
         return None
     try:
@@ -132,7 +149,12 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _scheduler(diffusers: Any, name: str, folder: Path) -> Any:
-    config = _json(folder / "scheduler_config.json")
+    """Returns the scheduler of a folder.
+
+    Raises:
+        UserError: no scheduler, or an unknown one.
+    """
+    config = _read_json(folder / "scheduler_config.json")
     if config is None:
         raise UserError(
             f"{name} has no scheduler_config.json, without which its noise levels and parameterisation are unknown; "
@@ -144,7 +166,7 @@ def _scheduler(diffusers: Any, name: str, folder: Path) -> Any:
     return kind.from_config(config)
 
 
-def _part(
+def _load_part(
     diffusers: Any,
     name: str,
     fetch: Fetch,
@@ -153,20 +175,36 @@ def _part(
     known: Mapping[str, str],
     trust: bool,
 ) -> nn.Module:
+    """Loads the network of one part of a pipeline.
+
+    Raises:
+        UserError: a part of an unsupported class, or weights that cannot be read.
+    """
     kind = classes.get(part, "missing")
     if kind not in known:
         raise UserError(f"{name}: its {part or 'network'} is {kind}; supported are {', '.join(known)}")
     folder = fetch(_weight_files(f"{part}/diffusion_pytorch_model" if part else "diffusion_pytorch_model", trust))
     read = partial(getattr(diffusers, known[kind]).from_pretrained, folder, subfolder=part or None)
-    return read_whole(name, part or "network", trust, read)
+    return load_frozen(name, part or "network", trust, read)
 
 
 def _weight_files(stem: str, trust: bool) -> list[str]:
+    """Returns the file patterns of a part's weights."""
     return [f"{stem}.safetensors", f"{stem}-*-of-*.safetensors"] + ([f"{stem}*.bin"] if trust else [])
 
 
-def read_whole(name: str, part: str, trust: bool, read: Callable[..., Any]) -> nn.Module:
-    """What `read` makes of a part's files, float32 and frozen; weights that are not there would be random numbers."""
+def load_frozen(name: str, part: str, trust: bool, read: Callable[..., Any]) -> nn.Module:
+    """Loads a network in float32, frozen and in evaluation mode.
+
+    Args:
+        name: of the prior, for errors.
+        part: of the network, for errors.
+        trust: whether pickled weights may be read.
+        read: diffusers' or transformers' `from_pretrained` with its folder.
+
+    Raises:
+        UserError: weights that cannot be read, or missing tensors (which would be random numbers).
+    """
     try:
         net, found = read(use_safetensors=None if trust else True, output_loading_info=True)
     except Exception as error:
@@ -180,6 +218,11 @@ def read_whole(name: str, part: str, trust: bool, read: Callable[..., Any]) -> n
 
 
 def _shape(name: str, config: Any) -> tuple[int, int, int]:
+    """Returns the shape C×H×W of a network's states.
+
+    Raises:
+        UserError: a network that reads more than the state, or has no size.
+    """
     side, channels, outputs = config.sample_size, config.in_channels, config.out_channels
     if side is None:
         raise UserError(f"{name}: its config does not say at what size it was trained (sample_size)")
@@ -194,7 +237,11 @@ def _shape(name: str, config: Any) -> tuple[int, int, int]:
 
 
 def _classes(name: str, config: Any) -> tuple[int, int | None]:
-    """Number of classes and the one that stands for none."""
+    """Returns the number of classes, and the class that stands for none (or None).
+
+    Raises:
+        UserError: conditions of an unsupported kind.
+    """
     if "num_embeds_ada_norm" in config:  # a DiT has one embedding more, for none
         return config.num_embeds_ada_norm, config.num_embeds_ada_norm
     if config.get("class_embed_type") is not None:
@@ -207,7 +254,12 @@ def _classes(name: str, config: Any) -> tuple[int, int | None]:
     return config.num_class_embeds or 0, None
 
 
-def _reads_text(name: str, config: Any) -> None:
+def _require_text_only(name: str, config: Any) -> None:
+    """Checks that a text network reads no further inputs.
+
+    Raises:
+        UserError: it does.
+    """
     for field in ("addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim"):
         if config.get(field) is not None:
             raise UserError(
@@ -216,7 +268,12 @@ def _reads_text(name: str, config: Any) -> None:
             )
 
 
-def _pictures(name: str, channels: int, decoder: nn.Module | None) -> Callable[[Tensor], Tensor]:
+def _decoder_of(name: str, channels: int, decoder: nn.Module | None) -> Callable[[Tensor], Tensor]:
+    """Returns the function from clean states to RGB pictures in [0, 1].
+
+    Raises:
+        UserError: states that no decoder turns into pictures.
+    """
     if decoder is None:
         if channels not in (1, 3):
             raise UserError(
@@ -236,8 +293,11 @@ def _pictures(name: str, channels: int, decoder: nn.Module | None) -> Callable[[
     return lambda x0: to_pictures(decoder.decode(x0.float() / scale + shift).sample)  # type: ignore[operator]
 
 
-def _states(channels: int, decoder: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
-    """Pictures in [0, 1] to clean states: pixels in [-1, 1], or the mode of the encoder's latents."""
+def _encoder_of(channels: int, decoder: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
+    """Returns the function from pictures in [0, 1] to clean states, or None if there is none.
+
+    States are pixels in [-1, 1], or the mode of the encoder's distribution of latents.
+    """
     if decoder is None:
         return (lambda pictures: 2 * pictures - 1) if channels == 3 else None
     config: Any = decoder.config
@@ -254,6 +314,11 @@ def _states(channels: int, decoder: nn.Module | None) -> Callable[[Tensor], Tens
 
 
 def _text_encoder(name: str, fetch: Fetch, device: torch.device, trust: bool) -> Callable[[Sequence[str]], Tensor]:
+    """Returns the function from prompts to text embeddings, B×L×D.
+
+    Raises:
+        UserError: an encoder or tokenizer that cannot be read.
+    """
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError:
@@ -265,7 +330,7 @@ def _text_encoder(name: str, fetch: Fetch, device: torch.device, trust: bool) ->
     except Exception as error:
         raise UserError(f"{name}: could not read its tokenizer as CLIP's ({_short(error)})") from error
     read = partial(CLIPTextModel.from_pretrained, folder / "text_encoder")
-    encoder: Any = read_whole(name, "text encoder", trust, read).to(device)
+    encoder: Any = load_frozen(name, "text encoder", trust, read).to(device)
     length = encoder.config.max_position_embeddings
 
     @torch.no_grad()
@@ -283,8 +348,8 @@ def _text_encoder(name: str, fetch: Fetch, device: torch.device, trust: bool) ->
 
 
 def saved_config(folder: Path) -> dict[str, Any]:
-    """A network's config as it was saved, for identities: what the library fills in differs between its versions."""
-    return {key: value for key, value in (_json(folder / "config.json") or {}).items() if not key.startswith("_")}
+    """Returns a network's config as it was saved, for identities. Defaults that the library adds differ between its versions."""
+    return {key: value for key, value in (_read_json(folder / "config.json") or {}).items() if not key.startswith("_")}
 
 
 def _short(error: BaseException) -> str:

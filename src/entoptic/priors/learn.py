@@ -1,9 +1,9 @@
-"""Training a small image prior: flow matching on photos, resumable, with sample sheets.
+"""Training a small image prior by flow matching on photos. Training can be resumed and draws sample sheets.
 
-The path is x_t = (1-t)·x0 + t·ε with pictures x0 in [-1, 1] and Gaussian noise ε; the network learns the velocity
-v = ε - x0 (Lipman et al. 2023, arXiv:2210.02747; times logit-normal as in Esser et al. 2024, arXiv:2403.03206). It sees
-pictures as (3·p²)×(S/p)×(S/p) blocks of p×p pixels, an orthonormal change of shape that loses nothing and spares
-the costly convolutions at full size.
+The path is x_t = (1-t)·x0 + t·ε with pictures x0 in [-1, 1] and Gaussian noise ε. The network learns the velocity
+v = ε - x0 (Lipman et al. 2023, arXiv:2210.02747), at logit-normal times t (Esser et al. 2024, arXiv:2403.03206). It
+reads pictures of side S as (3·p²)×(S/p)×(S/p) blocks of p×p pixels. This change of shape is orthonormal, loses nothing,
+and avoids the costly convolutions at full size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 
 def network(recipe: Recipe, classes: int) -> nn.Module:
-    """An untrained U-Net of diffusers; the class after the last means "no class"."""
+    """Returns an untrained U-Net of diffusers; the class after the last stands for no class.
+
+    Raises:
+        UserError: diffusers is not installed.
+    """
     try:
         from diffusers import UNet2DConditionModel
     except ImportError:
@@ -59,8 +63,16 @@ def network(recipe: Recipe, classes: int) -> nn.Module:
 
 
 @dataclass
-class _Shown:
-    """Training photos: M×3×S×S uint8 in a file, and the class of each."""
+class _TrainingPhotos:
+    """The training photos.
+
+    Attributes:
+        pixels: M×3×S×S uint8, in memory or memory-mapped.
+        classes: M int64.
+        names: class names.
+        skipped: number of photos that could not be read.
+        key: hash of the photos, their labels and the size.
+    """
 
     pixels: np.ndarray
     classes: Tensor
@@ -81,47 +93,58 @@ def learn_prior(
     progress: Progress = lambda what, done, total: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Trains a prior, or goes on training it; returns the folder.
+    """Trains a prior, or continues its training.
 
     Args:
         photos: anything `Photos.open` takes, or a list of them; labels become classes.
-        out: folder; holds `training-STEP.safetensors` to resume from (weights, their running mean, the optimiser), and
+        out: folder for `training-STEP.safetensors`, to resume from (weights, their running mean, the optimiser), and
             `training.json` (recipe, data, loss by step).
-        save_every: steps between checkpoints. sheet: draws a sample sheet of a network into a file, every
-            `sheet_every` steps.
+        recipe: how to train; None for the defaults.
+        device: where to train.
+        save_every: steps between checkpoints.
+        sheet_every: steps between sample sheets.
+        sheet: draws a sample sheet of a network into a file; None for no sheets.
+        progress: called with (what, done, total).
+        log: called with each line of the log.
+
+    Returns:
+        The folder.
 
     Raises:
-        UserError: no photo can be read, or `out` holds another network's training. KeyboardInterrupt: on Ctrl-C,
-            after a checkpoint.
+        UserError: no photo can be read, or `out` holds the training of another network.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     recipe = recipe or Recipe()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    shown = _prepare(photos, folder, recipe.size, progress)
+    data = _read_photos(photos, folder, recipe.size, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        net = network(recipe, len(shown.names)).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        mean = network(recipe, len(shown.names)).to(device)
+        net = network(recipe, len(data.names)).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        mean = network(recipe, len(data.names)).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    record = _resume(folder, recipe, shown, net, mean, optimiser)
+    record = _resume(folder, recipe, data, net, mean, optimiser)
     optimise(
-        "training the prior", net, mean, lambda step: _loss(net, shown, recipe, step, device), recipe, folder, record,
+        "training the prior", net, mean, lambda step: _loss(net, data, recipe, step, device), recipe, folder, record,
         optimiser, device=device, save_every=save_every, sheet_every=sheet_every, sheet=sheet, progress=progress,
         log=log,
     )  # fmt: skip
     return folder
 
 
-def _loss(net: nn.Module, shown: _Shown, recipe: Recipe, step: int, device: str | torch.device) -> Tensor:
-    """Mean squared error of the velocity; step N of a run draws the same numbers however often it was interrupted."""
+def _loss(net: nn.Module, data: _TrainingPhotos, recipe: Recipe, step: int, device: str | torch.device) -> Tensor:
+    """Returns the mean squared error of the velocity at one step.
+
+    Step N of a training draws the same numbers however often it was interrupted.
+    """
     size = recipe.batch_size
-    rows = rows_of(step, len(shown.classes), size, recipe.seed)
+    rows = rows_of(step, len(data.classes), size, recipe.seed)
     draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    x0 = torch.from_numpy(shown.pixels[np.asarray(rows)]).float() / 127.5 - 1  # B3SS in [-1, 1]
+    x0 = torch.from_numpy(data.pixels[np.asarray(rows)]).float() / 127.5 - 1  # B3SS in [-1, 1]
     flip = torch.rand(size, generator=draw) < 0.5
     x0 = torch.where(flip[:, None, None, None], x0.flip(3), x0)
-    classes = shown.classes[rows].clone()
-    classes[torch.rand(size, generator=draw) < recipe.drop] = len(shown.names)
+    classes = data.classes[rows].clone()
+    classes[torch.rand(size, generator=draw) < recipe.drop] = len(data.names)
     t = torch.sigmoid(torch.randn(size, generator=draw))
     noise = torch.randn(x0.shape, generator=draw)
     x0, noise, t, classes = (v.to(device) for v in (x0, noise, t, classes))
@@ -133,21 +156,25 @@ def _loss(net: nn.Module, shown: _Shown, recipe: Recipe, step: int, device: str 
     return (velocity.float() - target).square().mean()
 
 
-def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown:
-    """All photos, centre-cropped and resized once, in a file that is read piecewise; used again if nothing changed."""
+def _read_photos(photos: Any, folder: Path, size: int, progress: Progress) -> _TrainingPhotos:
+    """Reads all photos, centre-cropped and resized, into one file in `folder`; reuses the file if nothing has changed.
+
+    Raises:
+        UserError: no photo can be read.
+    """
     given = photos if isinstance(photos, (list, tuple)) else [photos]
     sets = [Photos.open(one) for one in given]
     labels = [photo.labels[0] if photo.labels else "" for one in sets for photo in one]
     names = sorted(set(labels) - {""})
-    place = {name: i for i, name in enumerate(names)} | {"": len(names)}
+    class_number = {name: i for i, name in enumerate(names)} | {"": len(names)}
     key = content_key({"size": size, "photos": [one.fingerprint() for one in sets], "labels": labels})
-    held, about = folder / "photos.npy", folder / "photos.json"
-    if held.is_file() and about.is_file() and (known := json.loads(about.read_text()))["key"] == key:
+    array_file, record_file = folder / "photos.npy", folder / "photos.json"
+    if array_file.is_file() and record_file.is_file() and (known := json.loads(record_file.read_text()))["key"] == key:
         kept = known["kept"]
     else:
-        about.unlink(missing_ok=True)  # it describes what is about to be overwritten
-        written = np.lib.format.open_memmap(held, "w+", np.uint8, (len(labels), 3, size, size))
-        allocate(held)
+        record_file.unlink(missing_ok=True)  # it describes what is about to be overwritten
+        written = np.lib.format.open_memmap(array_file, "w+", np.uint8, (len(labels), 3, size, size))
+        allocate(array_file)
         kept, row = [], 0
         for one in sets:
             for batch, images in one.batches(lambda photo: centre_square(photo, size), 256):
@@ -157,37 +184,47 @@ def _prepare(photos: Any, folder: Path, size: int, progress: Progress) -> _Shown
                 progress("reading photos", len(kept), len(labels))
             row += len(one)
         written.flush()
-        about.write_text(json.dumps({"key": key, "kept": kept}))
+        record_file.write_text(json.dumps({"key": key, "kept": kept}))
     if not kept:
         raise UserError(f"none of the {len(labels)} photos in {', '.join(one.source for one in sets)} can be read")
-    stored = np.load(held, mmap_mode="r")[: len(kept)]
+    stored = np.load(array_file, mmap_mode="r")[: len(kept)]
     pixels = np.array(stored) if stored.nbytes < 2**30 else stored
-    classes = torch.tensor([place[labels[i]] for i in kept])
-    return _Shown(pixels, classes, names, len(labels) - len(kept), key)
+    classes = torch.tensor([class_number[labels[i]] for i in kept])
+    return _TrainingPhotos(pixels, classes, names, len(labels) - len(kept), key)
 
 
 def _resume(
-    folder: Path, recipe: Recipe, shown: _Shown, net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
+    folder: Path,
+    recipe: Recipe,
+    data: _TrainingPhotos,
+    net: nn.Module,
+    mean: nn.Module,
+    optimiser: torch.optim.Optimizer,
 ) -> dict[str, Any]:
+    """Loads the last checkpoint in `folder`, if there is one, and returns the record of the training.
+
+    Raises:
+        UserError: a training with other photos or another architecture.
+    """
     mean.load_state_dict(net.state_dict())
     mean.requires_grad_(False)
-    about = folder / "training.json"
+    record_file = folder / "training.json"
     fresh = {
         "step": 0,
         "loss": [],
-        "photos_key": shown.key,
-        "classes": shown.names,
-        "photos": len(shown.classes),
-        "skipped": shown.skipped,
+        "photos_key": data.key,
+        "classes": data.names,
+        "photos": len(data.classes),
+        "skipped": data.skipped,
     }
-    if not about.is_file():
+    if not record_file.is_file():
         return fresh | {"recipe": asdict(recipe)}
-    record = json.loads(about.read_text())
+    record = json.loads(record_file.read_text())
     options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
     before = Recipe(**options)
     for what, old, new in [
-        ("classes", record["classes"], shown.names),
-        ("photos", record.get("photos_key", shown.key)[:12], shown.key[:12]),
+        ("classes", record["classes"], data.names),
+        ("photos", record.get("photos_key", data.key)[:12], data.key[:12]),
         ("batch_size", before.batch_size, recipe.batch_size),
         *((k, v, recipe.architecture()[k]) for k, v in before.architecture().items()),
     ]:
@@ -201,5 +238,6 @@ def _resume(
 
 
 def _few(value: Any) -> str:
+    """Returns a short text of a value."""
     text = ", ".join(map(str, value[:4])) + (" …" if len(value) > 4 else "") if isinstance(value, list) else str(value)
     return text

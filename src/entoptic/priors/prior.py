@@ -1,8 +1,8 @@
-"""What a sampler, a guided sampler and an inverter need to know of an image prior.
+"""What samplers, guided samplers and inverters need of an image prior.
 
-A prior's state x_t = α_t·x0 + σ_t·ε runs from almost pure noise to a clean x0, which `decode` turns into pictures.
-Variance-preserving diffusion (α² + σ² = 1), flow matching (α = 1-t, σ = t) and variance exploding (α = 1) are all of
-this form, so one ancestral step, one deterministic step and one exact guidance coefficient serve them all.
+A prior's state x_t = α_t·x0 + σ_t·ε goes from nearly pure noise to a clean state x0, which `decode` turns into a
+picture. Variance-preserving diffusion (α² + σ² = 1), flow matching (α = 1-t, σ = t) and variance-exploding diffusion
+(α = 1) all have this form. So one ancestral step, one deterministic step and one guidance coefficient serve them all.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-# (pictures B×3×h×w, group B int64) -> B scores, differentiable in the pictures; the group tells which unit scores which.
+# (pictures B×3×h×w, group B int64) -> B scores, differentiable in the pictures. The group selects the unit of each row.
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
 class Level(NamedTuple):
-    """One noise level: x_t = alpha·x0 + sigma·ε. `time` is what the network is told."""
+    """One noise level: x_t = alpha·x0 + sigma·ε.
+
+    Attributes:
+        time: the time that the network is given.
+        alpha: α_t, ≥ 0.
+        sigma: σ_t, ≥ 0.
+    """
 
     time: float
     alpha: float
@@ -32,14 +38,16 @@ class Prior(Protocol):
     """A generative model of pictures.
 
     Attributes:
-        name: as given to `load_prior`. identity: sha256 of all that its samples depend on.
-        shape: C×H×W of a state. bounds: range of x0 to which published samplers clamp, or None.
-        conditions: how many conditions there are that it draws from uniformly; 0 where it has none. A condition that is
-            drawn is part of the state: the law of the prior is then the mixture over conditions.
+        name: as given to `load_prior`.
+        identity: sha256 of everything that its samples depend on.
+        shape: C×H×W of a state.
+        bounds: range of x0 to which published samplers clamp, or None.
+        conditions: number of conditions, drawn uniformly; 0 for none. A drawn condition is part of the state, so the
+            prior's distribution is the mixture over conditions.
         device: where states live.
 
-    A prior whose levels suit chains of many steps better than a map of few may also have `map_levels(steps)`, of the
-    form of `levels`, which `generate` then takes.
+    A prior may also have `map_levels(steps)`, of the same form as `levels`. `generate` uses it instead of `levels`, where
+    other levels suit a map of few steps better than a chain of many.
     """
 
     name: str
@@ -50,17 +58,24 @@ class Prior(Protocol):
     device: torch.device
 
     def levels(self, steps: int) -> list[Level]:
-        """steps + 1 levels from the noisiest to the clean one, whose alpha is 1 and sigma 0."""
+        """Returns steps + 1 levels from the noisiest to the clean one (alpha 1, sigma 0)."""
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
-        """E[x0 | x_t = x] for states B×C×H×W, differentiable in x. condition: B int64, None for none."""
+        """Returns E[x0 | x_t = x] of states B×C×H×W, differentiable in x; condition is B int64, or None for none."""
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Pictures B×3×h×w float32 in [0, 1] of clean states, differentiable."""
+        """Returns the pictures B×3×h×w, float32 in [0, 1], of clean states; differentiable."""
 
 
 class Kernel(NamedTuple):
-    """A step t -> s: x_s = from_x·x_t + from_x0·x0hat + sd·ε (+ push·β·∇_x s(decode(x0hat(x_t))) when guided)."""
+    """A step t -> s: x_s = from_x·x_t + from_x0·x0hat + sd·ε. Guided steps add push·β·∇_x s(decode(x0hat(x_t))).
+
+    Attributes:
+        from_x: factor of x_t.
+        from_x0: factor of x0hat.
+        sd: standard deviation of the noise, ≥ 0.
+        push: guidance coefficient that is exact for Gaussian priors and linear scores.
+    """
 
     from_x: float
     from_x0: float
@@ -69,12 +84,11 @@ class Kernel(NamedTuple):
 
 
 def ancestral(t: Level, s: Level) -> Kernel:
-    """The step of ancestral sampling with the posterior's variance (Ho et al. 2020, eq. 7; Kingma et al. 2021, eq. 30).
+    """Returns the step of ancestral sampling with the posterior's variance (Ho et al. 2020, eq. 7; Kingma et al. 2021, eq. 30).
 
-    `push` is the exact guidance coefficient: for a Gaussian prior of any covariance and a linear score it makes the
-    chain's mean that of the tilt exp(β s), whatever the number of steps. From p(x0|x_t) ∝ p exp(β s), the marginal
-    means must move by α_t·Cov·β·a at every level; solving for the push gives α_s·σ²_{t|s}/α_t, which is (1-a_t)/√a_t
-    where variance is preserved.
+    With `push`, the mean of the chain is exactly that of the tilt exp(β s) for a Gaussian prior of any covariance, a linear
+    score a·x0 and any number of steps. Derivation: p(x0|x_t) ∝ p exp(β s) requires that the marginal mean at level t moves
+    by α_t·Cov·β·a. Solved for the push this is α_s·σ²_{t|s}/α_t, which is (1-a_t)/√a_t for variance-preserving diffusion.
     """
     ratio = t.alpha / s.alpha
     step_var = max(t.sigma**2 - ratio**2 * s.sigma**2, 0.0)  # σ²_{t|s}
@@ -87,9 +101,9 @@ def ancestral(t: Level, s: Level) -> Kernel:
 
 
 def deterministic(t: Level, s: Level) -> Kernel:
-    """The step of DDIM with η = 0 (Song et al. 2021, eq. 12), which for flow matching is Euler's.
+    """Returns the step of DDIM with η = 0 (Song et al. 2021, eq. 12), which is Euler's step for flow matching.
 
-    `push` by the same argument: (α_s - α_t·σ_s/σ_t)·σ_t²/α_t.
+    `push` follows by the same derivation as in `ancestral`: (α_s - α_t·σ_s/σ_t)·σ_t²/α_t.
     """
     ratio = s.sigma / t.sigma
     from_x0 = s.alpha - t.alpha * ratio
@@ -97,30 +111,36 @@ def deterministic(t: Level, s: Level) -> Kernel:
 
 
 def noise_like(prior: Prior, generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal states, one row from each generator, so that no draw depends on batch mates."""
+    """Draws standard normal states, one row from each generator, so that no row depends on the others: B×C×H×W."""
     return torch.stack([torch.randn(prior.shape, generator=g) for g in generators]).to(prior.device)
 
 
 def draw_conditions(prior: Prior, generators: Sequence[torch.Generator]) -> Tensor | None:
-    """One condition from each generator, uniform; None where the prior has none."""
+    """Draws one uniform condition from each generator, B int64; returns None where the prior has no conditions."""
     if not prior.conditions:
         return None
     return torch.cat([torch.randint(prior.conditions, (1,), generator=g) for g in generators]).to(prior.device)
 
 
 def map_levels(prior: Prior, steps: int) -> list[Level]:
-    """Levels of the few-step map: those of a prior that has `map_levels` for it, else its `levels`."""
+    """Returns the levels of the few-step map: the prior's `map_levels` if it has that, else its `levels`."""
     own: Callable[[int], list[Level]] = getattr(prior, "map_levels", prior.levels)
     return own(steps)
 
 
 def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, steps: int = 6, order: int = 2) -> Tensor:
-    """Clean states of the deterministic few-step map G(z): `steps` calls of `denoise`, differentiable.
+    """Returns the clean states of the deterministic few-step map G(z), B×C×H×W, differentiable.
 
-    z ~ N(0, 1), condition uniform, makes G(z) the law p of the few-step generator, for which noise-space sampling is
-    exact. Steps are those of the second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, algorithm 2) in
-    λ = log(α/σ): the deterministic step with x0hat extrapolated from the step before; order 1 is
-    DDIM's (η = 0). noise: B×C×H×W.
+    With z ~ N(0, 1) and a uniform condition, the distribution of G(z) is the prior p that noise-space sampling tilts
+    exactly. The steps are those of the second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, algorithm 2)
+    in λ = log(α/σ): deterministic steps, with x0hat extrapolated from the step before.
+
+    Args:
+        prior: the generative model.
+        noise: z, B×C×H×W.
+        condition: B int64, or None.
+        steps: calls of `denoise`, ≥ 1.
+        order: 2, or 1 for DDIM with η = 0.
     """
     levels = map_levels(prior, steps)
     x, before = noise * levels[0].sigma, None

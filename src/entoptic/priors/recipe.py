@@ -1,4 +1,4 @@
-"""The recipe of a prior's training: a config without torch, so that the command line can print its help at once."""
+"""The configuration of a prior's training. It imports no torch, so the command line can print its help at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from entoptic.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a prior is trained. Raise `steps` and run again to go on from the last checkpoint."""
+    """How a prior is trained. To continue from the last checkpoint, raise `steps` and run again."""
 
     size: int = 64
     """side of the pictures in pixels"""
@@ -53,5 +53,5 @@ class Recipe:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
     def architecture(self) -> dict[str, Any]:
-        """What of the recipe decides the network's shape: another one cannot resume."""
+        """Returns the options that determine the network's architecture. A training with other values cannot be resumed."""
         return {k: getattr(self, k) for k in ("size", "patch", "widths", "layers", "attention")}

@@ -1,8 +1,8 @@
 """Priors of our own training on disk: a folder with the network in the layout of diffusers, and a card.
 
-`card.json` says what the network's config does not: `name`, `size` of the pictures, `patch` (side of the pixel blocks
-that are one position), `classes` (names, in the network's order; the class after the last stands for none), and
-optionally `guidance` and `shift` (defaults 1), `licence`, `data` and whatever else is worth knowing.
+`card.json` has what the network's config lacks: `name`, `size` of the pictures, `patch` (side of the pixel blocks that
+are one position), `classes` (names, in the network's order; the class after the last stands for none), and optionally
+`guidance` and `shift` (1 by default), `licence`, `data` and further entries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.files import sha256_of
 from entoptic.errors import UserError
 from entoptic.models.model import weights_sha256
-from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS, class_network, read_whole, saved_config
+from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS, class_network, load_frozen, saved_config
 from entoptic.priors.network_prior import DiffusionPrior, checked_guidance, to_pictures
 from entoptic.priors.schedule import Flow
 
@@ -32,10 +32,19 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, half: bool = True) -> Path:
-    """Writes a network of `learn.network` and its card; `half` stores float16, half the size.
+    """Writes a network of `learn.network` and its card.
 
-    Files are replaced one by one and the card comes last, with the hash of the weights that belong to it, so a folder
-    that was left half written is refused by `load_saved`.
+    Files are replaced one by one, the card last, with the hash of its weights. So `load_saved` refuses a folder that was
+    left half written.
+
+    Args:
+        net: the network.
+        folder: where to write.
+        card: see the module's text.
+        half: whether weights are stored as float16, half the size.
+
+    Returns:
+        The folder.
 
     Raises:
         UserError: a card that does not fit the network, or weights that float16 cannot hold.
@@ -59,9 +68,15 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
 
 
 def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float | None = None) -> DiffusionPrior:
-    """The flow-matching prior in `folder`; guidance None is its card's.
+    """Loads the flow-matching prior in `folder`.
 
     States are pictures in [-1, 1] as (3·p²)×(S/p)×(S/p) blocks of p×p pixels, an orthonormal change of shape.
+
+    Args:
+        name: of the prior, as given to `load_prior`.
+        folder: written by `save_prior`.
+        device: where the network goes.
+        guidance: weight of classifier-free guidance; None for that of the card.
 
     Raises:
         UserError: a folder that is incomplete, or whose card does not fit its weights.
@@ -83,7 +98,7 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
             f"{name}: the weights have sha256 {found[:12]}…, their card says {str(card.get('weights_sha256'))[:12]}…; "
             "the folder was left half written or changed, save or install it again"
         )
-    net = read_whole(name, "network", False, partial(UNet2DConditionModel.from_pretrained, folder))
+    net = load_frozen(name, "network", False, partial(UNet2DConditionModel.from_pretrained, folder))
     return flow_prior(name, net, card, device, guidance=guidance, config=saved_config(folder))
 
 
@@ -91,9 +106,15 @@ def flow_prior(
     name: str, network: nn.Module, card: Mapping[str, Any], device: torch.device, *, guidance: float | None = None,
     config: Any = None,
 ) -> DiffusionPrior:  # fmt: skip
-    """A network of `learn.network` as a prior; `card` as in `save_prior`, guidance None is the card's.
+    """Makes a prior of a network of `learn.network`.
 
-    config: what the network's architecture is saved as, for the prior's identity.
+    Args:
+        name: of the prior.
+        network: the network; it is moved to `device`.
+        card: as in `save_prior`.
+        device: where the network goes.
+        guidance: weight of classifier-free guidance; None for that of the card.
+        config: the saved config of the network, part of the prior's identity.
 
     Raises:
         UserError: a card that does not fit the network.
@@ -115,18 +136,23 @@ def flow_prior(
 
 
 def _check(name: str, config: Any, card: Mapping[str, Any]) -> None:
+    """Checks that a card fits its network.
+
+    Raises:
+        UserError: it does not.
+    """
     missing = [field for field in ("name", "size", "patch", "classes") if field not in card]
     if missing:
         raise UserError(f"{name}: the card of a prior needs name, size, patch and classes; {missing[0]} is missing")
     size, patch, classes = card["size"], card["patch"], len(card["classes"])
-    for what, holds, says in [
+    for what, holds, expected in [
         ("channels", config.in_channels, 3 * patch**2),
         ("outputs", config.out_channels, 3 * patch**2),
         ("positions a side", config.sample_size, size / patch),
         ("classes and one for none", config.num_class_embeds, classes + 1),
     ]:
-        if holds != says:
+        if holds != expected:
             raise UserError(
                 f"{name}: the network has {holds} {what}, its card (size {size}, patch {patch}, {classes} classes) "
-                f"stands for {says:g}"
+                f"stands for {expected:g}"
             )

@@ -15,10 +15,10 @@ from entoptic.priors.prior import Prior
 
 SOURCES = ("builtin", "file", "hf", "photos")
 SHIPPED = "builtin:small-32"
-"""The prior of methods that sample one where none is named."""
+"""The prior that methods use if none is named."""
 
 _MOST_BYTES = 4 * 2**30
-"""Stored photos are held as float32 states; above this they are refused rather than swapped."""
+"""Maximum size of stored photos, which are kept in memory as float32 states."""
 
 
 def load_prior(
@@ -30,23 +30,23 @@ def load_prior(
     size: int | None = None,
     trust: bool = False,
 ) -> Prior:
-    """A prior, ready to be sampled.
+    """Loads a prior.
 
     Args:
         source: one of
 
-            - `builtin:NAME`: a small flow-matching prior that is shipped, needs no network;
+            - `builtin:NAME`: a small flow-matching prior that is part of the package;
             - `file:FOLDER`: one that `entoptic.priors.saved.save_prior` wrote;
-            - `hf:REPO[@REVISION]` or `hf:FOLDER`: a saved pipeline of diffusers (see `pipelines.PIPELINES`) or one of
-              its networks with `scheduler_config.json` beside it;
-            - `photos:PATH`: the uniform law over stored photos, squares of `size` pixels;
+            - `hf:REPO[@REVISION]` or `hf:FOLDER`: a saved pipeline of diffusers (see `diffusers_folder.PIPELINES`) or one
+              of its networks with `scheduler_config.json` beside it;
+            - `photos:PATH`: the uniform distribution over stored photos, squares of `size` pixels;
             - a `Prior`, which is returned as it is.
         device: "auto", "cpu", "cuda:1", ….
         guidance: weight of classifier-free guidance where there are classes or text. None is the card's weight for
-            `builtin:` and `file:`, and 1 (the law that was learned) for `hf:`.
-        prompt: text of a text-to-image prior; None is the empty text.
-        size: side in pixels of stored photos (default 64).
-        trust: read pickled weights of `hf:` where there are no safetensors. Code of a repository is never run.
+            `builtin:` and `file:`, and 1 (no guidance) for `hf:`.
+        prompt: text of a text-to-image prior; None for the empty text.
+        size: side in pixels of stored photos; None for 64.
+        trust: whether pickled weights of `hf:` are read where there are no safetensors. Code of a repository is never run.
 
     Raises:
         UserError: unknown source or name (with the nearest), a pipeline of another kind, options that do not apply.
@@ -86,18 +86,21 @@ def load_prior(
 
 
 def builtin_priors() -> list[str]:
-    """Names behind `builtin:`."""
+    """Returns the names of the priors behind `builtin:`."""
     return sorted(folder.name for folder in _shipped().iterdir() if folder.is_dir()) if _shipped().is_dir() else []
 
 
 def is_folder(source: str) -> bool:
-    """Whether a prior's name is a place on this machine, not a name that means the same elsewhere."""
+    """Returns whether a prior's name is a folder on this machine, not a name that is valid elsewhere too."""
     prefix, _, name = source.partition(":")
     return prefix == "file" or (prefix == "hf" and bool(name) and _Files.is_local(name))
 
 
 def name_of(prior: Prior) -> str:
-    """The name to write down: of a folder that holds what a builtin prior is (by its identity), the builtin's."""
+    """Returns the name to record for a prior.
+
+    A folder that holds a builtin prior (by its identity) gets the name of the builtin.
+    """
     if is_folder(prior.name):
         for name in builtin_priors():
             if load_prior(f"builtin:{name}", device="cpu").identity == prior.identity:
@@ -106,10 +109,16 @@ def name_of(prior: Prior) -> str:
 
 
 def _shipped() -> Path:
+    """Returns the folder of the builtin priors."""
     return Path(str(resources.files("entoptic"))) / "priors" / "shipped"
 
 
 def _builtin(name: str) -> Path:
+    """Returns the folder of one builtin prior.
+
+    Raises:
+        UserError: an unknown name.
+    """
     known = builtin_priors()
     if name not in known:
         raise UserError(
@@ -119,6 +128,11 @@ def _builtin(name: str) -> Path:
 
 
 def _stored(source: str, path: str, size: int, device: torch.device) -> Prior:
+    """Loads stored photos as a prior.
+
+    Raises:
+        UserError: a size below 1, or more photos than fit into memory.
+    """
     from entoptic.images.photos import Photos
     from entoptic.priors.toy import StoredPictures
 
@@ -150,11 +164,15 @@ class _Files:
 
     @staticmethod
     def is_local(name: str) -> bool:
-        """A folder that is there, or a name that could be no repository's."""
+        """Returns whether the name is an existing folder, or cannot be the name of a repository."""
         return Path(name).expanduser().is_dir() or name[0] in "./~" or name.partition("@")[0].count("/") > 1
 
     def fetch(self, patterns: Sequence[str]) -> Path:
-        """The folder that holds the files of these patterns."""
+        """Returns the folder that holds the files of these patterns.
+
+        Raises:
+            UserError: the files cannot be downloaded.
+        """
         if self.local.is_dir():
             return self.local
         try:

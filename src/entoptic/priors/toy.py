@@ -1,4 +1,4 @@
-"""Priors whose every law has a closed form: Gaussian mixtures and stored photos. Tests stand on them."""
+"""Priors with closed forms: Gaussian mixtures and stored photos. Tests compare samplers with them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from entoptic.priors.prior import Level
 
 
 def cosine_levels(steps: int) -> list[Level]:
-    """Variance-preserving levels with α = cos, σ = sin, from just short of pure noise (α = 0.006) to clean."""
+    """Returns steps + 1 variance-preserving levels with α = cos, σ = sin, from nearly pure noise (α = 0.006) to clean."""
     quarter = math.pi / 2
     angles = [quarter * 0.996 * (1 - i / steps) for i in range(steps + 1)]
     return [Level(a / quarter, math.cos(a), math.sin(a)) for a in angles[:-1]] + [Level(0.0, 1.0, 0.0)]
 
 
 def linear_levels(steps: int, *, train: int = 1000, first: float = 1e-4, last: float = 0.02) -> list[Level]:
-    """Levels of the linear-β schedule of `train` steps (Ho et al. 2020), respaced to `steps` evenly."""
+    """Returns the levels of the linear-β schedule of `train` steps (Ho et al. 2020), evenly respaced to `steps`.
+
+    Raises:
+        UserError: not 1 ≤ steps ≤ train.
+    """
     if not 1 <= steps <= train:
         raise UserError(f"a schedule trained with {train} steps can be sampled in 1 to {train}, got {steps}")
     kept = (1 - torch.linspace(first, last, train, dtype=torch.float64)).cumprod(0)  # ᾱ_t
@@ -30,12 +34,15 @@ def linear_levels(steps: int, *, train: int = 1000, first: float = 1e-4, last: f
 
 
 class GaussianMixture:
-    """p(x0) = Σ_k w_k N(x0; μ_k, Σ_k) over states of any shape, as a prior with the exact denoiser.
+    """The mixture p(x0) = Σ_k w_k N(x0; μ_k, Σ_k) over states of any shape, as a prior with the exact denoiser.
 
     Args:
-        weights: K, normalised here. means: K×C×H×W. variances: K×C×H×W (diagonal Σ_k).
-        linear_schedule: take the linear-β levels of 1000 steps rather than the cosine's.
-        scale, offset: pictures are offset + scale·x0, neither clamped nor resized; C = 3 to be shown.
+        weights: K, w_k; normalised here.
+        means: K×C×H×W, μ_k.
+        variances: K×C×H×W, the diagonals of Σ_k.
+        linear_schedule: use the linear-β levels of 1000 steps instead of the cosine levels.
+        scale: pictures are offset + scale·x0, neither clamped nor resized; C must be 3 to show them.
+        offset: see `scale`.
     """
 
     def __init__(
@@ -60,10 +67,11 @@ class GaussianMixture:
         self.identity = digest.hexdigest()
 
     def levels(self, steps: int) -> list[Level]:
+        """Returns steps + 1 levels from the noisiest to the clean one."""
         return self._levels(steps)
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
-        """Σ_k r_k(x)·(μ_k + α v_k/(α² v_k + σ²)·(x - α μ_k)), r_k the posterior share of component k."""
+        """Returns E[x0 | x_t = x] = Σ_k r_k(x)·(μ_k + α v_k/(α² v_k + σ²)·(x - α μ_k)), r_k the posterior of component k."""
         a, noise_var = level.alpha, level.sigma**2
         x_B1 = x.double().unsqueeze(1)
         var = a**2 * self.variances + noise_var
@@ -73,34 +81,35 @@ class GaussianMixture:
         return (log_r.softmax(1)[..., None, None, None] * per_component).sum(1).to(x.dtype)
 
     def decode(self, x0: Tensor) -> Tensor:
+        """Returns offset + scale·x0."""
         return (
             (self._offset + self._scale * x0).float() if x0.dtype != torch.float64 else self._offset + self._scale * x0
         )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Exact samples, count×C×H×W float64."""
+        """Draws exact samples, count×C×H×W float64."""
         k = torch.multinomial(self.log_weights.exp(), count, replacement=True, generator=generator)
         return self.means[k] + self.variances[k].sqrt() * torch.randn(
             (count, *self.shape), generator=generator, dtype=torch.float64
         )
 
     def tilted(self, direction: Tensor, beta: float) -> tuple[GaussianMixture, float]:
-        """The tilt by exp(β·⟨direction, x0⟩), again a mixture, and log Z."""
+        """Returns the tilt by exp(β·⟨direction, x0⟩), which is again a mixture, and its log Z."""
         a = direction.double()
         m = (self.means * a).flatten(1).sum(1)
         v = (self.variances * a.square()).flatten(1).sum(1)
         log_w = self.log_weights + beta * m + beta**2 * v / 2
-        law = GaussianMixture(
+        tilted_mixture = GaussianMixture(
             (log_w - log_w.logsumexp(0)).exp(), self.means + beta * self.variances * a, self.variances,
             linear_schedule=self._levels is linear_levels, scale=self._scale, offset=self._offset,
         )  # fmt: skip
-        return law, float(log_w.logsumexp(0))
+        return tilted_mixture, float(log_w.logsumexp(0))
 
 
 class StoredPictures:
-    """The uniform law over M stored pictures, as a prior: its exact denoiser is a softmax over them.
+    """The uniform distribution over M stored pictures, as a prior. Its exact denoiser is a softmax over them.
 
-    Sampling it gives back stored pictures and nothing else; it serves to test code, and as the prior of retrieval.
+    Sampling gives back stored pictures only. It serves to test code, and as the prior of retrieval.
 
     Args:
         pictures: M×3×H×W in [0, 1].
@@ -117,9 +126,11 @@ class StoredPictures:
         self.identity = hashlib.sha256(self.states.cpu().numpy().tobytes()).hexdigest()
 
     def levels(self, steps: int) -> list[Level]:
+        """Returns steps + 1 levels from the noisiest to the clean one."""
         return cosine_levels(steps)
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        """Returns E[x0 | x_t = x], B×3×H×W: the average of the stored pictures, weighted by their posterior."""
         flat = self.states.flatten(1).to(x.dtype)
         # ‖x - α·x_m‖² without M×B×C×H×W intermediates; the ‖x‖² that all share is left out.
         near = -(level.alpha**2 * flat.square().sum(1) - 2 * level.alpha * x.flatten(1) @ flat.T)
@@ -127,4 +138,5 @@ class StoredPictures:
         return (share @ flat).reshape(x.shape)
 
     def decode(self, x0: Tensor) -> Tensor:
+        """Returns states in [-1, 1] as pictures in [0, 1]."""
         return ((x0 + 1) / 2).clamp(0, 1)

@@ -342,8 +342,8 @@ class _FrontierRun:
                 notes.append(f"beyond what the bank carries this frontier is not supported: {refused}")
             try:
                 measured = Frontier.from_ladders(found)
-                if measured.reach.nats < self.nats:
-                    notes.append(f"the particles support {measured.reach.nats:.3g} of {self.nats:.3g} nats")
+                if measured.support_limit.nats < self.nats:
+                    notes.append(f"the particles support {measured.support_limit.nats:.3g} of {self.nats:.3g} nats")
                 return measured, [list(ladder.betas) for ladder in found]
             except UserError as error:
                 notes.append(f"from the bank alone: {error}")

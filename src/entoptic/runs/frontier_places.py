@@ -16,9 +16,9 @@ from entoptic.methods.prior_sampling import MAP_STEPS
 from entoptic.runs.store import Picture
 from entoptic.runs.unit_items import trace_of
 from entoptic.sampling.bank import Bank
-from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats, selection_mean
+from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats
 from entoptic.sampling.sampled_distribution import Kind, KlIs
-from entoptic.sampling.tilt import selection_kl
+from entoptic.sampling.tilt import selection_kl, selection_mean
 from entoptic.sampling.unit_scores import UnitScores
 
 FORMAT = 1
@@ -45,8 +45,8 @@ def curve_record(measured: Frontier, scores: UnitScores, budget: float) -> dict[
 
     They go on a little beyond the budget where the scores support it, with intervals that are less to be relied on.
     """
-    end = min(budget, measured.reach.nats)
-    most = min(1.3 * budget, measured.reach.nats)
+    end = min(budget, measured.support_limit.nats)
+    most = min(1.3 * budget, measured.support_limit.nats)
     nats = [end * (i / (_CURVE - 1)) ** 2 for i in range(_CURVE)]
     nats += [end + (most - end) * i / _BEYOND for i in range(1, _BEYOND + 1)] if most > end else []
     points = []
@@ -57,7 +57,7 @@ def curve_record(measured: Frontier, scores: UnitScores, budget: float) -> dict[
             continue
         points.append(point.to_json() | {"mean_raw": in_raw_units(point.mean, scores)})
     return {
-        "islands": measured.islands, "scores": len(measured.scores), "reach": measured.reach._asdict(),
+        "islands": measured.islands, "scores": len(measured.scores), "reach": measured.support_limit._asdict(),
         "cross_check": measured.cross_check.to_json() if measured.cross_check else None, "points": points,
     }  # fmt: skip
 
@@ -105,9 +105,9 @@ def selections(scale: FrontierScale) -> list[dict[str, Any]]:
             mean = selection_mean(scale.own, count, TOP)
             note = "one of the K best of N samples of the prior, at random: retrieval"
             places.append(_placed(f"top {TOP} of {count:,}", exactly(selection_kl(count, TOP)), mean, scale, note))
-    reach = Frontier.from_bank(scale.own).reach
-    if reach.nats <= scale.frontier.reach.nats:
-        point = scale.frontier.at_nats(reach.nats)
+    limit = Frontier.from_bank(scale.own).support_limit
+    if limit.nats <= scale.frontier.support_limit.nats:
+        point = scale.frontier.at_nats(limit.nats)
         note = "retrieval reweighted by exp(β s) is on the frontier up to here, where 20 effective samples are left"
         places.append(_placed("reweighted bank", point.nats, point.mean, scale, note, is_tilt=True))
     return places

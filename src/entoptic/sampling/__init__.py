@@ -1,1 +1,1 @@
-"""Tilting a prior towards a unit: scores, banks, guidance, sequential Monte Carlo, MBAR, the frontier."""
+"""Sampling tilts of a prior: unit scores, banks, guidance, sequential Monte Carlo, MBAR, the frontier."""

@@ -1,12 +1,12 @@
-"""A bank: samples of a prior's few-step map, made once, scored once on many units, shared by all of them.
+"""A bank: samples of a prior's few-step map, made once and scored once for each unit.
 
-It standardises scores, gives quantiles and the low end of log Z for every unit at no further sampling, and the first
-particles of noise-space SMC.
+The bank standardises scores. It also gives the quantiles and, at small β, log Z of every unit without further sampling,
+and the first particles of SMC in noise space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,25 +14,23 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.pixels import eight_bit
+from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
 from entoptic.sampling.unit_scores import UnitScores
 
-Progress = Callable[[str, int, int], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Reports progress to nobody."""
-
 
 @dataclass(frozen=True)
 class Bank:
-    """M samples of G(z) of a prior.
+    """M samples of the few-step map G(z) of a prior.
 
     Attributes:
-        prior: they are of. steps: of the map G. seed: of the noise. size: M.
-        pictures: M×3×h×w uint8 at the prior's own size.
+        prior: the generative model.
+        steps: steps of the map G.
+        seed: seed of the noise.
+        size: M.
+        pictures: M×3×h×w uint8, at the prior's own size.
     """
 
     prior: Prior
@@ -47,18 +45,31 @@ class Bank:
         return content_key({"prior": self.prior.identity, "steps": self.steps, "seed": self.seed, "size": self.size})
 
     def conditions(self) -> Tensor | None:
-        """The condition of each sample, M; None where the prior has none."""
+        """Returns the condition of each sample, M int64; None where the prior has no conditions."""
         return draw_conditions(self.prior, [generator_for("bank", self.seed, i) for i in range(self.size)])
 
     def latent(self, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Noise z (K×C×H×W) and conditions (K, or None) of some samples, or of all: drawn again, never stored."""
+        """Returns the noise and the conditions of samples. They are drawn again from the seed, not stored.
+
+        Args:
+            indices: K numbers of samples; None for all M.
+
+        Returns:
+            Noise z (K×C×H×W), and conditions (K int64) or None.
+        """
         rows = range(self.size) if indices is None else indices
         generators = [generator_for("bank", self.seed, i) for i in rows]
         condition = draw_conditions(self.prior, generators)
         return noise_like(self.prior, generators), condition
 
     def scores(self, scores: UnitScores, *, batch_size: int = 64, progress: Progress = silent) -> Tensor:
-        """Raw scores U×M float64, remembered per unit."""
+        """Returns the raw scores of all samples, U×M float64. They are cached for each unit.
+
+        Args:
+            scores: the U units and how they are scored.
+            batch_size: pictures per forward pass.
+            progress: called with (what, done, total).
+        """
         model = scores.model
         recipe = {
             "bank": self.identity, "weights": model.card.weights_sha256, "card": model.card.preprocessing(),
@@ -84,12 +95,20 @@ def make_bank(
     prior: Prior, *, size: int = 2048, steps: int = 6, seed: int = 0, batch_size: int | None = None,
     progress: Progress = silent,
 ) -> Bank:  # fmt: skip
-    """The bank of a prior, made or remembered. A sample depends on (seed, its number) alone, not on `size`.
+    """Makes the bank of a prior, or loads it from the cache. A sample depends on the seed and its number, not on `size`.
+
+    Args:
+        prior: the generative model.
+        size: M, ≥ 2.
+        steps: steps of the few-step map.
+        seed: seed of the noise and conditions.
+        batch_size: states that are denoised at once; None for `batch_size_for(prior)`.
+        progress: called with (what, done, total).
 
     Raises:
-        UserError: size < 2, or the prior makes pictures that are not finite.
+        UserError: size < 2, or pictures that are not finite.
     """
-    batch_size = batch_size or batch_of(prior)
+    batch_size = batch_size or batch_size_for(prior)
     if size < 2:
         raise UserError(f"a bank needs at least 2 samples, got {size}")
     key = content_key({"prior": prior.identity, "steps": steps, "seed": seed})
@@ -104,7 +123,7 @@ def make_bank(
         if bad := int((~pictures.isfinite().flatten(1).all(1)).sum()):
             raise UserError(f"{prior.name}: {bad} of {len(pictures)} samples of its {steps}-step map are not finite")
         parts.append((eight_bit(pictures) * 255).round().byte().cpu())
-        if len(parts) % 32 == 0 and len(parts) * batch_size < size:  # an interruption costs at most these
+        if len(parts) % 32 == 0 and len(parts) * batch_size < size:  # an interruption loses at most 32 batches
             save_cached("bank", key, {"pictures": torch.cat(parts)})
         progress("sampling the prior", start + len(generators), size)
     pictures = torch.cat(parts)
@@ -113,6 +132,6 @@ def make_bank(
     return Bank(prior, steps, seed, size, pictures[:size])
 
 
-def batch_of(prior: Prior) -> int:
-    """How many states of a prior go through it at once: 64 small ones, fewer the larger they are."""
+def batch_size_for(prior: Prior) -> int:
+    """Returns how many states of a prior are denoised at once: 64 small ones, fewer the larger they are."""
     return max(1, min(64, 16384 // (prior.shape[1] * prior.shape[2])))

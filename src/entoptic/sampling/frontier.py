@@ -1,8 +1,8 @@
-"""The most mean score that each number of nats can buy, with intervals, and where a method stands against it.
+"""The frontier of mean score against KL divergence of the tilts, with intervals, and where a method lies relative to it.
 
-(E[s], KL) of the tilts q_β ∝ p·exp(β s) is the frontier: no law of the same mean score is nearer to the prior p. It is
-estimated from a weighted sample of the prior, which a bank of draws is and which MBAR makes of ladders of tilted draws.
-Everything is float64; nats throughout.
+The points (E[s], KL) of the tilts q_β ∝ p·exp(β s) form the frontier: no distribution with the same mean score has a
+smaller KL divergence from the prior p. The frontier is estimated from a weighted sample of the prior. A bank is such a
+sample, and MBAR makes one of ladders of tilted samples. All numbers are float64, all KL divergences in nats.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from entoptic.errors import UserError
 from entoptic.sampling.mbar import MIN_ESS, Ladder, finite_scores
 
 MIN_ISLANDS = 4  # independent runs below which no interval is given
-_BLOCKS = 32  # into which a bank is dealt for its standard errors
+_BLOCKS = 32  # number of parts of a bank for the jackknife
 
 
 class Point(NamedTuple):
-    """A tilt q_β. Errors of the other coordinates are those at a fixed value of the one that was asked for.
+    """One tilt q_β on the frontier.
+
+    If a point is asked for by one coordinate, that one is exact, and the errors of the others are those at its fixed value.
 
     Attributes:
-        beta: ≥ 0. mean: E_q[s]. nats: KL(q_β‖p) ≥ 0. log_z: L(β) = log E_p[exp(β s)], its error always at fixed β.
-        ess: effective number of scores behind it (Kish), at least 20; optimistic where particles are copies.
+        beta: β ≥ 0.
+        mean: mean score E_q[s].
+        nats: KL divergence KL(q_β‖p) in nats, ≥ 0.
+        log_z: L(β) = log E_p[exp(β s)]; its error is always the one at fixed β.
+        ess: effective sample size (Kish) that the estimates rest on, ≥ 20; too high where particles are copies.
     """
 
     beta: Estimate
@@ -39,40 +44,53 @@ class Point(NamedTuple):
     ess: float
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the point as a JSON object."""
         return {name: getattr(self, name).to_json() for name in ("beta", "mean", "nats", "log_z")} | {"ess": self.ess}
 
 
 class _Tilted(NamedTuple):
+    """Moments under q_β of the pooled sample and of its islands.
+
+    Attributes:
+        log_z, mean, variance, nats, ess: of the pooled sample.
+        log_z_out, mean_out: I float64, of the sample without each island in turn (for the jackknife).
+        log_z_alone, mean_alone: I float64, of each island alone.
+    """
+
     log_z: float
     mean: float
     variance: float
     nats: float
     ess: float
-    log_z_out: Tensor  # I: without each island in turn
+    log_z_out: Tensor
     mean_out: Tensor
-    log_z_alone: Tensor  # I: of each island by itself
+    log_z_alone: Tensor
     mean_alone: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Mean score against nats for the tilts of one prior by one score, from independent islands.
+    """Mean score against KL divergence for the tilts of one prior by one score, from independent islands.
 
-    Make it with `from_bank` or `from_ladders`. As the tilts of one weighted sample, its points keep the exact laws:
-    L' = E[s], L'' = Var[s] ≥ 0, nats convex in the mean with slope β. Islands are pooled by adding their estimates of
-    Z(β), which are unbiased; errors are those of the jackknife over islands, widened by what islands alone differ from
-    the whole, with Student's t. With fewer than 4 islands there is no interval (the particles of one run share
-    ancestors, so that their spread would flatter it).
+    Use `from_bank` or `from_ladders` to make one. As the points are tilts of one weighted sample, they satisfy the exact
+    relations L' = E[s], L'' = Var[s] ≥ 0, and the KL divergence is convex in the mean with slope β. Islands are pooled by
+    adding their estimates of Z(β), which are unbiased. Errors come from the jackknife over islands, widened by how far the
+    islands alone differ from the whole, with Student's t. With fewer than 4 islands there is no interval: the particles of
+    one run share ancestors, so their spread would be too small.
 
-    Up to its top rung a frontier's intervals cover 93 to 98 % on mixtures of Gaussians (4 to 8 islands). Beyond it, and a
-    bank is all beyond, the highest scores of q_β may never have been drawn: 94 to 100 % at an effective sample size of
-    100 and more, but down to 82 % near its end at 20. A ladder mends that.
+    Coverage of the 95 % intervals on Gaussian mixtures, 4 to 8 islands: 93 to 98 % up to the top rung. Beyond it (a bank
+    has no rungs, so all of it is beyond) the highest scores of q_β may never have been drawn: 94 to 100 % at an effective
+    sample size of 100 and more, down to 82 % at one of 20. Ladders avoid this.
 
     Attributes:
-        scores: N. log_weights: N, of a sample of the prior; the weights sum to 1. island: N int64, which run each is of.
-        islands: how many. top: highest rung. cross_check: difference between MBAR and thermodynamic integration in
-            L at the islands' highest rungs, None without rungs; further than 3 standard errors from 0, the rungs are
-            too far apart or their particles have not settled.
+        scores: N float64.
+        log_weights: N float64, of a sample of the prior; the weights sum to 1.
+        island: N int64, the island of each score.
+        islands: number of islands.
+        top: highest rung; 0 for a bank.
+        cross_check: difference between MBAR and thermodynamic integration in L at the islands' highest rungs; None without
+            rungs. If it is further than 3 standard errors from 0, the rungs are too far apart or the particles have not
+            settled.
     """
 
     scores: Tensor
@@ -84,25 +102,31 @@ class Frontier:
 
     @classmethod
     def from_bank(cls, scores: Tensor) -> Frontier:
-        """From M independent draws of the prior alone, dealt into 32 islands (fewer where M is below 64).
+        """Makes a frontier from M independent samples of the prior.
 
-        The estimates are those of the whole bank, and the islands serve its errors.
+        The estimates use the whole bank. For the errors it is divided into 32 islands (fewer where M < 64).
+
+        Args:
+            scores: M, finite.
 
         Raises:
             UserError: fewer than 20 scores, or some that are not finite.
         """
         s = finite_scores(scores)
-        _require_enough(s)
+        _require_enough_scores(s)
         count = min(_BLOCKS, len(s) // 2)
-        return cls(s, torch.full_like(s, -math.log(len(s))), _deal(len(s), count), count)
+        return cls(s, torch.full_like(s, -math.log(len(s))), _deal_out(len(s), count), count)
 
     @classmethod
     def from_ladders(cls, ladders: Sequence[Ladder], bank: Tensor | None = None) -> Frontier:
-        """From independent runs, each with draws at its own rungs, and a bank of further draws from the prior.
+        """Makes a frontier from independent runs, and optionally a bank of further samples of the prior.
 
-        Every ladder becomes a sample of the prior by MBAR. The bank is dealt out over the ladders, a part to each, at
-        their lowest rung: given to all, its error would be common to the islands and missing from the interval. Draws
-        of the bank from which a ladder started count once; leave them out of one of the two.
+        MBAR turns every ladder into a weighted sample of the prior. The bank is divided over the ladders and added at their
+        lowest rung. If all ladders had the whole bank, its error would be common to the islands and missing in the interval.
+
+        Args:
+            ladders: one for each run.
+            bank: M scores of samples of the prior, or None. Samples that a ladder started from must be in one of the two only.
 
         Raises:
             UserError: no ladder, fewer than 20 scores, or rungs that do not overlap.
@@ -113,17 +137,17 @@ class Frontier:
             extra = finite_scores(bank)
             if len(extra) < len(ladders):
                 raise UserError(f"a bank of {len(extra)} cannot be dealt out over {len(ladders)} ladders")
-            part = _deal(len(extra), len(ladders))
+            part = _deal_out(len(extra), len(ladders))
             ladders = [ladder.with_bank(extra[part == i]) for i, ladder in enumerate(ladders)]
-        scores = [ladder.joined() for ladder in ladders]
+        scores = [ladder.all_scores() for ladder in ladders]
         log_weights = [ladder.log_weights() for ladder in ladders]
         gaps = [
-            float((betas[-1] * s + w).logsumexp(0) - ladder.thermodynamic()[-1])
+            float((betas[-1] * s + w).logsumexp(0) - ladder.thermodynamic_log_z()[-1])
             for ladder, s, w in zip(ladders, scores, log_weights)
             if (betas := ladder.betas)[-1] > 0
         ]
         s_N, count = torch.cat(scores), len(ladders)
-        _require_enough(s_N)
+        _require_enough_scores(s_N)
         return cls(
             s_N, torch.cat(log_weights) - math.log(count),
             torch.arange(count).repeat_interleave(torch.tensor([len(s) for s in scores])), count,
@@ -133,16 +157,19 @@ class Frontier:
     # --- points -----------------------------------------------------------------------------------------------------
 
     def at_beta(self, beta: float) -> Point:
-        """The tilt by β.
+        """Returns the point at β.
+
+        Args:
+            beta: β ≥ 0.
 
         Raises:
             UserError: β < 0, or beyond what the scores support.
         """
         if not beta >= 0:
             raise UserError(f"β must be at least 0, got {beta}; tilt by minus the score for its low end")
-        if beta > self.reach.beta:
+        if beta > self.support_limit.beta:
             raise self._beyond(f"the tilt β = {beta:.6g}")
-        t = self._supported(beta)
+        t = self._require_supported(beta)
         mean = self._estimate(t.mean, t.mean_out, t.mean_alone)
         log_z = self._estimate(t.log_z, t.log_z_out, t.log_z_alone)
         nats_out, nats_alone = beta * t.mean_out - t.log_z_out, beta * t.mean_alone - t.log_z_alone
@@ -150,63 +177,72 @@ class Frontier:
         return Point(_given(beta), mean, nats, log_z, t.ess)
 
     def at_mean(self, mean: float) -> Point:
-        """The KL-minimal law of mean score at least `mean`: β = 0 where the prior reaches it already.
+        """Returns the point of smallest KL divergence with a mean score of at least `mean`.
+
+        It is the prior itself (β = 0) if the prior's mean is that high.
+
+        Args:
+            mean: mean score, in units of the scores.
 
         Raises:
             UserError: a mean above what the scores support.
         """
         if math.isnan(mean):
             raise UserError("a target mean score must be a number, got nan")
-        if mean > self.reach.mean:
+        if mean > self.support_limit.mean:
             raise self._beyond(f"a mean score of {mean:.6g}")
         if mean <= self._tilted(0.0).mean:
             return self.at_beta(0.0)
         beta = self._root(lambda _, t: (t.mean - mean, t.variance))
         p, variance = self.at_beta(beta), self._tilted(beta).variance
-        # nats(m) = max_β {β m - L(β)}, so to first order its error is that of L at this β.
+        # KL(m) = max_β {β m - L(β)}, so to first order its error is that of L at this β.
         return p._replace(
             beta=self._from_se(beta, p.mean.se / variance if variance else math.inf, least=0),
             mean=_given(mean), nats=self._from_se(p.nats.value, p.log_z.se, least=0),
         )  # fmt: skip
 
     def at_nats(self, nats: float) -> Point:
-        """The law of highest mean score within a budget of nats.
+        """Returns the point of highest mean score within a KL budget.
+
+        Args:
+            nats: KL divergence in nats, ≥ 0.
 
         Raises:
             UserError: a negative budget, or one above what the scores support.
         """
         if not nats >= 0:
             raise UserError(f"a KL budget in nats must be at least 0, got {nats}")
-        if nats > self.reach.nats:
+        if nats > self.support_limit.nats:
             raise self._beyond(f"a budget of {nats:.6g} nats")
         beta = self._root(lambda b, t: (t.nats - nats, b * t.variance)) if nats else 0.0
         p = self.at_beta(beta)
         if not beta:
             return p
         steepness = beta * self._tilted(beta).variance  # dKL/dβ
-        # mean(nats) = min_β {(nats + L(β))/β}.
+        # mean(KL) = min_β {(KL + L(β))/β}.
         return p._replace(
             beta=self._from_se(beta, p.nats.se / steepness if steepness else math.inf, least=0),
             mean=self._from_se(p.mean.value, p.log_z.se / beta), nats=_given(nats),
         )  # fmt: skip
 
     def curve(self, count: int = 33) -> list[Point]:
-        """Points at evenly spaced β from 0 to the highest that is supported; those that are not are left out."""
+        """Returns up to `count` points at evenly spaced β, from 0 to the support limit; unsupported ones are left out."""
         points = []
         for i in range(count):
-            beta = self.reach.beta * i / (count - 1)
+            beta = self.support_limit.beta * i / (count - 1)
             if self._tilted(beta).ess >= MIN_ESS:
                 points.append(self.at_beta(beta))
         return points
 
     @cached_property
-    def reach(self) -> Reach:
-        """The strongest tilt whose effective sample size is 20."""
-        return self._reach()
+    def support_limit(self) -> SupportLimit:
+        """The strongest tilt that the scores support: the one whose effective sample size is 20."""
+        return self._find_support_limit()
 
     def to_json(self, count: int = 33) -> dict[str, Any]:
+        """Returns the frontier as a JSON object with `count` points of its curve."""
         return {
-            "islands": self.islands, "scores": len(self.scores), "reach": self.reach._asdict(),
+            "islands": self.islands, "scores": len(self.scores), "reach": self.support_limit._asdict(),
             "cross_check": self.cross_check.to_json() if self.cross_check else None,
             "points": [point.to_json() for point in self.curve(count)],
         }  # fmt: skip
@@ -214,7 +250,7 @@ class Frontier:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _tilted(self, beta: float) -> _Tilted:
-        """Moments under q_β of the pooled sample, and of it without each island."""
+        """Returns the moments under q_β of the pooled sample, of it without each island, and of each island alone."""
         best = self.scores.max()
         gap = self.scores - best  # ≤ 0: exponentials neither overflow nor all vanish
         log_w = beta * gap + self.log_weights
@@ -226,7 +262,7 @@ class Frontier:
         mean_gap = gap_I.sum() / z
         offset = beta * best + top
         log_z = offset + (z / mass).log()
-        # With one island nothing is left: nan, and no error is given.
+        # With one island nothing is left without it: NaN, and no error is given.
         z_out = (z - z_I).clamp_min(0)
         return _Tilted(
             float(log_z), float(best + mean_gap), float(w @ (gap - mean_gap).square() / z),
@@ -236,38 +272,49 @@ class Frontier:
             offset + (z_I / mass_I).log(), best + gap_I / z_I,
         )  # fmt: skip
 
-    def _supported(self, beta: float) -> _Tilted:
+    def _require_supported(self, beta: float) -> _Tilted:
+        """Returns the moments at β.
+
+        Raises:
+            UserError: an effective sample size below 20.
+        """
         t = self._tilted(beta)
         if t.ess < MIN_ESS * (1 - 1e-9):
             raise self._beyond(f"the tilt β = {beta:.6g}, with an effective sample size of {t.ess:.3g},")
         return t
 
     def _beyond(self, what: str) -> UserError:
-        r = self.reach
+        """Returns the error of a request beyond the support limit."""
+        r = self.support_limit
         return UserError(
             f"{what} is not supported by these {len(self.scores)} scores; the maximum is a mean of {r.mean:.6g} at "
             f"{r.nats:.4g} nats (β = {r.beta:.4g}), where the effective sample size falls to {MIN_ESS:.0f}"
         )
 
-    def _reach(self) -> Reach:
+    def _find_support_limit(self) -> SupportLimit:
+        """Finds the largest β with an effective sample size of 20, by doubling and bisection."""
         s = self.scores
         lower = s[s < s.max()]
-        # Beyond this β only the highest score has weight and nothing changes any more (copies of it may be many).
+        # Beyond this β only the highest score (maybe several copies of it) has weight, so nothing changes any more.
         limit = 50 / float(s.max() - lower.max()) if len(lower) else 1.0
         low, high = 0.0, min(max(self.top, 1 / max(float(s.std()), 1e-300)), limit)
         while self._tilted(high).ess >= MIN_ESS and high < limit:
             low, high = high, min(2 * high, limit)
         if self._tilted(high).ess >= MIN_ESS:
             low = high
-        for _ in range(36):  # to 11 digits
+        for _ in range(36):  # bisection to 11 digits
             middle = (low + high) / 2
             low, high = (middle, high) if self._tilted(middle).ess >= MIN_ESS else (low, middle)
         t = self._tilted(low)
-        return Reach(low, t.mean, t.nats)
+        return SupportLimit(low, t.mean, t.nats)
 
     def _root(self, excess: Callable[[float, _Tilted], tuple[float, float]]) -> float:
-        """The β at which a quantity that grows with β is 0, of its value and slope: Newton's steps, kept in a bracket."""
-        low, high = 0.0, self.reach.beta
+        """Finds the β in the supported range at which a quantity that grows with β is 0.
+
+        Args:
+            excess: gives the quantity's value and slope at β. Newton's steps are used, kept inside a bracket.
+        """
+        low, high = 0.0, self.support_limit.beta
         beta = high / 2
         for _ in range(100):
             value, slope = excess(beta, self._tilted(beta))
@@ -280,23 +327,36 @@ class Frontier:
         return beta
 
     def _estimate(self, value: float, without: Tensor, alone: Tensor, least: float = -math.inf) -> Estimate:
-        """With the jackknife's standard error, √((I-1)/I·Σ(θ_(-i) - mean)²), and a part for bias.
+        """Returns the estimate `value` with its error.
 
-        Where the scores that matter are rarely drawn, samples that lack them come out low and look certain. By how much
-        islands alone come out elsewhere than all together shows it, and is added in quadrature.
+        The standard error is the jackknife's, √((I-1)/I·Σ(θ_(-i) - mean)²), plus a term for bias, added in quadrature. Where the
+        scores that matter are rarely drawn, samples without them give values that are too low and look certain. The bias term
+        is the difference between the average over islands alone and the value of all together.
+
+        Args:
+            without: I, the value without each island.
+            alone: I, the value of each island alone.
+            least: lower limit of the interval.
         """
         squares = (without - without.mean()).square().sum() * (self.islands - 1) / self.islands
         return self._from_se(value, math.hypot(float(squares.sqrt()), value - float(alone.mean())), least)
 
     def _from_se(self, value: float, se: float, least: float = -math.inf) -> Estimate:
+        """Returns the estimate `value` with the interval of its standard error; none with fewer than 4 islands."""
         if self.islands < MIN_ISLANDS or not math.isfinite(se):
             return Estimate(value, math.inf, None)
         width = t_quantile(self.islands - 1) * se
         return Estimate(value, se, (max(value - width, least), value + width))
 
 
-class Reach(NamedTuple):
-    """The end of the supported frontier."""
+class SupportLimit(NamedTuple):
+    """The end of the supported frontier.
+
+    Attributes:
+        beta: β there.
+        mean: mean score E_q[s].
+        nats: KL divergence in nats.
+    """
 
     beta: float
     mean: float
@@ -307,11 +367,17 @@ class Reach(NamedTuple):
 
 
 def dv_bound(mean: float, frontier: Frontier, *, mean_se: float = 0.0) -> Estimate:
-    """A lower bound in nats on KL(q‖p) of any law q of this mean score: max_β {β·mean - L(β)} (Donsker, Varadhan).
+    """Returns a lower bound on KL(q‖p), in nats, of any distribution q with the mean score `mean`.
 
-    Tight for tilts. β is held to the supported range, where a mean beyond it still gives a bound, on the tangent.
+    The bound is max_β {β·mean - L(β)} (Donsker & Varadhan). It is tight for tilts. β is limited to the supported range, so
+    a mean beyond it gets the bound of the tangent at the support limit.
+
+    Args:
+        mean: mean score of q.
+        frontier: of the prior p and the score.
+        mean_se: standard error of `mean`.
     """
-    r = frontier.reach
+    r = frontier.support_limit
     if mean > r.mean:
         value, beta, log_z_se = r.nats + r.beta * (mean - r.mean), r.beta, frontier.at_beta(r.beta).log_z.se
     else:
@@ -323,10 +389,16 @@ def dv_bound(mean: float, frontier: Frontier, *, mean_se: float = 0.0) -> Estima
 def excess_nats(
     nats: float, mean: float, frontier: Frontier, *, nats_se: float = 0.0, mean_se: float = 0.0
 ) -> Estimate:
-    """Nats that a law spends above the least that its mean score costs: KL(q‖p) - KL(q_β‖p) = KL(q‖q_β).
+    """Returns the excess KL divergence in nats: KL(q‖p) - KL(q_β‖p) = KL(q‖q_β), with q_β of the same mean score as q.
 
-    With an upper bound on KL(q‖p) in place of it (the KL of a path), an upper bound on the excess. An estimate below 0
-    is noise, and is given as it is.
+    With an upper bound as `nats` (such as the KL of a path) the result is an upper bound too. Noise may make it negative.
+
+    Args:
+        nats: KL(q‖p) in nats.
+        mean: mean score of q.
+        frontier: of the prior p and the score.
+        nats_se: standard error of `nats`.
+        mean_se: standard error of `mean`.
 
     Raises:
         UserError: a mean above what the frontier's scores support.
@@ -335,47 +407,16 @@ def excess_nats(
     return frontier._from_se(nats - p.nats.value, math.hypot(nats_se, p.nats.se, p.beta.value * mean_se))
 
 
-def selection_mean(bank: Tensor, n: int, k: int) -> Estimate:
-    """Mean score under "draw n from p, keep the k of highest score, show one of them at random", whose nats are
-    `selection_kl(n, k)`.
-
-    The average over all subsets of n scores of the bank, so unbiased, with the jackknife's error over 32 parts of it.
-    The score of rank r among M has weight n/(kM) times the chance that, of the n - 1 others, fewer than k rank above.
-
-    Args:
-        bank: M independent scores under p.
-
-    Raises:
-        UserError: not 1 ≤ k ≤ n, or a bank of fewer than 2n or 64 scores.
-    """
-    s = finite_scores(bank)
-    if not 1 <= k <= n:
-        raise UserError(f"top-K selection needs 1 ≤ K ≤ N, got K = {k} and N = {n}")
-    if len(s) < max(2 * n, 2 * _BLOCKS):
-        raise UserError(
-            f"the law of a selection from {n} needs at least {max(2 * n, 2 * _BLOCKS)} scores of the prior, "
-            f"got {len(s)}; the largest selection they serve is from {len(s) // 2}"
-        )
-    value = float(_rank_weights(len(s), n, k) @ s.sort(descending=True).values)
-    # Parts of equal size, so that one set of weights serves all replicates; what is left over stays in each.
-    size = len(s) // _BLOCKS
-    part = torch.randperm(len(s), generator=torch.Generator().manual_seed(0))[: size * _BLOCKS].reshape(_BLOCKS, size)
-    weights = _rank_weights(len(s) - size, n, k)
-    keep = torch.ones(len(s), dtype=torch.bool)
-    without = torch.stack([weights @ s[keep.index_fill(0, p, False)].sort(descending=True).values for p in part])
-    se = float(((without - without.mean()).square().sum() * (_BLOCKS - 1) / _BLOCKS).sqrt())
-    width = t_quantile(_BLOCKS - 1) * se
-    return Estimate(value, se, (value - width, value + width))
-
-
-# --- small parts ----------------------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------------------------
 
 
 def _given(value: float) -> Estimate:
+    """Returns an exact value as an estimate."""
     return Estimate(value, 0.0, (value, value))
 
 
 def _mean_of(values: list[float]) -> Estimate:
+    """Returns the mean of independent values with its interval; no interval for fewer than 4."""
     v = torch.tensor(values, dtype=torch.float64)
     if len(v) < MIN_ISLANDS:
         return Estimate(float(v.mean()), math.inf, None)
@@ -384,30 +425,13 @@ def _mean_of(values: list[float]) -> Estimate:
     return Estimate(mean, se, (mean - width, mean + width))
 
 
-def _deal(items: int, hands: int) -> Tensor:
-    """Which hand each item goes to, at random but the same each time: a bank may come sorted."""
+def _deal_out(items: int, hands: int) -> Tensor:
+    """Deals items into `hands` groups of equal size, at random with a fixed seed (a bank may be sorted); N int64."""
     hand = torch.empty(items, dtype=torch.int64)
     hand[torch.randperm(items, generator=torch.Generator().manual_seed(0))] = torch.arange(items) % hands
     return hand
 
 
-def _require_enough(scores: Tensor) -> None:
+def _require_enough_scores(scores: Tensor) -> None:
     if len(scores) < MIN_ESS:
         raise UserError(f"a frontier needs at least {MIN_ESS:.0f} scores, got {len(scores)}")
-
-
-def _rank_weights(m: int, n: int, k: int) -> Tensor:
-    """Weight of each rank (the highest score first) among m in the top k of a random n of them; they sum to 1."""
-    if k == n:
-        return torch.full((m,), 1 / m, dtype=torch.float64)
-
-    def log_choose(a: Tensor, b: int) -> Tensor:
-        log_count = (a + 1).lgamma() - math.lgamma(b + 1) - (a - b + 1).clamp_min(1).lgamma()
-        return torch.where(a >= b, log_count, -math.inf)
-
-    # The k-th best of the n - 1 others has place t among the m - 1 others; the item is shown if its rank r ≤ t.
-    t = torch.arange(1, m, dtype=torch.float64)
-    log_place = log_choose(t - 1, k - 1) + log_choose(m - 1 - t, n - 1 - k)
-    place = log_place.softmax(0)
-    shown = torch.cat([place.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
-    return shown / shown.sum()

@@ -1,9 +1,9 @@
-"""Sampling chains that the gradient of a score guides towards the tilt q ∝ p·exp(β s).
+"""Chains that the gradient of a score guides towards the tilt q ∝ p·exp(β s), and chains under a condition.
 
-The exact guide would be the gradient of log E[exp(β s(x0)) | x_t]. Like diffusion posterior sampling (Chung et al. 2023)
-chains here follow β·∇s(decode(x0hat(x_t))) instead, through the denoiser, each step times the coefficient `Kernel.push`
-that makes this exact for Gaussian priors of any covariance and linear scores. Elsewhere it is biased: use the chains as
-they are when approximate is enough, or as proposals of a sampler that corrects them by weights.
+Exact guidance needs the gradient of log E[exp(β s(x0)) | x_t]. As in diffusion posterior sampling (Chung et al. 2023),
+chains here use β·∇s(decode(x0hat(x_t))) instead, through the denoiser. Each step multiplies it by the coefficient
+`Kernel.push`, which makes the guidance exact for Gaussian priors of any covariance and linear scores. In other cases it
+is biased. The chains serve as approximate samples, or as proposals of a sampler that corrects them by weights.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.priors.prior import Kernel, Level, Prior, Score, ancestral, draw_conditions, noise_like
 
-Step = Callable[[Level, Level], Kernel]
+StepRule = Callable[[Level, Level], Kernel]
+"""Gives the kernel of the step from one noise level to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chains:
-    """Where B chains ended, and what it took. Nothing in a chain's row depends on the others of its batch.
+    """The end states of B guided chains, with their cost. No row depends on the other rows of its batch.
 
     Attributes:
-        x0: B×C×H×W clean states; NaN where a chain is not alive. condition: B int64 on the prior's device, or None.
+        x0: B×C×H×W clean states; NaN where a chain is not alive.
+        condition: B int64 on the prior's device, or None.
         scores: B float64, of the final pictures.
-        path_kl: B float64, nats: Σ_t |shift_t|²/(2 sd_t²) along the chain, shift_t being what the guide added to the
-            mean. Its mean over chains estimates the KL divergence between the laws of guided and unguided paths, which
-            is at least that between their final states (both as this sampler makes them, at this number of steps).
-            With the noise of the posterior's variance it overstates the latter at few steps: at 20, 9-fold with
-            linear-β levels, by 5 to 15 % with cosine or flow levels (Gaussians of sd 1 and .1).
-            Infinite where a step without noise was pushed beside steps with noise; NaN for a guided chain of a
-            deterministic kernel, whose paths have no such divergence.
-        noisy_path_kl: B float64, the same over the steps with noise alone; `path_kl` where that is finite.
-        alive: B bool; false for a chain whose state or score stopped being finite.
-        calls: evaluations per chain of `denoise` (with `denoise_gradients`: how many of them were differentiated)
-            and of `score`.
+        path_kl: B float64, Σ_t |shift_t|²/(2 sd_t²) along the chain in nats, where shift_t is what the guidance adds to the
+            mean of step t. Its average over chains estimates the KL divergence between the path distributions of guided and
+            unguided sampler at this number of steps. That is an upper bound on the KL divergence between their final
+            states. With the posterior's variance as noise it is a loose bound at few steps: at 20 steps 9 times too large
+            with linear-β levels, 5 to 15 % with cosine or flow levels (Gaussians of sd 1 and 0.1).
+            It is infinite where a step without noise was pushed beside steps with noise, and NaN for a guided chain of a
+            deterministic kernel, whose paths have no KL divergence.
+        noisy_path_kl: B float64, the same sum over the steps with noise only; equal to `path_kl` where that is finite.
+        alive: B bool; False for a chain whose state or score was not finite at some step.
+        calls: evaluations per chain, of `denoise`, of its gradient (`denoise_gradients`) and of `score`.
     """
 
     x0: Tensor
@@ -53,38 +54,45 @@ class Chains:
 
 
 def ancestral_at_rest(t: Level, s: Level) -> Kernel:
-    """The ancestral step, but its last, noise-free one is not pushed, so that `path_kl` is finite.
+    """Returns the ancestral step from level t to level s, with no push in the last, noise-free step.
 
-    It suits the sampler's own law rather than the prior's: in a direction of variance v an unguided last step
-    x0 = x0hat(x_t) leaves the variance v·r and moves the mean by β·v·r, with r = α² v/(α² v + σ²) of the last noisy
-    level. `ancestral` pushes that step too and moves the mean by β·v; the two differ where v is not well above σ².
+    So `path_kl` is finite. The result is the tilt of the sampler's own distribution rather than of the prior. In a
+    direction of variance v, an unguided last step x0 = x0hat(x_t) leaves the variance v·r and moves the mean by β·v·r, with
+    r = α² v/(α² v + σ²) at the last noisy level. `ancestral` pushes that step too and moves the mean by β·v. The two
+    differ where v is not much larger than σ².
     """
     kernel = ancestral(t, s)
     return kernel if kernel.sd > 0 else kernel._replace(push=0.0)
 
 
-def guided(
+def guided_chains(
     prior: Prior,
     score: Score,
     beta: Tensor | float,
     generators: Sequence[torch.Generator],
     *,
     steps: int = 100,
-    kernel: Step = ancestral_at_rest,
+    kernel: StepRule = ancestral_at_rest,
     groups: Tensor | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Chains:
-    """Chains x_s = mean(x_t) + push·β·∇_{x_t} s(decode(x0hat(x_t))) + sd·ε, one from each generator.
+    """Samples chains x_s = mean(x_t) + push·β·∇_{x_t} s(decode(x0hat(x_t))) + sd·ε, one from each generator.
 
-    A generator gives its chain's condition, then its first noise, then the noise of its steps, so a chain is the same
-    alone and in a batch. With β = 0 for all, nothing is differentiated, only final pictures are scored, and the chains
-    are the unguided sampler's to the bit.
+    A generator gives its chain's condition, then its first noise, then the noise of its steps. So a chain is the same
+    alone and in a batch. If all β are 0, no gradient is computed, only the final pictures are scored, and the chains are
+    those of the unguided sampler, bit for bit.
 
     Args:
-        beta: B or one for all, ≥ 0, finite. Comparable between units only for standardised scores.
-        kernel: `ancestral_at_rest`, `ancestral` (its last step is pushed too), or `deterministic` (DDIM; Euler for a
-            flow prior), which misses the tilt of the first state, a share of about α_T·sd in directions of that sd.
-        groups: B int64, handed to `score`; zeros if None. on_step: told (done, total).
+        prior: the generative model.
+        score: s, differentiable in the pictures.
+        beta: β ≥ 0, finite; B values or one for all. Comparable between units only for standardised scores.
+        generators: B random generators, on the CPU.
+        steps: number of steps, ≥ 1.
+        kernel: `ancestral_at_rest`; `ancestral`, whose last step is pushed too; or `deterministic` (DDIM, which is Euler's
+            step for a flow prior). The last misses the tilt of the first state, a share of about α_T·sd in a direction of
+            standard deviation sd.
+        groups: B int64, passed to `score`; None for zeros.
+        on_step: called after each step with (done, total).
 
     Raises:
         UserError: β of another length, negative or not finite; a score of another shape or without a gradient.
@@ -94,8 +102,8 @@ def guided(
         raise UserError(
             f"β must be finite and at least 0, got {_few(beta_B)}; guide by minus the score for its low end"
         )
-    guide = _Guide(lambda k: k.push * beta_B, lambda s: s, None)
-    return _run(prior, score, guide, generators, steps, kernel, groups, on_step)
+    guidance = _Guidance(lambda k: k.push * beta_B, lambda s: s, None)
+    return _run_chains(prior, score, guidance, generators, steps, kernel, groups, on_step)
 
 
 def energy_dps(
@@ -109,46 +117,62 @@ def energy_dps(
     groups: Tensor | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Chains:
-    """The published EnergyDPS sampler (Zhou et al. 2026, arXiv:2605.17504), kept as a negative control.
+    """Samples chains of the published EnergyDPS sampler (Zhou et al. 2026, arXiv:2605.17504), as a negative control.
 
-    Each ancestral step, the last noise-free one included, adds scale·∇_{x_t} min(s(decode(x0hat)), cap) with a constant
-    scale; x0hat is clamped to the prior's bounds first. This is the tilt for no β: the implied β depends on the number
-    of steps and is highest in the directions of least variance; only cap and clamp hold it. Pushing the last step makes
-    `path_kl` infinite (unless the cap was reached by then); `noisy_path_kl` has the other steps.
+    Each ancestral step, the last noise-free one included, adds scale·∇_{x_t} min(s(decode(x0hat)), cap). The scale is
+    constant, and x0hat is clamped to the prior's bounds first. The result is no tilt for any β: the implied β depends on
+    the number of steps and is largest in the directions of least variance. Only the cap and the clamp limit it. The push of
+    the last step makes `path_kl` infinite (unless the cap was reached before it); `noisy_path_kl` covers the other steps.
 
-    Unlike the release, which averages scores over a batch, each chain has its own gradient and cap. The noise has the
-    posterior's variance also where the published prior has learned another.
+    The release averages scores over a batch; here each chain has its own gradient and cap. The noise has the posterior's
+    variance, also where the published prior has learned another.
 
     Args:
-        cap: B or one for all; infinite for none. Others as in `guided`.
+        prior: the generative model.
+        score: s, differentiable in the pictures.
+        cap: score at which guidance stops; B values or one for all; infinite for no cap.
+        generators: B random generators, on the CPU.
+        scale: constant factor of the gradient, ≥ 0.
+        steps: number of steps, ≥ 1.
+        groups: B int64, passed to `score`; None for zeros.
+        on_step: called after each step with (done, total).
+
+    Raises:
+        UserError: a cap that is NaN or of another length, or a scale out of range.
     """
     cap_B = _per_chain("cap", cap, len(generators))
     if bool(cap_B.isnan().any()) or not (math.isfinite(scale) and scale >= 0):
         raise UserError(f"cap must be a number and scale finite and at least 0, got {_few(cap_B)} and {scale}")
 
     def capped(s_B: Tensor) -> Tensor:
-        top_B = _as(cap_B, s_B)
-        return torch.where(s_B < top_B, s_B, top_B)  # exactly no gradient once the cap is reached
+        top_B = _cast_like(cap_B, s_B)
+        return torch.where(s_B < top_B, s_B, top_B)  # the gradient is exactly 0 once the cap is reached
 
     constant = torch.full_like(cap_B, scale)
-    guide = _Guide(lambda k: constant, capped, prior.bounds)
-    return _run(prior, score, guide, generators, steps, ancestral, groups, on_step)
+    guidance = _Guidance(lambda k: constant, capped, prior.bounds)
+    return _run_chains(prior, score, guidance, generators, steps, ancestral, groups, on_step)
 
 
 @dataclass(frozen=True)
-class _Guide:
-    """Each step adds strength(kernel)·∇_{x_t} objective(s), x0hat clamped to the bounds."""
+class _Guidance:
+    """What a sampler adds to each step: strength(kernel)·∇_{x_t} objective(s(decode(x0hat))).
 
-    strength: Callable[[Kernel], Tensor]  # B float64
-    objective: Callable[[Tensor], Tensor]  # B scores -> B
+    Attributes:
+        strength: gives B float64 for a step's kernel.
+        objective: maps B scores to B values.
+        bounds: x0hat is clamped to them; None for no clamp.
+    """
+
+    strength: Callable[[Kernel], Tensor]
+    objective: Callable[[Tensor], Tensor]
     bounds: tuple[float, float] | None
 
 
-def _run(
-    prior: Prior, score: Score, guide: _Guide, generators: Sequence[torch.Generator], steps: int, kernel: Step,
+def _run_chains(
+    prior: Prior, score: Score, guidance: _Guidance, generators: Sequence[torch.Generator], steps: int, kernel: StepRule,
     groups: Tensor | None, on_step: Callable[[int, int], None],
 ) -> Chains:  # fmt: skip
-    """The loop of both samplers."""
+    """Runs the chains of both samplers."""
     if not generators:
         raise UserError("chains need at least one generator, one for each")
     if groups is None:
@@ -166,29 +190,29 @@ def _run(
     calls = {"denoise": 0, "denoise_gradients": 0, "score": 0}
 
     def move(x: Tensor, t: Level, k: Kernel) -> tuple[Tensor, Tensor]:
-        """The step's mean, and which chains still have finite states and scores."""
+        """Returns the step's mean, and which chains have finite states and scores (B bool)."""
         calls["denoise"] += 1
-        force_B = guide.strength(k)
+        force_B = guidance.strength(k)
         moved = force_B != 0
         if not bool(moved.any()):
             with torch.no_grad():
-                mean = k.from_x * x + k.from_x0 * _within(prior.denoise(x, t, condition), guide.bounds)
+                mean = k.from_x * x + k.from_x0 * _within(prior.denoise(x, t, condition), guidance.bounds)
             return mean, _finite(mean)
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            x0 = _within(prior.denoise(x, t, condition), guide.bounds)
-            s_B = _scored(score, prior.decode(x0), groups)
+            x0 = _within(prior.denoise(x, t, condition), guidance.bounds)
+            s_B = _score_pictures(score, prior.decode(x0), groups)
             if not s_B.requires_grad:
                 raise UserError(
                     "a guide needs a score that is differentiable in the pictures; this one has no gradient (was it "
                     "computed under torch.no_grad, or detached?)"
                 )
-            (slope,) = torch.autograd.grad(guide.objective(s_B).sum(), x)
+            (gradient,) = torch.autograd.grad(guidance.objective(s_B).sum(), x)
         calls["denoise_gradients"] += 1
         calls["score"] += 1
         with torch.no_grad():
-            force = _as(force_B, x)[:, None, None, None]
-            shift = torch.where(force == 0, 0.0, force * slope)
+            force = _cast_like(force_B, x)[:, None, None, None]
+            shift = torch.where(force == 0, 0.0, force * gradient)
             square_B = shift.flatten(1).float().square().sum(1).cpu().double()
             if k.sd > 0:
                 noisy_kl.add_(square_B / (2 * k.sd**2))
@@ -203,10 +227,10 @@ def _run(
             if k.sd > 0:
                 x = x + k.sd * noise_like(prior, generators)
             alive &= finite
-            if not bool(alive.all()):  # the dead go on as zeros, which upset no kernel
+            if not bool(alive.all()):  # a lost chain goes on as zeros, so that no NaN enters the batch
                 x = torch.where(alive.to(x.device)[:, None, None, None], x, 0.0)
             on_step(done, len(kernels))
-        scores = _scored(score, prior.decode(x), groups).cpu().double()
+        scores = _score_pictures(score, prior.decode(x), groups).cpu().double()
     calls["score"] += 1
     alive &= scores.isfinite()
     lost = ~alive
@@ -223,7 +247,12 @@ def _run(
     )
 
 
-def _scored(score: Score, pictures: Tensor, groups: Tensor) -> Tensor:
+def _score_pictures(score: Score, pictures: Tensor, groups: Tensor) -> Tensor:
+    """Returns the score of each picture, B.
+
+    Raises:
+        UserError: not one number per picture.
+    """
     s_B = score(pictures, groups)
     if s_B.shape != groups.shape:
         raise UserError(f"a score must give one number per picture, ({len(groups)},); it gave {tuple(s_B.shape)}")
@@ -231,23 +260,29 @@ def _scored(score: Score, pictures: Tensor, groups: Tensor) -> Tensor:
 
 
 def _finite(x: Tensor) -> Tensor:
+    """Returns which rows are finite, B bool on the CPU."""
     return x.isfinite().flatten(1).all(1).cpu()
 
 
 def _within(x0: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+    """Returns x0 clamped to the bounds, if there are any."""
     return x0 if bounds is None else x0.clamp(*bounds)
 
 
 def _per_chain(name: str, value: Tensor | float, count: int) -> Tensor:
-    """B float64 on the CPU, where the algebra of weights lives."""
+    """Returns one value for each chain, B float64 on the CPU.
+
+    Raises:
+        UserError: another number of values.
+    """
     given = torch.as_tensor(value).detach().cpu().double()
     if given.ndim and given.shape != (count,):
         raise UserError(f"{name} must be one number, or one for each of the {count} chains; got {tuple(given.shape)}")
     return given.expand(count).clone()
 
 
-def _as(values: Tensor, like: Tensor) -> Tensor:
-    """Of the dtype and on the device of `like`; cast first, as not every device has float64."""
+def _cast_like(values: Tensor, like: Tensor) -> Tensor:
+    """Returns the values with the dtype and on the device of `like`. The cast comes first: not every device has float64."""
     return values.to(like.dtype).to(like.device)
 
 
@@ -256,7 +291,12 @@ def _few(values: Tensor) -> str:
 
 
 class ConditionedChains(NamedTuple):
-    """x0: B×C×H×W clean states. path_kl: B float64, nats along each chain; their mean bounds KL(q‖p) from above."""
+    """The end states of chains under a condition.
+
+    Attributes:
+        x0: B×C×H×W clean states.
+        path_kl: B float64, KL contributions along the chains in nats; their average is an upper bound on KL(q‖p).
+    """
 
     x0: Tensor
     path_kl: Tensor
@@ -266,16 +306,21 @@ class ConditionedChains(NamedTuple):
 def conditioned_chains(
     prior: Prior, other: Prior, generators: Sequence[torch.Generator], *, steps: int = 50
 ) -> ConditionedChains:
-    """Ancestral chains of `other`, the prior as it is when told something, one from each generator.
+    """Samples ancestral chains of `other`, a conditioned version of the prior, one from each generator.
 
-    Both samplers start from the same noise and take steps of the same variance, so along a path of `other` they differ
-    by shift_t = from_x0·(x0hat_other - x0hat_prior), and the KL divergence of its paths from the prior's is
-    E Σ_t |shift_t|²/(2 sd_t²). The clean states' divergence is at most that (data processing). The last step has no noise,
-    where any difference would cost infinite nats: there both take the prior's own step, a function of the last noisy
-    state that costs none.
+    Both samplers start from the same noise and take steps of the same variance. So at each step their means differ by
+    shift_t = from_x0·(x0hat_other - x0hat_prior), and the KL divergence between their paths is E Σ_t |shift_t|²/(2 sd_t²). It
+    is an upper bound on the KL divergence between their clean states (data processing inequality). The last step has no
+    noise, so any difference there would have infinite KL. Both take the prior's own step there, which adds none.
 
-    A generator gives its chain's condition, then its first noise, then the noise of its steps, as in `guided`; chains
-    of one generator differ only by what they are told. Where `other` is `prior` nothing is evaluated twice.
+    A generator gives its chain's condition, then its first noise, then the noise of its steps, as in `guided_chains`. Chains
+    of equal generators differ only by `other`. If `other` is `prior`, nothing is evaluated twice.
+
+    Args:
+        prior: the unconditioned model p.
+        other: the conditioned model q, for example with a prompt; same states and levels as `prior`.
+        generators: B random generators, on the CPU.
+        steps: number of steps, ≥ 1.
     """
     condition = draw_conditions(prior, generators)
     levels = prior.levels(steps)

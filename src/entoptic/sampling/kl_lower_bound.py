@@ -1,4 +1,4 @@
-"""A lower bound on how far samples stray from a prior in many statistics at once."""
+"""A lower bound on the KL divergence of samples from a prior, from many statistics at once."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from entoptic.base.estimates import Estimate
 from entoptic.errors import UserError
 
 _FOLDS = 4
-_FIT_ESS = 50.0  # effective prior samples that must be left under a fitted tilt
+_FIT_ESS = 50.0  # effective number of prior samples that a fitted tilt must keep
 
 
 def dv_bound_features(q_features: Tensor, p_features: Tensor) -> Estimate:
-    """A lower bound in nats on KL(q‖p) from samples of both laws, on which F statistics f have been measured.
+    """Estimates a lower bound on KL(q‖p) in nats from samples of q and p, on which F statistics f have been measured.
 
-    A direction θ is fitted on three quarters of the samples and the bound is evaluated on the rest, for each quarter in
-    turn. Evaluated is
-        KL(q‖p) ≥ E_q[θ·f] - E_p[exp(θ·f)]/c + 1 - log c   for any θ and c > 0  (Nguyen, Wainwright, Jordan 2010),
-    which with c = E_p[exp(θ·f)] is the bound of Donsker and Varadhan, max_θ {θ·E_q[f] - log E_p[exp θ·f]}. A sample mean
-    inside that logarithm would raise the bound by about (1/ESS - 1/M)/2 on average, ESS the effective number of prior
-    samples under the tilt by θ; with c from the fitted part the estimate is a difference of sample means, so that its
-    expectation never exceeds KL(q‖p), and what c misses by lowers it (by half its squared relative error).
+    A direction θ is fitted on three quarters of the samples, and the bound is evaluated on the remaining quarter, for each
+    quarter in turn. The bound is
+        KL(q‖p) ≥ E_q[θ·f] - E_p[exp(θ·f)]/c + 1 - log c   for any θ and c > 0  (Nguyen, Wainwright & Jordan 2010).
+    At c = E_p[exp(θ·f)] it is the bound of Donsker & Varadhan, max_θ {θ·E_q[f] - log E_p[exp θ·f]}.
 
-    It shows only what f can see, and, as 50 effective prior samples are left under the fitted tilt, no more than
-    about log(M/70) nats, M the number of prior samples. θ is shrunk towards 0 as James and Stein would, by the ratio
-    of noise to signal in the difference of means; where there is no signal the bound is 0. Fitting F statistics from
-    N_q samples costs up to about F/N_q nats: a few statistics (principal components) show more than many.
+    With a sample mean inside that logarithm the estimate would be too high by about (1/ESS - 1/M)/2 on average, where ESS is
+    the effective number of prior samples under the tilt by θ. With c from the fitted part, the estimate is a difference of
+    sample means, so its expectation is at most KL(q‖p). An error of c lowers it by half the squared relative error.
+
+    The estimate covers only what f measures. The fitted tilt keeps 50 effective prior samples, so the estimate is at most
+    about log(M/70) nats. θ is shrunk towards 0 (James & Stein) by the ratio of noise to signal in the difference of means;
+    without a signal the bound is 0. Fitting F statistics from N_q samples costs up to about F/N_q nats, so a few statistics
+    (principal components) give a higher bound than many.
 
     Args:
-        q_features: N_q×F, of independent draws from q. p_features: M×F, of independent draws from p.
+        q_features: N_q×F, of independent samples from q.
+        p_features: M×F, of independent samples from p.
 
     Returns:
-        The bound and its error as an estimate of what the fitted θ show, large-sample 95 % interval. The estimate may
-        be below 0, which says nothing.
+        The bound for the fitted θ, with a large-sample 95 % interval. A value below 0 is no information.
 
     Raises:
-        UserError: shapes that do not match, values that are not finite, fewer than 8 draws from q, fewer than 200
-            or 10·F draws from p.
+        UserError: shapes that do not match, values that are not finite, fewer than 8 samples from q, fewer than 200 or
+            10·F samples from p.
     """
     q, p = q_features.detach().double().cpu(), p_features.detach().double().cpu()
     if q.ndim != 2 or p.ndim != 2 or q.shape[1] != p.shape[1] or not q.shape[1]:
@@ -60,7 +61,7 @@ def dv_bound_features(q_features: Tensor, p_features: Tensor) -> Estimate:
     q_means = torch.stack([in_q[q_fold == fold].mean() for fold in range(_FOLDS)])
     p_means = torch.stack([in_p[p_fold == fold].mean() for fold in range(_FOLDS)])
     value = float((q_means - p_means).mean()) + 1
-    # Each fold has its own θ: spread within folds.
+    # Each fold has its own θ, so the variance is that within folds.
     q_var = torch.stack([in_q[q_fold == fold].var() for fold in range(_FOLDS)]).mean()
     p_var = torch.stack([in_p[p_fold == fold].var() for fold in range(_FOLDS)]).mean()
     se = math.sqrt(float(q_var) / len(q) + float(p_var) / len(p))
@@ -68,19 +69,19 @@ def dv_bound_features(q_features: Tensor, p_features: Tensor) -> Estimate:
 
 
 def _folds(items: int) -> Tensor:
-    """A quarter for each item, at random but the same each time: samples may come in an order that means something."""
+    """Assigns each item to one of 4 folds, at random with a fixed seed (the samples may be in a meaningful order)."""
     fold = torch.empty(items, dtype=torch.int64)
     fold[torch.randperm(items, generator=torch.Generator().manual_seed(0))] = torch.arange(items) % _FOLDS
     return fold
 
 
 def _fit(q: Tensor, p: Tensor) -> tuple[Tensor, float]:
-    """θ, F, and log c. Maximises θ·E_q[f] - log E_p[exp θ·f] - λ‖θ‖²/2 in coordinates in which p is white."""
+    """Fits θ (F) and log c: maximises θ·E_q[f] - log E_p[exp θ·f] - λ‖θ‖²/2 in coordinates in which p is white."""
     centre = p.mean(0)
     eigenvalues, vectors = torch.linalg.eigh(torch.cov(p.T, correction=0).reshape(p.shape[1], -1))
     if not float(eigenvalues[-1]) > 0:
         return torch.zeros_like(centre), 0.0
-    kept = eigenvalues > 1e-10 * eigenvalues[-1]  # constant and repeated statistics say nothing
+    kept = eigenvalues > 1e-10 * eigenvalues[-1]  # drops constant and repeated statistics
     whiten_FR = vectors[:, kept] / eigenvalues[kept].sqrt()
     q_R, p_R = (q - centre) @ whiten_FR, (p - centre) @ whiten_FR
     shift = q_R.mean(0)
@@ -95,7 +96,7 @@ def _fit(q: Tensor, p: Tensor) -> tuple[Tensor, float]:
 
 
 def _maximise(p_R: Tensor, shift: Tensor, ridge: float) -> Tensor:
-    """Newton's method with halved steps on a concave objective."""
+    """Maximises the concave objective by Newton's method with step halving."""
 
     def objective(theta: Tensor) -> Tensor:
         return theta @ shift - (p_R @ theta).logsumexp(0) - ridge / 2 * theta.square().sum()
@@ -117,7 +118,7 @@ def _maximise(p_R: Tensor, shift: Tensor, ridge: float) -> Tensor:
 
 
 def _largest_scale(log_w: Tensor) -> float:
-    """The largest t ≤ 1 at which exp(t·log_w) has an effective sample size of 50."""
+    """Returns the largest t in [0, 1] at which the weights exp(t·log_w) have an effective sample size of at least 50."""
 
     def ess(scale: float) -> float:
         w = (scale * log_w).softmax(0)

@@ -1,4 +1,7 @@
-"""Scores along a ladder of tilts, and MBAR, which turns them into one weighted sample of the prior."""
+"""Scores along a ladder of tilts, and MBAR, which combines them into one weighted sample of the prior.
+
+MBAR is the multistate Bennett acceptance ratio (Shirts & Chodera 2008). A state is here a tilt at one β, called a rung.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,19 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 
-MIN_ESS = 20.0  # fewer scores than this carry no estimate
+MIN_ESS = 20.0  # effective sample size below which no estimate is given
 
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """Scores of draws from the tilts q_β ∝ p·exp(β s) at rungs β_0 = 0 < β_1 < …, all of one independent run.
+    """Scores of samples from the tilts q_β ∝ p·exp(β s) at the rungs β_0 = 0 < β_1 < …, all from one independent run.
 
     Attributes:
-        betas: K+1 rungs, the first 0. scores: for each rung its N_k scores, kept as float64 on the CPU.
+        betas: K+1 rungs, ascending from 0.
+        scores: for each rung k its N_k scores, kept as float64 on the CPU.
 
     Raises:
-        UserError: rungs that do not start at 0 and ascend, or scores that are missing or not finite.
+        UserError: rungs that do not ascend from 0, or scores that are missing or not finite.
     """
 
     betas: Sequence[float]
@@ -42,41 +46,45 @@ class Ladder:
         object.__setattr__(self, "betas", betas)
         object.__setattr__(self, "scores", scores)
 
-    def joined(self) -> Tensor:
-        """The scores of all rungs, N float64, in the order of `log_weights`."""
+    def all_scores(self) -> Tensor:
+        """Returns the scores of all rungs, N float64, in the order of `log_weights`."""
         return torch.cat(tuple(self.scores))
 
     def with_bank(self, bank: Tensor) -> Ladder:
-        """The ladder with further draws from the prior at its lowest rung."""
+        """Returns the ladder with further samples of the prior at its lowest rung.
+
+        Args:
+            bank: M scores of independent samples of the prior.
+        """
         lowest = torch.cat([self.scores[0], finite_scores(bank)])
         return Ladder(self.betas, (lowest, *self.scores[1:]))
 
     def log_weights(self) -> Tensor:
-        """log c_n, N float64: Σ_n c_n·h(s_n) estimates E_p[h(s)] from the scores of all rungs, and Σ_n c_n = 1.
+        """Returns log c_n, N float64, the weights that make all scores one sample of the prior (MBAR).
 
-        L(β) = log Σ_n c_n·exp(β s_n) is then the multistate Bennett acceptance ratio at any β (MBAR; Shirts and
-        Chodera 2008; the same estimate as Geyer's reverse logistic regression). With f_k = -L(β_k),
-        log c_n = -log Σ_k N_k exp(f_k + β_k s_n), and f minimises the convex Σ_n -log c_n - Σ_k N_k f_k.
+        Σ_n c_n = 1, and Σ_n c_n·h(s_n) estimates E_p[h(s)]. So L(β) = log Σ_n c_n·exp(β s_n) estimates log Z at any β. It is
+        the estimate of Shirts & Chodera 2008 and of Geyer's reverse logistic regression. With f_k = -L(β_k),
+        log c_n = -log Σ_k N_k exp(f_k + β_k s_n), and f minimises the convex function Σ_n -log c_n - Σ_k N_k f_k.
 
         Raises:
-            UserError: two neighbouring rungs that share fewer than 20 scores, so that nothing tells their log Z apart.
-            ArithmeticError: f does not settle although the rungs overlap, which has not been seen.
+            UserError: two neighbouring rungs whose scores overlap too little (fewer than 20 effective scores in common).
+            ArithmeticError: the iteration does not converge although the rungs overlap. No such case is known.
         """
         betas = torch.tensor(self.betas, dtype=torch.float64)
         counts = torch.tensor([len(s) for s in self.scores], dtype=torch.float64)
-        s = self.joined()
-        centre = float(s.mean())  # c_n does not depend on it; sums of small numbers keep their digits
+        s = self.all_scores()
+        centre = float(s.mean())  # c_n does not depend on it; centred scores lose fewer digits
         energy_NK = (s - centre)[:, None] * betas
-        f = betas * centre - self._stepwise()
-        log_norm, share_NK = _spread(energy_NK, f, counts)
+        f = betas * centre - self._initial_log_z()
+        log_norm, share_NK = _rung_posterior(energy_NK, f, counts)
         for _ in range(200):
             gradient = share_NK.sum(0) - counts
             settled = bool((gradient.abs() <= 1e-9 * counts).all())
             if settled:
                 break
-            f = _better(energy_NK, f, counts, log_norm, share_NK)
-            log_norm, share_NK = _spread(energy_NK, f, counts)
-        # How many scores could as well come from below a gap between rungs as from above it.
+            f = _next_f(energy_NK, f, counts, log_norm, share_NK)
+            log_norm, share_NK = _rung_posterior(energy_NK, f, counts)
+        # Overlap: the effective number of scores that may come from below as well as from above a gap between rungs.
         below = share_NK.cumsum(1)[:, :-1]
         bridge = 4 * (below * (1 - below)).sum(0)
         if len(bridge) and float(bridge.min()) < MIN_ESS:
@@ -89,11 +97,11 @@ class Ladder:
             raise ArithmeticError(f"MBAR did not settle on the rungs {list(self.betas)}")
         return -log_norm
 
-    def thermodynamic(self) -> Tensor:
-        """L at the rungs, K+1 float64, as ∫ E[s] dβ from the mean and variance of each rung alone.
+    def thermodynamic_log_z(self) -> Tensor:
+        """Returns log Z at the rungs, K+1 float64, by thermodynamic integration: ∫ E[s] dβ from each rung's mean and variance.
 
-        A cross-check of MBAR: it shares no step with it. Between rungs E[s] is taken as the cubic through the means
-        whose slopes are the variances (E' = Var), so ∫ = h·(E_0 + E_1)/2 + h²·(V_0 - V_1)/12.
+        It is a cross-check of MBAR, with which it shares no step. Between rungs E[s] is interpolated by the cubic with slopes
+        dE/dβ = Var[s], so ∫ = h·(E_0 + E_1)/2 + h²·(V_0 - V_1)/12.
         """
         h = torch.tensor(self.betas, dtype=torch.float64).diff()
         mean = torch.stack([s.mean() for s in self.scores])
@@ -101,8 +109,8 @@ class Ladder:
         steps = h * (mean[1:] + mean[:-1]) / 2 - h.square() * variance.diff() / 12
         return torch.cat([torch.zeros(1, dtype=torch.float64), steps.cumsum(0)])
 
-    def _stepwise(self) -> Tensor:
-        """First guess of L at the rungs: from each to the next by the mean of exp((β_{k+1} - β_k)·s)."""
+    def _initial_log_z(self) -> Tensor:
+        """Returns a first guess of log Z at the rungs: from each rung to the next, log mean exp((β_{k+1} - β_k)·s)."""
         steps = [
             float(((high - low) * s).logsumexp(0)) - math.log(len(s))
             for low, high, s in zip(self.betas, self.betas[1:], self.scores)
@@ -111,7 +119,7 @@ class Ladder:
 
 
 def finite_scores(scores: Tensor) -> Tensor:
-    """N float64 on the CPU.
+    """Returns the scores as N float64 on the CPU.
 
     Raises:
         UserError: no scores, or some that are not finite.
@@ -123,22 +131,25 @@ def finite_scores(scores: Tensor) -> Tensor:
     return s
 
 
-def _spread(energy_NK: Tensor, f: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """log Σ_k N_k exp(f_k + β_k s_n), N, and the posterior share of every rung in each score, N×K."""
+def _rung_posterior(energy_NK: Tensor, f: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns log Σ_k N_k exp(f_k + β_k s_n) (N), and the posterior probability of every rung given each score (N×K)."""
     log_joint = energy_NK + (f + counts.log())
     log_norm = log_joint.logsumexp(1)
     return log_norm, (log_joint - log_norm[:, None]).exp()
 
 
-def _better(energy_NK: Tensor, f: Tensor, counts: Tensor, log_norm: Tensor, share_NK: Tensor) -> Tensor:
-    """Newton's step where it lowers the objective, else the self-consistent step, which always does. f_0 stays 0."""
+def _next_f(energy_NK: Tensor, f: Tensor, counts: Tensor, log_norm: Tensor, share_NK: Tensor) -> Tensor:
+    """Returns the next iterate of f, with f_0 = 0.
+
+    It is Newton's step if that lowers the objective, else the self-consistent step, which always does.
+    """
     occupied = share_NK.sum(0)
     hessian = (occupied.diag() - share_NK.T @ share_NK)[1:, 1:]
     step, info = torch.linalg.solve_ex(hessian, (counts - occupied)[1:])
     newton = torch.cat([f[:1], f[1:] + step])
     objective = log_norm.sum() - counts @ f
     if int(info) == 0 and bool(newton.isfinite().all()):
-        reached = _spread(energy_NK, newton, counts)[0].sum() - counts @ newton
+        reached = _rung_posterior(energy_NK, newton, counts)[0].sum() - counts @ newton
         if bool(reached <= objective + 1e-13 * objective.abs()):
             return newton
     f = -(energy_NK - log_norm[:, None]).logsumexp(0)

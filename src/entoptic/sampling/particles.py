@@ -1,4 +1,7 @@
-"""Weighted particles: what a run of sequential Monte Carlo gives back, and when it must not be believed."""
+"""Weighted particles, the result of sequential Monte Carlo, and the checks that decide whether they can be trusted.
+
+An island is one independent run. Its particles share ancestors, so error bars come from several islands.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,23 @@ from entoptic.errors import UserError
 from entoptic.priors.prior import Prior, generate
 from entoptic.sampling.tilt import draw_order
 
-CALM, SETTLED = 0.35, 0.5
-"""Correlations of scores before and after the moves of a rung. Moves go on until it is down to the first, which few
-particles tell by ±.25; above the second, pooled over islands, nothing is told (benchmarks/coverage.py)."""
+AUTOCORRELATION_TARGET, AUTOCORRELATION_MAX = 0.35, 0.5
+"""Limits on the correlation of the scores before and after the moves of a rung.
+
+Moves are repeated until the correlation is at most the target. With few particles its estimate is off by about ±0.25.
+Where the worst correlation, averaged over islands, is above the maximum, no expectation is reported. Both values were
+chosen by benchmarks/coverage.py.
+"""
 
 
 @dataclass(frozen=True)
-class Target:
-    """How far to tilt, said in exactly one way.
+class TiltTarget:
+    """The strength of a tilt. Exactly one attribute is given, the others are None.
 
     Attributes:
-        beta: the tilt exp(β s) itself. mean: the least E_q[s] (in standard deviations where the score is standardised).
-        nats: the budget KL(q‖p).
+        beta: β of the tilt exp(β s), ≥ 0.
+        mean: the mean score E_q[s] to reach, in standard deviations where the score is standardised.
+        nats: the KL divergence KL(q‖p) to spend, in nats, ≥ 0.
     """
 
     beta: float | None = None
@@ -49,15 +57,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Rung:
-    """One β of a run.
+    """One value of β that a run of SMC stopped at.
 
     Attributes:
-        log_z: log E_p[exp(β s)], estimated. scores: of the equally weighted particles at this β, float64.
-        acceptance: share of the noise moves that were accepted (NaN at β = 0, where there are none).
-        ess: effective number of the particles that were reweighted to this β, before they were resampled.
-        memory: correlation of the particles' scores before and after their moves at this β (NaN at β = 0). Near 1, the
-            moves were too few or too small to settle: then mean and log Z lie low in every run alike, which no spread
-            between runs shows.
+        beta: β of this rung.
+        log_z: estimate of log Z(β) = log E_p[exp(β s)].
+        scores: N float64, scores of the equally weighted particles at this β.
+        acceptance: share of the noise moves that were accepted, in [0, 1]; NaN at β = 0, where there are none.
+        ess: effective sample size of the particles after reweighting to this β, before resampling.
+        score_autocorrelation: correlation of the particles' scores before and after the moves at this β; NaN at β = 0.
+            Near 1 the moves were too few or too small to forget the start. Then the mean score and log Z are too low
+            in every run alike, which the spread between runs does not show.
     """
 
     beta: float
@@ -65,27 +75,33 @@ class Rung:
     scores: Tensor
     acceptance: float
     ess: float
-    memory: float = math.nan
+    score_autocorrelation: float = math.nan
 
 
 @dataclass(frozen=True)
 class ParticleSet:
-    """N weighted particles of the tilt q_β ∝ p·exp(β s), with what it takes to trust them.
+    """N weighted particles of the tilt q_β ∝ p·exp(β s), with the diagnostics of the run.
 
     Attributes:
-        states: N×C×H×W. Noise z where `steps` says how many steps of `generate` make pictures of it; clean states x0
-            where `steps` is None.
-        condition: N int64, or None. scores: N float64; -inf where the score was not finite, whose weight is 0.
+        states: N×C×H×W. Noise z if `steps` is a number, clean states x0 if `steps` is None.
+        condition: N int64, or None where the prior has no conditions.
+        steps: steps of `generate` that turn the noise into clean states.
+        scores: N float64; -inf for a particle whose score was not finite. Its weight is 0.
         log_weights: N float64, normalised.
-        log_z: log E_p[exp(β s)]. mean: E_q[s]. kl: β·mean - log_z, the estimate of KL(q‖p) in nats (it may come out a
-            little below 0, as estimates do).
-        rungs: the ladder that led here, equally weighted at every β; empty for twisted diffusion.
-        ancestors: N int64, the first-generation particle each descends from (its row in the bank where there is one).
-        copies: N int64; particles of one number are copies that nothing has told apart since they were resampled.
-        kin: N int64; particles of one number came by moves from one particle of the rung before, and depend on each other.
-        least_ess: the smallest effective number of particles met along the run.
-        denoise_calls, score_calls: per particle, in total. nonfinite: scores (or gradients) that were not finite.
-        reached: the target was reached. note: if not, what was in the way and how far the run came.
+        beta: β of the tilt.
+        log_z: estimate of log E_p[exp(β s)].
+        rungs: the ladder of β of the run, equally weighted particles at each; empty for twisted SMC.
+        ancestors: N int64, index of the first-generation particle that each descends from (its row in the bank where
+            the run started from one).
+        copies: N int64. Particles with equal numbers are copies that no accepted move has changed since resampling.
+        lineage: N int64. Particles with equal numbers descend from one particle of the rung before, so they are
+            dependent.
+        least_ess: smallest effective sample size along the run.
+        denoise_calls: calls of the denoiser, summed over particles.
+        score_calls: calls of the score, summed over particles.
+        nonfinite: number of scores (or gradients) that were not finite.
+        reached: whether the target was reached.
+        note: why the target was not reached and how far the run came; "" if it was reached.
     """
 
     states: Tensor
@@ -98,7 +114,7 @@ class ParticleSet:
     rungs: tuple[Rung, ...]
     ancestors: Tensor
     copies: Tensor
-    kin: Tensor
+    lineage: Tensor
     least_ess: float
     denoise_calls: int
     score_calls: int
@@ -108,29 +124,31 @@ class ParticleSet:
 
     @property
     def mean(self) -> float:
+        """Estimate of the mean score E_q[s]; NaN where every weight is 0."""
         alive = self.log_weights > -math.inf
         return float(self.log_weights[alive].exp() @ self.scores[alive]) if bool(alive.any()) else math.nan
 
     @property
     def kl(self) -> float:
+        """Estimate of KL(q‖p) = β·E_q[s] - log Z(β) in nats; noise may make it a little negative."""
         return self.beta * self.mean - self.log_z if self.beta else 0.0
 
     @property
     def ess(self) -> float:
-        """Effective number of particles for the mean score; see `effective_kin`. Copies count as one."""
-        return effective_kin(self.log_weights, self.scores, self.kin, self.copies)
+        """Effective sample size for the mean score, see `ess_by_lineage`. Copies count as one particle."""
+        return ess_by_lineage(self.log_weights, self.scores, self.lineage, self.copies)
 
     @property
     def distinct_ancestors(self) -> int:
+        """Number of first-generation particles that have descendants of positive weight."""
         return len(self.ancestors[self.log_weights > -math.inf].unique())
 
     @property
     def refusal(self) -> str:
-        """Why no expectation may be reported of these particles, or an empty string.
+        """Returns why no expectation over these particles may be reported, or an empty string.
 
-        Needed are an ESS of 20 and 10 ancestors. A cloud of fewer than 40 particles could not show that
-        however well it did, so there it is half of them, and a quarter of them in ancestors; never fewer than 2, so
-        one particle alone never speaks for a law.
+        An effective sample size of 20 and 10 distinct ancestors are needed. Fewer than 40 particles cannot reach
+        that, so for them the limits are N/2 effective particles and N/4 ancestors, but at least 2 of each.
         """
         n = len(self.scores)
         least, roots = min(20.0, max(2.0, n / 2)), min(10, max(2, n // 4))
@@ -142,21 +160,23 @@ class ParticleSet:
             )
         return ""
 
-    @property
-    def supported(self) -> bool:
-        """Whether expectations over the cloud may be reported; `refusal` says why not."""
-        return not self.refusal
-
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Rows of up to `count` distinct particles, drawn by weight without replacement (Gumbel top-k).
+        """Draws up to `count` distinct particles by weight, without replacement (Gumbel top-k; Kool et al. 2019).
 
-        Copies count as one particle of their joint weight, so none is shown twice; particles of weight 0 are never
-        drawn. Fewer rows come back where there are fewer to draw.
+        Copies count as one particle with the sum of their weights, so no picture is drawn twice. Particles of
+        weight 0 are never drawn.
+
+        Args:
+            count: how many to draw, ≥ 0.
+            generator: source of the random numbers.
+
+        Returns:
+            Row numbers int64, in the order drawn; fewer than `count` where fewer particles can be drawn.
         """
-        ids, place = self.copies.unique(return_inverse=True)
-        joint = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, place, self.log_weights.exp())
+        ids, group = self.copies.unique(return_inverse=True)
+        joint = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, group, self.log_weights.exp())
         row = torch.empty(len(ids), dtype=torch.int64)
-        row[place.flip(0)] = torch.arange(len(place)).flip(0)  # the first row of each number
+        row[group.flip(0)] = torch.arange(len(group)).flip(0)  # the first row of each group of copies
         row, joint = row[joint > 0], joint[joint > 0]
         if not len(joint):
             return row
@@ -164,7 +184,7 @@ class ParticleSet:
         return row[draw_order(joint.log(), 1.0, -(-uniform.log()).log())[:count]]
 
     def pictures(self, prior: Prior, rows: Tensor) -> Tensor:
-        """The pictures of some particles, len(rows)×3×h×w; noise is run through the few-step generator once more."""
+        """Makes the pictures of the particles `rows` (K int64): K×3×h×w in [0, 1]. Noise goes through `generate` again."""
         at = rows.to(self.states.device)
         x0 = self.states[at]
         with torch.no_grad():
@@ -174,12 +194,19 @@ class ParticleSet:
 
 
 @dataclass(frozen=True)
-class Islands:
-    """Independent runs of one unit: means over them, and standard errors from how much they differ (K - 1 degrees of
-    freedom, so 95 % at 4 islands is 3.18 standard errors).
+class IslandEstimates:
+    """Means over K islands with standard errors from the spread between them (K - 1 degrees of freedom).
 
-    log_z is a mean of logarithms, which lies low by half of one island's variance. rhat compares the islands' scores as
-    Gelman & Rubin (1992) do for chains: 1 where they sample one law, above about 1.05 where they do not.
+    Attributes:
+        log_z: mean of the islands' log Z. As a mean of logarithms it is too low by about half of the variance of one
+            island's log Z.
+        log_z_se: its standard error.
+        mean: mean score E_q[s].
+        mean_se: its standard error.
+        kl: KL divergence KL(q‖p) in nats.
+        kl_se: its standard error.
+        rhat: potential scale reduction of the scores (Gelman & Rubin 1992): 1 where the islands sample one
+            distribution, above about 1.05 where they do not.
     """
 
     log_z: float
@@ -191,64 +218,83 @@ class Islands:
     rhat: float
 
 
-def islands(clouds: Sequence[ParticleSet]) -> Islands:
-    """Error bars that need no model of how particles depend on each other.
+def estimate_across_islands(islands: Sequence[ParticleSet]) -> IslandEstimates:
+    """Estimates log Z, mean score and KL divergence with errors from the spread between independent islands.
+
+    Args:
+        islands: at least 4 runs of the same tilt, independent of each other.
 
     Raises:
-        UserError: fewer than 4 islands, from which no spread can be told.
+        UserError: fewer than 4 islands.
     """
-    if len(clouds) < 4:
-        raise UserError(f"error bars need at least 4 independent islands, got {len(clouds)}")
+    if len(islands) < 4:
+        raise UserError(f"error bars need at least 4 independent islands, got {len(islands)}")
 
-    def spread(values: list[float]) -> tuple[float, float]:
+    def mean_and_se(values: list[float]) -> tuple[float, float]:
         v = torch.tensor(values, dtype=torch.float64)
         return float(v.mean()), float(v.std()) / len(v) ** 0.5
 
-    log_z, mean, kl = (spread([getattr(c, name) for c in clouds]) for name in ("log_z", "mean", "kl"))
-    within = torch.tensor([_variance(c) for c in clouds], dtype=torch.float64).mean()
-    n = sum(c.ess for c in clouds) / len(clouds)
-    rhat = ((1 - 1 / n) + mean[1] ** 2 * len(clouds) / within).sqrt() if float(within) else torch.ones(())
-    return Islands(*log_z, *mean, *kl, float(rhat))
+    log_z, mean, kl = (mean_and_se([getattr(island, name) for island in islands]) for name in ("log_z", "mean", "kl"))
+    within = torch.tensor([_variance(island) for island in islands], dtype=torch.float64).mean()
+    n = sum(island.ess for island in islands) / len(islands)
+    rhat = ((1 - 1 / n) + mean[1] ** 2 * len(islands) / within).sqrt() if float(within) else torch.ones(())
+    return IslandEstimates(*log_z, *mean, *kl, float(rhat))
 
 
-def _variance(cloud: ParticleSet) -> float:
-    alive = cloud.log_weights > -math.inf
-    gap = cloud.scores[alive] - cloud.mean
-    return float(cloud.log_weights[alive].exp() @ gap.square()) / max(1 - 1 / cloud.ess, 1e-9)
+def _variance(island: ParticleSet) -> float:
+    alive = island.log_weights > -math.inf
+    gap = island.scores[alive] - island.mean
+    return float(island.log_weights[alive].exp() @ gap.square()) / max(1 - 1 / island.ess, 1e-9)
 
 
-def pooled(clouds: Sequence[ParticleSet], beta: float) -> Tensor:
-    """Normalised log weights of all islands' particles at one β, each island by its own estimate of Z there."""
-    log_w = torch.cat([c.log_weights + (beta - c.beta) * c.scores + c.log_z for c in clouds])
+def pooled_log_weights(islands: Sequence[ParticleSet], beta: float) -> Tensor:
+    """Returns the normalised log weights (N float64, all islands in order) of the islands' particles at `beta`.
+
+    Each island is weighted by its own estimate of Z(β).
+    """
+    log_w = torch.cat([i.log_weights + (beta - i.beta) * i.scores + i.log_z for i in islands])
     return log_w - log_w.logsumexp(0)
 
 
-def pooled_ess(clouds: Sequence[ParticleSet], log_weights: Tensor) -> float:
-    """Effective number of all islands' particles; kin and copies of different islands are never the same."""
-    kin, copies = (
+def pooled_ess(islands: Sequence[ParticleSet], log_weights: Tensor) -> float:
+    """Returns the effective sample size of all islands together; lineages and copies of different islands are distinct.
+
+    Args:
+        islands: the islands, in the order of `log_weights`.
+        log_weights: N float64, see `pooled_log_weights`.
+    """
+    lineage, copies = (
         torch.cat([label + i * (1 << 32) for i, label in enumerate(parts)])
-        for parts in ([c.kin for c in clouds], [c.copies for c in clouds])
+        for parts in ([island.lineage for island in islands], [island.copies for island in islands])
     )
-    return effective_kin(log_weights, torch.cat([c.scores for c in clouds]), kin, copies)
+    return ess_by_lineage(log_weights, torch.cat([island.scores for island in islands]), lineage, copies)
 
 
-def memory(clouds: Sequence[ParticleSet]) -> float:
-    """How far particles remember where a rung's moves began: of each island its worst rung, averaged over islands."""
-    worst = [max((abs(r.memory) for r in c.rungs if not math.isnan(r.memory)), default=math.nan) for c in clouds]
+def worst_autocorrelation(islands: Sequence[ParticleSet]) -> float:
+    """Returns the largest |score autocorrelation| over an island's rungs, averaged over the islands; NaN without rungs."""
+    worst = [
+        max(
+            (abs(r.score_autocorrelation) for r in island.rungs if not math.isnan(r.score_autocorrelation)),
+            default=math.nan,
+        )
+        for island in islands
+    ]
     return sum(worst) / len(worst)
 
 
-def refusal(clouds: Sequence[ParticleSet], ess: float, count: int) -> str:
-    """Why no expectation over a population of `count` particles or samples is told, or an empty string.
+def refusal(islands: Sequence[ParticleSet], ess: float, count: int) -> str:
+    """Returns why no expectation over a population may be reported, or an empty string.
 
     Args:
-        clouds: the islands that it comes from; none where it comes from plain samples. ess: of the whole population.
+        islands: the islands that the population comes from; empty where it is a plain sample of the prior.
+        ess: effective sample size of the whole population.
+        count: number of particles or samples in it.
     """
-    if why := next((c.refusal for c in clouds if c.refusal), ""):
+    if why := next((island.refusal for island in islands if island.refusal), ""):
         return why
-    if clouds and memory(clouds) > SETTLED:
+    if islands and (worst := worst_autocorrelation(islands)) > AUTOCORRELATION_MAX:
         return (
-            f"the particles have not settled (scores before and after a rung's moves correlate by {memory(clouds):.2f}), so "
+            f"the particles have not settled (scores before and after a rung's moves correlate by {worst:.2f}), so "
             "that the mean lies low and nats high for it, beyond any interval; raise `moves`"
         )
     if ess < (least := min(20.0, count / 2)):
@@ -256,51 +302,64 @@ def refusal(clouds: Sequence[ParticleSet], ess: float, count: int) -> str:
     return ""
 
 
-def effective(log_weights: Tensor) -> Tensor:
-    """Effective sample size (Σw)²/Σw² along the last axis; 0 where every weight is 0."""
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """Returns the effective sample size (Σw)²/Σw² (Kish 1965) along the last axis; 0 where every weight is 0."""
     return (2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1)).exp().nan_to_num(0.0)
 
 
-def effective_kin(log_weights: Tensor, scores: Tensor, kin: Tensor, copies: Tensor) -> float:
-    """Effective number of weighted particles of which those of one kin depend on each other.
+def ess_by_lineage(log_weights: Tensor, scores: Tensor, lineage: Tensor, copies: Tensor) -> float:
+    """Estimates the effective sample size of weighted particles that are dependent within a lineage.
 
-    It is Var[s]/Var[mean], the variance of the mean from sums over kin (a cluster-robust estimate), and never more than
-    1/Σw² with the weights of copies added up. Few kin, or one with over a third of the weight, cannot show that they are
-    independent within: there it is the number of kin, 1/Σw² with their weights added up. All N; log_weights and scores
-    float64, kin and copies int64.
+    The estimate is Var[s]/Var[mean of s]. The variance of the mean comes from sums over lineages, as in
+    cluster-robust standard errors. It is at most 1/Σw², with the weights of copies added up. Fewer than 5 lineages, or
+    one with more than a third of the weight, are too few for a variance. There each lineage counts as one particle:
+    1/Σw² with the weights of a lineage added up.
+
+    Args:
+        log_weights: N float64.
+        scores: N float64.
+        lineage: N int64, equal for dependent particles.
+        copies: N int64, equal for copies.
     """
     alive = log_weights > -math.inf
     if not bool(alive.any()):
         return 0.0
     w, s = log_weights[alive].softmax(0), scores[alive]
-    ceiling = float(1 / _summed(w, copies[alive]).square().sum())
-    share = _summed(w, kin[alive])
+    ceiling = float(1 / _sum_by_label(w, copies[alive]).square().sum())
+    share = _sum_by_label(w, lineage[alive])
     if len(share) < 5 or float(share.max()) > 1 / 3:
         return min(ceiling, float(1 / share.square().sum()))
     gap = s - w @ s
-    spread = float(_summed(w * gap, kin[alive]).square().sum()) * len(share) / (len(share) - 1)
-    return min(ceiling, float(w @ gap.square()) / spread) if spread > 0 else ceiling
+    mean_and_se = float(_sum_by_label(w * gap, lineage[alive]).square().sum()) * len(share) / (len(share) - 1)
+    return min(ceiling, float(w @ gap.square()) / mean_and_se) if mean_and_se > 0 else ceiling
 
 
-def _summed(values: Tensor, label: Tensor) -> Tensor:
-    """Sums of float64 values over equal labels."""
-    _, place = label.unique(return_inverse=True)
-    return torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add_(0, place, values)
+def _sum_by_label(values: Tensor, label: Tensor) -> Tensor:
+    """Returns the sum of `values` (N float64) for each distinct label (N int64)."""
+    _, group = label.unique(return_inverse=True)
+    return torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add_(0, group, values)
 
 
 def log_mean_exp(log_values: Tensor) -> Tensor:
-    """log of the mean of exp along the last axis."""
+    """Returns log(mean(exp(log_values))) along the last axis."""
     return log_values.logsumexp(-1) - math.log(log_values.shape[-1])
 
 
-def systematic(log_weights: Tensor, uniform: Tensor, count: int) -> Tensor:
-    """Systematic resampling (Kitagawa 1996): R×count int64 columns of R×M log weights, ascending.
+def resample_systematically(log_weights: Tensor, uniform: Tensor, count: int) -> Tensor:
+    """Draws particles by systematic resampling (Kitagawa 1996).
 
-    Column i comes up count·W_i times in expectation, and never fewer than the integer part of that or more than one
-    above it. One uniform number in [0, 1) decides each row.
+    Particle i is drawn count·W_i times in expectation, and always ⌊count·W_i⌋ or ⌈count·W_i⌉ times.
+
+    Args:
+        log_weights: R×M, one row for each run.
+        uniform: R, one number in [0, 1) for each run.
+        count: number of draws for each run.
+
+    Returns:
+        R×count int64 columns, ascending in each row.
     """
     edges = log_weights.softmax(-1).cumsum(-1)
     edges = edges / edges[:, -1:]
     points = (torch.arange(count, dtype=torch.float64) + uniform[:, None]) / count
-    # The first edge beyond a point: an interval of weight 0 has no point inside. 63 + 0.999… may round to 64.
+    # The first edge beyond a point, so a particle of weight 0 is never drawn. The clamp: 63 + 0.999… may round to 64.
     return torch.searchsorted(edges, points.clamp(max=1 - 2**-53), right=True)

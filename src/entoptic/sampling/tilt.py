@@ -1,7 +1,8 @@
-"""Exponential tilts of a prior, and the law of top-K selection, as pure functions.
+"""Exponential tilts of a uniform prior over N items, and the distribution of top-K selection, as pure functions.
 
-The tilt q_β(x) ∝ p(x)·exp(β s(x)) is the law of mean score m = E_q[s] that is nearest to p in KL divergence. Here p is
-uniform over N stored photos, so every quantity is a softmax. Everything is float64; nats throughout.
+The tilt q_β(x) ∝ p(x)·exp(β s(x)) has the smallest KL divergence from p among all distributions with the mean score
+E_q[s] that it has. Here p is uniform over N stored photos, so every quantity is a softmax. All numbers are float64 and
+all KL divergences are in nats.
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from entoptic.base.estimates import Estimate, t_quantile
 from entoptic.errors import UserError
+from entoptic.sampling.mbar import finite_scores
+
+_BLOCKS = 32  # number of parts of a bank for the jackknife
 
 # --- top-K selection ------------------------------------------------------------------------------------------------
 
 
 def selection_kl(n: int, k: int) -> float:
-    """KL(q‖p) in nats of "draw n from p, keep the k of highest score, show one of them at random".
+    """Returns KL(q‖p) in nats of "draw n from p, keep the k of highest score, show one of them at random".
 
-    The law has density w(F(s(x))) with respect to p, w(u) = (n/k)·P[Bin(n-1, 1-u) ≤ k-1] and F the distribution
-    function of s, so KL = ∫₀¹ w log w du depends on neither p nor s, as long as s has no ties; with ties broken at
-    random it is an upper bound. k = 1 gives log n - (n-1)/n. Accurate to 1e-8 up to n = 10⁷.
+    The density of q relative to p is w(F(s(x))) with w(u) = (n/k)·P[Bin(n-1, 1-u) ≤ k-1] and F the cumulative distribution
+    function of s under p. So KL = ∫₀¹ w log w du depends on neither p nor s if s has no ties. With ties, broken at random,
+    it is an upper bound. For k = 1 it is log n - (n-1)/n. Accurate to 1e-8 up to n = 10⁷.
+
+    Args:
+        n: number of draws, ≥ 1.
+        k: number kept, 1 ≤ k ≤ n.
 
     Raises:
         UserError: not 1 ≤ k ≤ n.
@@ -54,10 +63,14 @@ def selection_kl(n: int, k: int) -> float:
 
 
 def rank_kl(n: int, rank: int) -> float:
-    """KL(q‖p) in nats of "draw n from p, show that of rank `rank`" (1 is the highest score, n the lowest).
+    """Returns KL(q‖p) in nats of "draw n from p, show the one of rank `rank`".
 
-    1 - F(s) of that picture is Beta(rank, n-rank+1), whatever p and s are (no ties). The mean of these laws over the
-    ranks 1 … K is the law of `selection_kl`.
+    1 - F(s) of that picture is Beta(rank, n-rank+1)-distributed for every p and s without ties. The average of these
+    distributions over the ranks 1 … K is the distribution of `selection_kl`.
+
+    Args:
+        n: number of draws, ≥ 1.
+        rank: 1 is the highest score, n the lowest.
 
     Raises:
         UserError: not 1 ≤ rank ≤ n.
@@ -70,18 +83,73 @@ def rank_kl(n: int, rank: int) -> float:
     return -log_beta + (a - 1) * (digamma[0] - digamma[2]) + (b - 1) * (digamma[1] - digamma[2])
 
 
-# --- tilts of the uniform law over stored photos ---------------------------------------------------------------------
+def selection_mean(bank: Tensor, n: int, k: int) -> Estimate:
+    """Estimates the mean score of "draw n from p, keep the k of highest score, show one of them at random".
+
+    The KL divergence of this distribution is `selection_kl(n, k)`. The estimate is the average over all subsets of n scores
+    of the bank, so it is unbiased; the error is the jackknife's over 32 parts. The score of rank r among M has the weight
+    n/(kM) times the probability that, of the n - 1 others, fewer than k rank above it.
+
+    Args:
+        bank: M independent scores under p.
+        n: number of draws.
+        k: number kept.
+
+    Raises:
+        UserError: not 1 ≤ k ≤ n, or a bank of fewer than 2n or 64 scores.
+    """
+    s = finite_scores(bank)
+    if not 1 <= k <= n:
+        raise UserError(f"top-K selection needs 1 ≤ K ≤ N, got K = {k} and N = {n}")
+    if len(s) < max(2 * n, 2 * _BLOCKS):
+        raise UserError(
+            f"a selection from {n} needs at least {max(2 * n, 2 * _BLOCKS)} scores of the prior, "
+            f"got {len(s)}; the largest selection they serve is from {len(s) // 2}"
+        )
+    value = float(_rank_weights(len(s), n, k) @ s.sort(descending=True).values)
+    # Parts of equal size, so that one set of weights serves all replicates. Left-over scores stay in every replicate.
+    size = len(s) // _BLOCKS
+    part = torch.randperm(len(s), generator=torch.Generator().manual_seed(0))[: size * _BLOCKS].reshape(_BLOCKS, size)
+    weights = _rank_weights(len(s) - size, n, k)
+    keep = torch.ones(len(s), dtype=torch.bool)
+    without = torch.stack([weights @ s[keep.index_fill(0, p, False)].sort(descending=True).values for p in part])
+    se = float(((without - without.mean()).square().sum() * (_BLOCKS - 1) / _BLOCKS).sqrt())
+    width = t_quantile(_BLOCKS - 1) * se
+    return Estimate(value, se, (value - width, value + width))
+
+
+def _rank_weights(m: int, n: int, k: int) -> Tensor:
+    """Returns the weight of each rank (highest score first) among m in the top k of n of them drawn at random; sums to 1."""
+    if k == n:
+        return torch.full((m,), 1 / m, dtype=torch.float64)
+
+    def log_choose(a: Tensor, b: int) -> Tensor:
+        log_count = (a + 1).lgamma() - math.lgamma(b + 1) - (a - b + 1).clamp_min(1).lgamma()
+        return torch.where(a >= b, log_count, -math.inf)
+
+    # The k-th best of the n - 1 others has rank t among the m - 1 others; the item is shown if its rank r ≤ t.
+    t = torch.arange(1, m, dtype=torch.float64)
+    log_place = log_choose(t - 1, k - 1) + log_choose(m - 1 - t, n - 1 - k)
+    place = log_place.softmax(0)
+    shown = torch.cat([place.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
+    return shown / shown.sum()
+
+
+# --- tilts of the uniform distribution over stored photos -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Tilt:
-    """q_β over N items whose prior is uniform.
+    """The tilt q_β over N items with a uniform prior.
 
     Attributes:
-        beta: ≥ 0; infinity is the uniform law over the items of highest score.
-        weights: q_β, N float64 that sum to 1.
-        log_z: log E_p[exp(β s)] (infinite at β = ∞). mean, variance: of s under q_β.
-        kl: KL(q_β‖p) in nats. ess: effective sample size 1/Σw², between 1 and N.
+        beta: β ≥ 0; infinity is the uniform distribution over the items of highest score.
+        weights: N float64, q_β; they sum to 1.
+        log_z: log E_p[exp(β s)]; infinite at β = ∞.
+        mean: mean score E_q[s].
+        variance: Var_q[s].
+        kl: KL(q_β‖p) in nats.
+        ess: effective sample size 1/Σw², in [1, N].
     """
 
     beta: float
@@ -94,12 +162,16 @@ class Tilt:
 
 
 def tilt(scores: Tensor, beta: float) -> Tilt:
-    """The tilt of the uniform law over items by their scores (N).
+    """Returns the tilt of the uniform distribution over items.
+
+    Args:
+        scores: N, finite.
+        beta: β ≥ 0, may be infinite.
 
     Raises:
         UserError: no scores, scores that are not finite, or β < 0.
     """
-    s, best = _checked(scores)
+    s, best = _checked_scores(scores)
     if not beta >= 0:
         raise UserError(f"β must be at least 0, got {beta}; tilt by minus the score for its low end")
     gap = s - best  # ≤ 0: exponentials neither overflow nor all vanish
@@ -119,32 +191,40 @@ def tilt(scores: Tensor, beta: float) -> Tilt:
 
 
 def beta_for_mean(scores: Tensor, mean: float) -> float:
-    """The β at which E_q[s] = `mean`: the KL-minimal law that reaches it. 0 where E_p[s] reaches it already.
+    """Returns the β at which E_q[s] = `mean`, 0 where E_p[s] is at least `mean` already.
+
+    Args:
+        scores: N, finite.
+        mean: mean score to reach, in units of the scores.
 
     Raises:
-        UserError: a mean above the highest score, which no law over these items reaches.
+        UserError: a mean above the highest score.
     """
-    s, best = _checked(scores)
+    s, best = _checked_scores(scores)
     if mean <= float(s.mean()):
         return 0.0
     if not mean <= best:
         raise UserError(
             f"no mean score of {mean:.6g} can be reached with these {len(s)} photos; "
-            f"the maximum is {best:.6g}, at {_most_nats(s):.4g} nats"
+            f"the maximum is {best:.6g}, at {_max_kl(s):.4g} nats"
         )
     return math.inf if mean == best else _root(s, lambda t: t.mean - mean)
 
 
 def beta_for_kl(scores: Tensor, nats: float) -> float:
-    """The β at which KL(q_β‖p) = `nats`: the highest mean score that this budget buys.
+    """Returns the β at which KL(q_β‖p) = `nats`. Its tilt has the highest mean score within this KL budget.
+
+    Args:
+        scores: N, finite.
+        nats: KL budget in nats, ≥ 0.
 
     Raises:
         UserError: a negative budget, or one above log(N / number of items that share the highest score).
     """
-    s, best = _checked(scores)
+    s, best = _checked_scores(scores)
     if not nats >= 0:
         raise UserError(f"a KL budget in nats must be at least 0, got {nats}")
-    most = _most_nats(s)
+    most = _max_kl(s)
     if nats > most:
         raise UserError(
             f"no tilt of these {len(s)} photos is {nats:.6g} nats away from them; the maximum is "
@@ -156,15 +236,19 @@ def beta_for_kl(scores: Tensor, nats: float) -> float:
 
 
 def top_share_mean(scores: Tensor, share: float = 0.001) -> float:
-    """Mean score of the highest `share` of the items: a target for `beta_for_mean` that means the same for every unit.
+    """Returns the mean score of the highest `share` of the items.
 
-    Items are counted to the nearest whole number; β from a target of its own photos' scores is that of a natural
-    quantile, neither tuned by hand nor dependent on the score's scale.
+    It is a target for `beta_for_mean` that is comparable between units: a quantile of natural scores, independent of the
+    scale of the score. The number of items is rounded to the nearest integer.
+
+    Args:
+        scores: N, finite.
+        share: in (0, 1].
 
     Raises:
         UserError: a share outside (0, 1], or of less than half an item.
     """
-    s, _ = _checked(scores)
+    s, _ = _checked_scores(scores)
     if not 0 < share <= 1:
         raise UserError(f"a share of the photos must be above 0 and at most 1, got {share}")
     count = math.floor(share * len(s) + 0.5)
@@ -176,32 +260,35 @@ def top_share_mean(scores: Tensor, share: float = 0.001) -> float:
     return float(s.topk(count).values.mean())
 
 
-def standardise(scores: Tensor) -> tuple[Tensor, float, float]:
-    """(s - mean)/sd over the items as float64, with mean and sd; all zeros where the score is constant.
+def standardise_scores(scores: Tensor) -> tuple[Tensor, float, float]:
+    """Returns (s - mean)/sd over the items (N float64), the mean and the sd; all zeros where the score is constant.
 
-    Tilting by a·s + c with β/a is tilting by s with β, so only standardised scores make β comparable between units.
+    The tilt by a·s + c with β/a is the tilt by s with β. So β is comparable between units only for standardised scores.
+
+    Args:
+        scores: N, finite.
     """
-    s, _ = _checked(scores)
+    s, _ = _checked_scores(scores)
     mean, sd = float(s.mean()), float(s.std(correction=0))
     if s.min() == s.max():
         return torch.zeros_like(s), mean, 0.0
     return (s - mean) / sd, mean, sd
 
 
-def _checked(scores: Tensor) -> tuple[Tensor, float]:
+def _checked_scores(scores: Tensor) -> tuple[Tensor, float]:
     s = scores.detach().double().flatten().cpu()
     if not len(s) or not bool(s.isfinite().all()):
         raise UserError("a tilt needs at least one score, and finite ones")
     return s, float(s.max())
 
 
-def _most_nats(s: Tensor) -> float:
-    """KL of the limit β = ∞: log(N / number of items that share the highest score)."""
+def _max_kl(s: Tensor) -> float:
+    """Returns the KL of the limit β = ∞ in nats: log(N / number of items that share the highest score)."""
     return math.log(len(s) / int((s == s.max()).sum()))
 
 
 def _root(s: Tensor, excess: Callable[[Tilt], float]) -> float:
-    """The β at which a quantity that grows with β turns from negative to positive, by bisection."""
+    """Returns the β at which a quantity that grows with β turns from negative to positive, by bisection."""
     high = 1 / max(float(s.std(correction=0)), 1e-300)
     while excess(tilt(s, high)) < 0:
         high *= 2
@@ -220,10 +307,14 @@ def _root(s: Tensor, excess: Callable[[Tilt], float]) -> float:
 
 
 def gumbel_noise(key: str, names: Sequence[str]) -> Tensor:
-    """Standard Gumbel noise, one float64 per item, from a hash of (key, name).
+    """Returns standard Gumbel noise, N float64, by a hash of (key, name) for each item.
 
-    An item's noise depends on its name alone, not on the others or their order. Items of one name (copies of a photo)
-    are numbered, so that they get noise of their own.
+    An item's noise depends on its name and not on the other items or their order. Items with equal names (copies of a
+    photo) are numbered, so that each gets noise of its own.
+
+    Args:
+        key: seed of the noise.
+        names: N names.
     """
     seen: Counter[str] = Counter()
     uniform = []
@@ -235,13 +326,20 @@ def gumbel_noise(key: str, names: Sequence[str]) -> Tensor:
 
 
 def draw_order(scores: Tensor, beta: float, noise: Tensor) -> Tensor:
-    """Positions of the items in the order in which they are drawn from q_β without replacement (Gumbel top-k).
+    """Returns the order in which items are drawn from q_β without replacement (Gumbel top-k; Kool et al. 2019).
 
-    The first is an exact draw from q_β; each later one is a draw from q_β restricted to the items that are left. The
-    order is that of β·s + Gumbel noise, so the first k are the same however many are taken. β = ∞ sorts by score, and
-    the noise decides between equal scores.
+    The first is an exact draw from q_β. Each later one is a draw from q_β restricted to the items left. The order is that
+    of β·s + noise, so the first k draws do not depend on how many are taken.
+
+    Args:
+        scores: N, finite.
+        beta: β ≥ 0; infinity sorts by score, and the noise decides between equal scores.
+        noise: N, see `gumbel_noise`.
+
+    Returns:
+        N int64 positions.
     """
-    s, _ = _checked(scores)
+    s, _ = _checked_scores(scores)
     by_noise = noise.argsort(descending=True, stable=True)
     if math.isinf(beta):
         return by_noise[s[by_noise].argsort(descending=True, stable=True)]

@@ -1,13 +1,14 @@
-"""Twisted sequential Monte Carlo along a diffusion prior: guided proposals, corrected by weights.
+"""Twisted sequential Monte Carlo along a diffusion chain (Wu et al. 2023, arXiv:2306.17775).
 
-N particles go down the noise levels together. Each is pushed along the gradient of s(x̂0(x_t)), weighted by how much
-that push changed its law, and twisted by ψ_t = exp(λ_t β s(x̂0(x_t))), so that those which promise little are dropped
-early (Wu et al. 2023). The twists cancel out at the end, where ψ_0 = exp(β s(x0)).
+N particles go through the noise levels together. At each level
+  - a particle is pushed along the gradient of s(x̂0(x_t)), and its weight corrects for the push;
+  - it is weighted ("twisted") by ψ_t = exp(λ_t β s(x̂0(x_t))), so that resampling drops unpromising particles early.
+At the end ψ_0 = exp(β s(x0)), and all earlier twists have cancelled out.
 
-Weights are proper for the discretised ancestral sampler p_θ: let h_t(x) = E[exp(β s(x0)) | x_t = x] under it. A guided
-step with weight p/q keeps the expectation of the mean of w·h, whatever the push. Resampling by w·ψ and weighing by 1/ψ
-afterwards keeps it too, whatever the ψ. So exp(log Z) is unbiased for E_{p_θ}[exp(β s(x0))] even though λ_t and the
-moments of resampling are chosen by looking at the particles.
+The weights are proper for the discretised ancestral sampler p_θ. Let h_t(x) = E[exp(β s(x0)) | x_t = x] under it. A
+pushed step with weight p/q keeps the expectation of mean(w·h), whatever the push. Resampling by w·ψ and weighting by
+1/ψ afterwards keeps it too, whatever ψ. So exp(log Z) is an unbiased estimate of E_{p_θ}[exp(β s(x0))], although λ_t
+and the levels of resampling are chosen by looking at the particles.
 """
 
 from __future__ import annotations
@@ -23,21 +24,29 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.priors.prior import Level, Prior, Score, ancestral, draw_conditions, noise_like
-from entoptic.sampling.noise_space import checked
-from entoptic.sampling.particles import ParticleSet, effective, log_mean_exp, systematic
+from entoptic.sampling.noise_space import checked_scores
+from entoptic.sampling.particles import ParticleSet, effective_sample_size, log_mean_exp, resample_systematically
 
-# A twist, and a push, may each cost this share of the particles at one level before it is weakened there.
-LOSS = 0.2
-LONGEST = (-math.log(1 - LOSS)) ** 0.5
-STRENGTHS = 33  # that are tried
+# Share of the effective particles that a twist, and a push, may each cost at one level; beyond it they are weakened.
+ESS_LOSS = 0.2
+MAX_PUSH = (-math.log(1 - ESS_LOSS)) ** 0.5  # length of a push in standard deviations of the step's noise
+STRENGTHS_TRIED = 33  # values of λ_t that are compared
 
 
 @dataclass
-class _Run:
-    """One group on its way down.
+class _Island:
+    """The state of one independent run of N particles.
 
-    All N float64: log_w, the log weights at the last level, of which `twist` is the part λ_t β s that will be taken
-    back; base, the log weights of x as it is now, not twisted yet.
+    Attributes:
+        index: group number that the score is called with.
+        x: N×C×H×W, states at the current level.
+        condition: N int64, or None.
+        log_w: N float64, log weights at the last level, twist included.
+        twist: N float64, the part λ_t β s of `log_w`, which is taken back at the next level.
+        base: N float64, log weights of x before it is twisted.
+        ancestors: see `ParticleSet`.
+        levels: number of levels done.
+        strength: λ_t of the current level.
     """
 
     index: int
@@ -55,16 +64,23 @@ class _Run:
     strength: float = 0.0  # λ_t
 
 
-class _Look(NamedTuple):
-    """What is seen of B states at a level. clean: x̂0. scores: float64, -inf if not finite. gradient: ∇_x s, or None."""
+class _DenoisedBatch(NamedTuple):
+    """B states of a level after one call of the denoiser.
+
+    Attributes:
+        clean: B×C×H×W, x̂0.
+        scores: B float64, s(x̂0), -inf where not finite.
+        gradient: B×C×H×W, ∇_x s(x̂0(x)), or None if it was not asked for.
+    """
 
     clean: Tensor
     scores: Tensor
     gradient: Tensor | None
 
-    def at(self, rows: Tensor) -> _Look:
+    def at(self, rows: Tensor) -> _DenoisedBatch:
+        """Returns the rows `rows` (K int64)."""
         there = rows.to(self.clean.device)
-        return _Look(
+        return _DenoisedBatch(
             self.clean[there], self.scores[rows], None if self.gradient is None else self.gradient[there]
         )  # fmt: skip
 
@@ -73,21 +89,28 @@ def twisted_smc(
     prior: Prior, score: Score, beta: float, generators: Sequence[torch.Generator], *, particles: int = 16,
     steps: int = 100, ess: float = 0.5, batch: int = 64, on_step: Callable[[int, int], None] | None = None,
 ) -> list[ParticleSet]:  # fmt: skip
-    """N weighted clean states of the tilt of the `steps`-step ancestral sampler by exp(β s).
+    """Samples the tilt of the `steps`-step ancestral sampler by exp(β s), as N weighted clean states.
 
-    Each generator is one independent run; runs share batches and nothing else. It gives the noise of N particles
-    (noise_like), their conditions, then at every level one number if it resamples there and the level's noise. β = 0
-    gives the unguided sampler's states unchanged. A run calls the network and the score particles·steps times each.
+    Each generator gives one independent island; islands share batches and nothing else. A generator gives the noise of N
+    particles (`noise_like`), their conditions, and at every level one number if the island resamples there and the noise
+    of the step. At β = 0 the states are those of the unguided sampler, bit for bit. An island calls the denoiser and the
+    score N·steps times each.
 
     Args:
-        score: differentiable in the pictures; where it does not depend on them nothing is pushed.
-        beta: ≥ 0. ess: in (0, 1]; below this share of effective particles they are resampled.
-        batch: the most states that are denoised and scored at once, with gradients.
-        on_step: told how many levels are done, and of how many.
+        prior: the generative model.
+        score: differentiable in the pictures; where it does not depend on them nothing is pushed. It is called with
+            pictures and the island's number.
+        beta: β ≥ 0, finite.
+        generators: one for each island, on the CPU.
+        particles: N of each island, ≥ 1.
+        steps: number of ancestral steps, ≥ 1.
+        ess: in (0, 1]; the particles are resampled where a smaller share of them is effective.
+        batch: maximum number of states that are denoised and scored at once, with gradients.
+        on_step: called after each level with the number done and `steps`.
 
     Returns:
-        One cloud per generator, weighted: it is not resampled at the end. `reached` is False where more than half of
-        the scores at some level were not finite; the states are then the x̂0 of that level, of no law.
+        One weighted particle set for each generator, not resampled at the end. `reached` is False where more than half of
+        the scores at some level were not finite. The states are then the x̂0 of that level and no sample of the tilt.
 
     Raises:
         UserError: arguments out of range, or a score that is not one number per picture.
@@ -97,47 +120,55 @@ def twisted_smc(
             "twisted SMC needs particles, steps and batch of at least 1, a finite β of at least 0 and an ess of at "
             f"most 1, got {particles}, {steps}, {batch}, {beta} and {ess}"
         )
-    n, levels, clouds = particles, prior.levels(steps), {}
-    runs = [_begun(prior, i, generator, n, levels[0]) for i, generator in enumerate(generators)]
+    n, levels, finished = particles, prior.levels(steps), {}
+    islands = [_start_island(prior, i, generator, n, levels[0]) for i, generator in enumerate(generators)]
     for i, (t, s) in enumerate(pairwise(levels)):
-        # The last step has no noise and gives x0 = x̂0: ψ_0 is known before it, and a push would cost infinite nats.
+        # The last step has no noise and gives x0 = x̂0, so ψ_0 is known before it. A push there would have infinite KL.
         last = i == steps - 1
-        look = _look(prior, score, runs, t, batch, with_gradient=beta > 0 and not last)
+        denoised = _denoise_and_score(prior, score, islands, t, batch, with_gradient=beta > 0 and not last)
         floor = 1.0 if last else i / steps
-        _twist(runs, look.scores.reshape(-1, n), beta, floor)
-        going = []
-        for k, run in enumerate(runs):
-            mine = look.at(torch.arange(k * n, (k + 1) * n))
-            run.levels += 1
-            run.nonfinite += int((~mine.scores.isfinite()).sum())
-            run.least_ess = min(run.least_ess, float(effective(run.log_w)))
-            dead = int((~run.log_w.isfinite()).sum())
+        _choose_twist(islands, denoised.scores.reshape(-1, n), beta, floor)
+        unfinished = []
+        for k, island in enumerate(islands):
+            own = denoised.at(torch.arange(k * n, (k + 1) * n))
+            island.levels += 1
+            island.nonfinite += int((~own.scores.isfinite()).sum())
+            island.least_ess = min(island.least_ess, float(effective_sample_size(island.log_w)))
+            dead = int((~island.log_w.isfinite()).sum())
             if last or 2 * dead > n:
                 note = f"{dead} of {n} particles had scores that are not finite by level {i + 1} of {steps}"
                 note = note if 2 * dead > n else ""
-                clouds[run.index] = _cloud(run, mine, beta, note)
+                finished[island.index] = _particle_set(island, own, beta, note)
                 continue
-            _descend(prior, run, mine, beta, t, s, ess)
-            going.append(run)
-        runs = going
+            _step_down(prior, island, own, beta, t, s, ess)
+            unfinished.append(island)
+        islands = unfinished
         if on_step is not None:
             on_step(i + 1, steps)
-        if not runs:
+        if not islands:
             break
-    return [clouds[i] for i in range(len(generators))]
+    return [finished[i] for i in range(len(generators))]
 
 
-def _begun(prior: Prior, index: int, generator: torch.Generator, n: int, level: Level) -> _Run:
+def _start_island(prior: Prior, index: int, generator: torch.Generator, n: int, level: Level) -> _Island:
+    """Draws the noise and conditions of n particles."""
     rows = [generator] * n
     x, condition = noise_like(prior, rows) * level.sigma, draw_conditions(prior, rows)
     nought = torch.zeros(n, dtype=torch.float64)
-    return _Run(index, generator, x, condition, nought, nought, nought, torch.arange(n))
+    return _Island(index, generator, x, condition, nought, nought, nought, torch.arange(n))
 
 
-def _look(prior: Prior, score: Score, runs: list[_Run], level: Level, batch: int, *, with_gradient: bool) -> _Look:
-    x = torch.cat([run.x for run in runs])
-    condition = torch.cat([run.condition for run in runs if run.condition is not None]) if prior.conditions else None
-    group = torch.tensor([run.index for run in runs], device=x.device).repeat_interleave(len(runs[0].x))
+def _denoise_and_score(
+    prior: Prior, score: Score, islands: list[_Island], level: Level, batch: int, *, with_gradient: bool
+) -> _DenoisedBatch:
+    """Denoises and scores the states of all islands at one level, in batches."""
+    x = torch.cat([island.x for island in islands])
+    condition = (
+        torch.cat([island.condition for island in islands if island.condition is not None])
+        if prior.conditions
+        else None
+    )
+    group = torch.tensor([island.index for island in islands], device=x.device).repeat_interleave(len(islands[0].x))
     clean, scores, gradients = [], [], []
     for rows in torch.arange(len(x), device=x.device).split(batch):
         here = x[rows].requires_grad_(with_gradient)
@@ -145,73 +176,97 @@ def _look(prior: Prior, score: Score, runs: list[_Run], level: Level, batch: int
             x0 = prior.denoise(here, level, None if condition is None else condition[rows])
             found = score(prior.decode(x0), group[rows])
         clean.append(x0.detach())
-        scores.append(checked(found, len(rows)))
+        scores.append(checked_scores(found, len(rows)))
         if with_gradient and found.requires_grad:
             gradients.append(torch.autograd.grad(found.sum(), here)[0])
         elif with_gradient:
             gradients.append(torch.zeros_like(x0))
     s = torch.cat(scores)
-    # Any push is allowed, since weights account for it: none where there is no gradient to follow.
+    # The weights correct for any push, so it may be 0 where the gradient is not finite.
     gradient = torch.cat(gradients).nan_to_num(0.0, 0.0, 0.0) if with_gradient else None
-    return _Look(torch.cat(clean), torch.where(s.isfinite(), s, -math.inf), gradient)
+    return _DenoisedBatch(torch.cat(clean), torch.where(s.isfinite(), s, -math.inf), gradient)
 
 
-def _twist(runs: list[_Run], scores: Tensor, beta: float, floor: float) -> None:
-    """Choose λ_t of each run in [floor, 1] and twist by it. scores: R×N.
+def _choose_twist(islands: list[_Island], scores: Tensor, beta: float, floor: float) -> None:
+    """Chooses λ_t of each island in [floor, 1] and twists its weights by it.
 
-    It is the strongest of which the conditional ESS (Zhou et al. 2016), the share of particles that survive the new
-    weights as well as they did the old, is 80 %; where none is, the one that keeps most. It may fall again: far up all
-    x̂0 look alike, which allows λ = 1 there, and says nothing of the levels at which they part. The floor, the share
-    of levels done, sees to it that the twist is not put off to the end.
+    λ_t is the largest value whose conditional effective sample size (Zhou et al. 2016) is at least 80 %. That is the share
+    of the particles, effective before, that stays effective after the new weights. If no value reaches 80 %, λ_t is the
+    one with the largest share. λ_t may fall from level to level: at high noise all x̂0 look alike, which allows λ = 1, and
+    they differ later. The floor is the share of the levels done; it keeps the twist from being put off to the end.
+
+    Args:
+        scores: R×N, s(x̂0) of R islands.
+        beta: β.
+        floor: minimum of λ_t, in [0, 1].
     """
-    base = torch.stack([run.base for run in runs])[..., None]  # R×N×1
-    old = torch.stack([run.log_w for run in runs])[..., None]
+    base = torch.stack([island.base for island in islands])[..., None]  # R×N×1
+    old = torch.stack([island.log_w for island in islands])[..., None]
     tilt = torch.where(scores.isfinite(), beta * scores, -math.inf)[..., None]
-    strengths = floor + (1 - floor) * torch.linspace(0, 1, STRENGTHS, dtype=torch.float64)
-    # 0·(-inf) would be no number; a particle without a score has weight 0 at every strength.
+    strengths = floor + (1 - floor) * torch.linspace(0, 1, STRENGTHS_TRIED, dtype=torch.float64)
+    # Not 0·(-inf), which is NaN: a particle without a finite score has weight 0 at every strength.
     new = base + torch.where(tilt.isfinite(), strengths * tilt, -math.inf)
     square = torch.where(new.isfinite(), 2 * new - old, -math.inf)
     kept = (2 * new.logsumexp(1) - square.logsumexp(1) - old.logsumexp(1)).exp().nan_to_num(0.0)  # R×33
-    rank = torch.arange(STRENGTHS) + 1
-    good = (kept >= 1 - LOSS) * rank
+    rank = torch.arange(STRENGTHS_TRIED) + 1
+    good = (kept >= 1 - ESS_LOSS) * rank
     choice = torch.where(good.any(1), good.argmax(1), kept.argmax(1))
-    for i, (run, at) in enumerate(zip(runs, choice.tolist())):
-        run.strength, run.log_w = float(strengths[at]), new[i, :, at]
-        run.twist = run.strength * tilt[i, :, 0]
+    for i, (island, at) in enumerate(zip(islands, choice.tolist())):
+        island.strength, island.log_w = float(strengths[at]), new[i, :, at]
+        island.twist = island.strength * tilt[i, :, 0]
 
 
-def _descend(prior: Prior, run: _Run, look: _Look, beta: float, t: Level, s: Level, ess: float) -> None:
-    """Resample if needed, then take the guided step t -> s and weigh it."""
-    n = len(run.log_w)
-    if float(effective(run.log_w)) < ess * n:
-        picks = systematic(run.log_w[None], torch.rand(1, generator=run.generator, dtype=torch.float64), n)[0]
-        run.log_z += float(log_mean_exp(run.log_w))
-        there = picks.to(run.x.device)
-        run.x, run.condition = run.x[there], None if run.condition is None else run.condition[there]
-        run.ancestors, run.twist, look = run.ancestors[picks], run.twist[picks], look.at(picks)
-        run.log_w = torch.zeros_like(run.log_w)
+def _step_down(
+    prior: Prior, island: _Island, denoised: _DenoisedBatch, beta: float, t: Level, s: Level, ess: float
+) -> None:
+    """Resamples if needed, then takes the pushed step from level t to level s and corrects the weights."""
+    n = len(island.log_w)
+    if float(effective_sample_size(island.log_w)) < ess * n:
+        picks = resample_systematically(
+            island.log_w[None], torch.rand(1, generator=island.generator, dtype=torch.float64), n
+        )[0]
+        island.log_z += float(log_mean_exp(island.log_w))
+        there = picks.to(island.x.device)
+        island.x, island.condition = island.x[there], None if island.condition is None else island.condition[there]
+        island.ancestors, island.twist, denoised = island.ancestors[picks], island.twist[picks], denoised.at(picks)
+        island.log_w = torch.zeros_like(island.log_w)
     kernel = ancestral(t, s)
-    noise = noise_like(prior, [run.generator] * n)
-    run.x = kernel.from_x * run.x + kernel.from_x0 * look.clean + kernel.sd * noise
-    run.base = torch.where(run.log_w.isfinite(), run.log_w - run.twist, -math.inf)
-    if look.gradient is None:
+    noise = noise_like(prior, [island.generator] * n)
+    island.x = kernel.from_x * island.x + kernel.from_x0 * denoised.clean + kernel.sd * noise
+    island.base = torch.where(island.log_w.isfinite(), island.log_w - island.twist, -math.inf)
+    if denoised.gradient is None:
         return
-    push = kernel.push * run.strength * beta * look.gradient
-    # A step of length r·sd leaves weights p/q of effective share exp(-r²). Long pushes come from few levels or a kink of
-    # x̂0 between modes, where the gradient holds for a fraction of their length; any shorter one is as exact.
+    push = kernel.push * island.strength * beta * denoised.gradient
+    # After a push of length r·sd the weights p/q have the effective share exp(-r²). Long pushes come from few levels, or
+    # from a kink of x̂0 between modes, where the gradient is valid for a fraction of the length. Shorter ones are exact too.
     length = (push.flatten(1).norm(dim=1) / kernel.sd)[:, None, None, None]
-    push = push * (LONGEST / length.clamp(min=LONGEST))
-    run.x = run.x + push
+    push = push * (MAX_PUSH / length.clamp(min=MAX_PUSH))
+    island.x = island.x + push
     # log N(x'; μ, sd²) - log N(x'; μ + push, sd²) at x' = μ + push + sd·ε
     cost = (push.double() * (noise.double() / kernel.sd + push.double() / (2 * kernel.sd**2))).flatten(1).sum(1)
-    run.base = run.base - cost.cpu()
+    island.base = island.base - cost.cpu()
 
 
-def _cloud(run: _Run, look: _Look, beta: float, note: str) -> ParticleSet:
-    log_w, n = run.log_w, len(run.log_w)
-    calls = n * run.levels
+def _particle_set(island: _Island, denoised: _DenoisedBatch, beta: float, note: str) -> ParticleSet:
+    """Returns the finished island as weighted particles; `note` is the reason if it was stopped."""
+    log_w, n = island.log_w, len(island.log_w)
+    calls = n * island.levels
     return ParticleSet(
-        look.clean, run.condition, None, look.scores, torch.where(log_w.isfinite(), log_w - log_w.logsumexp(0), -math.inf), beta,
-        run.log_z + float(log_mean_exp(log_w)), (), run.ancestors, torch.arange(n), torch.arange(n), run.least_ess, calls, calls,
-        run.nonfinite, not note, note,
-    )  # fmt: skip
+        states=denoised.clean,
+        condition=island.condition,
+        steps=None,
+        scores=denoised.scores,
+        log_weights=torch.where(log_w.isfinite(), log_w - log_w.logsumexp(0), -math.inf),
+        beta=beta,
+        log_z=island.log_z + float(log_mean_exp(log_w)),
+        rungs=(),
+        ancestors=island.ancestors,
+        copies=torch.arange(n),
+        lineage=torch.arange(n),
+        least_ess=island.least_ess,
+        denoise_calls=calls,
+        score_calls=calls,
+        nonfinite=island.nonfinite,
+        reached=not note,
+        note=note,
+    )

@@ -1,7 +1,7 @@
-"""Scores of units on a prior's pictures: what a tilt is made of.
+"""Scores of units on a prior's pictures, as samplers of tilts need them.
 
-A tilt exp(β s) by raw scores has a β that means something else for every unit, so samplers get standardised scores,
-(A - centre)/scale over the prior's own samples, optionally bounded.
+With raw scores, one β of exp(β s) is a different strength for every unit. So samplers use standardised scores,
+(A - centre)/scale with the moments of the raw score A over the prior's samples. Scores can also be bounded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 
-_TOP = 8  # positions that "top" averages
+_TOP = 8  # number of positions that "top" averages
 _TEMPERATURE = 0.2  # of "log-mean-exp", in units of the activation
 
 
 def _central(map_BHW: Tensor) -> Tensor:
-    """B×D: the central half of the rows and columns."""
+    """Returns the values of the central half of the rows and columns, B×D."""
     height, width = map_BHW.shape[1:]
     rows, columns = max(1, height // 2), max(1, width // 2)
     top, left = (height - rows) // 2, (width - columns) // 2
@@ -31,12 +31,13 @@ def _central(map_BHW: Tensor) -> Tensor:
 
 
 def _mix(map_BHW: Tensor) -> Tensor:
-    """0.7·max + 0.3·mean of the positive part, over the central half: EnergyDPS's score as released."""
+    """Returns 0.7·max + 0.3·mean of the positive part over the central half, the score of the released EnergyDPS, B."""
     central_BD = _central(map_BHW)
     return 0.7 * central_BD.amax(1) + 0.3 * central_BD.relu().mean(1)
 
 
 def _log_mean_exp(map_BHW: Tensor) -> Tensor:
+    """Returns T·log mean exp(map/T) over the positions, B, with the temperature T of `_TEMPERATURE`."""
     flat_BD = map_BHW.flatten(1)
     return _TEMPERATURE * ((flat_BD / _TEMPERATURE).logsumexp(1) - torch.tensor(float(flat_BD.shape[1])).log())
 
@@ -48,21 +49,25 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "top": lambda map_BHW: map_BHW.flatten(1).topk(min(_TOP, map_BHW[0].numel()), 1).values.mean(1),
     "log-mean-exp": _log_mean_exp,
 }
-"""From a unit's map B×H×W to one score per picture; "" in a config is the unit's own readout."""
+"""Functions from a unit's map B×H×W to one score per picture, B. In a config, "" is the unit's own readout."""
 
 
 @dataclass
 class UnitScores:
-    """Scores of units of one model on pictures: the `Score` of `entoptic.priors.prior`.
+    """Scores of units of one model on pictures; it is a `Score` in the sense of `entoptic.priors.prior`.
 
-    Pictures of any size are resized to the model's input. Where no gradient is asked for they are rounded to 8 bits
-    before and after, so that the score is that of the file that will be saved. With `straight` they are also where one
-    is, and the gradient goes through the rounding as if it were not there.
+    Pictures of any size are resized to the model's input. Without gradients they are rounded to 8 bits before and after
+    resizing, so that the score is that of the saved file. With `straight` they are rounded with gradients too, and the
+    gradient ignores the rounding (straight-through).
 
     Attributes:
-        units: of one model. reduction: a name in `REDUCTIONS`, or "" for each unit's own readout.
-        centre, scale: U float64, of the raw score A. bound: s = bound·tanh(s/bound), so that every β has a tilt
-            (exp(β s) of an unbounded score need not have a mean under the prior); None for none.
+        units: U units of one model.
+        reduction: a name in `REDUCTIONS`; "" for each unit's own readout.
+        centre: U float64, subtracted from the raw score A.
+        scale: U float64, divides it.
+        bound: standardised scores become bound·tanh(s/bound), so that a tilt exists at every β (for an unbounded score
+            E_p[exp(β s)] may be infinite); > 0, or None for none.
+        straight: whether pictures are rounded also where gradients are computed.
         calls: pictures scored so far.
     """
 
@@ -89,10 +94,16 @@ class UnitScores:
 
     @property
     def model(self) -> Model:
+        """The model of all units."""
         return self.units[0].model
 
     def __call__(self, pictures: Tensor, group: Tensor) -> Tensor:
-        """Standardised scores B float64 of pictures B×3×h×w in [0, 1]; picture i is scored on unit `group[i]`."""
+        """Returns the standardised score of each picture, B float64 on the CPU.
+
+        Args:
+            pictures: B×3×h×w in [0, 1].
+            group: B int64; picture i is scored on unit `group[i]`.
+        """
         values = self._read(pictures)
         scores = torch.zeros(len(pictures), dtype=torch.float64)  # on the CPU: not every device has float64
         for u in group.unique().tolist():
@@ -102,28 +113,31 @@ class UnitScores:
         return scores if self.bound is None else self.bound * (scores / self.bound).tanh()
 
     def all(self, pictures: Tensor) -> Tensor:
-        """Raw scores B×U float64 of pictures on every unit, without gradients."""
+        """Returns the raw scores of pictures B×3×h×w on every unit, B×U float64, without gradients."""
         with torch.no_grad():
             values = self._read(pictures)
             return torch.stack([self._reduce(unit, values[unit.tap]).float().cpu().double() for unit in self.units], 1)
 
     def of(self, raw: Tensor, unit: int = 0) -> Tensor:
-        """Standardised scores from raw ones of one unit."""
+        """Returns the standardised scores of the raw scores `raw` of one unit, float64 of the same shape."""
         s = (raw.double() - self.centre[unit]) / self.scale[unit]
         return s if self.bound is None else self.bound * (s / self.bound).tanh()
 
     def raw(self, standardised: Tensor, unit: int = 0) -> Tensor:
-        """Raw scores from standardised ones; infinite where the bound is reached."""
+        """Returns the raw scores of standardised ones; the inverse of `of`. Infinite where the bound is reached."""
         s = standardised.double()
         if self.bound is not None:
             s = self.bound * (s / self.bound).clamp(-1, 1).atanh()
         return s * self.scale[unit] + self.centre[unit]
 
     def standardised(self, raw: Tensor) -> UnitScores:
-        """The same with centre and scale from raw scores U×M of the prior's samples.
+        """Returns a copy that standardises by the moments of raw scores.
+
+        Args:
+            raw: U×M, scores of M samples of the prior.
 
         Raises:
-            UserError: a unit gives every sample the same score, so that there is nothing to tilt by.
+            UserError: a unit has the same score on every sample, or scores that are not finite.
         """
         centre, scale = raw.double().mean(1), raw.double().std(1)
         for unit, sd, values in zip(self.units, scale.tolist(), raw):
@@ -153,5 +167,5 @@ class UnitScores:
 
 
 def as_saved(model: Model, pictures: Tensor) -> Tensor:
-    """Pictures as a run saves them: 8-bit at their own size, resized to the model's input, 8-bit again."""
+    """Returns pictures as the model sees them after saving: 8-bit at their own size, resized to its input, 8-bit again."""
     return eight_bit(model.fit(eight_bit(pictures)))

@@ -22,7 +22,7 @@ from entoptic.sampling.tilt import (
     gumbel_noise,
     rank_kl,
     selection_kl,
-    standardise,
+    standardise_scores,
     tilt,
     top_share_mean,
 )
@@ -255,7 +255,7 @@ def test_scores_of_any_size_neither_overflow_nor_vanish() -> None:
 
 
 def test_a_constant_score_tilts_nothing() -> None:
-    s, mean, sd = standardise(torch.full((5,), 2.7))
+    s, mean, sd = standardise_scores(torch.full((5,), 2.7))
     assert (float(s.abs().max()), sd) == (0, 0)
     assert mean == pytest.approx(2.7)
     assert tilt(s, 1e9).ess == pytest.approx(5)
@@ -266,7 +266,7 @@ def test_a_constant_score_tilts_nothing() -> None:
 def test_only_standardised_scores_make_beta_comparable(s: Tensor, scale: float, shift: float, beta: float) -> None:
     assert torch.allclose(tilt(s, beta).weights, tilt(scale * s + shift, beta / scale).weights, atol=1e-9)
     if float(s.std()) > 1e-3:
-        assert torch.allclose(standardise(s)[0], standardise(scale * s + shift)[0], atol=1e-6)
+        assert torch.allclose(standardise_scores(s)[0], standardise_scores(scale * s + shift)[0], atol=1e-6)
 
 
 # --- β from what it should reach ----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Parallel tempering in noise space: chains at all β of a ladder at once, which swap places.
+"""Parallel tempering in noise space, an independent check of noise-space SMC.
 
-Chains at low β wander between modes and hand what they find up the ladder (Geyer 1991). Slower than `noise_smc` for
-one tilt, it gives long runs at every β for MBAR, and checks SMC by a sampler that shares none of its weights.
+Chains run at every β of a ladder at once and swap states (Geyer 1991). Chains at low β move between modes and pass
+what they find up the ladder. The sampler shares no weights with `noise_smc`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ class Tempered:
     """K rungs of one group, after burn-in.
 
     Attributes:
-        betas: K. scores: K×(kept sweeps·chains) float64, in the order of sweeps; successive ones are correlated.
-        states: K×chains×C×H×W, the last noise. condition: K×chains int64, or None.
-        acceptance: K, of the noise moves. swaps: K-1, the share of swaps between neighbours that were accepted; below
-            about 0.1 the ladder has a gap there.
-        denoise_calls, score_calls: per state, in total. nonfinite: proposals whose score was not finite.
+        betas: K.
+        scores: K×(kept sweeps·chains) float64, in the order of sweeps; successive ones are correlated.
+        states: K×chains×C×H×W, the last noise.
+        condition: K×chains int64, or None.
+        acceptance: K, of the noise moves.
+        swaps: K-1, accepted share of the swaps between neighbours; below about 0.1 the rungs are too far apart.
+        denoise_calls: calls of the denoiser, summed over states.
+        score_calls: calls of the score, summed over states.
+        nonfinite: proposals whose score was not finite.
     """
 
     betas: tuple[float, ...]
@@ -46,10 +50,10 @@ def parallel_tempering(
     prior: Prior, score: Score, betas: Sequence[float], generators: Sequence[torch.Generator], *, chains: int = 4,
     sweeps: int = 200, burn: int = 50, steps: int = 8, batch: int = 256,
 ) -> list[Tempered]:  # fmt: skip
-    """`chains` ladders of chains per generator, each at all `betas`; a sweep moves every chain and tries swaps.
+    """Runs `chains` ladders of chains per generator, each at all `betas`; a sweep moves every chain and tries swaps.
 
-    Rungs i and i+1 swap with probability min(1, exp((β_i - β_{i+1})(s_{i+1} - s_i))), even and odd i by turns. Strides
-    are set during the `burn` sweeps that are dropped and fixed afterwards, so the kept part is an exact Markov chain.
+    Rungs i and i+1 swap with probability min(1, exp((β_i - β_{i+1})(s_{i+1} - s_i))), even and odd i in turn. Strides are
+    adapted during the `burn` sweeps, which are dropped, and fixed afterwards. So the kept part is an exact Markov chain.
     Each group takes K·chains·(1 + burn + sweeps) evaluations, a quarter more where the prior has conditions.
 
     Raises:
@@ -120,7 +124,7 @@ def _swap(
     walkers: Walkers, beta: Tensor, shape: tuple[int, int, int], first: int, generators: Sequence[torch.Generator],
     swapped: Tensor, offered: Tensor,
 ) -> Walkers:  # fmt: skip
-    """Try to swap rungs (first, first+1), (first+2, …), …, of every chain; counts go to `swapped` and `offered`."""
+    """Tries to swap the rungs (first, first+1), (first+2, …), … of every chain; adds counts to `swapped` and `offered`."""
     low = torch.arange(first, shape[1] - 1, 2)
     uniform = torch.stack([torch.rand((len(low), shape[2]), generator=g, dtype=torch.float64) for g in generators])
     s = walkers.scores.reshape(shape)

@@ -21,12 +21,12 @@ from torch import Tensor
 from entoptic.priors.prior import Score, ancestral, generate
 from entoptic.priors.toy import GaussianMixture
 from entoptic.sampling.bank import Bank, make_bank
-from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats, selection_mean
-from entoptic.sampling.guidance import ancestral_at_rest, guided
+from entoptic.sampling.frontier import Frontier, dv_bound, excess_nats
+from entoptic.sampling.guidance import ancestral_at_rest, guided_chains
 from entoptic.sampling.mbar import Ladder
-from entoptic.sampling.particles import Target, islands
-from entoptic.sampling.smc import First, noise_smc
-from entoptic.sampling.tilt import selection_kl
+from entoptic.sampling.particles import TiltTarget, estimate_across_islands
+from entoptic.sampling.smc import ScoredSamples, noise_smc
+from entoptic.sampling.tilt import selection_kl, selection_mean
 from entoptic.sampling.twisted_smc import twisted_smc
 from entoptic.sampling.unit_scores import UnitScores
 from entoptic.units.unit import bind
@@ -207,7 +207,9 @@ def test_guided_chains_reach_the_mean_of_the_tilt() -> None:
     sd = SLOPE * float((variances * direction().square()).sum()) ** 0.5
     scores = UnitScores(bind(linear_model(), UNIT), centre=torch.tensor(BIAS), scale=torch.tensor(sd))
     for beta, steps in ((1.0, 10), (3.0, 50)):
-        chains, rest = (guided(prior, scores, b, generators(2), steps=steps, kernel=ancestral) for b in (beta, 0.0))
+        chains, rest = (
+            guided_chains(prior, scores, b, generators(2), steps=steps, kernel=ancestral) for b in (beta, 0.0)
+        )
         shift = (chains.x0 - rest.x0).double()
         law, log_z = prior.tilted(SLOPE / sd * direction(), beta)
         assert log_z == pytest.approx(beta**2 / 2)
@@ -220,7 +222,7 @@ def test_guided_chains_reach_the_mean_of_the_tilt() -> None:
             k = ancestral(t, s)
             pull = k.push * beta * t.alpha * variances / (t.alpha**2 * variances + t.sigma**2) * a
             nats += float(pull.square().sum()) / (2 * k.sd**2) if k.sd else 0.0
-        resting = guided(prior, scores, beta, generators(2), steps=steps, kernel=ancestral_at_rest)
+        resting = guided_chains(prior, scores, beta, generators(2), steps=steps, kernel=ancestral_at_rest)
         assert resting.path_kl.tolist() == pytest.approx([nats] * 2, rel=1e-3)
 
 
@@ -244,15 +246,15 @@ def test_twisted_smc_weighs_the_chains_right(setup: Setup) -> None:
     group = torch.zeros(32, dtype=torch.int64)
     score: Score = lambda pictures, island: setup.scores(pictures, 0 * island)  # noqa: E731
     assert score(torch.full((32, 3, 16, 16), 0.5), group).shape == (32,)
-    clouds = twisted_smc(setup.prior, score, beta, generators(runs), particles=32, steps=steps, batch=256)
-    z = torch.tensor([c.log_z for c in clouds], dtype=torch.float64).sub(log_z).exp()
+    particle_sets = twisted_smc(setup.prior, score, beta, generators(runs), particles=32, steps=steps, batch=256)
+    z = torch.tensor([c.log_z for c in particle_sets], dtype=torch.float64).sub(log_z).exp()
     assert float(z.mean()) == pytest.approx(1, abs=4 * float(z.std()) / runs**0.5)
-    found = islands(clouds)
+    found = estimate_across_islands(particle_sets)
     assert found.mean == pytest.approx(mean, abs=4 * found.mean_se + 0.02)
     assert found.log_z_se < 0.15
-    states = torch.cat([c.states for c in clouds])
+    states = torch.cat([c.states for c in particle_sets])
     reread = BIAS + SLOPE * (states.double() * direction()).flatten(1).sum(1)
-    stored = torch.cat([c.scores for c in clouds])
+    stored = torch.cat([c.scores for c in particle_sets])
     assert torch.allclose(setup.scores.of(reread), stored, atol=0.03), "scores are those of the states"
 
 
@@ -264,18 +266,20 @@ def test_noise_space_smc_and_its_frontier_are_exact(setup: Setup) -> None:
     exact, part = setup.exact, setup.bank.size // 4
     noise, _ = setup.bank.latent()
     parts = [slice(i * part, (i + 1) * part) for i in range(4)]
-    first = [First(noise[p], None, setup.bank_scores[p]) for p in parts]
+    first = [ScoredSamples(noise[p], None, setup.bank_scores[p]) for p in parts]
     score: Score = lambda pictures, island: setup.scores(pictures, 0 * island)  # noqa: E731
-    clouds = noise_smc(
-        setup.prior, score, Target(nats=2.0), generators(4), particles=128, steps=STEPS, moves=3, first=first
+    particle_sets = noise_smc(
+        setup.prior, score, TiltTarget(nats=2.0), generators(4), particles=128, steps=STEPS, moves=3, first=first
     )
-    assert all(c.reached and c.supported for c in clouds)
-    for c in clouds:
+    assert all(c.reached and not c.refusal for c in particle_sets)
+    for c in particle_sets:
         law = exact.tilt(c.beta)
         assert law.kl == pytest.approx(2.0, abs=0.3)
         assert c.log_z == pytest.approx(law.log_z, abs=0.3)
         assert c.mean == pytest.approx(law.mean, abs=0.3)
-    frontier = Frontier.from_ladders([Ladder([r.beta for r in c.rungs], [r.scores for r in c.rungs]) for c in clouds])
+    frontier = Frontier.from_ladders(
+        [Ladder([r.beta for r in c.rungs], [r.scores for r in c.rungs]) for c in particle_sets]
+    )
     for nats in (0.5, 1.0, 1.8):
         point, beta = frontier.at_nats(nats), exact.at(lambda law, nats=nats: law.kl - nats)  # type: ignore[misc]
         assert point.mean.value == pytest.approx(exact.tilt(beta).mean, abs=5 * point.mean.se)
@@ -295,27 +299,29 @@ def test_noise_space_smc_and_its_frontier_are_exact(setup: Setup) -> None:
 def test_a_unit_of_twice_the_weight_is_the_same_unit(setup: Setup) -> None:
     one, two = (UnitScores(bind(linear_model(gain), UNIT)) for gain in (1.0, 2.0))
     chains, other = (
-        guided(setup.prior, scores, beta, generators(3), steps=10) for scores, beta in ((one, 40.0), (two, 20.0))
+        guided_chains(setup.prior, scores, beta, generators(3), steps=10) for scores, beta in ((one, 40.0), (two, 20.0))
     )
     assert torch.allclose(chains.x0, other.x0, atol=1e-5)
     assert chains.path_kl.tolist() == pytest.approx(other.path_kl.tolist(), rel=1e-4)
-    assert (chains.x0 - guided(setup.prior, two, 40.0, generators(3), steps=10).x0).abs().max() > 1e-2
+    assert (chains.x0 - guided_chains(setup.prior, two, 40.0, generators(3), steps=10).x0).abs().max() > 1e-2
     # Standardised, β means the same for both.
     pictures = setup.bank.pictures[:512].float() / 255
     group = torch.zeros(512, dtype=torch.int64)
     one, two = (scores.standardised(scores.all(pictures).T) for scores in (one, two))
     assert float(two.scale) == pytest.approx(2 * float(one.scale), rel=1e-4)
     assert torch.allclose(one(pictures, group), two(pictures, group), atol=1e-4)
-    chains, other = (guided(setup.prior, scores, 1.5, generators(3), steps=10) for scores in (one, two))
+    chains, other = (guided_chains(setup.prior, scores, 1.5, generators(3), steps=10) for scores in (one, two))
     assert torch.allclose(chains.x0, other.x0, atol=1e-4)
 
 
 def run(setup: Setup, score: Score, beta: float) -> tuple[Tensor, float, float]:
     """Scores of particles of the tilt, the mean of four runs' log Z, and its standard error."""
-    clouds = noise_smc(setup.prior, score, Target(beta=beta), generators(4, 5), particles=96, steps=STEPS, moves=3)
-    assert all(c.reached for c in clouds)
-    log_z = torch.tensor([c.log_z for c in clouds])
-    return torch.cat([c.scores for c in clouds]), float(log_z.mean()), float(log_z.std()) / 2
+    particle_sets = noise_smc(
+        setup.prior, score, TiltTarget(beta=beta), generators(4, 5), particles=96, steps=STEPS, moves=3
+    )
+    assert all(c.reached for c in particle_sets)
+    log_z = torch.tensor([c.log_z for c in particle_sets])
+    return torch.cat([c.scores for c in particle_sets]), float(log_z.mean()), float(log_z.std()) / 2
 
 
 def test_a_bounded_score_has_a_tilt_at_every_strength(setup: Setup) -> None:

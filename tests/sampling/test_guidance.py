@@ -25,7 +25,7 @@ from entoptic.priors.prior import (
     noise_like,
 )
 from entoptic.priors.toy import GaussianMixture
-from entoptic.sampling.guidance import Chains, Step, ancestral_at_rest, energy_dps, guided
+from entoptic.sampling.guidance import Chains, StepRule, ancestral_at_rest, energy_dps, guided_chains
 
 SDS = (2, 1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
 
@@ -89,7 +89,7 @@ def generators(count: int, seed: int = 0) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(1000 * seed + i) for i in range(count)]
 
 
-def unguided(prior: Prior, draw: list[torch.Generator], steps: int, kernel: Step) -> Tensor:
+def unguided(prior: Prior, draw: list[torch.Generator], steps: int, kernel: StepRule) -> Tensor:
     condition = draw_conditions(prior, draw)
     levels = prior.levels(steps)
     x = noise_like(prior, draw) * levels[0].sigma
@@ -119,9 +119,9 @@ def mean_shift(prior: GaussianMixture, run: Callable[[Score, float], Chains]) ->
 @pytest.mark.parametrize("kind", [GaussianMixture, Flow])
 @pytest.mark.parametrize("kernel", [ancestral, deterministic])
 @pytest.mark.parametrize("steps", [5, 20, 100, 1000])
-def test_the_tilt_of_a_gaussian_is_exact_in_the_mean(kind: type[GaussianMixture], kernel: Step, steps: int) -> None:
+def test_the_tilt_of_a_gaussian_is_exact_in_the_mean(kind: type[GaussianMixture], kernel: StepRule, steps: int) -> None:
     prior = gaussian(kind)
-    implied = mean_shift(prior, lambda s, b: guided(prior, s, b, generators(1), steps=steps, kernel=kernel))
+    implied = mean_shift(prior, lambda s, b: guided_chains(prior, s, b, generators(1), steps=steps, kernel=kernel))
     assert float((implied - 1).abs().max()) < (2e-4 if kernel is ancestral else 1.3e-2)
 
     # The residual is the shift α_T·β·v that the first state lacks, and nothing else.
@@ -141,7 +141,7 @@ def test_the_tilt_of_a_gaussian_is_exact_in_the_mean(kind: type[GaussianMixture]
 @pytest.mark.parametrize("steps", [5, 100])
 def test_a_last_step_at_rest_tilts_the_law_that_it_leaves(kind: type[GaussianMixture], steps: int) -> None:
     prior = gaussian(kind)
-    implied = mean_shift(prior, lambda s, b: guided(prior, s, b, generators(1), steps=steps))
+    implied = mean_shift(prior, lambda s, b: guided_chains(prior, s, b, generators(1), steps=steps))
     last = prior.levels(steps)[-2]
     signal = last.alpha**2 * prior.variances.flatten()
     assert implied.tolist() == pytest.approx((signal / (signal + last.sigma**2)).tolist(), rel=3e-4)
@@ -180,14 +180,14 @@ def constant_push_at_rest(t: Level, s: Level) -> Kernel:
 def test_the_exact_guide_strays_as_little_as_the_tilt(kind: type[GaussianMixture], steps: int) -> None:
     """Doob's transform: for N(0, 1) shifted by one sd, path and state divergence are both 1/2."""
     prior = gaussian(kind, (1.0,))
-    chains = guided(prior, total, 1.0, generators(1), steps=steps, kernel=model_variance)
+    chains = guided_chains(prior, total, 1.0, generators(1), steps=steps, kernel=model_variance)
     assert float(chains.path_kl) == pytest.approx(0.5, abs=1e-4)
 
 
 @pytest.mark.parametrize(("kernel", "nats"), [(constant_push, 1.3036), (constant_push_at_rest, 1.4504)])
-def test_a_constant_step_strays_further_for_the_same_shift(kernel: Step, nats: float) -> None:
+def test_a_constant_step_strays_further_for_the_same_shift(kernel: StepRule, nats: float) -> None:
     prior = gaussian(sds=(1.0,))
-    chains, rest = (guided(prior, total, beta, generators(1), steps=1000, kernel=kernel) for beta in (0.01, 0.0))
+    chains, rest = (guided_chains(prior, total, beta, generators(1), steps=1000, kernel=kernel) for beta in (0.01, 0.0))
     shift = float((chains.x0 - rest.x0).double())
     assert float(chains.path_kl) / shift**2 == pytest.approx(nats, abs=2e-3)
     assert nats > 1.24
@@ -202,10 +202,10 @@ def test_path_divergence_is_the_sum_over_noisy_steps() -> None:
         slope = t.alpha * 0.09 / (t.alpha**2 * 0.09 + t.sigma**2)
         terms.append((k.push * beta * slope) ** 2 / (2 * k.sd**2) if k.sd else 0.0)
     for kernel, path in [(ancestral_at_rest, sum(terms)), (ancestral, math.inf)]:
-        chains = guided(prior, total, beta, generators(3), steps=20, kernel=kernel)
+        chains = guided_chains(prior, total, beta, generators(3), steps=20, kernel=kernel)
         assert chains.noisy_path_kl.tolist() == pytest.approx([sum(terms)] * 3, rel=1e-5)
         assert chains.path_kl.tolist() == pytest.approx([path] * 3, rel=1e-5)
-    quiet = guided(prior, total, torch.tensor([beta, 0.0]), generators(2), steps=20, kernel=deterministic)
+    quiet = guided_chains(prior, total, torch.tensor([beta, 0.0]), generators(2), steps=20, kernel=deterministic)
     assert math.isnan(quiet.path_kl[0])
     assert quiet.path_kl[1] == 0, "without a guide the paths are the same"
 
@@ -217,7 +217,7 @@ def test_path_divergence_is_the_sum_over_noisy_steps() -> None:
 def test_bias_on_a_mixture(beta: float, mean: float) -> None:
     """Golden numbers of the exact coefficient on GMM3 (bias -.08, +.04, +.28); standard errors are at most .014."""
     n = 20_000
-    chains = guided(Pixels(n), total, beta, generators(1), steps=100)
+    chains = guided_chains(Pixels(n), total, beta, generators(1), steps=100)
     assert float(chains.scores) / n == pytest.approx(mean, abs=0.045)
     assert float(chains.path_kl) / n >= tilts.linear(tilts.beta_of_mean(mean)).kl - 0.02, (
         "no law of that mean is nearer"
@@ -260,22 +260,22 @@ KERNELS = [ancestral_at_rest, ancestral, deterministic]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_scale_and_offset_of_the_score_trade_against_beta(kernel: Step) -> None:
+def test_scale_and_offset_of_the_score_trade_against_beta(kernel: StepRule) -> None:
     prior = Conditioned()
-    run = lambda s, beta: guided(prior, s, beta, generators(4), steps=12, kernel=kernel)  # noqa: E731
+    run = lambda s, beta: guided_chains(prior, s, beta, generators(4), steps=12, kernel=kernel)  # noqa: E731
     one, other = run(curved, 1.4), run(lambda pictures, groups: 2 * curved(pictures, groups) + 3, 0.7)
     assert torch.equal(one.x0, other.x0)
     assert one.path_kl.tolist() == pytest.approx(other.path_kl.tolist(), nan_ok=True)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_batch_is_its_chains(kernel: Step) -> None:
+def test_a_batch_is_its_chains(kernel: StepRule) -> None:
     prior, betas, groups = Conditioned(), torch.tensor([0.5, 0.0, 3.0, 1.0]), torch.tensor([0, 1, 1, 2])
-    many = guided(prior, curved, betas, generators(4), steps=12, kernel=kernel, groups=groups)
+    many = guided_chains(prior, curved, betas, generators(4), steps=12, kernel=kernel, groups=groups)
     assert many.condition is not None
     assert len(set(many.condition.tolist())) == 2, "else the test shows nothing of conditions"
     for i in range(4):
-        one = guided(
+        one = guided_chains(
             prior, curved, float(betas[i]), generators(4)[i : i + 1], steps=12, kernel=kernel, groups=groups[i : i + 1]
         )
         assert one.condition is not None
@@ -294,29 +294,29 @@ def test_a_batch_of_energy_dps_is_its_chains() -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_constant_score_guides_nothing(kernel: Step) -> None:
+def test_a_constant_score_guides_nothing(kernel: StepRule) -> None:
     prior = Conditioned()
     flat = lambda pictures, groups: 5 + 0 * pictures.flatten(1).sum(1)  # noqa: E731
-    chains = guided(prior, flat, 100.0, generators(3), steps=12, kernel=kernel)
+    chains = guided_chains(prior, flat, 100.0, generators(3), steps=12, kernel=kernel)
     assert torch.equal(chains.x0, unguided(prior, generators(3), 12, kernel))
     assert chains.scores.tolist() == [5.0] * 3
     assert chains.path_kl.tolist() == [0.0] * 3
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_without_beta_the_bits_are_the_unguided_samplers(kernel: Step) -> None:
+def test_without_beta_the_bits_are_the_unguided_samplers(kernel: StepRule) -> None:
     prior, seen = Conditioned(), []
 
     def watched(pictures: Tensor, groups: Tensor) -> Tensor:
         seen.append(pictures.requires_grad)
         return curved(pictures, groups)
 
-    chains = guided(prior, watched, 0.0, generators(3), steps=12, kernel=kernel)
+    chains = guided_chains(prior, watched, 0.0, generators(3), steps=12, kernel=kernel)
     assert torch.equal(chains.x0, unguided(prior, generators(3), 12, kernel))
     assert seen == [False], "one look at the final pictures, without a gradient"
     assert chains.calls == {"denoise": 12, "denoise_gradients": 0, "score": 1}
     assert chains.path_kl.tolist() == [0.0] * 3
-    mixed = guided(prior, curved, torch.tensor([0.0, 2.0, 0.0]), generators(3), steps=12, kernel=kernel)
+    mixed = guided_chains(prior, curved, torch.tensor([0.0, 2.0, 0.0]), generators(3), steps=12, kernel=kernel)
     assert torch.equal(mixed.x0[[0, 2]], chains.x0[[0, 2]])
     assert not torch.equal(mixed.x0[1], chains.x0[1])
 
@@ -336,7 +336,7 @@ def test_the_few_step_generator_is_of_second_order() -> None:
 
     second = [error(generate(prior, noise, steps=n)) for n in (8, 16, 32)]
     first = error(
-        guided(
+        guided_chains(
             prior, lambda pictures, _: pictures.sum((1, 2, 3)), 0.0, generators(64), steps=8, kernel=deterministic
         ).x0
     )
@@ -348,7 +348,7 @@ def test_the_few_step_generator_is_of_second_order() -> None:
 def test_calls_and_progress() -> None:
     prior, told = Conditioned(), []
     tell = lambda done, of: told.append((done, of))  # noqa: E731
-    rest = guided(prior, curved, 1.0, generators(2), steps=12, on_step=tell)
+    rest = guided_chains(prior, curved, 1.0, generators(2), steps=12, on_step=tell)
     assert rest.calls == {"denoise": 12, "denoise_gradients": 11, "score": 12}
     assert told == [(i, 12) for i in range(1, 13)]
     assert not rest.x0.requires_grad
@@ -368,8 +368,8 @@ def test_a_lost_chain_leaves_its_mates_alone(bad: float, late: bool) -> None:
         wrong = (groups == 1) & (not late or not pictures.requires_grad)
         return curved(pictures, 0 * groups) * torch.where(wrong, bad, 1.0)
 
-    chains = guided(prior, broken, 1.0, generators(3), steps=12, groups=groups)
-    sound = guided(prior, curved, 1.0, generators(3), steps=12)
+    chains = guided_chains(prior, broken, 1.0, generators(3), steps=12, groups=groups)
+    sound = guided_chains(prior, curved, 1.0, generators(3), steps=12)
     assert chains.alive.tolist() == [True, False, True]
     assert sound.alive.tolist() == [True] * 3
     assert torch.equal(chains.x0[[0, 2]], sound.x0[[0, 2]])
@@ -380,7 +380,7 @@ def test_a_lost_chain_leaves_its_mates_alone(bad: float, late: bool) -> None:
 def test_a_chain_without_beta_does_not_mind_scores_on_the_way() -> None:
     """Alone it would not look at them either."""
     bad_under_way = lambda pictures, groups: curved(pictures, groups) / float(not pictures.requires_grad or "nan")  # noqa: E731
-    chains = guided(Conditioned(), bad_under_way, torch.tensor([0.0, 1.0]), generators(2), steps=12)
+    chains = guided_chains(Conditioned(), bad_under_way, torch.tensor([0.0, 1.0]), generators(2), steps=12)
     assert chains.alive.tolist() == [True, False]
     assert torch.equal(chains.x0[0], unguided(Conditioned(), generators(2), 12, ancestral)[0])
 
@@ -389,20 +389,20 @@ def test_a_chain_that_flies_off_is_lost() -> None:
     """An uncapped quadratic score of a wide Gaussian has no tilt beyond β = 1/v, and the chain overflows."""
     prior = gaussian(sds=(2.0,))
     square = lambda pictures, groups: pictures.flatten(1).square().sum(1)  # noqa: E731
-    chains = guided(prior, square, torch.tensor([0.01, 1e6]), generators(2), steps=50)
+    chains = guided_chains(prior, square, torch.tensor([0.01, 1e6]), generators(2), steps=50)
     assert chains.alive.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p, g: guided(p, curved, -1.0, g), "at least 0, got -1, -1; guide by minus the score"),
-        (lambda p, g: guided(p, curved, math.inf, g), "finite"),
-        (lambda p, g: guided(p, curved, torch.ones(3), g), r"each of the 2 chains; got \(3,\)"),
-        (lambda p, g: guided(p, curved, 1.0, []), "at least one generator"),
-        (lambda p, g: guided(p, curved, 1.0, g, groups=torch.zeros(3)), "each of the 2 chains"),
-        (lambda p, g: guided(p, lambda x, _: curved(x, _)[:, None], 1.0, g), r"\(2,\); it gave \(2, 1\)"),
-        (lambda p, g: guided(p, lambda x, _: curved(x, _).detach(), 1.0, g), "no gradient"),
+        (lambda p, g: guided_chains(p, curved, -1.0, g), "at least 0, got -1, -1; guide by minus the score"),
+        (lambda p, g: guided_chains(p, curved, math.inf, g), "finite"),
+        (lambda p, g: guided_chains(p, curved, torch.ones(3), g), r"each of the 2 chains; got \(3,\)"),
+        (lambda p, g: guided_chains(p, curved, 1.0, []), "at least one generator"),
+        (lambda p, g: guided_chains(p, curved, 1.0, g, groups=torch.zeros(3)), "each of the 2 chains"),
+        (lambda p, g: guided_chains(p, lambda x, _: curved(x, _)[:, None], 1.0, g), r"\(2,\); it gave \(2, 1\)"),
+        (lambda p, g: guided_chains(p, lambda x, _: curved(x, _).detach(), 1.0, g), "no gradient"),
         (lambda p, g: energy_dps(p, curved, math.nan, g), "cap must be a number"),
         (lambda p, g: energy_dps(p, curved, 1.0, g, scale=-1.0), "at least 0"),
     ],

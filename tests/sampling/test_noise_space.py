@@ -12,8 +12,8 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.priors.prior import Score, generate
 from entoptic.priors.toy import GaussianMixture
-from entoptic.sampling.noise_space import TURN, Moved, NoiseSpace, Walkers
-from entoptic.sampling.particles import Target
+from entoptic.sampling.noise_space import TRAJECTORY_LENGTH, Moved, NoiseSpace, Walkers, next_stride
+from entoptic.sampling.particles import TiltTarget
 from entoptic.sampling.smc import noise_smc
 
 
@@ -67,7 +67,7 @@ def moved(space: NoiseSpace, z: Tensor, beta: float, stride: float, condition: T
 def test_a_trajectory_is_exact_for_a_linear_score(leaps: int, stride: float) -> None:
     """The flow of H is a turn about βa: never refused, and after a quarter turn the start is forgotten."""
     prior, beta, n = Plain(), 2.5, 4000
-    scale, turn = prior.levels(1)[0].sigma, min(leaps * stride, TURN)
+    scale, turn = prior.levels(1)[0].sigma, min(leaps * stride, TRAJECTORY_LENGTH)
     far = torch.full((n, *prior.shape), -3.0)
     now = moved(NoiseSpace(prior, first, 1, n, leaps), far, beta, stride)
     assert bool(now.walked.all())
@@ -140,11 +140,11 @@ def test_trajectories_settle_where_blind_moves_do_not() -> None:
     truth = beta * prior.levels(1)[0].sigma ** 2
     found = {}
     for moves, leaps in ((5, 0), (1, 8)):
-        clouds = noise_smc(
-            prior, first, Target(beta=beta), generators(40), particles=32, moves=moves, leaps=leaps, ess=0.5, steps=1,
+        particle_sets = noise_smc(
+            prior, first, TiltTarget(beta=beta), generators(40), particles=32, moves=moves, leaps=leaps, ess=0.5, steps=1,
             batch=10_000,
         )  # fmt: skip
-        found[leaps] = torch.tensor([c.mean for c in clouds], dtype=torch.float64)
+        found[leaps] = torch.tensor([c.mean for c in particle_sets], dtype=torch.float64)
     error = {leaps: float(means.mean()) - truth for leaps, means in found.items()}
     assert abs(error[8]) < 4 * float(found[8].std()) / 40**0.5
     assert abs(error[8]) < 0.05
@@ -181,13 +181,30 @@ def test_groups_and_batches_change_no_trajectory() -> None:
 
     prior = Plain(conditions=3)
     kwargs = {"particles": 12, "moves": 2, "leaps": 3, "steps": 1}
-    together = noise_smc(prior, own, Target(beta=2.0), generators(3), **kwargs)
+    together = noise_smc(prior, own, TiltTarget(beta=2.0), generators(3), **kwargs)
     for i, scale in enumerate((1.0, 2.0, 0.5)):
         [alone] = noise_smc(
-            prior, lambda p, g, a=scale: a * bumpy(p, g), Target(beta=2.0), generators(3)[i : i + 1], batch=5, **kwargs
+            prior,
+            lambda p, g, a=scale: a * bumpy(p, g),
+            TiltTarget(beta=2.0),
+            generators(3)[i : i + 1],
+            batch=5,
+            **kwargs,
         )
         torch.testing.assert_close(alone.states, together[i].states)
         assert alone.log_z == pytest.approx(together[i].log_z)
         assert alone.score_calls == together[i].score_calls
     x0 = generate(prior, together[0].states, together[0].condition, steps=1)
     torch.testing.assert_close(bumpy(x0, x0).double(), together[0].scores, atol=1e-5, rtol=1e-5)
+
+
+def test_strides_aim_at_thirty_per_cent() -> None:
+    """Where acceptance is 2Φ(-cδ), one measurement is enough."""
+    normal = stats.norm()
+    for c, stride in ((3.0, 0.5), (2.0, 0.9), (9.0, 0.2)):
+        measured = torch.tensor(2 * normal.cdf(-c * stride), dtype=torch.float64)
+        new = float(next_stride(torch.tensor(stride, dtype=torch.float64), measured))
+        assert 2 * normal.cdf(-c * new) == pytest.approx(0.3, abs=1e-6)
+    ends = next_stride(torch.full((2,), 0.8, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert ends[0] == pytest.approx(0.2, abs=0.02)
+    assert ends[1] == 1

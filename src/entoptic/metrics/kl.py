@@ -29,7 +29,7 @@ def divergence(distribution: SampledDistribution | None) -> Evidence:
         why = "one run, or too few independent ones: there is no interval, so the number is not shown"
         return missing("nats", why, direction="lower", scale="nats")
     record = distribution.to_json()
-    detail = {name: record[name] for name in _SHOWN if record.get(name, "") != ""}
+    detail = {name: record[name] for name in _SHOWN if record.get(name) not in (None, "")}
     interval = kl.interval
     if distribution.kl_is is KlIs.UPPER_BOUND:
         detail["kl_is"] = str(KlIs.UPPER_BOUND)

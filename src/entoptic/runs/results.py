@@ -1,7 +1,7 @@
 """Results of a run that are no pictures (circuits, patterns, maps, answers of people): a record with files and evidence.
 
-    RUN/results/KIND/NAME.json        the record
-    RUN/results/KIND/NAME.FILE        its files, told by their sha256
+    RUN/results/KIND/NAME-KEY/result.json      the record
+    RUN/results/KIND/NAME-KEY/FILE             its files, with their sha256 in the record
 
 They keep the contract of pictures: a key is a hash of everything that the result depends on, the record is written last,
 the same request finds it again, and `verify` finds a changed byte.
@@ -22,7 +22,7 @@ from entoptic.metrics.evidence import Evidence
 from entoptic.runs.store import FORMAT, Run, writable
 from entoptic.units.unit import slug
 
-FOLDER = "results"
+FOLDER, RECORD = "results", "result.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +89,22 @@ def write_result(
         evidence: its measurements.
         about: further JSON-able entries of the record.
     """
-    folder, stem = run.path / FOLDER / slug(kind), slug(name)
-    entries = {
-        n: {"file": f"{stem}.{slug(n)}", "sha256": hashlib.sha256(data).hexdigest()} for n, data in files.items()
-    }
+    path = _path(run, kind, name, key)
+    entries = {n: {"file": slug(n), "sha256": hashlib.sha256(data).hexdigest()} for n, data in files.items()}
     record = dict(about or {}) | {
         "format": FORMAT, "kind": kind, "name": name, "key": key, "complete": True, "files": entries,
         "evidence": [e.to_json() for e in evidence],
     }  # fmt: skip
-    path = folder / f"{stem}.json"
     with writable(run.path):
         for n, data in files.items():
-            write_atomically(folder / entries[n]["file"], data)
+            write_atomically(path.parent / entries[n]["file"], data)
         write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return Result(path=path, record=record)
 
 
 def find_result(run: Run, kind: str, name: str, key: str) -> Result | None:
     """Returns a finished result of this key whose files are intact, else None."""
-    path = run.path / FOLDER / slug(kind) / f"{slug(name)}.json"
+    path = _path(run, kind, name, key)
     record = _read(path)
     if record is None or record["key"] != key:
         return None
@@ -117,8 +114,8 @@ def find_result(run: Run, kind: str, name: str, key: str) -> Result | None:
 
 def read_results(run: Run, kind: str = "*") -> Iterator[tuple[Result | None, str]]:
     """Yields every result of a kind: (result, "") or (None, "NAME: what is wrong with it")."""
-    for path in sorted((run.path / FOLDER).glob(f"{slug(kind) if kind != '*' else kind}/*.json")):
-        name = path.relative_to(run.path).as_posix()
+    for path in sorted((run.path / FOLDER).glob(f"{slug(kind) if kind != '*' else kind}/*/{RECORD}")):
+        name = path.parent.relative_to(run.path).as_posix()
         record = _read(path)
         if record is None:
             yield None, f"{name}: cannot be read"
@@ -126,6 +123,10 @@ def read_results(run: Run, kind: str = "*") -> Iterator[tuple[Result | None, str
         result = Result(path=path, record=record)
         wrong = result.changed()
         yield (None, f"{name}: its file {wrong[0]} is missing or was changed") if wrong else (result, "")
+
+
+def _path(run: Run, kind: str, name: str, key: str) -> Path:
+    return run.path / FOLDER / slug(kind) / f"{slug(name)}-{key[:12]}" / RECORD
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -145,4 +146,4 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _plain(name: Any) -> bool:
     """Whether a file's name stays in its folder."""
-    return isinstance(name, str) and name == Path(name).name and name not in ("", ".", "..")
+    return isinstance(name, str) and name == Path(name).name and name not in ("", ".", "..", RECORD)

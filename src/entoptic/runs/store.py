@@ -6,7 +6,7 @@
     RUN/maps/UNIT/METHOD-SAMPLE-KEY.MAP.png    maps over a picture: its transparency, where it drives the unit
     RUN/dictionaries/NAME.safetensors                      concepts that `steer` discovered for this run
     RUN/frontier/UNIT.json, .svg and .png, table.md        mean score against nats, and the methods' places
-    RUN/results/KIND/NAME.json and NAME.FILE               results that are no pictures, see `entoptic.runs.results`
+    RUN/results/KIND/NAME-KEY/                             results that are no pictures, see `entoptic.runs.results`
     RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
 
 `context` is the only folder that holds real photos beside what `retrieval` shows and `steer`'s maps named `photo`: leave

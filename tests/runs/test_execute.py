@@ -28,8 +28,8 @@ class Grey(MethodConfig):
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
-    """Registers a method that breaks off at logits:1; yields the batches that it was asked for."""
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Registers a method that breaks off at logits:1; returns the batches that it was asked for."""
     seen: list[list[str]] = []
 
     @method("grey", Grey, paper="none", units={"logit"})
@@ -40,8 +40,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
                 raise UserError("logits:1 is not to be had")
             yield Draft(item=item, image=torch.full((3, 32, 32), 0.1 * (1 + item.unit.index)))
 
-    yield seen
-    del METHODS["grey"]
+    monkeypatch.setitem(METHODS, "grey", METHODS.pop("grey"))  # which takes it out again, whatever else a test sets
+    return seen
 
 
 def made(model: Model, out: Path, units: str = "logits:0-3", **more: Any) -> Run:

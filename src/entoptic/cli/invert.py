@@ -61,10 +61,10 @@ class Invert:
 
 def run_invert(options: Invert) -> int:
     """Runs `entoptic invert`; returns the exit code."""
+    from entoptic.runs.headline import headline
     from entoptic.runs.invert import invert
     from entoptic.runs.map_items import METHOD
     from entoptic.runs.set_evidence import SET_FILE
-    from entoptic.runs.store import headline
 
     use_threads(options.threads)
     started = time.monotonic()

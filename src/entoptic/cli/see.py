@@ -65,8 +65,8 @@ def run_see(options: See) -> int:
     from entoptic.base.progress import reporter
     from entoptic.runs.estimate import estimate
     from entoptic.runs.execute import execute
+    from entoptic.runs.headline import headline
     from entoptic.runs.plan import make_plan
-    from entoptic.runs.store import headline
 
     use_threads(options.threads)
     methods = chosen_methods(options, options.method)

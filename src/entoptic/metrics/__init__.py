@@ -1,1 +1,7 @@
-"""Measurements of the saved 8-bit picture, each with its n, interval and direction."""
+"""One file for each family of metrics. Importing this package registers them all, in the order of a sidecar's evidence."""
+
+# ruff: isort: off
+from entoptic.metrics import picture, selectivity, inner_units, kl, inversion, steering
+from entoptic.metrics.registry import METRICS, MetricCard
+
+__all__ = ["METRICS", "MetricCard", "inner_units", "inversion", "kl", "picture", "selectivity", "steering"]

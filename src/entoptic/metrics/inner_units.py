@@ -17,6 +17,7 @@ from entoptic.base.estimates import mean_interval
 from entoptic.errors import UserError
 from entoptic.images.unit_reference import ExemplarPhotos, UnitReference
 from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.registry import PHOTOS, UNIT, card, metric
 from entoptic.metrics.selectivity import INNER_ONLY
 from entoptic.models.ablate import ablated
 from entoptic.models.model import LOGITS, Model
@@ -322,3 +323,11 @@ def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
     product = normalize(a_BK, dim=1, eps=1e-30) @ normalize(b_NK, dim=1, eps=1e-30).T
     empty = (a_BK.norm(dim=1) == 0)[:, None] | (b_NK.norm(dim=1) == 0)[None]
     return product.masked_fill(empty, float("nan"))
+
+
+metric(card("relevance_agreement", "Reached by the same way", unit="cosine", targets={UNIT}, needs={PHOTOS}))(
+    lambda p: relevance_agreement(p.seen.cpu(), p.unit, p.reference)
+)
+metric(card("causal", "The same effect", unit="cosine", targets={UNIT}, needs={PHOTOS}, headline_rank=20))(
+    lambda p: causal(p.seen.cpu(), p.unit, p.reference)
+)

@@ -6,18 +6,10 @@ in their detail: they flatter it, and only other networks can tell.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from entoptic.inversion.maps import position_cosines
-from entoptic.inversion.targets import InversionTarget
-from entoptic.models.model import predictions
-
-if TYPE_CHECKING:
-    from entoptic.inversion.inverter import Inverter
-
-
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,16 +19,18 @@ from entoptic.base.estimates import mean_interval, wilson
 from entoptic.base.pixels import to_float
 from entoptic.errors import UserError
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
-from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.maps import FeatureMaps, position_cosines
+from entoptic.inversion.targets import InversionTarget
 from entoptic.metrics.distribution import frechet, kid, kid_interval
 from entoptic.metrics.evidence import Evidence, missing
-from entoptic.models.model import Model
+from entoptic.metrics.registry import MAP, VERIFIERS, card, measure_all, metric
+from entoptic.models.model import Model, predictions
+
+if TYPE_CHECKING:
+    from entoptic.inversion.inverter import Inverter
 
 Standardise = Callable[[Tensor], Tensor]
 """Maps B×C×h×w to the same with channels of mean 0 and standard deviation 1 over photos (`Inverter.standardise`)."""
-
-
-# --- cosines -------------------------------------------------------------------------------------------------------
 
 
 # --- what networks say ---------------------------------------------------------------------------------------------
@@ -147,6 +141,33 @@ def spread(pictures_N3HW: Tensor, selected: str = "") -> Evidence:
 # --- one picture ---------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MapPicture:
+    """One saved picture that is to bring back a feature map, as the metrics read it.
+
+    Attributes:
+        pixels: H×W×3 uint8, exactly as saved.
+        wanted: what it is to bring back.
+        maps: of the network that was inverted.
+        standardise: maps with the inverter's moments.
+        law: distribution of photos' maps, or None.
+        image: 1×3×H×W in [0, 1].
+        found_1Chw: the picture's map.
+        want_1Chw: the map that is wanted.
+        logits_1K: the network's answer to the picture.
+    """
+
+    pixels: np.ndarray
+    wanted: InversionTarget
+    maps: FeatureMaps
+    standardise: Standardise
+    law: FeatureMapGaussian | None
+    image: Tensor
+    found_1Chw: Tensor
+    want_1Chw: Tensor
+    logits_1K: Tensor
+
+
 @torch.no_grad()
 def measure_inversion(
     picture: np.ndarray,
@@ -155,25 +176,20 @@ def measure_inversion(
     standardise: Standardise,
     law: FeatureMapGaussian | None,
 ) -> list[Evidence]:
-    """The evidence of one picture H×W×3 uint8, from its pixels as saved.
+    """Returns the evidence of one picture, from its pixels as saved.
 
     Args:
-        maps: of the network that was inverted. standardise: with the inverter's moments. law: of photos' maps.
+        picture: H×W×3 uint8.
+        wanted: what it is to bring back.
+        maps: of the network that was inverted.
+        standardise: maps with the inverter's moments.
+        law: distribution of photos' maps, or None.
     """
     image = to_float(picture)
-    found, want = maps.read(image).cpu(), wanted.map_Chw[None].cpu()
-    logits = predictions(maps.model, image)
-    evidence = [
-        _cosine("cosine", position_cosines(found, want)[0], wanted.looked_at),
-        _cosine("cosine_standardised", position_cosines(standardise(found), standardise(want))[0], wanted.looked_at),
-        *own_match(logits, wanted, maps.model),
-        *others_match(image, wanted),
-    ]
-    if wanted.path:
-        evidence += class_path(logits, wanted, maps.model)
-    if wanted.mask_hw is not None:
-        evidence += edit_evidence(picture, position_cosines(found, want)[0], wanted)
-    return [*evidence, map_typicality(want, found, law)]
+    return measure_all(MAP, MapPicture(
+        pixels=picture, wanted=wanted, maps=maps, standardise=standardise, law=law, image=image,
+        found_1Chw=maps.read(image).cpu(), want_1Chw=wanted.map_Chw[None].cpu(), logits_1K=predictions(maps.model, image),
+    ))  # fmt: skip
 
 
 def _cosine(name: str, cosines_hw: Tensor, looked_at: str) -> Evidence:
@@ -289,3 +305,50 @@ def measured(maps: FeatureMaps, inverter: Inverter, pixels: np.ndarray, wanted: 
         return inverter.standardise(maps_BChw.to(where)).cpu()
 
     return measure_inversion(pixels, wanted, maps, standardise, getattr(inverter, "law", None))
+
+
+def _cosines(p: MapPicture) -> list[Evidence]:
+    standardised = position_cosines(p.standardise(p.found_1Chw), p.standardise(p.want_1Chw))
+    return [
+        _cosine("cosine", position_cosines(p.found_1Chw, p.want_1Chw)[0], p.wanted.looked_at),
+        _cosine("cosine_standardised", standardised[0], p.wanted.looked_at),
+    ]
+
+
+metric(
+    card("cosine", "Cosine to the map", targets={MAP}, headline_rank=80),
+    card("cosine_standardised", "Cosine, channels alike", targets={MAP}),
+)(_cosines)
+metric(
+    card("match_top1", "The same class, first guess", targets={MAP}, headline_rank=90),
+    card("match_top5", "The same class, first five", targets={MAP}),
+)(lambda p: own_match(p.logits_1K, p.wanted, p.maps.model))
+metric(
+    card("others_match_top1", "Other networks match, first guess", targets={MAP}, needs={VERIFIERS}, headline_rank=70),
+    card("others_match_top5", "Other networks match, first five", targets={MAP}, needs={VERIFIERS}),
+)(lambda p: others_match(p.image, p.wanted))
+metric(
+    card("probability_a", "Probability of the first photo's class", direction="none", targets={MAP}),
+    card("probability_b", "Probability of the second photo's class", direction="none", targets={MAP}),
+)(lambda p: class_path(p.logits_1K, p.wanted, p.maps.model) if p.wanted.path else [])
+metric(
+    card("cosine_inside", "Cosine inside the region", targets={MAP}),
+    card("cosine_outside", "Cosine outside the region", targets={MAP}),
+    card("locality", "Locality of the change", targets={MAP}),
+)(
+    lambda p: (
+        []
+        if p.wanted.mask_hw is None
+        else edit_evidence(p.pixels, position_cosines(p.found_1Chw, p.want_1Chw)[0], p.wanted)
+    )
+)
+metric(card("map_percentile", "Percentile of the map among photos'", unit="%", direction="none", targets={MAP}))(
+    lambda p: map_typicality(p.want_1Chw, p.found_1Chw, p.law)
+)
+metric(
+    card("sample_sd", "Spread over samples", direction="none", targets={MAP}, set_level=True),
+)(spread)
+metric(
+    card("frechet", "Fréchet distance", direction="lower", targets={MAP}, set_level=True),
+    card("kid", "Kernel distance", direction="lower", targets={MAP}, set_level=True),
+)(distances)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.registry import TRACE, UNIT, card, metric
 from entoptic.sampling.sampled_distribution import KlIs, SampledDistribution
 
 
@@ -38,3 +39,8 @@ def divergence(distribution: SampledDistribution | None) -> Evidence:
 
 
 _SHOWN = ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "score", "score_in_sd", "memory")
+
+
+metric(card("nats", "Distance from the prior", unit="nats", direction="lower", targets={UNIT}, needs={TRACE}))(
+    lambda p: divergence(p.distribution)
+)

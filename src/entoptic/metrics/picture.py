@@ -1,4 +1,4 @@
-"""Measure one saved picture, from its 8-bit pixels and nothing else."""
+"""The metrics of a picture of any unit, from its saved 8-bit pixels and nothing else."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from entoptic.base.pixels import to_float
 from entoptic.images.references import References
 from entoptic.images.unit_reference import UnitReference
 from entoptic.metrics.evidence import Evidence, missing
-from entoptic.metrics.inner_units import causal, relevance_agreement
-from entoptic.metrics.selectivity import selectivity
+from entoptic.metrics.registry import PHOTOS, TRACE, UNIT, VERIFIERS, card, measure_all, metric
+from entoptic.metrics.unit_picture import UnitPicture
 from entoptic.models.model import LOGITS, Model
+from entoptic.sampling.sampled_distribution import SampledDistribution
 from entoptic.units.unit import Unit, read_siblings
 
 
 def measure(
     picture: np.ndarray, unit: Unit, references: References | None = None, verifiers: Sequence[Model] = ()
 ) -> list[Evidence]:
-    """Measure one picture.
+    """Measures one picture of a unit.
 
     Args:
         picture: H×W×3 uint8, exactly as saved.
@@ -36,23 +37,32 @@ def measure(
     Returns:
         One entry per metric; a metric that cannot be computed holds the reason.
     """
-    image = to_float(picture)
+    return measure_unit_picture(picture, unit, references, verifiers, without=(TRACE,))
+
+
+def measure_unit_picture(
+    pixels: np.ndarray,
+    unit: Unit,
+    references: References | None = None,
+    verifiers: Sequence[Model] = (),
+    distribution: SampledDistribution | None = None,
+    *,
+    without: Sequence[str] = (),
+) -> list[Evidence]:
+    """Measures one picture by every registered metric of units.
+
+    Args:
+        pixels: H×W×3 uint8, exactly as saved.
+        unit: what it is a picture of.
+        references: real photos or shipped statistics to compare with.
+        verifiers: other networks with the same labels, for transfer.
+        distribution: that the picture was drawn from, None for an optimised picture.
+        without: metrics that need one of these are left out, see `measure_all`.
+    """
     reference = references.unit_reference(unit) if references else UnitReference(unit=unit)
+    picture = UnitPicture(pixels=pixels, unit=unit, reference=reference, verifiers=verifiers, distribution=distribution)
     with torch.no_grad():
-        seen = unit.model.fit(image.to(unit.model.device))
-        values = unit.model.read(seen, [unit.tap])[unit.tap]
-        value = float(unit.read(values)[0])
-        return [
-            activation(value, unit),
-            rank(value, values, unit),
-            percentile(value, unit, reference),
-            margin(value, unit, reference),
-            robustness(picture, value, unit, reference),
-            *transfer(image, unit, verifiers),
-            selectivity(values, unit, reference),
-            relevance_agreement(seen.cpu(), unit, reference),
-            causal(seen.cpu(), unit, reference),
-        ]
+        return measure_all(UNIT, picture, without=without)
 
 
 def activation(value: float, unit: Unit) -> Evidence:
@@ -234,3 +244,23 @@ def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evid
             detail=probabilities,
         ),
     ]
+
+
+metric(card("activation", "Activation", targets={UNIT}, headline_rank=60))(lambda p: activation(p.value, p.unit))
+metric(card("rank", "Rank in its layer", direction="lower", targets={UNIT}, headline_rank=30))(
+    lambda p: rank(p.value, p.values, p.unit)
+)
+metric(card("percentile", "Percentile among photos", unit="%", targets={UNIT}, needs={PHOTOS}, headline_rank=10))(
+    lambda p: percentile(p.value, p.unit, p.reference)
+)
+metric(card("margin", "Margin over the strongest photo", targets={UNIT}, needs={PHOTOS}))(
+    lambda p: margin(p.value, p.unit, p.reference)
+)
+metric(card("robustness", "Robustness", targets={UNIT}, needs={PHOTOS}, headline_rank=50))(
+    lambda p: robustness(p.pixels, p.value, p.unit, p.reference)
+)
+metric(
+    card("transfer_top1", "Other networks, first guess", targets={UNIT}, needs={VERIFIERS}, headline_rank=0),
+    card("transfer_top5", "Other networks, first five", targets={UNIT}, needs={VERIFIERS}, headline_rank=40),
+    card("transfer_probability", "Other networks, probability", targets={UNIT}, needs={VERIFIERS}),
+)(lambda p: transfer(p.image, p.unit, p.verifiers))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from entoptic.images.unit_reference import UnitReference
 from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.registry import PHOTOS, UNIT, card, metric
 from entoptic.models.model import LOGITS
 from entoptic.units.unit import Unit, read_siblings
 
@@ -56,3 +57,8 @@ def selectivity(values_BCD: Tensor, unit: Unit, reference: UnitReference) -> Evi
     }  # fmt: skip
     value = own - high
     return Evidence("selectivity", value, len(rest), (value, value), "higher", "sd", detail=detail)
+
+
+metric(card("selectivity", "Selectivity", unit="sd", targets={UNIT}, needs={PHOTOS}))(
+    lambda p: selectivity(p.values, p.unit, p.reference)
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -11,11 +12,48 @@ from torch import Tensor
 from entoptic.base.estimates import mean_interval, wilson
 from entoptic.inversion.steer import Steering
 from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.registry import EDIT, measure_all, metric
+from entoptic.metrics.registry import card as metric_card
 from entoptic.models.card import Card
 
 
-def evidence(found: Steering, names: Sequence[str], card: Card) -> list[Evidence]:
-    """What is known of one steering: is it chance, how much of it arrived, what else moved."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditPicture:
+    """One picture of a steered concept, as the metrics read it.
+
+    Attributes:
+        made: what steering decoded and what the network sees in it.
+        names: of the dictionary's concepts.
+        card: of the network.
+    """
+
+    made: Steering
+    names: Sequence[str]
+    card: Card
+
+
+def measure_steering(made: Steering, names: Sequence[str], card: Card) -> list[Evidence]:
+    """Returns the evidence of one steered concept.
+
+    Args:
+        made: what steering decoded and what the network sees in it.
+        names: of the dictionary's concepts.
+        card: of the network.
+    """
+    return measure_all(EDIT, EditPicture(made=made, names=names, card=card))
+
+
+@metric(
+    metric_card("effect_p", "More than a random edit", direction="lower", targets={EDIT}),
+    metric_card("affected_area", "Affected region", direction="none", targets={EDIT}),
+    metric_card("attenuation", "Of the concept left", direction="none", targets={EDIT}),
+    metric_card("leakage", "Other concepts", direction="lower", targets={EDIT}),
+    metric_card("logit_change", "Change of the logit", unit="logit", direction="none", targets={EDIT}),
+    metric_card("map_cosine", "Cosine of the decoded map", targets={EDIT}),
+)
+def steering_evidence(picture: EditPicture) -> list[Evidence]:
+    """Returns whether an edit is more than chance, how much of it arrived, and what else moved."""
+    found, names, card = picture.made, picture.names, picture.card
     n, at = len(found.originals_n3SS), found.at
     asked = {"asked": found.scale}
     if found.calibration is None:
@@ -73,7 +111,13 @@ def _largest(norms_K: Tensor, k: int, most: int = 8) -> list[int]:
 
 
 def numbers(found: Steering, names: Sequence[str], card: Card) -> dict[str, Any]:
-    """The sweep and the classes, JSON-able: what the page's tables are made of."""
+    """Returns the sweep and the classes, JSON-able: what the page's tables are made of.
+
+    Args:
+        found: what steering decoded and what the network sees in it.
+        names: of the dictionary's concepts.
+        card: of the network.
+    """
 
     def entry(values_n: Tensor) -> dict[str, Any] | None:
         values = [float(v) for v in values_n if math.isfinite(v)]

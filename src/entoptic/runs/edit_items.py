@@ -20,7 +20,7 @@ from entoptic.inversion.targets import EditTarget, PhotoReader
 from entoptic.methods.contract import Context, Draft, Failure, Item
 from entoptic.methods.steer import SteerConcepts
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.steering import evidence, numbers
+from entoptic.metrics.steering import measure_steering, numbers
 from entoptic.plots.steering import drawn
 from entoptic.runs.map_items import inverter_record
 from entoptic.runs.store import Run
@@ -107,7 +107,7 @@ class EditItems:
 
     def measure(self, job: Job, draft: Draft, pixels: np.ndarray, overlays: Mapping[str, np.ndarray]) -> list[Evidence]:
         """Returns the evidence of an edit: it is of the decoded pictures of all seeds, so only the making knows it."""
-        return evidence(draft.made, self.concepts.dictionary.names, self.maps.model.card)
+        return measure_steering(draft.made, self.concepts.dictionary.names, self.maps.model.card)
 
     def record(self, job: Job, draft: Draft, entry: Entry) -> dict[str, Any]:
         """Returns the sidecar's entries that only edits have."""

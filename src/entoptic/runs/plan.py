@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,6 +120,14 @@ class Plan:
     def entries(self, job: Job) -> list[Entry]:
         """Returns the job's items with their keys and files."""
         return [self.entry(job, item) for item in job.items]
+
+    def only(self, keys: Collection[str]) -> Plan:
+        """Returns the plan of those items whose keys are given: a part of the work for another process.
+
+        A key depends on nothing but the request, so a process that makes the same plan finds its part by the keys.
+        """
+        jobs = [replace(job, items=[e.item for e in self.entries(job) if e.key in keys]) for job in self.jobs]
+        return replace(self, jobs=jobs)
 
     def entry(self, job: Job, item: Item) -> Entry:
         """Returns an item with its key and file."""

@@ -27,8 +27,8 @@ from entoptic.methods import METHODS
 from entoptic.methods.contract import EDIT, MAP, Draft, Item
 from entoptic.methods.steer import SteerConcepts
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.kl import divergence
-from entoptic.metrics.picture import measure
+from entoptic.metrics.picture import measure_unit_picture
+from entoptic.metrics.registry import PHOTOS, VERIFIERS, needing
 from entoptic.metrics.steering import numbers
 from entoptic.models.model import Model
 from entoptic.models.sources import load
@@ -42,9 +42,6 @@ from entoptic.units.unit import bind
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
-
-PHOTO_BASED = frozenset({"percentile", "margin", "robustness", "selectivity", "relevance_agreement", "causal"})
-"""Measurements that come out differently against other photos."""
 
 
 @dataclass(kw_only=True)
@@ -124,15 +121,17 @@ class Recompute:
         except UserError as error:
             found.drift.append(f"its unit cannot be read ({error})")
             return found
-        measured = measure(picture.pixels, unit, references, verifiers)
-        found.evidence = {e.name: e for e in (*measured, divergence(trace_of(record).distribution))}
+        distribution = trace_of(record).distribution
+        measured = measure_unit_picture(picture.pixels, unit, references, verifiers, distribution)
+        found.evidence = {e.name: e for e in measured}
+        of_photos, of_verifiers = needing(PHOTOS), needing(VERIFIERS)
         index = references.index.key if references.index is not None else None
         for name in found.evidence:
-            if name in PHOTO_BASED and measured_with.get("index") != index:
+            if name in of_photos and measured_with.get("index") != index:
                 found.not_comparable[name] = f"{name} was measured against an index that is not there any more"
-            elif name in PHOTO_BASED and identity_of_photos(references) != measured_with.get("photos"):
+            elif name in of_photos and identity_of_photos(references) != measured_with.get("photos"):
                 found.not_comparable[name] = f"{name} was measured against other photos; give them with --photos"
-            elif lost and name.startswith("transfer"):
+            elif lost and name in of_verifiers:
                 found.not_comparable[name] = ""
         return found
 
@@ -170,7 +169,7 @@ class Recompute:
             found.drift.append("a sample that sample_sd was measured on is gone or was changed")
             found.not_comparable["sample_sd"] = ""
         if lost:
-            found.not_comparable |= dict.fromkeys(("others_match_top1", "others_match_top5"), "")
+            found.not_comparable |= dict.fromkeys(needing(VERIFIERS), "")
         return found
 
     # --- edits of maps --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
     RUN/maps/UNIT/METHOD-SAMPLE-KEY.MAP.png    maps over a picture: its transparency, where it drives the unit
     RUN/dictionaries/NAME.safetensors                      concepts that `steer` discovered for this run
     RUN/frontier/UNIT.json, .svg and .png, table.md        mean score against nats, and the methods' places
+    RUN/results/KIND/NAME-KEY/                             results that are no pictures, see `entoptic.runs.results`
     RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
 
 `context` is the only folder that holds real photos beside what `retrieval` shows and `steer`'s maps named `photo`: leave
@@ -22,7 +23,6 @@ import hashlib
 import html
 import io
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ from PIL.PngImagePlugin import PngInfo
 from entoptic.base.files import LOCK, UNFINISHED, lock_folder, write_atomically
 from entoptic.errors import UserError, nearest
 from entoptic.methods.contract import Failure
+from entoptic.runs.headline import headline
 
 FORMAT = 1
 
@@ -99,28 +100,6 @@ class Picture:
             f'<img src="data:image/png;base64,{data}" alt="{alt}"><figcaption style="font:12px sans-serif">'
             f"<b>{title}</b> {html.escape(self.method)}<br>{lines}</figcaption></figure>"
         )
-
-
-def headline(record: dict[str, Any]) -> list[str]:
-    """The two or three measurements that matter most, in words."""
-    known = {e["name"]: e for e in record.get("evidence", [])}
-    lines = []
-    percentile, transfer = known.get("percentile"), known.get("transfer_top1")
-    if percentile and percentile["value"] is not None:
-        share = math.floor(10 * percentile["value"]) / 10  # never rounded up to all of them
-        lines.append(f"drives the unit more than {share:.1f} % of {percentile['n']} photos")
-    if transfer and transfer["value"] is not None:
-        lines.append(f"{round(transfer['value'] * transfer['n'])} of {transfer['n']} other networks agree")
-    cosine, match = known.get("cosine"), known.get("match_top1")
-    if cosine and cosine["value"] is not None:
-        selected = " (selected)" if cosine["detail"].get("selected") else ""
-        lines.append(f"cosine {cosine['value']:.3f} to the map{selected}")
-    if match and match["value"] is not None:
-        lines.append(f"{'the same' if match['value'] else 'another'} class ({match['detail'].get('class')} asked)")
-    activation = known.get("activation")
-    if activation and activation["value"] is not None and not lines:
-        lines.append(f"activation {activation['value']:.3g}")
-    return lines
 
 
 class Run:

@@ -16,8 +16,7 @@ from entoptic.base.progress import Reporter
 from entoptic.images.references import References
 from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace
 from entoptic.metrics.evidence import Evidence
-from entoptic.metrics.kl import divergence
-from entoptic.metrics.picture import measure
+from entoptic.metrics.picture import measure_unit_picture
 from entoptic.models.model import Model
 from entoptic.priors.prior import Prior
 from entoptic.runs.records import config_words
@@ -100,8 +99,7 @@ class UnitItems:
     def _evidence(
         self, pixels: np.ndarray, unit: Unit, distribution: SampledDistribution | None, student: Student | None
     ) -> list[Evidence]:
-        measured = measure(pixels, unit, self.references, self._judges(student))
-        return [*measured, divergence(distribution)]
+        return measure_unit_picture(pixels, unit, self.references, self._judges(student), distribution)
 
     def record(self, job: Job, draft: Draft, entry: Entry) -> dict[str, Any]:
         """Returns the sidecar's entries that only pictures of units have."""

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from entoptic.base.files import sha256_of
 from entoptic.errors import NotAvailable, Unreadable
+from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
 from entoptic.runs.recompute import Recompute, Recomputed
+from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def verify(
             found.skipped.append(f"{name}: {error}")
         except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {error})")
+    found.drift += [problem for result, problem in read_results(opened) if result is None]
     on_picture(total, total)
     return found
 
@@ -112,7 +115,7 @@ def changed_files(run: Run, picture: Picture) -> list[str]:
 def compare(record: Mapping[str, Any], name: str, fresh: Recomputed, found: Verification) -> None:
     """Compares a sidecar's evidence with what was measured afresh; what differs goes to `found.drift`."""
     found.pictures += 1
-    recorded = {e["name"] for e in record["evidence"]}
+    recorded, from_trace = {e["name"] for e in record["evidence"]}, needing(TRACE)
     found.drift += [f"{name}: {gone} is missing from the sidecar" for gone in fresh.evidence if gone not in recorded]
     for old in record["evidence"]:
         metric, value = old["name"], old["value"]
@@ -120,12 +123,15 @@ def compare(record: Mapping[str, Any], name: str, fresh: Recomputed, found: Veri
         if reason is not None:
             found.skipped += [f"{name}: {reason}"] if reason else []
             continue
+        if metric in METRICS and not METRICS[metric].recomputable:
+            found.skipped.append(f"{name}: {metric} cannot be measured from the files")
+            continue
         if metric not in fresh.evidence:
             found.drift.append(f"{name}: {metric} is no measurement of this version")
             continue
         now = fresh.evidence[metric]
         # What a sampler recorded of its distribution is not in a picture: only that the evidence still says the same.
-        found.numbers += metric != "nats"
+        found.numbers += metric not in from_trace
         if not _close(value, now.value) or not _close_all(old.get("interval"), now.interval):
             found.drift.append(f"{name}: {metric} says {_show(value)}, recomputed {_show(now.value)}")
         elif old.get("n") != now.n:

@@ -1,0 +1,81 @@
+"""Merging runs: what several processes or machines made becomes one run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from entoptic.base.files import write_atomically
+from entoptic.base.progress import Progress, silent
+from entoptic.errors import UserError
+from entoptic.runs.results import FOLDER as RESULTS
+from entoptic.runs.results import read_results
+from entoptic.runs.store import Picture, Run, writable
+
+
+def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: Progress = silent) -> Run:
+    """Copies the finished pictures and results of several runs into one; what is there already is kept.
+
+    Pictures are told by their keys, so parts of one request make the run that one process would have made. Damaged or
+    unfinished pictures are left where they are.
+
+    Args:
+        runs: folders of runs.
+        out: folder of the run that they become; it may be one of them, or hold some of the pictures already.
+        progress: is called with (what, done, total).
+
+    Returns:
+        The merged run.
+
+    Raises:
+        UserError: there is no run in one of the folders, or `out` cannot be written.
+    """
+    sources = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    if not sources:
+        raise UserError("no run was named; give the folders of at least one")
+    merged = Run(out)
+    with merged.writing(sources[0].about):
+        for source in sources:
+            if source.path.resolve() == merged.path.resolve():
+                continue
+            pictures = list(source)
+            for done, picture in enumerate(pictures, 1):
+                _adopt(merged, source, picture)
+                progress(f"merging {source.path.name}", done, len(pictures))
+            for result, _ in read_results(source):
+                if result is not None:
+                    for name in [*result.record["files"].values()]:
+                        _copy(
+                            result.path.parent / name["file"],
+                            merged.path / RESULTS / result.path.parent.name / name["file"],
+                        )
+                    _copy(result.path, merged.path / RESULTS / result.path.parent.name / result.path.name)
+            for folder in ("context", "dictionaries", "frontier"):
+                for file in sorted((source.path / folder).glob("**/*")):
+                    if file.is_file() and not file.is_symlink():
+                        _copy(file, merged.path / file.relative_to(source.path))
+    return merged
+
+
+def _adopt(merged: Run, source: Run, picture: Picture) -> None:
+    """Copies one picture with its maps, the sidecar last; nothing outside the source is read."""
+    key = str(picture.record.get("key"))
+    file = merged.path / picture.path.relative_to(source.path)
+    if source.finished(picture.path, key) is None or merged.finished(file, key) is not None:
+        return
+    maps = [str(entry["file"]) for entry in (picture.record.get("maps") or {}).values()]
+    inside = (source.path / "maps").resolve()
+    if any(inside not in (source.path / name).resolve().parents for name in maps):
+        return
+    for name in maps:
+        _copy(source.path / name, merged.path / name, replace=True)
+    _copy(picture.path, file, replace=True)
+    _copy(picture.path.with_suffix(".json"), file.with_suffix(".json"), replace=True)
+
+
+def _copy(source: Path, target: Path, *, replace: bool = False) -> None:
+    if target.exists() and not replace:
+        return
+    with writable(target.parent):
+        write_atomically(target, lambda part: shutil.copyfile(source, part))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from entoptic.methods import METHODS
+from entoptic.metrics import METRICS, registry
 from entoptic.models.model import Model
 from entoptic.priors.prior import Prior
 from entoptic.runs.see import see
@@ -37,11 +38,13 @@ def run_page(page: Path, **shorter: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def _methods_of_pages_are_forgotten() -> Iterator[None]:
-    known = dict(METHODS)
+def _pages_register_nothing_for_good(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_MEASURES", list(registry._MEASURES))
+    held = [(known, dict(known)) for known in (METHODS, METRICS)]
     yield
-    METHODS.clear()
-    METHODS.update(known)
+    for known, before in held:
+        known.clear()
+        known.update(before)
 
 
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +68,7 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(list(tmp_path.glob("runs/first/pictures/*/*.png"))) == 2
 
 
-@pytest.mark.usefixtures("_methods_of_pages_are_forgotten")
+@pytest.mark.usefixtures("_pages_register_nothing_for_good")
 def test_the_method_of_the_how_to_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,11 +79,24 @@ def test_the_method_of_the_how_to_runs(
     assert "all as recorded" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("_methods_of_pages_are_forgotten")
+@pytest.mark.usefixtures("_pages_register_nothing_for_good")
 def test_the_method_of_contributing_runs(tmp_path: Path, tiny: Model) -> None:
     run_page(ROOT / "CONTRIBUTING.md")
     run = see(tiny, "logits:1", method="mine", contrast=0.2, verifiers="", out=tmp_path / "run", progress=False)
     assert [p.method for p in run] == ["mine"]
+
+
+@pytest.mark.usefixtures("_pages_register_nothing_for_good")
+def test_the_metric_of_the_how_to_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run_page(ROOT / "docs" / "how-to" / "write-a-metric.md", steps=4)
+    assert METRICS["tile_share"].headline_rank == 55
+    entry = found["entry"]
+    assert entry["n"] == 16
+    assert entry["interval"][0] < entry["value"] < entry["interval"][1]
+    assert "all as recorded" in capsys.readouterr().out
 
 
 def test_the_prior_of_the_how_to_runs(
@@ -163,7 +179,6 @@ def test_every_measurement_is_explained() -> None:
     from entoptic.gallery.explain import explain
 
     page = (ROOT / "docs" / "evidence.md").read_text()
-    names = ("activation", "percentile", "margin", "rank", "robustness")
-    for name in (*names, "transfer_top1", "transfer_top5", "transfer_probability"):
-        assert f"`{name}`" in page
+    for name in METRICS:
+        assert f"`{name}`" in page, name
         assert explain({"name": name, "value": 1.0, "n": 3, "interval": [0.5, 1.0], "direction": "higher"}).sentence

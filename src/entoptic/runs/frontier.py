@@ -144,7 +144,8 @@ def frontier(
     `.png` and `table.md`; what is there is not made again.
 
     Args:
-        model, units, photos, n, verifiers, out, seed, batch_size, device, card: as in `see`.
+        model: as in `see`, and so are `photos`, `n`, `verifiers`, `out`, `seed`, `batch_size`, `device` and `card`.
+        units: as in `see`.
         prior: anything `load_prior` takes; None is the shipped one.
         methods: by name ("klsc,vital") or as configs. Default: klsc, best-of and energydps, whose 1000 steps take
             long (`EnergyDps(steps=…)`). Selections from the bank are placed in any case, as they cost nothing.

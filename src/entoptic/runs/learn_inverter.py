@@ -65,11 +65,14 @@ def learn(
     """Trains the inverse of a layer on photos, or goes on, and writes it with its card to OUT/inverter.
 
     Args:
-        model, layer: what is inverted; `entoptic ls MODEL` lists layers.
-        photos: anything `Photos.open` takes, or several of them. limit: most of them taken, at random; 0 takes all.
+        model: the network that is inverted.
+        layer: that is inverted; `entoptic ls MODEL` lists layers.
+        photos: anything `Photos.open` takes, or several of them.
+        limit: most photos taken, at random; 0 takes all.
         prior: what supplies naturalness; `fresh:SIZE` is an untrained network, for recipes that train it (`direct`).
-        prompt, prior_guidance: of a prior that reads text: the text it is trained with, and the weight of guidance by it
-            when it is sampled (the paper's recipe has its own, see `PAPER_TEXT`). trust: as in `load_prior`.
+        prompt: text that a prior that reads text is trained with (the paper's recipe has its own, see `PAPER_TEXT`).
+        prior_guidance: weight of guidance by that text when it is sampled.
+        trust: as in `load_prior`.
         held_out: photos that it is measured on in the end; None takes the training photos, and says so.
         name: on its card (default: the folder's). compared: photos it is measured on.
         pairs_folder: where photos and their maps are kept (default OUT/pairs); several trainings may share it.

@@ -63,7 +63,8 @@ def steer(
     decoded original, the difference over the photo with the outline of the affected region, and the sweep.
 
     Args:
-        model, device, card: as in `see`. layer: with a map over the picture, the one that the inverter inverts.
+        model: as in `see`, and so are `device` and `card`.
+        layer: with a map over the picture, the one that the inverter inverts.
         photos: files, a folder, or anything `Photos.open` takes.
         dictionary: any `Dictionary`, or its file. Without one, concepts of class `class_name` (a name or number of a
             logit) are discovered on `class_photos` and kept in the run.

@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 # `make` may run with few cores: two threads serve one small network best.
 THREADS ?= 2
 
-.PHONY: demo test lint docs benchmark clean
+# Tests run in one process a core, each with one thread.
+WORKERS ?= auto
+
+.PHONY: demo test test-all lint docs benchmark clean
 
 demo: $(VENV)/.installed  ## see what six classes and a channel look like to a real network
 	$(BIN)/entoptic see builtin:lite0 \
@@ -13,8 +16,11 @@ demo: $(VENV)/.installed  ## see what six classes and a channel look like to a r
 	  'logits:"garbage truck"' --threads $(THREADS) --out runs/demo
 	@echo "Open runs/demo/gallery/index.html"
 
-test: $(VENV)/.installed-test  ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test  ## the tests that take minutes together
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(VENV)/.installed-test  ## all tests
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed-test  ## style, types, and the order of the rooms
 	$(BIN)/ruff check src tests benchmarks

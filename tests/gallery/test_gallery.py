@@ -579,6 +579,7 @@ def test_the_gallery_can_go_elsewhere(fake: Fake, tmp_path: Path) -> None:
     assert (index.parent / source).is_file()
 
 
+@pytest.mark.slow
 def test_ten_thousand_pictures(fake: Fake) -> None:
     first = fake.add(unit="logits:0")
     sidecar = json.loads(first.with_suffix(".json").read_text())

@@ -16,6 +16,7 @@ from entoptic.images.preflight import preflight
 from entoptic.models.model import Model
 
 
+@pytest.mark.slow
 def test_preflight_tells_a_wrong_card_from_the_right_one(lite0: Model, shared_data: Path) -> None:
     folder = shared_data / "imagenette" / "val"
     good = preflight(lite0, folder, n=20)

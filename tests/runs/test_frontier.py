@@ -264,6 +264,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         study(tmp_path / "r", bank=100)
 
 
+@pytest.mark.slow
 def test_the_verb_prints_the_table_and_leads_back(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

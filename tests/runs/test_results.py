@@ -41,7 +41,7 @@ def test_a_result_is_found_again_by_its_key(run: Run) -> None:
     assert (found.kind, found.name, found.record["unit"]) == ("circuit", "logits:0", "logits:0")
     assert found.evidence["kept"]["value"] == 0.8
     assert found.file("edges.json").read_bytes() == b"[1, 2]"
-    with pytest.raises(UserError, match="has no file graph; there are edges.json"):
+    with pytest.raises(UserError, match=r"has no file graph; there are edges\.json"):
         found.file("graph")
     assert find_result(run, "circuit", "logits:0", "another") is None
     assert find_result(run, "pattern", "logits:0", "k1") is None
@@ -53,7 +53,7 @@ def test_a_changed_byte_is_found_and_not_taken_for_finished(run: Run, tiny: Mode
     assert verify(run, model=tiny).ok
     result.file("edges.json").write_bytes(b"[1, 3]")
     assert verify(run, model=tiny).drift == [
-        "results/circuit/logits-0.json: its file edges.json is missing or was changed"
+        "results/circuit/logits-0-k1: its file edges.json is missing or was changed"
     ]
     assert find_result(run, "circuit", "logits:0", "k1") is None
 
@@ -63,11 +63,11 @@ def test_a_changed_byte_is_found_and_not_taken_for_finished(run: Run, tiny: Mode
     lambda r: r.update(evidence=3), lambda r: r.update(complete=False),
 ])  # fmt: skip
 def test_a_damaged_record_is_said(run: Run, tiny: Model, damage: Any) -> None:
-    path = run.path / "results" / "circuit" / "logits-0.json"
+    path = run.path / "results" / "circuit" / "logits-0-k1" / "result.json"
     record = json.loads(path.read_text())
     damage(record)
     path.write_text(json.dumps(record))
-    assert verify(run, model=tiny).drift == ["results/circuit/logits-0.json: cannot be read"]
+    assert verify(run, model=tiny).drift == ["results/circuit/logits-0-k1: cannot be read"]
 
 
 def test_two_processes_make_the_run_of_one(tiny: Model, tmp_path: Path) -> None:

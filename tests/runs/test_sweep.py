@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from entoptic.images.build_index import build_index
 from entoptic.models.model import Model
 from entoptic.runs.store import Run
@@ -31,6 +33,7 @@ print("ends", len(run), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_kill_9_at_any_moment(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     index = build_index(tiny, photo_folder, ["stage2"], out=tmp_path / "index", k=4)
     paths = [str(Path(__file__).parents[1]), *(p for p in sys.path if p)]

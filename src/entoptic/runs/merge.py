@@ -9,7 +9,6 @@ from pathlib import Path
 from entoptic.base.files import write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
-from entoptic.runs.results import FOLDER as RESULTS
 from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run, writable
 
@@ -45,12 +44,9 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
                 progress(f"merging {source.path.name}", done, len(pictures))
             for result, _ in read_results(source):
                 if result is not None:
-                    for name in [*result.record["files"].values()]:
-                        _copy(
-                            result.path.parent / name["file"],
-                            merged.path / RESULTS / result.path.parent.name / name["file"],
-                        )
-                    _copy(result.path, merged.path / RESULTS / result.path.parent.name / result.path.name)
+                    for entry in [*result.record["files"].values(), {"file": result.path.name}]:
+                        file = result.path.parent / entry["file"]
+                        _copy(file, merged.path / file.relative_to(source.path))
             for folder in ("context", "dictionaries", "frontier"):
                 for file in sorted((source.path / folder).glob("**/*")):
                     if file.is_file() and not file.is_symlink():

@@ -182,3 +182,11 @@ def test_every_measurement_is_explained() -> None:
     for name in METRICS:
         assert f"`{name}`" in page, name
         assert explain({"name": name, "value": 1.0, "n": 3, "interval": [0.5, 1.0], "direction": "higher"}).sentence
+
+
+def test_the_site_asks_nothing_of_other_hosts() -> None:
+    config = (ROOT / "mkdocs.yml").read_text()
+    scripts = config.split("extra_javascript:")[1].split("\nplugins:")[0]
+    assert "://" not in scripts
+    for line in scripts.strip().splitlines():
+        assert (ROOT / "docs" / line.split("#")[0].strip().removeprefix("- ")).is_file()

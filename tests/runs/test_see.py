@@ -119,7 +119,7 @@ def test_other_verifiers_and_photos_only_measure_again(
     assert after["transfer_top1"] is not None
     assert after["percentile"] is not None
     assert after.path.read_bytes() == png
-    assert after.record["measured_with"]["verifiers"] == {"judge": judge.card.weights_sha256}
+    assert after.record["measured_with"]["verifiers"] == {"judge": judge.card.identity}
     assert after.record["key"] == before.record["key"]
 
 

@@ -157,7 +157,7 @@ def _request(
     model: Model, photos: Photos, groups: Sequence[UnitGroup], k: int, bottom: int, reservoir: int, progress: Progress
 ) -> IndexRequest:
     return IndexRequest(
-        weights=model.card.weights_sha256,
+        weights=model.card.identity,
         preprocessing=model.card.preprocessing_json(),
         photos=photos.fingerprint(),
         listing=listing_sha256(photos, progress),

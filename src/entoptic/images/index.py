@@ -205,10 +205,10 @@ class ActivationIndex:
         Raises:
             UserError: it is of other weights, another card or other photos.
         """
-        if model.card.weights_sha256 != self.weights_sha256:
+        if model.card.identity != self.weights_sha256:
             raise UserError(
                 f"the index in {self.path} is of {self.model} with the weights {self.weights_sha256[:12]}, "
-                f"not of {model.card.name} with {model.card.weights_sha256[:12]}"
+                f"not of {model.card.name} with {model.card.identity[:12]}"
             )
         given = model.card.preprocessing_json()
         for name, value in given.items():
@@ -270,7 +270,7 @@ class ActivationIndex:
         if isinstance(unit, Unit):
             if unit.kind in ("direction", "feature"):
                 raise UserError(f"{unit} is a {unit.kind}; an index holds units of layers")
-            if unit.model.card.weights_sha256 != self.weights_sha256:
+            if unit.model.card.identity != self.weights_sha256:
                 self.check(unit.model)
             return self._group(unit.layer, str(unit.address.readout)), unit.index
         address = parse(unit)

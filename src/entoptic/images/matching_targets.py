@@ -106,7 +106,7 @@ def target_of_photos(
     """
     fingerprint = photos.fingerprint(indices)
     key: dict[str, object] = {
-        "weights": model.card.weights_sha256, "card": model.card.preprocessing(),
+        "weights": model.card.identity, "card": model.card.preprocessing(),
         "taps": [str(tap) for tap in taps], "photos": fingerprint,
     }  # fmt: skip
     if wanted is not None:

@@ -54,7 +54,7 @@ def score_photos(
     """
     # The order of the photos is part of the key: what is remembered names them by position.
     contents = [photos.sha256(i) for i in range(len(photos))]
-    recipe = {"weights": model.card.weights_sha256, "card": model.card.preprocessing(), "photos": contents}
+    recipe = {"weights": model.card.identity, "card": model.card.preprocessing(), "photos": contents}
     keys = {str(unit): content_key({**recipe, "unit": unit.identity}) for unit in units}
     rows = {name: known for name, key in keys.items() if (known := load_cached("scores", key)) is not None}
     missing = [unit for unit in units if str(unit) not in rows]

@@ -172,7 +172,7 @@ class Pack:
 def find_pack(card: Card) -> Pack | None:
     """Find the shipped pack that was made with exactly these weights and this preprocessing."""
     for pack in _shipped():
-        if pack.meta.weights_sha256 == card.weights_sha256 and pack.meta.card == card.preprocessing_json():
+        if pack.meta.weights_sha256 == card.identity and pack.meta.card == card.preprocessing_json():
             return pack
     return None
 

@@ -134,7 +134,7 @@ def layer_moments(
         return LayerMoments(mean=mean, sd=variance.sqrt().float(), n=held[unit.index].n)
     indices = evenly_spaced(len(photos), MOMENTS)
     key = content_key(
-        {"weights": model.card.weights_sha256, "card": model.card.preprocessing(), "tap": str(unit.tap),
+        {"weights": model.card.identity, "card": model.card.preprocessing(), "tap": str(unit.tap),
          "readout": unit.readout, **({"dictionary": digest(unit.dictionary)} if unit.dictionary is not None else {}),
          "photos": [photos.sha256(i) for i in indices]}
     )  # fmt: skip

@@ -76,5 +76,5 @@ def concepts_of(
     # Pictures differ only in the scale σ of their weights, which affects neither completeness nor global relevance.
     return discover(
         torch.cat(vectors), torch.cat(weights).mean(0), config,
-        layer=layer, model_sha256=model.card.weights_sha256, found=about,
+        layer=layer, model_sha256=model.card.identity, found=about,
     )  # fmt: skip

@@ -156,10 +156,21 @@ class _PairsRequest:
             "count": len(self.members), **encoded,
         }  # fmt: skip
 
+    @property
+    def behaviour(self) -> dict[str, str]:
+        """What the network computes, where no source names its code; records from before do not hold it."""
+        found = self.maps.model.card.behaviour_sha256
+        return {"behaviour": found} if found else {}
+
     @cached_property
     def options_key(self) -> str:
         """Hash of the options."""
-        return content_key(self.options)
+        return content_key(self.options | self.behaviour)
+
+    @cached_property
+    def options_keys(self) -> tuple[str, ...]:
+        """The keys that a record of the same options may hold."""
+        return (self.options_key, content_key(self.options))
 
     @cached_property
     def stamp(self) -> str:
@@ -211,7 +222,7 @@ def _read_record(where: Path, request: _PairsRequest, progress: Progress) -> dic
     if "request" not in record:
         if record["key"] == request.former_key():
             return record | current | {"content": request.contents(record["seen"], progress)}
-    elif record["request"] == request.options_key and (
+    elif record["request"] in request.options_keys and (
         (request.stamp and record["stamp"] == request.stamp)
         or record["content"] == request.contents(record["seen"], progress)
     ):

@@ -209,7 +209,7 @@ def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: Entopt
         UserError: the folder holds the training of another inverter.
     """
     of = {
-        "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256, "layer": maps.layer,
+        "model": maps.model.card.name, **maps.model.card.provenance, "layer": maps.layer,
         "prior": prior.name, "prior_identity": prior.identity,
     }  # fmt: skip
     record = read_record(folder)
@@ -220,9 +220,9 @@ def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: Entopt
     if before["prior_identity"] == prior.identity:
         del asked["prior"]  # the same one, wherever it lies now
     for what, wanted in asked.items():
-        if before[what] != wanted:
+        if before.get(what, wanted) != wanted:
             raise UserError(
-                f"{folder} holds the training of an inverter with another {what} ({str(before[what])[:40]}, not "
+                f"{folder} holds the training of an inverter with another {what} ({str(before.get(what))[:40]}, not "
                 f"{str(wanted)[:40]}); choose another folder, or the same recipe to go on"
             )
     return record | {"recipe": asdict(recipe)}

@@ -104,6 +104,13 @@ def load_inverter(
             f"{source} was trained on pictures with {what} {card['seen'][what]}, and {network.card.name} now takes "
             f"{here[what]}; load the network with the card it had"
         )
+    if (
+        network.card.behaviour_sha256
+        and card.get("model_behaviour", network.card.behaviour_sha256) != network.card.behaviour_sha256
+    ):
+        raise UserError(
+            f"{source} inverts {card['layer']} of {card['model']}, and another network of the same weights was given"
+        )
     try:
         base: Any = base_prior(prior if prior is not None else card["prior"], where, **card.get("prior_options", {}))
     except UserError as error:
@@ -211,6 +218,11 @@ def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
         raise UserError(
             f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
             f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
+        )
+    if own.model.card.behaviour_sha256 and asked.behaviour_sha256 and own.model.card.identity != asked.identity:
+        raise UserError(
+            f"the inverter {inverter.name} is for another network of the same weights as {asked.name}: their activations, "
+            "strides, heads or forward differ"
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from entoptic.errors import UserError
 from entoptic.methods.augment import Augment, identity
 from entoptic.methods.canvas import Canvas
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, Trace, failed
@@ -79,6 +80,12 @@ def ascend(
                 values = read(views, objective.taps) if objective.taps else {}
                 loss = objective(Step(values, image, views, count, notes))
                 alive = alive & loss.detach().isfinite()
+                if not loss.requires_grad:
+                    raise UserError(
+                        f"no gradient reaches the picture: {model.card.name} cuts it in its forward (by no_grad, detach or a step "
+                        "without a derivative), or was loaded under torch.inference_mode; methods without gradients are "
+                        "retrieval, best-of and klsc with --klsc.leaps 0"
+                    )
                 optimiser.zero_grad(set_to_none=True)
                 torch.where(alive, loss, 0.0).sum().backward()
                 if on_gradient is not None:

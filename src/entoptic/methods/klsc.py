@@ -140,7 +140,7 @@ class Problem:
         card = self.context.model.card
         return content_key({
             "bank": self.bank.identity, "config": asdict(self.config), "seed": self.seed, "unit": self.unit.identity,
-            "readout": self.unit.readout, "weights": card.weights_sha256, "card": card.preprocessing(), "version": 6,
+            "readout": self.unit.readout, "weights": card.identity, "card": card.preprocessing(), "version": 6,
         })  # fmt: skip
 
 

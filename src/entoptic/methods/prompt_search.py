@@ -115,7 +115,7 @@ def draw_prompted(
         mine = [item for item, place in zip(items, places) if place == u]
         recipe = {
             "prior": prior.identity, "config": asdict(config), "seed": mine[0].seed, "unit": unit.identity,
-            "readout": unit.readout, "weights": model.card.weights_sha256, "card": model.card.preprocessing(),
+            "readout": unit.readout, "weights": model.card.identity, "card": model.card.preprocessing(),
             "labels": model.card.labels, "bank": bank.identity, "version": 1,
         }  # fmt: skip
         key = content_key(recipe)

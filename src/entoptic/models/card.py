@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,10 @@ class Card:
         labels: one name per logit, or None where the network has no named outputs.
         label_ids: one stable identifier per logit (WordNet ids for ImageNet), or None.
         licence: of the weights, as their source states it.
+        output: which of several outputs holds the logits: a key or attribute, a position, or a function of the output.
+        no_logits: why the network's logits mean nothing (an untrained head, for instance), "" where they do.
         weights_sha256: over every tensor of the state dict, filled in when the network is loaded.
+        behaviour_sha256: of what the network is made of and computes, filled in for code that no source names; "" elsewhere.
     """
 
     name: str
@@ -44,7 +49,10 @@ class Card:
     labels: tuple[str, ...] | None = None
     label_ids: tuple[str, ...] | None = None
     licence: str = "unknown"
+    output: str | int | Callable[[Any], Tensor] | None = None
+    no_logits: str = ""
     weights_sha256: str = ""
+    behaviour_sha256: str = ""
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
@@ -67,6 +75,26 @@ class Card:
             raise UserError(
                 f"{self.name}: interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
             )
+
+    @property
+    def identity(self) -> str:
+        """What tells the network apart from all others, for keys: its weights, and its behaviour where no source names it."""
+        if not self.behaviour_sha256:
+            return self.weights_sha256
+        return hashlib.sha256(f"{self.weights_sha256} {self.behaviour_sha256}".encode()).hexdigest()
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What a file that is made of this network says of it: `model_sha256`, and `model_behaviour` where there is one."""
+        behaviour = {"model_behaviour": self.behaviour_sha256} if self.behaviour_sha256 else {}
+        return {"model_sha256": self.weights_sha256} | behaviour
+
+    def is_named_by(self, sha256: str) -> bool:
+        """Returns whether a file that was made of this network names it by `sha256`.
+
+        Files from before `behaviour_sha256` hold the weights' hash alone.
+        """
+        return sha256 in (self.identity, self.weights_sha256)
 
     @property
     def channels(self) -> int:

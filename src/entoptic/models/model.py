@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from entoptic.errors import UserError, closest
+from entoptic.errors import NotAvailable, UserError, closest
 from entoptic.models.card import Card
-from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, probe
+from entoptic.models.fingerprint import LAYERS, fingerprint, structure, values
+from entoptic.models.outputs import logits_in, parts_of
+from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, first_tensor, probe
 
 Kept = TypeVar("Kept")
 
@@ -28,36 +31,51 @@ class Model:
     """A network under study: RGB pictures in [0, 1] go in, activations come out, and the network stays as it was.
 
     Args:
-        module: any `nn.Module` that maps B×C×H×W to B×K logits (a tensor, or an object with `.logits`).
-        card: its preprocessing; `weights_sha256` is filled in here.
+        module: any `nn.Module` that takes B×C×H×W. Where it puts out logits B×K (a tensor, or among others, see
+            `Card.output`) they are units too; its layers are in any case.
+        card: its preprocessing; `weights_sha256` and `behaviour_sha256` are filled in here.
         device: where it runs; "auto" takes CUDA, then MPS, then the CPU.
+        named: whether a source names the code (`builtin:`, `timm:`, `torchvision:`), so that weights identify the network.
+            Else its identity includes what it computes.
 
     Raises:
-        UserError: the network takes other inputs than its card describes, or its output is not B×K.
+        UserError: the network takes other inputs than its card describes.
     """
 
-    def __init__(self, module: nn.Module, card: Card, *, device: str | torch.device = "auto") -> None:
+    def __init__(
+        self, module: nn.Module, card: Card, *, device: str | torch.device = "auto", named: bool = False
+    ) -> None:
         self.device = pick_device(device)
-        self.module = module.to(self.device)
-        first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and first.in_channels != card.channels:
+        self.module = unwrapped(module).to(self.device)
+        self.card = card
+        self._frozen = False
+        self._takes: dict[tuple[int, int], bool] = {}
+        self._memory_format = torch.channels_last
+        first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and first.in_channels != card.channels and not self._runs():
             raise UserError(
                 f"{card.name}: the network takes {first.in_channels} input channels but its card describes "
                 f"{card.channels}; networks with 1 (grey) or 3 (RGB) channels can be shown as pictures"
             )
-        self.card = card.with_(weights_sha256=weights_sha256(module))
-        self._frozen = False
-        self._takes: dict[tuple[int, int], bool] = {}
+        if (
+            any(isinstance(p, UninitializedParameter | UninitializedBuffer) for p in self.module.parameters())
+            and not self._runs()
+        ):
+            raise UserError(f"{card.name}: its lazy layers cannot be filled in; run it once on a picture before")
+        behaviour = "" if named else self._behaviour()
+        self.card = card.with_(weights_sha256=weights_sha256(self.module), behaviour_sha256=behaviour)
 
     def __repr__(self) -> str:
         height, width = self.card.size
-        return f"Model({self.card.name}, {height}×{width}, {len(self.layers)} layers, {self.outputs} logits)"
+        logits = "no logits" if self.why_no_logits else f"{self.outputs} logits"
+        return f"Model({self.card.name}, {height}×{width}, {len(self.layers)} layers, {logits})"
 
     def _repr_html_(self) -> str:
         card = self.card
         rows = {
             "input": f"{card.size[0]}×{card.size[1]}, mean {_few(card.mean)}, std {_few(card.std)}",
-            "logits": f"{self.outputs}" + (f" ({card.labels[0]} … {card.labels[-1]})" if card.labels else ""),
+            "logits": self.why_no_logits
+            or f"{self.outputs}" + (f" ({card.labels[0]} … {card.labels[-1]})" if card.labels else ""),
             "layers": f"{len(self.layers)}",
             "licence": card.licence,
             "weights": card.weights_sha256[:12],
@@ -88,8 +106,17 @@ class Model:
         if self.card.channels == 1:
             images = (images * images.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True)
         mean, std = (images.new_tensor(v)[:, None, None] for v in (self.card.mean, self.card.std))
-        # channels_last makes convolutions faster on CPUs and GPUs and changes no value.
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        # channels_last makes convolutions faster on CPUs and GPUs and changes no value; `_probed` finds networks that
+        # cannot take it.
+        return self._as_input((images - mean) / std)
+
+    def _as_input(self, values: Tensor) -> Tensor:
+        return values.to(self.dtype).contiguous(memory_format=self._memory_format)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in: the type of its first floating-point parameter."""
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
 
     def as_seen(self, images: Tensor) -> Tensor:
         """Convert pictures to the part of them that the network sees, as RGB.
@@ -136,6 +163,7 @@ class Model:
         Returns:
             B×K logits.
         """
+        self.outputs  # noqa: B018 (the first pass finds the memory format, and whether there are logits)
         with self.frozen():
             return self._logits(self.module(self.normalise(images)))
 
@@ -191,6 +219,7 @@ class Model:
     ) -> dict[Tap, Any]:
         taps = tuple(dict.fromkeys(taps))
         inner = [tap for tap in taps if tap.layer != LOGITS]
+        self.layer(LOGITS) if len(inner) < len(taps) else self.layers
         for tap in inner:
             info = self.layer(tap.layer)
             if tap.pre and info.activation is None:
@@ -199,6 +228,7 @@ class Model:
 
         def keep(tap: Tap, output: Tensor) -> Any:
             values = channels_first(output if function else output.clone(), self.layer(tap.layer).layout)
+            values = values if values.dtype == torch.float32 else values.float()
             return function(tap, values) if function else values
 
         logits = None
@@ -211,27 +241,87 @@ class Model:
         return found
 
     def _logits(self, output: object) -> Tensor:
-        from entoptic.models.taps import first_tensor
-
-        logits = first_tensor(output)
-        if logits.ndim != 2:
-            raise UserError(
-                f"{self.card.name}: expected logits of shape B×K, the network gives {tuple(logits.shape)}; "
-                "wrap it in a module that returns one row of logits per picture"
-            )
-        return logits
+        logits = logits_in(output, self.card.output)
+        return logits if logits.dtype == torch.float32 else logits.float()
 
     # --- what is inside -----------------------------------------------------------------------------------------
 
+    def _runs(self) -> bool:
+        """Whether the network takes pictures as its card describes them; the memory format that it takes is kept."""
+        try:
+            self._trial(lambda images: self.module(images))
+        except UserError:
+            return False
+        return True
+
+    def _trial(self, run: Callable[[Tensor], Kept]) -> Kept:
+        """Runs two grey pictures through the network, in the memory format that it takes.
+
+        Raises:
+            UserError: it takes neither.
+        """
+        grey = torch.full((2, 3, *self.card.size), 0.5, device=self.device, dtype=torch.float32)
+        errors: list[Exception] = []
+        for memory_format in (torch.channels_last, torch.contiguous_format):
+            self._memory_format = memory_format
+            try:
+                with self.frozen(), torch.no_grad():
+                    return run(self.normalise(grey))
+            except (torch.OutOfMemoryError, UserError):
+                raise
+            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+                errors.append(error)
+        first = str(errors[-1]).strip().splitlines()
+        raise UserError(
+            f"{self.card.name} does not run on pictures of shape {tuple(grey.shape)} ({type(errors[-1]).__name__}: "
+            f"{first[0][:200] if first else ''}); it must take B×{self.card.channels}×H×W of its card's size"
+        )
+
+    def _behaviour(self) -> str:
+        """The hash of what the network is made of and what it computes, see `fingerprint`."""
+        card = self.card
+
+        def read(images: Tensor) -> dict[str, Tensor]:
+            names = list(self.layers)
+            picked = names[:: max(1, len(names) // LAYERS)]
+            found: dict[str, Tensor] = {}
+            with self.frozen(), torch.no_grad():
+                taps = [Tap(name) for name in picked]
+                with Taps(self.module, taps, self.layers, stop=False) as collected:
+                    # Not normalised: the card's preprocessing has its own place in every key.
+                    output = self.module(self._as_input((images.to(self.device) - 0.5) / 0.25))
+            found |= {str(name): value for name, value in parts_of(output).items()}
+            return found | {tap.layer: first_tensor(value) for tap, value in collected.values.items()}
+
+        def lines() -> Iterator[str]:
+            yield f"labels {card.labels} output {card.output if not callable(card.output) else 'function'}"
+            yield from structure(self.module)
+            try:
+                yield from values(read, (card.channels, *card.size))
+            except UserError as error:  # it does not run: that is said when it is used
+                yield f"does not run: {type(error).__name__}"
+
+        return fingerprint(lines())
+
     @cached_property
-    def _probed(self) -> tuple[dict[str, LayerInfo], int]:
-        grey = torch.full((2, 3, *self.card.size), 0.5, device=self.device)
-        with self.frozen():
-            infos, output = probe(self.module, self.normalise(grey))
-        count, labels = self._logits(output).shape[1], self.card.labels
+    def _probed(self) -> tuple[dict[str, LayerInfo], int, str]:
+        """Layers, number of logits, and why there are none ("" where there are)."""
+        infos, output = self._trial(lambda images: probe(self.module, images))
+        if self.card.no_logits:
+            return infos, 0, self.card.no_logits
+        try:
+            count = self._logits(output).shape[1]
+        except NotAvailable as error:
+            return infos, 0, str(error)
+        labels = self.card.labels
         if labels is not None and len(labels) != count:
             raise UserError(f"{self.card.name}: the network has {count} logits but its card has {len(labels)} labels")
-        return infos, count
+        return infos, count, ""
+
+    @property
+    def why_no_logits(self) -> str:
+        """Why the network has no logits that a unit could be, "" where it has. Its layers are there all the same."""
+        return self._probed[2]
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
@@ -240,7 +330,13 @@ class Model:
 
     @property
     def outputs(self) -> int:
-        """Number of logits."""
+        """Number of logits.
+
+        Raises:
+            NotAvailable: the network has none, with the reason.
+        """
+        if self._probed[2]:
+            raise NotAvailable(f"{self.card.name} has no logits: {self._probed[2]}")
         return self._probed[1]
 
     def layer(self, name: str) -> LayerInfo:
@@ -264,6 +360,17 @@ class Model:
             raise UserError(f'no layer "{name}" in {self.card.name}; try `entoptic ls {self.card.name}`')
         hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
         raise UserError(f'no layer "{name}" in {self.card.name}{hint}')
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Returns the network inside a compiled or parallel wrapper: its layers have their own names there."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if inner is None and isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
 
 
 def _few(numbers: tuple[float, ...]) -> str:

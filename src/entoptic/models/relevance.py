@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from entoptic.base.gradients import with_gradients
 from entoptic.errors import UserError
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.operations import (
@@ -31,7 +32,7 @@ from entoptic.models.operations import (
 )
 from entoptic.models.rule_tables import KIND_OF, ZPLUS, Rules
 from entoptic.models.rules import taylor
-from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor
+from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor, is_scripted
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,8 @@ class Tape(AbstractContextManager["Tape"]):
 
     def __enter__(self) -> Tape:
         root, modules = self._model.module, dict(self._model.module.named_modules())
+        if scripted := [name or "the network itself" for name, m in modules.items() if is_scripted(m)]:
+            raise UserError(f"relevance cannot look into TorchScript ({scripted[0]} of {self._model.card.name})")
         self._handles = [root.register_forward_pre_hook(lambda _m, args: self._clear(args[0]))]
         for tap in self._taps:
             info = self._model.layer(tap.layer)
@@ -263,6 +266,7 @@ def _leave(tensor: Tensor, messages: dict[int, Tensor], rules: Rules) -> Tensor:
     return torch.zeros_like(value) if message is None else rules.leave(value, message)
 
 
+@with_gradients
 def relevance(
     model: Model,
     images: Tensor,

@@ -22,6 +22,8 @@ LITE = {
     "lite1": (1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
     "lite2": (2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }
+_UNNAMED = ("hf", "file")
+"""Sources whose names do not say which code runs: a folder or a hub repository may change its own."""
 BUILTIN = (*LITE, "vit-s14")
 """Names behind `builtin:`; the last needs two more packages (see `entoptic.models.vit`)."""
 
@@ -73,7 +75,7 @@ def load(
     if prefix not in SOURCES:
         raise UserError(f'no model source "{prefix}"; expected one of {", ".join(SOURCES)}{nearest(prefix, SOURCES)}')
     module, found = SOURCES[prefix](name, pretrained)
-    return Model(module, found, device=device)
+    return Model(module, found, device=device, named=prefix not in _UNNAMED)
 
 
 def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:

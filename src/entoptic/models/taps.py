@@ -30,6 +30,11 @@ def is_activation(module: nn.Module) -> bool:
     return type(module).__module__.startswith(("timm.layers.activations", "transformers.activations"))
 
 
+def is_scripted(module: nn.Module) -> bool:
+    """Returns whether a module is TorchScript, which no hook can look into."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
 class _Reached(Exception):
     """Raised inside a hook to end the forward pass: every wanted layer has fired."""
 
@@ -162,8 +167,9 @@ def first_tensor(out: Any) -> Tensor:
     if isinstance(out, Tensor):
         return out
     for name in ("logits", "last_hidden_state"):
-        if isinstance(getattr(out, name, None), Tensor):
-            return getattr(out, name)
+        found = out.get(name) if isinstance(out, dict) else getattr(out, name, None)
+        if isinstance(found, Tensor):
+            return found
     items = out.values() if isinstance(out, dict) else out if isinstance(out, (tuple, list)) else ()
     for item in items:
         if isinstance(item, Tensor):
@@ -192,7 +198,7 @@ class _LastCall:
     readable: bool
 
 
-def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tensor]:
+def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]:
     """Run a network once and describe each layer and the output.
 
     Layers whose output has no batch axis of B (window-wise attention, for instance) are left out: a unit there
@@ -233,10 +239,10 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Tens
         seen[name] = _LastCall(m, calls, order, tuple(tensor.shape), ends_in, readable)
         order += 1
 
-    handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in names]
+    handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in names and not is_scripted(m)]
     try:
         with torch.no_grad():
-            output = first_tensor(module(images))
+            output = module(images)
     finally:
         for handle in handles:
             handle.remove()

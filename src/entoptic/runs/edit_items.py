@@ -93,7 +93,7 @@ class EditItems:
         config.pop("batch_size")
         return content_key({
             "recipe": RECIPE, "inverter": self.inverter.identity, "dictionary": self.concepts.identity,
-            "concept": target.concept, "photo": target.photo.sha256, "config": config, "weights": card.weights_sha256,
+            "concept": target.concept, "photo": target.photo.sha256, "config": config, "weights": card.identity,
             "layer": self.maps.layer, "card": card.preprocessing(),
         })  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
 from entoptic.errors import UserError
@@ -20,6 +21,7 @@ from entoptic.runs.records import about_run, make_record
 from entoptic.runs.store import Run, Unwritable
 
 
+@with_gradients
 def execute(plan: Plan, report: Reporter) -> Run:
     """Makes what the plan's run does not hold yet.
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.estimates import Estimate, exactly, mean_interval
+from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Failure, MethodConfig, card_of, find_method, make_config
@@ -104,6 +105,7 @@ class FrontierResult:
         )
 
 
+@with_gradients
 def frontier(
     model: str | nn.Module | Model,
     units: Any,
@@ -308,7 +310,7 @@ class _FrontierRun:
                 "bank_seed": plan.kind.bank_seed,
             },
             "asked": {**asdict(config), "n": n, "seed": seed}, "photos": plan.kind.photos,
-            "verifiers": {v.card.name: v.card.weights_sha256 for v in plan.kind.verifiers},
+            "verifiers": {v.card.name: v.card.identity for v in plan.kind.verifiers},
             "command": self._command(unit, n, seed), "versions": versions(), "notes": [], "frontier": None, "places": [],
         }  # fmt: skip
         if known is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.errors import UserError, nearest
 from entoptic.inversion.configs import Sampling
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
+@with_gradients
 def invert(
     model: str | nn.Module | Model,
     layer: str,
@@ -97,7 +99,7 @@ def invert(
     edits = edits_of(maps, mix, weights, mixing, paste, region)
     if sampling.best_of > 1 and edits[0].kind:
         raise UserError("edits are compared at the same noise, so they take no best-of; leave one of the two out")
-    judges = [v for v in find_verifiers(subject, verifiers) if v.card.weights_sha256 != subject.card.weights_sha256]
+    judges = [v for v in find_verifiers(subject, verifiers) if v.card.identity != subject.card.identity]
     sources, unreadable = sources_of(photos, layer)
     failures = [Failure(method="invert", code=FailureCode.UNREADABLE, text=text) for text in unreadable]
     items = [

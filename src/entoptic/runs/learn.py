@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.files import lock_folder
+from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError
@@ -34,6 +35,7 @@ SHEET = (4, 12)
 """Rows and columns of a sample sheet."""
 
 
+@with_gradients
 def learn(
     photos: Any,
     out: str | Path,

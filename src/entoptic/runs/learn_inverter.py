@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from entoptic.base.estimates import mean_interval, wilson
 from entoptic.base.files import lock_folder
+from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square, eight_bit
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.training import read_record
@@ -41,6 +42,7 @@ SHEET_COLUMNS = 10
 LEAST_FOR_A_LAW = 40
 
 
+@with_gradients
 def learn(
     model: str | Model,
     layer: str,
@@ -148,7 +150,7 @@ def export_inverter(
         tensors |= {f"law/{k}": v for k, v in law.tensors().items()}
     rows, columns = maps.grid
     card: dict[str, Any] = {
-        "name": name, "model": maps.model.card.name, "model_sha256": maps.model.card.weights_sha256,
+        "name": name, "model": maps.model.card.name, **maps.model.card.provenance,
         "layer": maps.layer, "map": [maps.channels, rows, columns], "prior": name_of(prior),
         "prior_identity": prior.identity, "prior_options": prior_options or {}, "seen": preprocessing(maps.model.card),
         "size": picture_size(prior), "recipe": record["recipe"],

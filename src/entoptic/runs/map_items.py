@@ -174,7 +174,7 @@ class MapItems:
         config = {k: v for k, v in self._asked(job, target.edit).items() if k not in ("mix", "paste")}
         return content_key({
             "recipe": RECIPE, "unit": target.text, "photo": target.photo.sha256, "method": METHOD, "seed": item.seed,
-            "config": config, "edit": target.edit.kind, "weights": card.weights_sha256, "card": card.preprocessing(),
+            "config": config, "edit": target.edit.kind, "weights": card.identity, "card": card.preprocessing(),
             "inverter": self.inverter.identity,
         })  # fmt: skip
 
@@ -218,7 +218,7 @@ def measured_with(verifiers: Sequence[Model], pictures: Sequence[Picture] = ()) 
     """Returns what evidence depends on beside its picture: the judges, and the other samples of the map."""
     return {
         "evidence": EVIDENCE,
-        "verifiers": {v.card.name: v.card.weights_sha256 for v in verifiers},
+        "verifiers": {v.card.name: v.card.identity for v in verifiers},
         "samples": [pixels_sha256(picture) for picture in pictures],
     }
 

@@ -95,7 +95,7 @@ class Recompute:
         record = picture.record
         card = METHODS.get(picture.method)
         kinds = card.units if card is not None else frozenset({""})
-        model = self._network(record["model"]["name"], record["model"]["weights_sha256"])
+        model = self._network(record["model"])
         found = Recomputed()
         try:
             if EDIT in kinds:
@@ -137,7 +137,7 @@ class Recompute:
 
     def _references_of(self, model: Model, source: Any, indexed: str | None, found: Recomputed) -> References:
         """References as the run had them; without its index where that is gone or does not fit any more."""
-        key = (model.card.weights_sha256, str(source or ""), indexed or "")
+        key = (model.card.identity, str(source or ""), indexed or "")
         if key not in self._references:
             photos = None
             try:
@@ -230,17 +230,26 @@ class Recompute:
 
     # --- what they share ------------------------------------------------------------------------------------------
 
-    def _network(self, name: str, sha256: str) -> Model:
-        if self._model is not None:
-            if self._model.card.weights_sha256 != sha256:
-                raise UserError(f"the run was made with other weights of {name} than those given")
-            return self._model
-        return self._load(name, sha256)
+    def _network(self, entry: Mapping[str, Any]) -> Model:
+        """The network that a sidecar names: the same weights, and the same behaviour where the sidecar holds one."""
+        name, weights, behaviour = entry["name"], entry["weights_sha256"], entry.get("behaviour_sha256")
+        if self._model is None and name not in self._models:
+            self._models[name] = load(name, device=self._device)
+        model = self._model or self._models[name]
+        now = "than those given" if self._model is not None else "than it has now"
+        if model.card.weights_sha256 != weights:
+            raise UserError(f"the run was made with other weights of {name} {now}")
+        if behaviour is not None and model.card.behaviour_sha256 != behaviour:
+            raise UserError(
+                f"the run was made with another network of the same weights as {name} {now}: its activations, strides, head "
+                "or forward differ"
+            )
+        return model
 
     def _load(self, name: str, sha256: str) -> Model:
         if name not in self._models:
             self._models[name] = load(name, device=self._device)
-        if self._models[name].card.weights_sha256 != sha256:
+        if self._models[name].card.identity != sha256:
             raise UserError(f"{name} has other weights now than when the run was made")
         return self._models[name]
 
@@ -275,7 +284,7 @@ class Recompute:
             raise NotAvailable(f"recomputing it needs its inverter: {error}") from None
 
     def _reader(self, maps: FeatureMaps, verifiers: Sequence[Model]) -> PhotoReader:
-        key = (maps.model.card.weights_sha256, maps.layer, tuple(v.card.weights_sha256 for v in verifiers))
+        key = (maps.model.card.identity, maps.layer, tuple(v.card.identity for v in verifiers))
         if key not in self._readers:
             self._readers[key] = PhotoReader(maps, verifiers, self._image)
         return self._readers[key]

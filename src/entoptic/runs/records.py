@@ -46,7 +46,7 @@ def model_record(model: Model) -> dict[str, Any]:
         "name": card.name, "weights_sha256": card.weights_sha256, "licence": card.licence, "size": list(card.size),
         "mean": list(card.mean), "std": list(card.std), "interpolation": card.interpolation, "crop": card.crop,
         "squash": card.squash,
-    }  # fmt: skip
+    } | ({"behaviour_sha256": card.behaviour_sha256} if card.behaviour_sha256 else {})  # fmt: skip
 
 
 def about_run(model: Model) -> dict[str, Any]:

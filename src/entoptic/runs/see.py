@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.images.index import ActivationIndex
 from entoptic.methods.contract import MethodConfig
@@ -20,6 +21,7 @@ from entoptic.runs.store import Run
 from entoptic.units.unit import Unit
 
 
+@with_gradients
 def see(
     model: str | nn.Module | Model,
     units: str | Unit | Iterable[str | Unit],

@@ -64,7 +64,7 @@ def write_set(
     """
     if len(done) < SET:
         return
-    judges = {v.card.name: v.card.weights_sha256 for v in verifiers}
+    judges = {v.card.name: v.card.identity for v in verifiers}
     records = [picture.record for _, picture in done]
     key = content_key({
         "evidence": version, "verifiers": judges, "pictures": sorted(r["image"]["sha256"] for r in records),

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
+from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.images.photos import Photos, Skipped
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 STRONGEST = 3  # concepts steered where none is named
 
 
+@with_gradients
 def steer(
     model: str | nn.Module | Model,
     layer: str,
@@ -178,8 +180,8 @@ def check_dictionary(dictionary: Any, maps: FeatureMaps, where: str) -> None:
             f"the dictionary {where} is of {dictionary.layer}, not of {maps.layer}; did you mean the layer "
             f'"{dictionary.layer}"?'
         )
-    own = maps.model.card.weights_sha256
-    if dictionary.model_sha256 and dictionary.model_sha256 != own:
+    own = maps.model.card.identity
+    if dictionary.model_sha256 and not maps.model.card.is_named_by(dictionary.model_sha256):
         raise UserError(
             f"the dictionary {where} was found on weights {dictionary.model_sha256[:12]}, but {maps.model.card.name} has "
             f"{own[:12]}: its concepts mean nothing there"
@@ -226,7 +228,7 @@ def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count:
 
     config, opened = Mcd(concepts=count), Photos.open(photos)
     key = content_key({
-        "recipe": RECIPE, "weights": maps.model.card.weights_sha256, "layer": maps.layer, "class": class_index,
+        "recipe": RECIPE, "weights": maps.model.card.identity, "layer": maps.layer, "class": class_index,
         "photos": opened.fingerprint(), "discovery": asdict(config),
     })  # fmt: skip
     label = "".join(c if c.isalnum() else "-" for c in maps.model.card.label(class_index) or f"class {class_index}")

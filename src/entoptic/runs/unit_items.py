@@ -76,7 +76,7 @@ class UnitItems:
             "config": asdict(job.config),
             "seed": item.seed,
             "sample": item.sample,
-            "weights": card.weights_sha256,
+            "weights": card.identity,
             "card": card.preprocessing(),
             "references": self.references.identity(item.unit, job.card.reads - {"prior"}),
         }
@@ -156,14 +156,14 @@ class UnitItems:
 
     def _judges(self, student: Student | None) -> list[Model]:
         """The verifiers of a picture: without the student that its method optimised against, if it had one."""
-        return [v for v in self.verifiers if student is None or v.card.weights_sha256 != student.weights_sha256]
+        return [v for v in self.verifiers if student is None or v.card.identity != student.weights_sha256]
 
     def _measured_with(self, unit: Unit, student: Student | None) -> dict[str, Any]:
         """What the evidence was measured against, for measuring again when that changes."""
         references = self.references
         index = references.index
         indexed = {"index": index.key} if index is not None and unit in index else {}
-        verifiers = {v.card.name: v.card.weights_sha256 for v in self._judges(student)}
+        verifiers = {v.card.name: v.card.identity for v in self._judges(student)}
         return {"evidence": EVIDENCE, "photos": identity_of_photos(references), "verifiers": verifiers} | indexed
 
 

@@ -41,7 +41,7 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
     assert photos is not None
     index = references.index
     key = content_key(
-        {"format": FORMAT, "unit": unit.identity, "weights": card.weights_sha256, "card": card.preprocessing(),
+        {"format": FORMAT, "unit": unit.identity, "weights": card.identity, "card": card.preprocessing(),
          "photos": photos.fingerprint(), "index": index.key if index is not None and unit in index else None}
     )  # fmt: skip
     known = run.context(slug(unit))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entoptic.base.files import sha256_of
+from entoptic.base.gradients import with_gradients
 from entoptic.errors import NotAvailable, Unreadable
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
@@ -54,6 +55,7 @@ class Verification:
         return f"<p>{self}</p><ul>{lines}</ul>"
 
 
+@with_gradients
 def verify(
     run: str | Path | Run,
     *,

@@ -72,7 +72,7 @@ class Bank:
         """
         model = scores.model
         recipe = {
-            "bank": self.identity, "weights": model.card.weights_sha256, "card": model.card.preprocessing(),
+            "bank": self.identity, "weights": model.card.identity, "card": model.card.preprocessing(),
             "reduction": scores.reduction,
         }  # fmt: skip
         keys = [content_key({**recipe, "unit": u.identity, "readout": u.readout}) for u in scores.units]

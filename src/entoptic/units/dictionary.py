@@ -213,8 +213,8 @@ def _open(path: Path, *, numbers: bool) -> tuple[dict[str, Any], dict[str, Tenso
 
 
 def _check(found: Dictionary, model: Model, path: Path) -> None:
-    own = model.card.weights_sha256
-    if found.model_sha256 != own:
+    own = model.card.identity
+    if not model.card.is_named_by(found.model_sha256):
         raise UserError(
             f"{path} was found on weights {found.model_sha256[:12] or 'that it does not name'}, "
             f"but {model.card.name} has {own[:12]}: its concepts mean nothing there"

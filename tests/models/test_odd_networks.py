@@ -156,7 +156,7 @@ def test_without_logits_its_layers_are_served(forward: Any, tmp_path: Path, phot
     run = see(
         model,
         "conv:2",
-        method="fourier,vital",
+        method="fourier,retrieval",
         steps=2,
         photos=photo_folder,
         out=tmp_path / "r",

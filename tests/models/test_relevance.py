@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from tests.oracles import relevance as oracle
 from torch import Tensor, nn
 
+from conftest import tiny_card
 from entoptic.errors import UserError
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -925,3 +927,67 @@ def test_var_moves_attribution_into_the_right_cell_of_a_grid() -> None:
     assert all(risen[name] > 0.1 for name in ("zplus", "epsilon conv=zplus", "guided")), risen
     # Signed and noisy at single pixels: here VAR neither helps nor harms gradient × input.
     assert abs(risen["gradient"]) < 0.05, risen
+
+
+# --- complex numbers ----------------------------------------------------------------------------------------------
+
+
+class FourierMixer(nn.Module):
+    """A convolution whose map is filtered in the Fourier domain, as in GFNet."""
+
+    def __init__(self, filtered: Any) -> None:
+        super().__init__()
+        self.conv, self.head, self.filtered = nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(4, 5), filtered
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 16, 9, 2, generator=generator))
+        for parameter in (self.conv.weight, self.head.weight):
+            parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.filtered(self.conv(x), torch.view_as_complex(self.weight)).mean((2, 3)))
+
+
+def by_rfft(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(x, norm="ortho") * weight, s=x.shape[2:], norm="ortho")
+
+
+def by_magnitude_and_phase(x: Tensor, weight: Tensor) -> Tensor:
+    z = torch.fft.rfft2(x)
+    return torch.fft.irfft2(torch.polar(z.abs() * weight.abs(), z.angle()), s=x.shape[2:])
+
+
+def by_parts(x: Tensor, weight: Tensor) -> Tensor:
+    z = torch.fft.rfft2(x) * weight
+    return torch.fft.irfft2(torch.complex(z.real.relu(), z.imag), s=x.shape[2:])
+
+
+@pytest.mark.parametrize("filtered", [by_rfft, by_magnitude_and_phase, by_parts])
+def test_relevance_goes_through_complex_operations(filtered: Any) -> None:
+    """It was zero behind an FFT, and nothing said so."""
+    model = Model(FourierMixer(filtered), tiny_card(), device="cpu")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+    def start(values: Tensor) -> Tensor:
+        chosen = torch.zeros_like(values)
+        chosen[:, 2] = 1
+        return chosen
+
+    of_unit = {Tap("logits"): lambda v: v * start(v)}
+    found = relevance(model, images, of_unit, [Tap("conv")], rules=GRADIENT).maps[Tap("conv")]
+    with torch.enable_grad():
+        values: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            values.append(out.detach().requires_grad_())
+            return values[0]
+
+        handle = model.module.conv.register_forward_hook(keep)  # type: ignore[union-attr]
+        model.module(model.normalise(images))[:, 2].sum().backward()
+        handle.remove()
+    gradient = values[0].grad
+    assert gradient is not None
+    assert float(gradient.abs().max()) > 0
+    assert torch.allclose(found, (gradient * values[0]).flatten(2), rtol=1e-3, atol=1e-5)
+    ruled = relevance(model, images, of_unit, [Tap("conv")])
+    assert float(ruled.maps[Tap("conv")].abs().max()) > 0
+    assert any("fft" in name for name in ruled.unruled)

@@ -21,6 +21,8 @@ from entoptic.models import sources
 from entoptic.models.card import imagenet_labels
 from entoptic.models.model import Model
 from entoptic.models.sources import LITE, load
+from entoptic.models.taps import Tap
+from entoptic.units.unit import bind
 
 
 def refused(source: Any, **more: Any) -> str:
@@ -275,3 +277,42 @@ def test_the_dequantised_mobilenet_recognises_real_photos(shared_data: Path, tmp
             read += len(indices)
     assert read == 60
     assert right / read > 0.6
+
+
+def test_a_checkpoint_without_a_classifier_has_layers_and_no_logits(vit_folder: Path, tmp_path: Path) -> None:
+    """transformers draws a random head, another at each load."""
+    transformers = pytest.importorskip("transformers")
+    base = transformers.ViTForImageClassification.from_pretrained(vit_folder).vit
+    base.save_pretrained(tmp_path / "base")
+    transformers.ViTImageProcessor.from_pretrained(vit_folder).save_pretrained(tmp_path / "base")
+    first, again = (load(f"hf:{tmp_path / 'base'}", device="cpu") for _ in range(2))
+    assert first.card.identity == again.card.identity
+    assert first.card.labels is None
+    assert "no weights for classifier" in first.why_no_logits
+    with pytest.raises(UserError, match="has no logits: its checkpoint has no weights for classifier"):
+        bind(first, "logits:0")
+    whole = load(f"hf:{vit_folder}", device="cpu")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tap = next(Tap(name) for name in first.layers if name.endswith(("layer.0", "layers.0")))
+    assert torch.equal(first.read(images, [tap])[tap], whole.read(images, [tap])[tap])
+
+
+def test_a_checkpoint_that_lacks_inner_weights_is_refused(vit_folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(vit_folder / "model.safetensors")
+    lost = next(name for name in state if "layer.0" in name or "layers.0" in name)
+    save_file(
+        {k: v for k, v in state.items() if k != lost}, vit_folder / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(UserError, match="what they compute would be random"):
+        load(f"hf:{vit_folder}", device="cpu")
+
+
+def test_a_classifier_of_another_size_has_no_logits(vit_folder: Path) -> None:
+    config = json.loads((vit_folder / "config.json").read_text())
+    config["id2label"] = {str(i): f"class {i}" for i in range(7)}
+    config["label2id"] = {f"class {i}": i for i in range(7)}
+    (vit_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"could not load .* as an image classifier"):  # transformers refuses it itself
+        load(f"hf:{vit_folder}", device="cpu")

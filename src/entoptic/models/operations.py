@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from entoptic.errors import UserError
 
@@ -48,17 +48,39 @@ class Operation:
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether an input or an output is complex."""
+        return any(x.is_complex() for x in (*self.inputs, *self.outputs))
+
+    def as_real(self) -> Operation:
+        """Return the same operation on pairs of real and imaginary parts (a last axis of 2) in place of complex tensors."""
+        kinds = [x.is_complex() for x in self.inputs]
+
+        def run(*parts: Tensor) -> list[Tensor]:
+            inputs = [torch.view_as_complex(x.contiguous()) if c else x for x, c in zip(parts, kinds)]
+            return [real_parts(x) for x in self.call(*inputs)]
+
+        leaves, spec = tree_flatten((tuple(map(real_parts, self.inputs)), {}))
+        return Operation(
+            self.name, run, tuple(leaves), spec, tuple(range(len(leaves))), tuple(map(real_parts, self.inputs)),
+            self.sources, tuple(map(real_parts, self.outputs)),
+        )  # fmt: skip
+
     def call(self, *inputs: Tensor) -> list[Tensor]:
         """Run the operation on other inputs and return its floating-point results."""
         args, kwargs = self.arguments(*inputs)
         return float_tensors(self.function(*args, **kwargs))
 
 
+def real_parts(x: Tensor) -> Tensor:
+    """Return a real tensor as it is, a complex one as pairs of real and imaginary parts along a new last axis."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
 def float_tensors(out: Any) -> list[Tensor]:
-    """Return the floating-point tensors in a function's result."""
-    if isinstance(out, Tensor):
-        return [out] if out.is_floating_point() else []
-    return [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point()]
+    """Return the floating-point and complex tensors in a function's result."""
+    return [x for x in tree_leaves(out) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -223,10 +223,14 @@ class Tape(AbstractContextManager["Tape"]):
                     out = [messages.get(id(x)) if id(x) in keep else messages.pop(id(x), None) for x in step.outputs]
                     if all(message is None for message in out):
                         continue
-                    rule = rules.of(step)
-                    if step.name not in KIND_OF and rule is taylor:
+                    rule, operands = rules.of(step), step.inputs
+                    if step.is_complex:  # every rule is of real numbers: real and imaginary parts are two of them
+                        step, rule = step.as_real(), rules.other
+                        if rule is taylor:
+                            unruled[step.name] = None
+                    elif step.name not in KIND_OF and rule is taylor:
                         unruled[step.name] = None
-                    for x, message in zip(step.inputs, rule(step, out, rules.eps), strict=True):
+                    for x, message in zip(operands, rule(step, out, rules.eps), strict=True):
                         if message is not None:
                             known = messages.get(id(x))
                             messages[id(x)] = message if known is None else known + message

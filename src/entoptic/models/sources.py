@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,13 +237,15 @@ def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
 def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     """Load an image classifier of transformers from the hub (`REPO@REVISION`) or a local folder."""
     try:
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
+        from transformers import AutoImageProcessor
     except ImportError:
         raise UserError("hf: models need transformers: pip install entoptic[hf]") from None
     repo, _, revision = name.partition("@")
     try:
-        module = AutoModelForImageClassification.from_pretrained(repo, revision=revision or None)
+        module, no_logits = _hf_network(repo, revision or None)
         processor = AutoImageProcessor.from_pretrained(repo, revision=revision or None).to_dict()
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f'could not load "{repo}" as an image classifier with its processor ({_short(error)})'
@@ -265,8 +267,10 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         crop_share, squash = float(processor["crop_pct"]), final[0] >= 384
     # A factor other than 1/255 folds into mean and std: (f·255·x - m)/s = (x - m/(255 f)) / (s/(255 f)).
     factor = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0
-    names = module.config.id2label
+    names: dict[int, str] = module.config.id2label or {}
     labels: tuple[str, ...] | None = tuple(names[i] for i in range(len(names)))
+    if no_logits:
+        labels = None
     if labels and all(label.startswith("LABEL_") for label in labels):
         labels = None
     interpolation = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}.get(int(processor.get("resample", 2)))
@@ -285,7 +289,60 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         labels=labels,
         label_ids=imagenet_labels()[1] if labels and len(labels) == 1000 else None,
         licence="see the model page",
+        no_logits=no_logits,
     )
+
+
+def _hf_network(repo: str, revision: str | None) -> tuple[Any, str]:
+    """A network of transformers, and why its logits mean nothing ("" where they do).
+
+    A checkpoint of a pre-training (DINOv2, MAE, BEiT) has no classifier; transformers draws a random one, another at each load.
+    Its weights are set to zero, so that the network is the same at each load, and its logits are not served.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+
+    options: dict[str, Any] = {"revision": revision, "output_loading_info": True}
+    try:
+        module, info = AutoModelForImageClassification.from_pretrained(repo, **options)
+    except ValueError as error:
+        if type(AutoConfig.from_pretrained(repo, revision=revision)) in AutoModelForImageClassification._model_mapping:
+            raise error
+        module, info = AutoModel.from_pretrained(repo, **options)
+        untrained = _untrained(info)
+        _zero(module, untrained, repo, "")
+        return module, f"{type(module).__name__} has no classifier"
+    untrained = _untrained(info)
+    if not untrained:
+        return module, ""
+    _zero(module, untrained, repo, getattr(module, "base_model_prefix", ""))
+    some = ", ".join(untrained[:3]) + (f" and {len(untrained) - 3} more" if len(untrained) > 3 else "")
+    return module, f"its checkpoint has no weights for {some}, so they would be random"
+
+
+def _untrained(info: dict[str, Any]) -> list[str]:
+    """Names of the weights that a checkpoint lacks, or holds in another shape."""
+    mismatched = [key if isinstance(key, str) else key[0] for key in info.get("mismatched_keys") or ()]
+    return sorted({*(info.get("missing_keys") or ()), *mismatched})
+
+
+def _zero(module: nn.Module, names: Sequence[str], repo: str, prefix: str) -> None:
+    """Sets weights that a checkpoint lacks to zero; refuses a checkpoint that lacks more than a head or a pooler."""
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    inner = [
+        n
+        for n in names
+        if (not prefix or n.startswith(f"{prefix}.")) and "pool" not in n and "norm" not in n.split(".")[-2:-1]
+    ]
+    if inner:
+        raise UserError(
+            f'the checkpoint of "{repo}" has no weights for {inner[0]}'
+            + (f" and {len(inner) - 1} more inside the network" if len(inner) > 1 else "")
+            + ": what they compute would be random"
+        )
+    with torch.no_grad():
+        for name in names:
+            if name in tensors:
+                tensors[name].zero_()
 
 
 def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:

@@ -49,7 +49,7 @@ def test_islands_that_come_from_few_ancestors_do_not() -> None:
 
 
 def test_what_is_needed_is_counted_over_the_islands() -> None:
-    def cloud(ess: int, roots: int, n: int = 16) -> ParticleSet:
+    def island(ess: int, roots: int, n: int = 16) -> ParticleSet:
         weights = torch.full((n,), -math.inf, dtype=torch.float64)
         weights[:ess] = -math.log(ess)
         alive = torch.arange(n)
@@ -59,8 +59,8 @@ def test_what_is_needed_is_counted_over_the_islands() -> None:
             alive, alive, float(ess), 0, 0, 0, True, "",
         )  # fmt: skip
 
-    assert refusal_of_chains([cloud(8, 8)] * 4) == ""
-    assert refusal_of_chains([cloud(12, 8)] * 3 + [cloud(8, 8)]) == "", "one island may be worse than the others"
-    assert "12 of 64, and at least 20" in refusal_of_chains([cloud(3, 3)] * 4)
-    assert "descend from 7 first ones, and at least 8" in refusal_of_chains([cloud(16, 16)] * 3 + [cloud(16, 7)])
-    assert "descend from 9 first ones, and at least 10" in refusal_of_chains([cloud(40, 9, 40)] * 4)
+    assert refusal_of_chains([island(8, 8)] * 4) == ""
+    assert refusal_of_chains([island(12, 8)] * 3 + [island(8, 8)]) == "", "one island may be worse than the others"
+    assert "12 of 64, and at least 20" in refusal_of_chains([island(3, 3)] * 4)
+    assert "descend from 7 first ones, and at least 8" in refusal_of_chains([island(16, 16)] * 3 + [island(16, 7)])
+    assert "descend from 9 first ones, and at least 10" in refusal_of_chains([island(40, 9, 40)] * 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.learn import hint_input, picture_size, standardise_maps
@@ -18,8 +19,6 @@ from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, output
 from entoptic.priors.prior import Level, generate, map_levels, noise_like
-
-Progress = Callable[[str, int, int], None]
 
 PULL = 0.1
 """Length of one gradient step on a clean estimate, root mean square per value of the state, at pure noise."""
@@ -95,7 +94,7 @@ class Inverter:
         pull: int = 0,
         order: int | None = None,
         batch_size: int = 32,
-        progress: Progress = lambda what, done, total: None,
+        progress: Progress = silent,
     ) -> Tensor:
         """Returns pictures of maps, B×3×S×S float32 in [0, 1]. Row i depends on maps[i] and noise[i] only.
 

@@ -10,10 +10,11 @@ No torch is imported at the top: the command line reads `Steer` from here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.inversion.configs import Steer, allowed_false_alarms
@@ -27,7 +28,6 @@ PAPER_THRESHOLD = 0.33
 """The paper's display rule: a pixel below this share of the map's maximum counts as unaffected."""
 FLOOR = 1e-3
 """Least variance that is assumed for a direction of maps, as a share of the largest."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def steer_concepts(
     config: Steer,
     *,
     key: str = "",
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> list[Steering]:
     """Steers concepts of one photo's map. All of them are compared with the same originals.
 

@@ -29,8 +29,8 @@ def runs(beta: float) -> list[list[ParticleSet]]:
         return pictures.flatten(1).sum(1)
 
     generators = [torch.Generator().manual_seed(i) for i in range(ISLANDS * RUNS)]
-    clouds = twisted_smc(prior, score, beta, generators, particles=16, steps=50, batch=1024)
-    return [clouds[i : i + ISLANDS] for i in range(0, len(clouds), ISLANDS)]
+    islands = twisted_smc(prior, score, beta, generators, particles=16, steps=50, batch=1024)
+    return [islands[i : i + ISLANDS] for i in range(0, len(islands), ISLANDS)]
 
 
 def test_islands_that_know_their_law_tell_it() -> None:

@@ -183,9 +183,17 @@ class _ConditionedPrior:
         self.null = inverter.net.hint(torch.zeros_like(seen)) if inverter.recipe.drop_together else None
 
     def decode(self, x0: Tensor) -> Tensor:
+        """Returns the pictures of clean states, as the prior does."""
         return self.prior.decode(x0)
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        """Returns the clean estimate given the maps, with feature guidance and pulls.
+
+        Args:
+            x: B noisy states.
+            level: of their noise.
+            condition: not used; the maps are the condition.
+        """
         times_B = torch.full((len(x),), level.time, device=x.device)
         net = self.inverter.net
         found = output(net, self.prior, x, times_B, self.hints, self.strength)

@@ -64,10 +64,12 @@ class Pixels:
         self.parameter = (std * _normal_start(generators, (3, *size), device)).requires_grad_()
 
     def image(self) -> Tensor:
+        """Returns the pictures, B×3×H×W in [0, 1]."""
         return self._mean + self._scale * self.parameter
 
     @torch.no_grad()
     def project(self) -> None:
+        """Clamps the pixels to [0, 1], in place."""
         self.parameter.copy_(self.parameter.clamp((0 - self._mean) / self._scale, (1 - self._mean) / self._scale))
 
 
@@ -110,11 +112,12 @@ class Spectrum:
         self.parameter = (std * _normal_start(generators, (3, *scale.shape, 2), device)).requires_grad_()
 
     def image(self) -> Tensor:
+        """Returns the pictures, B×3×H×W in (0, 1)."""
         spectrum = torch.view_as_complex(self.parameter) * self._scale
         return torch.sigmoid(to_rgb(torch.fft.irfft2(spectrum, s=self._size, norm="ortho")))
 
     def project(self) -> None:
-        pass
+        """Does nothing: every parameter is valid."""
 
 
 class Phase:
@@ -141,6 +144,7 @@ class Phase:
         self.parameter = _normal_start(generators, tuple(magnitude.shape), device).requires_grad_()
 
     def image(self) -> Tensor:
+        """Returns the pictures, B×3×H×W in (0, 1)."""
         return torch.sigmoid(to_rgb(self.signal()))
 
     def signal(self) -> Tensor:
@@ -150,7 +154,7 @@ class Phase:
         return _zero_mean_unit_sd(x)
 
     def project(self) -> None:
-        pass
+        """Does nothing: every parameter is valid."""
 
 
 def _zero_mean_unit_sd(x: Tensor, eps: float = 1e-5) -> Tensor:

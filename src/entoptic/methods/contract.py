@@ -91,7 +91,7 @@ class Item:
         return self.target  # type: ignore[return-value]
 
     def generator(self) -> Generator:
-        """A random generator of its own, from a hash of (seed, target, sample): no draw depends on batch mates."""
+        """Returns the item's own random generator, from a hash of (seed, target, sample). No draw depends on batch mates."""
         return generator_for(self.seed, self.target.text, self.sample)
 
 

@@ -36,6 +36,7 @@ def pixels(items: Sequence[Item], config: PixelAscent, context: Context) -> Iter
 
         @torch.no_grad()
         def project(self) -> None:
+            """Scales each picture's distance from mid-grey to `radius`, then clamps the pixels, in place."""
             if config.radius:
                 length = (self.parameter / 2).flatten(1).norm(dim=1)[:, None, None, None]
                 self.parameter.mul_(config.radius / length)

@@ -68,7 +68,7 @@ class Model:
     # --- pictures in --------------------------------------------------------------------------------------------
 
     def fit(self, images: Tensor) -> Tensor:
-        """Resize pictures to the input size (bicubic, antialiased, clamped); pictures of that size are returned as they are.
+        """Resizes pictures to the input size (bicubic, antialiased, clamped); pictures of that size are returned as they are.
 
         Args:
             images: B×3×H×W in [0, 1].
@@ -80,7 +80,7 @@ class Model:
         return interpolate(images, self.card.size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Convert pictures to the network's input: grey for a one-channel network, then (x - mean) / std.
+        """Converts pictures to the network's input: grey for a one-channel network, then (x - mean) / std.
 
         Args:
             images: B×3×H×W in [0, 1].
@@ -92,7 +92,7 @@ class Model:
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def as_seen(self, images: Tensor) -> Tensor:
-        """Convert pictures to the part of them that the network sees, as RGB.
+        """Converts pictures to the part of them that the network sees, as RGB.
 
         Args:
             images: B×3×H×W in [0, 1].
@@ -108,7 +108,7 @@ class Model:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Hold the network in evaluation mode without parameter gradients; restore every flag afterwards. Re-entrant."""
+        """Holds the network in evaluation mode without parameter gradients; restores every flag afterwards. Re-entrant."""
         if self._frozen:
             yield
             return
@@ -128,7 +128,7 @@ class Model:
             self._frozen = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Compute logits.
+        """Computes logits.
 
         Args:
             images: B×3×H×W in [0, 1] of the input size.
@@ -161,7 +161,7 @@ class Model:
         return self._takes[size]
 
     def read(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
-        """Read layers in one forward pass, which ends at the deepest layer that is needed.
+        """Reads layers in one forward pass, which ends at the deepest layer that is needed.
 
         Args:
             images: B×3×H×W in [0, 1] of the input size.
@@ -173,7 +173,7 @@ class Model:
         return self._pass(images, taps, None)
 
     def reduce(self, images: Tensor, taps: Iterable[Tap], function: Callable[[Tap, Tensor], Kept]) -> dict[Tap, Kept]:
-        """Apply a function to layers' values in one forward pass, without copies of whole layers.
+        """Applies a function to layers' values in one forward pass, without copies of whole layers.
 
         Args:
             images: B×3×H×W in [0, 1] of the input size.
@@ -244,7 +244,7 @@ class Model:
         return self._probed[1]
 
     def layer(self, name: str) -> LayerInfo:
-        """Return the `LayerInfo` of a layer; `logits` is the network's own output.
+        """Returns the `LayerInfo` of a layer; `logits` is the network's own output.
 
         Raises:
             UserError: no such layer, with the nearest name.
@@ -271,7 +271,7 @@ def _few(numbers: tuple[float, ...]) -> str:
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Pick a device by name.
+    """Picks a device by name.
 
     Args:
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": CUDA where there is one, then Apple's MPS, then the CPU.
@@ -293,7 +293,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Hash names, dtypes, shapes and bytes of every parameter and buffer, in the order of their names (sha256)."""
+    """Hashes names, dtypes, shapes and bytes of every parameter and buffer, in the order of their names (sha256)."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, Tensor):
@@ -306,7 +306,7 @@ def weights_sha256(module: nn.Module) -> str:
 
 @torch.no_grad()
 def predictions(model: Model, pictures_N3HW: Tensor, batch_size: int = 25) -> Tensor:
-    """Compute the logits of pictures of any size.
+    """Computes the logits of pictures of any size.
 
     Args:
         model: the network.

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from common import DATA, about
-from entoptic.methods.objectives import Step, match
+from entoptic.methods.objectives import AscentStep, match
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.models.taps import Tap
@@ -114,7 +114,7 @@ def class_step(model: Model, repeats: int) -> dict[str, Any]:
     def ours() -> tuple[Tensor, Tensor]:
         x = image.clone().requires_grad_()
         with model.frozen():
-            loss = objective(Step(model.read(x, taps), x, x, 1, [[]]))
+            loss = objective(AscentStep(model.read(x, taps), x, x, 1, [[]]))
             loss.sum().backward()
         assert x.grad is not None
         return loss.detach()[0], x.grad
@@ -165,7 +165,7 @@ def inner_step(repeats: int) -> dict[str, Any]:
     def ours() -> tuple[Tensor, Tensor]:
         x = image.clone().requires_grad_()
         with model.frozen():
-            loss = objective(Step(read(x, taps), x, x, 1, [[]]))
+            loss = objective(AscentStep(read(x, taps), x, x, 1, [[]]))
             loss.sum().backward()
         assert x.grad is not None
         return loss.detach()[0], x.grad

@@ -17,6 +17,7 @@ from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES, load
 from entoptic.priors.prior import Level
 from entoptic.priors.toy import GaussianMixture
+from fake_run import FakeRun
 
 # A first example imports and loads, and other processes may hold the cores.
 settings.register_profile("entoptic", deadline=None)
@@ -117,3 +118,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real photos are not at {folder} (set ENTOPTIC_DATA)")
     return folder
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeRun:
+    """An empty run folder, to be filled picture by picture."""
+    return FakeRun(tmp_path / "run")

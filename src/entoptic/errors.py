@@ -27,7 +27,7 @@ class NotAvailable(UserError):
 
 
 def nearest(word: str, choices: Iterable[str], *, note: str = "") -> str:
-    """Suggest the closest of `choices`: `'; did you mean "layer4.2"?'`, or an empty string when none is close.
+    """Suggests the closest of `choices`: `'; did you mean "layer4.2"?'`, or an empty string when none is close.
 
     Args:
         word: what was given.
@@ -39,7 +39,7 @@ def nearest(word: str, choices: Iterable[str], *, note: str = "") -> str:
 
 
 def closest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the closest of `choices` to a word, whatever their case, or None when none is close."""
+    """Returns the closest of `choices` to a word, whatever their case, or None when none is close."""
     known = list(choices)
     by_lower = {choice.lower(): choice for choice in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.55)

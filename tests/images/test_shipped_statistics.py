@@ -22,7 +22,7 @@ from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted
 from entoptic.images.shipped_statistics import fill, kept_ranks, read_pack, thin
 from entoptic.methods.augment import gaussian_blur
 from entoptic.methods.contract import Context, Draft, Item
-from entoptic.methods.objectives import Step, match
+from entoptic.methods.objectives import AscentStep, match
 from entoptic.methods.vital import Vital, matched_taps, vital
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
@@ -149,5 +149,5 @@ def test_a_sketch_gives_nearly_the_same_picture(lite0: Model, shared_data: Path)
         for i, draft in enumerate(pair):
             x = draft.image[None]
             with torch.no_grad():
-                losses[i] += objective(Step(lite0.read(x, taps), x, x, 1, [[]]))[0]
+                losses[i] += objective(AscentStep(lite0.read(x, taps), x, x, 1, [[]]))[0]
     assert float((losses[0] - losses[1]).abs()) < 0.1 * float(losses[0])

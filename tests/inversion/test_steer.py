@@ -19,11 +19,11 @@ from entoptic.inversion.steer import (
     FLOOR,
     PAPER_THRESHOLD,
     calibrate,
-    law_of,
+    map_covariance,
     null_part,
     paper_mask,
+    standardised_length,
     steer_concepts,
-    unusual,
 )
 
 C, GRID, PATCH = 12, (3, 2), 4
@@ -258,7 +258,7 @@ def correlated(seed: int = 9) -> tuple[Tensor, FeatureMapGaussian]:
     return root_CC, FeatureMapGaussian.fit(maps + 0.5)
 
 
-def test_nulls_are_as_unusual_and_of_the_same_dimension() -> None:
+def test_nulls_are_as_long_in_standard_deviations_and_of_the_same_dimension() -> None:
     world, phi, dictionary = World(), photo_map(), Subspaces([0, 1])
     root_CC, world.law = correlated()
     inverse_CC = torch.linalg.inv(root_CC @ root_CC.T)
@@ -282,12 +282,12 @@ def test_nulls_have_the_directions_of_the_law() -> None:
     world = World()
     root_CC, world.law = correlated()
     draw = torch.Generator().manual_seed(0)
-    found = law_of(world).directions(4000, draw).float()
+    found = map_covariance(world).directions(4000, draw).float()
     expected = root_CC @ root_CC.T
     torch.testing.assert_close(found.T @ found / 4000, expected, atol=0.15 * float(expected.max()), rtol=0)
     world.law = None
     world.sd_C = torch.linspace(0.5, 2, C)
-    found = law_of(world).directions(4000, draw).float()
+    found = map_covariance(world).directions(4000, draw).float()
     torch.testing.assert_close(found.T @ found / 4000, world.sd_C.square().diag(), atol=0.3, rtol=0.1)
 
 
@@ -312,10 +312,10 @@ def test_what_hardly_varies_is_held_to_vary_a_little() -> None:
     world.sd_C[0] = 1e-6
     edit = torch.zeros(1, C, *GRID)
     edit[0, 0, 0, 0] = 1.0
-    assert unusual(edit, law_of(world)) == pytest.approx(FLOOR**-0.5 / C**0.5)
+    assert standardised_length(edit, map_covariance(world)) == pytest.approx(FLOOR**-0.5 / C**0.5)
     other = torch.zeros(1, C, *GRID)
     other[0, 1, 0, 0] = 1.0
-    assert unusual(other, law_of(world)) == pytest.approx(C**-0.5)
+    assert standardised_length(other, map_covariance(world)) == pytest.approx(C**-0.5)
 
 
 def test_nulls_stay_in_the_channels_that_vary() -> None:
@@ -323,10 +323,10 @@ def test_nulls_stay_in_the_channels_that_vary() -> None:
     world.sd_C[4:] = 0
     edit = photo_map(3)
     edit[:, 4:] = 0
-    law = law_of(world)
+    law = map_covariance(world)
     part = null_part(photo_map(), edit, 2, law, torch.Generator().manual_seed(0))
     assert torch.count_nonzero(part[:, 4:]) == 0
-    assert unusual(part, law) == pytest.approx(unusual(edit, law))
+    assert standardised_length(part, law) == pytest.approx(standardised_length(edit, law))
 
 
 def brute_force(delta: Tensor, nulls: Tensor) -> Tensor:
@@ -385,7 +385,7 @@ def test_null_concepts_are_flagged_at_the_stated_rate(known: bool) -> None:
 
 def test_directions_that_hardly_vary_are_not_flagged_for_that() -> None:
     """A decoder that undoes the map's scales, as regression does, shines wherever maps hardly vary. Of concepts that
-    are such directions nulls of the same Euclidean length would flag nearly all; nulls as unusual flag few."""
+    are such directions nulls of the same Euclidean length would flag nearly all; nulls of the same standardised length flag few."""
     world, flagged, trials = World(), 0, 60
     root_CC, world.law = correlated()
     world.W_PC = world.W_PC @ torch.linalg.inv(root_CC)

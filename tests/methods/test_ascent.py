@@ -14,7 +14,7 @@ from entoptic.methods.ascent import ascend, constant, normalise_gradient, warmup
 from entoptic.methods.augment import Augment, identity, roll
 from entoptic.methods.canvas import Pixels
 from entoptic.methods.contract import Context, Draft, Item
-from entoptic.methods.objectives import Objective, Step, activation
+from entoptic.methods.objectives import AscentStep, Objective, activation
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import bind
@@ -87,7 +87,7 @@ def test_schedule_scales_the_rate_of_each_step(tiny: Model) -> None:
     canvas = Pixels([item.generator()], tiny.card.size, tiny.device, std=0.0)
     places: list[float] = []
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         places.append(float(step.image.detach()[0, 0, 0, 0]))
         return step.image.sum((1, 2, 3))
 
@@ -157,7 +157,7 @@ def test_ctrl_c_yields_every_draft_and_is_raised_again(tiny: Model, last: int) -
 def test_ctrl_c_inside_a_step(tiny: Model) -> None:
     calls = 0
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -178,7 +178,7 @@ def test_ctrl_c_inside_a_step(tiny: Model) -> None:
 def test_an_item_that_explodes_fails_alone(tiny: Model, bad: float) -> None:
     calls = 0
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         nonlocal calls
         loss = activation_term(step)
         if calls >= 2:
@@ -204,7 +204,7 @@ def test_not_a_number_in_the_picture_itself_fails_alone(tiny: Model) -> None:
     """The item's loss is finite but its gradient is not."""
     calls = 0
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         nonlocal calls
         calls += 1
         loss = step.image.square().mean((1, 2, 3))
@@ -252,7 +252,7 @@ def test_hooks_flags_and_errors(tiny: Model, where: str) -> None:
     objective = logits(tiny)
     own: list[torch.utils.hooks.RemovableHandle] = []
 
-    def broken_term(step: Step) -> Tensor:
+    def broken_term(step: AscentStep) -> Tensor:
         tick()
         return step.image.sum((1, 2, 3))
 

@@ -18,8 +18,8 @@ from entoptic.methods import find_method
 from entoptic.methods.contract import Context, Draft, Item, make_config
 from entoptic.methods.deep_inversion import DeepInversion, _invert
 from entoptic.methods.objectives import (
+    AscentStep,
     Objective,
-    Step,
     agreement,
     batch_norm_statistics,
     classification,
@@ -76,7 +76,7 @@ def losses(
             + l2 * norm(model.card.mean, model.card.std)
         )
         values = model.read(images, objective.taps)
-        return objective(Step(values, images, images, len(classes), [[] for _ in classes]))
+        return objective(AscentStep(values, images, images, len(classes), [[] for _ in classes]))
 
 
 def normalised(model: Model, images: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def test_the_first_layer_counts_tenfold(trained: Model) -> None:
     images = pictures(1, 32)
     with BatchNormMoments(trained.module, 1) as moments:
         trained.read(images, [Tap(LOGITS)])
-        step = Step({}, images, images, 1, [[]])
+        step = AscentStep({}, images, images, 1, [[]])
         one, ten = (float(batch_norm_statistics(moments, first=k)(step)) for k in (1.0, 10.0))
     name = next(iter(moments.values))
     assert name == "stage1.0"
@@ -158,7 +158,7 @@ def test_competition_is_one_minus_the_divergence(trained: Model) -> None:
     images = pictures(2, 32)
     term = agreement(student, 3.0)
     values = trained.read(images, term.taps)
-    found = term(Step(values, images, images, 2, [[], []]))
+    found = term(AscentStep(values, images, images, 2, [[], []]))
     with torch.no_grad():
         answers = [
             (trained(images) / 3).softmax(1).clamp(0.01, 0.99),
@@ -166,7 +166,7 @@ def test_competition_is_one_minus_the_divergence(trained: Model) -> None:
         ]
     expected = [1 - oracle.jensen_shannon(p.tolist(), q.tolist()) for p, q in zip(*answers)]
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
-    same = agreement(trained, 3.0)(Step(values, images, images, 2, [[], []]))
+    same = agreement(trained, 3.0)(AscentStep(values, images, images, 2, [[], []]))
     assert same.tolist() == pytest.approx([1, 1], abs=1e-6)
 
 

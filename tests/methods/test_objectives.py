@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from entoptic.images.matching_targets import sorted_means
 from entoptic.methods import objectives
 from entoptic.methods.objectives import (
+    AscentStep,
     Objective,
     SortMatch,
-    Step,
     activation,
     deep_inversion_tv,
     match,
@@ -29,8 +29,8 @@ from entoptic.units.unit import bind
 from oracles import vital as oracle
 
 
-def step_of(values: Mapping[Tap, Tensor], image: Tensor, views: Tensor | None = None) -> Step:
-    return Step(values, image, image if views is None else views, len(image), [[] for _ in image])
+def step_of(values: Mapping[Tap, Tensor], image: Tensor, views: Tensor | None = None) -> AscentStep:
+    return AscentStep(values, image, image if views is None else views, len(image), [[] for _ in image])
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -205,7 +205,7 @@ def test_deep_inversion_priors_equal_the_oracle_per_picture() -> None:
 
 def test_published_priors_see_the_view_and_ours_the_canvas() -> None:
     canvas, view = torch.full((1, 3, 8, 8), 0.5), noise(1, 3, 8, 8)
-    step = Step({}, canvas, view, 1, [[]])
+    step = AscentStep({}, canvas, view, 1, [[]])
     grey = (0.5,) * 3
     assert deep_inversion_tv(grey, grey)(step).item() > 0
     assert norm(grey, grey)(step).item() > 0

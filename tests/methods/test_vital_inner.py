@@ -13,9 +13,9 @@ from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, relevant_means
-from entoptic.methods.augment import hold, roll
+from entoptic.methods.augment import repeat_view, roll
 from entoptic.methods.contract import Context, Item
-from entoptic.methods.objectives import Step, match, reach
+from entoptic.methods.objectives import AscentStep, activation_target, match
 from entoptic.methods.vital import PAPER_INNER, Vital, VitalPaper, published, vital, vital_paper, weighted_reader
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -62,7 +62,7 @@ def test_the_published_step_equals_its_slow_form(name: str) -> None:
     objective = match(dict(zip(taps, weights.values())), [values], balanced=False, importance=[importance])
     x = image.clone().requires_grad_()
     with model.frozen():
-        loss = objective(Step(weighted_reader(model, [unit], [wanted])(x, taps), x, x, 1, [[]]))
+        loss = objective(AscentStep(weighted_reader(model, [unit], [wanted])(x, taps), x, x, 1, [[]]))
         loss.sum().backward()
         y = image.clone().requires_grad_()
         slow = oracle.inner_loss(model.module, model.normalise(y), model.normalise(photos), unit.index, weights)
@@ -90,7 +90,7 @@ def test_published_settings_of_both_kinds_of_unit() -> None:
 def test_channel_importance_weighs_channels() -> None:
     tap, z, t = Tap("x"), noise(1, 3, 5), noise(3, 5, seed=1)
     u = torch.tensor([0.0, 1.0, 0.5])
-    step = Step({tap: z}, z, z, 1, [[]])
+    step = AscentStep({tap: z}, z, z, 1, [[]])
     objective = match({tap: 2.0}, [{tap: t.sort(-1).values}], balanced=False, importance=[{tap: u}])
     by_hand = sum(float(u[c]) * class_oracle.layer_loss(z[0, c : c + 1], t[None, c : c + 1]) for c in range(3)) / 3
     assert float(objective(step)) == pytest.approx(2 * float(by_hand), rel=1e-5)
@@ -99,8 +99,8 @@ def test_channel_importance_weighs_channels() -> None:
 def test_a_layer_that_an_item_lacks_does_not_count_for_it() -> None:
     a, b, z = Tap("a"), Tap("b"), noise(2, 3, 5)
     t = noise(3, 5, seed=1).sort(-1).values
-    both = match({a: 1.0, b: 1.0}, [{a: t}, {a: t, b: t}], balanced=True)(Step({a: z, b: z}, z, z, 2, [[], []]))
-    one = match({a: 1.0}, [{a: t}, {a: t}], balanced=True)(Step({a: z}, z, z, 2, [[], []]))
+    both = match({a: 1.0, b: 1.0}, [{a: t}, {a: t, b: t}], balanced=True)(AscentStep({a: z, b: z}, z, z, 2, [[], []]))
+    one = match({a: 1.0}, [{a: t}, {a: t}], balanced=True)(AscentStep({a: z}, z, z, 2, [[], []]))
     assert both[0] == one[0]
     assert both[1] == pytest.approx(2 * float(one[1]))
 
@@ -110,12 +110,12 @@ def test_nothing_pushes_beyond_the_strongest_photo(tiny: Model) -> None:
     values = torch.zeros(1, 16, 16)
     for score, expected in ((0.0, 1.25), (1.0, 1.0), (3.0, 0.5), (5.0, 0.0), (9.0, 0.0)):
         values[:, 3] = score
-        objective = reach([unit], [(1.0, 5.0)])
+        objective = activation_target([unit], [(1.0, 5.0)])
         read = dict.fromkeys(objective.taps, values)
-        assert float(objective(Step(read, values, values, 1, [[]]))) == pytest.approx(expected)
-    silent = reach([unit], [None])
+        assert float(objective(AscentStep(read, values, values, 1, [[]]))) == pytest.approx(expected)
+    silent = activation_target([unit], [None])
     assert silent.taps == ()
-    assert float(silent(Step({}, values, values, 1, [[]]))) == 0
+    assert float(silent(AscentStep({}, values, values, 1, [[]]))) == 0
 
 
 # --- held views -----------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_nothing_pushes_beyond_the_strongest_photo(tiny: Model) -> None:
 
 def test_views_are_held_for_as_long_as_asked() -> None:
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
-    images, augment = noise(2, 3, 16, 16), hold(roll(8), [3, 1])
+    images, augment = noise(2, 3, 16, 16), repeat_view(roll(8), [3, 1])
     views = [augment(images, generators) for _ in range(9)]
     for start in (0, 3, 6):
         assert torch.equal(views[start][0], views[start + 1][0])

@@ -13,7 +13,8 @@ import torch
 
 from conftest import TwoClasses
 from entoptic.errors import UserError
-from entoptic.gallery.explain import SPACE, explain
+from entoptic.gallery.explain import explain
+from entoptic.gallery.formats import SPACE
 from entoptic.methods import METHODS
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, method
 from entoptic.methods.deep_inversion import DeepInversion

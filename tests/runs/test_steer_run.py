@@ -135,22 +135,6 @@ def test_the_record_holds_the_numbers_of_the_pictures(tiny: Model, photo: Path, 
     assert picture.evidence["attenuation"]["interval"] is None
 
 
-def test_the_outline_is_the_edge_of_the_region(tiny: Model, photo: Path, tmp_path: Path) -> None:
-    from entoptic.plots.steering import outlined
-
-    region = np.zeros((8, 8), bool)
-    region[2:6, 0:4] = True
-    drawn = outlined(np.zeros((8, 8, 4), np.uint8), region)
-    white = (drawn == 255).all(2)
-    expected = region.copy()
-    expected[3:5, 1:3] = False
-    assert np.array_equal(white, expected)
-    black = (drawn == (0, 0, 0, 200)).all(2)
-    assert black[1, 0:4].all()
-    assert black[2:6, 4].all()
-    assert not (black & region).any()
-
-
 def test_what_is_there_is_not_made_again(tiny: Model, photo: Path, tmp_path: Path) -> None:
     made(tiny, photo, tmp_path / "r", concepts=[0])
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (tmp_path / "r").glob("pictures/*/*")}

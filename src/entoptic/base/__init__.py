@@ -1,1 +1,1 @@
-"""The ground floor: files, cache, pixels, randomness, estimates, progress, training. Nothing here knows a model."""
+"""Files, cache, pixels, randomness, estimates, progress and the training loop. Nothing here knows a model."""

@@ -1,4 +1,4 @@
-"""Tensors kept on disk under a hash of everything that went into them."""
+"""A cache of tensors on disk, by a hash of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -15,18 +15,27 @@ if TYPE_CHECKING:
 
 
 def cache_folder() -> Path:
-    """`$ENTOPTIC_CACHE`, else the user's cache folder."""
+    """Returns the folder of the cache: `$ENTOPTIC_CACHE`, or `entoptic` in the user's cache folder."""
     base = os.environ.get("ENTOPTIC_CACHE")
     return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "entoptic"
 
 
 def content_key(parts: dict[str, Any]) -> str:
-    """sha256 over the JSON of `parts`, keys sorted."""
+    """Returns the sha256, in hex, of the JSON of `parts` with sorted keys.
+
+    Args:
+        parts: everything that the cached tensors depend on.
+    """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def load_cached(kind: str, key: str) -> dict[str, Tensor] | None:
-    """What was remembered under `key`, or None; a damaged file counts as absent."""
+    """Returns the tensors that are cached under a key, or None. A damaged file counts as absent.
+
+    Args:
+        kind: of the tensors, a subfolder of the cache.
+        key: of `content_key`.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -40,7 +49,13 @@ def load_cached(kind: str, key: str) -> dict[str, Tensor] | None:
 
 
 def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:
-    """Writes `tensors` atomically; a cache that cannot be written (read-only home, full disk) is only slower."""
+    """Caches tensors under a key. Where the cache cannot be written (read-only home, full disk), nothing happens.
+
+    Args:
+        kind: of the tensors, a subfolder of the cache.
+        key: of `content_key`.
+        tensors: by name.
+    """
     from safetensors.torch import save
 
     folder = cache_folder() / kind

@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 
 
 def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927), in [0, 1]; `successes` of `n`."""
+    """Returns the score interval of a proportion (Wilson 1927), in [0, 1].
+
+    Args:
+        successes: of n, ≥ 0.
+        n: trials, ≥ 0.
+        z: quantile of the normal distribution; the default gives 95 %.
+    """
     if n == 0:
         return 0.0, 1.0
     p = successes / n
@@ -17,7 +23,7 @@ def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean by Student's t; of a single value the value itself.
+    """Returns the 95 % interval of a mean by Student's t; for a single value, the value itself.
 
     Args:
         values: n ≥ 1 independent observations.
@@ -32,13 +38,20 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 class Estimate(NamedTuple):
-    """A value, its standard error (infinite where unknown, 0 where given) and 95 % interval (None where unknown)."""
+    """An estimate of a quantity.
+
+    Attributes:
+        value: the estimate.
+        se: its standard error; infinite where it is not known, 0 where the value is exact.
+        interval: 95 %, or None where it is not known.
+    """
 
     value: float
     se: float
     interval: tuple[float, float] | None
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the estimate as JSON; a standard error that is not known is null."""
         finite = math.isfinite(self.se)
         return {"value": self.value, "se": self.se if finite else None, "interval": self.interval}
 
@@ -52,10 +65,11 @@ _T_TABLE = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.22
 
 
 def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: a table to 3 decimals up to 14 degrees of freedom, then a series.
+    """Returns the 97.5 % quantile of Student's t.
 
-    The error is below 0.0005 (the series: Abramowitz and Stegun 26.7.5). Stored evidence was computed with this table;
-    another one changes intervals, and asks for a higher evidence version.
+    It is taken from a table with 3 decimals up to 14 degrees of freedom, then from a series (Abramowitz and Stegun 26.7.5).
+    The error is below 0.0005. Stored evidence was computed with this table: another table changes intervals and needs a
+    higher evidence version.
 
     Args:
         freedom: degrees of freedom, at least 1.

@@ -1,7 +1,7 @@
-"""Files: atomic writing, a lock for one writer in a folder, hashes, and room on the disk.
+"""Files: atomic writing, a lock for one writer per folder, hashes, and allocation of disk space.
 
-The lock is the operating system's and belongs to the open file. It ends with its process, also where that is killed, so
-nothing has to be cleaned up. A reader takes no lock.
+The operating system holds the lock for the open file. The lock ends with its process, also when that is killed, so nothing
+has to be cleaned up. Readers take no lock.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ UNFINISHED = ".part"
 
 
 def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give another --out") -> TextIO:
-    """Makes `folder` if need be and holds it for this process until the file that is returned is closed.
+    """Locks a folder for this process until the returned file is closed; makes the folder if need be.
 
     Args:
-        name: of the lock's file, of its own where two things are written in one folder.
-        instead: what else than waiting a refused job can do, the end of a sentence.
+        folder: what is locked.
+        name: of the lock's file. Two locks in one folder need two names.
+        instead: what a user can do other than wait, as the end of a sentence.
+
+    Returns:
+        The open file that holds the lock.
 
     Raises:
         UserError: another job is writing there, or the folder cannot be written.
@@ -64,7 +68,7 @@ def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give an
 if sys.platform == "win32":
     import msvcrt
 
-    _BEHIND = 2**30  # a locked byte cannot be read there, and who holds the lock is to be read
+    _BEHIND = 2**30  # offset of the locked byte: a locked byte cannot be read, and the holder's name must stay readable
 
     def _take(file: int) -> None:
         os.lseek(file, _BEHIND, os.SEEK_SET)
@@ -78,13 +82,13 @@ else:
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
-    """Writes all of a file or nothing, also when the power fails; makes its folder if need be.
+    """Writes a file completely or not at all, also when the power fails. Makes its folder if need be.
 
-    A killed process leaves a hidden file that ends in `UNFINISHED` beside it, which the folder's next writer may delete.
+    A killed process leaves a hidden file beside it that ends in `UNFINISHED`. The next writer of the folder may delete it.
 
     Args:
-        path: of the file; what is there is replaced.
-        content: its bytes, or a function that writes them to the path that it is given.
+        path: of the file; an existing file is replaced.
+        content: its bytes, or a function that writes them to a path that it is given.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full. What was at `path` is still there.
@@ -108,13 +112,16 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> N
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
+    """Returns the sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def allocate(file: Path) -> None:
-    """Gives a sparse file the room it claims: a mapped file that runs into a full disk kills the process.
+    """Allocates the disk space of a sparse file. Without it, a mapped file on a full disk kills the process.
+
+    Args:
+        file: with its final size. It is deleted where there is no room.
 
     Raises:
         UserError: there is no room.

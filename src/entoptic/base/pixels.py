@@ -1,4 +1,4 @@
-"""Pixels: 8-bit and float, cropped, squared and made small. Knows no model."""
+"""Pixels: between 8 bits and floats, crops and small copies."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from torch import Tensor
 
 
 def to_float(picture: np.ndarray) -> Tensor:
-    """H×W×3 uint8 to 1×3×H×W float32 in [0, 1]."""
+    """Returns a picture as floats, 1×3×H×W float32 in [0, 1].
+
+    Args:
+        picture: H×W×3 uint8.
+    """
     return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def quantise(image: Tensor) -> np.ndarray:
-    """3×H×W in [0, 1] to H×W×3 uint8, rounded; the only place where a picture becomes 8-bit."""
+    """Returns a picture rounded to 8 bits, H×W×3 uint8. Every stored picture is quantised here, once.
+
+    Args:
+        image: 3×H×W; values outside of [0, 1] are clamped.
+    """
     return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
 
 
@@ -26,9 +34,12 @@ SIDE = 160
 
 
 def small_jpeg(image: Tensor) -> bytes:
-    """A copy of a picture 3×H×W in [0, 1] whose longer side is `SIDE` pixels."""
-    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    """Returns a JPEG file of a picture whose longer side is `SIDE` pixels.
+
+    Args:
+        image: 3×H×W; values outside of [0, 1] are clamped.
+    """
+    picture = Image.fromarray(quantise(image))
     scale = SIDE / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     buffer = io.BytesIO()
@@ -37,17 +48,27 @@ def small_jpeg(image: Tensor) -> bytes:
 
 
 def opaque(pixels: np.ndarray) -> np.ndarray:
-    """H×W×3 uint8 as a map H×W×4 that takes the place of a picture."""
+    """Returns a picture with an alpha channel of 255, H×W×4 uint8.
+
+    Args:
+        pixels: H×W×3 uint8.
+    """
     return np.concatenate([pixels, np.full_like(pixels[:, :, :1], 255)], 2)
 
 
 def eight_bit(pictures: Tensor) -> Tensor:
-    """Rounded to 8 bits; gradients pass straight through the rounding."""
+    """Returns pictures rounded to 8 bits as floats in [0, 1]. The gradient ignores the rounding (straight-through).
+
+    Args:
+        pictures: floats; values outside of [0, 1] are clamped.
+    """
     rounded: Tensor = _Rounded.apply(pictures.clamp(0, 1))
     return rounded
 
 
 class _Rounded(torch.autograd.Function):
+    """Rounds to multiples of 1/255; its gradient is that of the identity."""
+
     @staticmethod
     def forward(ctx: Any, pictures: Tensor) -> Tensor:
         return (pictures * 255).round() / 255
@@ -58,8 +79,12 @@ class _Rounded(torch.autograd.Function):
 
 
 def centre_square(photo: Any, size: int) -> Tensor:
-    """The central square of a PIL picture as 3×size×size uint8, resized with PIL's antialiased bicubic filter."""
-    from PIL import Image
+    """Returns the central square of a photo, 3×size×size uint8, resized with PIL's antialiased bicubic filter.
+
+    Args:
+        photo: a PIL picture in RGB.
+        size: in pixels.
+    """
 
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2

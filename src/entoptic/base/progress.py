@@ -1,4 +1,4 @@
-"""Progress bars with time left, on the terminal's error stream and only where somebody can see them."""
+"""Progress bars with the time left, on the error stream, and only on a terminal."""
 
 from __future__ import annotations
 
@@ -9,22 +9,47 @@ from typing import Any
 
 
 class Reporter:
-    """Receives what a run reports; this one shows nothing."""
+    """Receives the progress of a run. This base class shows nothing."""
 
     def start(self, method: str, todo: int, done: int) -> None:
-        """A method begins: `todo` pictures to make, `done` already there."""
+        """Reports that a method begins.
+
+        Args:
+            method: its name.
+            todo: pictures to make.
+            done: pictures that are already there.
+        """
 
     def step(self, step: int, steps: int, pictures: int) -> None:
-        """One step of a batch is done."""
+        """Reports one step of a batch.
+
+        Args:
+            step: number of steps done.
+            steps: in all.
+            pictures: in the batch.
+        """
 
     def finish(self, pictures: int, seconds: float) -> None:
-        """A batch is stored."""
+        """Reports that a batch is stored.
+
+        Args:
+            pictures: in the batch.
+            seconds: that it took.
+        """
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """A pass over photos moves on."""
+        """Reports progress of a long pass, for instance over photos.
+
+        Args:
+            what: the pass does.
+            done: of `total`.
+            total: items in all.
+        """
 
 
 class _Bars(Reporter):
+    """Shows bars of rich: one for each method and one for each pass under way."""
+
     def __init__(self, bars: Any) -> None:
         self._bars = bars
         self._method: Any = None
@@ -52,7 +77,11 @@ class _Bars(Reporter):
 
 @contextmanager
 def reporter(show: bool = True) -> Iterator[Reporter]:
-    """A reporter with progress bars, or a silent one."""
+    """Yields a reporter with progress bars, or one that shows nothing.
+
+    Args:
+        show: whether bars are wanted. There are none without a terminal.
+    """
     if not show or not sys.stderr.isatty():
         yield Reporter()
         return
@@ -81,4 +110,4 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Reports progress to nobody."""
+    """Ignores progress."""

@@ -1,4 +1,4 @@
-"""Seeds by hashing: what is drawn for one thing does not depend on what else is drawn."""
+"""Random generators seeded by a hash, so that the draws for one purpose do not depend on other draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def generator_for(*parts: object) -> Generator:
-    """Makes a CPU generator whose seed is a hash of `parts`: the same parts give the same draws on every machine.
+    """Returns a CPU generator whose seed is a hash of `parts`. The same parts give the same draws on every machine.
 
     Args:
         parts: what the draws are for, for instance a run's seed, a unit's string and a sample's number. Their `str` is

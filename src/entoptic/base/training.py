@@ -1,4 +1,4 @@
-"""The loop that trains a network here: resumable, with a running mean of the weights, one checkpoint at a time."""
+"""The training loop: resumable, with a running mean of the weights and one checkpoint at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.files import write_atomically
+from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
-
-Progress = Callable[[str, int, int], None]
 
 
 class Pace(Protocol):
-    """What the loop reads of a recipe.
+    """The part of a recipe that the loop reads.
 
     Attributes:
-        steps, batch_size: optimisation steps in all, pictures in each.
-        rate, warmup, decay: peak learning rate, steps over which it rises, last share over which it falls to 0.
+        steps: optimisation steps in all.
+        batch_size: pictures per step.
+        rate: peak learning rate.
+        warmup: steps over which the rate rises.
+        decay: last share of the steps, over which the rate falls to 0.
         ema: decay of the running mean of the weights; 0 keeps the weights themselves.
     """
 
@@ -55,18 +57,29 @@ def optimise(
     save_every: int,
     sheet_every: int = 2000,
     sheet: Callable[[nn.Module, Path], None] | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
     log: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Steps from record["step"] to recipe.steps; saves on the way and at the end, also when it is interrupted.
+    """Trains a network from step record["step"] to recipe.steps. Saves at intervals and at the end, also after an interrupt.
 
     Args:
-        mean: a copy of `net` that follows it. loss: scalar loss of step N, which must draw the same numbers for N
-            however often the run was interrupted.
-        sheet: draws what `mean` makes into a file, every `sheet_every` steps.
+        what: the training does, for progress.
+        net: the network; its parameters that require gradients are trained.
+        mean: a copy of `net`, which becomes the running mean of its weights.
+        loss: gives the scalar loss of step N. It must draw the same numbers for N however often the run was interrupted.
+        recipe: pace of the training.
+        folder: where checkpoints go.
+        record: of the training, changed in place.
+        optimiser: over the parameters of `net`.
+        device: of `net`.
+        save_every: steps from one checkpoint to the next.
+        sheet_every: steps from one sheet to the next.
+        sheet: draws pictures of `mean` into a file, or None.
+        progress: called with (what, done, total).
+        log: called with a line every 100 steps.
 
     Raises:
-        UserError: a loss or gradient that is not finite; the steps before are kept.
+        UserError: a loss or gradient is not finite; the steps before are kept.
     """
     on_gpu = torch.device(device).type == "cuda"
     parameters = [p for p in net.parameters() if p.requires_grad]
@@ -87,7 +100,7 @@ def optimise(
                     f"the loss became {value} and its gradient {norm} at step {step}; the steps before are kept, "
                     f"lower rate ({recipe.rate})"
                 )
-            whole = False  # a step that Ctrl-C cuts in two must not be saved
+            whole = False  # a step that Ctrl-C interrupts must not be saved
             optimiser.step()
             _follow(mean, net, min(recipe.ema, (1 + step) / (10 + step)))
             record["step"], whole = step + 1, True
@@ -109,18 +122,28 @@ def optimise(
 
 
 def rate_factor(step: int, recipe: Pace) -> float:
-    """Rises over `warmup` steps, stays at 1, and falls to 0 over the last `decay` share of the steps."""
+    """Returns the factor of the learning rate at a step, in [0, 1].
+
+    It rises over `warmup` steps, stays at 1, and falls to 0 over the last `decay` share of the steps.
+    """
     left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps) if recipe.decay else 1.0
     return min(1.0, (step + 1) / max(1, recipe.warmup), max(left, 0.0))
 
 
 def rows_of(step: int, count: int, batch_size: int, seed: int) -> list[int]:
-    """Which of `count` pictures step N sees: epochs are permutations, and a batch may span two."""
+    """Returns which pictures a step sees. Epochs are permutations, and a batch may span two of them.
+
+    Args:
+        step: its number, from 0.
+        count: pictures in all.
+        batch_size: pictures per step.
+        seed: of the permutations.
+    """
     first, rows = step * batch_size, list[int]()
     while len(rows) < batch_size:
-        epoch, place = divmod(first + len(rows), count)
+        epoch, position = divmod(first + len(rows), count)
         order = _permutation(count, seed, epoch)
-        rows += order[place : place + batch_size - len(rows)]
+        rows += order[position : position + batch_size - len(rows)]
     return rows
 
 
@@ -139,19 +162,20 @@ def _permutation(count: int, seed: int, epoch: int) -> list[int]:
 
 @torch.no_grad()
 def _follow(mean: nn.Module, net: nn.Module, decay: float) -> None:
+    """Moves the running mean of the weights by 1 - decay of the way to the network's weights."""
     torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - decay)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What `training.json` says of the training in a folder; None where there is none."""
-    about = folder / "training.json"
-    return json.loads(about.read_text()) if about.is_file() else None
+    """Returns the record of the training in a folder, or None where there is none."""
+    file = folder / "training.json"
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def load_state(
     folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Puts back what the last checkpoint of `record` held."""
+    """Loads the last checkpoint of a training into its network, the running mean and the optimiser (Adam), in place."""
     from safetensors.torch import load_file
 
     state = load_file(folder / record["state"])
@@ -167,7 +191,7 @@ def load_state(
 def _save(
     folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Everything needed to go on; the record is replaced last, so a crash leaves the checkpoint before.
+    """Saves a checkpoint. The record is replaced last, so that a crash leaves the checkpoint before.
 
     Raises:
         UserError: the folder cannot be written; the checkpoint before is kept.

@@ -1,85 +1,191 @@
-"""Panels of a unit's page: its frontier, and how one of its concepts was steered, from the records stored with the run."""
+"""Panels of a unit's page from records stored with the run: its frontier, and how one of its concepts was steered."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from entoptic.gallery import explain
+from entoptic.gallery.formats import number, percent
 from entoptic.plots.frontier import HEADINGS, draw, row
 
+# What a damaged record may raise while it is read.
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError)
 
-def read_frontier(run_folder: Path, folder: str, weights: str) -> dict[str, Any] | None:
-    """The drawing (inline SVG), its table and what stands below, or None where there is no whole record.
 
-    folder: of the unit, below `RUN/pictures`. weights: sha256 of the network; one folder may hold a unit of two.
+@dataclass(frozen=True, kw_only=True)
+class FrontierPanel:
+    """The frontier of a unit and the methods' places on it.
+
+    Attributes:
+        svg: the drawing.
+        headings: of the table.
+        rows: of the table, one cell for each heading.
+        remarks: notes and failures of the record.
+        prior: its name.
+        command: that makes it again.
+        has_point_masses: whether there are optimised pictures among the methods.
+        has_bounds: whether the KL divergence of a method is known by bounds only.
+    """
+
+    svg: Markup
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    remarks: Sequence[str]
+    prior: str
+    command: str
+    has_point_masses: bool
+    has_bounds: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRow:
+    """A concept at one strength.
+
+    Attributes:
+        scale: the strength.
+        is_shown: whether the picture of the card has this strength.
+        src: link to the decoded picture, or "".
+        delta: mean difference to the picture decoded from the map itself.
+        attenuation: what is left of the concept, seen again by the network.
+        leakage: change of the other concepts.
+        top: change of the logit of the first class.
+    """
+
+    scale: str
+    is_shown: bool
+    src: str
+    delta: str
+    attenuation: str
+    leakage: str
+    top: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringPanel:
+    """How a concept of a photo's map was steered.
+
+    Attributes:
+        photo: name of the photo.
+        name: of the concept.
+        scale: the strength that is shown.
+        chance: what the outline of the affected region means.
+        sweep: one row for each strength.
+        maps: links to the maps stored beside the picture, by name.
+        top: the first class.
+        seeds: how many noises each map was decoded with.
+        share: of the concept in the map's norm, in percent.
+        dimension: of the concept's subspace.
+        others: names and changes of other concepts.
+        classes: names and changes of logits.
+    """
+
+    photo: str
+    name: str
+    scale: str
+    chance: str
+    sweep: Sequence[SweepRow]
+    maps: Mapping[str, str]
+    top: str
+    seeds: int
+    share: str
+    dimension: int
+    others: Sequence[tuple[str, str]]
+    classes: Sequence[tuple[str, str]]
+
+
+def read_frontier(run_folder: Path, folder: str, weights: str) -> FrontierPanel | None:
+    """Returns the frontier of a unit, or None where there is no whole record.
+
+    Args:
+        run_folder: of the run.
+        folder: of the unit, below `RUN/pictures`.
+        weights: sha256 of the network. One folder may hold a unit of two networks.
     """
     try:
         record = json.loads((run_folder / "frontier" / f"{folder}.json").read_text(encoding="utf-8"))
         if record["model"]["weights_sha256"] != weights or not record["frontier"]:
             return None
-        drawn = draw(record).svg("frontier", standalone=False)  # which escapes every text of the record
-        rows = [row(place) for place in record["places"]]
-        remarks = [str(note) for note in (*record["notes"], *(f"failed: {f}" for f in record["failures"]))]
-        return {
-            "svg": Markup(drawn), "headings": HEADINGS, "rows": rows, "remarks": remarks,
-            "prior": str(record["prior"]["name"]), "command": str(record["command"]),
-            "masses": any(place["kind"] == "point" for place in record["places"]),
-            "chains": any(place["kind"] == "bounds" for place in record["places"]),
-        }  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError):
+        kinds = {place["kind"] for place in record["places"]}
+        return FrontierPanel(
+            svg=Markup(draw(record).svg("frontier", standalone=False)),  # `svg` escapes every text of the record
+            headings=HEADINGS,
+            rows=[row(place) for place in record["places"]],
+            remarks=[str(note) for note in (*record["notes"], *(f"failed: {f}" for f in record["failures"]))],
+            prior=str(record["prior"]["name"]),
+            command=str(record["command"]),
+            has_point_masses="point" in kinds,
+            has_bounds="bounds" in kinds,
+        )
+    except (OSError, RecursionError, *_DAMAGED):
         return None
 
 
-def read_steering(sidecar: Mapping[str, Any], maps: Mapping[str, str]) -> dict[str, Any] | None:
-    """What a picture made by `entoptic steer` has to show beside it, or None where there is no whole record.
+def read_steering(sidecar: Mapping[str, Any], maps: Mapping[str, str]) -> SteeringPanel | None:
+    """Returns how a picture of `entoptic steer` was made, or None where there is no whole record.
 
-    maps: links to the maps stored beside the picture, by name.
+    Args:
+        sidecar: of the picture.
+        maps: links to the maps stored beside the picture, by name.
     """
     try:
         record = sidecar["steering"]
-        photo = str(sidecar["photo"]["name"]).replace("\\", "/").rpartition("/")[2]
-        name, shown, calibration = str(record["name"]), float(record["scale"]), record["calibration"]
-        if not all(maps.get(one) for one in ("original", "overlay", "active")):
+        scale = float(record["scale"])
+        if not all(maps.get(name) for name in ("original", "overlay", "active")):
             return None
-        chance = (
-            "No random edits were made, so the outline follows a third of the maximum, which marks a part of any edit."
+        return SteeringPanel(
+            photo=str(sidecar["photo"]["name"]).replace("\\", "/").rpartition("/")[2],
+            name=str(record["name"]),
+            scale=f"{scale:g}",
+            chance=_chance(record["calibration"]),
+            sweep=[_sweep_row(entry, scale, maps) for entry in record["sweep"]],
+            maps={"photo": "", **maps},
+            top=str(record["top"]),
+            seeds=int(record["seeds"]),
+            share=percent(record["share"]),
+            dimension=int(record["dimension"]),
+            others=[(str(one["name"]), _with_interval(one["change"])) for one in record["others"]],
+            classes=[(str(one["label"]), _with_interval(one["change"])) for one in record["classes"]],
         )
-        if calibration:
-            chance = (
-                f"The outline holds what exceeds the largest pixel of random edits of the same size "
-                f"(p = {explain.number(calibration['p_value'])} for the whole picture, {calibration['nulls']} random edits); "
-                f"of concepts without an effect of their own, {explain.percent(calibration['rate'])} % would get an outline."
-            )
-        sweep = [
-            {
-                "scale": f"{float(one['scale']):g}", "shown": float(one["scale"]) == shown,
-                "src": maps.get(f"scale-{float(one['scale']):g}", ""), "delta": explain.number(one["delta"]),
-                **{key: _with_interval(one[key]) for key in ("attenuation", "leakage", "top")},
-            }
-            for one in record["sweep"]
-        ]  # fmt: skip
-        return {
-            "photo": photo, "name": name, "scale": f"{shown:g}", "chance": chance, "sweep": sweep, "maps": {"photo": "", **maps},
-            "top": str(record["top"]), "seeds": int(record["seeds"]),
-            "share": explain.percent(record["share"]), "dimension": int(record["dimension"]),
-            "others": [(str(one["name"]), _with_interval(one["change"])) for one in record["others"]],
-            "classes": [(str(one["label"]), _with_interval(one["change"])) for one in record["classes"]],
-        }  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError):
+    except _DAMAGED:
         return None
 
 
-def _with_interval(entry: Mapping[str, Any] | None) -> str:
+def _chance(calibration: Mapping[str, Any] | None) -> str:
+    if not calibration:
+        return (
+            "No random edits were made, so the outline follows a third of the maximum, which marks a part of any edit."
+        )
+    return (
+        f"The outline holds what exceeds the largest pixel of random edits of the same size "
+        f"(p = {number(calibration['p_value'])} for the whole picture, {calibration['nulls']} random edits); "
+        f"of concepts without an effect of their own, {percent(calibration['rate'])} % would get an outline."
+    )
+
+
+def _sweep_row(entry: Mapping[str, Any], shown_scale: float, maps: Mapping[str, str]) -> SweepRow:
+    scale = float(entry["scale"])
+    return SweepRow(
+        scale=f"{scale:g}",
+        is_shown=scale == shown_scale,
+        src=maps.get(f"scale-{scale:g}", ""),
+        delta=number(entry["delta"]),
+        attenuation=_with_interval(entry["attenuation"]),
+        leakage=_with_interval(entry["leakage"]),
+        top=_with_interval(entry["top"]),
+    )
+
+
+def _with_interval(estimate: Mapping[str, Any] | None) -> str:
     """`0.31 (0.28 to 0.34)` over seeds."""
-    if entry is None:
+    if estimate is None:
         return "–"
-    text = explain.number(entry["value"])
-    if entry["interval"] is None:
+    text = number(estimate["value"])
+    if estimate["interval"] is None:
         return f"{text} (one seed)"
-    low, high = entry["interval"]
-    return f"{text} ({explain.number(low)} to {explain.number(high)})"
+    low, high = estimate["interval"]
+    return f"{text} ({number(low)} to {number(high)})"

@@ -1,119 +1,193 @@
-"""What stands beside a unit's pictures on its page: real photos, where they drive the unit, and which classes.
+"""What stands beside a unit's pictures: real photos, maps of where they drive the unit, and its strongest classes.
 
-All of it was computed with the run; here it is read, checked and put in words. What is missing or damaged is left out.
+All of it was computed with the run. Here it is read and checked; what is missing or damaged is left out.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from entoptic.gallery import explain
+from entoptic.gallery.formats import is_number, number
+from entoptic.gallery.read_run import list_or_empty, mapping_or_empty
 
 
-def read_context(run_folder: Path, folder: str, weights: str, root: str) -> dict[str, Any] | None:
-    """A unit's context for its page, or None where there is none.
+@dataclass(frozen=True, kw_only=True)
+class PhotoEntry:
+    """A real photo beside a unit's pictures.
 
-    folder: of the unit, below `RUN/context`. weights: sha256 of the network; one folder may hold a unit of two.
-    root: relative path from the site to the run, quoted.
+    Attributes:
+        file: link to a small copy.
+        crop: link to its crop around what drives the unit most, or "".
+        where: link to the map of where it drives the unit, or "".
+        label: of the photo, or "".
+        photo: its name.
+        value: the unit's score on it, or "".
     """
-    place = run_folder / "context" / folder
+
+    file: str
+    crop: str = ""
+    where: str = ""
+    label: str
+    photo: str
+    value: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBar:
+    """The unit's mean score on the photos of one class, as a bar along an axis from 0 to 100 %.
+
+    Attributes:
+        label: of the class.
+        start: of the bar, in percent.
+        width: of the bar, in percent.
+        interval_start: of the line over the 95 % interval, in percent.
+        interval_width: of that line, in percent.
+        mean: in words.
+        interval: in words.
+        n: photos of the class, as the record gives it.
+    """
+
+    label: str
+    start: float
+    width: float
+    interval_start: float
+    interval_width: float
+    mean: str
+    interval: str
+    n: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitPhotos:
+    """Real photos beside a unit's pictures.
+
+    Attributes:
+        strongest: photos that drive the unit most.
+        weakest: photos that drive it least.
+        originals: photos whose maps were inverted.
+        classes: those that drive the unit most.
+        n: photos in all, or None where the record does not say.
+    """
+
+    strongest: Sequence[PhotoEntry]
+    weakest: Sequence[PhotoEntry]
+    originals: Sequence[PhotoEntry]
+    classes: Sequence[ClassBar]
+    n: int | None
+
+    @property
+    def has_where(self) -> bool:
+        """Whether there is a map of where a photo drives the unit."""
+        return any(photo.where for photo in (*self.strongest, *self.weakest))
+
+
+def read_unit_photos(run_folder: Path, folder: str, weights: str, root: str) -> UnitPhotos | None:
+    """Returns the photos of a unit, or None where there are none.
+
+    Args:
+        run_folder: of the run.
+        folder: of the unit, below `RUN/context`.
+        weights: sha256 of the network. One folder may hold a unit of two networks.
+        root: relative path from the site to the run, quoted.
+    """
+    source = run_folder / "context" / folder
     try:
-        record = json.loads((place / "context.json").read_text(encoding="utf-8"))
-        held = {entry.name for entry in os.scandir(place)}
+        record = json.loads((source / "context.json").read_text(encoding="utf-8"))
+        files = {entry.name for entry in os.scandir(source)}
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("weights_sha256") != weights:
         return None
     base = f"{root}/context/{quote(folder)}"
-    photos = record.get("photos")
-    strongest, weakest = (_photos(record.get(name), held, base) for name in ("strongest", "weakest"))
-    originals = _originals(record.get("originals"), held, base)
+    strongest, weakest = (_scored_photos(record.get(name), files, base) for name in ("strongest", "weakest"))
+    originals = _originals(record.get("originals"), files, base)
     if not strongest and not originals:
         return None
-    return {
-        "strongest": strongest,
-        "weakest": weakest,
-        "originals": originals,
-        "classes": _bars(record.get("classes")),
-        "n": photos.get("n") if isinstance(photos, Mapping) and isinstance(photos.get("n"), int) else None,
-        "has_where": any(photo["where"] for photo in (*strongest, *weakest)),
-        "has_crops": any(photo["crop"] for photo in strongest),
-    }
+    n = mapping_or_empty(record.get("photos")).get("n")
+    return UnitPhotos(
+        strongest=strongest,
+        weakest=weakest,
+        originals=originals,
+        classes=_class_bars(record.get("classes")),
+        n=n if isinstance(n, int) else None,
+    )
 
 
-def maps_of(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> dict[str, str]:
-    """Links from the site to the maps stored beside a picture, "" for those that there are not."""
+def links_to_maps(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> dict[str, str]:
+    """Returns links to the maps stored beside a picture, by name; "" for those of the usual ones that there are not.
+
+    Args:
+        run_folder: of the run.
+        sidecar: of the picture.
+        root: relative path from the site to the run, quoted.
+    """
     found = {"where": "", "alpha": "", "pair": "", "sd": ""}
-    maps = sidecar.get("maps")
-    for name, entry in maps.items() if isinstance(maps, Mapping) else ():
-        file = entry.get("file") if isinstance(entry, Mapping) else None
+    for name, entry in mapping_or_empty(sidecar.get("maps")).items():
+        file = mapping_or_empty(entry).get("file")
         if isinstance(file, str) and re.fullmatch(r"maps/[^/]+/[^/]+\.png", file) and (run_folder / file).is_file():
             found[str(name)] = f"{root}/{quote(file)}"
     return found
 
 
-def _photos(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
+def _scored_photos(entries: Any, files: set[str], base: str) -> list[PhotoEntry]:
     found = []
-    for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, Mapping) or entry.get("file") not in held or not _is_number(entry.get("value")):
+    for entry in list_or_empty(entries):
+        if not isinstance(entry, Mapping) or entry.get("file") not in files or not is_number(entry.get("value")):
             continue
         links = {
-            name: f"{base}/{quote(entry[name])}" if entry.get(name) in held else ""
+            name: f"{base}/{quote(entry[name])}" if entry.get(name) in files else ""
             for name in ("file", "crop", "where")
         }
         label, photo = (str(entry.get(name) or "") for name in ("label", "photo"))
-        found.append({**links, "label": label, "photo": photo, "value": explain.number(entry["value"])})
+        found.append(PhotoEntry(**links, label=label, photo=photo, value=number(entry["value"])))
     return found
 
 
-def _originals(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
-    """The photos whose maps were inverted, with what the network says to them."""
+def _originals(entries: Any, files: set[str], base: str) -> list[PhotoEntry]:
+    """The photos whose maps were inverted, labelled with the class that the network gives them."""
     return [
-        {
-            "file": f"{base}/{quote(entry['file'])}", "crop": "", "where": "", "value": "",
-            "label": f"{entry.get('photo') or ''}: {entry.get('label') or ''}", "photo": str(entry.get("photo") or ""),
-        }
-        for entry in (entries if isinstance(entries, list) else ())
-        if isinstance(entry, Mapping) and entry.get("file") in held
-    ]  # fmt: skip
-
-
-def _bars(entries: Any) -> list[dict[str, Any]]:
-    """Bars of classes: places in percent of an axis that holds 0 and every interval."""
-    names = ("mean", "low", "high")
-    bars = [
-        bar for bar in (entries if isinstance(entries, list) else ())
-        if isinstance(bar, Mapping) and all(_is_number(bar.get(name)) for name in names)
-    ]  # fmt: skip
-    if len(bars) < 2:
-        return []
-    left, right = min(0.0, *(bar["low"] for bar in bars)), max(0.0, *(bar["high"] for bar in bars))
-    span = (right - left) or 1.0
-
-    def place(value: float) -> float:
-        return round(100 * (value - left) / span, 2)
-
-    return [
-        {
-            "label": str(bar.get("label") or ""),
-            "from": place(min(0.0, bar["mean"])),
-            "width": round(100 * abs(bar["mean"]) / span, 2),
-            "low": place(bar["low"]),
-            "spread": round(100 * (bar["high"] - bar["low"]) / span, 2),
-            "mean": explain.number(bar["mean"]),
-            "interval": f"{explain.number(bar['low'])} to {explain.number(bar['high'])}",
-            "n": bar.get("n"),
-        }
-        for bar in bars
+        PhotoEntry(
+            file=f"{base}/{quote(entry['file'])}",
+            label=f"{entry.get('photo') or ''}: {entry.get('label') or ''}",
+            photo=str(entry.get("photo") or ""),
+        )
+        for entry in list_or_empty(entries)
+        if isinstance(entry, Mapping) and entry.get("file") in files
     ]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _class_bars(entries: Any) -> list[ClassBar]:
+    """Bars along an axis that holds 0 and every interval; none for a single class."""
+    classes = [
+        entry
+        for entry in list_or_empty(entries)
+        if isinstance(entry, Mapping) and all(is_number(entry.get(name)) for name in ("mean", "low", "high"))
+    ]
+    if len(classes) < 2:
+        return []
+    left, right = min(0.0, *(one["low"] for one in classes)), max(0.0, *(one["high"] for one in classes))
+    span = (right - left) or 1.0
+
+    def percent_along(value: float) -> float:
+        return round(100 * (value - left) / span, 2)
+
+    return [
+        ClassBar(
+            label=str(one.get("label") or ""),
+            start=percent_along(min(0.0, one["mean"])),
+            width=round(100 * abs(one["mean"]) / span, 2),
+            interval_start=percent_along(one["low"]),
+            interval_width=round(100 * (one["high"] - one["low"]) / span, 2),
+            mean=number(one["mean"]),
+            interval=f"{number(one['low'])} to {number(one['high'])}",
+            n=one.get("n"),
+        )
+        for one in classes
+    ]

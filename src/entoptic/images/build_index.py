@@ -37,7 +37,7 @@ def build_index(
     batch_size: int = 32,
     progress: Progress = silent,
 ) -> ActivationIndex:
-    """Read photos once and write the statistics of every unit of `layers`; what the folder holds is not read again.
+    """Reads photos once and writes the statistics of every unit of `layers`; what the folder holds is not read again.
 
     The result does not depend on shards, interruptions or the order of merging, bit by bit. Another batch size changes
     scores by no more than the network's own rounding.
@@ -106,7 +106,7 @@ def build_index(
 
 
 def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationIndex:
-    """Merge indexes of shards of the same request; all of them together equal the index made at once.
+    """Merges indexes of shards of the same request; all of them together equal the index made at once.
 
     Shards may be missing: the result is then an index of more shards, which can be merged again.
 
@@ -176,7 +176,7 @@ def _record(request: IndexRequest, origin: IndexOrigin, contents: IndexContents 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Allow one writer at a time, and turn a full or read-only disk into one sentence."""
+    """Allows one writer at a time, and turns a full or read-only disk into one sentence."""
     try:
         with lock_folder(folder):
             yield
@@ -188,7 +188,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _held(folder: Path, request: IndexRequest) -> ActivationIndex | None:
-    """Return the finished index in `folder`, None for an unfinished or a new one; refuse a folder that holds another."""
+    """Returns the finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
     for left in [*folder.glob(f"**/.*{UNFINISHED}"), *folder.glob("**/.*.unfinished")]:
         left.unlink(missing_ok=True)
     file = folder / "index.json"
@@ -207,7 +207,7 @@ def _finish(
     folder: Path, request: IndexRequest, origin: IndexOrigin, groups: Sequence[UnitGroup], shards: ShardFolder,
     names: Photos | dict[int, tuple[str, str]],
 ) -> ActivationIndex:  # fmt: skip
-    """Write the tables of all shards, then index.json, and delete the shards where nothing is missing."""
+    """Writes the tables of all shards, then index.json, and deletes the shards where nothing is missing."""
     from safetensors.torch import save
 
     total = shards.whole()

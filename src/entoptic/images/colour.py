@@ -11,22 +11,22 @@ COLOUR = _COLOUR / _COLOUR.norm(dim=0).max()
 
 
 def to_rgb(decorrelated: Tensor) -> Tensor:
-    """Convert B×3×H×W with independent channels to correlated RGB (before any sigmoid)."""
+    """Converts B×3×H×W with independent channels to correlated RGB (before any sigmoid)."""
     return torch.einsum("rc,bchw->brhw", COLOUR.to(decorrelated), decorrelated)
 
 
 def from_rgb(rgb: Tensor) -> Tensor:
-    """Convert RGB to independent channels: the inverse of `to_rgb`."""
+    """Converts RGB to independent channels: the inverse of `to_rgb`."""
     return torch.einsum("cr,brhw->bchw", torch.linalg.inv(COLOUR).to(rgb), rgb)
 
 
 def natural_spectrum(rgb: Tensor) -> Tensor:
-    """Sum |rfft2| over B pictures in the decorrelated space: 3×H×(W//2+1)."""
+    """Sums |rfft2| over B pictures in the decorrelated space: 3×H×(W//2+1)."""
     return torch.fft.rfft2(from_rgb(rgb)).abs().sum(0)
 
 
 def resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample |rfft2| magnitudes to another picture size, along each axis over the same range of cycles per pixel.
+    """Resamples |rfft2| magnitudes to another picture size, along each axis over the same range of cycles per pixel.
 
     Args:
         spectrum: 3×H×(W//2+1).
@@ -44,7 +44,7 @@ def resample_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _between(table: Tensor, indices: Tensor, axis: int) -> Tensor:
-    """Interpolate `table` linearly along an axis at fractional indices, the ends repeated."""
+    """Interpolates `table` linearly along an axis at fractional indices, the ends repeated."""
     indices = indices.clamp(0, table.shape[axis] - 1)
     left = indices.floor().long().clamp_max(table.shape[axis] - 2)
     share = (indices - left).view([-1 if i == axis else 1 for i in range(table.ndim)])

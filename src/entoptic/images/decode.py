@@ -20,7 +20,7 @@ _UPRIGHT = {
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode one image file to upright 8-bit RGB (the first frame of an animation).
+    """Decodes one image file to upright 8-bit RGB (the first frame of an animation).
 
     Transparent pixels are laid on white. 16-bit grey is divided by 257 (65535 becomes 255). Float pixels have no declared
     range: a largest value up to 1, 255 or 65535 is read as that full scale.
@@ -50,7 +50,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture by its EXIF orientation and convert it to RGB.
+    """Turns a picture by its EXIF orientation and converts it to RGB.
 
     Raises:
         ValueError: its pixels cannot be converted.
@@ -80,7 +80,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:
-    """Convert 16-bit, 32-bit and float grey to 8 bits; Pillow's own conversion would clip at 255."""
+    """Converts 16-bit, 32-bit and float grey to 8 bits; Pillow's own conversion would clip at 255."""
     values_HW = np.asarray(image).astype(np.float64)
     if not np.isfinite(values_HW).all():
         raise ValueError("values that are not finite")
@@ -94,7 +94,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
 
 
 def short_reason(error: Exception) -> str:
-    """Describe an error in at most 120 characters."""
+    """Describes an error in at most 120 characters."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split()) or type(error).__name__

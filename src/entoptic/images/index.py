@@ -35,7 +35,7 @@ _FINE = 1001  # quantiles that stand for the scores of more photos than a sketch
 
 
 def listing_sha256(photos: Photos, progress: Progress = silent) -> str:
-    """Hash the photos' names and contents in their order: what an index refers to by name and position."""
+    """Hashes the photos' names and contents in their order: what an index refers to by name and position."""
     listing = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
         for index, content in enumerate(pool.map(photos.sha256, range(len(photos)))):
@@ -87,7 +87,7 @@ class ActivationIndex:
 
     @classmethod
     def open(cls, path: str | Path) -> ActivationIndex:
-        """Open the index in a folder.
+        """Opens the index in a folder.
 
         Raises:
             NotAvailable: there is none, or it is not finished.
@@ -122,7 +122,7 @@ class ActivationIndex:
         )
 
     def units(self, layer: str) -> list[str]:
-        """List the units of a layer, readout after readout."""
+        """Lists the units of a layer, readout after readout."""
         groups = [group for group in self._groups.values() if group.layer == layer]
         if not groups:
             raise UserError(self._no_layer(layer))
@@ -138,7 +138,7 @@ class ActivationIndex:
     # --- what a unit does --------------------------------------------------------------------------------------
 
     def top(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
-        """Return the `k` strongest photos of a unit, strongest first (default: all that are held).
+        """Returns the `k` strongest photos of a unit, strongest first (default: all that are held).
 
         Raises:
             UserError: the unit is not in the index.
@@ -147,11 +147,11 @@ class ActivationIndex:
         return self._hits(unit, "top", k)
 
     def bottom(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
-        """Return the `k` weakest photos of a unit, weakest first; see `top`."""
+        """Returns the `k` weakest photos of a unit, weakest first; see `top`."""
         return self._hits(unit, "bottom", k)
 
     def moments(self, unit: Unit | str) -> Moments:
-        """Return the number, mean and variance of a unit's finite scores; NaN where there are none."""
+        """Returns the number, mean and variance of a unit's finite scores; NaN where there are none."""
         statistics, i = self._row(unit)
         n = int(statistics.n[i])
         if not n:
@@ -159,12 +159,12 @@ class ActivationIndex:
         return Moments(n, float(statistics.mean[i]), float(statistics.m2[i]) / n)
 
     def firing_rate(self, unit: Unit | str) -> float:
-        """Return the share of the photos with a finite score whose score is above 0; NaN where there are none."""
+        """Returns the share of the photos with a finite score whose score is above 0; NaN where there are none."""
         statistics, i = self._row(unit)
         return int(statistics.positive[i]) / int(statistics.n[i]) if int(statistics.n[i]) else float("nan")
 
     def quantiles(self, unit: Unit | str, count: int = QUANTILES) -> Tensor:
-        """Estimate `count` quantiles of a unit's scores at even levels, smallest to largest; see `quantile_error`."""
+        """Estimates `count` quantiles of a unit's scores at even levels, smallest to largest; see `quantile_error`."""
         statistics, i = self._row(unit)
         return statistics.sketch.quantiles(
             i, count, float(statistics.bottom.values[i, 0]), float(statistics.top.values[i, 0])
@@ -177,7 +177,7 @@ class ActivationIndex:
         return statistics.sketch.rank_error / max(1, self.n)
 
     def real_scores(self, unit: Unit | str) -> RealScores:
-        """Return a unit's scores as `References.real_scores` does: all of them, or quantiles where they are too many."""
+        """Returns a unit's scores as `References.real_scores` does: all of them, or quantiles where they are too many."""
         statistics, i = self._row(unit)
         n = int(statistics.n[i])
         if statistics.sketch.error == 0:
@@ -185,12 +185,12 @@ class ActivationIndex:
         return RealScores(self.quantiles(unit, _FINE), n, self.source)
 
     def sample(self, layer: str, readout: str = "") -> tuple[list[int], Tensor]:
-        """Return the positions of the R photos in the reservoir and their scores C×R on all units of a layer."""
+        """Returns the positions of the R photos in the reservoir and their scores C×R on all units of a layer."""
         group = self._group(layer, readout)
         return list(self._sampled), self._statistics_of(layer, group.readout).sample
 
     def vectors(self, layer: str) -> Tensor:
-        """Return the layer's activation vector R×C at one position of each photo in the reservoir."""
+        """Returns the layer's activation vector R×C at one position of each photo in the reservoir."""
         tensors = self._layer(layer)
         name = f"vectors|{layer}"
         if name not in tensors or not len(tensors[name]):
@@ -200,7 +200,7 @@ class ActivationIndex:
     # --- whether it fits ---------------------------------------------------------------------------------------
 
     def check(self, model: Model, photos: Photos | None = None) -> None:
-        """Check that the index is of this network and these photos.
+        """Checks that the index is of this network and these photos.
 
         Raises:
             UserError: it is of other weights, another card or other photos.
@@ -289,7 +289,7 @@ class ActivationIndex:
         return group, address.index
 
     def _group(self, layer: str, readout: str) -> UnitGroup:
-        """Return the group of a layer with a readout as it stands in a unit's string."""
+        """Returns the group of a layer with a readout as it stands in a unit's string."""
         groups = [group for group in self._groups.values() if group.layer == layer]
         if not groups:
             raise UserError(self._no_layer(layer))

@@ -60,7 +60,7 @@ class IndexRequest:
         return content_key(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the file holds of the request."""
+        """Returns what the file holds of the request."""
         return {
             "format": FORMAT, "weights": self.weights, "preprocessing": self.preprocessing, "photos": self.photos,
             "listing": self.listing, "groups": [group.to_json() for group in self.groups], "k": self.k,
@@ -69,7 +69,7 @@ class IndexRequest:
 
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> IndexRequest | None:
-        """Read what `to_json` wrote; None where another version of Entoptic wrote it."""
+        """Reads what `to_json` wrote; None where another version of Entoptic wrote it."""
         if held.get("format") != FORMAT:
             return None
         groups = tuple(UnitGroup.from_json(group) for group in held["groups"])
@@ -78,7 +78,7 @@ class IndexRequest:
 
 
 def difference(held: IndexRequest | None, asked: IndexRequest) -> str:
-    """Describe what makes two requests differ, as the middle of a sentence."""
+    """Describes what makes two requests differ, as the middle of a sentence."""
     if held is None:
         return "was written by another version of Entoptic, not that"
     if held.weights != asked.weights:
@@ -117,12 +117,12 @@ class IndexOrigin:
     labels: Sequence[str] | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the file holds of the origin."""
+        """Returns what the file holds of the origin."""
         return {"model": self.model, "source": self.source, "total": self.total, "labels": self.labels}
 
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> IndexOrigin:
-        """Read what `to_json` wrote."""
+        """Reads what `to_json` wrote."""
         return cls(model=str(held["model"]), source=str(held["source"]), total=held["total"], labels=held["labels"])
 
 
@@ -149,7 +149,7 @@ class IndexContents:
     sampled: list[int]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the file holds of the contents, beside the request and the origin."""
+        """Returns what the file holds of the contents, beside the request and the origin."""
         return {
             "whole": self.whole, "n": self.n, "skipped": self.skipped, "nonfinite": self.nonfinite,
             "sketch": {"error": self.sketch_error, "start": self.sketch_start}, "sampled": self.sampled,
@@ -157,7 +157,7 @@ class IndexContents:
 
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> IndexContents:
-        """Read what `to_json` wrote."""
+        """Reads what `to_json` wrote."""
         return cls(
             whole=bool(held["whole"]), n=int(held["n"]), skipped=[(name, why) for name, why in held["skipped"]],
             nonfinite=held["nonfinite"], sketch_error=held["sketch"]["error"], sketch_start=held["sketch"]["start"],
@@ -188,7 +188,7 @@ class IndexRecord:
 
     @classmethod
     def read(cls, file: Path) -> IndexRecord:
-        """Read a record.
+        """Reads a record.
 
         Raises:
             Unreadable: the file is damaged, or of something else.
@@ -204,7 +204,7 @@ class IndexRecord:
             raise Unreadable(f"{file} is damaged or not of an index; delete {file.parent} and make it again") from None
 
     def write(self, file: Path) -> None:
-        """Write the record atomically."""
+        """Writes the record atomically."""
         assert self.request is not None
         held = {
             "key": self.key, "finished": self.finished, "about": self.origin.to_json(),

@@ -52,7 +52,7 @@ class UnitGroup:
     position: int | None = field(compare=False)  # the readout decides it
 
     def to_json(self) -> dict[str, Any]:
-        """Return what an index file holds of the group."""
+        """Returns what an index file holds of the group."""
         return {
             "layer": self.layer, "channels": self.channels, "grid": list(self.grid), "readout": self.readout,
             "suffix": self.suffix,
@@ -60,14 +60,14 @@ class UnitGroup:
 
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> UnitGroup:
-        """Read what `to_json` returned."""
+        """Reads what `to_json` returned."""
         rows, columns = held["grid"]
         tap = Tap(held["layer"], pre=held["readout"].endswith(".pre"))
         return cls(held["layer"], held["channels"], (rows, columns), held["readout"], held["suffix"], tap, None)
 
 
 def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) -> list[UnitGroup]:
-    """List every readout of every layer that has it, layers in the order in which they run.
+    """Lists every readout of every layer that has it, layers in the order in which they run.
 
     Args:
         model: the network.
@@ -147,7 +147,7 @@ def read_block(
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> IndexShard:
-    """Read the photos of one block in one forward pass; memory is U×N scores for U units and N photos.
+    """Reads the photos of one block in one forward pass; memory is U×N scores for U units and N photos.
 
     Args:
         model: the network.
@@ -237,7 +237,7 @@ class _Reader:
 
 
 def _maximum(values_BCD: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the largest value over the positions and the first position that has it, both B×C, in one pass."""
+    """Returns the largest value over the positions and the first position that has it, both B×C, in one pass."""
     if values_BCD.device.type == "cpu" and values_BCD.stride(1) == 1 and values_BCD.shape[2] > 1:
         # The same, several times faster where channels lie together in memory.
         pooled = adaptive_max_pool2d(values_BCD.unflatten(2, grid), 1, return_indices=True)
@@ -247,7 +247,7 @@ def _maximum(values_BCD: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]
 
 
 def merge_shards(a: IndexShard, b: IndexShard, reservoir: int, device: torch.device | None = None) -> IndexShard:
-    """Merge two shards.
+    """Merges two shards.
 
     Args:
         a: the one with the earlier blocks.
@@ -283,7 +283,7 @@ class ShardFolder:
         self.folder, self.blocks, self.reservoir = folder, blocks, reservoir
 
     def held(self) -> list[tuple[int, int]]:
-        """List (start, count) of the shards, in order; a shard inside a larger one is left out (and deleted)."""
+        """Lists (start, count) of the shards, in order; a shard inside a larger one is left out (and deleted)."""
         names = sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
         found = [(int(start), int(count)) for start, count in (name.stem.split("+") for name in names)]
         largest = [(s, c) for s, c in found if not any(s2 <= s and s + c <= s2 + c2 and c2 > c for s2, c2 in found)]
@@ -292,16 +292,16 @@ class ShardFolder:
         return sorted(largest)
 
     def covered(self) -> set[int]:
-        """Return the blocks that need not be read again."""
+        """Returns the blocks that need not be read again."""
         return {block for start, count in self.held() for block in range(start, start + count)}
 
     def add(self, shard: IndexShard, device: torch.device | None = None) -> None:
-        """Store a shard, then merge it with its sibling in the tree for as long as that is there."""
+        """Stores a shard, then merges it with its sibling in the tree for as long as that is there."""
         self.write(shard)
         self.merge_siblings(device, near=shard)
 
     def merge_siblings(self, device: torch.device | None = None, near: IndexShard | None = None) -> None:
-        """Merge all siblings in the tree that are there.
+        """Merges all siblings in the tree that are there.
 
         Args:
             device: where quantile sketches are sorted.
@@ -325,7 +325,7 @@ class ShardFolder:
         return None
 
     def whole(self, device: torch.device | None = None) -> IndexShard:
-        """Merge all shards, in order."""
+        """Merges all shards, in order."""
         first, *rest = self.held()
         total = self.read(*first)
         for blocks in rest:
@@ -333,7 +333,7 @@ class ShardFolder:
         return total
 
     def write(self, shard: IndexShard) -> None:
-        """Store a shard atomically."""
+        """Stores a shard atomically."""
         from safetensors.torch import save
 
         tensors = shard.statistics.to_tensors() | {"hashes": shard.hashes, "sampled": shard.sampled}
@@ -345,7 +345,7 @@ class ShardFolder:
         write_atomically(self._file(shard.start, shard.count), save(tensors, {"entoptic": json.dumps(about)}))
 
     def read(self, start: int, count: int) -> IndexShard:
-        """Read the shard of `count` blocks from `start` on."""
+        """Reads the shard of `count` blocks from `start` on."""
         from safetensors import safe_open
 
         with safe_open(self._file(start, count), framework="pt") as file:
@@ -359,7 +359,7 @@ class ShardFolder:
         )  # fmt: skip
 
     def delete(self, start: int, count: int) -> None:
-        """Delete a shard's file."""
+        """Deletes a shard's file."""
         self._file(start, count).unlink(missing_ok=True)
 
     def _file(self, start: int, count: int) -> Path:

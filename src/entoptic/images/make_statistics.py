@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def make_pack(
     model: Model, photos: str, broad: Sequence[str], channels: Sequence[str], count: int, taps: Sequence[Tap]
 ) -> tuple[dict[str, Tensor], PackMeta]:
-    """Compute the tensors and the metadata of a pack.
+    """Computes the tensors and the metadata of a pack.
 
     Args:
         model: the network.
@@ -99,7 +99,7 @@ def make_pack(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make a pack from the command line; see the module's first lines."""
+    """Makes a pack from the command line; see the module's first lines."""
     from safetensors.torch import save_file
 
     from entoptic.models.sources import load

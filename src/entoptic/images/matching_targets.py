@@ -46,7 +46,7 @@ class MatchingTarget:
     importance: dict[Tap, Tensor] = field(default_factory=dict)
 
     def describe(self) -> dict[str, object]:
-        """Return what a picture's sidecar holds of the photos."""
+        """Returns what a picture's sidecar holds of the photos."""
         return {"source": self.source, "n": self.photos, "sha256": self.sha256}
 
 
@@ -56,7 +56,7 @@ def sorted_means(
     batches: Iterable[tuple[list[int], Tensor]],
     on_batch: Callable[[int], None],
 ) -> tuple[dict[Tap, Tensor], int]:
-    """Average each channel's sorted values over photos, batch by batch: memory does not grow with their number.
+    """Averages each channel's sorted values over photos, batch by batch: memory does not grow with their number.
 
     Args:
         model: the network.
@@ -91,7 +91,7 @@ def target_of_photos(
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> MatchingTarget:
-    """Compute a unit's target from photos, or load it where the disk holds it by content.
+    """Computes a unit's target from photos, or loads it where the disk holds it by content.
 
     Args:
         model: the network.
@@ -136,7 +136,7 @@ def target_of_photos(
 def target_of_pack(
     model: Model, pack: Pack | None, unit: Unit, taps: Sequence[Tap], wanted: RelevanceWeighting | None = None
 ) -> MatchingTarget:
-    """Read a unit's target from the shipped statistics.
+    """Reads a unit's target from the shipped statistics.
 
     Args:
         model: the network.
@@ -174,7 +174,7 @@ def target_of_pack(
 
 
 def natural_of_pack(model: Model, pack: Pack | None, taps: Sequence[Tap]) -> MatchingTarget:
-    """Read the shipped mean over photos of all kinds.
+    """Reads the shipped mean over photos of all kinds.
 
     Raises:
         NotAvailable: no statistics, or they hold no such layer.

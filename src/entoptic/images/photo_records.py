@@ -37,7 +37,7 @@ class ImageStore(Protocol):
     """Where the encoded images of a source are."""
 
     def encoded(self, row: int) -> bytes:
-        """Return the file bytes of one photo. Thread-safe.
+        """Returns the file bytes of one photo. Thread-safe.
 
         Raises:
             OSError: the file cannot be read.
@@ -45,7 +45,7 @@ class ImageStore(Protocol):
         """
 
     def stamp(self, row: int) -> tuple[int, int] | None:
-        """Return size in bytes and time of change (ns) of the file that holds one photo; None where there is no file."""
+        """Returns size in bytes and time of change (ns) of the file that holds one photo; None where there is no file."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class PhotoSource:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def skip(self, skipped: Skipped) -> None:
-        """Record a photo that could not be read, once."""
+        """Records a photo that could not be read, once."""
         with self.lock:
             if skipped.name not in self.skipped_names:
                 self.skipped_names.add(skipped.name)
@@ -80,23 +80,23 @@ class PhotoSource:
 
 
 def split_synonyms(label: str) -> list[str]:
-    """Split a label at its commas."""
+    """Splits a label at its commas."""
     return [part.strip() for part in label.split(",") if part.strip()]
 
 
 def comparable(label: str) -> str:
-    """Return a label in the form in which labels are compared: without case, "_" as a space."""
+    """Returns a label in the form in which labels are compared: without case, "_" as a space."""
     return " ".join(label.replace("_", " ").casefold().split())
 
 
 def labels_of(*known: object) -> tuple[str, ...]:
-    """List the label strings among `known`, then the synonyms inside them; each once."""
+    """Lists the label strings among `known`, then the synonyms inside them; each once."""
     wholes = [text for value in known if isinstance(value, (str, int, float)) and (text := str(value).strip())]
     return tuple(dict.fromkeys([*wholes, *(part for label in wholes for part in split_synonyms(label))]))
 
 
 def photo_of_row(name: str, row: Mapping[str, Any], label_names: Sequence[str] | None) -> Photo:
-    """Build the photo that a table's row describes.
+    """Builds the photo that a table's row describes.
 
     Args:
         name: of the photo.

@@ -30,11 +30,11 @@ class Scores:
     values: Tensor
 
     def of(self, unit: Unit) -> Tensor:
-        """Return the scores (N) of one unit."""
+        """Returns the scores (N) of one unit."""
         return self.values[self.units.index(str(unit))]
 
     def ranked(self, unit: Unit) -> list[tuple[int, float]]:
-        """List (photo index, score) from strongest to weakest; equal scores keep the photos' order."""
+        """Lists (photo index, score) from strongest to weakest; equal scores keep the photos' order."""
         row = self.of(unit)
         order = row.argsort(descending=True, stable=True)
         return [(self.indices[i], float(row[i])) for i in order.tolist()]
@@ -43,7 +43,7 @@ class Scores:
 def score_photos(
     model: Model, units: Sequence[Unit], photos: Photos, *, batch_size: int = 32, progress: Progress = silent
 ) -> Scores:
-    """Score every readable photo on every unit; results are kept on disk by content and unit.
+    """Scores every readable photo on every unit; results are kept on disk by content and unit.
 
     Args:
         model: the network.

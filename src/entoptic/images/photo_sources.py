@@ -35,13 +35,13 @@ class ImageFiles:
 
 
 def source_of_files(root: Path, photos: Iterable[Photo]) -> PhotoSource:
-    """Build the source of image files below a folder, in the order of their names."""
+    """Builds the source of image files below a folder, in the order of their names."""
     ordered = sorted(photos, key=lambda photo: photo.name)
     return PhotoSource(ImageFiles(root, [photo.name for photo in ordered]), ordered)
 
 
 def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
-    """Open photos by a path: a folder, a Parquet file or an image file.
+    """Opens photos by a path: a folder, a Parquet file or an image file.
 
     Returns:
         A description of the source, and the source.
@@ -67,7 +67,7 @@ def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
 
 
 def _what_is_missing(path: Path) -> str:
-    """Describe which part of a path is not there, and what its folder holds that is spelt nearly so."""
+    """Describes which part of a path is not there, and what its folder holds that is spelt nearly so."""
     missing = path
     while not missing.parent.exists() and missing.parent != missing:
         missing = missing.parent
@@ -79,7 +79,7 @@ def _what_is_missing(path: Path) -> str:
 
 
 def _scan(folder: Path) -> tuple[list[str], list[str]]:
-    """List the names of the images and of the folders directly inside; hidden ones left out; sorted."""
+    """Lists the names of the images and of the folders directly inside; hidden ones left out; sorted."""
     images, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -118,7 +118,7 @@ def _open_folder(root: Path) -> PhotoSource:
 
 
 def _open_labelled(root: Path, images: list[str]) -> PhotoSource:
-    """Open a folder with labels.csv: the files that it names, and the images beside it without a label."""
+    """Opens a folder with labels.csv: the files that it names, and the images beside it without a label."""
     rows = _read_labels(root / "labels.csv")
     photos = {name: Photo(name) for name in images}
     missing: list[Skipped] = []
@@ -147,7 +147,7 @@ def _open_labelled(root: Path, images: list[str]) -> PhotoSource:
 
 
 def _read_labels(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read line number and cells of each row; column names in lower case."""
+    """Reads line number and cells of each row; column names in lower case."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.reader(lines)
@@ -171,7 +171,7 @@ def _read_labels(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def open_list(source: Iterable[Any]) -> tuple[str, PhotoSource]:
-    """Open photos by a list of image files.
+    """Opens photos by a list of image files.
 
     Returns:
         A description of the source, and the source.

@@ -23,7 +23,7 @@ _CACHED_ROW_GROUP_BYTES = 256 * 2**20
 
 
 def _cell_bytes(cell: object, folder: Path) -> bytes:
-    """Return the encoded image in a table's cell: bytes, struct{bytes, path} or a decoded picture."""
+    """Returns the encoded image in a table's cell: bytes, struct{bytes, path} or a decoded picture."""
     if isinstance(cell, Image.Image):
         # Pictures that arrive decoded have no file; BMP stores RGB as it is, the same in every version.
         buffer = io.BytesIO()
@@ -86,7 +86,7 @@ class ParquetCells:
 
 
 def open_parquet(path: Path) -> PhotoSource:
-    """Open the photos of a Parquet file.
+    """Opens the photos of a Parquet file.
 
     Raises:
         UserError: it cannot be read, or has no image column or no rows.
@@ -120,7 +120,7 @@ def open_parquet(path: Path) -> PhotoSource:
 
 
 def _parquet_label_names(metadata: Mapping[bytes, bytes] | None) -> list[str] | None:
-    """Return class names from the schema's `huggingface` JSON; None where it has none."""
+    """Returns class names from the schema's `huggingface` JSON; None where it has none."""
     try:
         parsed = json.loads((metadata or {})[b"huggingface"])
         names = parsed.get("info", parsed)["features"]["label"]["names"]
@@ -130,7 +130,7 @@ def _parquet_label_names(metadata: Mapping[bytes, bytes] | None) -> list[str] | 
 
 
 def _image_column(source: str, columns: Sequence[str], candidates: Sequence[str]) -> str:
-    """Choose the column "image", or the only one that holds images (CIFAR calls it "img")."""
+    """Chooses the column "image", or the only one that holds images (CIFAR calls it "img")."""
     if "image" in candidates:
         return "image"
     if len(candidates) == 1:
@@ -171,7 +171,7 @@ class DatasetCells:
 
 
 def open_dataset(dataset: Any) -> tuple[str, PhotoSource]:
-    """Open the photos of a Hugging Face dataset.
+    """Opens the photos of a Hugging Face dataset.
 
     Returns:
         A description of the source, and the source.

@@ -42,7 +42,7 @@ class Photos:
 
     @classmethod
     def open(cls, source: Any) -> Photos:
-        """Open photos; files are in the order of their names, rows in the order of the table.
+        """Opens photos; files are in the order of their names, rows in the order of the table.
 
         Args:
             source: one of
@@ -96,7 +96,7 @@ class Photos:
         return self._shared.skipped
 
     def read(self, index: int) -> Image.Image | None:
-        """Read a photo as upright 8-bit RGB, or None where it cannot be read (then named in `skipped`)."""
+        """Reads a photo as upright 8-bit RGB, or None where it cannot be read (then named in `skipped`)."""
         image = self._try(index)
         if isinstance(image, Skipped):
             self._shared.skip(image)
@@ -111,7 +111,7 @@ class Photos:
             return Skipped(self._shared.photos[row].name, short_reason(error))
 
     def sha256(self, index: int) -> str:
-        """Hash the encoded bytes of a photo (hex SHA-256); kept in memory once known.
+        """Hashes the encoded bytes of a photo (hex SHA-256); kept in memory once known.
 
         Where the bytes cannot be read the photo is named in `skipped` and counts as an empty file. Rows of a dataset that hands
         out decoded pictures only are hashed as upright RGB pixels (in BMP form).
@@ -128,7 +128,7 @@ class Photos:
         return known
 
     def stamp(self, index: int) -> str | None:
-        """Return a photo's name with size and time of change of the file (or table) that holds it; None where there is no file.
+        """Returns a photo's name with size and time of change of the file (or table) that holds it; None where there is no file.
 
         Nothing is read for it. While the stamp is the same the photo is taken to be the same. Where it differs the photo may
         still be the same, in a copy of its folder for instance: compare `sha256`.
@@ -138,7 +138,7 @@ class Photos:
         return None if stamp is None else f"{self._shared.photos[row].name}|{stamp[0]}|{stamp[1]}"
 
     def fingerprint(self, indices: Iterable[int] | None = None) -> str:
-        """Hash the content hashes of photos (hex SHA-256), whatever their order and names.
+        """Hashes the content hashes of photos (hex SHA-256), whatever their order and names.
 
         Args:
             indices: the photos; None for all.
@@ -148,11 +148,11 @@ class Photos:
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     def classes(self) -> dict[str, int]:
-        """Count photos by first label, in the order of first appearance; unlabelled photos left out."""
+        """Counts photos by first label, in the order of first appearance; unlabelled photos left out."""
         return dict(Counter(photo.labels[0] for photo in self if photo.labels))
 
     def of_class(self, identifiers: Sequence[str], class_index: int | None = None) -> list[int]:
-        """Find the photos of one class.
+        """Finds the photos of one class.
 
         The first identifier that finds photos decides: as a whole label, then as one synonym of a label, then by its own
         synonyms (split at commas). Case does not matter and "_" counts as a space. Last comes `class_index`.
@@ -195,7 +195,7 @@ class Photos:
         indices: Sequence[int] | None = None,
         workers: int = 2,
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Iterate over photos in batches, in order, decoded in threads at most one batch ahead.
+        """Iterates over photos in batches, in order, decoded in threads at most one batch ahead.
 
         Args:
             prepare: converts an RGB picture to C×H×W float32 in [0, 1], the same shape for each; called in the threads.
@@ -265,13 +265,13 @@ class Photos:
             )
 
     def subset(self, indices: Iterable[int]) -> Photos:
-        """Select photos, in this order; `skipped` and known content hashes are shared with this set."""
+        """Selects photos, in this order; `skipped` and known content hashes are shared with this set."""
         rows = [self._rows[index] for index in indices]
         name = self.source if len(rows) == len(self) else f"{self.source} ({len(rows)} of {len(self)})"
         return Photos(name, self._shared, rows)
 
     def _repr_html_(self) -> str:
-        """Show a few thumbnails spread over the set, with counts; for notebooks."""
+        """Shows a few thumbnails spread over the set, with counts; for notebooks."""
         chosen = sorted({len(self) * step // _THUMBNAILS for step in range(_THUMBNAILS)}) if len(self) else []
         pictures = []
         for index in chosen:

@@ -75,7 +75,7 @@ class Preflight:
 
 
 def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
-    """Check a card on photos spread over the set.
+    """Checks a card on photos spread over the set.
 
     With labels that the card knows, accuracies decide (a paired test at two standard errors). Where they do not, in
     networks with BatchNorm, the distance of activations from the running statistics decides; else the network's confidence.
@@ -115,7 +115,7 @@ def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
 
 
 def _class_indices(model: Model, photos: Photos) -> dict[int, int]:
-    """Map photo positions to class indices, as far as labels are known."""
+    """Maps photo positions to class indices, as far as labels are known."""
     by_name: dict[str, int] = {}
     for index in range(model.outputs):
         for name in model.card.identifiers(index) if model.card.labels else []:
@@ -173,7 +173,7 @@ def _try(
 
 
 def _closer(card: Candidate, others: list[Candidate]) -> Candidate | None:
-    """Find the candidate whose activations lie clearly closer to the BatchNorm statistics than the card's, if any."""
+    """Finds the candidate whose activations lie clearly closer to the BatchNorm statistics than the card's, if any."""
     measured = [(c.deviation, c) for c in others if c.deviation is not None]
     if card.deviation is None or not measured:
         return None

@@ -38,7 +38,7 @@ class QuantileSketch:
         return self.error + 2 ** (len(self.levels) - 1) if self.error else 0
 
     def merge(self, other: QuantileSketch, device: torch.device | None = None) -> QuantileSketch:
-        """Return the sketch of both sets of values; sorting happens on `device`."""
+        """Returns the sketch of both sets of values; sorting happens on `device`."""
         levels = []
         for h in range(max(len(self.levels), len(other.levels))):
             parts = [s.levels[h] for s in (self, other) if h < len(s.levels)]
@@ -46,11 +46,11 @@ class QuantileSketch:
         return _compress(levels, self.error + other.error, min(self.start, other.start), device)
 
     def rows(self, first: int, last: int) -> QuantileSketch:
-        """Return the sketches of the units first … last-1."""
+        """Returns the sketches of the units first … last-1."""
         return QuantileSketch(tuple(level[first:last].contiguous() for level in self.levels), self.error, self.start)
 
     def items(self, unit: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the finite values of one unit in ascending order (float32) and their weights."""
+        """Returns the finite values of one unit in ascending order (float32) and their weights."""
         values = np.concatenate([level[unit].numpy() for level in self.levels])
         weights = np.concatenate([np.full(level.shape[1], 2**h, np.int64) for h, level in enumerate(self.levels)])
         finite = np.isfinite(values)
@@ -59,7 +59,7 @@ class QuantileSketch:
         return values[order], weights[order]
 
     def quantiles(self, unit: int, count: int, low: float, high: float) -> Tensor:
-        """Estimate `count` quantiles of one unit at even levels, by straight lines between items at their middle ranks.
+        """Estimates `count` quantiles of one unit at even levels, by straight lines between items at their middle ranks.
 
         From an exact sketch they equal those of `torch.quantile`.
 

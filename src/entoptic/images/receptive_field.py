@@ -44,7 +44,7 @@ class ReceptiveField:
 
 
 def receptive_field(model: Model, layer: str) -> ReceptiveField:
-    """Measure the theoretical receptive field of a layer's positions; done once per model and layer.
+    """Measures the theoretical receptive field of a layer's positions; done once per model and layer.
 
     A field that touches the picture's border from the middle of the map counts as the whole picture along that axis. Layers
     without a map over the picture (vectors, tokens after attention, maps of attention) see the whole picture.
@@ -72,7 +72,7 @@ def _measure(model: Model, layer: str) -> ReceptiveField:
         middle = (grid[0] // 2, grid[1] // 2)
 
         def support(row: int, column: int) -> tuple[tuple[int, int], tuple[int, int]]:
-            """Return (first, last) pixel of a position's field along each axis."""
+            """Returns (first, last) pixel of a position's field along each axis."""
             total = (values[:, :, first + row * grid[1] + column] * signs).sum()
             if not total.requires_grad:
                 return (0, size[0] - 1), (0, size[1] - 1)
@@ -102,7 +102,7 @@ def _measure(model: Model, layer: str) -> ReceptiveField:
 
 
 def picture_grid(model: Model, info: LayerInfo) -> tuple[int, int] | None:
-    """Return rows and columns of a layer's map over the picture, or None where it has none.
+    """Returns rows and columns of a layer's map over the picture, or None where it has none.
 
     Tokens lie over the picture as the last map before them does; class and register tokens come first and lie nowhere.
     Maps of attention (heads × tokens, tokens × tokens) are distinguished from maps over the picture by their shape.
@@ -128,12 +128,12 @@ def _lies_flat(grid: tuple[int, int], size: tuple[int, int]) -> bool:
 
 
 def tokens_before(info: LayerInfo, grid: tuple[int, int]) -> int:
-    """Return the number of tokens that come before the patches and lie nowhere; 0 for maps."""
+    """Returns the number of tokens that come before the patches and lie nowhere; 0 for maps."""
     return info.grid[0] - grid[0] * grid[1] if info.layout in ("BTC", "BCT") else 0
 
 
 def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: float = 0.5) -> tuple[int, int, int, int]:
-    """Choose the part of the picture by which a position is shown.
+    """Chooses the part of the picture by which a position is shown.
 
     It is the position's receptive field, clipped to the picture. Where that is longer than `max_share` of the picture, most
     of it hardly counts (the effective field is much smaller, Luo et al. 2016, arXiv:1701.04128): then it is a square around
@@ -187,7 +187,7 @@ def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: floa
 
 
 def crop(model: Model, photos: Photos, hit: Hit, *, max_share: float = 0.5) -> Tensor:
-    """Cut the part of a photo by which a hit is shown: `crop_box` of the photo as the network sees it.
+    """Cuts the part of a photo by which a hit is shown: `crop_box` of the photo as the network sees it.
 
     Args:
         model: the network.

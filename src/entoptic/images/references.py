@@ -97,7 +97,7 @@ class References:
         return photos is not None and (bool(photos.classes()) or any(photo.class_index is not None for photo in photos))
 
     def identity(self, unit: Unit, reads: Iterable[str]) -> str:
-        """Hash the real photos that a method's result for a unit depends on; part of a picture's key.
+        """Hashes the real photos that a method's result for a unit depends on; part of a picture's key.
 
         Args:
             unit: the unit.
@@ -116,7 +116,7 @@ class References:
         return self.photos.fingerprint() if reads else ""
 
     def check(self, unit: Unit, reads: Iterable[str]) -> None:
-        """Check at once that a method's references of a unit are available.
+        """Checks at once that a method's references of a unit are available.
 
         Args:
             unit: the unit.
@@ -138,11 +138,11 @@ class References:
     # --- scores ------------------------------------------------------------------------------------------------
 
     def expect(self, units: Iterable[Unit]) -> None:
-        """Announce units whose scores will be asked for, so that one pass over the photos serves them all."""
+        """Announces units whose scores will be asked for, so that one pass over the photos serves them all."""
         self._expected |= {unit.identity: unit for unit in units}
 
     def scores(self, units: Sequence[Unit]) -> Scores:
-        """Score the photos on units.
+        """Scores the photos on units.
 
         Raises:
             NotAvailable: there are no photos.
@@ -164,7 +164,7 @@ class References:
         return Scores(tuple(map(str, units)), self._scores[units[0].identity].indices, rows)
 
     def real_scores(self, unit: Unit) -> RealScores | str:
-        """Return the scores of real photos on a unit, or the reason why they are not known."""
+        """Returns the scores of real photos on a unit, or the reason why they are not known."""
         if self.index is not None and unit in self.index:
             return self.index.real_scores(unit)
         if self.photos is not None:
@@ -178,7 +178,7 @@ class References:
     # --- what the pictures of a unit are measured against ----------------------------------------------------------
 
     def unit_reference(self, unit: Unit) -> UnitReference:
-        """Return what the pictures of a unit are measured against; the records of the latest few units are kept.
+        """Returns what the pictures of a unit are measured against; the records of the latest few units are kept.
 
         Nothing is computed here: each part of the record is when it is first read.
         """
@@ -226,7 +226,7 @@ class References:
         strongest: bool = True,
         wanted: RelevanceWeighting | None = None,
     ) -> MatchingTarget:
-        """Average sorted values over reference photos of a unit; see `choose` for which.
+        """Averages sorted values over reference photos of a unit; see `choose` for which.
 
         Args:
             unit: the unit.
@@ -254,7 +254,7 @@ class References:
         return self._kept(key, lambda: self._from_photos(unit, taps, count, strongest, wanted))
 
     def _kept(self, key: tuple[object, ...], make: Callable[[], MatchingTarget]) -> MatchingTarget:
-        """Return the target under `key`; only the latest few stay in memory."""
+        """Returns the target under `key`; only the latest few stay in memory."""
         if key not in self._targets:
             while len(self._targets) >= KEPT_TARGETS:
                 self._targets.pop(next(iter(self._targets)))
@@ -264,7 +264,7 @@ class References:
     def _from_photos(
         self, unit: Unit, taps: Sequence[Tap], count: int, strongest: bool, wanted: RelevanceWeighting | None
     ) -> MatchingTarget:
-        """Compute or load the target of the photos that `choose` selects."""
+        """Computes or loads the target of the photos that `choose` selects."""
         assert self.photos is not None
         many = count * (wanted.facets if wanted else 1)
         indices, how = self.choose(unit, many, strongest=strongest)
@@ -280,7 +280,7 @@ class References:
         )
 
     def _facet(self, unit: Unit, indices: list[int], wanted: RelevanceWeighting, taps: Sequence[Tap]) -> list[int]:
-        """Select those of `indices` (strongest first) that belong to one facet of the unit."""
+        """Selects those of `indices` (strongest first) that belong to one facet of the unit."""
         assert self.photos is not None
         deepest = max(taps, key=self._depth)
         key = (unit.identity, tuple(indices), wanted.rules, wanted.facets, deepest)
@@ -297,7 +297,7 @@ class References:
         return self.model.layer(tap.layer).order
 
     def choose(self, unit: Unit, count: int, *, strongest: bool = True) -> tuple[list[int], str]:
-        """Choose a unit's reference photos.
+        """Chooses a unit's reference photos.
 
         They come from the photos of a logit's class, or from all photos for any other unit and for a logit when the photos have
         no labels. Those that the unit scores highest are taken.
@@ -327,7 +327,7 @@ class References:
         return ranked, f"the {len(ranked)} {whose} that drive {unit} most in {photos.source}"
 
     def class_photos(self, unit: Unit) -> list[int] | None:
-        """Find the photos of a logit's class.
+        """Finds the photos of a logit's class.
 
         Returns:
             Positions in the set; None for other units and for photos without labels.
@@ -351,7 +351,7 @@ class References:
         return found
 
     def natural(self, unit: Unit, taps: Sequence[Tap], count: int = 64) -> MatchingTarget:
-        """Average sorted values over photos that do not drive the unit: what photos look like where the unit sees nothing.
+        """Averages sorted values over photos that do not drive the unit: what photos look like where the unit sees nothing.
 
         The photos are an arbitrary choice from the weaker half of the set, so that what merely stands beside the unit's cause
         in its strongest photos is as rare among them as anywhere. Without photos, it is the shipped mean over photos of all
@@ -383,7 +383,7 @@ class References:
         return MatchingTarget(values, read, how, self.photos.fingerprint(chosen))
 
     def _weaker(self, unit: Unit, count: int) -> list[int]:
-        """Choose up to `count` photos of the half that drives the unit less, the same for everybody (by content hash).
+        """Chooses up to `count` photos of the half that drives the unit less, the same for everybody (by content hash).
 
         An index holds the median, so that a few photos are scored, not all.
         """
@@ -407,7 +407,7 @@ class References:
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 
     def spectrum(self, size: tuple[int, int]) -> Tensor:
-        """Return the mean |rfft2| of natural photos in the decorrelated colour space: 3×H×(W//2+1).
+        """Returns the mean |rfft2| of natural photos in the decorrelated colour space: 3×H×(W//2+1).
 
         It comes from the shipped pack (resampled by frequency, so that each coefficient keeps its cycles per picture), else
         from up to 500 of the photos.

@@ -79,7 +79,7 @@ released code does."""
 
 
 def rules_of(name: str) -> Rules:
-    """Return the rules called `name`.
+    """Returns the rules called `name`.
 
     Raises:
         UserError: no such rules, with the nearest name.
@@ -90,24 +90,24 @@ def rules_of(name: str) -> Rules:
 
 
 def layers_below(model: Model, taps: Iterable[Tap], unit: Unit) -> tuple[Tap, ...]:
-    """Select those of the layers that run before the unit's own, where its relevance is defined, in that order."""
+    """Selects those of the layers that run before the unit's own, where its relevance is defined, in that order."""
     orders = {tap: model.layer(tap.layer).order for tap in taps}
     own = model.layer(unit.layer).order
     return tuple(sorted((tap for tap, order in orders.items() if order < own), key=orders.__getitem__))
 
 
 def spatial_weight(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Compute R̂: the positive part of relevance, min-max scaled over positions, per picture and channel."""
+    """Computes R̂: the positive part of relevance, min-max scaled over positions, per picture and channel."""
     return _min_max(relevance_BCD.clamp_min(0), epsilon)
 
 
 def channel_importance(relevance_BCD: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Compute u (B×C): each channel's strongest relevance, min-max scaled over channels within each picture."""
+    """Computes u (B×C): each channel's strongest relevance, min-max scaled over channels within each picture."""
     return _min_max(relevance_BCD.clamp_min(0).amax(-1), epsilon)
 
 
 def elsewhere(model: Model, maps: Mapping[Tap, Tensor], units: Sequence[Unit | None], layer: str) -> Tensor:
-    """Compute where in a layer each picture's unit does not look: 1 - R / max R.
+    """Computes where in a layer each picture's unit does not look: 1 - R / max R.
 
     R is the relevance at the deepest of `maps` below the picture's own unit (late layers localise best), summed over
     channels and resampled to the grid of `layer`. A class token lies nowhere in the picture and counts as elsewhere, and so
@@ -140,7 +140,7 @@ def elsewhere(model: Model, maps: Mapping[Tap, Tensor], units: Sequence[Unit | N
 
 
 def _min_max(values: Tensor, epsilon: float) -> Tensor:
-    """Scale along the last axis to [0, 1]; rows without a span become 0."""
+    """Scales along the last axis to [0, 1]; rows without a span become 0."""
     low, high = values.aminmax(dim=-1, keepdim=True)
     span = high - low + epsilon
     return (values - low) / torch.where(span > 0, span, 1.0)
@@ -149,7 +149,7 @@ def _min_max(values: Tensor, epsilon: float) -> Tensor:
 def read_relevant(
     model: Model, images: Tensor, units: Sequence[Unit | None], taps: Sequence[Tap], rules: Rules
 ) -> tuple[dict[Tap, Tensor], dict[Tap, Tensor]]:
-    """Read values and relevance in one forward pass.
+    """Reads values and relevance in one forward pass.
 
     Args:
         model: the network.
@@ -188,7 +188,7 @@ def relevant_means(
     on_batch: Callable[[int], None],
     wanted: RelevanceWeighting,
 ) -> tuple[dict[Tap, Tensor], dict[Tap, Tensor], int]:
-    """Average sorted A ⊙ R̂ and u over photos, batch by batch.
+    """Averages sorted A ⊙ R̂ and u over photos, batch by batch.
 
     Args:
         model: the network.
@@ -225,14 +225,14 @@ def relevant_means(
 
 
 def accumulator_dtype(values: Tensor) -> torch.dtype:
-    """Return the type for sums over many photos: double precision where the device has it."""
+    """Returns the type for sums over many photos: double precision where the device has it."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def profile(
     model: Model, unit: Unit, tap: Tap, batches: Iterable[tuple[list[int], Tensor]], rules: Rules
 ) -> tuple[list[int], Tensor]:
-    """Compute each photo's relevance at one layer, summed over positions.
+    """Computes each photo's relevance at one layer, summed over positions.
 
     Returns:
         The photos' positions in the set, and N×C relevance.
@@ -248,7 +248,7 @@ def profile(
 
 
 def crops(model: Model, unit: Unit, batches: Iterable[tuple[list[int], Tensor]]) -> Iterator[tuple[list[int], Tensor]]:
-    """Cut each photo around the position that drives the unit most, and resize it to the input size."""
+    """Cuts each photo around the position that drives the unit most, and resizes it to the input size."""
     for indices, images in batches:
         with torch.no_grad():
             map_BD = unit.map(model.read(images.to(model.device), [unit.tap])[unit.tap]).cpu()
@@ -263,7 +263,7 @@ def crops(model: Model, unit: Unit, batches: Iterable[tuple[list[int], Tensor]])
 
 
 def facet_photos(profiles_NC: Tensor, facets: int, *, rounds: int = 50) -> Tensor:
-    """Assign photos to facets by the channels through which they drive the unit: spherical k-means, the same for everybody.
+    """Assigns photos to facets by the channels through which they drive the unit: spherical k-means, the same for everybody.
 
     Args:
         profiles_NC: relevance per channel of each photo (summed over positions), strongest photo first.

@@ -35,7 +35,7 @@ QUANTILES = 201
 
 
 def kept_ranks(length: int, knots: int = KNOTS) -> Tensor:
-    """Choose the ranks among 0 … length-1 that are kept: all of them for short rows, else denser towards the ends."""
+    """Chooses the ranks among 0 … length-1 that are kept: all of them for short rows, else denser towards the ends."""
     if length <= knots:
         return torch.arange(length)
     u = torch.linspace(0, 1, knots, dtype=torch.float64)
@@ -44,12 +44,12 @@ def kept_ranks(length: int, knots: int = KNOTS) -> Tensor:
 
 
 def thin(values_CD: Tensor, knots: int = KNOTS) -> Tensor:
-    """Take sorted values C×D at `kept_ranks`: C×K in half precision."""
+    """Takes sorted values C×D at `kept_ranks`: C×K in half precision."""
     return values_CD[:, kept_ranks(values_CD.shape[1], knots)].half()
 
 
 def fill(kept_CK: Tensor, length: int, knots: int = KNOTS) -> Tensor:
-    """Interpolate linearly between the ranks that `thin` kept: C×`length` float32."""
+    """Interpolates linearly between the ranks that `thin` kept: C×`length` float32."""
     ranks = kept_ranks(length, knots)
     values = kept_CK.float()
     if len(ranks) == length:
@@ -88,7 +88,7 @@ class PackMeta:
     recipe: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the file's metadata hold."""
+        """Returns what the file's metadata hold."""
         return {
             "weights_sha256": self.weights_sha256, "card": self.card, "model": self.model, "units": self.units,
             "relevance": self.relevance, "natural": self.natural, "layers": self.layers, "broad": self.broad,
@@ -97,7 +97,7 @@ class PackMeta:
 
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> PackMeta:
-        """Read what `to_json` returned; packs of earlier versions name neither `relevance` nor `natural`."""
+        """Reads what `to_json` returned; packs of earlier versions name neither `relevance` nor `natural`."""
         return cls(
             weights_sha256=held["weights_sha256"], card=held["card"], model=held["model"],
             units={unit: int(count) for unit, count in held["units"].items()}, relevance=held.get("relevance", {}),
@@ -131,27 +131,27 @@ class Pack:
         return list(self.meta.layers)
 
     def count(self, unit: str) -> int:
-        """Return the number of photos behind a unit's references."""
+        """Returns the number of photos behind a unit's references."""
         return self.meta.units[unit]
 
     def target(self, unit: str, tap: Tap, length: int) -> Tensor | None:
-        """Return the mean sorted values C×`length`, or None where the layer or the map's size is not held."""
+        """Returns the mean sorted values C×`length`, or None where the layer or the map's size is not held."""
         held = self.tensors.get(f"target|{unit}|{tap}")
         if held is None or held.shape[1] != len(kept_ranks(length)):
             return None
         return fill(held, length)
 
     def relevance(self, unit: str) -> str:
-        """Return the kind of relevance that a unit's references are weighted by, or "none"."""
+        """Returns the kind of relevance that a unit's references are weighted by, or "none"."""
         return self.meta.relevance.get(unit, "none")
 
     def importance(self, unit: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
-        """Return C weights of the channels per tap, for a unit whose references are weighted by relevance."""
+        """Returns C weights of the channels per tap, for a unit whose references are weighted by relevance."""
         names = {tap: f"importance|{unit}|{tap}" for tap in taps}
         return {tap: self.tensors[name].float() for tap, name in names.items() if name in self.tensors}
 
     def real_scores(self, unit: str) -> tuple[Tensor, int] | None:
-        """Return quantiles of the unit's score over photos at even levels and the number of photos, or None."""
+        """Returns quantiles of the unit's score over photos at even levels and the number of photos, or None."""
         layer, _, index = unit.rpartition(":")
         table = self.tensors.get(f"quantiles|{layer}")
         if table is None or not index.isdigit() or int(index) >= len(table):
@@ -170,7 +170,7 @@ class Pack:
 
 
 def find_pack(card: Card) -> Pack | None:
-    """Find the shipped pack that was made with exactly these weights and this preprocessing."""
+    """Finds the shipped pack that was made with exactly these weights and this preprocessing."""
     for pack in _shipped():
         if pack.meta.weights_sha256 == card.identity and pack.meta.card == card.preprocessing_json():
             return pack
@@ -188,7 +188,7 @@ def _shipped() -> tuple[Pack, ...]:
 
 
 def read_pack(path: Path) -> Pack | None:
-    """Read a pack; None for safetensors of another kind (weights are shipped beside the packs)."""
+    """Reads a pack; None for safetensors of another kind (weights are shipped beside the packs)."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:

@@ -102,7 +102,7 @@ class UnitReference:
         return self.load_moments()
 
     def once(self, compute: Callable[[UnitReference], T]) -> T:
-        """Return `compute(self)`: computed at the first call, then kept with this record.
+        """Returns `compute(self)`: computed at the first call, then kept with this record.
 
         Args:
             compute: a function of a module; what it returns must depend on this record only.
@@ -115,7 +115,7 @@ class UnitReference:
 def layer_moments(
     model: Model, photos: Photos, unit: Unit, index: ActivationIndex | None = None, *, batch_size: int = 32
 ) -> LayerMoments:
-    """Measure the moments over real photos of every unit of a layer, each read as `unit` is.
+    """Measures the moments over real photos of every unit of a layer, each read as `unit` is.
 
     An index that holds the layer gives them over all its photos. Else at most `MOMENTS` photos are read, at even
     distances through the set; the result is kept on disk by content.
@@ -156,5 +156,5 @@ def layer_moments(
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """Return at most `count` of the positions 0 … total-1, at even distances."""
+    """Returns at most `count` of the positions 0 … total-1, at even distances."""
     return sorted({int((k + 0.5) * total / count) for k in range(count)}) if total > count else list(range(total))

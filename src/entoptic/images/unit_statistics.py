@@ -34,7 +34,7 @@ class Extremes:
     positions: Tensor
 
     def rows(self, first: int, last: int) -> Extremes:
-        """Return those of the units first … last-1."""
+        """Returns those of the units first … last-1."""
         return Extremes(self.values[first:last], self.photos[first:last], self.positions[first:last])
 
 
@@ -43,7 +43,7 @@ def _joined(several: Sequence[Extremes], axis: int) -> Extremes:
 
 
 def extremes(values_UN: Tensor, photos_UN: Tensor, positions_UN: Tensor, k: int, *, strongest: bool) -> Extremes:
-    """Choose the `k` best of N photos for each unit: by value, then in the order of the photos.
+    """Chooses the `k` best of N photos for each unit: by value, then in the order of the photos.
 
     Values that are not finite never rank. The choice is by one integer key per entry, so that it is the same on every
     device and for any order of the entries.
@@ -100,13 +100,13 @@ class UnitStatistics:
     sample: Tensor
 
     def rows(self, first: int, last: int) -> UnitStatistics:
-        """Return the statistics of the units first … last-1."""
+        """Returns the statistics of the units first … last-1."""
         plain = {name: getattr(self, name)[first:last] for name in _PLAIN}
         top, bottom = self.top.rows(first, last), self.bottom.rows(first, last)
         return UnitStatistics(**plain, top=top, bottom=bottom, sketch=self.sketch.rows(first, last))
 
     def merge(self, other: UnitStatistics, device: torch.device | None = None) -> UnitStatistics:
-        """Compute the statistics of the photos of both; the sample is left empty.
+        """Computes the statistics of the photos of both; the sample is left empty.
 
         Moments merge as in Chan, Golub and LeVeque 1979.
 
@@ -131,7 +131,7 @@ class UnitStatistics:
         )  # fmt: skip
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors for a safetensors file; the sketch's `error` and `start` are stored beside them."""
+        """Returns the tensors for a safetensors file; the sketch's `error` and `start` are stored beside them."""
         tensors = {name: getattr(self, name) for name in _PLAIN}
         for end, best in (("top", self.top), ("bottom", self.bottom)):
             tensors |= {f"{end}_{name}": getattr(best, attribute) for name, attribute in _BEST.items()}
@@ -140,7 +140,7 @@ class UnitStatistics:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], error: int, start: int) -> UnitStatistics:
-        """Read what `to_tensors` returned; other names among `tensors` are left alone.
+        """Reads what `to_tensors` returned; other names among `tensors` are left alone.
 
         Args:
             tensors: by name.
@@ -158,7 +158,7 @@ class UnitStatistics:
 def statistics_of_scores(
     values_UN: Tensor, positions_UN: Tensor, photos_N: Tensor, k: int, bottom: int, start: int
 ) -> UnitStatistics:
-    """Compute the statistics of U units from their scores on N photos.
+    """Computes the statistics of U units from their scores on N photos.
 
     Args:
         values_UN: U×N float32 scores.

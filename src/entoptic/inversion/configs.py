@@ -1,4 +1,4 @@
-"""What can be asked of the sampling of an inversion. No torch: the command line reads it."""
+"""Configs of inversion, steering and the training of inverters. No torch is imported: the command line reads this file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Sampling:
     steps: int | None = None
     """steps of the sampler"""
     guidance: float | None = None
-    """weight of the map against none; 1 is the plain conditional law"""
+    """weight of the map against none; 1 is the plain conditional distribution"""
     strength: float | None = None
     """of the control (or of a direct network's hint); 0 samples the bare prior (or the network without a map)"""
     pull: int = 0
@@ -38,14 +38,14 @@ class Sampling:
 
     @property
     def looked_at(self) -> str:
-        """What the making of a picture uses of the network that is inverted, beside the map: "" for nothing."""
+        """What the making of a picture uses of the inverted network beside the map, or ""."""
         parts = [f"best of {self.best_of} by the cosine"] * (self.best_of > 1)
         return "; ".join(parts + [f"pulled by {self.pull} gradient steps on the cosine"] * (self.pull > 0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steer:
-    """How a concept is steered, and how the difference is judged."""
+    """How a concept is steered, and how the difference is calibrated."""
 
     scale: float = 0.25
     """α: what is left of the concept in the edit that is shown; 0 removes it, 2 doubles it"""
@@ -89,11 +89,17 @@ class Steer:
 
     @property
     def all_scales(self) -> tuple[float, ...]:
-        """The sweep with the scale that is shown, ascending, each once."""
+        """The scales of the sweep and the one of the picture that is kept, ascending, each once."""
         return tuple(sorted({float(a) for a in (*self.scales, self.scale)}))
 
 
 def allowed_false_alarms(level: float, count: int) -> int:
+    """Returns ⌊level·(count + 1)⌋: how many of count + 1 exchangeable maps may be flagged.
+
+    Args:
+        level: rate of false alarms, in (0, 1).
+        count: null maps.
+    """
     return math.floor(level * (count + 1) + 1e-9)
 
 
@@ -127,9 +133,9 @@ class EntopticRecipe:
     ema: float = 0.998
     """decay of the running mean of the weights, which is what is kept; 0 keeps the weights"""
     logit_normal: bool = True
-    """draw noise levels from a logit-normal law (Esser et al. 2024) rather than evenly"""
+    """draw noise levels from a logit-normal distribution (Esser et al. 2024) rather than evenly"""
     noisier: float = 1.0
-    """mean of that law: above 0 more of the levels are noisy, where the map says what the picture does not"""
+    """mean of that distribution: above 0 more of the levels are noisy, where the map says what the picture does not"""
     drop: float = 0.1
     """share of maps hidden in training where the network must learn to do without (direct, or with `drop_together`); the
     prior's text is hidden with the same probability, independently"""
@@ -160,7 +166,7 @@ class EntopticRecipe:
             raise UserError(f'network must be one of {", ".join(NETWORKS)}, got "{self.network}"')
 
     def architecture(self) -> dict[str, Any]:
-        """What of the recipe decides the network's shape or what it is shown: another one cannot resume."""
+        """Returns the options that a training must keep to be resumed: those of the network's shape and of its input."""
         return {k: getattr(self, k) for k in ("network", "standardise", "project", "hint", "pooled", "drop_together")}
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from entoptic.base.training import Progress, load_state, optimise, read_record, rows_of
+from entoptic.base.progress import Progress
+from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import UserError
 from entoptic.inversion.data import Pairs
 from entoptic.inversion.learn import CLAMP, standardise_maps

@@ -1,8 +1,8 @@
-"""`Inverter`: the law p(picture | feature map) that was learned for one layer, ready to be sampled."""
+"""`Inverter`: the distribution p(picture | feature map) that was learned for one layer, ready to be sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.learn import hint_input, picture_size, standardise_maps
@@ -19,23 +20,29 @@ from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, output
 from entoptic.priors.prior import Level, generate, map_levels, noise_like
 
-Progress = Callable[[str, int, int], None]
-
 PULL = 0.1
 """Length of one gradient step on a clean estimate, root mean square per value of the state, at pure noise."""
 
 
 @dataclass(eq=False)
 class Inverter:
-    """Pictures of `size` pixels drawn given feature maps.
+    """Draws pictures of `size`×`size` pixels given feature maps.
 
     Attributes:
-        name, identity: as given to `load_inverter`; sha256 of all that its samples depend on.
-        maps: of the layer that it inverts. prior: what it was trained on. net: what was trained.
-        recipe: how. mean_C, sd_C: of the maps over its training photos.
+        name: the source that was given to `load_inverter`.
+        identity: sha256 of everything that its samples depend on.
+        maps: of the layer that it inverts.
+        prior: that it was trained on.
+        net: the network that was trained.
+        recipe: of its training.
+        mean_C: of the maps of its training photos, per channel.
+        sd_C: standard deviation of these maps, per channel.
         card: model, layer, prior, recipe, data, metrics.
-        steps, strength, guidance, order: defaults of `sample`.
-        law: of the maps of its training photos, which tells how usual another map is.
+        steps: default of `sample`.
+        strength: default of `sample`.
+        guidance: default of `sample`.
+        order: default of `sample`.
+        law: the Gaussian of the maps of its training photos, by which the typicality of other maps is measured.
     """
 
     name: str
@@ -61,11 +68,18 @@ class Inverter:
         return f"Inverter({self.name}: {self.maps}, {self.size}×{self.size} pixels on {self.prior.name})"
 
     def standardise(self, maps_BChw: Tensor) -> Tensor:
-        """(maps - mean) / sd by channel over the training photos; channels that never varied give 0."""
+        """Returns (maps - mean) / sd by channel, over the training photos. Channels that never varied give 0.
+
+        Args:
+            maps_BChw: of the layer.
+        """
         return standardise_maps(maps_BChw, self.mean_C, self.sd_C)
 
     def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """Noise for `sample`, one row from each generator: equal rows pair the pictures of different maps."""
+        """Returns noise for `sample`, one row from each generator.
+
+        Different maps with the same noise give pictures that differ by the maps alone.
+        """
         return noise_like(self.prior, generators)
 
     @torch.no_grad()
@@ -80,18 +94,23 @@ class Inverter:
         pull: int = 0,
         order: int | None = None,
         batch_size: int = 32,
-        progress: Progress = lambda what, done, total: None,
+        progress: Progress = silent,
     ) -> Tensor:
-        """Pictures B×3×S×S float32 in [0, 1] of maps B×C×h×w; row i depends on maps[i] and noise[i] only.
+        """Returns pictures of maps, B×3×S×S float32 in [0, 1]. Row i depends on maps[i] and noise[i] only.
 
         Args:
-            noise: B rows of `noise`. steps: network calls (DPM-Solver++ 2M; order 1 is DDIM with η = 0).
+            maps_BChw: of the layer.
+            noise: B rows of `noise`.
+            steps: network calls.
             strength: factor of the control's residuals; 0 is the bare prior.
-            guidance: weight of feature guidance, null + g·(given - null) with null the output without a map: in control
-                mode the frozen prior itself. 1 is the law that was learned, and half the cost.
-            pull: gradient steps on the cosine between the map and that of the clean estimate, at each middle level, each
-                `PULL` of the noise's share long (root mean square). What is pulled is no longer independent of the
-                network: believe other networks, not the cosine.
+            guidance: weight g of feature guidance, null + g·(given - null), with null the output without a map (in control
+                mode that of the frozen prior). 1 is the distribution that was learned, at half the cost.
+            pull: gradient steps on the cosine between the map and that of the clean estimate, at each middle level. Each is
+                `PULL` of the noise's share long (root mean square). The cosine of a pulled picture is flattered; only
+                verifiers measure it independently.
+            order: 2 is DPM-Solver++ 2M, 1 is DDIM with η = 0.
+            batch_size: pictures that go through the network together.
+            progress: called with (what, done, total).
 
         Raises:
             UserError: maps of another shape, noise of another number of rows, or maps that are not finite.
@@ -113,7 +132,14 @@ class Inverter:
 
     @torch.no_grad()
     def mean(self, maps_BChw: Tensor, *, batch_size: int = 32) -> Tensor:
-        """B×3×S×S: the network's own E[picture | map], its estimate from pure noise; blurred where the map leaves room."""
+        """Returns the network's estimate of E[picture | map], B×3×S×S in [0, 1], from pure noise.
+
+        It is blurred where pictures of the same map differ.
+
+        Args:
+            maps_BChw: of the layer.
+            batch_size: maps that go through the network together.
+        """
         return torch.cat([self._mean(part) for part in maps_BChw.split(batch_size)])
 
     @torch.no_grad()
@@ -139,7 +165,7 @@ class Inverter:
 
 
 class _ConditionedPrior:
-    """The prior at given maps, which are encoded once."""
+    """The prior given maps, as a prior of its own. The maps are encoded once."""
 
     conditions = 0
 
@@ -147,17 +173,27 @@ class _ConditionedPrior:
         self.inverter, self.prior = inverter, inverter.prior
         self.name, self.identity, self.bounds = inverter.name, inverter.identity, self.prior.bounds
         self.shape, self.device, self.levels = self.prior.shape, self.prior.device, self.prior.levels
-        self.map_levels = partial(map_levels, self.prior)  # an untrained control has to equal the prior's own map
+        self.map_levels = partial(
+            map_levels, self.prior
+        )  # an untrained control must equal the prior's own few-step map
         self.maps, self.strength, self.guidance, self.pull = maps_BChw, strength, guidance, pull
         seen = hint_input(maps_BChw, inverter.mean_C, inverter.sd_C, inverter.recipe)
         self.hints = inverter.net.hint(seen)
-        # A network that learned "no map" as a map of zeros is asked for it in the same way.
+        # Such a network has learned "no map" as a map of zeros, so it gets one here too.
         self.null = inverter.net.hint(torch.zeros_like(seen)) if inverter.recipe.drop_together else None
 
     def decode(self, x0: Tensor) -> Tensor:
+        """Returns the pictures of clean states, as the prior does."""
         return self.prior.decode(x0)
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        """Returns the clean estimate given the maps, with feature guidance and pulls.
+
+        Args:
+            x: B noisy states.
+            level: of their noise.
+            condition: not used; the maps are the condition.
+        """
         times_B = torch.full((len(x),), level.time, device=x.device)
         net = self.inverter.net
         found = output(net, self.prior, x, times_B, self.hints, self.strength)
@@ -175,7 +211,7 @@ class _ConditionedPrior:
         with torch.enable_grad():
             variable = clean.detach().requires_grad_(True)
             again, aim = self.inverter.maps.read(self.prior.decode(variable)), self.maps
-            if self.inverter.recipe.pooled:  # which knows no positions
+            if self.inverter.recipe.pooled:  # whose maps have no positions
                 again, aim = (v.mean((2, 3), keepdim=True) for v in (again, aim))
             (gradient,) = torch.autograd.grad(cosine_similarity(again, aim, dim=1).mean((1, 2)).sum(), variable)
         scale = gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)

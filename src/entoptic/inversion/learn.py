@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from entoptic.base.training import Progress, load_state, optimise, read_record, rows_of
+from entoptic.base.progress import Progress
+from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.data import Encode, Pairs, make_pairs

@@ -1,6 +1,6 @@
-"""Inverters on disk: a folder with what was trained, the statistics of the maps, and a card.
+"""Inverters on disk: a folder with the trained network, the statistics of the maps, and a card.
 
-FOLDER/inverter.safetensors    the control (or direct) network, mean and sd of the maps, the law of the maps
+FOLDER/inverter.safetensors    the control (or direct) network, mean and sd of the maps, the Gaussian of the maps
 FOLDER/card.json               model, layer, prior, recipe, data, metrics; sha256 of the weights
 """
 
@@ -38,10 +38,20 @@ SHIPPED = "builtin:lite0-bn2"
 def save_inverter(
     net: nn.Module, folder: str | Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor], *, half: bool = True
 ) -> Path:
-    """Writes a trained network, further tensors (`mean`, `sd`, …) and the card, the card last.
+    """Writes a trained network, further tensors and the card, the card last.
+
+    Args:
+        net: what was trained.
+        folder: where to.
+        card: model, layer, prior, recipe, data, metrics.
+        tensors: `mean`, `sd`, … of the maps.
+        half: whether the network's weights are stored as float16.
+
+    Returns:
+        The folder.
 
     Raises:
-        UserError: weights that float16 cannot hold.
+        UserError: a weight is not finite, or too large for float16.
     """
     from safetensors.torch import save_file
 
@@ -66,15 +76,17 @@ def load_inverter(
     prior: str | NetworkPrior | None = None,
     device: str | torch.device = "auto",
 ) -> Inverter:
-    """An inverter, ready to be sampled.
+    """Returns an inverter, ready to be sampled.
 
     Args:
         source: `builtin:NAME`, shipped, or `file:FOLDER`, which `entoptic learn inverter` wrote.
-        model: the network that it inverts, if it is loaded already. prior: the prior that it was trained on, if it is
-            not to be had any more by the name on the card (a hub's network in a local folder, for instance).
+        model: the network that it inverts, where it is loaded already.
+        prior: the prior that it was trained on, where the name on the card leads no longer to it (a hub's network in a local
+            folder, for instance).
+        device: of the inverter, and of a network that is loaded here.
 
     Raises:
-        UserError: no such inverter; one for another model or another prior than given; a folder that is incomplete.
+        UserError: there is no such inverter, its folder is incomplete or damaged, or it is for another model or prior.
     """
     from safetensors.torch import load_file
 
@@ -128,7 +140,7 @@ def load_inverter(
         net.load_state_dict({k[4:]: v.float() for k, v in state.items() if k.startswith("net/")})
     except RuntimeError as error:
         raise UserError(f"{source}: its weights do not fit its card ({str(error).splitlines()[0]})") from None
-    law = {k[4:]: v for k, v in state.items() if k.startswith("law/")}
+    gaussian = {k[4:]: v for k, v in state.items() if k.startswith("law/")}
     identity = content_key({
         "weights": card["weights_sha256"], "prior": base.identity, "model": card["model_sha256"],
         "layer": card["layer"], "defaults": [card[name] for name in ("steps", "order", "strength", "guidance")],
@@ -137,7 +149,7 @@ def load_inverter(
         source, identity, maps, base, net.to(where), recipe, state["mean"].float(), state["sd"].float(), card,
         int(card["steps"]), float(card["strength"]), float(card["guidance"]),
         int(card["order"]),
-        FeatureMapGaussian.of_tensors(law) if law else None,
+        FeatureMapGaussian.of_tensors(gaussian) if gaussian else None,
     )  # fmt: skip
 
 
@@ -145,9 +157,14 @@ def base_prior(
     prior: str | NetworkPrior, device: torch.device, *, prompt: str | None = None, guidance: float | None = None,
     trust: bool = False,
 ) -> Any:  # fmt: skip
-    """What an inverter is built on: any prior by name, or `fresh:SIZE`, an untrained network for recipes that train it.
+    """Returns the prior that an inverter is built on.
 
-    prompt, guidance: of a prior that reads text, also of one that is given loaded. trust: as in `load_prior`.
+    Args:
+        prior: any prior by name or loaded, or `fresh:SIZE`, an untrained network for recipes that train it.
+        device: of the prior.
+        prompt: of a prior that reads text.
+        guidance: classifier-free guidance of a prior that reads text.
+        trust: as in `load_prior`.
 
     Raises:
         UserError: as `load_prior`, or a size that is no number of pixels.
@@ -175,14 +192,14 @@ def base_prior(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = network(recipe, 0).eval().requires_grad_(False)
-    # Its weights do not matter, they are all trained, so neither do they for its identity.
+    # All its weights will be trained, so its identity does not depend on them.
     return dataclasses.replace(flow_prior(prior, net, card, device), identity=prior)
 
 
 def builtin_inverters() -> list[str]:
-    """Names behind `builtin:`."""
-    place = Path(str(resources.files("entoptic"))) / "inversion" / "shipped"
-    return sorted(folder.name for folder in place.iterdir() if folder.is_dir()) if place.is_dir() else []
+    """Returns the names of the shipped inverters, without `builtin:`."""
+    shipped = Path(str(resources.files("entoptic"))) / "inversion" / "shipped"
+    return sorted(folder.name for folder in shipped.iterdir() if folder.is_dir()) if shipped.is_dir() else []
 
 
 def _shipped(name: str) -> Path:
@@ -195,10 +212,14 @@ def _shipped(name: str) -> Path:
 
 
 def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
-    """That an inverter is for this network, this layer and its maps.
+    """Checks that an inverter is for a network, its layer and the shape of its maps.
+
+    Args:
+        inverter: what is checked.
+        maps: of the network and the layer.
 
     Raises:
-        UserError: what was given and what it is for.
+        UserError: it is for others; the message names both.
     """
     own, asked = inverter.maps, maps.model.card
     if own.model.card.weights_sha256 != asked.weights_sha256:
@@ -227,11 +248,12 @@ def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
 
 
 def find_inverter(inverter: str | Inverter | None, maps: FeatureMaps, prior: str | None = None) -> tuple[Inverter, str]:
-    """The inverter of some maps, and the name to load it by again.
+    """Returns the inverter of some maps, and the name by which it can be loaded again.
 
     Args:
-        inverter: anything `load_inverter` takes, or one that is loaded; None is the shipped one.
-        prior: where the prior that it was trained on is now, if not where its card says.
+        inverter: a source that `load_inverter` takes, or a loaded inverter; None is the shipped one.
+        maps: of the network and the layer.
+        prior: where the prior that it was trained on is now, where it is no longer by the name on the card.
 
     Raises:
         UserError: as `load_inverter` and `check_inverter`, or a prior for an inverter that has its own already.
@@ -251,13 +273,14 @@ def find_inverter(inverter: str | Inverter | None, maps: FeatureMaps, prior: str
 
 
 def prior_record(inverter: Inverter, given: str | None) -> dict[str, str]:
-    """What a sidecar says of an inverter's prior: its `identity`, and as `prior` where it was if nothing else tells.
+    """Returns the entries of a sidecar for an inverter's prior: `prior_identity`, and `prior` where its location is needed.
 
-    A folder that was given is left out where the card names the prior by a builtin's or a hub's name: `load_inverter` saw
-    to it that both are the same. It is the builtin's name where the folder holds a copy of that.
+    `prior` is left out where the card names a builtin or a hub's prior: `load_inverter` has checked that the given one is the
+    same. Where the given folder holds a copy of a builtin, it is the builtin's name.
 
     Args:
-        given: the name that was given for it, None for the card's own.
+        inverter: whose prior it is.
+        given: the name that was given for the prior, or None for the name on the card.
     """
     card = inverter.card
     found = {"prior_identity": str(card["prior_identity"])} if "prior_identity" in card else {}

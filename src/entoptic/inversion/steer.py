@@ -1,18 +1,20 @@
-"""Concept steering (FeatInv-Viz): scale one concept of a feature map, decode both maps, and see where the picture changes.
+"""Concept steering (FeatInv-Viz): scales one concept of a feature map, decodes both maps and compares the pictures.
 
-φ' = φ - (1 - α)·φ_k is decoded with the very noise that φ was decoded with, so that pixels differ by the concept alone.
-What a change of φ as unusual does that is not aimed at the concept tells how much of the difference means something, and
-the network, shown the decoded pictures, tells whether the edit has reached them.
+Symbols: φ the photo's map, φ_k its part in concept k, α the scale, φ' = φ - (1 - α)·φ_k the edited map, Δ the difference of
+pixels. φ and φ' are decoded with the same noise, so that pixels differ by the concept alone. Random edits that change φ by as
+many standard deviations give the distribution of Δ without the concept. The network reads the decoded pictures again, which
+measures whether the edit has reached them.
 
 No torch is imported at the top: the command line reads `Steer` from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.inversion.configs import Steer, allowed_false_alarms
@@ -23,22 +25,23 @@ if TYPE_CHECKING:
     from entoptic.inversion.map_gaussian import Ellipsoid
 
 PAPER_THRESHOLD = 0.33
-"""Of the paper's display rule: what stays below this share of the map's maximum is called unaffected."""
+"""The paper's display rule: a pixel below this share of the map's maximum counts as unaffected."""
 FLOOR = 1e-3
-"""Smallest variance that a direction of maps is held to have, as a share of the largest."""
-Progress = Callable[[str, int, int], None]
+"""Least variance that is assumed for a direction of maps, as a share of the largest."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where a map of differences exceeds what equally large random edits do. See `calibrate`.
+    """Where a map of differences exceeds those of equally large random edits. See `calibrate`.
 
     Attributes:
-        level: q. count: R, the null maps. allowed: ⌊q·(R + 1)⌋.
+        level: q, the rate of false alarms.
+        count: R, the number of null maps.
+        allowed: ⌊q·(R + 1)⌋.
         p_value: of the whole map, in {1, …, R + 1} / (R + 1).
         adjusted_HW: p-value of each pixel, adjusted for having looked at all of them.
         pointwise_HW: p-value of each pixel had it been the only one.
-        threshold: difference above which a pixel is affected (the null maxima's quantile).
+        threshold: difference above which a pixel is affected, a quantile of the null maxima.
     """
 
     level: float
@@ -51,17 +54,17 @@ class Calibration:
 
     @property
     def rate(self) -> float:
-        """Share of null concepts that are flagged: ⌊q(R + 1)⌋ / (R + 1) ≤ q."""
+        """The share of concepts without an effect that are flagged: ⌊q(R + 1)⌋ / (R + 1) ≤ q."""
         return self.allowed / (self.count + 1)
 
     @property
     def affected_HW(self) -> Tensor:
-        """H×W bool: pixels whose adjusted p-value is at most the level."""
+        """Pixels whose adjusted p-value is at most the level, H×W bool."""
         return self.adjusted_HW <= self.allowed / (self.count + 1) + 1e-12
 
     @property
     def pointwise_affected_HW(self) -> Tensor:
-        """H×W bool: pixels that exceed the nulls one by one, where the whole map does; else none."""
+        """Pixels that exceed the nulls one by one, H×W bool; none where the whole map does not exceed them."""
         flagged = self.p_value <= self.allowed / (self.count + 1) + 1e-12
         return (self.pointwise_HW <= self.allowed / (self.count + 1) + 1e-12) & flagged
 
@@ -69,14 +72,18 @@ class Calibration:
 def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
     """Ranks a map of differences among those of R null edits.
 
-    The statistic of a map is its maximum over pixels, T = max_p Δ(p). Adjusted p-value of pixel p (Westfall and Young's
-    single-step maximum): (1 + #{r: T_r ≥ Δ(p)}) / (R + 1). The affected region holds the pixels where it is at most
-    `level`. For a concept whose map is exchangeable with the null maps, the region is empty with probability
-    1 - ⌊level·(R + 1)⌋ / (R + 1) or more (exactly that where no two maxima are equal), whatever the maps' law is and
-    however pixels depend on each other: the concept's rank among R + 1 maxima is uniform.
+    The statistic of a map is its maximum over pixels, T = max_p Δ(p). The adjusted p-value of pixel p is
+    (1 + #{r: T_r ≥ Δ(p)}) / (R + 1) (the single-step maximum of Westfall and Young). The affected region holds the pixels
+    where it is at most `level`.
+
+    Where the concept's map is exchangeable with the null maps, its rank among the R + 1 maxima is uniform. The region is then
+    empty with probability at least 1 - ⌊level·(R + 1)⌋ / (R + 1), and with exactly this probability where no two maxima are
+    equal. This holds for every distribution of the maps and every dependence between pixels.
 
     Args:
-        delta_HW: of the concept. nulls_RHW: of random edits of the same size.
+        delta_HW: the concept's map, ≥ 0.
+        nulls_RHW: R maps of random edits of the same size, ≥ 0.
+        level: in (0, 1).
 
     Raises:
         UserError: fewer nulls than the level needs.
@@ -88,7 +95,7 @@ def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
     if allowed < 1:
         raise UserError(f"{count} nulls cannot tell a rate of {level:g}")
     maxima_R = nulls_RHW.flatten(1).amax(1).sort().values
-    # Null maxima at or above each pixel: those behind the first place where the pixel could be inserted.
+    # Null maxima at or above each pixel: those from the pixel's insertion point on.
     above_HW = count - torch.searchsorted(maxima_R, delta_HW.contiguous())
     adjusted_HW = (1 + above_HW).double() / (count + 1)
     pointwise_HW = (1 + (nulls_RHW >= delta_HW).sum(0)).double() / (count + 1)
@@ -99,23 +106,31 @@ def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
 
 @dataclass(frozen=True)
 class Steering:
-    """One concept of one photo, steered. A scales, n seeds, K concepts, pictures of S×S pixels.
+    """One concept of one photo, steered: A scales, n seeds, K concepts, L classes, pictures of S×S pixels.
+
+    x is a decoded original, x' a decoded edit, f the network up to the layer, and Π_j the projection on concept j.
 
     Attributes:
-        concept: k. name: of the concept. scale: α that is shown, one of `scales` (A, ascending).
-        share: |φ_k| / |φ|. dimension: of the subspace that φ_k spans here, and of the nulls.
+        concept: k.
+        name: of the concept.
+        scale: the α of the picture that is kept, one of `scales`.
+        scales: α of the sweep, ascending.
+        share: |φ_k| / |φ|.
+        dimension: of the subspace that φ_k spans over its positions, and of the null edits.
         activation_hw: |φ_k| at each position.
-        originals_n3SS: decoded φ. edits_n3SS: decoded φ' at `scale`. sweep_A3SS: decoded with the first seed.
-        delta_ASS: median over seeds of Δ = √Σ_RGB (x - x')² at each scale; exactly 0 at α = 1.
-        spread_SS: √Σ_RGB of the originals' variances over seeds, what the map leaves open; None of one seed.
+        originals_n3SS: decoded φ.
+        edits_n3SS: decoded φ' at `scale`.
+        sweep_A3SS: decoded φ' at each scale, with the first seed.
+        delta_ASS: the median over seeds of Δ = √Σ_RGB (x - x')² at each scale; exactly 0 at α = 1.
+        spread_SS: √Σ_RGB of the originals' variances over seeds; None with one seed.
         calibration: of Δ at `scale`, or None without nulls.
-        cosine_n: mean over positions of the cosine of f(x) and φ, how far the originals are φ at all.
-        attenuation_An: |Π_k f(x')| / |Π_k f(x)|, which α asks for; NaN where φ or what the network
-            sees in x has nothing of it.
+        cosine_n: the mean over positions of the cosine of f(x) and φ.
+        attenuation_An: |Π_k f(x')| / |Π_k f(x)|, which α asks for; NaN where φ or f(x) has nothing of the concept.
         leakage_AnK: |Π_j f(x')| / |Π_j f(x)| - 1 of every concept j; its column k is `attenuation_An` - 1.
-        norms_nK: |Π_j f(x)|, what the network sees of each concept in the originals.
-        logits_nL: of the originals. change_AnL: of the edits, minus those.
-        decoded: pictures that were decoded for this concept, the shared originals left out.
+        norms_nK: |Π_j f(x)|.
+        logits_nL: of the originals.
+        change_AnL: logits of the edits minus those of the originals.
+        decoded: number of pictures that were decoded for this concept, without the originals, which all concepts share.
     """
 
     concept: int
@@ -141,12 +156,12 @@ class Steering:
 
     @property
     def at(self) -> int:
-        """Place of `scale` among `scales`."""
+        """The index of `scale` among `scales`."""
         return self.scales.index(self.scale)
 
     @property
     def leakage_An(self) -> Tensor:
-        """By how much the other concepts change: the mean of |leakage| weighted by |Π_j f(x)|; 0 where there is none."""
+        """The mean |leakage| of the other concepts, weighted by |Π_j f(x)|; 0 where there is none."""
         others = [j for j in range(self.norms_nK.shape[1]) if j != self.concept]
         weights_nJ = self.norms_nK[:, others]
         changes_AnJ = self.leakage_AnK[:, :, others].abs().nan_to_num(0.0) * weights_nJ
@@ -154,52 +169,83 @@ class Steering:
 
     @property
     def delta_SS(self) -> Tensor:
-        """Δ at the scale that is shown."""
+        """Δ at `scale`."""
         return self.delta_ASS[self.at]
 
     @property
     def affected_SS(self) -> Tensor:
-        """S×S bool: the calibrated region, or by the paper's display rule where there are no nulls."""
+        """The affected region, S×S bool: calibrated, or by the paper's display rule where there are no nulls."""
         return paper_mask(self.delta_SS) if self.calibration is None else self.calibration.affected_HW
 
 
 def paper_mask(delta_HW: Tensor) -> Tensor:
-    """H×W bool: Δ of at least 0.33 of its maximum, as the paper displays it. It flags pixels of every edit, a null too."""
+    """Returns the region that the paper displays, H×W bool: Δ of at least 0.33 of its maximum.
+
+    It is not empty for any edit that changes a pixel, a random one included.
+
+    Args:
+        delta_HW: Δ, ≥ 0.
+    """
     peak = delta_HW.max()
     return (delta_HW >= PAPER_THRESHOLD * peak) & (peak > 0)
 
 
 def scaled(map_1Chw: Tensor, part_1Chw: Tensor, scale: float) -> Tensor:
-    """φ' = φ - (1 - α)·φ_k; φ itself, bit for bit, at α = 1."""
+    """Returns φ' = φ - (1 - α)·φ_k; at α = 1 exactly φ.
+
+    Args:
+        map_1Chw: φ.
+        part_1Chw: φ_k.
+        scale: α.
+    """
     return map_1Chw - (1 - scale) * part_1Chw
 
 
-def null_part(phi_1Chw: Tensor, edit_1Chw: Tensor, dimension: int, law: Ellipsoid, generator: Generator) -> Tensor:
-    """φ projected on a random subspace, rescaled to be as unusual a change of a map as the edit: 1×C×h×w.
+def null_part(
+    phi_1Chw: Tensor, edit_1Chw: Tensor, dimension: int, ellipsoid: Ellipsoid, generator: Generator
+) -> Tensor:
+    """Returns φ projected on a random subspace and rescaled to the length of an edit, 1×C×h×w.
 
-    The subspace is spanned by draws of the Gaussian Σ of photos' map vectors, and size is √Σ_p e_pᵀ Σ⁻¹ e_p: both edits
-    are as many standard deviations long. Of two edits of one Euclidean length the one in directions in which maps
-    hardly vary leads farther from any map, and decoders overreact to that: it would win whatever it means.
+    The subspace is spanned by draws from the Gaussian with covariance Σ of photos' map vectors. Length is
+    √Σ_p e_pᵀ Σ⁻¹ e_p over positions p, so that both edits are equally many standard deviations long. With Euclidean length,
+    edits in directions in which maps hardly vary would lead farther from all maps. Decoders react strongly to that, whatever
+    the edit means.
+
+    Args:
+        phi_1Chw: φ.
+        edit_1Chw: φ' - φ.
+        dimension: of the subspace.
+        ellipsoid: Σ.
+        generator: of the draws.
     """
     import torch
 
-    draws_dC = law.directions(max(1, min(dimension, int((law.variance_K > 0).sum()))), generator)
+    draws_dC = ellipsoid.directions(max(1, min(dimension, int((ellipsoid.variance_K > 0).sum()))), generator)
     basis_Cd = torch.linalg.qr(draws_dC.T).Q
     part = torch.einsum("cd,ed,behw->bchw", basis_Cd, basis_Cd, phi_1Chw.double().cpu())
-    size = unusual(part, law)
-    return (part * (unusual(edit_1Chw, law) / size if size > 0 else 0.0)).to(phi_1Chw)
+    length = standardised_length(part, ellipsoid)
+    return (part * (standardised_length(edit_1Chw, ellipsoid) / length if length > 0 else 0.0)).to(phi_1Chw)
 
 
-def unusual(edit_1Chw: Tensor, law: Ellipsoid) -> float:
-    """√Σ_p e_pᵀ Σ⁻¹ e_p over positions, up to a constant: length of a change in standard deviations of photos' maps."""
-    return float(law.steps(edit_1Chw[0].flatten(1).T.double().cpu()).sum().sqrt())
+def standardised_length(edit_1Chw: Tensor, ellipsoid: Ellipsoid) -> float:
+    """Returns the length of a change in standard deviations of photos' maps: √Σ_p e_pᵀ Σ⁻¹ e_p over positions p.
+
+    Args:
+        edit_1Chw: e.
+        ellipsoid: Σ, up to a constant factor.
+    """
+    return float(ellipsoid.steps(edit_1Chw[0].flatten(1).T.double().cpu()).sum().sqrt())
 
 
-def law_of(inverter: Any) -> Ellipsoid:
-    """Σ of the vectors of photos' maps: the inverter's law of them, or its channels' variances where it has none.
+def map_covariance(inverter: Any) -> Ellipsoid:
+    """Returns Σ of the vectors of photos' maps.
 
-    Variances are at least `FLOOR` of the largest. In directions where maps hardly ever vary any change at all would be
-    unheard of, and no random edit as unusual could be had without wrecking the map.
+    It is that of the inverter's Gaussian, or diagonal with its channels' variances where it has none. Variances are at least
+    `FLOOR` of the largest: in directions in which maps hardly vary, the smallest change would otherwise have a huge length,
+    and a random edit of that length would destroy the map.
+
+    Args:
+        inverter: an `Inverter`.
     """
     import torch
 
@@ -221,7 +267,7 @@ def law_of(inverter: Any) -> Ellipsoid:
 
 
 def dimension_of(part_1Chw: Tensor) -> int:
-    """Dimension of what a part spans over its positions."""
+    """Returns the dimension of the space that a part's vectors span over its positions."""
     import torch
 
     values_CD = part_1Chw[0].flatten(1).double()
@@ -236,21 +282,25 @@ def steer_concepts(
     config: Steer,
     *,
     key: str = "",
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> list[Steering]:
-    """Steers concepts of one photo's map, all of them against the same originals.
+    """Steers concepts of one photo's map. All of them are compared with the same originals.
 
-    Decodes n·(1 + K·(A + R)) pictures: of A scales other than 1, R nulls and K concepts. Maps that equal φ bit for bit
-    (α = 1, a concept that is not there) are not decoded again: row i of a sample depends on map i and noise i only, so
-    that their difference is 0 by what it is. All maps of one seed are decoded in one call, with one noise.
+    It decodes n·(1 + K·(A + R)) pictures for n seeds, K concepts, A scales other than 1 and R nulls. Maps that equal φ bit
+    for bit (α = 1, or a concept that is not there) are not decoded again: row i of a sample depends on map i and noise i
+    only, so their difference is 0. All maps of one seed are decoded in one call, with one noise.
 
     Args:
-        inverter: an `Inverter`. dictionary: a `Dictionary` of its layer.
-        map_1Chw: φ, as `inverter.maps.read` gives it. concepts: indices.
-        key: of the photo; noise is drawn by (seed, key, i), so no result depends on other photos or concepts.
+        inverter: an `Inverter`.
+        dictionary: a `Dictionary` of its layer.
+        map_1Chw: φ, as `inverter.maps.read` returns it.
+        concepts: their indices.
+        config: how they are steered.
+        key: of the photo. Noise is drawn by (seed, key, i), so no result depends on other photos or concepts.
+        progress: called with (what, done, total).
 
     Raises:
-        UserError: the map is of another shape or not finite, a concept is out of range.
+        UserError: the map is of another shape or not finite, or a concept is out of range.
     """
     import torch
 
@@ -272,7 +322,11 @@ def steer_concepts(
 
 
 def check_concept(dictionary: Any, k: int) -> None:
-    """Refuses an index that the dictionary has no concept for."""
+    """Checks that a dictionary has a concept of an index.
+
+    Raises:
+        UserError: it has none; the message names the nearest index.
+    """
     count = len(dictionary.names)
     if not 0 <= k < count:
         close = min(max(k, 0), count - 1)
@@ -287,9 +341,9 @@ def _steer_all(
 ) -> list[Steering]:  # fmt: skip
     import torch
 
-    scales, shown = config.all_scales, config.all_scales.index(config.scale)
-    law = law_of(inverter)
-    edits_kV = [_edits(phi, part[None], k, law, config, key) for k, part in zip(concepts, parts_kChw)]
+    scales, kept = config.all_scales, config.all_scales.index(config.scale)
+    ellipsoid = map_covariance(inverter)
+    edits_kV = [_edits(phi, part[None], k, ellipsoid, config, key) for k, part in zip(concepts, parts_kChw)]
     # Rows of the batch of one seed: φ, then every edit that differs from it.
     rows = [(c, v) for c, edits in enumerate(edits_kV) for v, e in enumerate(edits) if not torch.equal(e, phi)]
     batch_VChw = torch.cat([phi, *(edits_kV[c][v] for c, v in rows)])
@@ -307,47 +361,50 @@ def _steer_all(
             edited_knA3SS[c].append(torch.stack(decoded[: len(scales)]))
         progress("decoding edits", i + 1, config.n)
     originals_n3SS = torch.stack(originals)
-    seen = _see(inverter, dictionary, originals_n3SS, config)
-    cosine_n = torch.cosine_similarity(seen.values_BCD, phi.flatten(2), dim=1).mean(1)
+    before = _read_pictures(inverter, dictionary, originals_n3SS, config)
+    cosine_n = torch.cosine_similarity(before.values_BCD, phi.flatten(2), dim=1).mean(1)
     found = []
     for c, k in enumerate(concepts):
         part, edited_nA3SS = parts_kChw[c], torch.stack(edited_knA3SS[c])
         median_VSS = _median(torch.stack(delta_knVSS[c]))
         delta_ASS, nulls_RSS = median_VSS[: len(scales)], median_VSS[len(scales) :]
-        now = _see(inverter, dictionary, edited_nA3SS.flatten(0, 1), config)
-        # Where the network sees next to nothing of a concept there is no share of it to speak of; nor where φ has none.
-        before_nK = seen.norms_BK.where(seen.norms_BK > 1e-6 * seen.norms_BK.amax(), torch.nan)
-        ratio_AnK = (now.norms_BK.unflatten(0, (config.n, len(scales))) / before_nK[:, None]).transpose(0, 1)
-        change_AnL = (now.logits_BL.unflatten(0, (config.n, len(scales))) - seen.logits_BL[:, None]).transpose(0, 1)
+        after = _read_pictures(inverter, dictionary, edited_nA3SS.flatten(0, 1), config)
+        # No share of a concept is defined where φ or the network's map of the original has next to nothing of it.
+        before_nK = before.norms_BK.where(before.norms_BK > 1e-6 * before.norms_BK.amax(), torch.nan)
+        ratio_AnK = (after.norms_BK.unflatten(0, (config.n, len(scales))) / before_nK[:, None]).transpose(0, 1)
+        change_AnL = (after.logits_BL.unflatten(0, (config.n, len(scales))) - before.logits_BL[:, None]).transpose(0, 1)
         found.append(
             Steering(
                 concept=k, name=str(dictionary.names[k]), scale=config.scale, scales=scales,
                 share=float(part.norm() / phi.norm().clamp_min(1e-30)), dimension=dimension_of(part[None]),
-                activation_hw=part.norm(dim=0), originals_n3SS=originals_n3SS, edits_n3SS=edited_nA3SS[:, shown],
-                sweep_A3SS=edited_nA3SS[0], delta_ASS=delta_ASS, spread_SS=_spread(originals_n3SS),
-                calibration=calibrate(delta_ASS[shown], nulls_RSS, config.level) if config.nulls else None,
+                activation_hw=part.norm(dim=0), originals_n3SS=originals_n3SS, edits_n3SS=edited_nA3SS[:, kept],
+                sweep_A3SS=edited_nA3SS[0], delta_ASS=delta_ASS, spread_SS=_sd_over_seeds(originals_n3SS),
+                calibration=calibrate(delta_ASS[kept], nulls_RSS, config.level) if config.nulls else None,
                 cosine_n=cosine_n, attenuation_An=ratio_AnK[:, :, k] if part.any() else ratio_AnK[:, :, k] * torch.nan,
-                leakage_AnK=ratio_AnK - 1, norms_nK=seen.norms_BK,
-                logits_nL=seen.logits_BL, change_AnL=change_AnL, decoded=config.n * sum(row[0] == c for row in rows),
+                leakage_AnK=ratio_AnK - 1, norms_nK=before.norms_BK,
+                logits_nL=before.logits_BL, change_AnL=change_AnL, decoded=config.n * sum(row[0] == c for row in rows),
             )
         )  # fmt: skip
     return found
 
 
-def _edits(phi: Tensor, part: Tensor, k: int, law: Ellipsoid, config: Steer, key: str) -> list[Tensor]:
-    """φ' at each scale, then the nulls, each as unusual a change of φ as the φ' that is shown, and on the same side."""
+def _edits(phi: Tensor, part: Tensor, k: int, ellipsoid: Ellipsoid, config: Steer, key: str) -> list[Tensor]:
+    """φ' at each scale, then the null edits.
+
+    Each null edit changes φ by as many standard deviations as the φ' that is kept, and adds or subtracts as that does.
+    """
     edits = [scaled(phi, part, a) for a in config.all_scales]
     edit = edits[config.all_scales.index(config.scale)] - phi
     if not edit.any():
         return edits + [phi] * config.nulls
     side = 1.0 if config.scale > 1 else -1.0
     dimension = dimension_of(part)
-    draws = (generator_for(config.seed, key, f"null {k}", r) for r in range(config.nulls))
-    return edits + [phi + side * null_part(phi, edit, dimension, law, draw) for draw in draws]
+    generators = (generator_for(config.seed, key, f"null {k}", r) for r in range(config.nulls))
+    return edits + [phi + side * null_part(phi, edit, dimension, ellipsoid, generator) for generator in generators]
 
 
 def _decode(inverter: Any, maps_VChw: Tensor, noise: Tensor, config: Steer) -> Tensor:
-    """V×3×S×S of V maps, all with one noise."""
+    """Pictures V×3×S×S of V maps, all with one noise."""
     pictures = inverter.sample(
         maps_VChw, noise[None].expand(len(maps_VChw), *noise.shape), steps=config.steps, strength=config.strength,
         guidance=config.guidance, batch_size=config.batch_size,
@@ -355,15 +412,15 @@ def _decode(inverter: Any, maps_VChw: Tensor, noise: Tensor, config: Steer) -> T
     return (255 * pictures.clamp(0, 1)).round() / 255 if config.eight_bit else pictures
 
 
-class _Seen(NamedTuple):
-    """What the network makes of pictures: its maps, the norms of their parts, its logits."""
+class _PictureReadings(NamedTuple):
+    """The network's maps of B pictures (D positions), the norms of their parts in K concepts, and its L logits."""
 
     values_BCD: Tensor
     norms_BK: Tensor
     logits_BL: Tensor
 
 
-def _see(inverter: Any, dictionary: Any, pictures: Tensor, config: Steer) -> _Seen:
+def _read_pictures(inverter: Any, dictionary: Any, pictures: Tensor, config: Steer) -> _PictureReadings:
     import torch
 
     from entoptic.units.dictionary import norms
@@ -374,14 +431,15 @@ def _see(inverter: Any, dictionary: Any, pictures: Tensor, config: Steer) -> _Se
         values.append(maps.read(chunk).float().cpu().flatten(2))
         sizes.append(norms(dictionary, values[-1]).cpu())
         logits.append(maps.model(maps.model.fit(chunk.to(maps.model.device))).float().cpu())
-    return _Seen(torch.cat(values), torch.cat(sizes), torch.cat(logits))
+    return _PictureReadings(torch.cat(values), torch.cat(sizes), torch.cat(logits))
 
 
 def _median(values_nV: Tensor) -> Tensor:
-    """Over the first dimension; of an even number the mean of the middle two."""
+    """The median over the first dimension; of an even number the mean of the middle two."""
     ordered, n = values_nV.sort(0).values, len(values_nV)
     return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
 
 
-def _spread(originals_n3SS: Tensor) -> Tensor | None:
+def _sd_over_seeds(originals_n3SS: Tensor) -> Tensor | None:
+    """√Σ_RGB of the variances over seeds at each pixel; None with one seed."""
     return originals_n3SS.var(0).sum(0).sqrt() if len(originals_n3SS) > 1 else None

@@ -1,4 +1,4 @@
-"""What a picture is made from where it is of no unit: the feature map of a photo, an edit of one, a concept of one."""
+"""Targets of inversion and steering: the feature map of a photo, an edit of a map, and one concept of a map."""
 
 from __future__ import annotations
 
@@ -40,7 +40,15 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class Edit:
-    """What is done to a photo's map: nothing, `kind` "mix" or "paste" with another photo's."""
+    """An edit of a photo's map with the map of another photo.
+
+    Attributes:
+        kind: "mix", "paste", or "" for no edit.
+        other: the other photo, or None.
+        weight: of the other map in a mixture, in [0, 1].
+        mixing: how two maps are mixed, one of `MIXINGS`.
+        region: top, left, bottom, right in cells of the map, where the other map is pasted.
+    """
 
     kind: str = ""
     other: PhotoFile | None = None
@@ -49,13 +57,18 @@ class Edit:
     region: tuple[int, ...] = ()
 
     def apply(self, a_Chw: Tensor, b_Chw: Tensor) -> Tensor:
-        """The edited map."""
+        """Returns the edited map.
+
+        Args:
+            a_Chw: the photo's map.
+            b_Chw: the other photo's map.
+        """
         if self.kind == "mix":
             return interpolate(a_Chw, b_Chw, self.weight, self.mixing)
         return compose(a_Chw, b_Chw, region_mask((a_Chw.shape[1], a_Chw.shape[2]), self.region))
 
     def config(self) -> dict[str, Any]:
-        """For the sidecar and the key."""
+        """Returns the edit as JSON, for the sidecar and the key."""
         if self.other is None:
             return {}
         found = {self.kind: self.other.path, f"{self.kind}_sha256": self.other.sha256}
@@ -65,7 +78,7 @@ class Edit:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Edit:
-        """The edit that `config` wrote."""
+        """Returns the edit of what `config` returned."""
         for kind in ("mix", "paste"):
             if kind in config:
                 other = PhotoFile(config[kind], config[f"{kind}_sha256"])
@@ -145,7 +158,15 @@ class EditTarget:
 def edits_of(
     maps: FeatureMaps, mix: Any, weights: Any, mixing: str, paste: Any, region: Any
 ) -> list[Edit]:  # fmt: skip
-    """The edits that a request asks for: one that does nothing, a mixture for each weight, or a part put in.
+    """Returns the edits that a request asks for: none, a mixture for each weight, or a pasted region.
+
+    Args:
+        maps: of the layer.
+        mix: file of the photo to mix with, or None.
+        weights: of that photo, numbers or a string with commas.
+        mixing: one of `MIXINGS`.
+        paste: file of the photo whose map is pasted, or None.
+        region: top, left, bottom, right in cells of the map, numbers or a string with commas.
 
     Raises:
         UserError: options that do not go together, or a second photo that cannot be read.
@@ -185,13 +206,16 @@ def _numbers(given: Any, what: str, example: str) -> list[float]:
 
 @dataclass(frozen=True)
 class InversionTarget:
-    """What a picture is to bring back.
+    """What an inverted picture is compared with.
 
     Attributes:
-        map_Chw: the map that it was made from. target: class that the network gives the original photo, or the
-            edited map. path: (class, probability that its head gives the edited map) of both photos; empty without an edit.
-        others: class that each verifier gives the original, by network; empty for an edited map, which is no photo's.
-        mask_hw: where an edit put another map, or None. before: the picture of the same noise without it, H×W×3 uint8.
+        map_Chw: the map that it was made from.
+        target: the class that the network gives the original photo, or the edited map.
+        path: for both photos of an edit, the class and the probability that the network's head gives the edited map for it;
+            empty without an edit.
+        others: verifiers and the class that each gives the original; empty for an edited map, which is of no photo.
+        mask_hw: where an edit pasted another map, or None.
+        before: the picture of the same noise without the paste, H×W×3 uint8, or None.
         looked_at: what the making of the picture used of the network ("best of 8 by this cosine"), or "".
     """
 
@@ -204,7 +228,7 @@ class InversionTarget:
     looked_at: str = ""
 
 
-_HELD = 16  # photos whose maps are kept at a time
+_MAX_KEPT = 16  # photos whose maps are kept at a time
 
 
 @dataclass
@@ -237,7 +261,7 @@ class PhotoReader:
         self, maps: FeatureMaps, verifiers: Sequence[Model], image: Callable[[PhotoFile], Image.Image]
     ) -> None:
         self._maps, self._verifiers, self._image = maps, verifiers, image
-        self._held: dict[str, PhotoReadout] = {}
+        self._kept: dict[str, PhotoReadout] = {}
 
     @property
     def maps(self) -> FeatureMaps:
@@ -255,20 +279,20 @@ class PhotoReader:
         Raises:
             Unreadable: the photo cannot be read.
         """
-        if source.sha256 not in self._held:
+        if source.sha256 not in self._kept:
             original = centre_square(self._image(source), self._maps.model.card.size[0])[None].float() / 255
             others = [(v, int(predictions(v, original).argmax())) for v in self._verifiers]
             target = int(predictions(self._maps.model, original).argmax())
-            while len(self._held) >= _HELD:
-                del self._held[next(iter(self._held))]
-            self._held[source.sha256] = PhotoReadout(original, self._maps.read(original)[0].cpu(), target, others)
-        return self._held[source.sha256]
+            while len(self._kept) >= _MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[source.sha256] = PhotoReadout(original, self._maps.read(original)[0].cpu(), target, others)
+        return self._kept[source.sha256]
 
     @torch.no_grad()
     def target_of(
         self, source: PhotoFile, edit: Edit, looked_at: str, before: np.ndarray | None = None
     ) -> InversionTarget:
-        """Returns what pictures of an edit of a photo are to bring back.
+        """Returns what pictures of an edit of a photo are compared with.
 
         Args:
             source: the photo.
@@ -281,19 +305,28 @@ class PhotoReader:
             return InversionTarget(own.map_Chw, own.target, (), own.others, looked_at=looked_at)
         other = self(edit.other)
         edited = edit.apply(own.map_Chw, other.map_Chw)
-        says = self._maps.logits(edited[None].to(self._maps.model.device), own.original)[0].double().softmax(0).cpu()
-        path = [(place, float(says[place])) for place in (own.target, other.target)]
+        logits_L = self._maps.logits(edited[None].to(self._maps.model.device), own.original)[0]
+        probabilities_L = logits_L.double().softmax(0).cpu()
+        path = [(label, float(probabilities_L[label])) for label in (own.target, other.target)]
         mask = region_mask(self._maps.grid, edit.region) if edit.kind == "paste" else None
-        return InversionTarget(edited, int(says.argmax()), path, (), mask, before, looked_at)
+        return InversionTarget(edited, int(probabilities_L.argmax()), path, (), mask, before, looked_at)
 
 
 def unit_of(layer: str, source: PhotoFile) -> str:
-    """The unit string of a photo's whole map."""
+    """Returns the string of a photo's whole map in the unit grammar."""
     return f"fmap({layer})<{source.path}>"
 
 
 def sources_of(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[list[PhotoFile], list[str]]:
-    """Photo files in order, folders unfolded, doubles dropped; and why some cannot be read."""
+    """Returns photo files in order, and why some cannot be read.
+
+    Args:
+        photos: files or folders. A folder means its photos. Each path is taken once.
+        layer: of the maps, to check that the names of the files fit the unit grammar.
+
+    Raises:
+        UserError: no photo can be read.
+    """
     given = [photos] if isinstance(photos, (str, Path)) else list(photos)
     paths: list[Path] = []
     failures = []
@@ -316,10 +349,10 @@ def sources_of(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[l
 
 
 def source_of(path: str | Path) -> PhotoFile:
-    """The file at a path.
+    """Returns the photo file at a path, with its hash.
 
     Raises:
-        UserError: it cannot be read, with the nearest name beside it.
+        Unreadable: it cannot be read; the message suggests the nearest name in its folder.
     """
     try:
         return PhotoFile(str(Path(path)), hashlib.sha256(Path(path).read_bytes()).hexdigest())
@@ -329,10 +362,10 @@ def source_of(path: str | Path) -> PhotoFile:
 
 
 def readable(path: str | Path) -> PhotoFile:
-    """The file at a path, which a picture could be made of.
+    """Returns the photo file at a path, after decoding it once.
 
     Raises:
-        UserError: it cannot be read, or is no picture.
+        Unreadable: it cannot be read, or is no picture.
     """
     source = source_of(path)
     picture_of(source.path)
@@ -340,10 +373,10 @@ def readable(path: str | Path) -> PhotoFile:
 
 
 def picture_of(path: str) -> Image.Image:
-    """A photo as upright 8-bit RGB.
+    """Returns the photo at a path, upright, 8-bit RGB.
 
     Raises:
-        UserError: it cannot be read, or is no picture.
+        Unreadable: it cannot be read, or is no picture.
     """
     try:
         return decode(Path(path).read_bytes())

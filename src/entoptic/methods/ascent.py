@@ -12,19 +12,26 @@ from entoptic.errors import UserError
 from entoptic.methods.augment import Augment, identity
 from entoptic.methods.canvas import Canvas
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, Trace, failed
-from entoptic.methods.objectives import Objective, Step
+from entoptic.methods.objectives import AscentStep, Objective
 from entoptic.models.taps import Tap
 
 Schedule = Callable[[int], float]
 
 
 def constant(step: int) -> float:
-    """The full rate at every step."""
+    """Returns 1: the full learning rate at every step."""
     return 1.0
 
 
 def warmup_cosine(steps: int, warmup: int) -> Schedule:
-    """(t+1)/warmup for t < warmup, then half a cosine from 1 to 0 (VITAL: a warm-up of 100)."""
+    """Returns a schedule that rises linearly to 1 and then falls to 0 along half a cosine.
+
+    The factor is (t + 1) / warmup at step t < warmup. VITAL uses a warm-up of 100 steps.
+
+    Args:
+        steps: in all.
+        warmup: steps of the rise, cut to steps - 1.
+    """
     warmup = max(0, min(warmup, steps - 1))
 
     def factor(step: int) -> float:
@@ -49,17 +56,26 @@ def ascend(
     on_gradient: Callable[[torch.Tensor], None] | None = None,
     read: Callable[[torch.Tensor, Sequence[Tap]], dict[Tap, torch.Tensor]] | None = None,
 ) -> Iterator[Draft]:
-    """Minimises `objective` over the canvas and yields one draft per item, in order.
+    """Minimises an objective over a canvas and yields one draft per item, in order.
 
-    The items share forward passes and nothing else: losses are summed, optimisers are elementwise, random numbers
-    come from `generators`, one per item. An item whose loss stops being finite is yielded as a failure and does not
-    touch the others. Ctrl-C ends the loop early; the drafts then say `interrupted at step N`, and KeyboardInterrupt
-    is raised again after the last of them.
+    The items share forward passes and nothing else: losses are summed, optimisers are elementwise, and each item has a
+    random generator of its own. An item whose loss stops being finite is yielded as a failure; the others go on.
+
+    Ctrl-C ends the loop early. The drafts then say `interrupted at step N`, and KeyboardInterrupt is raised again after
+    the last of them.
 
     Args:
-        optimiser: over `canvas.parameter`, elementwise (Adam, NAdam, SGD). schedule: factor of its rate per step.
+        items: B pictures to make.
+        canvas: what is optimised.
+        objective: one loss per item.
+        optimiser: over `canvas.parameter`, elementwise (Adam, NAdam, SGD).
+        context: of the method.
+        steps: of the optimiser.
+        generators: one per picture of the canvas, for `augment`.
+        augment: from pictures to views.
+        schedule: factor of the learning rate at each step.
         on_gradient: may change `canvas.parameter.grad` in place before the optimiser's step.
-        read: what is read of views and taps in place of `Model.read`.
+        read: reads taps of views in place of `Model.read`.
     """
     model, count = context.model, len(items)
     read = read or model.read
@@ -78,7 +94,7 @@ def ascend(
                 image = canvas.image()
                 views = augment(image, generators)
                 values = read(views, objective.taps) if objective.taps else {}
-                loss = objective(Step(values, image, views, count, notes))
+                loss = objective(AscentStep(values, image, views, count, notes))
                 alive = alive & loss.detach().isfinite()
                 if not loss.requires_grad:
                     raise UserError(
@@ -101,7 +117,7 @@ def ascend(
         interrupted = stop
     with torch.no_grad():
         painted = model.as_seen(canvas.image().clamp(0, 1)).cpu()
-    final = painted[:: len(painted) // count]  # an item that paints several pictures shows its first
+    final = painted[:: len(painted) // count]  # of an item with several pictures on the canvas, the first is kept
     seconds = time.monotonic() - started
     for i, item in enumerate(items):
         if not bool(alive[i]) or not bool(final[i].isfinite().all()):
@@ -118,27 +134,33 @@ def ascend(
 
 
 class Transparency:
-    """VITAL's and MACO's transparency map: the sum over steps of |dL/dx| at each pixel of the canvas.
+    """The transparency map of VITAL and MACO: the sum over steps of |dL/dx| at each pixel of the canvas.
 
     Args:
-        parameter: of a `Pixels` canvas, B×3×H×W.
+        parameter: B×3×H×W, that of a `Pixels` canvas.
     """
 
     def __init__(self, parameter: torch.Tensor) -> None:
         self._sum = torch.zeros_like(parameter, requires_grad=False)
 
     def add(self, gradient: torch.Tensor) -> None:
-        """Takes one step's gradient B×3×H×W."""
+        """Adds the gradient of one step, B×3×H×W."""
         self._sum += gradient.nan_to_num(0.0, 0.0, 0.0).abs()
 
     def of(self, item: int) -> torch.Tensor:
-        """H×W in [0, 1]: mean over colours, clipped at its 98th percentile, divided by its maximum."""
+        """Returns an item's map, H×W in [0, 1]: the mean over colours, clipped at its 98th percentile, its maximum 1."""
         map_HW = self._sum[item].mean(0)
         map_HW = map_HW.clamp_max(map_HW.flatten().quantile(0.98))
         return (map_HW / map_HW.max().clamp_min(1e-30)).cpu()
 
 
 def normalise_gradient(gradient: torch.Tensor) -> None:
-    """Divides each item's gradient by its own root mean square, in place: plain ascent with a scale-free rate."""
+    """Divides each item's gradient by its own root mean square, in place.
+
+    The learning rate of plain gradient ascent is then the root mean square change per step.
+
+    Args:
+        gradient: B×….
+    """
     axes = tuple(range(1, gradient.ndim))
     gradient.div_(gradient.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-20))

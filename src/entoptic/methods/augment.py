@@ -1,7 +1,6 @@
-"""Random changes of view, drawn for each item from its own generator.
+"""Augmentations: random views of pictures, drawn for each item from its own generator.
 
-An augmentation maps pictures B×3×H×W and the items' generators to views (B·k)×3×H'×W', the k views of one item
-next to each other.
+An augmentation maps pictures B×3×H×W and B generators to views (B·k)×3×H'×W', the k views of one item next to each other.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ Augment = Callable[[Tensor, Sequence[Generator]], Tensor]
 
 
 def identity(images: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """The picture as it is."""
+    """Returns the pictures as they are."""
     return images
 
 
 def chain(*augments: Augment) -> Augment:
-    """One augmentation after the other (only the last may give several views)."""
+    """Returns the composition of augmentations, the first applied first. Only the last may give several views."""
 
     def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
         for augment in augments:
@@ -31,8 +30,15 @@ def chain(*augments: Augment) -> Augment:
     return run
 
 
-def hold(augment: Augment, steps: Sequence[int]) -> Augment:
-    """The same view of item i for `steps[i]` calls in a row, then a new one: what was computed on it stays valid."""
+def repeat_view(augment: Augment, steps: Sequence[int]) -> Augment:
+    """Returns an augmentation that keeps the view of item i for `steps[i]` calls in a row.
+
+    What was computed on a view, such as a relevance, then holds for several steps.
+
+    Args:
+        augment: what draws the views.
+        steps: one per item, at least 1.
+    """
     calls = 0
     states: list[Tensor] = []
 
@@ -50,7 +56,7 @@ def hold(augment: Augment, steps: Sequence[int]) -> Augment:
 
 
 def roll(jitter: int) -> Augment:
-    """Circular shifts by dy, dx, each uniform on the integers -jitter … jitter."""
+    """Returns an augmentation that shifts circularly by (dy, dx), each uniform on the integers -jitter … jitter."""
 
     def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
         return roll_each(images, [torch.randint(-jitter, jitter + 1, (2,), generator=g).tolist() for g in generators])
@@ -59,13 +65,18 @@ def roll(jitter: int) -> Augment:
 
 
 def roll_each(images: Tensor, shifts: Sequence[Sequence[int]]) -> Tensor:
-    """`torch.roll` of each picture by its own (dy, dx)."""
+    """Returns each picture rolled circularly by its own shift.
+
+    Args:
+        images: B×3×H×W.
+        shifts: (dy, dx) of each picture, in pixels.
+    """
     # One roll a picture: an indexed gather over the batch is slower, above all backwards.
     return torch.stack([image.roll((dy, dx), (1, 2)) for image, (dy, dx) in zip(images, shifts)])
 
 
 def flip(probability: float = 0.5) -> Augment:
-    """Mirrors left and right."""
+    """Returns an augmentation that mirrors left and right with a probability."""
 
     def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
         mirrored = torch.stack([torch.rand((), generator=g) for g in generators]).to(images.device) < probability
@@ -75,7 +86,7 @@ def flip(probability: float = 0.5) -> Augment:
 
 
 def zoom(amount: float) -> Augment:
-    """Scales by U(1 - amount, 1 + amount) about the centre, bilinear, borders mirrored."""
+    """Returns an augmentation that scales by U(1 - amount, 1 + amount) about the centre, bilinearly, borders mirrored."""
 
     def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
         scale = torch.stack([1 + amount * (2 * torch.rand((), generator=g) - 1) for g in generators]).to(images)
@@ -88,7 +99,7 @@ def zoom(amount: float) -> Augment:
 
 
 def noise(std: float, width: float = 0.0) -> Augment:
-    """Adds N(0, std) and U(-width, width) to every pixel."""
+    """Returns an augmentation that adds N(0, std²) and U(-width, width) to every pixel."""
 
     def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
         each = len(images) // len(generators)
@@ -102,12 +113,14 @@ def noise(std: float, width: float = 0.0) -> Augment:
 
 
 def crops(views: int, side: Callable[[Generator], Tensor], size: tuple[int, int], centre_std: float = 0.15) -> Augment:
-    """Square crops, bilinearly resampled to `size`: MACO's view of its canvas.
+    """Returns an augmentation that cuts square crops and resamples them bilinearly (MACO).
 
     Args:
         views: crops per picture.
-        side: draws `views` sides as fractions of the picture (each in (0, 1]); what it returns is what is cut.
-        centre_std: centres are N(0.5, centre_std), moved so that the crop lies inside the picture.
+        side: draws `views` sides from a generator, as fractions of the picture in (0, 1].
+        size: height and width of a view, in pixels.
+        centre_std: standard deviation of a crop's centre around 0.5, as a fraction of the picture. Crops are moved to lie
+            inside the picture.
     """
 
     def run(images: Tensor, generators: Sequence[Generator]) -> Tensor:
@@ -127,7 +140,13 @@ def crops(views: int, side: Callable[[Generator], Tensor], size: tuple[int, int]
 
 
 def lucid_transforms(size: tuple[int, int]) -> Augment:
-    """Pad 12 with grey, jitter 8, scale 0.9…1.1, rotate -10°…10°, jitter 4 (Olah et al. 2017), as one resampling."""
+    """Returns the augmentation of Lucid (Olah et al. 2017), as one resampling.
+
+    It pads 12 pixels of grey, jitters by 8, scales by 0.9 … 1.1, rotates by -10° … 10° and jitters by 4.
+
+    Args:
+        size: height and width of a view, in pixels.
+    """
     scales = torch.arange(0.9, 1.1001, 0.02)
     angles = torch.tensor([*range(-10, 11), 0, 0, 0, 0, 0], dtype=torch.float32)
 
@@ -151,7 +170,12 @@ def lucid_transforms(size: tuple[int, int]) -> Augment:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of B×C×H×W with mirrored borders."""
+    """Returns pictures after a Gaussian blur with mirrored borders.
+
+    Args:
+        images: B×C×H×W.
+        sigma: standard deviation in pixels, above 0.
+    """
     radius = max(1, round(3 * sigma))
     x = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)

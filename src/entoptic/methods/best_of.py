@@ -1,4 +1,4 @@
-"""Best of N samples of a prior: what sampling alone finds, without any gradient."""
+"""Best of N samples of a prior, without any gradient."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class BestOf(MethodConfig):
 
 @method("best-of", BestOf, paper="best-of-N selection", units=UNITS, reads={"prior"})
 def best_of(items: Sequence[Item], config: BestOf, context: Context) -> Iterator[Draft]:
+    """Returns the samples of the prior's bank that drive the unit most, by rank."""
     from entoptic.base.estimates import exactly
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
     from entoptic.sampling.tilt import rank_kl
 
-    units, places = units_of(items)
+    units, unit_indices = units_of(items)
     bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
-    for item, u in zip(items, places):
+    for item, u in zip(items, unit_indices):
         if item.sample >= config.bank:
             failure = f"rank {item.sample + 1} was asked for, but only {config.bank} samples are drawn (option `bank`)"
             yield failed(item, failure, FailureCode.OUT_OF_REACH)

@@ -1,7 +1,7 @@
-"""What an image is painted on: the parameters that gradient ascent changes, and how they become pixels.
+"""Canvases: the parameters that gradient ascent changes, and the map from them to pixels.
 
-Every canvas holds one leaf tensor whose first axis is the item, drawn from each item's own generator, and maps it
-to B×3×H×W in [0, 1]; nothing it does mixes items.
+A canvas holds one leaf tensor whose first axis is the item. It starts from each item's own generator, and the map to
+B×3×H×W in [0, 1] never mixes items.
 """
 
 from __future__ import annotations
@@ -16,29 +16,37 @@ from entoptic.images.colour import to_rgb
 
 
 class Canvas(Protocol):
-    """Something that paints: `parameter` is optimised, `image()` shows it, `project()` follows each step."""
+    """Parameters of B pictures.
+
+    Attributes:
+        parameter: B×…, the leaf tensor that is optimised.
+    """
 
     parameter: Tensor
 
     def image(self) -> Tensor:
-        """B×3×H×W in [0, 1], differentiable in `parameter`."""
+        """Returns the pictures, B×3×H×W in [0, 1], differentiable in `parameter`."""
         ...
 
     def project(self) -> None:
-        """Brings `parameter` back to where `image()` is valid, in place."""
+        """Moves `parameter`, in place, to where `image()` is in [0, 1]. It is called after each step."""
         ...
 
 
-def _draw(generators: Sequence[Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _normal_start(generators: Sequence[Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
 
 
 class Pixels:
-    """x = mean + scale·p with p the parameter, clamped to [0, 1] after each step (VITAL's canvas).
+    """Pixels x = mean + scale·p with p the parameter, clamped to [0, 1] after each step (VITAL's canvas).
 
     Args:
-        generators: one per item. size: height and width. std: of the start, in units of `scale`.
-        mean, scale: of the affine map to pixels; the published method uses the model card's mean and std.
+        generators: one per picture.
+        size: height and width in pixels.
+        device: of the parameter.
+        std: standard deviation of the start, in units of `scale`.
+        mean: of the affine map to pixels, one per colour. VITAL uses the mean of the model card.
+        scale: of the affine map to pixels, one per colour. VITAL uses the std of the model card.
     """
 
     def __init__(
@@ -53,29 +61,39 @@ class Pixels:
     ) -> None:
         self._mean = torch.tensor(mean, device=device).expand(3)[:, None, None]
         self._scale = torch.tensor(scale, device=device).expand(3)[:, None, None]
-        self.parameter = (std * _draw(generators, (3, *size), device)).requires_grad_()
+        self.parameter = (std * _normal_start(generators, (3, *size), device)).requires_grad_()
 
     def image(self) -> Tensor:
+        """Returns the pictures, B×3×H×W in [0, 1]."""
         return self._mean + self._scale * self.parameter
 
     @torch.no_grad()
     def project(self) -> None:
+        """Clamps the pixels to [0, 1], in place."""
         self.parameter.copy_(self.parameter.clamp((0 - self._mean) / self._scale, (1 - self._mean) / self._scale))
 
 
 def frequencies(size: tuple[int, int]) -> Tensor:
-    """|f| in cycles per pixel of `rfft2`'s layout, H×(W//2+1)."""
+    """Returns the absolute frequencies |f| of `rfft2`, H×(W//2+1), in cycles per pixel.
+
+    Args:
+        size: height and width in pixels.
+    """
     fy, fx = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None]
     return (fy.square() + fx.square()).sqrt()
 
 
 class Spectrum:
-    """sigmoid(colour(irfft2(s / max(f, 1/size)^decay))): Fourier parameterisation (Olah et al. 2017).
+    """A spectrum s as the parameter, x = sigmoid(colour(irfft2(s / max(f, 1/size)^decay))) (Olah et al. 2017).
 
     Args:
-        std: of the start, per real and imaginary part. decay: exponent of the frequency scaling.
-        gain: overall scale of the spectrum in the orthonormal transform; None scales it to unit RMS over
-            frequencies, Lucid's is 1/4.
+        generators: one per picture.
+        size: height and width in pixels.
+        device: of the parameter.
+        std: standard deviation of the start, per real and imaginary part.
+        decay: exponent of the frequency scaling.
+        gain: overall scale of the spectrum in the orthonormal transform. Lucid's is 1/4. None scales it to a root mean
+            square of 1 over frequencies.
     """
 
     def __init__(
@@ -91,22 +109,27 @@ class Spectrum:
         scale = 1 / frequencies(size).clamp_min(1 / max(size)) ** decay
         scale = scale / scale.square().mean().sqrt() if gain is None else scale * gain
         self._size, self._scale = size, scale.to(device)
-        self.parameter = (std * _draw(generators, (3, *scale.shape, 2), device)).requires_grad_()
+        self.parameter = (std * _normal_start(generators, (3, *scale.shape, 2), device)).requires_grad_()
 
     def image(self) -> Tensor:
+        """Returns the pictures, B×3×H×W in (0, 1)."""
         spectrum = torch.view_as_complex(self.parameter) * self._scale
         return torch.sigmoid(to_rgb(torch.fft.irfft2(spectrum, s=self._size, norm="ortho")))
 
     def project(self) -> None:
-        pass
+        """Does nothing: every parameter is valid."""
 
 
 class Phase:
-    """sigmoid(colour(standardise(irfft2(|r|·exp(i·φ))))) with fixed magnitudes |r|: MACO (Fel et al. 2023).
+    """Phases φ as the parameter, x = sigmoid(colour(z(irfft2(|r|·exp(i·z(φ)))))) with fixed magnitudes |r| (Fel et al. 2023).
+
+    z(·) subtracts an item's mean and divides by its standard deviation, as in the code of MACO.
 
     Args:
-        magnitude: 3×H×(W//2+1), the mean |rfft2| of natural images in the decorrelated colour space.
-        φ is the parameter, standardised per item over all of its phases, as the paper's code does.
+        generators: one per picture.
+        size: height and width in pixels.
+        device: of the parameter.
+        magnitude: |r|, 3×H×(W//2+1), the mean |rfft2| of natural images in the decorrelated colour space.
     """
 
     def __init__(
@@ -118,21 +141,22 @@ class Phase:
         magnitude: Tensor,
     ) -> None:
         self._size, self._magnitude = size, magnitude.to(device)
-        self.parameter = _draw(generators, tuple(magnitude.shape), device).requires_grad_()
+        self.parameter = _normal_start(generators, tuple(magnitude.shape), device).requires_grad_()
 
     def image(self) -> Tensor:
+        """Returns the pictures, B×3×H×W in (0, 1)."""
         return torch.sigmoid(to_rgb(self.signal()))
 
     def signal(self) -> Tensor:
-        """The image before colour and sigmoid, zero mean and unit standard deviation per item."""
-        phi = _standardise(self.parameter)
+        """Returns the pictures before colour and sigmoid, B×3×H×W, each with mean 0 and standard deviation 1."""
+        phi = _zero_mean_unit_sd(self.parameter)
         x = torch.fft.irfft2(torch.polar(self._magnitude.expand_as(phi), phi), s=self._size)
-        return _standardise(x)
+        return _zero_mean_unit_sd(x)
 
     def project(self) -> None:
-        pass
+        """Does nothing: every parameter is valid."""
 
 
-def _standardise(x: Tensor, eps: float = 1e-5) -> Tensor:
+def _zero_mean_unit_sd(x: Tensor, eps: float = 1e-5) -> Tensor:
     axes = tuple(range(1, x.ndim))
     return (x - x.mean(axes, keepdim=True)) / (x.std(axes, keepdim=True) + eps)

@@ -1,4 +1,4 @@
-"""What a method is: one function and one frozen config, registered together with their card."""
+"""The contract of methods: one function and one frozen config, registered together as a card; the records they exchange."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Target(Protocol):
         label: what people call it, or None.
         layer: name of the layer that it belongs to.
         readout: how one score is read off the layer, "" where nothing is read.
-        identity: what tells it apart from all other targets of the same model, for keys.
+        identity: a string that no other target of the same model has, for keys.
     """
 
     @property
@@ -91,7 +91,7 @@ class Item:
         return self.target  # type: ignore[return-value]
 
     def generator(self) -> Generator:
-        """A random generator of its own, from a hash of (seed, target, sample): no draw depends on batch mates."""
+        """Returns the item's own random generator, from a hash of (seed, target, sample). No draw depends on batch mates."""
         return generator_for(self.seed, self.target.text, self.sample)
 
 
@@ -135,7 +135,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, *, unit: str = "", method: str = "", prefix: str = "") -> Failure:
-        """Returns the failure that an error stands for; `prefix` comes before its text."""
+        """Returns the failure with the code and the text of an error; `prefix` comes before its text."""
         return cls(unit=unit, method=method, code=code_of(error), text=f"{prefix}{error}")
 
 
@@ -157,7 +157,12 @@ def code_of(error: BaseException) -> FailureCode:
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """A network that a method optimises against, which is therefore no judge of its pictures."""
+    """A network that a method optimises against. It is therefore no verifier of the pictures.
+
+    Attributes:
+        name: of the network.
+        weights_sha256: of its weights.
+    """
 
     name: str
     weights_sha256: str

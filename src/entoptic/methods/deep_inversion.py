@@ -1,8 +1,8 @@
 """DeepInversion: pictures whose BatchNorm statistics are those of the training set (Yin et al., CVPR 2020).
 
 The published method takes the statistics over the whole batch, so that each picture depends on its batch mates. Here
-every item has a group of its own: `group` pictures from the item's own generator, optimised together, the statistics
-taken over all of them and their positions, the first of them shown.
+every item has a group of its own: `group` pictures that start from the item's own generator and are optimised together.
+The statistics are taken over all of them and their positions, and the first of them is kept.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ PAPER = "arXiv:1912.08795"
 
 @method("deep-inversion", DeepInversion, paper=PAPER, units={"logit"})
 def deep_inversion(items: Sequence[Item], config: DeepInversion, context: Context) -> Iterator[Draft]:
+    """Inverts the network for one class per item."""
     from entoptic.methods.objectives import Objective
 
     yield from _invert(items, config, context, Objective())
@@ -79,6 +80,7 @@ def deep_inversion(items: Sequence[Item], config: DeepInversion, context: Contex
 
 @method("deep-inversion-adaptive", DeepInversionAdaptive, paper=PAPER, units={"logit"})
 def deep_inversion_adaptive(items: Sequence[Item], config: DeepInversionAdaptive, context: Context) -> Iterator[Draft]:
+    """Inverts the network for one class per item, and away from what a student network knows."""
     import torch
 
     from entoptic.methods.objectives import agreement
@@ -99,7 +101,10 @@ def deep_inversion_adaptive(items: Sequence[Item], config: DeepInversionAdaptive
 
 
 def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more: Objective) -> Iterator[Draft]:
-    """The two stages: a picture of half the size, then the full size, starting from it with a new Adam."""
+    """Optimises in two stages: a picture of half the size, then from it one of the full size, with a new Adam.
+
+    more: an objective beside those of the method.
+    """
     import torch
     from torch.nn.functional import interpolate
 
@@ -125,7 +130,7 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
         size: tuple[int, int], steps: int, jitter: int, generators: list[torch.Generator], start: Tensor | None,
         enlarged: bool = False,
     ) -> tuple[list[Draft], Tensor, KeyboardInterrupt | None]:  # fmt: skip
-        """Drafts, all pictures of all groups, and Ctrl-C if it came."""
+        """Returns drafts, all pictures of all groups (detached), and the interrupt if Ctrl-C came."""
         canvas = Pixels(generators, size, model.device, std=config.start, mean=card.mean, scale=card.std)
         if start is not None:
             mean, std = (start.new_tensor(v).expand(3)[:, None, None] for v in (card.mean, card.std))
@@ -170,7 +175,7 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
         except (RuntimeError, ValueError, AssertionError):
             if model.takes(half):  # the failure has another reason than the size
                 raise
-            # A network of one input size is shown the small picture enlarged.
+            # A network that takes one input size only gets the small picture enlarged.
             generators = fresh()
             first, image, stopped = stage(half, low, config.jitter // 2, generators, None, enlarged=True)
         start = enlarge(image, card.size)
@@ -189,7 +194,7 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
 
 
 def _join(first: Draft, second: Draft, steps: int) -> Draft:
-    """The second stage's draft with the first stage's record before its own."""
+    """The draft of the second stage, with the trace of the first stage before its own. steps: of both stages."""
     if first.failure is not None or second.failure is not None:
         return first if first.failure is not None else second
     a, b = first.trace, second.trace

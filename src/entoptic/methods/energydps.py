@@ -1,7 +1,7 @@
-"""EnergyDPS as published: guidance of constant strength up to a cap. Kept to compare with, not to recommend.
+"""EnergyDPS as published (arXiv:2605.17504): guidance of constant strength up to a cap. A negative control.
 
-Its constant step is the tilt for no β (docs/methods/energydps.md): implied strength grows where the prior varies least,
-so activation is bought off the natural images. `klsc` and `klsc-twisted` are what its paper's principle asks for.
+Its constant step samples the tilt for no β (docs/methods/energydps.md): the implied strength grows where the prior varies
+least, so that pictures leave the natural images. `klsc` and `klsc-twisted` sample the tilt that its paper derives.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class EnergyDps(MethodConfig):
 
 @method("energydps", EnergyDps, paper="arXiv:2605.17504", units=UNITS, reads={"prior"})
 def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Iterator[Draft]:
+    """Draws one guided chain per item, with a constant step along the score's gradient until the score reaches a cap."""
     import torch
 
     from entoptic.sampling.guidance import energy_dps
@@ -49,7 +50,7 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
     from entoptic.sampling.tilt import top_share_mean
     from entoptic.sampling.unit_scores import UnitScores
 
-    units, places = units_of(items)
+    units, unit_indices = units_of(items)
     bank, _, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
     prior = bank.prior
     caps = [
@@ -57,8 +58,8 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
         for u in range(len(units))
     ]
     chains = energy_dps(
-        prior, UnitScores(units, config.reduction), torch.tensor([caps[u] for u in places]),
-        [item.generator() for item in items], scale=config.scale, steps=config.steps, groups=torch.tensor(places),
+        prior, UnitScores(units, config.reduction), torch.tensor([caps[u] for u in unit_indices]),
+        [item.generator() for item in items], scale=config.scale, steps=config.steps, groups=torch.tensor(unit_indices),
         on_step=context.on_step,
     )  # fmt: skip
     for i, item in enumerate(items):
@@ -66,16 +67,16 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
             yield failed(item, f"the chain of {item.unit} became infinite or undefined", FailureCode.NOT_FINITE)
             continue
         picture = as_shown(context.model, prior.decode(chains.x0[i : i + 1]))[0]
-        path, mine = float(chains.noisy_path_kl[i]), raw[places[i]]
+        path, mine = float(chains.noisy_path_kl[i]), raw[unit_indices[i]]
         score_in_sd = float((chains.scores[i] - mine.mean()) / mine.std())
         refused = f"pushing the last, noise-free step makes the path's divergence infinite; the others spent {path:.4g}"
         distribution = SampledDistribution(
             kind=Kind.PATH, description="chain pushed by a constant step", prior=prior.name, n=1, refused=refused,
-            path_kl=path, score=float(chains.scores[i]), score_in_sd=score_in_sd, detail={"cap": caps[places[i]]},
+            path_kl=path, score=float(chains.scores[i]), score_in_sd=score_in_sd, detail={"cap": caps[unit_indices[i]]},
         )  # fmt: skip
         trace = Trace(
             steps=config.steps, evaluations=config.steps + 1, loss=[], distribution=distribution,
-            notes=[f"cap {caps[places[i]]:.4g}; the steps before the last spent {path:.4g} nats on this path"],
+            notes=[f"cap {caps[unit_indices[i]]:.4g}; the steps before the last spent {path:.4g} nats on this path"],
             detail={"calls": chains.calls},
         )  # fmt: skip
         yield Draft(item=item, image=picture, trace=trace)

@@ -26,6 +26,7 @@ class Fourier(MethodConfig):
 
 @method("fourier", Fourier, paper="doi:10.23915/distill.00007", units={"logit", "channel", "direction", "feature"})
 def fourier(items: Sequence[Item], config: Fourier, context: Context) -> Iterator[Draft]:
+    """Maximises the unit's score over a Fourier spectrum, with random views as in Lucid."""
     import torch
 
     from entoptic.methods.ascent import ascend

@@ -25,17 +25,23 @@ class Invert(Sampling, MethodConfig):
 
     @property
     def draws_per_item(self) -> int:
-        """Candidates that the best is chosen from."""
+        """How many candidates the best is chosen from."""
         return self.best_of
 
 
 def noise_generator(item: Item, candidate: int = 0) -> Generator:
-    """Returns the generator of a picture's noise: all edits of a photo share it, candidates of best-of do not."""
+    """Returns the generator of a picture's noise. All edits of a photo share it.
+
+    Args:
+        item: the picture.
+        candidate: its number among the candidates of best-of, which have different noise.
+    """
     return generator_for(item.seed, item.target.text, item.sample, *([candidate] if candidate else []))
 
 
 @method("invert", Invert, paper="arXiv:2505.21032", units={MAP}, reads={"inverter"})
 def invert(items: Sequence[Item], config: Invert, context: Context) -> Iterator[Draft]:
+    """Draws pictures whose feature map is that of a photo, or an edit of it."""
     started = time.monotonic()
     readable: list[tuple[Item, InversionTarget]] = []
     for item in items:
@@ -44,7 +50,7 @@ def invert(items: Sequence[Item], config: Invert, context: Context) -> Iterator[
             readable.append((item, context.photos.target_of(target.photo, target.edit, config.looked_at)))
         except UserError as error:
             yield failed_by(item, error)
-    made = _draw(readable, config, context) if readable else []
+    made = _sample_and_choose(readable, config, context) if readable else []
     seconds = (time.monotonic() - started) / max(1, len(readable))
     for (item, _), (draft, cosines) in zip(readable, made):
         detail = {"cosines of candidates": [round(cosine, 6) for cosine in cosines]} if len(cosines) > 1 else {}
@@ -52,10 +58,13 @@ def invert(items: Sequence[Item], config: Invert, context: Context) -> Iterator[
         yield Draft(item=item, image=draft.image, overlays=draft.overlays, trace=trace)
 
 
-def _draw(
+def _sample_and_choose(
     readable: Sequence[tuple[Item, InversionTarget]], config: Invert, context: Context
 ) -> list[tuple[Draft, list[float]]]:
-    """The picture kept of each item, with the one of the same noise without the edit, and the candidates' cosines."""
+    """For each item, the draft of its best candidate and the cosines of all candidates.
+
+    The draft of an edited part has the overlay "pair": the picture of the same noise without the edit.
+    """
     import torch
 
     from entoptic.base.pixels import opaque, quantise, to_float
@@ -77,14 +86,14 @@ def _draw(
     if not bool(made.isfinite().all()):
         raise UserError("the inverter made pixels that are not finite; lower guidance, strength or pull")
     found: list[tuple[Draft, list[float]]] = []
-    place = 0
+    row = 0
     for item, wanted in readable:
-        candidates = made[place : place + best_of]
-        place += best_of
+        candidates = made[row : row + best_of]
+        row += best_of
         overlays: dict[str, np.ndarray] = {}
         if wanted.mask_hw is not None:
-            overlays["pair"] = opaque(quantise(made[place]))
-            place += best_of
+            overlays["pair"] = opaque(quantise(made[row]))
+            row += best_of
         cosines = [0.0]
         if best_of > 1:
             with torch.no_grad():

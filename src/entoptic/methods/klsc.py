@@ -1,7 +1,8 @@
-"""KLSC: pictures drawn from the law nearest to a prior among those that drive a unit as strongly (arXiv:2605.17504).
+"""KLSC: pictures from the distribution nearest to a prior among those of the same mean score (arXiv:2605.17504).
 
-That law is the tilt q_β(x) ∝ p(x)·exp(β s(x)). Here p is the law of the prior's few-step generator G(z), for which
-sequential Monte Carlo in the space of the noise z is exact, whatever the moves: no discretisation bias.
+That distribution is the tilt q_β(x) ∝ p(x)·exp(β s(x)); nearest means the least KL divergence from p. Here p is the
+distribution of the prior's few-step generator G(z). Sequential Monte Carlo in the space of the noise z is exact for it,
+whatever the moves, because nothing is discretised.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 
-_PATIENCE = 3  # how many times more the moves of a rung are made where it has not settled
+_PATIENCE = 3  # how many times the moves of a rung are repeated where its scores are still autocorrelated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +86,14 @@ class Klsc(MethodConfig):
 
 @method("klsc", Klsc, paper="arXiv:2605.17504", units=UNITS, reads={"prior"})
 def klsc(items: Sequence[Item], config: Klsc, context: Context) -> Iterator[Draft]:
+    """Draws pictures from q_β by sequential Monte Carlo, without replacement from one population per unit."""
     import torch
 
-    units, places = units_of(items)
+    units, unit_indices = units_of(items)
     bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction, bound=config.bound)
-    seeds = {u: item.seed for item, u in zip(items, places)}
+    seeds = {u: item.seed for item, u in zip(items, unit_indices)}
     for u, unit in enumerate(units):
-        mine = [item for item, place in zip(items, places) if place == u]
+        mine = [item for item, index in zip(items, unit_indices) if index == u]
         problem = Problem(
             unit=unit, place=u, bank=bank, scores=scores, raw=raw[u], config=config, seed=seeds[u], context=context
         )
@@ -103,7 +105,7 @@ def klsc(items: Sequence[Item], config: Klsc, context: Context) -> Iterator[Draf
                 yield failed_by(item, error, hint=hint)
             continue
         for item in mine:
-            yield _draw(item, population, context)
+            yield _draft_of_sample(item, population, context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +114,11 @@ class Problem:
 
     Attributes:
         unit: whose score tilts the prior.
-        place: of the unit among those of `scores`.
+        place: index of the unit among those of `scores`.
         bank: samples of the prior that standardise the score and start the islands.
         scores: standardised scores of several units.
         raw: M float64, the unit's raw scores on the bank.
-        config: what is asked.
+        config: of the method.
         seed: of the run.
         context: of the method.
     """
@@ -132,7 +134,7 @@ class Problem:
 
     @property
     def standardised(self) -> Tensor:
-        """M float64, the unit's scores on the bank in standard deviations above their mean."""
+        """The unit's scores on the bank, M float64, in standard deviations above their mean."""
         return self.scores.of(self.raw, self.place)
 
     def key(self) -> str:
@@ -149,12 +151,12 @@ class Population:
     """Samples of q_β of one unit, in the order in which they are drawn without replacement.
 
     Attributes:
-        pictures: P×3×h×w uint8, the samples.
-        ancestors: P×3×h×w uint8, those of the bank that each descends from by moves of its noise; None where the bank
-            itself was drawn from.
-        scores: P float64, standardised.
-        log_weights: P float64, of each among all N.
-        law: the distribution.
+        pictures: the samples, P×3×h×w uint8.
+        ancestors: the pictures of the bank that the samples descend from by moves of their noise, P×3×h×w uint8; None where
+            the samples are of the bank itself.
+        scores: standardised, P float64.
+        log_weights: of each sample among all N, P float64.
+        distribution: q_β with its estimates.
         evaluations: samples scored beside the bank.
         supported: whether expectations are reported.
         notes: for people.
@@ -164,17 +166,17 @@ class Population:
     ancestors: Tensor | None
     scores: Tensor
     log_weights: Tensor
-    law: SampledDistribution
+    distribution: SampledDistribution
     evaluations: int
     supported: bool
     notes: list[str]
 
 
 def populate(problem: Problem) -> Population:
-    """Samples q_β of one unit, or finds what was sampled before.
+    """Returns samples of q_β of one unit. Results are cached.
 
     Raises:
-        OutOfReach: the target is out of reach, with the reachable maximum.
+        OutOfReach: the target is out of reach; the message names the reachable maximum.
     """
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
 
@@ -183,19 +185,23 @@ def populate(problem: Problem) -> Population:
     if "beyond" in record:
         raise OutOfReach(record["beyond"])
     moved = bool((known["ancestors"] >= 0).all())
-    law = {"kind": Kind.TILT, "kl_is": KlIs.ESTIMATE} | record["law"]
+    distribution = {"kind": Kind.TILT, "kl_is": KlIs.ESTIMATE} | record["law"]
     return Population(
         pictures=known["pictures"], ancestors=problem.bank.pictures[known["ancestors"]] if moved else None,
-        scores=known["scores"], log_weights=known["log_weights"], law=SampledDistribution.from_json(law),
-        evaluations=law["pictures_scored"], supported=law["supported"], notes=record["notes"],
+        scores=known["scores"], log_weights=known["log_weights"],
+        distribution=SampledDistribution.from_json(distribution), evaluations=distribution["pictures_scored"],
+        supported=distribution["supported"], notes=record["notes"],
     )  # fmt: skip
 
 
 def ladders(problem: Problem) -> tuple[list[Ladder], str]:
-    """Returns what the islands of `populate` found at each of their rungs, also where they did not reach the target.
+    """Returns the scores at each rung of the islands, and why no expectation over their particles is reported.
 
-    Empty where the bank carries the target by itself. Their lowest rungs are parts of the bank. With them goes why no
-    expectation over the islands' particles is reported, or an empty string.
+    There are no ladders where the bank alone supports the target. The lowest rung of an island is its part of the bank.
+    There are ladders also where the islands did not reach the target.
+
+    Returns:
+        One ladder for each island, and the reason, or "" where expectations are reported.
     """
     from entoptic.sampling.mbar import Ladder
 
@@ -208,7 +214,7 @@ def ladders(problem: Problem) -> tuple[list[Ladder], str]:
 
 
 def _sampled(problem: Problem) -> dict[str, Tensor]:
-    """The result of `_sample`, computed once."""
+    """The result of `_sample`, from the cache where it is there."""
     key = problem.key()
     known = load_cached("klsc", key)
     if known is None:
@@ -218,6 +224,10 @@ def _sampled(problem: Problem) -> dict[str, Tensor]:
 
 
 def _sample(problem: Problem) -> dict[str, Tensor]:
+    """Samples q_β: from the bank where its effective sample size suffices, else with islands.
+
+    Names of the paper: s the score, β the tilt's strength, q_β ∝ p·exp(β s). M counts the bank, P the samples.
+    """
     import torch
 
     from entoptic.base.pixels import eight_bit
@@ -240,9 +250,13 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
     islands: list[ParticleSet] = []
     frontier = from_bank
     if point is not None and point.ess >= max(100.0, count):
-        law = tilt(s_M, point.beta.value)  # the bank carries this tilt as it is
-        pictures, ancestors, s_P = bank.pictures, torch.full((len(s_M),), -1), s_M  # nothing was moved: no pairs
-        log_w, calls = law.weights.log(), 0
+        tilted = tilt(s_M, point.beta.value)  # the bank supports this tilt as it is
+        pictures, ancestors, s_P = (
+            bank.pictures,
+            torch.full((len(s_M),), -1),
+            s_M,
+        )  # nothing was moved, so that samples have no ancestors
+        log_w, calls = tilted.weights.log(), 0
         notes = [f"drawn from the bank of {bank.size} samples of {prior.name} itself"]
     else:
         islands = _islands(problem, target)
@@ -266,17 +280,17 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
             f"the strongest {config.share:.3g} of the bank are {few} of its {bank.size} samples, whose mean is not well "
             "known; a larger `bank` gives a better estimate"
         )
-    # What is sampled is the tilt by this β; how well its nats and mean are known is said at this β.
+    # The samples are those of the tilt by this β, so its KL divergence and mean are estimated at this β.
     point = frontier.at_beta(point.beta.value)
     first, joint = _distinct(pictures, log_w)
     ess = min(float(effective_sample_size(joint)), pooled_ess(islands, log_w) if islands else math.inf)
     order = first[
         draw_order(joint, 1.0, gumbel_noise(f"{problem.seed}|{unit.identity}", [str(i) for i in first.tolist()]))
     ]
-    order = order[:count]  # nobody looks at more, and a bank is large
+    order = order[:count]  # a bank is large, and no more samples than particles are asked for
     pictures, ancestors, s_P, log_w = pictures[order], ancestors[order], s_P[order], log_w[order]
     refused = refusal(islands, ess, len(joint))
-    law_record = {
+    record = {
         "law": "prior tilted by exp(β s)", "prior": prior.name, "N": len(first), "K": 1, "beta": point.beta.value,
         "nats": point.nats.value, "nats_interval": _interval(point.nats), "mean_in_sd": point.mean.value,
         "mean_in_sd_interval": _interval(point.mean),
@@ -287,22 +301,23 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
         "acceptance": [round(r.acceptance, 3) for r in islands[0].rungs[1:]] if islands else [],
     }  # fmt: skip
     if islands:
-        law_record["memory"] = worst_autocorrelation(islands)
+        record["memory"] = worst_autocorrelation(islands)
     if refused:
-        law_record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": refused}
+        record |= {"nats": None, "nats_interval": None, "mean_in_sd": None, "mean": None, "refused": refused}
         notes.append(f"no expectation is reported: {refused}")
-    if islands and point.nats.interval is None and "refused" not in law_record:
-        law_record["refused"] = f"an interval needs at least 4 islands, and there are {len(islands)}"
+    if islands and point.nats.interval is None and "refused" not in record:
+        record["refused"] = f"an interval needs at least 4 islands, and there are {len(islands)}"
     if config.bound is not None:  # the mean of a bounded score is not that of the score
-        law_record["mean"] = None
-    law_record["supported"] = not refused
+        record["mean"] = None
+    record["supported"] = not refused
     return {
         "pictures": pictures, "ancestors": ancestors, "scores": s_P.double(), "log_weights": log_w.double(),
-        "record": _packed({"law": law_record, "notes": notes}), **_rungs(islands),
+        "record": _packed({"law": record, "notes": notes}), **_rungs(islands),
     }  # fmt: skip
 
 
 def _packed(record: dict[str, Any]) -> Tensor:
+    """A JSON record as the bytes of a tensor, for the cache."""
     import torch
 
     return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
@@ -323,6 +338,7 @@ def _rungs(islands: Sequence[ParticleSet]) -> dict[str, Tensor]:
 
 
 def _target(config: Klsc, s_M: Tensor) -> Any:
+    """The target of the tilt that the config asks for."""
     from entoptic.sampling.particles import TiltTarget
     from entoptic.sampling.tilt import top_share_mean
 
@@ -336,7 +352,7 @@ def _target(config: Klsc, s_M: Tensor) -> Any:
 
 
 def _point(frontier: Frontier, target: Any) -> Any:
-    """The target's place on a frontier, or None where its scores do not reach that far."""
+    """The point of a frontier that the target asks for, or None where the frontier's scores do not reach it."""
     try:
         if target.mean is not None:
             return frontier.at_mean(target.mean)
@@ -346,7 +362,7 @@ def _point(frontier: Frontier, target: Any) -> Any:
 
 
 def _islands(problem: Problem, target: Any) -> list[ParticleSet]:
-    """Independent runs: each starts from its own part of the bank, so that nothing is common to them."""
+    """Runs the islands. Each starts from its own part of the bank, so that they are independent."""
     import torch
 
     from entoptic.sampling.bank import batch_size_for
@@ -378,6 +394,7 @@ def _islands(problem: Problem, target: Any) -> list[ParticleSet]:
 
 
 def _ladder(island: ParticleSet) -> Ladder:
+    """The finite scores of an island at each of its rungs."""
     from entoptic.sampling.mbar import Ladder
 
     rungs = [r for r in island.rungs if len(r.scores)]
@@ -385,18 +402,19 @@ def _ladder(island: ParticleSet) -> Ladder:
 
 
 def _distinct(pictures: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of pictures that differ, of positive weight, and the joint log weight of each with its copies."""
+    """Rows of the distinct pictures of positive weight, and the log of each one's weight, its copies included."""
     import torch
 
-    _, place = pictures.flatten(1).unique(dim=0, return_inverse=True)
-    joint = torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add_(0, place, log_weights.exp())
+    _, group = pictures.flatten(1).unique(dim=0, return_inverse=True)
+    joint = torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add_(0, group, log_weights.exp())
     first = torch.empty(len(joint), dtype=torch.int64)
-    first[place.flip(0)] = torch.arange(len(place)).flip(0)
+    first[group.flip(0)] = torch.arange(len(group)).flip(0)
     first, at = first[joint > 0].sort()
     return first, joint[joint > 0][at].log()
 
 
 def _beyond(unit: Unit, frontier: Frontier, islands: Sequence[ParticleSet]) -> str:
+    """Why the target is out of reach, with the reachable maximum."""
     limit = frontier.support_limit
     why = next((c.note for c in islands if c.note), "its particles do not support it")
     return (
@@ -409,24 +427,24 @@ def _interval(estimate: Any) -> list[float] | None:
     return list(estimate.interval) if estimate.interval is not None else None
 
 
-def _draw(item: Item, population: Population, context: Context) -> Draft:
-    """Sample k of a unit is the k-th of one draw without replacement."""
+def _draft_of_sample(item: Item, population: Population, context: Context) -> Draft:
+    """The draft of an item: sample k of a unit is the k-th of one draw without replacement."""
     import torch
 
     if item.sample >= len(population.scores):
         failure = f"draw {item.sample + 1} was asked for, but the population has {len(population.scores)} samples"
         return failed(item, failure + " (options `particles` and `islands`)", FailureCode.OUT_OF_REACH)
-    row, law = item.sample, population.law
+    row, q = item.sample, population.distribution
     weight = float(population.log_weights[row].exp())
     notes = list(population.notes)
-    if law.ess is not None and item.sample + 1 > law.ess / 4:
+    if q.ess is not None and item.sample + 1 > q.ess / 4:
         notes.append("drawn late: after so many draws without replacement what is left is nearer to the prior")
-    if population.supported and law.kl and law.mean_in_sd and law.mean:
-        notes.insert(0, f"q_β of {law.prior} with β = {law.beta:.3g} per sd: {law.kl.value:.3g} nats, mean score "
-                        f"{law.mean_in_sd.value:.3g} sd ({law.mean.value:.4g}), ESS {law.ess:.3g}")  # fmt: skip
+    if population.supported and q.kl and q.mean_in_sd and q.mean:
+        notes.insert(0, f"q_β of {q.prior} with β = {q.beta:.3g} per sd: {q.kl.value:.3g} nats, mean score "
+                        f"{q.mean_in_sd.value:.3g} sd ({q.mean.value:.4g}), ESS {q.ess:.3g}")  # fmt: skip
     drawn = replace(
-        law, score_in_sd=float(population.scores[row]),
-        detail=dict(law.detail) | {"draw": item.sample + 1, "weight": weight},
+        q, score_in_sd=float(population.scores[row]),
+        detail=dict(q.detail) | {"draw": item.sample + 1, "weight": weight},
     )  # fmt: skip
     trace = Trace(steps=0, evaluations=population.evaluations, loss=[], notes=notes, distribution=drawn)
     both = [population.pictures[row]] + ([population.ancestors[row]] if population.ancestors is not None else [])

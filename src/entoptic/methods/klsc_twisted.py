@@ -1,6 +1,6 @@
 """KLSC inside the diffusion itself: guided chains whose bias is corrected by weights (twisted SMC).
 
-The law is that of Zhou et al. 2026 (arXiv:2605.17504), the sampler after Wu et al. 2023 (arXiv:2306.17775).
+The distribution is that of Zhou et al. 2026 (arXiv:2605.17504), the sampler after Wu et al. 2023 (arXiv:2306.17775).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class KlscTwisted(MethodConfig):
     """KLSC by twisted diffusion, guided chains that are weighted to be exact.
 
-    The tilt is of the law of the prior's ancestral sampler with `steps` steps, not of its few-step generator; β is the one
-    that the bank's frontier gives for `nats` (or `beta` itself).
+    The tilted distribution is that of the prior's ancestral sampler with `steps` steps, not that of its few-step generator. β
+    is the one that the bank's frontier gives for `nats` (or `beta` itself).
     """
 
     nats: float = 3.0
@@ -52,13 +52,19 @@ class KlscTwisted(MethodConfig):
             )
 
 
-def refusal(islands: Sequence[ParticleSet]) -> str:
-    """Why no expectation may be reported of these islands together, or an empty string.
+def refusal_of_chains(islands: Sequence[ParticleSet]) -> str:
+    """Returns why no expectation is reported of these islands together, or "".
 
-    They must be worth 20 particles together, and each descend from half of its first ones (10 at most). To ask each
-    island for an ESS of its own drops those that found a rare particle of high weight, so that what is left lies low:
-    half of the runs of 16 particles at 5.9 nats of a Gaussian, whose other means were .12 sd too low rather than .07.
-    Ancestors tell more: where 5 of 16 were left, in a mode of a tenth of the prior at 4.2 nats, nats were .8 too high.
+    Together they need an effective sample size (ESS) of 20, and each must descend from half of its first particles (at most
+    10).
+
+    No island needs an ESS of its own. That would drop islands which found a rare particle of high weight, and the means of
+    the others would be too low: at 5.9 nats of a Gaussian, half of the runs of 16 particles were dropped, and the other means
+    were .12 sd too low rather than .07. The number of ancestors is a better sign: with 5 of 16 left, in a mode of a tenth of
+    the prior at 4.2 nats, the KL divergence was .8 nats too high.
+
+    Args:
+        islands: at least one, all of the same size.
     """
     n, total = len(islands[0].scores), sum(len(c.scores) for c in islands)
     ess, roots = sum(c.ess for c in islands), min(c.distinct_ancestors for c in islands)
@@ -72,6 +78,7 @@ def refusal(islands: Sequence[ParticleSet]) -> str:
 
 @method("klsc-twisted", KlscTwisted, paper="arXiv:2605.17504, arXiv:2306.17775", units=UNITS, reads={"prior"})
 def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -> Iterator[Draft]:
+    """Draws pictures from the tilt of the ancestral sampler's distribution by twisted sequential Monte Carlo."""
     import torch
     from torch import Tensor
 
@@ -81,10 +88,10 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
     from entoptic.sampling.sampled_distribution import Kind, SampledDistribution
     from entoptic.sampling.twisted_smc import twisted_smc
 
-    units, places = units_of(items)
+    units, unit_indices = units_of(items)
     bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction, bound=config.bound)
     for u, unit in enumerate(units):
-        mine = [item for item, place in zip(items, places) if place == u]
+        mine = [item for item, index in zip(items, unit_indices) if index == u]
         try:
             frontier = Frontier.from_bank(scores.of(raw[u], u))
             beta = config.beta if config.beta is not None else frontier.at_nats(config.nats).beta.value
@@ -109,7 +116,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
             for item in mine:
                 yield failed(item, f"{unit}: {stopped}", FailureCode.OUT_OF_REACH)
             continue
-        why = refusal(islands)
+        why = refusal_of_chains(islands)
         distribution = SampledDistribution(
             kind=Kind.TILT, description="ancestral sampler's law tilted by exp(β s)", prior=bank.prior.name, beta=beta,
             n=config.particles * config.islands, ess=sum(c.ess for c in islands),

@@ -40,6 +40,7 @@ class Maco(MethodConfig):
 
 @method("maco", Maco, paper="arXiv:2306.06805", units={"logit", "channel", "direction", "feature"}, reads={"spectrum"})
 def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draft]:
+    """Maximises the unit's score over phases; the magnitudes of the spectrum are those of natural images."""
     import torch
 
     from entoptic.methods.ascent import ascend
@@ -53,7 +54,7 @@ def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draf
 
     def crop_side(g: Generator) -> Tensor:
         progress = step / max(1, config.steps - 1)
-        mean = config.crop_start + (config.crop_end - config.crop_start) * progress  # b_t
+        mean = config.crop_start + (config.crop_end - config.crop_start) * progress  # MACO's b_t
         return (mean + config.crop_std * torch.randn(config.crops, generator=g)).clamp(0.05, 1.0)
 
     def on_step(done: int, steps: int) -> None:

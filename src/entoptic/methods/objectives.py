@@ -1,4 +1,4 @@
-"""What gradient ascent minimises: one loss per item, from the layers that were read and the picture itself."""
+"""Objectives of gradient ascent: one loss per item, from the layers that were read and from the picture itself."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from entoptic.units.unit import Unit
 
 
 @dataclass
-class Step:
-    """What one step of ascent hands to an objective.
+class AscentStep:
+    """What an objective is computed from at one step of ascent, for B items with k views each.
 
     Attributes:
-        values: per tap, (B·k)×C×D of the k views of each of B items. image: B×3×H×W before augmentation.
-        views: (B·k)×3×H'×W'. count: B.
-        notes: one list per item that an objective may write to; it ends up in the picture's trace.
+        values: (B·k)×C×D for each tap.
+        image: B×3×H×W in [0, 1], before augmentation.
+        views: (B·k)×3×H'×W', after augmentation, the k views of one item next to each other.
+        count: B.
+        notes: one list per item. What an objective appends goes into the picture's trace.
     """
 
     values: Mapping[Tap, Tensor]
@@ -33,25 +35,31 @@ class Step:
     notes: list[list[str]]
 
     def per_item(self, rows: Tensor) -> Tensor:
-        """(B·k) values of views to (B) means over each item's own views."""
+        """Returns B means over each item's own views.
+
+        Args:
+            rows: B·k, one value per view.
+        """
         return rows.view(self.count, -1).mean(1)
 
 
-Term = Callable[[Step], Tensor]
+Term = Callable[[AscentStep], Tensor]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms, each giving one loss (B) per item; `+`, `-` and `*` make new ones.
+    """A weighted sum of terms, each of which gives one loss per item (B). `+`, `-` and `*` make new objectives.
 
     Attributes:
-        taps: the layers that the terms read. terms: (weight, term) pairs.
+        taps: the layers that the terms read.
+        terms: pairs of a weight (a number, or one per item) and a term.
     """
 
     taps: tuple[Tap, ...] = ()
     terms: tuple[tuple[float | Tensor, Term], ...] = field(default=())
 
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: AscentStep) -> Tensor:
+        """Returns one loss per item (B)."""
         losses = [weight * term(step) for weight, term in self.terms]
         return torch.stack(losses).sum(0) if losses else step.image.new_zeros(step.count)
 
@@ -59,7 +67,7 @@ class Objective:
         return Objective(tuple(dict.fromkeys(self.taps + other.taps)), self.terms + other.terms)
 
     def __mul__(self, factor: float | Tensor) -> Objective:
-        """Times a number, or times one number per item (B)."""
+        """Returns the objective times a number, or times one number per item (B)."""
         return Objective(self.taps, tuple((factor * weight, term) for weight, term in self.terms))
 
     __rmul__ = __mul__
@@ -71,19 +79,19 @@ class Objective:
         return self + -other
 
 
-class _Scores:
-    """Scores of one unit per item that always have a gradient.
+class _ScoresWithGradient:
+    """Scores of one unit per item, with a gradient at every view.
 
-    A unit that is dead at a view (a ReLU's zero, so no gradient) or saturated (ReLU6) is read before its activation
-    function there until it has a gradient again; the trace names it.
+    Where a unit is dead (a ReLU gives zero) or saturated (ReLU6), its score has no gradient. At such a view it is read
+    before its activation function, and the picture's trace says so.
     """
 
     def __init__(self, units: Sequence[Unit | None]) -> None:
         self._units = [(unit, unit.before_activation() if unit else None) for unit in units]
         self.taps = tuple(dict.fromkeys(unit.tap for pair in self._units for unit in pair if unit is not None))
 
-    def of(self, step: Step, i: int) -> Tensor:
-        """Scores of item i's views."""
+    def of(self, step: AscentStep, i: int) -> Tensor:
+        """Returns the scores of item i's views (k)."""
         views = len(step.views) // step.count
         rows = slice(i * views, (i + 1) * views)
         unit, pre = self._units[i]
@@ -101,17 +109,20 @@ class _Scores:
 
 
 def activation(units: Sequence[Unit]) -> Objective:
-    """Minus the unit's score, one unit per item (dead and saturated units: see `_Scores`)."""
-    scores = _Scores(units)
+    """Returns minus the score of one unit per item. Dead and saturated units are read before their activation function."""
+    scores = _ScoresWithGradient(units)
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         return torch.stack([-scores.of(step, i).mean() for i in range(len(units))])
 
     return Objective(scores.taps, ((1.0, term),))
 
 
 def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
-    """Per view, whether the activation function is flat wherever the unit reads it (B×C×D before and after)."""
+    """Per view, whether the activation function is flat wherever the unit reads it.
+
+    after, before: B×C×D, the layer after and before its activation function.
+    """
     # Exactly 0 and exactly 6: smooth functions below zero or above six have a gradient.
     flat = ((after == 0) & (before < 0)) | ((after == 6) & (before > 6))
     if unit.direction is not None:
@@ -127,13 +138,20 @@ def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
 
 
 class SortMatch(torch.autograd.Function):
-    """Per item, sum over (C, D) of (sort(z) - t)² times a weight per channel, its gradient formed in the forward pass.
+    """Computes, per item, the sum over channels and ranks (C, D) of (sort(z) - t)², times a weight per channel.
 
-    For one dimension the sorted pairing is the optimal transport plan, so with weight 1/(C·D) this is the mean over
-    channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL's loss; Zhang et al.
-    2022). The permutation is a constant, dL/dz_p = 2·w·(z_p - t_rank(p)); storing that product instead of ranks and
-    sorted values halves the memory. `weight` is B, or B×C where channels count differently (VITAL's ū_c); `place`, B×D in
-    [0, 1], leaves positions out: they keep their rank but are not pulled.
+    In one dimension the sorted pairing is the optimal transport plan. With weight 1/(C·D) the sum is therefore the mean
+    over channels of the squared 2-Wasserstein distance between the distributions of z and t (VITAL's loss; Zhang et al.
+    2022).
+
+    The permutation is a constant for the gradient: dL/dz_p = 2·w·(z_p - t_rank(p)). The forward pass stores this product in
+    place of ranks and sorted values, which halves the memory.
+
+    Args (of `apply`):
+        z_BCD: activations.
+        t_BCD: sorted targets.
+        weight: B, or B×C where channels count differently (VITAL's ū_c).
+        position_weight_BD: in [0, 1], or None. A position of weight 0 keeps its rank but gets no gradient.
     """
 
     @staticmethod
@@ -142,16 +160,17 @@ class SortMatch(torch.autograd.Function):
         z_BCD: Tensor,
         t_BCD: Tensor,
         weight: Tensor,
-        place_BD: Tensor | None = None,
+        position_weight_BD: Tensor | None = None,
     ) -> Tensor:
         sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
         difference = sorted_BCD.sub_(t_BCD)
         weight_BC = weight if weight.ndim == 2 else weight[:, None]
         squares = difference.square()
         pull = torch.empty_like(difference).scatter_(-1, rank_BCD, difference)
-        if place_BD is not None:
-            place_BCD = place_BD[:, None].expand_as(pull)
-            squares, pull = squares * place_BCD.gather(-1, rank_BCD), pull * place_BCD
+        if position_weight_BD is not None:
+            position_weight_BCD = position_weight_BD[:, None].expand_as(pull)
+            squares = squares * position_weight_BCD.gather(-1, rank_BCD)
+            pull = pull * position_weight_BCD
         ctx.save_for_backward(pull, weight_BC)
         return (squares.sum(dim=2) * weight_BC).sum(1)
 
@@ -167,18 +186,18 @@ def match(
     *,
     balanced: bool,
     importance: Sequence[Mapping[Tap, Tensor]] = (),
-    places: Mapping[Tap, Tap] | None = None,
+    position_weights: Mapping[Tap, Tap] | None = None,
 ) -> Objective:
-    """Sorted-feature matching: per layer the mean over channels and ranks of ū_c·(sort(z) - t)².
+    """Returns the objective of sorted-feature matching (VITAL): per layer, the mean over c and ranks of ū_c·(sort(z) - t)².
 
     Args:
         taps: layers and their weights.
-        targets: one mapping per item, layer to C×D mean sorted values of its reference photos; items of the same
+        targets: one mapping per item, from a layer to C×D mean sorted values of its reference photos. Items of the same
             unit may share one mapping. A layer that an item's mapping lacks does not count for that item.
-        balanced: divide each layer's loss by the variance of its target (both weighted by ū), so that layers of any
-            scale count alike and no weights per architecture are needed; False is the published loss.
-        importance: ū of each item, layer to C weights ≥ 0; without it all channels count alike.
-        places: per layer what is read as the weight of its positions (B×1×D in [0, 1]); without it all count alike.
+        balanced: whether each layer's loss is divided by the variance of its target (both weighted by ū). Layers of any
+            scale then count alike, and no weights per architecture are needed. False is the published loss.
+        importance: ū of each item, from a layer to C weights ≥ 0. Without it all channels count alike.
+        position_weights: per layer, the tap of its positions' weights (B×1×D in [0, 1]). Without it all count alike.
     """
     stacked, weights = {}, {}
     for tap, weight in taps.items():
@@ -198,30 +217,33 @@ def match(
             shares.append(u_C * (weight if tap in target else 0.0) / (scale * t_CD.numel()))
         stacked[tap], weights[tap] = torch.stack(rows), torch.stack(shares)  # B×C×D, B×C
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         views = len(step.views) // step.count
         total = step.image.new_zeros(step.count)
         for tap in taps:
             target, weight = stacked[tap], weights[tap]
             if views > 1:
                 target, weight = target.repeat_interleave(views, 0), weight.repeat_interleave(views, 0)
-            place = step.values[places[tap]][:, 0] if places else None
-            total = total + step.per_item(SortMatch.apply(step.values[tap], target, weight, place))
+            position_weight = step.values[position_weights[tap]][:, 0] if position_weights else None
+            total = total + step.per_item(SortMatch.apply(step.values[tap], target, weight, position_weight))
         return total
 
-    return Objective((*taps, *(places or {}).values()), ((1.0, term),))
+    return Objective((*taps, *(position_weights or {}).values()), ((1.0, term),))
 
 
-def reach(units: Sequence[Unit], levels: Sequence[tuple[float, float] | None]) -> Objective:
-    """How far the unit's score is from its level among photos: max(0, 1 - (s - low) / (high - low)), one per item.
+def activation_target(units: Sequence[Unit], levels: Sequence[tuple[float, float] | None]) -> Objective:
+    """Returns how far each unit's score s is below its target: max(0, 1 - (s - low) / (high - low)), one per item.
+
+    The loss is 0 from `high` on, so that no picture is pushed beyond what a real photo reaches.
 
     Args:
-        levels: (low, high) of each item, for instance the median and the strongest photo's score: there is no push
-            beyond what a real photo reaches. None for an item that is not pushed.
+        units: one per item.
+        levels: (low, high) of each item, for instance the scores of the median and of the strongest photo; None for an
+            item without a target.
     """
-    scores = _Scores([unit if level else None for unit, level in zip(units, levels)])
+    scores = _ScoresWithGradient([unit if level else None for unit, level in zip(units, levels)])
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         losses = []
         for i, level in enumerate(levels):
             if level is None:
@@ -235,9 +257,9 @@ def reach(units: Sequence[Unit], levels: Sequence[tuple[float, float] | None]) -
 
 
 def total_variation() -> Objective:
-    """Mean over pixels and colours of squared differences to the right and lower neighbour, pixels in [0, 1]."""
+    """Returns the mean squared difference of a pixel to its right and lower neighbours, over colours, pixels in [0, 1]."""
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         x = step.image
         return (x[..., 1:] - x[..., :-1]).square().mean((1, 2, 3)) + (x[..., 1:, :] - x[..., :-1, :]).square().mean(
             (1, 2, 3)
@@ -247,22 +269,27 @@ def total_variation() -> Objective:
 
 
 def greyness() -> Objective:
-    """Mean over pixels and colours of the squared distance to mid-grey, pixels in [0, 1]."""
+    """Returns the mean squared distance of pixels from mid-grey, over colours, pixels in [0, 1]."""
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         return (step.image - 0.5).square().mean((1, 2, 3))
 
     return Objective((), ((1.0, term),))
 
 
 def deep_inversion_tv(mean: Sequence[float], std: Sequence[float]) -> Objective:
-    """Sum of the four un-squared norms of horizontal, vertical and both diagonal differences (normalised pixels).
+    """Returns DeepInversion's total variation: the sum of four un-squared norms of differences between neighbours.
 
-    One norm per picture: the published code takes it over the whole batch, which couples the pictures.
+    The differences are horizontal, vertical and along both diagonals. Each picture has norms of its own; the published code
+    takes them over the whole batch, which couples the pictures.
+
+    Args:
+        mean: of the model's normalisation, one per colour.
+        std: of the model's normalisation, one per colour.
     """
     mean_, std_ = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         x = (step.views - mean_.to(step.views)) / std_.to(step.views)
         differences = (
             x[..., :, :-1] - x[..., :, 1:],
@@ -276,19 +303,28 @@ def deep_inversion_tv(mean: Sequence[float], std: Sequence[float]) -> Objective:
 
 
 def norm(mean: Sequence[float], std: Sequence[float]) -> Objective:
-    """Un-squared L2 norm of each normalised picture."""
+    """Returns the un-squared L2 norm of each normalised picture.
+
+    Args:
+        mean: of the model's normalisation, one per colour.
+        std: of the model's normalisation, one per colour.
+    """
     mean_, std_ = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         return step.per_item(((step.views - mean_.to(step.views)) / std_.to(step.views)).flatten(1).norm(dim=1))
 
     return Objective((), ((1.0, term),))
 
 
 def classification(classes: Sequence[int]) -> Objective:
-    """Cross-entropy of the network's answer with one class per item (mean over the item's views)."""
+    """Returns the cross-entropy of the network's logits with one class per item, the mean over the item's views.
 
-    def term(step: Step) -> Tensor:
+    Args:
+        classes: one per item.
+    """
+
+    def term(step: AscentStep) -> Tensor:
         logits = step.values[Tap(LOGITS)][:, :, 0]
         wanted = torch.tensor(classes, device=logits.device).repeat_interleave(len(logits) // step.count)
         return step.per_item(cross_entropy(logits, wanted, reduction="none"))
@@ -297,14 +333,16 @@ def classification(classes: Sequence[int]) -> Objective:
 
 
 def batch_norm_statistics(moments: BatchNormMoments, first: float) -> Objective:
-    """Sum over BatchNorm layers of k·(‖var - running var‖₂ + ‖mean - running mean‖₂), norms over channels.
+    """Returns DeepInversion's feature loss: over BatchNorm layers, k·(‖var - running var‖₂ + ‖mean - running mean‖₂) summed.
+
+    Norms are over channels (Yin et al. 2020, R_feature).
 
     Args:
-        moments: a context that is open during the ascent, with one group per item. first: k of the layer that runs
-            first; 1 for the others.
+        moments: open during the ascent, with one group per item.
+        first: k of the layer that runs first; it is 1 for the others.
     """
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         total = step.image.new_zeros(step.count)
         for i, (name, (mean, variance)) in enumerate(moments.values.items()):
             running_mean, running_variance = moments.running[name]
@@ -316,15 +354,19 @@ def batch_norm_statistics(moments: BatchNormMoments, first: float) -> Objective:
 
 
 def agreement(student: Model, temperature: float) -> Objective:
-    """1 - JS between the answers of the network and of a student, softmax at `temperature`, clamped to [0.01, 0.99].
+    """Returns 1 - JS divergence between the softmax of the network and that of a student (Yin et al. 2020, R_compete).
 
-    Minimised, it looks for pictures that the student does not see as the network does.
+    A small value means that the two networks disagree on the picture. Probabilities are clamped to [0.01, 0.99].
+
+    Args:
+        student: a network with the same classes.
+        temperature: of both softmax functions.
     """
 
     def softened(logits: Tensor) -> Tensor:
         return (logits / temperature).softmax(1).clamp(0.01, 0.99)
 
-    def term(step: Step) -> Tensor:
+    def term(step: AscentStep) -> Tensor:
         p = softened(step.values[Tap(LOGITS)][:, :, 0])
         q = softened(student.read(student.fit(step.views), [Tap(LOGITS)])[Tap(LOGITS)][:, :, 0])
         middle = (p + q) / 2

@@ -1,4 +1,4 @@
-"""Activation maximisation on raw pixels (Erhan et al. 2009): the lower bound that other methods are held against."""
+"""Activation maximisation on raw pixels (Erhan et al. 2009), the baseline that other methods are compared with."""
 
 from __future__ import annotations
 
@@ -24,22 +24,26 @@ class PixelAscent(MethodConfig):
 
 @method("pixels", PixelAscent, paper="Erhan et al. 2009, TR 1341", units={"logit", "channel", "direction", "feature"})
 def pixels(items: Sequence[Item], config: PixelAscent, context: Context) -> Iterator[Draft]:
+    """Maximises the unit's score over pixels by normalised gradient ascent."""
     import torch
 
     from entoptic.methods.ascent import ascend, normalise_gradient
     from entoptic.methods.canvas import Pixels
     from entoptic.methods.objectives import activation
 
-    class OnSphere(Pixels):
+    class PixelsOnSphere(Pixels):
+        """Pixels at a fixed L2 distance from mid-grey, where `radius` asks for one."""
+
         @torch.no_grad()
         def project(self) -> None:
+            """Scales each picture's distance from mid-grey to `radius`, then clamps the pixels, in place."""
             if config.radius:
                 length = (self.parameter / 2).flatten(1).norm(dim=1)[:, None, None, None]
                 self.parameter.mul_(config.radius / length)
             super().project()
 
     generators = [item.generator() for item in items]
-    canvas = OnSphere(generators, context.model.card.size, context.model.device, std=2 * config.std)
+    canvas = PixelsOnSphere(generators, context.model.card.size, context.model.device, std=2 * config.std)
     canvas.project()
     yield from ascend(
         items,

@@ -1,4 +1,4 @@
-"""What the methods share that draw pictures from a prior: their bank, their scores and how a picture is shown.
+"""Shared parts of the methods that draw pictures from a prior: the bank, the scores and the size of a picture.
 
 Nothing at the top imports torch: the command line reads the methods' configs before anything else.
 """
@@ -28,6 +28,11 @@ MAP_STEPS = 6
 
 
 def prior_of(context: Context) -> Prior:
+    """Returns the prior of a method's context.
+
+    Raises:
+        UserError: there is none.
+    """
     if context.prior is None:
         raise UserError("this method samples an image prior; give --prior NAME (Python: prior=…)")
     return context.prior
@@ -36,14 +41,21 @@ def prior_of(context: Context) -> Prior:
 def scored_bank(
     context: Context, units: Sequence[Unit], *, size: int, reduction: str = "", bound: float | None = None
 ) -> tuple[Bank, UnitScores, Tensor]:
-    """The prior's bank, scores standardised on it, and its raw scores U×M float64.
+    """Returns the prior's bank, scores standardised on it, and its raw scores U×M float64.
 
-    Methods that sample a prior of one run use one bank, that of `context.bank_seed`, whatever the seed of the run.
+    All methods of a run use one bank, that of `context.bank_seed`, whatever the seed of the run.
+
+    Args:
+        context: of the method.
+        units: U units, all different.
+        size: M, samples in the bank.
+        reduction: of a unit's map to one score, "" for the unit's readout.
+        bound: of the standardised scores, bound·tanh(s/bound); None for none.
     """
     from entoptic.sampling.bank import make_bank
     from entoptic.sampling.unit_scores import UnitScores
 
-    scores = UnitScores(units, reduction, bound=bound)  # first: a bad option must not cost a bank
+    scores = UnitScores(units, reduction, bound=bound)  # before the bank: a wrong option must not cost a bank
     bank = make_bank(prior_of(context), size=size, steps=MAP_STEPS, seed=context.bank_seed, progress=context.progress)
     asked = {unit.identity for unit in units}
     rest = [unit for unit in context.units if unit.identity not in asked]
@@ -52,30 +64,35 @@ def scored_bank(
 
 
 def as_shown(model: Model, pictures: Tensor) -> Tensor:
-    """B×3×H×W at the model's input size, as they are scored and saved."""
+    """Returns pictures at the model's input size, as they are scored and saved: B×3×H×W in [0, 1] on the CPU.
+
+    Args:
+        model: the network under study.
+        pictures: B×3×h×w in [0, 1].
+    """
     from entoptic.sampling.unit_scores import as_saved
 
     return model.as_seen(as_saved(model, pictures.to(model.device).float())).cpu()
 
 
 def units_of(items: Sequence[Item]) -> tuple[list[Unit], list[int]]:
-    """The distinct units of some items, and the place of each item's unit among them."""
-    places: dict[str, int] = {}
+    """Returns the distinct units of some items, and for each item the index of its unit among them."""
+    index_of: dict[str, int] = {}
     units: list[Any] = []
     for item in items:
-        if item.unit.identity not in places:
-            places[item.unit.identity] = len(units)
+        if item.unit.identity not in index_of:
+            index_of[item.unit.identity] = len(units)
             units.append(item.unit)
-    return units, [places[item.unit.identity] for item in items]
+    return units, [index_of[item.unit.identity] for item in items]
 
 
 def unit_generators(purpose: str, seed: int, unit: Unit, count: int) -> list[Generator]:
-    """Generators for something that is done once per unit, from a hash of (purpose, seed, unit, number)."""
+    """Returns generators for what is drawn once per unit, from hashes of (purpose, seed, unit, number)."""
     return [generator_for(purpose, seed, unit.identity, i) for i in range(count)]
 
 
 def island_generators(seed: int, unit: Unit, islands: int) -> list[Generator]:
-    """One generator for each independent run of a unit."""
+    """Returns one generator for each island, an independent run of a unit."""
     return unit_generators("island", seed, unit, islands)
 
 
@@ -84,7 +101,7 @@ def mean_scores(scores: UnitScores, unit: int, raw_N: Tensor) -> tuple[Estimate,
 
     Args:
         scores: standardised on the prior's bank.
-        unit: place of the unit among those of `scores`.
+        unit: index of the unit among those of `scores`.
         raw_N: N ≥ 4 independent raw scores.
     """
     mean = mean_estimate(raw_N)

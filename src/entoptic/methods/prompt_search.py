@@ -1,4 +1,4 @@
-"""What the methods share that search a prompt for a text-conditional prior: how it is judged and what it is shown by."""
+"""Shared parts of the methods that search a prompt for a text-conditional prior: measuring a prompt and drawing from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 CHAIN_STEPS = 50
-"""Ancestral steps of the chains that a found prompt is judged and shown by."""
+"""Ancestral steps of the chains that a found prompt is measured on and shown by."""
 _BATCH = 8
 
 
@@ -38,7 +38,7 @@ class Prompted(MethodConfig):
     seeds: int = 4
     """pictures that a prompt is scored by during the search (one alone would be overfitted)"""
     fresh: int = 16
-    """new pictures that the prompt which was found is judged by"""
+    """new pictures that the prompt which was found is measured on"""
     bank: int = 2048
     """samples of the prior that standardise the score"""
     reduction: str = ""
@@ -54,22 +54,33 @@ class Prompted(MethodConfig):
 
 @dataclass(frozen=True)
 class Search:
-    """What a search for the prompt of one unit may use. place: of the unit among those of the scores."""
+    """What a search for the prompt of one unit may use.
+
+    Attributes:
+        prior: that reads text.
+        scores: standardised scores of several units.
+        unit: whose prompt is searched.
+        unit_index: of the unit among those of `scores`.
+        seed: of the run.
+    """
 
     prior: TextPrior
     scores: UnitScores
     unit: Unit
-    place: int
+    unit_index: int
     seed: int
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search came to.
+class FoundPrompt:
+    """The prompt that a search found.
 
     Attributes:
-        text: 1×L×D. what: completes "the prior given …". passes: pictures scored on the way.
-        loss: [step, value] pairs. notes: for people.
+        text: its embedding, 1×L×D.
+        what: completes "the prior given …".
+        passes: pictures scored during the search.
+        loss: pairs of step and value.
+        notes: for people.
     """
 
     text: Tensor
@@ -80,10 +91,10 @@ class Found:
 
 
 def text_prior(context: Context) -> TextPrior:
-    """The prior, if it reads text.
+    """Returns the prior of a method's context, which reads text.
 
     Raises:
-        UserError: it does not, with what does.
+        UserError: it does not read text; the message names priors that do.
     """
     from entoptic.priors.network_prior import TextPrior
 
@@ -98,21 +109,28 @@ def text_prior(context: Context) -> TextPrior:
 
 
 def draw_prompted(
-    items: Sequence[Item], config: Prompted, context: Context, name: str, find: Callable[[Search], Found]
+    items: Sequence[Item], config: Prompted, context: Context, name: str, find: Callable[[Search], FoundPrompt]
 ) -> Iterator[Draft]:
-    """Finds the prompt of each unit, or recalls it, and shows each item by one chain of the prior given that prompt.
+    """Finds the prompt of each unit and draws one chain of the prior, given that prompt, for each item.
 
-    The prompt belongs to the unit: samples are independent draws from one law.
+    Samples of a unit have the same prompt: they are independent draws from one distribution. Prompts are cached.
+
+    Args:
+        items: pictures to make.
+        config: of the method.
+        context: of the method.
+        name: of the method, for the cache.
+        find: searches the prompt of one unit.
     """
     import torch
 
     from entoptic.base.cache import content_key, load_cached, save_cached
 
     prior, model = text_prior(context), context.model
-    units, places = units_of(items)
+    units, unit_indices = units_of(items)
     bank, scores, _ = scored_bank(context, units, size=config.bank, reduction=config.reduction)
     for u, unit in enumerate(units):
-        mine = [item for item, place in zip(items, places) if place == u]
+        mine = [item for item, index in zip(items, unit_indices) if index == u]
         recipe = {
             "prior": prior.identity, "config": asdict(config), "seed": mine[0].seed, "unit": unit.identity,
             "readout": unit.readout, "weights": model.card.identity, "card": model.card.preprocessing(),
@@ -122,7 +140,7 @@ def draw_prompted(
         known = load_cached(name, key)
         if known is None:
             try:
-                known = _judged(
+                known = _measured_prompt(
                     find(Search(prior, scores, unit, u, mine[0].seed)), prior, scores, u, unit, config, mine[0]
                 )
             except UserError as error:
@@ -130,11 +148,11 @@ def draw_prompted(
                     yield failed_by(item, error)
                 continue
             save_cached(name, key, known)
-        trace = _trace(json.loads(bytes(known["record"].tolist()).decode()))
+        trace = _unpacked_trace(json.loads(bytes(known["record"].tolist()).decode()))
         at = prior.with_text(known["text"])
         for item in mine:
-            pictures, _ = _pictures(prior, at, [item.generator()])
-            pair, _ = _pictures(prior, prior, [item.generator()])
+            pictures, _ = _draw_chains(prior, at, [item.generator()])
+            pair, _ = _draw_chains(prior, prior, [item.generator()])
             if not bool(pictures.isfinite().all()):
                 yield failed(item, f"the chain of {unit} became infinite or undefined", FailureCode.NOT_FINITE)
                 continue
@@ -142,8 +160,8 @@ def draw_prompted(
             yield Draft(item=item, image=picture, trace=trace, overlays={"pair": pair})
 
 
-def _trace(record: Mapping[str, Any]) -> Trace:
-    """The trace that `_judged` packed."""
+def _unpacked_trace(record: Mapping[str, Any]) -> Trace:
+    """The trace that `_measured_prompt` stored."""
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
 
     selection = {"kind": Kind.CONDITIONAL, "kl_is": KlIs.UPPER_BOUND} | record["selection"]
@@ -153,20 +171,20 @@ def _trace(record: Mapping[str, Any]) -> Trace:
     )  # fmt: skip
 
 
-def _judged(
-    found: Found, prior: TextPrior, scores: UnitScores, place: int, unit: Unit, config: Prompted, item: Item
+def _measured_prompt(
+    found: FoundPrompt, prior: TextPrior, scores: UnitScores, unit_index: int, unit: Unit, config: Prompted, item: Item
 ) -> dict[str, Tensor]:
-    """The prompt with its trace: mean score and path divergence over chains that the search knew nothing of."""
+    """The prompt with its trace: mean score and KL divergence of paths, over new chains that the search has not used."""
     import torch
 
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
 
     generators = unit_generators("fresh", item.seed, unit, config.fresh)
-    pictures, path_kl = _pictures(prior, prior.with_text(found.text), generators)
+    pictures, path_kl = _draw_chains(prior, prior.with_text(found.text), generators)
     if not bool(found.text.isfinite().all() and pictures.isfinite().all() and path_kl.isfinite().all()):
         raise UserError(f"{unit}: the prompt, or pictures of the prior given it, are not finite; try a lower lr")
-    raw = torch.cat([scores.all(part)[:, place].cpu() for part in pictures.split(_BATCH)])
-    kl, (mean, mean_in_sd) = mean_estimate(path_kl), mean_scores(scores, place, raw)
+    raw = torch.cat([scores.all(part)[:, unit_index].cpu() for part in pictures.split(_BATCH)])
+    kl, (mean, mean_in_sd) = mean_estimate(path_kl), mean_scores(scores, unit_index, raw)
     assert kl.interval is not None
     distribution = SampledDistribution(
         kind=Kind.CONDITIONAL, description=f"the prior given {found.what} (nats: of its paths, an upper bound)",
@@ -186,8 +204,8 @@ def _judged(
     return {"text": found.text.detach().cpu(), "record": record}
 
 
-def _pictures(prior: TextPrior, at: TextPrior, generators: Sequence[Generator]) -> tuple[Tensor, Tensor]:
-    """B×3×h×w pictures of chains of `at`, and what each cost along its path."""
+def _draw_chains(prior: TextPrior, at: TextPrior, generators: Sequence[Generator]) -> tuple[Tensor, Tensor]:
+    """Pictures B×3×h×w of chains of `at`, and the KL divergence of each along its path (nats)."""
     import torch
 
     from entoptic.sampling.guidance import conditioned_chains

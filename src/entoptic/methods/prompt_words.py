@@ -1,8 +1,8 @@
 """Prompts of plain words after DEXTER: a coordinate search over the words of "a picture of a A with B and C".
 
 DEXTER lets a soft prompt of a frozen BERT predict the words and trains it through a Gumbel-softmax at one fixed latent
-seed. Here candidates are named beforehand, each is tried, and several seeds, common to all, score it: no language model,
-no gradient, no temperature.
+seed. Here the candidates are given, and each is scored on several seeds, the same for all. There is no language model, no
+gradient and no temperature.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, Item, method
 from entoptic.methods.prior_sampling import MAP_STEPS, UNITS
-from entoptic.methods.prompt_search import Found, Prompted, Search, draw_prompted, text_prior
+from entoptic.methods.prompt_search import FoundPrompt, Prompted, Search, draw_prompted, text_prior
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,21 +58,22 @@ class PromptWords(Prompted):
 
 @method("prompt-words", PromptWords, paper="arXiv:2510.14741", units=UNITS, reads={"prior"})
 def prompt_words(items: Sequence[Item], config: PromptWords, context: Context) -> Iterator[Draft]:
+    """Draws pictures of the prior given a prompt whose words are searched for the unit."""
     import torch
 
     from entoptic.priors.prior import noise_like
 
     prior = text_prior(context)
     candidates = list(dict.fromkeys(config.vocabulary or (*(context.model.card.labels or ()), *GENERAL.split())))
-    alone: dict[int, Tensor] = {}  # seed -> W×U, what each word scores alone on every unit: the same pictures serve all
+    alone: dict[int, Tensor] = {}  # seed -> W×U, the score of each word alone on every unit, from the same pictures
 
-    def find(search: Search) -> Found:
+    def find(search: Search) -> FoundPrompt:
         generators = [torch.Generator().manual_seed(1000 * search.seed + i) for i in range(config.seeds)]
         noise = noise_like(prior, generators)
         if search.seed not in alone:
             prompts = [sentence((word,)) for word in candidates]
             alone[search.seed] = score_prompts(prior, prompts, noise, search.scores, context)
-        by_word = alone[search.seed][:, search.place]
+        by_word = alone[search.seed][:, search.unit_index]
         order = by_word.argsort(descending=True, stable=True)[: config.shortlist]
         known: dict[tuple[str, ...], float] = {(candidates[i],): float(by_word[i]) for i in order.tolist()}
         tried = len(candidates)
@@ -82,24 +83,24 @@ def prompt_words(items: Sequence[Item], config: PromptWords, context: Context) -
             new = [option for option in options if option not in known]
             if new:
                 scored = score_prompts(prior, [sentence(o) for o in new], noise, search.scores, context)
-                known.update(zip(new, scored[:, search.place].tolist()))
+                known.update(zip(new, scored[:, search.unit_index].tolist()))
                 tried += len(new)
             return [known[option] for option in options]
 
         chosen = climb(value, [candidates[i] for i in order.tolist()], config.words)
         prompt = sentence(chosen)
-        in_sd = (known[chosen] - search.scores.centre[search.place]) / search.scores.scale[search.place]
+        in_sd = (known[chosen] - search.scores.centre[search.unit_index]) / search.scores.scale[search.unit_index]
         note = (
             f'"{prompt}" scored {float(in_sd):.3g} sd over the {config.seeds} pictures that chose it among {tried} prompts '
             f"({MAP_STEPS} steps)"
         )
-        return Found(prior.embed([prompt]), f'the prompt "{prompt}"', tried * config.seeds, notes=[note])
+        return FoundPrompt(prior.embed([prompt]), f'the prompt "{prompt}"', tried * config.seeds, notes=[note])
 
     return draw_prompted(items, config, context, "prompt-words", find)
 
 
 def sentence(words: Sequence[str]) -> str:
-    """("dog", "fur", "grass") -> "a picture of a dog with fur and grass"."""
+    """Returns a prompt of words: ("dog", "fur", "grass") gives "a picture of a dog with fur and grass"."""
     tail = f" with {' and '.join(words[1:])}" if len(words) > 1 else ""
     return f"a picture of a {words[0]}{tail}"
 
@@ -107,9 +108,15 @@ def sentence(words: Sequence[str]) -> str:
 def climb(
     value: Callable[[list[tuple[str, ...]]], list[float]], shortlist: Sequence[str], most: int
 ) -> tuple[str, ...]:
-    """Coordinate search: from the first of the shortlist, grow while a further word helps, then exchange each once.
+    """Returns the words that a coordinate search finds.
 
-    value: the score of each of some tuples of words, which no word may be in twice.
+    It starts with the first of the shortlist, adds the best further word while that raises the score, and then tries to
+    exchange each word once.
+
+    Args:
+        value: gives the score of each of several tuples of words. No tuple has a word twice.
+        shortlist: candidates, the best alone first.
+        most: words at most.
     """
     chosen: tuple[str, ...] = (shortlist[0],)
     (best,) = value([chosen])
@@ -134,7 +141,15 @@ def climb(
 def score_prompts(
     prior: TextPrior, prompts: Sequence[str], noise: Tensor, scores: UnitScores, context: Context
 ) -> Tensor:
-    """P×U float64: mean raw scores of few-step pictures of each prompt from the same noise, S×C×H×W."""
+    """Returns the mean raw score of each prompt's few-step pictures on each unit, P×U float64.
+
+    Args:
+        prior: that reads text.
+        prompts: P texts.
+        noise: S×C×H×W, the same for all prompts.
+        scores: of U units.
+        context: of the method.
+    """
     import torch
 
     from entoptic.priors.prior import generate

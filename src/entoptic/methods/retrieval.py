@@ -1,7 +1,7 @@
-"""Retrieval: real photos chosen by how they drive a unit. Nothing is optimised, so nothing can be adversarial.
+"""Retrieval: real photos chosen by how they drive a unit. Nothing is optimised, so no picture is adversarial.
 
-Choosing is not free of bias: each way of choosing is a law over photos, and its KL divergence from the law that the
-photos come from, in nats, says how far what is shown strays from what there is. The trace carries it as `selection`.
+Each way of choosing is a distribution over photos. Its KL divergence (nats) from the distribution that the photos come
+from measures how biased the choice is. The trace carries it as `selection`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Retrieval(MethodConfig):
     """Retrieval, the real photos that drive the unit most (sample k is rank k)."""
 
     shown: int = 9
-    """K: the picture is one of the K best, and its law is that of one of them at random"""
+    """K: the picture is one of the K best, and its distribution is that of one of them at random"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +39,7 @@ class RetrievalBottom(MethodConfig):
     """Retrieval from below, the real photos that drive the unit least."""
 
     shown: int = 9
-    """K: the picture is one of the K lowest, and its law is that of one of them at random"""
+    """K: the picture is one of the K lowest, and its distribution is that of one of them at random"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,16 +81,18 @@ def _check_shown(shown: int) -> None:
 
 @method("retrieval", Retrieval, paper="top-K selection", units=UNITS, reads={"scores"})
 def retrieval(items: Sequence[Item], config: Retrieval, context: Context) -> Iterator[Draft]:
+    """Returns the photos that drive the unit most, by rank."""
     yield from _ranked(items, config.shown, context, lowest=False)
 
 
 @method("retrieval-bottom", RetrievalBottom, paper="top-K selection", units=UNITS, reads={"scores"})
 def retrieval_bottom(items: Sequence[Item], config: RetrievalBottom, context: Context) -> Iterator[Draft]:
+    """Returns the photos that drive the unit least, by rank."""
     yield from _ranked(items, config.shown, context, lowest=True)
 
 
 def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool) -> Iterator[Draft]:
-    """Photos by rank, each with the exact law of choosing it; equal scores keep the photos' order."""
+    """Photos by rank, each with the exact distribution of the choice. Equal scores keep the photos' order."""
     from entoptic.base.estimates import Estimate, exactly
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
     from entoptic.sampling.tilt import rank_kl, selection_kl
@@ -123,11 +125,12 @@ def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool
             notes.append(
                 f"{tied} photos share the score of rank {k}: their order decides which are shown, and nats is an upper bound"
             )
-        yield _show(item, int(order[item.sample]), values, scores.indices, distribution, notes, context)
+        yield _draft_of_photo(item, int(order[item.sample]), values, scores.indices, distribution, notes, context)
 
 
 @method("retrieval-tilted", RetrievalTilted, paper="KL-minimal selection", units=UNITS, reads={"scores"})
 def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Context) -> Iterator[Draft]:
+    """Draws photos without replacement, with weights exp(β s)."""
     from entoptic.base.estimates import Estimate, exactly
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
     from entoptic.sampling.tilt import beta_for_kl, beta_for_mean, draw_order, gumbel_noise, standardise_scores, tilt
@@ -150,40 +153,40 @@ def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Co
                 beta = beta_for_mean(s, config.mean)
             else:
                 beta = beta_for_kl(s, 4.0 if config.nats is None else config.nats)
-            law = tilt(s, beta)
+            tilted = tilt(s, beta)
         except UserError as error:
             yield failed_by(item, error, hint=" (scores in standard deviations above their mean over the photos)")
             continue
         # All samples of one unit are one ordered draw without replacement.
         order = draw_order(s, beta, gumbel_noise(f"{item.seed}|{item.unit.identity}", names))
-        mean = centre + sd * law.mean
+        mean = centre + sd * tilted.mean
         distribution = SampledDistribution(
             kind=Kind.TILT, description="drawn with weights exp(β s), without replacement",
-            prior="the N photos, each alike", n=n, kl=exactly(law.kl), kl_is=KlIs.EXACT, beta=law.beta,
-            mean=Estimate(mean, math.inf, None), mean_in_sd=Estimate(law.mean, math.inf, None), ess=law.ess,
+            prior="the N photos, each alike", n=n, kl=exactly(tilted.kl), kl_is=KlIs.EXACT, beta=tilted.beta,
+            mean=Estimate(mean, math.inf, None), mean_in_sd=Estimate(tilted.mean, math.inf, None), ess=tilted.ess,
             detail={"draw": item.sample + 1},
         )  # fmt: skip
         notes = [
-            f"draw {item.sample + 1} of {n} photos tilted by β = {law.beta:.3g} per standard deviation: "
-            f"{law.kl:.3g} nats from the photos at a mean score of {mean:.4g}, as if {law.ess:.3g} photos"
+            f"draw {item.sample + 1} of {n} photos tilted by β = {tilted.beta:.3g} per standard deviation: "
+            f"{tilted.kl:.3g} nats from the photos at a mean score of {mean:.4g}, as if {tilted.ess:.3g} photos"
         ]
-        yield _show(item, int(order[item.sample]), values, scores.indices, distribution, notes, context)
+        yield _draft_of_photo(item, int(order[item.sample]), values, scores.indices, distribution, notes, context)
 
 
-def _show(
-    item: Item, place: int, values: Tensor, indices: Sequence[int], distribution: SampledDistribution, notes: list[str],
+def _draft_of_photo(
+    item: Item, position: int, values: Tensor, indices: Sequence[int], distribution: SampledDistribution, notes: list[str],
     context: Context,
 ) -> Draft:  # fmt: skip
-    """The photo at `place` among those that could be read."""
+    """The draft of a photo. position: of the photo among those that could be read."""
     photos = context.references.photos
     assert photos is not None
-    index = indices[place]
+    index = indices[position]
     photo = photos.read(index)
     if photo is None:
         return failed(item, f"photo {photos[index].name} can no longer be read", FailureCode.UNREADABLE)
     image = context.model.as_seen(context.model.card.prepare(photo)[None])[0]
     notes = [
-        f"photo {photos[index].name}, sha256 {photos.sha256(index)[:16]}, score {float(values[place]):.6g}",
+        f"photo {photos[index].name}, sha256 {photos.sha256(index)[:16]}, score {float(values[position]):.6g}",
         *notes,
     ]
     trace = Trace(steps=0, evaluations=0, loss=[], notes=notes, distribution=distribution)

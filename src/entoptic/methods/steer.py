@@ -1,4 +1,4 @@
-"""Concept steering: one concept of a photo's feature map scaled, decoded and looked at again (FeatInv-Viz)."""
+"""Concept steering: one concept of a photo's feature map is scaled, and the map is decoded and measured (FeatInv-Viz)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _photo_of(item: Item) -> str:
 
 @method("steer", SteerConcepts, paper="FeatInv", units={EDIT}, reads={"inverter"}, together=_photo_of)
 def steer(items: Sequence[Item], config: SteerConcepts, context: Context) -> Iterator[Draft]:
-    """Steers concepts of one photo; each draft's `made` is a `Steering`, which its evidence is read off."""
+    """Steers concepts of one photo. Each draft's `made` is a `Steering`, from which its evidence is computed."""
     from entoptic.inversion.steer import steer_concepts
 
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""VITAL: match the feature distributions of real photos (Görgün et al., ICCV 2025, arXiv 2503.22399)."""
+"""VITAL: pictures with the feature distributions of real photos (Görgün et al., ICCV 2025, arXiv 2503.22399)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Vital(MethodConfig):
     references: int = 25
     """reference photos per unit (N): those of its class, or of all, that drive it most"""
     reference: str = "image"
-    """match whole photos ("image") or their crops around the place that drives an inner unit most ("crop")"""
+    """match whole photos ("image") or their crops around the position that drives an inner unit most ("crop")"""
     layers: tuple[str, ...] = ()
     """layers to match, each counting alike; empty takes the stem and the end of each stage. For an inner unit those
     below its own layer count, the first of them for `natural` only"""
     relevance: str = "lrp"
-    """features of inner units are weighted by the unit's relevance, told by lrp, epsilon, gradient or guided; none
+    """features of inner units are weighted by the unit's relevance, computed by lrp, epsilon, gradient or guided; none
     matches whole photos, with all that merely stands beside what drives the unit"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
@@ -69,8 +69,8 @@ class Vital(MethodConfig):
     start: float = 0.2
     """standard deviation of the noise that the canvas starts from, in units of half the pixel range"""
     finish: float = 0.6
-    """standard deviation in pixels of a Gaussian blur of the finished picture: frequencies near a pixel's own tell
-    people little and are peculiar to one network"""
+    """standard deviation in pixels of a Gaussian blur of the finished picture: frequencies near that of the pixels say
+    little to people and are peculiar to one network"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,43 +86,49 @@ class Vital(MethodConfig):
 
 @method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction", "feature"}, reads={"targets"})
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
+    """Optimises pixels so that their sorted features match the mean sorted features of reference photos."""
     import torch
 
     from entoptic.images.relevance_weighting import RelevanceWeighting, UnattendedPositions, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
-    from entoptic.methods.augment import chain, flip, gaussian_blur, hold, roll, zoom
+    from entoptic.methods.augment import chain, flip, gaussian_blur, repeat_view, roll, zoom
     from entoptic.methods.canvas import Pixels
-    from entoptic.methods.objectives import greyness, match, reach, total_variation
+    from entoptic.methods.objectives import activation_target, greyness, match, total_variation
 
     model, references = context.model, context.references
     taps, units = matched_taps(model, config.layers), [item.unit for item in items]
     references.expect(units)
-    # Layers that each unit is seen through: none for a logit, nor for a unit before all layers that are matched.
+    # Matched layers below each unit: none for a logit, and none for a unit before all layers that are matched.
     through = [() if u.kind == "logit" or config.relevance == "none" else layers_below(model, taps, u) for u in units]
-    wanted = [
+    weightings = [
         RelevanceWeighting(config.relevance, config.reference, item.sample % config.facets, config.facets)
         if layers
         else None
         for item, layers in zip(items, through)
     ]
-    # The first layer has the pixels' own resolution: relevance there is speckle, and sorting it half of a step's time.
+    # The first layer has the pixels' own resolution. Relevance is noise there, and sorting it takes half of a step's time.
     targets = [
         references.target(u, (layers[1:] or layers) if w else taps, config.references, wanted=w)
-        for u, layers, w in zip(units, through, wanted)
+        for u, layers, w in zip(units, through, weightings)
     ]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
     objective = objective + config.smoothness * total_variation()
-    if config.natural and any(wanted):
+    if config.natural and any(weightings):
         quiet = [references.natural(u, layers).values if layers else {} for u, layers in zip(units, through)]
         layers = dict.fromkeys((tap for values in quiet for tap in values), 1.0)
         objective = objective + config.natural * match(
-            layers, quiet, balanced=True, places={tap: UnattendedPositions(tap.layer, tap.pre) for tap in layers}
+            layers,
+            quiet,
+            balanced=True,
+            position_weights={tap: UnattendedPositions(tap.layer, tap.pre) for tap in layers},
         )
     if config.plain:
         objective = objective + config.plain * greyness()
-    if config.drive and any(wanted):
-        objective = objective + config.drive * reach(units, [_levels(references, u, w) for u, w in zip(units, wanted)])
+    if config.drive and any(weightings):
+        objective = objective + config.drive * activation_target(
+            units, [_levels(references, u, w) for u, w in zip(units, weightings)]
+        )
     generators = [item.generator() for item in items]
     canvas = Pixels(generators, model.card.size, model.device, std=config.start)
     transparency = Transparency(canvas.parameter)
@@ -134,44 +140,51 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         context,
         steps=config.steps,
         generators=generators,
-        augment=hold(
+        augment=repeat_view(
             chain(roll(config.jitter), flip(0.5 if config.flip else 0.0), zoom(config.zoom)),
-            [config.refresh if w else 1 for w in wanted],
+            [config.refresh if w else 1 for w in weightings],
         ),
         schedule=warmup_cosine(config.steps, config.steps // 20),
         on_gradient=transparency.add,
-        read=weighted_reader(model, units, wanted, config.refresh) if any(wanted) else None,
+        read=weighted_reader(model, units, weightings, config.refresh) if any(weightings) else None,
     )
     for i, (draft, target) in enumerate(zip(drafts, targets)):
         if draft.image is None:
             yield draft
             continue
         notes = list(draft.trace.notes)
-        if units[i].kind != "logit" and wanted[i] is None and config.relevance != "none":
+        if units[i].kind != "logit" and weightings[i] is None and config.relevance != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         image = gaussian_blur(draft.image[None], config.finish)[0] if config.finish else draft.image
         trace = replace(draft.trace, notes=notes, references=target.describe())
         yield replace(draft, image=image, trace=trace, overlays={"alpha": transparency.of(i)})
 
 
-def _levels(references: References, unit: Unit, wanted: RelevanceWeighting | None) -> tuple[float, float] | None:
-    """Scores of the median and of the strongest photo, where they are known and the unit is an inner one."""
-    real = references.real_scores(unit) if wanted is not None else ""
+def _levels(references: References, unit: Unit, weighting: RelevanceWeighting | None) -> tuple[float, float] | None:
+    """Scores of the median and of the strongest photo; None where they are not known, or for a logit."""
+    real = references.real_scores(unit) if weighting is not None else ""
     if isinstance(real, str):
         return None
     values = real.values[real.values.isfinite()]
     if not len(values) or float(values[-1] - values[len(values) // 2]) <= 1e-6 * float(values.abs().max()):
-        return None  # the same score on all photos: there is no level to reach
+        return None  # all photos have the same score, so there is no target
     return float(values[len(values) // 2]), float(values[-1])
 
 
 def weighted_reader(
-    model: Model, units: Sequence[Unit], wanted: Sequence[RelevanceWeighting | None], refresh: int = 1
+    model: Model, units: Sequence[Unit], weightings: Sequence[RelevanceWeighting | None], refresh: int = 1
 ) -> Callable[[Tensor, Sequence[Tap]], dict[Tap, Tensor]]:
-    """What `ascend` reads for VITAL's inner units: A ⊙ R̂ at `Weighted` taps, weights of positions at `Elsewhere`, plain
-    values at all others.
+    """Returns the function that reads taps of views for VITAL's inner units.
 
-    Relevance is told anew every `refresh` steps, on the views of that step; it is a constant for the gradient.
+    It gives A ⊙ R̂ (activations times spatial relevance weights) at `Weighted` taps, weights of positions at
+    `UnattendedPositions`, and plain values at all others. Relevance is computed every `refresh` steps, on the views of that
+    step, and is a constant for the gradient.
+
+    Args:
+        model: the network under study.
+        units: one per item.
+        weightings: one per item, None for an item that is matched without relevance. They differ in their facets only.
+        refresh: steps for which one relevance is kept, at least 1.
     """
     from entoptic.images.relevance_weighting import (
         UnattendedPositions,
@@ -184,18 +197,22 @@ def weighted_reader(
 
     kept: dict[Tap, Tensor] = {}
     calls = 0
-    how = next(w for w in wanted if w is not None)  # the items of a call differ in their facets only
+    weighting = next(w for w in weightings if w is not None)
 
     def read(views: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
         nonlocal kept, calls
         layers = [tap for tap in taps if not isinstance(tap, UnattendedPositions)]
         if calls % refresh == 0:
             each = len(views) // len(units)
-            shown = [unit if w is not None else None for unit, w in zip(units, wanted) for _ in range(each)]
-            values, maps = read_relevant(model, views, shown, layers, rules_of(how.rules))
-            kept = {tap: spatial_weight(map_BCD, how.epsilon) for tap, map_BCD in maps.items()}
+            units_of_views = [
+                unit if w is not None else None for unit, w in zip(units, weightings) for _ in range(each)
+            ]
+            values, maps = read_relevant(model, views, units_of_views, layers, rules_of(weighting.rules))
+            kept = {tap: spatial_weight(map_BCD, weighting.epsilon) for tap, map_BCD in maps.items()}
             kept |= {
-                tap: elsewhere(model, maps, shown, tap.layer) for tap in taps if isinstance(tap, UnattendedPositions)
+                tap: elsewhere(model, maps, units_of_views, tap.layer)
+                for tap in taps
+                if isinstance(tap, UnattendedPositions)
             }
         else:
             plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in layers}
@@ -209,13 +226,17 @@ def weighted_reader(
 
 
 def matched_taps(model: Model, layers: Sequence[str]) -> tuple[Tap, ...]:
-    """Taps of the layers to match: those named, or the trunk of the network."""
+    """Returns taps of the layers to match: those named, or the trunk of the network.
+
+    Raises:
+        UserError: there is no such layer; the message names the nearest.
+    """
     from entoptic.models.taps import Tap
     from entoptic.models.trunk import trunk_layers
 
     taps = tuple(Tap(layer) for layer in (layers or trunk_layers(model)))
     for tap in taps:
-        model.layer(tap.layer)  # an unknown name is answered with the nearest
+        model.layer(tap.layer)  # raises for an unknown name
     return taps
 
 
@@ -240,7 +261,7 @@ PAPER: dict[str, tuple[dict[str, float], float, float]] = {
 }  # fmt: skip
 
 
-# For inner units: layers with their weights, λ_TV, λ_L2, and how relevance is told (ResNet-50's layer4 only).
+# For inner units: layers with their weights, λ_TV, λ_L2 (published for ResNet-50's layer4 only).
 PAPER_INNER: dict[str, tuple[dict[str, float], float, float]] = {
     "resnet50": ({"conv1": 0.1, "layer1": 1, "layer2": 1, "layer3": 1}, 3e-7, 3e-7),
 }
@@ -268,7 +289,13 @@ class VitalPaper(MethodConfig):
 
 
 def published(model: Model, preset: str, logits: bool) -> tuple[dict[Tap, float], float, float]:
-    """Layers with their weights, λ_TV and λ_L2 of a preset, or the trunk with weight 1 for any other network."""
+    """Returns layers with their weights, λ_TV and λ_L2: those of a preset, or the trunk with weight 1 and no regulariser.
+
+    Args:
+        model: the network under study.
+        preset: name of a published architecture; "" takes that of the model's name.
+        logits: whether for logits rather than for inner units.
+    """
     from entoptic.models.taps import Tap
 
     held = PAPER if logits else PAPER_INNER
@@ -281,6 +308,7 @@ def published(model: Model, preset: str, logits: bool) -> tuple[dict[Tap, float]
 
 @method("vital-paper", VitalPaper, paper="arXiv:2503.22399", units={"logit", "channel"}, reads={"targets"})
 def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> Iterator[Draft]:
+    """Optimises pixels with the loss, the layers and the regularisers of the paper."""
     import torch
 
     from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, layers_below
@@ -295,19 +323,19 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
     units = [item.unit for item in items]
     # Logits and inner units have layers, weights and priors of their own.
     settings = [published(model, config.preset, unit.kind == "logit") for unit in units]
-    wanted = [
+    weightings = [
         RelevanceWeighting("lrp-vital", config.reference, epsilon=1e-6)
         if unit.kind != "logit" and layers_below(model, layers, unit)
         else None
         for unit, (layers, _, _) in zip(units, settings)
     ]
-    # An inner unit before all layers that are matched has no relevance to tell: it is matched like a class.
+    # An inner unit before all layers that are matched has no relevance below it: it is matched like a logit.
     whole = published(model, config.preset, logits=True)
-    settings = [s if w or u.kind == "logit" else whole for s, w, u in zip(settings, wanted, units)]
+    settings = [s if w or u.kind == "logit" else whole for s, w, u in zip(settings, weightings, units)]
     targets = [
         # The paper draws the references of a class at random, those of a neuron by rank.
         references.target(u, tuple(layers), config.references, strongest=u.kind != "logit", wanted=w)
-        for u, w, (layers, _, _) in zip(units, wanted, settings)
+        for u, w, (layers, _, _) in zip(units, weightings, settings)
     ]
     matched = {
         tap: layers[tap.plain if isinstance(tap, Weighted) else tap]
@@ -332,7 +360,7 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
         augment=roll(config.jitter),
         schedule=warmup_cosine(config.steps, min(100, config.steps // 5)),
         on_gradient=transparency.add,
-        read=weighted_reader(model, units, wanted) if any(wanted) else None,
+        read=weighted_reader(model, units, weightings) if any(weightings) else None,
     )
     for i, (draft, target) in enumerate(zip(drafts, targets)):
         trace = replace(draft.trace, references=target.describe())

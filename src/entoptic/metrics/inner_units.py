@@ -29,7 +29,7 @@ from entoptic.units.unit import Unit
 
 
 def photos_or_reason(unit: Unit, reference: UnitReference) -> ExemplarPhotos | str:
-    """Return the photos that an inner unit's pictures are compared with, or the reason why there are none."""
+    """Returns the photos that an inner unit's pictures are compared with, or the reason why there are none."""
     return INNER_ONLY if unit.layer == LOGITS else reference.exemplars
 
 
@@ -39,7 +39,7 @@ def _exemplars(reference: UnitReference) -> ExemplarPhotos:
 
 
 def without_itself(found: Similarity, images: Tensor, photos: Tensor) -> Similarity:
-    """Take out the pairs in which the picture is the photo: retrieval shows the photos themselves.
+    """Takes out the pairs in which the picture is the photo: retrieval shows the photos themselves.
 
     Args:
         found: similarity of B pictures to N photos.
@@ -54,7 +54,7 @@ def without_itself(found: Similarity, images: Tensor, photos: Tensor) -> Similar
 
 
 def lower_layer(model: Model, layer: str) -> str | None:
-    """Find the last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
+    """Finds the last whole block (a child of a list of blocks or of the network) that is done before `layer` begins.
 
     Networks without blocks give the end of the stage before (see `trunk_layers`).
 
@@ -76,7 +76,7 @@ def lower_layer(model: Model, layer: str) -> str | None:
 
 
 def profiles(images: Tensor, unit: Unit, lower: str) -> Tensor:
-    """Compute the relevance of the unit at the channels of a lower layer, summed over positions.
+    """Computes the relevance of the unit at the channels of a lower layer, summed over positions.
 
     Args:
         images: B×3×H×W in [0, 1].
@@ -106,7 +106,7 @@ def _lower_layer(reference: UnitReference) -> str | None:
 
 
 def photo_profiles(reference: UnitReference) -> tuple[Tensor, Tensor]:
-    """Compute `profiles` of the strongest (N×C) and of the arbitrary photos (M×C)."""
+    """Computes `profiles` of the strongest (N×C) and of the arbitrary photos (M×C)."""
     photos, lower = _exemplars(reference), reference.once(_lower_layer)
     assert lower is not None
     both = profiles(torch.cat([photos.strongest, photos.arbitrary]), reference.unit, lower)
@@ -114,7 +114,7 @@ def photo_profiles(reference: UnitReference) -> tuple[Tensor, Tensor]:
 
 
 def relevance_agreement(image: Tensor, unit: Unit, reference: UnitReference) -> Evidence:
-    """Measure whether the picture drives the unit through the same lower channels as its strongest photos do.
+    """Measures whether the picture drives the unit through the same lower channels as its strongest photos do.
 
     The value is the mean cosine between the picture's relevance profile and each photo's, both less the mean profile
     over arbitrary photos. Some channels are relevant to everything, and with them all profiles are alike (cosines of
@@ -150,7 +150,7 @@ def relevance_agreement(image: Tensor, unit: Unit, reference: UnitReference) -> 
 
 
 def usual_activation(unit: Unit, photos: Tensor) -> float:
-    """Average the unit over photos and the positions that it is read at."""
+    """Averages the unit over photos and the positions that it is read at."""
     with torch.no_grad():
         map_BD = unit.map(_values(unit, photos))
     return float((map_BD if unit.position is None else map_BD[:, unit.position]).mean())
@@ -162,7 +162,7 @@ def _values(unit: Unit, images: Tensor) -> Tensor:
 
 
 def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
-    """Measure what the unit does to the network's answer: logits minus logits with the unit held at `usual`.
+    """Measures what the unit does to the network's answer: logits minus logits with the unit held at `usual`.
 
     The mean over the logits is taken off (for more than two of them): a softmax does not see it.
 
@@ -199,12 +199,12 @@ def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
 
 
 def usual_on_photos(reference: UnitReference) -> float:
-    """Compute `usual_activation` over the arbitrary photos: what an ablated unit is held at."""
+    """Computes `usual_activation` over the arbitrary photos: what an ablated unit is held at."""
     return usual_activation(reference.unit, _exemplars(reference).arbitrary)
 
 
 def photo_effects(reference: UnitReference) -> tuple[Tensor, Tensor]:
-    """Compute `effects` on the strongest (N×K) and on the arbitrary photos (M×K)."""
+    """Computes `effects` on the strongest (N×K) and on the arbitrary photos (M×K)."""
     photos = _exemplars(reference)
     images = torch.cat([photos.strongest, photos.arbitrary])
     both = effects(images, reference.unit, reference.once(usual_on_photos))
@@ -212,7 +212,7 @@ def photo_effects(reference: UnitReference) -> tuple[Tensor, Tensor]:
 
 
 def causal(image: Tensor, unit: Unit, reference: UnitReference) -> Evidence:
-    """Measure whether ablating the unit changes the network's answer on the picture as on its strongest photos.
+    """Measures whether ablating the unit changes the network's answer on the picture as on its strongest photos.
 
     The value is the mean cosine between the change of the logits on the picture and that on each photo. The detail
     holds the size of the change relative to the mean over the photos. No method optimises it.
@@ -279,7 +279,7 @@ class Similarity:
 
 
 def similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | None = None) -> Similarity:
-    """Compute mean cosines of pictures' vectors with those of photos, beside what photos and arbitrary photos get.
+    """Computes mean cosines of pictures' vectors with those of photos, beside what photos and arbitrary photos get.
 
     Args:
         pictures_BK: B vectors.
@@ -294,7 +294,7 @@ def similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor | No
 
 
 def centred_similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Tensor) -> Similarity:
-    """Compute `similarity` of what sets vectors apart from the mean over the arbitrary photos.
+    """Computes `similarity` of what sets vectors apart from the mean over the arbitrary photos.
 
     For the floor each arbitrary photo, and the N photos with it, are counted from the mean of the others: counted from a
     mean that it is part of, it would seem less like them than a photo from elsewhere. Vectors of 0 stay 0.
@@ -319,7 +319,7 @@ def centred_similarity(pictures_BK: Tensor, photos_NK: Tensor, arbitrary_MK: Ten
 
 
 def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
-    """Compute B×N cosines; NaN where a vector is 0, which has no direction."""
+    """Computes B×N cosines; NaN where a vector is 0, which has no direction."""
     product = normalize(a_BK, dim=1, eps=1e-30) @ normalize(b_NK, dim=1, eps=1e-30).T
     empty = (a_BK.norm(dim=1) == 0)[:, None] | (b_NK.norm(dim=1) == 0)[None]
     return product.masked_fill(empty, float("nan"))

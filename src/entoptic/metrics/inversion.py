@@ -37,7 +37,7 @@ Standardise = Callable[[Tensor], Tensor]
 
 
 def match_ranks(logits_NK: Tensor, targets_N: Tensor) -> Tensor:
-    """Place N of each target among the logits, from 1: how many lie strictly above it, and one."""
+    """Ranks each target among the logits, from 1: one more than the number of logits strictly above it."""
     own_N1 = logits_NK.gather(1, targets_N[:, None])
     return 1 + (logits_NK > own_N1).sum(1)
 

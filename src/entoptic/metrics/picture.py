@@ -66,13 +66,13 @@ def measure_unit_picture(
 
 
 def activation(value: float, unit: Unit) -> Evidence:
-    """Report the unit's score on the saved pixels: deterministic, so its interval is the value itself."""
+    """Reports the unit's score on the saved pixels: deterministic, so its interval is the value itself."""
     scale = "logit" if unit.kind == "logit" else f"activation ({unit.readout})"
     return Evidence("activation", value, 1, (value, value), "higher", scale)
 
 
 def rank(value: float, values_BCD: Tensor, unit: Unit) -> Evidence:
-    """Count the units of the same layer, read in the same way, that this picture drives more, plus one.
+    """Counts the units of the same layer, read in the same way, that this picture drives more, plus one.
 
     Args:
         value: the unit's score on the picture.
@@ -90,7 +90,7 @@ def rank(value: float, values_BCD: Tensor, unit: Unit) -> Evidence:
 
 
 def percentile(value: float, unit: Unit, reference: UnitReference) -> Evidence:
-    """Estimate the percentage of real photos that drive the unit less, with a Wilson interval.
+    """Estimates the percentage of real photos that drive the unit less, with a Wilson interval.
 
     Args:
         value: the unit's score on the picture.
@@ -110,7 +110,7 @@ def percentile(value: float, unit: Unit, reference: UnitReference) -> Evidence:
 
 
 def margin(value: float, unit: Unit, reference: UnitReference) -> Evidence:
-    """Report the score less that of the strongest real photo (exact for these photos).
+    """Reports the score less that of the strongest real photo (exact for these photos).
 
     Args:
         value: the unit's score on the picture.
@@ -127,7 +127,7 @@ def margin(value: float, unit: Unit, reference: UnitReference) -> Evidence:
 
 
 def _share_below(value: float, quantiles: np.ndarray) -> float:
-    """Estimate the share of a distribution strictly below `value`; a value that many photos share (a ReLU's 0) counts once."""
+    """Estimates the share of a distribution strictly below `value`; a value that many photos share (a ReLU's 0) counts once."""
     right = int(np.searchsorted(quantiles, value, side="left"))
     if right in (0, len(quantiles)):
         return float(right > 0)
@@ -136,7 +136,7 @@ def _share_below(value: float, quantiles: np.ndarray) -> float:
 
 
 def robustness(picture: np.ndarray, value: float, unit: Unit, reference: UnitReference) -> Evidence:
-    """Measure the share of the activation that stays under JPEG 75, shifts of 8 px and resizing by 5 %, their mean.
+    """Measures the share of the activation that stays under JPEG 75, shifts of 8 px and resizing by 5 %, their mean.
 
     The activation is taken above a baseline: the median over real photos where it is known, else the score of a
     mid-grey picture. A raw ratio of logits, which have no zero, would mean nothing.
@@ -173,7 +173,7 @@ def robustness(picture: np.ndarray, value: float, unit: Unit, reference: UnitRef
 
 
 def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
-    """Make the pictures (1×3×H×W) that robustness is measured on; shifts repeat the border.
+    """Makes the pictures (1×3×H×W) that robustness is measured on; shifts repeat the border.
 
     Returns:
         (name, picture) of each.
@@ -195,7 +195,7 @@ def disturbances(picture: np.ndarray) -> list[tuple[str, Tensor]]:
 
 
 def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evidence]:
-    """Measure whether other networks see the unit's class: top-1, top-5 and mean probability over them.
+    """Measures whether other networks see the unit's class: top-1, top-5 and mean probability over them.
 
     A verifier that knows more classes than the unit's network is asked about the shared ones only; the scale names their
     number.

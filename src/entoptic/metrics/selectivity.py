@@ -15,7 +15,7 @@ INNER_ONLY = "only for units inside the network; a logit is its answer itself"
 
 
 def selectivity(values_BCD: Tensor, unit: Unit, reference: UnitReference) -> Evidence:
-    """Measure how much further the picture drives its unit out of the usual than the units beside it.
+    """Measures how much further the picture drives its unit out of the usual than the units beside it.
 
     Every unit's activation is counted from its mean over real photos in its own standard deviations (its z), because
     raw activations of two units have no common scale (`rank`, which compares them raw, favours units that are large on

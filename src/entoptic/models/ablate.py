@@ -26,7 +26,7 @@ def ablated(
     part: Callable[[Tensor], Tensor] | None = None,
     position: int | None = None,
 ) -> Iterator[None]:
-    """Hold one channel of a layer at `value` in every forward pass inside the context; the hooks are removed afterwards.
+    """Holds one channel of a layer at `value` in every forward pass inside the context; the hooks are removed afterwards.
 
     Args:
         model: the network.
@@ -96,7 +96,7 @@ def ablated(
 
 
 def with_first(out: Any, change: Any) -> Any:
-    """Return a module's output with its first tensor changed.
+    """Returns a module's output with its first tensor changed.
 
     Args:
         out: a tensor, a tuple or a list.

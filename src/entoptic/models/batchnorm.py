@@ -51,7 +51,7 @@ class BatchNormMoments(AbstractContextManager["BatchNormMoments"]):
 
 
 def batch_norms(module: nn.Module) -> dict[str, nn.BatchNorm2d | nn.SyncBatchNorm]:
-    """List the BatchNorm layers over maps that keep running statistics, by name, in the order the module lists them."""
+    """Lists the BatchNorm layers over maps that keep running statistics, by name, in the order the module lists them."""
     return {
         name: m
         for name, m in module.named_modules()

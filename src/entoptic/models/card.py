@@ -102,7 +102,7 @@ class Card:
         return len(self.mean)
 
     def prepare(self, photo: Image.Image) -> Tensor:
-        """Convert a photo to what the network's own pipeline shows it.
+        """Converts a photo to what the network's own pipeline shows it.
 
         The shorter side is resized to `size / crop`, then the centre is cut. A photo that already has the input size is taken
         as it is: it has been prepared before, and resizing it twice would blur it and cut off its border.
@@ -130,24 +130,24 @@ class Card:
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
     def preprocessing(self) -> dict[str, Any]:
-        """Return the fields that change what the network sees; part of every cache key."""
+        """Returns the fields that change what the network sees; part of every cache key."""
         return {name: getattr(self, name) for name in ("size", "mean", "std", "interpolation", "crop", "squash")}
 
     def preprocessing_json(self) -> dict[str, Any]:
-        """Return `preprocessing` as a JSON file holds it (lists for tuples)."""
+        """Returns `preprocessing` as a JSON file holds it (lists for tuples)."""
         return json.loads(json.dumps(self.preprocessing()))
 
     def label(self, index: int) -> str | None:
-        """Return the name of logit `index`, or None where the card has no labels."""
+        """Returns the name of logit `index`, or None where the card has no labels."""
         return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else None
 
     def identifiers(self, index: int) -> list[str]:
-        """List every name under which photos of class `index` may be filed, most specific first."""
+        """Lists every name under which photos of class `index` may be filed, most specific first."""
         names = [self.label_ids[index]] if self.label_ids else []
         return names + ([self.labels[index]] if self.labels else [])
 
     def places_in(self, other: Card) -> list[int] | None:
-        """Find for each logit the logit of another network that stands for the same class.
+        """Finds for each logit the logit of another network that stands for the same class.
 
         Classes are compared by identifiers where both cards have them (names vary), else by names.
 
@@ -167,7 +167,7 @@ class Card:
         return [logits[name] for name in mine] if logits.keys() >= set(mine) else None
 
     def find_label(self, text: str) -> list[int]:
-        """Find the logits called `text`: exact names or identifiers first, else all names that contain the words.
+        """Finds the logits called `text`: exact names or identifiers first, else all names that contain the words.
 
         Returns:
             Indices of the logits; empty where none fits.
@@ -182,12 +182,12 @@ class Card:
         return [index for index, name in enumerate(self.labels or ()) if words.search(name.lower())]
 
     def with_(self, **changes: Any) -> Card:
-        """Return a copy with some fields changed."""
+        """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 
 def imagenet_labels() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return names and WordNet ids of the 1000 ImageNet-1k classes, in the order of the logits.
+    """Returns names and WordNet ids of the 1000 ImageNet-1k classes, in the order of the logits.
 
     The short names are torchvision's (`cassette player`), the ids timm's; both lists follow the same order.
     """

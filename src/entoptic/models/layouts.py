@@ -37,7 +37,7 @@ class Layouts:
         self._tokens: set[tuple[int, int]] = set()
 
     def add(self, name: str, module: nn.Module, args: Any, out: Tensor) -> None:
-        """Record one output of a module.
+        """Records one output of a module.
 
         Args:
             name: of the module.
@@ -58,7 +58,7 @@ class Layouts:
                 self._grids[grid] = None
 
     def of(self, name: str) -> str:
-        """Return the layout of a module's output, as in `LayerInfo.layout`."""
+        """Returns the layout of a module's output, as in `LayerInfo.layout`."""
         shape, layout = self._of_module[name]
         outer = name
         while layout is None and "." in outer:
@@ -68,7 +68,7 @@ class Layouts:
         return layout or ("BHWC" if shape[1] == shape[2] != shape[3] else "BCHW")
 
     def patches(self, name: str) -> tuple[int, int, int] | None:
-        """Return (prefix tokens, rows, columns) of a module's output, as in `LayerInfo.patches`."""
+        """Returns (prefix tokens, rows, columns) of a module's output, as in `LayerInfo.patches`."""
         layout, shape = self.of(name), self._of_module[name][0]
         if layout in ("BCHW", "BHWC"):
             rows, columns = shape[2:] if layout == "BCHW" else shape[1:3]
@@ -105,7 +105,7 @@ class Layouts:
         return None
 
     def _heads(self, module: nn.Module, shape: tuple[int, ...]) -> str | None:
-        """Return "BMTC" or "BMTT" where the sizes are those of an earlier token layer, split into heads."""
+        """Returns "BMTC" or "BMTT" where the sizes are those of an earlier token layer, split into heads."""
         _, heads, tokens, last = shape
         width = heads * last
         split = any((tokens, wide) in self._tokens for wide in (width, 3 * width))  # 3: the joint q, k, v layer
@@ -116,7 +116,7 @@ class Layouts:
 
 
 def _own_axis(module: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """Return the axis of the units (1 or -1) where the module itself determines it."""
+    """Returns the axis of the units (1 or -1) where the module itself determines it."""
     if isinstance(module, _CHANNELS_FIRST):
         return 1
     dims = getattr(module, "dims", None)  # torchvision's Permute

@@ -86,7 +86,7 @@ class Model:
     # --- pictures in --------------------------------------------------------------------------------------------
 
     def fit(self, images: Tensor) -> Tensor:
-        """Resize pictures to the input size (bicubic, antialiased, clamped); pictures of that size are returned as they are.
+        """Resizes pictures to the input size (bicubic, antialiased, clamped); pictures of that size are returned as they are.
 
         Args:
             images: B×3×H×W in [0, 1].
@@ -98,7 +98,7 @@ class Model:
         return interpolate(images, self.card.size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Convert pictures to the network's input: grey for a one-channel network, then (x - mean) / std.
+        """Converts pictures to the network's input: grey for a one-channel network, then (x - mean) / std.
 
         Args:
             images: B×3×H×W in [0, 1].
@@ -119,7 +119,7 @@ class Model:
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
 
     def as_seen(self, images: Tensor) -> Tensor:
-        """Convert pictures to the part of them that the network sees, as RGB.
+        """Converts pictures to the part of them that the network sees, as RGB.
 
         Args:
             images: B×3×H×W in [0, 1].
@@ -135,7 +135,7 @@ class Model:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Hold the network in evaluation mode without parameter gradients; restore every flag afterwards. Re-entrant."""
+        """Holds the network in evaluation mode without parameter gradients; restores every flag afterwards. Re-entrant."""
         if self._frozen:
             yield
             return
@@ -155,7 +155,7 @@ class Model:
             self._frozen = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Compute logits.
+        """Computes logits.
 
         Args:
             images: B×3×H×W in [0, 1] of the input size.
@@ -189,7 +189,7 @@ class Model:
         return self._takes[size]
 
     def read(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
-        """Read layers in one forward pass, which ends at the deepest layer that is needed.
+        """Reads layers in one forward pass, which ends at the deepest layer that is needed.
 
         Args:
             images: B×3×H×W in [0, 1] of the input size.
@@ -201,7 +201,7 @@ class Model:
         return self._pass(images, taps, None)
 
     def reduce(self, images: Tensor, taps: Iterable[Tap], function: Callable[[Tap, Tensor], Kept]) -> dict[Tap, Kept]:
-        """Apply a function to layers' values in one forward pass, without copies of whole layers.
+        """Applies a function to layers' values in one forward pass, without copies of whole layers.
 
         Args:
             images: B×3×H×W in [0, 1] of the input size.
@@ -340,7 +340,7 @@ class Model:
         return self._probed[1]
 
     def layer(self, name: str) -> LayerInfo:
-        """Return the `LayerInfo` of a layer; `logits` is the network's own output.
+        """Returns the `LayerInfo` of a layer; `logits` is the network's own output.
 
         Raises:
             UserError: no such layer, with the nearest name.
@@ -378,7 +378,7 @@ def _few(numbers: tuple[float, ...]) -> str:
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Pick a device by name.
+    """Picks a device by name.
 
     Args:
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": CUDA where there is one, then Apple's MPS, then the CPU.
@@ -400,7 +400,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Hash names, dtypes, shapes and bytes of every parameter and buffer, in the order of their names (sha256)."""
+    """Hashes names, dtypes, shapes and bytes of every parameter and buffer, in the order of their names (sha256)."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, Tensor):
@@ -413,7 +413,7 @@ def weights_sha256(module: nn.Module) -> str:
 
 @torch.no_grad()
 def predictions(model: Model, pictures_N3HW: Tensor, batch_size: int = 25) -> Tensor:
-    """Compute the logits of pictures of any size.
+    """Computes the logits of pictures of any size.
 
     Args:
         model: the network.

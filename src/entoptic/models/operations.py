@@ -41,7 +41,7 @@ class Operation:
     outputs: tuple[Tensor, ...]
 
     def arguments(self, *inputs: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the call's positional and keyword arguments, with other inputs where given."""
+        """Returns the call's positional and keyword arguments, with other inputs where given."""
         leaves = list(self.leaves)
         for slot, tensor in zip(self.slots, inputs):
             leaves[slot] = tensor
@@ -68,7 +68,7 @@ class Operation:
         )  # fmt: skip
 
     def call(self, *inputs: Tensor) -> list[Tensor]:
-        """Run the operation on other inputs and return its floating-point results."""
+        """Runs the operation on other inputs and returns its floating-point results."""
         args, kwargs = self.arguments(*inputs)
         return float_tensors(self.function(*args, **kwargs))
 
@@ -79,7 +79,7 @@ def real_parts(x: Tensor) -> Tensor:
 
 
 def float_tensors(out: Any) -> list[Tensor]:
-    """Return the floating-point and complex tensors in a function's result."""
+    """Returns the floating-point and complex tensors in a function's result."""
     return [x for x in tree_leaves(out) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
 
 
@@ -97,7 +97,7 @@ CONSTANT = {
 
 @cache
 def operation_name(function: Callable[..., Any]) -> str:
-    """Return the name of an operation without underscores.
+    """Returns the name of an operation without underscores.
 
     It is "add" for `torch.add`, `Tensor.add`, `add_`, `__add__`, `__iadd__` and `__radd__`; properties have their own name.
     """
@@ -122,7 +122,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 def out_of_place(
     function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Callable[..., Any] | None, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Find the form of an operation that leaves its operand alone.
+    """Finds the form of an operation that leaves its operand alone.
 
     Returns:
         For an operation in place: a function that leaves its first argument alone, and its arguments. Else None and the
@@ -162,7 +162,7 @@ def _copy(tensor: Tensor, value: Tensor) -> Tensor:
 
 
 def overlap(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors of one storage share an element."""
+    """Returns whether two tensors of one storage share an element."""
     elements = torch.arange(a.untyped_storage().nbytes() // a.element_size())
     mine, other = (elements.as_strided(x.shape, x.stride(), x.storage_offset()) for x in (a, b))
     return bool(torch.isin(mine, other).any())
@@ -177,7 +177,7 @@ def multi_head_attention(
     v_proj_weight: Tensor | None = None, static_k: Tensor | None = None, static_v: Tensor | None = None,
     average_attn_weights: bool = True, is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Compute `F.multi_head_attention_forward` of L×N×E tensors by operations that have rules.
+    """Computes `F.multi_head_attention_forward` of L×N×E tensors by operations that have rules.
 
     The arguments are those of the torch function.
 

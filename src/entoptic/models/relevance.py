@@ -52,7 +52,7 @@ class Relevance:
     unruled: tuple[str, ...] = ()
 
     def residual(self) -> dict[Tap, Tensor]:
-        """Compute (Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
+        """Computes (Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
 
         It has a meaning where the layer is a cut of the network: where every path from the start passes it.
         """
@@ -139,7 +139,7 @@ class Tape(AbstractContextManager["Tape"]):
     # --- recording --------------------------------------------------------------------------------------------------
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one operation and record it where it depends on the picture."""
+        """Runs one operation and records it where it depends on the picture."""
         leaves, spec = tree_flatten((args, kwargs))
         tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         for i in tensors:
@@ -176,7 +176,7 @@ class Tape(AbstractContextManager["Tape"]):
         return None if name == "setitem" else out
 
     def _overwrite(self, operand: Tensor, value: Tensor) -> None:
-        """Record that `operand` holds `value` from now on, under each of its former names."""
+        """Records that `operand` holds `value` from now on, under each of its former names."""
         for key, now in self._now.items():
             if now is operand:
                 self._now[key] = value
@@ -184,7 +184,7 @@ class Tape(AbstractContextManager["Tape"]):
         self._overwritten.setdefault(operand.untyped_storage().data_ptr(), []).append(operand)
 
     def _check_alias(self, tensor: Tensor) -> None:
-        """Refuse a view of overwritten memory, which would have changed in the plain pass."""
+        """Refuses a view of overwritten memory, which would have changed in the plain pass."""
         for other in self._overwritten.get(tensor.untyped_storage().data_ptr(), ()):
             if overlap(tensor, other):
                 raise UserError(
@@ -197,7 +197,7 @@ class Tape(AbstractContextManager["Tape"]):
     def relevance(
         self, starts: Mapping[Tap, Tensor], taps: Iterable[Tap], rules: Rules = ZPLUS, image: bool = False
     ) -> Relevance:
-        """Propagate relevance to layers by walking back over the recorded pass.
+        """Propagates relevance to layers by walking back over the recorded pass.
 
         Args:
             starts: relevance put in at layers, B×C×D each, in the layout of `Model.read`.
@@ -243,7 +243,7 @@ class Tape(AbstractContextManager["Tape"]):
         return Relevance(maps, total, pixels, tuple(unruled))
 
     def _put_in(self, starts: Mapping[Tap, Tensor], rules: Rules, messages: dict[int, Tensor]) -> Tensor:
-        """Fill `messages` with what leaves the starts; their sums per picture (B)."""
+        """Fills `messages` with what leaves the starts; their sums per picture (B)."""
         totals = []
         for tap, start in starts.items():
             value, info = self._value(tap).detach(), self._model.layer(tap.layer)
@@ -280,7 +280,7 @@ def relevance(
     rules: Rules = ZPLUS,
     image: bool = False,
 ) -> Relevance:
-    """Propagate relevance to layers, in one forward pass and one walk back.
+    """Propagates relevance to layers, in one forward pass and one walk back.
 
     Args:
         model: the network.
@@ -299,7 +299,7 @@ def relevance(
 
 
 def var(maps: Sequence[Tensor], target: int, temperature: float = 10, delta: float = 0.01) -> Tensor:
-    """Keep a map where it wins the competition with its rivals (VAR, arXiv:2503.07346).
+    """Keeps a map where it wins the competition with its rivals (VAR, arXiv:2503.07346).
 
     The result is `A_t · q_t · 1[q_t - 1/K > delta]` with `q = softmax_c(temperature · |A_c| / m)` over the K maps. m is the
     largest |A| of the picture over all maps jointly, so that the result scales with the maps and no map is favoured.

@@ -77,7 +77,7 @@ class Rules:
     leave: Callable[[Tensor, Tensor], Tensor] = lambda value, message: message
 
     def with_(self, *, eps: float | None = None, **kinds: Rule) -> Rules:
-        """Return a copy with other rules for some kinds, for instance `ZPLUS.with_(max_pool=average)`.
+        """Returns a copy with other rules for some kinds, for instance `ZPLUS.with_(max_pool=average)`.
 
         Args:
             eps: another stabiliser, or None for the same.
@@ -96,7 +96,7 @@ class Rules:
         return dataclasses.replace(self, name=name, table=table, eps=self.eps if eps is None else eps)
 
     def of(self, operation: Operation) -> Rule:
-        """Return the rule of one operation."""
+        """Returns the rule of one operation."""
         return self.table.get(KIND_OF.get(operation.name, ""), self.other)
 
 

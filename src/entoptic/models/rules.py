@@ -32,7 +32,7 @@ Rule = Callable[[Operation, Sequence[Message], float], Sequence[Message]]
 
 
 def pull(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], weigh: Callable) -> list[Message]:
-    """Apply the transposed Jacobian of a function to messages.
+    """Applies the transposed Jacobian of a function to messages.
 
     Args:
         function: returns tensors from `inputs`.
@@ -53,12 +53,12 @@ def pull(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], we
 
 
 def times(x: Tensor, message: Message) -> Message:
-    """Multiply a message by x; None stays None."""
+    """Multiplies a message by x; None stays None."""
     return None if message is None else x.detach() * message
 
 
 def stabilised(z: Tensor, eps: float) -> Tensor:
-    """Move z away from 0 by eps, keeping its sign; exact zeros become eps (or 1 where eps is 0: nothing is shared)."""
+    """Moves z away from 0 by eps, keeping its sign; exact zeros become eps (or 1 where eps is 0: nothing is shared)."""
     if eps == 0:
         return torch.where(z == 0, torch.ones_like(z), z)
     return z + torch.where(z < 0, -eps, eps)
@@ -68,12 +68,12 @@ def stabilised(z: Tensor, eps: float) -> Tensor:
 
 
 def transport(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Compute vjp(R): exact transport where values are only moved, copied or dropped; the gradient elsewhere."""
+    """Computes vjp(R): exact transport where values are only moved, copied or dropped; the gradient elsewhere."""
     return pull(operation.call, operation.inputs, lambda _: relevance)
 
 
 def identity(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Pass all relevance to the first input: elementwise functions, normalisations."""
+    """Passes all relevance to the first input: elementwise functions, normalisations."""
     first = relevance[0]
     if first is not None and first.shape != operation.inputs[0].shape:
         first = first.sum_to_size(operation.inputs[0].shape)
@@ -81,12 +81,12 @@ def identity(operation: Operation, relevance: Sequence[Message], eps: float) -> 
 
 
 def taylor(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Compute a · vjp(R / z): the ε rule of any affine operation (z includes the bias, which keeps its share)."""
+    """Computes a · vjp(R / z): the ε rule of any affine operation (z includes the bias, which keeps its share)."""
     return _shared(operation.call, operation.inputs, relevance, eps)
 
 
 def proportional(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Compute |a| · vjp(R / z) with z of |a|: means and sums, whose weights are positive.
+    """Computes |a| · vjp(R / z) with z of |a|: means and sums, whose weights are positive.
 
     It keeps sign and sum.
     """
@@ -102,7 +102,7 @@ def _by_size(
 def _shared(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], relevance: Sequence[Message], eps: float
 ) -> list[Message]:
-    """Compute a · vjp(R / z)."""
+    """Computes a · vjp(R / z)."""
 
     def weigh(outputs: list[Tensor]) -> list[Message]:
         return [None if r is None else r / stabilised(z, eps) for z, r in zip(outputs, relevance)]
@@ -116,7 +116,7 @@ _PARTS: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _part(weight: Tensor, positive: bool) -> Tensor:
-    """Return w⁺ or w⁻; kept as long as the parameter lives and is not written to."""
+    """Returns w⁺ or w⁻; kept as long as the parameter lives and is not written to."""
 
     def clamped() -> Tensor:
         return weight.detach().clamp(min=0) if positive else weight.detach().clamp(max=0)
@@ -134,7 +134,7 @@ def _part(weight: Tensor, positive: bool) -> Tensor:
 
 
 def zplus(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share relevance by the z⁺ rule, for inputs of any sign.
+    """Shares relevance by the z⁺ rule, for inputs of any sign.
 
     R_in = a⁺ · f(·, w⁺)ᵀ(R/z) + a⁻ · f(·, w⁻)ᵀ(R/z) with z = f(a⁺, w⁺) + f(a⁻, w⁻). Only positive contributions count, so
     relevance of one sign keeps its sign. For a ≥ 0 (after ReLU) this is the published rule (Montavon et al. 2017) and costs
@@ -159,7 +159,7 @@ def zplus(operation: Operation, relevance: Sequence[Message], eps: float) -> Seq
 
 
 def _positive(f: Callable[[Tensor, bool], Tensor], a: Tensor, r: Message, eps: float) -> list[Message]:
-    """Share by z⁺ for z = f(a⁺, True) + f(a⁻, False), where f adds the stabiliser; in place where possible, for speed."""
+    """Shares by z⁺ for z = f(a⁺, True) + f(a⁻, False), where f adds the stabiliser; in place where possible, for speed."""
     assert r is not None
     if bool(a.amin() >= 0):
         parts = [a]
@@ -180,7 +180,7 @@ def _positive(f: Callable[[Tensor, bool], Tensor], a: Tensor, r: Message, eps: f
 
 
 def product_zplus(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share a matmul by z⁺ with the constant operand as weight, or by the bilinear rule where both depend on the picture."""
+    """Shares a matmul by z⁺ with the constant operand as weight, or by the bilinear rule where both depend on the picture."""
     if len(operation.inputs) > 1:
         return bilinear(operation, relevance, eps)
     (slot,) = operation.slots
@@ -201,7 +201,7 @@ def product_zplus(operation: Operation, relevance: Sequence[Message], eps: float
 
 
 def by_magnitude(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share a sum or difference by size: R_m = R |m| / (|m| + |k|), halves where both are 0.
+    """Shares a sum or difference by size: R_m = R |m| / (|m| + |k|), halves where both are 0.
 
     Constants get nothing.
     """
@@ -223,7 +223,7 @@ GATES = {"sigmoid", "hardsigmoid", "tanh"}
 
 
 def signal_takes_all(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share a product: a gate (broadcast, or the output of a sigmoid) gets nothing; of two equals each takes half."""
+    """Shares a product: a gate (broadcast, or the output of a sigmoid) gets nothing; of two equals each takes half."""
     (r,) = relevance
     assert r is not None
     if len(operation.inputs) == 1:
@@ -238,7 +238,7 @@ def signal_takes_all(operation: Operation, relevance: Sequence[Message], eps: fl
 
 
 def numerator(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Pass all relevance of a quotient to the dividend."""
+    """Passes all relevance of a quotient to the dividend."""
     (r,) = relevance
     assert r is not None
     args, _ = operation.arguments()
@@ -246,14 +246,14 @@ def numerator(operation: Operation, relevance: Sequence[Message], eps: float) ->
 
 
 def bilinear(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share a product of two inputs in halves (AttnLRP eq. 15); the ε rule where one factor is constant."""
+    """Shares a product of two inputs in halves (AttnLRP eq. 15); the ε rule where one factor is constant."""
     if len(operation.inputs) == 1:
         return taylor(operation, relevance, eps)
     return taylor(operation, [None if r is None else r / 2 for r in relevance], eps / 2)
 
 
 def softmax(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share a softmax: R_i = x_i (R_i - s_i Σ_j R_j) (AttnLRP eq. 13)."""
+    """Shares a softmax: R_i = x_i (R_i - s_i Σ_j R_j) (AttnLRP eq. 13)."""
     (r,) = relevance
     assert r is not None
     args, kwargs = operation.arguments()
@@ -267,7 +267,7 @@ def _softmax(x: Tensor, s: Tensor, r: Tensor, dim: int) -> Tensor:
 
 
 def attention(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share scaled_dot_product_attention, taken apart as softmax(q kᵀ · scale + mask) v, by the rules above."""
+    """Shares scaled_dot_product_attention, taken apart as softmax(q kᵀ · scale + mask) v, by the rules above."""
     (r,) = relevance
     assert r is not None
     if len(operation.inputs) != 3:
@@ -282,7 +282,7 @@ def attention(operation: Operation, relevance: Sequence[Message], eps: float) ->
 
 
 def values_only(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share attention with its weights held constant (Ali et al. 2022): a weighted mean of the values, shared like a mean.
+    """Shares attention with its weights held constant (Ali et al. 2022): a weighted mean of the values, shared like a mean.
 
     It serves the kinds "attention" and "matmul". Unlike AttnLRP's softmax rule it keeps sign and sum; queries and keys get
     nothing.
@@ -321,7 +321,7 @@ class _Heads:
         self.p = self.masked.softmax(-1)
 
     def ungrouped(self, x: Tensor) -> Tensor:
-        """Sum keys or values that several heads share over these heads."""
+        """Sums keys or values that several heads share over these heads."""
         return x if self._groups == 1 else x.unflatten(-3, (-1, self._groups)).sum(-3)
 
 
@@ -339,7 +339,7 @@ winner_takes_all = transport
 
 
 def average(operation: Operation, relevance: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Share a max-pooling as average-pooling to the same size, as VITAL does (2×2 for ResNet's 3×3, stride 2)."""
+    """Shares a max-pooling as average-pooling to the same size, as VITAL does (2×2 for ResNet's 3×3, stride 2)."""
     size = (operation.outputs[0].shape[2], operation.outputs[0].shape[3])
     return _by_size(lambda x: [F.adaptive_avg_pool2d(x, size)], operation, relevance[:1], eps)
 
@@ -348,6 +348,6 @@ def average(operation: Operation, relevance: Sequence[Message], eps: float) -> S
 
 
 def guided(operation: Operation, gradient: Sequence[Message], eps: float) -> Sequence[Message]:
-    """Compute the gradient of an activation function with its negative part dropped above it."""
+    """Computes the gradient of an activation function with its negative part dropped above it."""
     (g,) = gradient[:1]
     return transport(operation, [None if g is None else g.clamp(min=0)], eps)

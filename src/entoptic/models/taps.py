@@ -24,7 +24,7 @@ ACTIVATIONS = (
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Return whether `module` is an elementwise non-linearity (of torch, timm or transformers)."""
+    """Returns whether `module` is an elementwise non-linearity (of torch, timm or transformers)."""
     if isinstance(module, ACTIVATIONS):
         return True
     return type(module).__module__.startswith(("timm.layers.activations", "transformers.activations"))
@@ -155,7 +155,7 @@ class Taps(AbstractContextManager["Taps"]):
 
 
 def first_tensor(out: Any) -> Tensor:
-    """Return the tensor in a module's output.
+    """Returns the tensor in a module's output.
 
     Args:
         out: a tensor, an object with `.logits` or `.last_hidden_state`, or a tuple, list or dict (its first tensor
@@ -199,7 +199,7 @@ class _LastCall:
 
 
 def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]:
-    """Run a network once and describe each layer and the output.
+    """Runs a network once and describes each layer and the output.
 
     Layers whose output has no batch axis of B (window-wise attention, for instance) are left out: a unit there
     would not be one score per picture.
@@ -278,7 +278,7 @@ def _read_shape(layout: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, in
 
 
 def channels_first(values: Tensor, layout: str) -> Tensor:
-    """Convert a layer's output to B×C×D, D being positions (row by row) or tokens.
+    """Converts a layer's output to B×C×D, D being positions (row by row) or tokens.
 
     Args:
         values: the output.
@@ -296,7 +296,7 @@ def channels_first(values: Tensor, layout: str) -> Tensor:
 
 
 def as_laid_out(values_BCD: Tensor, info: LayerInfo) -> Tensor:
-    """Convert values B×C×D back to the layer's own shape (B, *info.shape): the inverse of `channels_first`."""
+    """Converts values B×C×D back to the layer's own shape (B, *info.shape): the inverse of `channels_first`."""
     shape = (len(values_BCD), *info.shape)
     if info.layout in ("BTC", "BHWC"):
         return values_BCD.transpose(1, 2).reshape(shape)

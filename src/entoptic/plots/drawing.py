@@ -42,21 +42,45 @@ Shape = Literal["circle", "square", "diamond", "triangle"]
 
 @dataclass(frozen=True)
 class Line:
+    """A line through points.
+
+    Attributes:
+        points: at least two.
+        role: its colour, one of `ROLES`.
+        width: in pixels.
+        dash: length of dashes and gaps in pixels; 0 is a solid line.
+    """
+
     points: Sequence[Point]
     role: str
     width: float = 1.0
     dash: float = 0.0
-    """length of dashes and gaps; 0 is a solid line"""
 
 
 @dataclass(frozen=True)
 class Area:
+    """A filled polygon.
+
+    Attributes:
+        points: its corners.
+        role: its colour, one of `ROLES`.
+    """
+
     points: Sequence[Point]
     role: str
 
 
 @dataclass(frozen=True)
 class Dot:
+    """A small filled shape.
+
+    Attributes:
+        at: its centre.
+        role: its colour, one of `ROLES`.
+        shape: what it looks like.
+        radius: in pixels; other shapes than circles have about this size.
+    """
+
     at: Point
     role: str
     shape: Shape = "circle"
@@ -65,8 +89,18 @@ class Dot:
 
 @dataclass(frozen=True)
 class Text:
+    """One line of text.
+
+    Attributes:
+        at: left end, middle or right end of the baseline, see `anchor`.
+        text: what it says.
+        role: its colour, one of `ROLES`.
+        size: of the font, in pixels.
+        anchor: which point of the baseline `at` is.
+        bold: whether it is bold.
+    """
+
     at: Point
-    """left, middle or right end (see `anchor`) of the baseline"""
     text: str
     role: str = "ink"
     size: float = 13.0
@@ -75,6 +109,7 @@ class Text:
 
     @property
     def box(self) -> Box:
+        """What the text covers, a little generous."""
         width = text_width(self.text, self.size)
         left = self.at[0] - {"start": 0.0, "middle": width / 2, "end": width}[self.anchor]
         return left, self.at[1] - 0.8 * self.size, left + width, self.at[1] + 0.25 * self.size
@@ -85,7 +120,15 @@ Mark = Line | Area | Dot | Text
 
 @dataclass
 class Drawing:
-    """Marks on a sheet of width × height pixels. `title` and `description` are for those who cannot see it."""
+    """Marks on a sheet of width × height pixels.
+
+    Attributes:
+        width: of the sheet, in pixels.
+        height: of the sheet, in pixels.
+        title: a heading for readers who cannot see it.
+        description: what it shows, for readers who cannot see it.
+        marks: in the order in which they are drawn, later ones on top.
+    """
 
     width: int
     height: int
@@ -94,14 +137,20 @@ class Drawing:
     marks: list[Mark] = field(default_factory=list)
 
     def add(self, *marks: Mark) -> None:
+        """Adds marks on top of those that are there."""
         self.marks.extend(marks)
 
     def svg(self, name: str = "plot", *, standalone: bool = True) -> str:
-        """SVG text. name: prefix of its ids, unique in a page. standalone: for a file of its own, with its paper."""
+        """Returns the drawing as SVG. All texts are escaped.
+
+        Args:
+            name: prefix of its ids, unique in a page.
+            standalone: whether it is a file of its own, with a background, rather than part of a page.
+        """
         css = "".join(_rule(name, role) for role in ROLES)
         dark = "".join(f"--plot-{role}:{dark};" for role, (_, dark, _) in ROLES.items())
         light = "".join(f"--plot-{role}:{light};" for role, (light, _, _) in ROLES.items())
-        # A page may have a theme of its own (the gallery's data-theme), which goes before the system's.
+        # The theme that a reader has chosen in the gallery (data-theme) goes before that of the system.
         themes = (
             f"#{name}{{{light}font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}}"
             f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light]) #{name},svg:root#{name}{{{dark}}}}}"
@@ -118,7 +167,11 @@ class Drawing:
         )
 
     def png(self, scale: int = 2) -> bytes:
-        """PNG in the light colours, `scale` pixels to the pixel."""
+        """Returns the drawing as a PNG file in the light colours.
+
+        Args:
+            scale: pixels of the file, along each axis, for one pixel of the drawing.
+        """
         fine = 2 * scale  # drawn twice as large and reduced, which smooths its edges
         image = Image.new("RGB", (self.width * fine, self.height * fine), ROLES["paper"][0])
         pen = ImageDraw.Draw(image)
@@ -140,7 +193,7 @@ def _rule(name: str, role: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escaped, without the control characters that XML has no way to hold."""
+    """Escapes a text for XML and drops the characters that XML cannot hold."""
     return escape("".join(c for c in text if c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c not in "\ufffe\uffff"))
 
 
@@ -188,7 +241,7 @@ def _paint(pen: ImageDraw.ImageDraw, mark: Mark, scale: float) -> None:
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[mark.anchor]
         bold = 0.016 * mark.size * scale if mark.bold else 0
         pen.text(
-            (x, y), _plain(mark.text), fill=colour, font=_font(mark.size * scale), anchor=anchor, stroke_width=bold,
+            (x, y), _ascii(mark.text), fill=colour, font=_font(mark.size * scale), anchor=anchor, stroke_width=bold,
             stroke_fill=colour,
         )  # fmt: skip
     elif isinstance(mark, Line):
@@ -219,19 +272,24 @@ def _dashes(points: Sequence[Point], length: float) -> list[list[Point]]:
 
 @cache
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that comes with Pillow: the same picture on every machine, and no glyphs beyond ASCII."""
+    """Returns Pillow's own font, which is the same on every machine. It has no glyphs beyond ASCII."""
     return ImageFont.load_default(size)
 
 
-def _plain(text: str) -> str:
-    """Letters without their accents, and a question mark for what ASCII has nothing near to."""
+def _ascii(text: str) -> str:
+    """Returns a text in ASCII: letters without accents, a question mark for any other character."""
     simple = unicodedata.normalize("NFKD", text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-"))
     return "".join(c if c < "\x7f" else "?" for c in simple if not unicodedata.combining(c))
 
 
 def text_width(text: str, size: float) -> float:
-    """Width in pixels, a little generous: pages show another font."""
-    return 1.04 * float(_font(100).getlength(_plain(text))) * size / 100
+    """Returns the width of a text in pixels, a little generous, because pages use another font.
+
+    Args:
+        text: one line.
+        size: of the font, in pixels.
+    """
+    return 1.04 * float(_font(100).getlength(_ascii(text))) * size / 100
 
 
 # --- axes and labels -------------------------------------------------------------------------------------------------
@@ -239,7 +297,10 @@ def text_width(text: str, size: float) -> float:
 
 @dataclass(frozen=True)
 class Axis:
-    """From values low … high to pixels start … end."""
+    """A linear map from values low … high to pixels start … end.
+
+    Values far outside are placed at most ten lengths of the axis away.
+    """
 
     low: float
     high: float
@@ -247,11 +308,16 @@ class Axis:
     end: float
 
     def __call__(self, value: float) -> float:
+        """Returns the pixel of a value."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + (self.end - self.start) * min(max(share, -10.0), 10.0)
 
     def ticks(self, most: int = 7) -> list[float]:
-        """At most `most` round values within the axis, 1, 2 or 5 times a power of ten apart."""
+        """Returns round values within the axis, 1, 2 or 5 times a power of ten apart.
+
+        Args:
+            most: how many values there may be.
+        """
         magnitude = 10.0 ** math.floor(math.log10(self.high - self.low))
         for multiple in (0.1, 0.2, 0.5, 1, 2, 5, 10):
             step = magnitude * multiple
@@ -262,45 +328,64 @@ class Axis:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """Area that two boxes share."""
+    """Returns the area that two boxes share, in square pixels."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 class Labels:
-    """Places labels beside their marks so that they cover neither marks nor each other.
+    """Finds a position for each label beside its mark, where it covers neither marks nor other labels.
 
-    within: where labels may lie. taken: boxes that they keep clear of. paths: points that they rather do not cover.
+    No label leaves `within` where any of its candidate positions lies inside.
+
+    Args:
+        within: where labels may lie.
+        taken: boxes that labels keep clear of.
+        paths: points of curves that labels rather do not cover.
     """
 
     def __init__(self, within: Box, taken: Sequence[Box] = (), paths: Sequence[Point] = ()) -> None:
         self.within, self.taken, self.paths = within, list(taken), list(paths)
 
-    def place(self, at: Point, text: str, role: str = "ink", size: float = 13.0) -> list[Mark]:
-        """The label, with a thin line to its mark where it had to move away."""
-        candidates = []
+    def attach(self, at: Point, text: str, role: str = "ink", size: float = 13.0) -> list[Mark]:
+        """Returns the marks of a label: its text, before it a thin line to its mark where it had to move away.
+
+        Args:
+            at: of the mark.
+            text: of the label.
+            role: of the text, one of `ROLES`.
+            size: of the font, in pixels.
+        """
+        candidates: list[tuple[bool, float, list[Point], Text]] = []
         for distance in (10, 22, 38, 58, 82, 110):
-            for step in range(16):
-                angle = math.pi / 8 * step
+            for direction in range(16):
+                angle = math.pi / 8 * direction
                 dx, dy = math.cos(angle), -math.sin(angle)
                 anchor: Literal["start", "middle", "end"] = "start" if dx > 0.2 else "end" if dx < -0.2 else "middle"
                 spot = (at[0] + distance * dx, at[1] + distance * dy + size * 0.35 * (1 - dy))
                 label = Text(spot, text, role, size, anchor)
                 leader = _leader(at, label.box) if distance > 22 else []
-                candidates.append((self._cost(label.box, leader) + 0.5 * distance - 3 * dx, leader, label))
-        _, leader, best = min(candidates, key=lambda c: c[0])
+                outside = self._outside(label.box)
+                cost = 100 * outside + self._cost(label.box, leader) + 0.5 * distance - 3 * dx
+                # The edge is no cost to be weighed against others: text beyond it is cut off, by however little.
+                candidates.append((outside > 0, cost, leader, label))
+        _, _, leader, best = min(candidates, key=lambda candidate: candidate[:2])
         box = best.box
         self.taken.append((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2))
         self.paths += leader
         return [Line([at, leader[-1]], "muted", 0.75), best] if leader else [best]
 
-    def _cost(self, box: Box, leader: Sequence[Point]) -> float:
+    def _outside(self, box: Box) -> float:
+        """By how many pixels a box leaves `within`, summed over the four sides."""
         left, top, right, bottom = self.within
-        outside = max(0, left - box[0]) + max(0, top - box[1]) + max(0, box[2] - right) + max(0, box[3] - bottom)
+        return max(0, left - box[0]) + max(0, top - box[1]) + max(0, box[2] - right) + max(0, box[3] - bottom)
+
+    def _cost(self, box: Box, leader: Sequence[Point]) -> float:
+        """How bad it is what a label and its leader cover."""
         covered = sum(overlap(box, other) for other in self.taken)
         crossed = sum(box[0] - 3 <= x <= box[2] + 3 and box[1] - 3 <= y <= box[3] + 3 for x, y in self.paths)
         # The first points of a leader are on its own mark.
         struck = sum(b[0] <= x <= b[2] and b[1] <= y <= b[3] for x, y in leader[3:] for b in self.taken)
-        return 100 * outside + 5 * covered + 8 * crossed + 8 * struck
+        return 5 * covered + 8 * crossed + 8 * struck
 
 
 def _leader(at: Point, box: Box) -> list[Point]:

@@ -16,14 +16,24 @@ _STRIP = 158  # width of the strip of point masses
 _MOST_NATS, _MOST_MEAN = 1.5, 1.75
 _SHAPES: dict[str, Shape] = {"law": "circle", "bounds": "diamond", "point": "triangle"}
 
+# A "place" is one entry of the record's "places": a method (kind law, bounds or point) or a level of real photos.
+
 HEADINGS = ("method", "mean score, sd", "nats", "above the frontier", "other networks")
 
 
 def draw(record: Mapping[str, Any]) -> Drawing:
-    """E[s] against nats: the frontier with its interval, laws, bounds, point masses and the levels of real photos.
+    """Draws the mean score E[s] against the KL divergence from the prior, in nats.
+
+    It shows the frontier with its interval, the methods (distributions of known KL divergence, those with bounds, point
+    masses) and the levels of real photos.
+
+    Args:
+        record: that `runs.frontier` stores.
 
     Raises:
-        KeyError, TypeError, ValueError: not a record of `runs.frontier`.
+        KeyError: not such a record.
+        TypeError: not such a record.
+        ValueError: not such a record.
     """
     name = f"{record['unit']} ({record['label']})" if record.get("label") else str(record["unit"])
     drawing = Drawing(WIDTH, HEIGHT, f"Frontier of {name}", _description(record, name))
@@ -52,7 +62,7 @@ def draw(record: Mapping[str, Any]) -> Drawing:
     places = [place for place in record["places"] if place["kind"] in ("law", "bounds")]
     anchors: list[tuple[Point, str, str]] = []
     for place in places:
-        marks, at, covers, label = _place(place, x, y, frame)
+        marks, at, covers, label = _method_marks(place, x, y, frame)
         drawing.add(*marks)
         taken += covers
         anchors.append((at, label, place["kind"]))
@@ -61,14 +71,14 @@ def draw(record: Mapping[str, Any]) -> Drawing:
         if isinstance(mark, Text):
             labels.taken.append(mark.box)
             drawing.add(mark)
-    drawing.add(*labels.place(curve[-1], "the frontier", "frontier"))
+    drawing.add(*labels.attach(curve[-1], "the frontier", "frontier"))
     for at, label, kind in sorted(anchors, key=lambda anchor: -anchor[0][1]):
-        drawing.add(*labels.place(at, label, kind))
+        drawing.add(*labels.attach(at, label, kind))
     note = Text((_LEFT + 12, _TOP + 20), "estimated to be out of reach", "muted", 12)
     if not any(overlap(note.box, label.box) for label in drawing.marks if isinstance(label, Text)):
         drawing.add(note)
     if masses:
-        _strip(drawing, masses, y, right + 14)
+        _point_masses(drawing, masses, y, right + 14)
     return drawing
 
 
@@ -102,7 +112,7 @@ def _grid(drawing: Drawing, x: Axis, y: Axis, frame: Box) -> None:
 
 
 def _levels(record: Mapping[str, Any], y: Axis, frame: Box) -> list[Mark]:
-    """Dashed lines of real photos: another prior, so that they have a height and no place along the nats."""
+    """Dashed lines at the mean scores of real photos. Photos are another prior, so no KL divergence is known."""
     left, top, right, _ = frame
     marks: list[Mark] = []
     above = top - 1.0
@@ -110,7 +120,7 @@ def _levels(record: Mapping[str, Any], y: Axis, frame: Box) -> list[Mark]:
         value = place["mean"]["value"]
         height = y(value)
         label = place["title"]
-        if height < top:  # off the sheet: said at its upper edge
+        if height < top:  # above the sheet: the label says so at the upper edge
             height, label = top, f"{label}: {_sd(place)} sd, above this"
         else:
             marks.append(Line([(left, height), (right, height)], "photos", 1.25, 5))
@@ -119,7 +129,7 @@ def _levels(record: Mapping[str, Any], y: Axis, frame: Box) -> list[Mark]:
     return marks
 
 
-def _place(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list[Mark], Point, list[Box], str]:
+def _method_marks(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list[Mark], Point, list[Box], str]:
     """Marks of one method, where its label points to, what it covers, and the label."""
     _, top, right, _ = frame
     kind, label = place["kind"], str(place["title"])
@@ -132,7 +142,7 @@ def _place(place: Mapping[str, Any], x: Axis, y: Axis, frame: Box) -> tuple[list
         marks.append(Line([(low, at[1]), (high, at[1])], kind, 1.5))
     if kind == "bounds":
         most = place.get("path_nats")
-        # A path's nats leave out its last step, so that they may even come out below the bound.
+        # The KL divergence of a path leaves out its last step, so it may even come out below the lower bound.
         highest = most["value"] if most is not None and most["value"] >= nats["value"] else math.inf
         beyond = math.isinf(highest) or x(highest) > right
         end = right if beyond else x(highest)
@@ -162,7 +172,8 @@ def _whisker(kind: str, x: float, interval: Sequence[float] | None, y: Axis, fra
     return [Line([(x, low), (x, high)], kind, 1.5)]
 
 
-def _strip(drawing: Drawing, masses: Sequence[Mapping[str, Any]], y: Axis, left: float) -> None:
+def _point_masses(drawing: Drawing, masses: Sequence[Mapping[str, Any]], y: Axis, left: float) -> None:
+    """Draws the point masses in a strip of their own, because no KL divergence bounds them."""
     right = left + _STRIP
     drawing.add(
         Line([(left, _TOP), (left, _BOTTOM)], "line"), Line([(left, _BOTTOM), (right, _BOTTOM)], "muted"),
@@ -184,11 +195,11 @@ def _strip(drawing: Drawing, masses: Sequence[Mapping[str, Any]], y: Axis, left:
         labels.taken.append(_around((at, height)))
         spots.append(((at, height), label))
     for spot, label in spots:
-        drawing.add(*labels.place(spot, label, "point", 12))
+        drawing.add(*labels.attach(spot, label, "point", 12))
 
 
 def _upward(at: Point, role: str) -> Line:
-    """An arrow head: the place is higher than the sheet."""
+    """An arrow head: the mean score is higher than the sheet."""
     return Line([(at[0] - 5, at[1] + 5), at, (at[0] + 5, at[1] + 5)], role, 2)
 
 
@@ -207,7 +218,7 @@ def _along(curve: Sequence[Point], gap: float = 6.0) -> list[Point]:
 
 def _description(record: Mapping[str, Any], name: str) -> str:
     end = record["frontier"]["points"][-1]
-    told = [
+    sentences = [
         f"Mean score of {name} against nats from the prior {record['prior']['name']}. The frontier rises from 0 to "
         f"{end['mean']['value']:.3g} standard deviations at {end['nats']['value']:.3g} nats."
     ]
@@ -215,12 +226,12 @@ def _description(record: Mapping[str, Any], name: str) -> str:
         nats = place.get("nats")
         where = f" at {'at least ' if place['kind'] == 'bounds' else ''}{nats['value']:.3g} nats" if nats else ""
         what = ", a point mass" if place["kind"] == "point" else ""
-        told.append(f"{place['title']}{what}: {place['mean']['value']:.3g} standard deviations{where}.")
-    return " ".join(told)
+        sentences.append(f"{place['title']}{what}: {place['mean']['value']:.3g} standard deviations{where}.")
+    return " ".join(sentences)
 
 
 def _sd(place: Mapping[str, Any]) -> str:
-    """A mean score for a label: two decimals, and no more than three digits."""
+    """A mean score for a label, with two decimals and no more than three digits."""
     value = place["mean"]["value"]
     return f"{round(value, 2):.3g}"
 
@@ -229,7 +240,7 @@ def _sd(place: Mapping[str, Any]) -> str:
 
 
 def row(place: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """A place in words, one cell for each of `HEADINGS`."""
+    """Returns an entry of a record's places in words, one cell for each of `HEADINGS`."""
     nats, excess = place.get("nats"), place.get("excess") or {}
     if place["kind"] == "point":
         cost = "unbounded"
@@ -247,16 +258,17 @@ def row(place: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     above = "–" if excess.get("value") is None else _short(excess)
     if place["kind"] == "bounds" and excess.get("value") is not None:
         above = f"at most {above}"
-    told = place.get("naturalness") or {}
-    seen = []
-    if (known := told.get("transfer_probability", {})).get("value") is not None:
-        seen.append(f"probability {known['value']:.2f}")
-    if (known := told.get("kid", {})).get("value") is not None:
-        seen.append(f"KID {known['value']:.3g}")
-    return place["title"], _short(place["mean"]), cost, above, ", ".join(seen) or "–"
+    naturalness = place.get("naturalness") or {}
+    verified = []
+    if (known := naturalness.get("transfer_probability", {})).get("value") is not None:
+        verified.append(f"probability {known['value']:.2f}")
+    if (known := naturalness.get("kid", {})).get("value") is not None:
+        verified.append(f"KID {known['value']:.3g}")
+    return place["title"], _short(place["mean"]), cost, above, ", ".join(verified) or "–"
 
 
 def _short(estimate: Mapping[str, Any] | None) -> str:
+    """`4.1 (3.9 to 4.3)`."""
     if estimate is None or estimate.get("value") is None:
         return "–"
     interval = estimate.get("interval")

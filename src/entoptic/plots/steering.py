@@ -12,15 +12,20 @@ from entoptic.inversion.steer import Steering
 _EFFECT, _ACTIVE = (255, 120, 0), (0, 130, 255)  # colours of the overlays
 
 
-def drawn(found: Steering, photo_3SS: Tensor) -> dict[str, np.ndarray]:
-    """Pictures and overlays by name, S×S×4 or S×S×2 uint8.
+def steering_maps(found: Steering, photo_3SS: Tensor) -> dict[str, np.ndarray]:
+    """Returns pictures and overlays of a steered concept by name, S×S×4 (RGB and alpha) or S×S×2 (grey and alpha) uint8.
 
-    `photo`, `original`, `scale-A` of the sweep; `effect` (Δ in grey, its maximum white); over the photo: `overlay` (Δ, with
-    the outline of the affected region) and `active` (the concept's activation, upsampled).
+    `photo`, `original` and one `scale-A` for each strength A of the sweep are pictures. `effect` is the difference Δ in grey,
+    its maximum white. Over the photo lie `overlay`, Δ with the outline of the affected region, and `active`, the concept's
+    activation, upsampled.
+
+    Args:
+        found: the steered concept.
+        photo_3SS: 3×S×S uint8.
     """
     side = photo_3SS.shape[-1]
     active_SS = F.interpolate(found.activation_hw[None, None], (side, side), mode="bilinear", align_corners=False)[0, 0]
-    effect = _unit(found.delta_SS)
+    effect = _grey(found.delta_SS)
     maps = {
         "photo": opaque(photo_3SS.permute(1, 2, 0).numpy()), "original": opaque(quantise(found.originals_n3SS[0])),
         "overlay": outlined(_tint(found.delta_SS, _EFFECT), found.affected_SS.numpy()),
@@ -31,9 +36,14 @@ def drawn(found: Steering, photo_3SS: Tensor) -> dict[str, np.ndarray]:
 
 
 def outlined(overlay: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """The overlay with a white outline of the region on a black one, which are seen on any ground."""
+    """Returns an overlay with a white outline of a region, and a black one around it, so that any background shows it.
+
+    Args:
+        overlay: H×W×4 uint8, RGB and alpha.
+        region: H×W bool.
+    """
     padded = np.pad(region, 1)
-    inner = padded.copy()  # what is left after one erosion
+    inner = padded.copy()  # the region after one erosion
     for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
         inner &= np.roll(padded, shift, axis)
     edge = (padded & ~inner)[1:-1, 1:-1]
@@ -41,19 +51,19 @@ def outlined(overlay: np.ndarray, region: np.ndarray) -> np.ndarray:
     around = outside.copy()
     for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
         around |= np.roll(outside, shift, axis)
-    drawn = overlay.copy()
-    drawn[around[1:-1, 1:-1] & ~region] = (0, 0, 0, 200)
-    drawn[edge] = (255, 255, 255, 255)
-    return drawn
+    result = overlay.copy()
+    result[around[1:-1, 1:-1] & ~region] = (0, 0, 0, 200)
+    result[edge] = (255, 255, 255, 255)
+    return result
 
 
-def _unit(values: Tensor) -> np.ndarray:
-    """0 to 255 of the maximum."""
+def _grey(values: Tensor) -> np.ndarray:
+    """Values ≥ 0 as uint8, their maximum at 255."""
     peak = float(values.max())
     return (255 * values / peak).round().byte().numpy() if peak > 0 else np.zeros(tuple(values.shape), np.uint8)
 
 
 def _tint(values: Tensor, colour: tuple[int, int, int]) -> np.ndarray:
-    """A colour, the more opaque the larger the value."""
-    alpha = (0.75 * _unit(values)).astype(np.uint8)
+    """Values ≥ 0 as a colour with alpha, more opaque where the value is larger."""
+    alpha = (0.75 * _grey(values)).astype(np.uint8)
     return np.concatenate([np.broadcast_to(np.array(colour, np.uint8), (*alpha.shape, 3)), alpha[..., None]], 2)

@@ -22,7 +22,8 @@ from torch.nn.functional import pixel_unshuffle
 from entoptic.base.cache import content_key
 from entoptic.base.files import allocate
 from entoptic.base.pixels import centre_square
-from entoptic.base.training import Progress, load_state, optimise, rows_of
+from entoptic.base.progress import Progress
+from entoptic.base.training import load_state, optimise, rows_of
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.priors.recipe import Recipe

@@ -21,7 +21,7 @@ from entoptic.methods.contract import Context, Draft, Failure, Item
 from entoptic.methods.steer import SteerConcepts
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.steering import measure_steering, numbers
-from entoptic.plots.steering import drawn
+from entoptic.plots.steering import steering_maps
 from entoptic.runs.map_items import inverter_record
 from entoptic.runs.store import Run
 
@@ -100,7 +100,7 @@ class EditItems:
     def overlays(self, job: Job, draft: Draft, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the original, the difference, the affected region, the sweep, and the photo where it is stored."""
         photo = centre_square(self.photos.image(_target(draft.item).photo), pixels.shape[0])
-        found = drawn(draft.made, photo)
+        found = steering_maps(draft.made, photo)
         if not self.store_photos:
             del found["photo"]
         return found

@@ -94,7 +94,7 @@ class Concepts:
     def of(
         cls, bases: Sequence[Tensor], weights: Tensor | None = None, *, names: Sequence[str] = (), **more: Any
     ) -> Concepts:
-        """Build concepts from bases in any length and angle; numbers become float64.
+        """Builds concepts from bases in any length and angle; numbers become float64.
 
         Args:
             bases: p_k×C each, or single directions C.
@@ -132,7 +132,7 @@ class Concepts:
 
     @classmethod
     def of_saved(cls, tensors: dict[str, Tensor], about: dict[str, Any]) -> Concepts:
-        """Build concepts from what `tensors` and `about` returned."""
+        """Builds concepts from what `tensors` and `about` returned."""
         bases = [tensors[f"basis.{k}"] for k in range(len(about["names"]))]
         return cls.of(
             bases, tensors["weights"], names=about["names"], layer=about["layer"],
@@ -140,11 +140,11 @@ class Concepts:
         )  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all numbers, by name."""
+        """Returns all numbers, by name."""
         return {"weights": self.weights, **{f"basis.{k}": b for k, b in enumerate(self.bases)}}
 
     def about(self) -> dict[str, Any]:
-        """Return everything else, JSON-able; see `Saved`."""
+        """Returns everything else, JSON-able; see `Saved`."""
         return {
             "kind": KIND, "layer": self.layer, "model_sha256": self.model_sha256, "names": self.names,
             "dimensions": self.dimensions, "found": self.found,
@@ -191,26 +191,26 @@ class Concepts:
     # --- the decomposition of maps ------------------------------------------------------------------------------
 
     def part(self, maps_BCD: Tensor, k: int) -> Tensor:
-        """Compute φ^k, the part of concept k: B×C×D."""
+        """Computes φ^k, the part of concept k: B×C×D."""
         return torch.einsum("pc,bp...->bc...", self.bases[k].to(maps_BCD), self._coefficients(maps_BCD, k))
 
     def parts(self, maps_BCD: Tensor) -> Tensor:
-        """Compute φ^0 to φ^(K-1): K×B×C×D."""
+        """Computes φ^0 to φ^(K-1): K×B×C×D."""
         return torch.stack([self.part(maps_BCD, k) for k in range(len(self))])
 
     def rest(self, maps_BCD: Tensor) -> Tensor:
-        """Compute what belongs to no concept: B×C×D."""
+        """Computes what belongs to no concept: B×C×D."""
         return maps_BCD - self.parts(maps_BCD).sum(0)
 
     def activations(self, maps_BCD: Tensor) -> Tensor:
-        """Compute |φ^k| at each position: B×K×D; its gradient is 0 where it is 0."""
+        """Computes |φ^k| at each position: B×K×D; its gradient is 0 where it is 0."""
         if maps_BCD.dtype in (torch.float16, torch.bfloat16):
             maps_BCD = maps_BCD.float()
         norms = [torch.linalg.vector_norm(self._coefficients(maps_BCD, k), dim=1) for k in range(len(self))]
         return torch.stack(norms, 1)
 
     def shares(self, maps_BCD: Tensor) -> Tensor:
-        """Compute concept activation maps as published, |φ^k| over the largest |φ| of the picture: B×K×D."""
+        """Computes concept activation maps as published, |φ^k| over the largest |φ| of the picture: B×K×D."""
         size = torch.linalg.vector_norm(maps_BCD, dim=1).flatten(1).amax(1).clamp_min(1e-30)
         return self.activations(maps_BCD) / size.reshape(-1, *[1] * (maps_BCD.ndim - 1))
 
@@ -218,14 +218,14 @@ class Concepts:
         return torch.einsum("pc,bc...->bp...", self._dual[k].to(maps_BCD), maps_BCD)
 
     def assign(self, vectors_NC: Tensor) -> Tensor:
-        """Assign each vector to the concept in whose subspace most of it lies: N numbers."""
+        """Assigns each vector to the concept in whose subspace most of it lies: N numbers."""
         vectors = vectors_NC.to(self._all)
         return torch.stack([(vectors @ b.T).square().sum(1) for b in self.bases], 1).argmax(1)
 
     # --- what they mean for a class -----------------------------------------------------------------------------
 
     def completeness(self, of: int = 0) -> float:
-        """Compute η = |P_U w| / |w|: how much of a class's weights lies in the span U of all concepts, 0 to 1.
+        """Computes η = |P_U w| / |w|: how much of a class's weights lies in the span U of all concepts, 0 to 1.
 
         Args:
             of: number of the class.
@@ -234,7 +234,7 @@ class Concepts:
         return float((seen @ torch.linalg.solve(self._gram, seen)).clamp_min(0).sqrt() / w.norm())
 
     def global_relevance(self, of: int = 0) -> Tensor:
-        """Compute |w^l| of each concept and, last, of the rest, for w of length 1: K+1 numbers.
+        """Computes |w^l| of each concept and, last, of the rest, for w of length 1: K+1 numbers.
 
         Their squares add up to 1 where the concepts are orthogonal.
 
@@ -246,7 +246,7 @@ class Concepts:
         return torch.linalg.vector_norm(pieces[:, 0, :, 0], dim=1)
 
     def local_relevance(self, maps_BCD: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Compute w·φ^l at each position, the rest last: B×(K+1)×D.
+        """Computes w·φ^l at each position, the rest last: B×(K+1)×D.
 
         Its mean over positions, summed over l, is w·(pooled φ).
 
@@ -268,7 +268,7 @@ def discover(
     maps_vectors: Tensor, weight: Tensor, config: Mcd | None = None, *,
     layer: str = "", model_sha256: str = "", found: dict[str, Any] | None = None,
 ) -> Concepts:  # fmt: skip
-    """Discover concepts in the vectors of one class (or a few), the most relevant first (MCD, arXiv:2301.11911).
+    """Discovers concepts in the vectors of one class (or a few), the most relevant first (MCD, arXiv:2301.11911).
 
     Where the number of concepts is free it is the smallest with the completeness asked for (of every class), and the most
     complete number where none has it. The order of the vectors does not matter.
@@ -323,7 +323,7 @@ def discover(
 
 
 def _checked(vectors_NC: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return vectors of length 1 and weights classes×C, both float64; refuse what has no concepts."""
+    """Returns vectors of length 1 and weights classes×C, both float64; refuses what has no concepts."""
     if vectors_NC.ndim != 2 or weight.ndim not in (1, 2) or weight.shape[-1] != vectors_NC.shape[1]:
         raise UserError(
             f"expected vectors N×C and weights C or classes×C, got {tuple(vectors_NC.shape)} and {tuple(weight.shape)}"
@@ -363,7 +363,7 @@ def _bases(all_NC: Tensor, sample_NC: Tensor, labels: Tensor, number: int, w: Te
 
 
 def orthogonalised(bases: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-    """Make bases orthogonal to each other that span the same: in turn the one that adds most to the completeness.
+    """Makes bases orthogonal to each other that span the same: in turn the one that adds most to the completeness.
 
     A concept that lies inside those before it is dropped.
 

@@ -40,11 +40,11 @@ class Dictionary(Protocol):
     def model_sha256(self) -> str: ...
 
     def parts(self, maps_BCD: Tensor) -> Tensor:
-        """Compute what each feature contributes to values B×C×D (D positions): K×B×C×D."""
+        """Computes what each feature contributes to values B×C×D (D positions): K×B×C×D."""
         ...
 
     def activations(self, maps_BCD: Tensor) -> Tensor:
-        """Compute how strong each feature is at each position: B×K×D; differentiable, not negative for subspaces."""
+        """Computes how strong each feature is at each position: B×K×D; differentiable, not negative for subspaces."""
         ...
 
 
@@ -52,29 +52,29 @@ class Saved(Dictionary, Protocol):
     """A dictionary that can be saved."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all its numbers, by name."""
+        """Returns all its numbers, by name."""
         ...
 
     def about(self) -> dict[str, Any]:
-        """Return everything else, JSON-able, with `kind` (a key of `_kinds`), `layer`, `names` and `model_sha256`."""
+        """Returns everything else, JSON-able, with `kind` (a key of `_kinds`), `layer`, `names` and `model_sha256`."""
         ...
 
 
 def _kinds() -> dict[str, Any]:
-    """Return the makers of dictionaries from (tensors, about), by kind."""
+    """Returns the makers of dictionaries from (tensors, about), by kind."""
     from entoptic.units.concepts import Concepts
 
     return {"concepts": Concepts.of_saved}
 
 
 def part(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor:
-    """Compute what feature k alone contributes, B×C×D; without the other parts where the dictionary can do that."""
+    """Computes what feature k alone contributes, B×C×D; without the other parts where the dictionary can do that."""
     own = getattr(dictionary, "part", None)
     return own(maps_BCD, k) if own else dictionary.parts(maps_BCD)[k]
 
 
 def parts_of(dictionary: Dictionary, maps_BCD: Tensor, features: Sequence[int]) -> list[Tensor]:
-    """Compute B×C×D of each of `features`, in their order; without the other parts where the dictionary can do that."""
+    """Computes B×C×D of each of `features`, in their order; without the other parts where the dictionary can do that."""
     own = getattr(dictionary, "part", None)
     if own:
         return [own(maps_BCD, k) for k in features]
@@ -83,7 +83,7 @@ def parts_of(dictionary: Dictionary, maps_BCD: Tensor, features: Sequence[int]) 
 
 
 def norms(dictionary: Dictionary, maps_BCD: Tensor) -> Tensor:
-    """Compute |part_k| over channels and positions: B×K.
+    """Computes |part_k| over channels and positions: B×K.
 
     One part at a time where the dictionary can do that: all of them are K times the maps, which of a wide layer's
     dictionary may be more than the memory holds.
@@ -96,7 +96,7 @@ def norms(dictionary: Dictionary, maps_BCD: Tensor) -> Tensor:
 
 
 def attenuate(dictionary: Dictionary, maps_BCD: Tensor, k: int, scale: float) -> Tensor:
-    """Compute φ' = φ - (1 - scale)·part_k: feature k at `scale` times its strength, every other part and the rest unchanged.
+    """Computes φ' = φ - (1 - scale)·part_k: feature k at `scale` times its strength, every other part and the rest unchanged.
 
     Args:
         dictionary: of the layer.
@@ -108,7 +108,7 @@ def attenuate(dictionary: Dictionary, maps_BCD: Tensor, k: int, scale: float) ->
 
 
 def check_feature(dictionary: Dictionary, k: int, where: str) -> None:
-    """Check the number of a feature.
+    """Checks the number of a feature.
 
     Args:
         dictionary: the dictionary.
@@ -127,7 +127,7 @@ def check_feature(dictionary: Dictionary, k: int, where: str) -> None:
 
 
 def save(dictionary: Saved, file: str | Path) -> Path:
-    """Save a dictionary atomically.
+    """Saves a dictionary atomically.
 
     Returns:
         The path of the file.
@@ -151,7 +151,7 @@ def save(dictionary: Saved, file: str | Path) -> Path:
 
 
 def info(file: str | Path) -> dict[str, Any]:
-    """Read the description in a dictionary's file: kind, layer, model, names and how it was found.
+    """Reads the description in a dictionary's file: kind, layer, model, names and how it was found.
 
     Raises:
         NotAvailable: there is no such file.
@@ -161,7 +161,7 @@ def info(file: str | Path) -> dict[str, Any]:
 
 
 def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
-    """Load the dictionary in a file.
+    """Loads the dictionary in a file.
 
     Args:
         file: its path.
@@ -228,7 +228,7 @@ def _check(found: Dictionary, model: Model, path: Path) -> None:
 
 
 def digest(dictionary: Dictionary) -> str:
-    """Hash all numbers of a dictionary: 16 hexadecimal digits."""
+    """Hashes all numbers of a dictionary: 16 hexadecimal digits."""
     total = hashlib.sha256()
     tensors = dictionary.tensors() if hasattr(dictionary, "tensors") else {}
     for name, tensor in sorted(tensors.items()):

@@ -98,7 +98,7 @@ _FORMS = (
 
 @lru_cache(maxsize=65536)
 def parse(text: str) -> Address:
-    """Parse a unit's string.
+    """Parses a unit's string.
 
     Raises:
         UserError: it does not fit the grammar, with the nearest form that does.

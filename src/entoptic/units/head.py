@@ -41,7 +41,7 @@ class HeadWeights:
 
 
 def head_weights(module: nn.Module, logit: Callable[[Tensor], Tensor], maps_BCD: Tensor) -> HeadWeights:
-    """Compute the weights with which a logit reads a layer, from gradients; the head may be any module.
+    """Computes the weights with which a logit reads a layer, from gradients; the head may be any module.
 
     Args:
         module: the network, whose LayerNorms are held at the scale they have on each picture.
@@ -65,7 +65,7 @@ def head_weights(module: nn.Module, logit: Callable[[Tensor], Tensor], maps_BCD:
 
 @contextmanager
 def scale_held(module: nn.Module) -> Iterator[None]:
-    """Stop gradients through the σ of the network's LayerNorms inside the context; their outputs are unchanged."""
+    """Stops gradients through the σ of the network's LayerNorms inside the context; their outputs are unchanged."""
 
     def held(norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         assert isinstance(norm, nn.LayerNorm)

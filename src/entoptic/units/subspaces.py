@@ -19,7 +19,7 @@ _FIT = 256  # vectors of a cluster that a round of K-subspaces fits to
 def self_representation(
     unit_NC: Tensor, *, gamma: float, neighbours: int, steps: int = 300, tolerance: float = 1e-4
 ) -> Tensor:
-    """Write each vector as a sparse sum of its neighbours.
+    """Writes each vector as a sparse sum of its neighbours.
 
     Row y minimises ½|y - R_y X|² + λ_y |R_y|₁ with λ_y = max_j |x_j·y| / γ.
 
@@ -64,7 +64,7 @@ def self_representation(
 
 
 def inliers(unit_NC: Tensor, share: float, *, gamma: float, neighbours: int) -> tuple[Tensor, Tensor]:
-    """Choose the vectors that lie in a subspace: those whose coefficients have an ℓ1 norm below the (1 - share) quantile.
+    """Chooses the vectors that lie in a subspace: those whose coefficients have an ℓ1 norm below the (1 - share) quantile.
 
     A vector that lies in no subspace needs many others, with large weights.
 
@@ -86,7 +86,7 @@ def inliers(unit_NC: Tensor, share: float, *, gamma: float, neighbours: int) -> 
 
 
 def spectral_vectors(found_NN: Tensor, most: int) -> Tensor:
-    """Compute the N×`most` leading eigenvectors of the normalised affinity (|R| + |Rᵀ|)/2, rows of R scaled to length 1."""
+    """Computes the N×`most` leading eigenvectors of the normalised affinity (|R| + |Rᵀ|)/2, rows of R scaled to length 1."""
     rows = found_NN / torch.linalg.vector_norm(found_NN, dim=1, keepdim=True).clamp_min(1e-12)
     affinity = (rows.abs() + rows.abs().T) / 2
     scale = affinity.sum(1).clamp_min(1e-12).rsqrt()
@@ -95,13 +95,13 @@ def spectral_vectors(found_NN: Tensor, most: int) -> Tensor:
 
 
 def spectral_labels(vectors_NM: Tensor, clusters: int, seed: int) -> Tensor:
-    """Cluster by k-means on the first `clusters` of the eigenvectors, rows scaled to length 1: N labels."""
+    """Clusters by k-means on the first `clusters` of the eigenvectors, rows scaled to length 1: N labels."""
     points = vectors_NM[:, :clusters]
     return kmeans(points / torch.linalg.vector_norm(points, dim=1, keepdim=True).clamp_min(1e-12), clusters, seed=seed)
 
 
 def kmeans(points_ND: Tensor, clusters: int, *, seed: int, tries: int = 20, rounds: int = 100) -> Tensor:
-    """Cluster points by Lloyd's algorithm from k-means++ starts, all at once; the tightest clustering is kept.
+    """Clusters points by Lloyd's algorithm from k-means++ starts, all at once; the tightest clustering is kept.
 
     Args:
         points_ND: N points.
@@ -159,7 +159,7 @@ class DimensionRule:
 
 
 def basis(vectors_NC: Tensor, rule: DimensionRule) -> Tensor:
-    """Compute p×C orthonormal rows that span what a cluster's vectors vary in; p may be 0."""
+    """Computes p×C orthonormal rows that span what a cluster's vectors vary in; p may be 0."""
     mean_C = vectors_NC.mean(0)
     rest_NC = vectors_NC - mean_C
     values_R, rows_RC = principal(rest_NC, float(vectors_NC.square().sum()))
@@ -179,7 +179,7 @@ def basis(vectors_NC: Tensor, rule: DimensionRule) -> Tensor:
 
 
 def principal(vectors_NC: Tensor, energy: float) -> tuple[Tensor, Tensor]:
-    """Compute the eigenvalues of Σ v vᵀ / N, descending, and their unit directions.
+    """Computes the eigenvalues of Σ v vᵀ / N, descending, and their unit directions.
 
     Args:
         vectors_NC: the vectors v.
@@ -198,7 +198,7 @@ def principal(vectors_NC: Tensor, energy: float) -> tuple[Tensor, Tensor]:
 
 
 def refine(unit_NC: Tensor, bases: list[Tensor], share: float, rule: DimensionRule, *, rounds: int = 5) -> Tensor:
-    """Assign all vectors to subspaces by K-subspaces: to the subspace with the most energy, then subspaces are refitted.
+    """Assigns all vectors to subspaces by K-subspaces: to the subspace with the most energy, then subspaces are refitted.
 
     In each round the given share of vectors that fit worst is left out of the fits. Single precision suffices to compare
     subspaces.

@@ -62,7 +62,7 @@ class Unit:
         return "logit" if self.layer == LOGITS else "channel"
 
     def read(self, values_BCD: Tensor) -> Tensor:
-        """Read scores from a layer's values; half-precision values are widened.
+        """Reads scores from a layer's values; half-precision values are widened.
 
         Args:
             values_BCD: B×C×D, as `Model.read` returns them.
@@ -78,7 +78,7 @@ class Unit:
         return map_BD.amax(1) if self.readout.startswith("max") else map_BD.mean(1)
 
     def map(self, values_BCD: Tensor) -> Tensor:
-        """Return the unit's activation at each position, before the readout: B×D."""
+        """Returns the unit's activation at each position, before the readout: B×D."""
         if self.dictionary is not None:
             return self.dictionary.activations(values_BCD)[:, self.index]
         if self.direction is not None:
@@ -86,7 +86,7 @@ class Unit:
         return values_BCD[:, self.index]
 
     def start(self, values_BCD: Tensor) -> Tensor:
-        """Return where relevance starts for this unit: its positive activation where its readout reads it, else 0.
+        """Returns where relevance starts for this unit: its positive activation where its readout reads it, else 0.
 
         In a picture that does not drive the unit at all it starts at the position with the largest activation, so that
         relevance still has a start (its scale does not matter).
@@ -141,7 +141,7 @@ class Unit:
         return f"{self} {self.layer} {numbers}"
 
     def score(self, images: Tensor) -> Tensor:
-        """Score pictures; they are resized to the input size where they differ.
+        """Scores pictures; they are resized to the input size where they differ.
 
         Args:
             images: B×3×H×W in [0, 1].
@@ -153,7 +153,7 @@ class Unit:
         return self.read(self.model.read(images, [self.tap])[self.tap])
 
     def before_activation(self) -> Unit | None:
-        """Return the same unit read before the activation function that ends its layer, or None where there is none."""
+        """Returns the same unit read before the activation function that ends its layer, or None where there is none."""
         return self._before
 
     @cached_property
@@ -166,7 +166,7 @@ class Unit:
 
 
 def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
-    """Bind units of a model by their strings; ranges and `*` are unfolded, labels looked up, doubles dropped.
+    """Binds units of a model by their strings; ranges and `*` are unfolded, labels looked up, doubles dropped.
 
     Args:
         model: the network.
@@ -240,7 +240,7 @@ def _logit_of(model: Model, address: Address) -> int:
 
 
 def bind_one(model: Model, address: Address) -> Unit:
-    """Bind one unit by an address with a single index."""
+    """Binds one unit by an address with a single index."""
     if address.kind == "dir":
         return _direction(model, address)
     if address.kind == "dict":
@@ -269,7 +269,7 @@ def _check_index(model: Model, address: Address, index: int) -> None:
 
 
 def _readout_of(model: Model, address: Address) -> tuple[str, int | None]:
-    """Return the explicit readout, and the flat position it reads if it reads one."""
+    """Returns the explicit readout, and the flat position it reads if it reads one."""
     info, readout = model.layer(address.layer), address.readout
     if readout.pre and info.activation is None:
         raise UserError(f'{address}: layer "{address.layer}" does not end in an activation function, drop ".pre"')
@@ -306,7 +306,7 @@ def _readout_of(model: Model, address: Address) -> tuple[str, int | None]:
 
 
 def _direction(model: Model, address: Address) -> Unit:
-    """Bind a direction of a safetensors file: tensor NAME of shape (C), metadata `layer` (or `layer.NAME`)."""
+    """Binds a direction of a safetensors file: tensor NAME of shape (C), metadata `layer` (or `layer.NAME`)."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(address.path).expanduser()
@@ -332,7 +332,7 @@ def _direction(model: Model, address: Address) -> Unit:
 
 
 def _feature(model: Model, address: Address) -> Unit:
-    """Bind feature INDEX of a dictionary's file."""
+    """Binds feature INDEX of a dictionary's file."""
     dictionary, index = load_dictionary(address.path, model), address.index
     assert isinstance(index, int)
     check_feature(dictionary, index, f"{address}: {address.path}")
@@ -344,7 +344,7 @@ def _feature(model: Model, address: Address) -> Unit:
 
 
 def read_siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
-    """Read every unit of the layer in the way that `unit` is read.
+    """Reads every unit of the layer in the way that `unit` is read.
 
     Args:
         unit: gives the readout and, for a feature, the dictionary.
@@ -361,7 +361,7 @@ def read_siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
 
 
 def slug(unit: Unit | str) -> str:
-    """Return a unique file-name form of a unit's string.
+    """Returns a unique file-name form of a unit's string.
 
     Unsafe characters become `-`; a short hash is added where two strings could become alike.
     """

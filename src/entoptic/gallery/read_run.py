@@ -1,0 +1,285 @@
+"""Reads the pictures of a run with their sidecars and checks them; names those that cannot be shown, with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from entoptic.errors import UserError
+from entoptic.gallery.explain import Reading, explain, headline
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = 24  # bytes up to the end of width and height
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPicture:
+    """One picture of a run with its sidecar, both checked.
+
+    Attributes:
+        folder: name of its folder below `RUN/pictures`.
+        file: name of its file there.
+        width: of the file, in pixels.
+        height: of the file, in pixels.
+        sidecar: the record beside the file.
+    """
+
+    folder: str
+    file: str
+    width: int
+    height: int
+    sidecar: Mapping[str, Any]
+
+    @property
+    def unit(self) -> str:
+        """The unit's string in the unit grammar."""
+        return str(self.sidecar["unit"])
+
+    @property
+    def label(self) -> str:
+        """What the unit is called, or "" where it has no name but its string."""
+        label = str(self.sidecar.get("label") or "").strip()
+        return "" if label == self.unit else label
+
+    @property
+    def model(self) -> str:
+        """The name of the network under study."""
+        return str(mapping_or_empty(self.sidecar.get("model")).get("name") or "an unnamed model")
+
+    @property
+    def weights(self) -> str:
+        """The sha256 of the network's weights, or "" where the record lacks it."""
+        return str(mapping_or_empty(self.sidecar.get("model")).get("weights_sha256") or "")
+
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+        return str(self.sidecar["method"])
+
+    @property
+    def method_title(self) -> str:
+        """The method's title, or its name where the record lacks a title."""
+        return str(self.sidecar.get("method_title") or self.method)
+
+    @property
+    def sample(self) -> int:
+        """The number of the sample, from 0."""
+        return int(self.sidecar["sample"])
+
+    @property
+    def key(self) -> str:
+        """The hash of everything that the picture depends on."""
+        return str(self.sidecar["key"])
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The method's config with the run's seed."""
+        return {**mapping_or_empty(self.sidecar.get("config")), "seed": self.sidecar.get("seed")}
+
+    @cached_property
+    def anchor(self) -> str:
+        """The picture's id in its page."""
+        return re.sub(r"[^\w.-]", "-", f"{self.method}-{self.sample}-{self.key[:8]}")
+
+    @property
+    def alt(self) -> str:
+        """The picture's text for readers who cannot see it."""
+        if isinstance(self.sidecar.get("alt"), str):  # of a picture that does not show what a unit looks for
+            return self.sidecar["alt"]
+        name = f"{self.unit} ({self.label})" if self.label else self.unit
+        if self.unit.startswith("fmap("):
+            return f"A picture with the map {self.unit} of {self.model}, sample {self.sample}"
+        return f"What {name} of {self.model} looks for, by {self.method}, sample {self.sample}"
+
+    @cached_property
+    def readings(self) -> tuple[Reading, ...]:
+        """Its measurements in words, in the order of the sidecar."""
+        return tuple(explain(item, label=self.label) for item in self.sidecar.get("evidence") or ())
+
+    @cached_property
+    def headline(self) -> Reading | None:
+        """The measurement to show under a small copy of the picture, or None."""
+        return headline(self.readings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A file of a run that is not shown.
+
+    Attributes:
+        name: of the file, below the run's folder or its `pictures`.
+        reason: why, for people.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """What the gallery shows of a run.
+
+    Attributes:
+        title: for people.
+        created: date of the run, or "".
+        pictures: at least one, by folder and file.
+        left_out: files that cannot be shown.
+    """
+
+    title: str
+    created: str
+    pictures: tuple[StoredPicture, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def read_run(run_folder: Path) -> StoredRun:
+    """Returns the pictures of a run that can be shown, and what is left out.
+
+    Args:
+        run_folder: with `pictures/<slug>/*.png`, each beside its `.json` sidecar, and `run.json`.
+
+    Raises:
+        UserError: there is no such folder, it cannot be read, or no picture in it can be shown.
+    """
+    if not run_folder.is_dir():
+        raise UserError(f'no run folder "{run_folder}"; expected a folder written by `entoptic see --out`')
+    try:
+        pictures, left_out = _read_pictures(run_folder / "pictures")
+    except OSError as error:
+        raise UserError(f'cannot read the run "{run_folder}": {error.strerror or error}') from error
+    if not pictures:
+        cause = f": {left_out[0].name} is left out ({left_out[0].reason})" if left_out else ""
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        raise UserError(
+            f'no picture to show in "{run_folder}"{cause}{more}; expected '
+            f"{Path('pictures') / 'UNIT' / '*.png'} with their sidecars, as `entoptic see --out` writes them"
+        )
+    fallback = run_folder.resolve().name
+    try:
+        record = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("it does not hold a JSON object")
+    except (OSError, ValueError) as error:
+        record = {}
+        left_out = [LeftOut(name="run.json", reason=_reason(error)), *left_out]
+    return StoredRun(
+        title=str(record.get("title") or fallback),
+        created=str(record.get("created") or ""),
+        pictures=tuple(pictures),
+        left_out=tuple(left_out),
+    )
+
+
+class _CannotBeShown(Exception):
+    """Why one picture cannot be shown."""
+
+
+def _read_pictures(folder: Path) -> tuple[list[StoredPicture], list[LeftOut]]:
+    pictures: list[StoredPicture] = []
+    left_out: list[LeftOut] = []
+    stem_of: dict[tuple[str, str, str, str], str] = {}
+    entries = folder.iterdir() if folder.is_dir() else ()
+    for unit_folder in sorted(entry for entry in entries if entry.is_dir()):
+        # Hidden files are unfinished writes of another process.
+        names = {entry.name for entry in os.scandir(unit_folder) if not entry.name.startswith(".")}
+        stems = sorted({name.rpartition(".")[0] for name in names if name.endswith((".png", ".json"))})
+        for stem in stems:
+            try:
+                picture = _read_picture(unit_folder, stem, names)
+                identity = (picture.folder, picture.model, picture.unit, picture.key)
+                if identity in stem_of:
+                    raise _CannotBeShown(f"the same picture as {stem_of[identity]}")
+                stem_of[identity] = stem
+                pictures.append(picture)
+            except _CannotBeShown as reason:
+                suffix = ".png" if f"{stem}.png" in names else ".json"
+                left_out.append(LeftOut(name=f"{unit_folder.name}/{stem}{suffix}", reason=str(reason)))
+    return pictures, left_out
+
+
+def _read_picture(folder: Path, stem: str, names: set[str]) -> StoredPicture:
+    if f"{stem}.json" not in names:
+        raise _CannotBeShown("its sidecar is missing")
+    try:
+        sidecar = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _CannotBeShown(f"its sidecar cannot be read: {_reason(error)}") from None
+    _check_sidecar(sidecar)
+    file = sidecar["image"]["file"]
+    if file != f"{stem}.png":
+        raise _CannotBeShown(f'its sidecar names another file, "{file}"')
+    if file not in names:
+        raise _CannotBeShown("there is a sidecar but no picture")
+    width, height = _png_size(folder / file)
+    stated = (sidecar["image"].get("width", width), sidecar["image"].get("height", height))
+    if stated != (width, height):
+        raise _CannotBeShown(f"the picture is {width} × {height} pixels, its sidecar says {stated[0]} × {stated[1]}")
+    picture = StoredPicture(folder=folder.name, file=file, width=width, height=height, sidecar=sidecar)
+    try:
+        _ = picture.readings
+    except (ArithmeticError, TypeError, ValueError):
+        raise _CannotBeShown("the evidence in its sidecar cannot be read") from None
+    return picture
+
+
+def _png_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels from the header of a PNG file."""
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            header = stream.read(_PNG_HEADER)
+    except OSError as error:
+        raise _CannotBeShown(f"the picture cannot be read: {_reason(error)}") from None
+    if header[:8] != _PNG_SIGNATURE or len(header) < _PNG_HEADER:
+        raise _CannotBeShown("the picture is not a PNG file")
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+
+
+def _check_sidecar(sidecar: Any) -> None:
+    """Raises `_CannotBeShown` where a sidecar lacks what a page needs, or holds it in another form."""
+    if not isinstance(sidecar, dict):
+        raise _CannotBeShown("its sidecar does not hold a JSON object")
+    for name in ("unit", "method", "key"):
+        if not isinstance(sidecar.get(name), str) or not sidecar[name]:
+            raise _CannotBeShown(f'its sidecar has no "{name}"')
+    if not isinstance(sidecar.get("sample"), int):
+        raise _CannotBeShown('its sidecar has no "sample" number')
+    if not isinstance(mapping_or_empty(sidecar.get("image")).get("file"), str):
+        raise _CannotBeShown('its sidecar has no "image" with a "file"')
+    evidence = sidecar.get("evidence") or []
+    if not isinstance(evidence, list):
+        raise _CannotBeShown('"evidence" in its sidecar is not a list')
+    for item in evidence:
+        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+            raise _CannotBeShown("its sidecar holds a measurement without a name")
+        value = item.get("value")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise _CannotBeShown(f'"{item["name"]}" in its sidecar is not a number')
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, for people."""
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, OSError):
+        return str(error.strerror or error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON at line {error.lineno}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return str(error)
+
+
+def mapping_or_empty(value: Any) -> Mapping[str, Any]:
+    """Returns a JSON object, or an empty one where the value is none."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def list_or_empty(value: Any) -> list[Any]:
+    """Returns a JSON array, or an empty one where the value is none."""
+    return value if isinstance(value, list) else []

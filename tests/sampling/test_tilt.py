@@ -285,7 +285,10 @@ def test_beta_of_the_mixture(mean: float, beta: float, kl: float) -> None:
 @settings(max_examples=40)
 @given(scores, st.floats(0.01, 0.99))
 def test_targets_are_reached(s: Tensor, share: float) -> None:
-    if float(s.max() - s.min()) < 1e-2:
+    gaps = s.max() - s
+    if (
+        float(gaps.max()) < 1e-2 or float(gaps[gaps > 0].min()) < 1e-280
+    ):  # no double β is large enough to tell them apart
         return
     mean = float(s.mean()) + share * float(s.max() - s.mean())
     assert tilt(s, beta_for_mean(s, mean)).mean == pytest.approx(mean, rel=1e-9, abs=1e-9)

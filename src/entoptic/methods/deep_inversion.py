@@ -95,7 +95,7 @@ def deep_inversion_adaptive(items: Sequence[Item], config: DeepInversionAdaptive
         note = f"optimised against {student.card.name}, which is therefore no judge of this picture"
         trace = replace(
             draft.trace, notes=[*draft.trace.notes, note],
-            student=Student(name=student.card.name, weights_sha256=student.card.identity),
+            student=Student(name=student.card.name, weights_sha256=student.card.weights_sha256),
         )  # fmt: skip
         yield replace(draft, trace=trace)
 

@@ -99,7 +99,7 @@ def invert(
     edits = edits_of(maps, mix, weights, mixing, paste, region)
     if sampling.best_of > 1 and edits[0].kind:
         raise UserError("edits are compared at the same noise, so they take no best-of; leave one of the two out")
-    judges = [v for v in find_verifiers(subject, verifiers) if v.card.identity != subject.card.identity]
+    judges = [v for v in find_verifiers(subject, verifiers) if v.card.weights_sha256 != subject.card.weights_sha256]
     sources, unreadable = sources_of(photos, layer)
     failures = [Failure(method="invert", code=FailureCode.UNREADABLE, text=text) for text in unreadable]
     items = [

@@ -280,11 +280,11 @@ def find_verifiers(model: Model, verifiers: str | Sequence[str | Model]) -> list
             known = lite_card(name)
             if len(judges) < 2 and known.name != model.card.name and model.card.places_in(known) is not None:
                 judge = load(known.name, device=str(model.device))
-                judges += [judge] if judge.card.identity != model.card.identity else []
+                judges += [judge] if judge.card.weights_sha256 != model.card.weights_sha256 else []
         return judges
     names = [v for v in verifiers.split(",") if v] if isinstance(verifiers, str) else list(verifiers)
     given = [load(v, device=str(model.device)) if isinstance(v, str) else v for v in names]
-    distinct = list({v.card.identity: v for v in given}.values())
+    distinct = list({v.card.weights_sha256: v for v in given}.values())
     called = [v.card.name for v in distinct]
     if double := next((name for name in called if called.count(name) > 1), None):
         raise UserError(

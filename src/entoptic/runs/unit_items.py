@@ -156,7 +156,7 @@ class UnitItems:
 
     def _judges(self, student: Student | None) -> list[Model]:
         """The verifiers of a picture: without the student that its method optimised against, if it had one."""
-        return [v for v in self.verifiers if student is None or v.card.identity != student.weights_sha256]
+        return [v for v in self.verifiers if student is None or v.card.weights_sha256 != student.weights_sha256]
 
     def _measured_with(self, unit: Unit, student: Student | None) -> dict[str, Any]:
         """What the evidence was measured against, for measuring again when that changes."""

@@ -55,6 +55,10 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
 
 
+def rows(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data.decode().splitlines()]
+
+
 def close(a: Any, b: Any) -> bool:
     """Whether two JSON values are the same but for rounding: of another machine, and of t quantiles (now 3 decimals)."""
     if isinstance(a, dict) and isinstance(b, dict):
@@ -133,7 +137,11 @@ def test_the_same_request_makes_nothing(stored: Path, monkeypatch: pytest.Monkey
     refuse(monkeypatch)
     asked.REQUESTS[name]()
     assert files(folder) == before
-    assert {path: path.read_bytes() for path in told} == told
+    # `metadata.jsonl` is written anew: since then each row holds the picture's hash.
+    assert (folder / "run.json").read_bytes() == told[folder / "run.json"]
+    assert [
+        {k: v for k, v in row.items() if k != "sha256"} for row in rows((folder / "metadata.jsonl").read_bytes())
+    ] == rows(told[folder / "metadata.jsonl"])
     if record is not None:
         assert close(json.loads((folder / "frontier" / "logits-0.json").read_text()), record)
 

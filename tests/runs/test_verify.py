@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -181,3 +182,85 @@ def test_texts() -> None:
     assert not found.ok
     assert str(found) == "3 pictures, 20 numbers recomputed: 1 differ, 2 not recomputed"
     assert all(word in found._repr_html_() for word in ("<li>a</li>", "<li>c</li>"))
+
+
+# --- what a sceptic edits ------------------------------------------------------------------------------------------
+
+
+def edited(run: Run, change: Any) -> list[str]:
+    """The drift after a change of the first sidecar and of its row in metadata.jsonl alike."""
+    picture = next(iter(run))
+    sidecar = picture.path.with_suffix(".json")
+    record = json.loads(sidecar.read_text())
+    change(record)
+    sidecar.write_text(json.dumps(record))
+    Run(run.path)._write_metadata()
+    return verify(run, model=Model(tiny_module(), tiny_card(), device="cpu")).drift
+
+
+EDITS = {
+    "another label": (lambda r: r.update(label="gold fish"), 'says that its label is "gold fish"'),
+    "another title of its method": (lambda r: r.update(method_title="VITAL"), "says that its method_title"),
+    "another paper": (lambda r: r.update(paper="arXiv:0000.00000"), "says that its paper"),
+    "another method": (lambda r: r.update(method="pixels"), "not those of its file's name"),
+    "another seed": (lambda r: r.update(seed=r["seed"] + 1), "its key does not follow"),
+    "another sample": (lambda r: r.update(sample=7), "not those of its file's name"),
+    "another rate": (lambda r: r["config"].update(lr=0.123), "its key does not follow"),
+    "more steps": (lambda r: r["config"].update(steps=500), "its key does not follow"),
+    "more steps told": (lambda r: r["trace"].update(steps=500), "says that it took 500 steps"),
+    "another readout": (lambda r: r.update(readout="max"), "says that its readout"),
+    "a network invented": (
+        lambda r: entry(r, "transfer_top1")["detail"].update(another=1), "another = 1, which is no part of it",
+    ),
+    "a probability": (
+        lambda r: entry(r, "transfer_probability")["detail"].update(judge=0.9), "transfer_probability says judge = 0.9",
+    ),
+    "a rank": (lambda r: entry(r, "transfer_top1")["detail"].update(judge=9), "transfer_top1 says judge = 9"),
+    "better the other way": (lambda r: entry(r, "rank").update(direction="higher"), "says that higher is better"),
+    "a percentile by a little": (
+        lambda r: entry(r, "percentile").update(value=entry(r, "percentile")["value"] - 0.09), "percentile says",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "expected"), EDITS.values(), ids=EDITS)
+def test_what_a_sceptic_edits_is_found(run: Run, change: Any, expected: str) -> None:
+    assert verify(run, model=Model(tiny_module(), tiny_card(), device="cpu")).ok
+    drift = edited(run, change)
+    assert any(expected in line for line in drift), drift
+
+
+def test_a_number_in_metadata_is_found(run: Run) -> None:
+    file = run.path / "metadata.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[1]["activation"] += 0.5
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (line,) = verify(run, model=Model(tiny_module(), tiny_card(), device="cpu")).drift
+    assert "its activation in metadata.jsonl is not that of its sidecar" in line
+
+
+def test_a_picture_that_is_gone_with_its_sidecar_is_found(run: Run) -> None:
+    picture = next(iter(run))
+    picture.path.unlink()
+    picture.path.with_suffix(".json").unlink()
+    (line,) = verify(run, model=Model(tiny_module(), tiny_card(), device="cpu")).drift
+    assert "metadata.jsonl lists it, and it is gone" in line
+
+
+def test_a_pixel_whose_hash_was_rewritten_is_found(run: Run) -> None:
+    picture = next(iter(run))
+    pixels = picture.pixels.copy()
+    pixels[3, 3, 0] ^= 1
+    Image.fromarray(pixels).save(picture.path)
+    record = json.loads(picture.path.with_suffix(".json").read_text())
+    record["image"]["sha256"] = hashlib.sha256(picture.path.read_bytes()).hexdigest()
+    picture.path.with_suffix(".json").write_text(json.dumps(record))
+    drift = verify(run, model=Model(tiny_module(), tiny_card(), device="cpu")).drift
+    assert any("its sha256 in metadata.jsonl is not that of its sidecar" in line for line in drift)
+
+
+def test_a_run_that_was_interrupted_is_no_drift(run: Run) -> None:
+    (run.path / "metadata.jsonl").unlink()
+    found = verify(run, model=Model(tiny_module(), tiny_card(), device="cpu"))
+    assert found.ok
+    assert any("metadata.jsonl is not there" in line for line in found.skipped)

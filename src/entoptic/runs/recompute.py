@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +23,10 @@ from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.saved import check_inverter
-from entoptic.inversion.targets import EditTarget, PhotoFile, PhotoReader
+from entoptic.inversion.targets import Edit, EditTarget, MapTarget, PhotoFile, PhotoReader
 from entoptic.methods import METHODS
-from entoptic.methods.contract import EDIT, MAP, Draft, Item
+from entoptic.methods.contract import EDIT, MAP, Draft, Item, MethodCard, make_config
+from entoptic.methods.invert import Invert
 from entoptic.methods.steer import SteerConcepts
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
@@ -36,9 +38,9 @@ from entoptic.runs.edit_items import Concepts, EditItems, identity_of
 from entoptic.runs.map_items import MapItems, remeasure
 from entoptic.runs.plan import Job
 from entoptic.runs.store import Picture, Run
-from entoptic.runs.unit_items import identity_of_photos, trace_of
+from entoptic.runs.unit_items import UnitItems, identity_of_photos, trace_of
 from entoptic.units.dictionary import load_dictionary
-from entoptic.units.unit import bind
+from entoptic.units.unit import Unit, bind, slug
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
@@ -121,6 +123,7 @@ class Recompute:
         except UserError as error:
             found.drift.append(f"its unit cannot be read ({error})")
             return found
+        found.drift += self._identity_of_unit(picture, unit, references)
         distribution = trace_of(record).distribution
         measured = measure_unit_picture(picture.pixels, unit, references, verifiers, distribution)
         found.evidence = {e.name: e for e in measured}
@@ -134,6 +137,39 @@ class Recompute:
             elif lost and name in of_verifiers:
                 found.not_comparable[name] = ""
         return found
+
+    def _identity_of_unit(self, picture: Picture, unit: Unit, references: References) -> list[str]:
+        """What a sidecar says of its request that its key does not: the key is a hash of all of it."""
+        record, model = picture.record, unit.model
+        card = METHODS.get(picture.method)
+        if card is None:  # of a method that is not installed here
+            return []
+        wrong = _wrong_names(picture, unit.label, unit.layer, card)
+        if record.get("readout") != unit.readout:
+            wrong.append(f'it says that its readout is "{record.get("readout")}", and it is "{unit.readout}"')
+        try:
+            config = make_config(card, dict(record["config"]))
+        except UserError as error:
+            return [*wrong, f"its settings are none of {card.name} ({error})"]
+        steps, done = getattr(config, "steps", None), record["trace"].get("steps")
+        if record.get("complete") and steps and done and card.reads.isdisjoint({"prior"}) and steps != done:
+            wrong.append(f"it says that it took {done} steps, and its settings are {steps}")
+        known = (record.get("measured_with") or {}).get("photos")
+        lacks_behaviour = model.card.behaviour_sha256 and "behaviour_sha256" not in record["model"]
+        if lacks_behaviour or ("prior" not in card.reads and identity_of_photos(references) != known):
+            return wrong  # of a version before behaviour was part of the key, or the photos are others now
+        if references.index is None and record.get("index") is not None:
+            return wrong
+        prior = SimpleNamespace(identity=record.get("prior_identity"), name=record.get("prior"))
+        kind = UnitItems(
+            model=model, references=references, prior=prior if record.get("prior_identity") else None,
+            bank_seed=record.get("bank_seed") or 0,
+        )  # fmt: skip
+        job = Job(card=card, config=config, items=[])
+        key = kind.key(job, Item(target=unit, sample=record["sample"], seed=record["seed"]))
+        if key != record["key"]:
+            wrong.append("its key does not follow from its unit, method, settings, seed, network and photos")
+        return wrong
 
     def _references_of(self, model: Model, source: Any, indexed: str | None, found: Recomputed) -> References:
         """References as the run had them; without its index where that is gone or does not fit any more."""
@@ -163,6 +199,16 @@ class Recompute:
             maps=maps, inverter=inverter, inverter_source="", prior={}, verifiers=list(verifiers),
             photos=self._reader(maps, verifiers),
         )  # fmt: skip
+        photo = PhotoFile(record["photo"]["path"], record["photo"]["sha256"])
+        target = MapTarget(layer=record["layer"], photo=photo, edit=Edit.of(record["config"]))
+        found.drift += _wrong_names(picture, target.label, target.layer, METHODS[picture.method])
+        known = {one.name for one in fields(Invert)}
+        job = Job(
+            card=METHODS[picture.method],
+            config=Invert(**{name: value for name, value in record["config"].items() if name in known}), items=[],
+        )  # fmt: skip
+        if kind.key(job, Item(target=target, sample=record["sample"], seed=record["seed"])) != record["key"]:
+            found.drift.append("its key does not follow from its photo, settings, seed, network and inverter")
         found.evidence = remeasure(self._run, picture, kind)
         recorded = {e["name"] for e in record["evidence"]}
         if "sample_sd" in recorded and "sample_sd" not in found.evidence:
@@ -184,6 +230,8 @@ class Recompute:
         kind = EditItems(
             maps=maps, inverter=inverter, prior={}, concepts=concepts, photos=self._reader(maps, ())
         )  # fmt: skip
+        label = str(concepts.dictionary.names[int(record["unit"].rpartition("):")[2])])
+        found.drift += _wrong_names(picture, label, maps.layer, METHODS[picture.method])
         group = json.dumps([record[name] for name in ("config", "photo", "inverter", "dictionary")], sort_keys=True)
         if group not in self._edits:
             self._edits[group] = self._made_again(kind, [p for p in self._run if _group(p) == group])
@@ -306,6 +354,18 @@ class Recompute:
                     return image
         there = "was changed" if path.is_file() else "is not there any more"
         raise NotAvailable(f"the photo {path} {there}; give the folder that it is in with --photos")
+
+
+def _wrong_names(picture: Picture, label: str | None, layer: str, card: MethodCard) -> list[str]:
+    """What a sidecar calls its unit, layer and method, where it is called otherwise; and where its file does not belong."""
+    record = picture.record
+    said = {"label": (record.get("label"), label), "layer": (record.get("layer"), layer),
+            "method_title": (record.get("method_title"), card.title), "paper": (record.get("paper"), card.paper)}  # fmt: skip
+    wrong = [f'it says that its {name} is "{a}", and it is "{b}"' for name, (a, b) in said.items() if a != b]
+    stem = f"{picture.method}-{picture.sample}-{str(record.get('key'))[:12]}"
+    if picture.path.stem != stem or picture.path.parent.name != slug(picture.unit):
+        wrong.append("its unit, method, sample or key are not those of its file's name")
+    return wrong
 
 
 def _group(picture: Picture) -> str:

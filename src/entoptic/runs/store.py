@@ -284,17 +284,19 @@ class Run:
             write_atomically(file.with_suffix(".json"), _json(record))
         return Picture(file, record)
 
+    def row(self, picture: Picture) -> dict[str, Any]:
+        """Returns what `metadata.jsonl` holds of a picture. Its hash makes the file a list of what the run is made of."""
+        record = picture.record
+        row = {
+            "file_name": picture.path.relative_to(self.path).as_posix(), "unit": record["unit"],
+            "label": record.get("label"), "model": record["model"]["name"], "method": record["method"],
+            "seed": record.get("seed"), "sample": record["sample"], "key": record.get("key"),
+            "sha256": record["image"].get("sha256"),
+        }  # fmt: skip
+        return row | {e["name"]: e.get("value") for e in record.get("evidence", [])}
+
     def _write_metadata(self) -> None:
-        rows = []
-        for picture in self:
-            record = picture.record
-            row = {
-                "file_name": str(picture.path.relative_to(self.path)), "unit": record["unit"],
-                "label": record.get("label"), "model": record["model"]["name"], "method": record["method"],
-                "seed": record.get("seed"), "sample": record["sample"], "key": record.get("key"),
-            }  # fmt: skip
-            row |= {e["name"]: e["value"] for e in record.get("evidence", [])}
-            rows.append(json.dumps(row, ensure_ascii=False))
+        rows = [json.dumps(self.row(picture), ensure_ascii=False) for picture in self]
         with contextlib.suppress(OSError):
             write_atomically(self.path / "metadata.jsonl", ("\n".join(rows) + "\n").encode() if rows else b"")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from entoptic.base.gradients import with_gradients
 from entoptic.errors import NotAvailable, Unreadable
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
-from entoptic.runs.recompute import Recompute, Recomputed
+from entoptic.runs.recompute import Recompute, Recomputed, same_numbers
 from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run
 
@@ -98,6 +100,7 @@ def verify(
         except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {error})")
     found.drift += [problem for result, problem in read_results(opened) if result is None]
+    compare_metadata(opened, found)
     on_picture(total, total)
     return found
 
@@ -132,12 +135,77 @@ def compare(record: Mapping[str, Any], name: str, fresh: Recomputed, found: Veri
             found.drift.append(f"{name}: {metric} is no measurement of this version")
             continue
         now = fresh.evidence[metric]
+        share = metric in METRICS and METRICS[metric].unit == "%" and now.n > 1
+        close = partial(_share_close, n=now.n) if share else _close
         # What a sampler recorded of its distribution is not in a picture: only that the evidence still says the same.
         found.numbers += metric not in from_trace
-        if not _close(value, now.value) or not _close_all(old.get("interval"), now.interval):
+        if not close(value, now.value) or not _close_all(
+            old.get("interval"), now.interval, 100 / now.n if share else 0.0
+        ):
             found.drift.append(f"{name}: {metric} says {_show(value)}, recomputed {_show(now.value)}")
         elif old.get("n") != now.n:
             found.drift.append(f"{name}: {metric} says n = {old.get('n')}, recomputed n = {now.n}")
+        elif old.get("direction") != now.direction and value is not None:
+            found.drift.append(f"{name}: {metric} says that {old.get('direction')} is better, which it is not")
+        else:
+            wrong = _wrong_details(old.get("detail"), now.to_json()["detail"])
+            found.drift += [f"{name}: {metric} says {what}" for what in wrong]
+
+
+def compare_metadata(run: Run, found: Verification) -> None:
+    """Compares `metadata.jsonl` with the sidecars: it lists every picture with its hash and its numbers.
+
+    A picture that was taken out with its sidecar, or made again behind them, differs from its row there.
+    """
+    file = run.path / "metadata.jsonl"
+    try:
+        rows = {
+            row["file_name"]: row for line in file.read_text("utf-8").splitlines() if line for row in [json.loads(line)]
+        }
+    except FileNotFoundError:
+        found.skipped.append("metadata.jsonl is not there: the run was interrupted, or it was taken out")
+        return
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        found.drift.append(f"metadata.jsonl is damaged ({type(error).__name__})")
+        return
+    there = {row["file_name"]: row for row in map(run.row, run)}
+    said = "\n".join(found.drift)  # what is known to be wrong already is not said twice
+    silent = {name for name in {*rows, *there} if Path(name).stem not in said}
+    found.drift += [
+        f"{name}: metadata.jsonl lists it, and it is gone" for name in rows if name in silent - there.keys()
+    ]
+    if missing := [name for name in there if name in silent - rows.keys()]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        found.skipped.append(
+            f"metadata.jsonl does not list {missing[0]}{more}: the run was interrupted; the same command completes it"
+        )
+    for name in rows.keys() & there.keys() & silent:
+        row, own = rows[name], there[name]
+        wrong = [key for key in {**own, **row} if row.get(key) != own.get(key) and (key != "sha256" or key in row)]
+        found.drift += [f"{name}: its {key} in metadata.jsonl is not that of its sidecar" for key in wrong]
+
+
+def _share_close(a: float | None, b: float | None, n: int) -> bool:
+    """Whether two shares of n things in % are the same, or one of the things fell on the other side by rounding."""
+    if a is None or b is None:
+        return a is b
+    apart = abs(float(a) - float(b))
+    return apart <= TOLERANCE or abs(apart - 100 / n) <= 1e-6
+
+
+def _wrong_details(old: Any, now: Mapping[str, Any]) -> list[str]:
+    """What a record says in detail and the recomputed evidence does not, of numbers: names of files may have changed."""
+    if not isinstance(old, Mapping):
+        return ["no detail"]
+    wrong = []
+    for key, value in old.items():
+        if isinstance(value, str | None):
+            continue
+        if key not in now:
+            wrong.append(f"{key} = {value}, which is no part of it")
+        elif not same_numbers(value, now[key], TOLERANCE):
+            wrong.append(f"{key} = {value}, recomputed {now[key]}")
+    return wrong
 
 
 def _close(a: float | None, b: float | None) -> bool:
@@ -146,9 +214,10 @@ def _close(a: float | None, b: float | None) -> bool:
     return math.isclose(float(a), float(b), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def _close_all(a: Any, b: Any) -> bool:
+def _close_all(a: Any, b: Any, more: float) -> bool:
+    """Whether two intervals are the same; `more` is what an end of a share's may move by."""
     pair = list(_pairs(a, b))
-    return (a is None) == (b is None) and all(_close(x, y) for x, y in pair)
+    return (a is None) == (b is None) and all(_close(x, y) or abs(x - y) <= more for x, y in pair)
 
 
 def _pairs(a: Any, b: Any) -> Iterator[tuple[float, float]]:

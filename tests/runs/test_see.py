@@ -428,3 +428,20 @@ def test_a_run_of_many_units_reads_the_photos_once(
     whole = [count for count in read if count == 40]
     assert len(whole) == 2  # every unit's scores; mean and standard deviation of the one inner layer
     assert all(count <= 12 for count in read if count != 40)  # photos that an inner unit is compared with
+
+
+# --- shipped statistics in place of photos -----------------------------------------------------------------------
+
+
+def test_without_photos_the_record_says_how_many_were_behind_the_statistics(lite0: Model, tmp_path: Path) -> None:
+    options = {"verifiers": "", "progress": False, "steps": 1}
+    run = see(lite0, 'logits:"church"', method="vital-paper", out=tmp_path / "p", **options)
+    trace = run[0].record["trace"]
+    assert run[0].record["references"]["n"] == 25
+    assert any("references=50 is the method's own, and 25 photos" in note for note in trace["notes"])
+    with pytest.raises(
+        UserError, match=r"references=10 was asked for logits:497, but without photos there are .* of 25 photos"
+    ):
+        see(lite0, 'logits:"church"', method="vital", references=10, out=tmp_path / "v", **options)
+    plain = see(lite0, 'logits:"church"', method="vital", out=tmp_path / "w", **options)
+    assert not any("references" in note for note in plain[0].record["trace"]["notes"])

@@ -133,6 +133,9 @@ def target_of_photos(
     return MatchingTarget(values, read, how, fingerprint, importance)
 
 
+SHIPPED = "shipped statistics"
+
+
 def target_of_pack(
     model: Model, pack: Pack | None, unit: Unit, taps: Sequence[Tap], wanted: RelevanceWeighting | None = None
 ) -> MatchingTarget:
@@ -170,7 +173,29 @@ def target_of_pack(
         )
     values = _values_of_pack(model, pack, str(unit), taps)
     importance = {tap: u.to(model.device) for tap, u in pack.importance(str(unit), taps).items()}
-    return MatchingTarget(values, pack.count(str(unit)), "shipped statistics", pack.sha256, importance)
+    return MatchingTarget(values, pack.count(str(unit)), SHIPPED, pack.sha256, importance)
+
+
+def check_count(target: MatchingTarget, asked: int, default: int, unit: Unit) -> str:
+    """Returns a note where the shipped statistics are of another number of photos than a method takes by default.
+
+    Args:
+        target: of the unit.
+        asked: number of reference photos that the method's settings name.
+        default: number that they name if nothing is asked.
+        unit: the unit.
+
+    Raises:
+        NotAvailable: another number was asked for than the statistics are of.
+    """
+    if target.source != SHIPPED or target.photos == asked:
+        return ""
+    if asked != default:
+        raise NotAvailable(
+            f"references={asked} was asked for {unit}, but without photos there are the shipped statistics of "
+            f"{target.photos} photos, and no others; give --photos DIR (Python: photos=…) or leave references out"
+        )
+    return f"references={asked} is the method's own, and {target.photos} photos are behind the shipped statistics that were used"
 
 
 def natural_of_pack(model: Model, pack: Pack | None, taps: Sequence[Tap]) -> MatchingTarget:

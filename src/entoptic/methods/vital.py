@@ -89,6 +89,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     """Optimises pixels so that their sorted features match the mean sorted features of reference photos."""
     import torch
 
+    from entoptic.images.matching_targets import check_count
     from entoptic.images.relevance_weighting import RelevanceWeighting, UnattendedPositions, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import chain, flip, gaussian_blur, repeat_view, roll, zoom
@@ -111,6 +112,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         references.target(u, (layers[1:] or layers) if w else taps, config.references, wanted=w)
         for u, layers, w in zip(units, through, weightings)
     ]
+    counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
     objective = objective + config.smoothness * total_variation()
@@ -152,7 +154,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         if draft.image is None:
             yield draft
             continue
-        notes = list(draft.trace.notes)
+        notes = [*draft.trace.notes, *filter(None, [counts[i]])]
         if units[i].kind != "logit" and weightings[i] is None and config.relevance != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         image = gaussian_blur(draft.image[None], config.finish)[0] if config.finish else draft.image
@@ -311,6 +313,7 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
     """Optimises pixels with the loss, the layers and the regularisers of the paper."""
     import torch
 
+    from entoptic.images.matching_targets import check_count
     from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import roll
@@ -337,6 +340,7 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
         references.target(u, tuple(layers), config.references, strongest=u.kind != "logit", wanted=w)
         for u, w, (layers, _, _) in zip(units, weightings, settings)
     ]
+    counts = [check_count(t, config.references, VitalPaper().references, u) for t, u in zip(targets, units)]
     matched = {
         tap: layers[tap.plain if isinstance(tap, Weighted) else tap]
         for target, (layers, _, _) in zip(targets, settings)
@@ -363,5 +367,6 @@ def vital_paper(items: Sequence[Item], config: VitalPaper, context: Context) -> 
         read=weighted_reader(model, units, weightings) if any(weightings) else None,
     )
     for i, (draft, target) in enumerate(zip(drafts, targets)):
-        trace = replace(draft.trace, references=target.describe())
+        notes = [*draft.trace.notes, *filter(None, [counts[i]])]
+        trace = replace(draft.trace, notes=notes, references=target.describe())
         yield replace(draft, trace=trace, overlays={"alpha": transparency.of(i)})

@@ -54,10 +54,14 @@ class Relevance:
     def residual(self) -> dict[Tap, Tensor]:
         """Computes (Σ map - start) / |start| per tap and picture (B): 0 where the layer holds all relevance.
 
-        It has a meaning where the layer is a cut of the network: where every path from the start passes it.
+        It has a meaning where the layer is a cut of the network: where every path from the start passes it. A picture
+        whose start is 0 has the residual 0 where the layer holds 0, too, and an infinite one where it holds anything.
         """
-        start = self.start
-        return {tap: (m.double().flatten(1).sum(1) - start) / start.abs() for tap, m in self.maps.items()}
+        start, found = self.start, {}
+        for tap, m in self.maps.items():
+            gap = m.double().flatten(1).sum(1) - start
+            found[tap] = torch.where(gap == 0, 0.0, gap / start.abs())
+        return found
 
 
 class Tape(AbstractContextManager["Tape"]):

@@ -7,6 +7,7 @@ sample, and MBAR makes one of ladders of tilted samples. All numbers are float64
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -227,11 +228,14 @@ class Frontier:
 
     def curve(self, count: int = 33) -> list[Point]:
         """Returns up to `count` points at evenly spaced β, from 0 to the support limit; unsupported ones are left out."""
+        limit = self.support_limit.beta
+        # The last β is the limit itself: rounding must not carry a product beyond it, where nothing is supported.
+        betas = [min(limit * i / max(1, count - 1), limit) for i in range(count)]
         points = []
-        for i in range(count):
-            beta = self.support_limit.beta * i / (count - 1)
+        for beta in dict.fromkeys(betas):
             if self._tilted(beta).ess >= MIN_ESS:
-                points.append(self.at_beta(beta))
+                with contextlib.suppress(UserError):  # a gap between rungs
+                    points.append(self.at_beta(beta))
         return points
 
     @cached_property

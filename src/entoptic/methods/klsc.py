@@ -273,7 +273,8 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
         calls = sum(c.score_calls for c in islands)
         notes = [
             f"{config.islands} islands of {config.particles} particles, {len(islands[0].rungs) - 1} rungs, "
-            f"{calls} samples scored beside a bank of {bank.size}"
+            f"{calls} samples scored beside a bank of {bank.size}; means and nats of so few particles lie low, by about .14 sd "
+            "and .25 nats with 16 of them on a Gaussian mixture, which the intervals cover"
         ]
     if config.share is not None and (few := max(1, round(config.share * bank.size))) < 10:
         notes.append(

@@ -91,7 +91,7 @@ class Ladder:
             k = int(bridge.argmin())
             raise UserError(
                 f"rungs β = {self.betas[k]:.4g} and β = {self.betas[k + 1]:.4g} have only {float(bridge[k]):.2g} scores "
-                f"in common and need {MIN_ESS:.0f}; put a rung between them or use more particles"
+                f"in common and need {MIN_ESS:.0f}; use more particles or moves"
             )
         if not settled:
             raise ArithmeticError(f"MBAR did not settle on the rungs {list(self.betas)}")

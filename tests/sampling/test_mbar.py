@@ -70,7 +70,7 @@ def test_ladders_that_are_none(rungs: tuple[float, ...], sets: int, match: str) 
 
 def test_rungs_without_overlap_are_named() -> None:
     apart = Ladder((0.0, 0.5, 9.0), [bank(300), bank(300, 1), torch.from_numpy(oracle.draws(9, (300,), rng(2)))])
-    with pytest.raises(UserError, match=r"β = 0\.5 and β = 9 .*put a rung between"):
+    with pytest.raises(UserError, match=r"β = 0\.5 and β = 9 .*use more particles"):
         apart.log_weights()
     disjoint = Ladder((0.0, 1.0), [torch.zeros(50), torch.full((50,), 1000.0)])
     with pytest.raises(UserError, match="β = 0 and β = 1"):

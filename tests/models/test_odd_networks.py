@@ -237,3 +237,23 @@ def test_a_default_type_of_float64(tmp_path: Path) -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert len(run) >= 4
+
+
+def test_a_table_as_long_as_the_probed_batch_is_no_layer() -> None:
+    """A module that puts out a table of two rows was taken for one row a picture."""
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Parameter(torch.ones(2, 7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rows * 2
+
+    net = Net(
+        lambda m, x: m.head(m.conv(x).mean((2, 3))) + m.table(x).sum(), conv=nn.Conv2d(3, 8, 3), head=nn.Linear(8, 5),
+        table=Table(),
+    )  # fmt: skip
+    model = Model(net, tiny_card(), device="cpu")
+    assert "conv" in model.layers
+    assert "table" not in model.layers

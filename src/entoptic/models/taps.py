@@ -246,9 +246,10 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]
     finally:
         for handle in handles:
             handle.remove()
+    fixed = _without_batch(module, images, {name for name, last in seen.items() if last.readable})
     infos = {}
     for name, last in seen.items():
-        if not last.readable:
+        if not last.readable or name in fixed:
             continue
         layout = layouts.of(name)
         channels, grid = _read_shape(layout, last.shape)
@@ -259,6 +260,28 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]
             composite, activation_call, layouts.patches(name),
         )  # fmt: skip
     return infos, output
+
+
+def _without_batch(module: nn.Module, images: Tensor, names: set[str]) -> set[str]:
+    """The layers whose first axis has the length of the batch by chance, as a table of positions may: it does not grow with it."""
+    fixed: set[str] = set()
+    parts = {id(m): name for name, m in module.named_modules() if name in names}
+
+    def hook(m: nn.Module, args: Any, out: Any) -> None:
+        try:
+            tensor = first_tensor(out)
+        except TypeError:
+            return
+        (fixed.add if len(tensor) != len(images) + 1 else fixed.discard)(parts[id(m)])
+
+    handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in parts and not is_scripted(m)]
+    try:
+        with torch.no_grad():
+            module(torch.cat([images, images[:1]]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return fixed
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -1,0 +1,67 @@
+"""Which files count as photos: the formats that Pillow can read here, with the plugins that are installed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from PIL import Image, ImageFile
+
+# Named first where a sentence lists formats; the rest is counted.
+_COMMON = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_SAME_OPENER = {"MPO": "JPEG"}  # a JPEG with further pictures behind it
+_NO_PIXELS = {"MPEG"}  # Pillow tells its size and no more
+_NAMED = 3
+_tried: set[str] = set()
+
+
+def load_plugins() -> None:
+    """Load Pillow's common formats, in Pillow's order, and the plugins for further formats that are installed."""
+    Image.preinit()
+    with contextlib.suppress(ImportError, OSError):
+        import pillow_heif
+
+        if "HEIF" not in Image.OPEN:
+            pillow_heif.register_heif_opener()
+    for plugin in ("pillow_avif", "pillow_jxl"):  # these register themselves
+        if plugin not in _tried:
+            _tried.add(plugin)
+            with contextlib.suppress(ImportError, OSError):
+                __import__(plugin)
+
+
+def extensions() -> frozenset[str]:
+    """Return the endings of files that can be read, in lower case with their dot, from Pillow's own registry."""
+    load_plugins()
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if _readable(name))
+
+
+def _readable(name: str) -> bool:
+    """Tell whether Pillow opens a format and, where it leaves the pixels to a handler, has one."""
+    name = _SAME_OPENER.get(name, name)
+    if name not in Image.OPEN or name in _NO_PIXELS:
+        return False
+    factory = Image.OPEN[name][0]
+    if isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile):
+        return getattr(sys.modules[factory.__module__], "_handler", None) is not None
+    return True
+
+
+def ending(name: str | os.PathLike[str]) -> str:
+    """Return the ending of a file's name, in lower case with its dot."""
+    return os.path.splitext(os.fspath(name))[1].lower()
+
+
+def listed_extensions() -> str:
+    """List the common endings and count the others, for a sentence."""
+    known = extensions()
+    common = [one for one in _COMMON if one in known]
+    return f"{' '.join(common)} and {len(known) - len(common)} more"
+
+
+def first_few(names: Sequence[str]) -> str:
+    """List the first names in quotes, and count the others."""
+    listed = ", ".join(f'"{name}"' for name in names[:_NAMED])
+    return listed + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -98,7 +98,10 @@ CAFFE = {"mean": (123.675, 116.28, 103.53), "std": (58.4, 57.1, 57.4)}
         ({"mean": (0.5, 0.5)}, "1 or 3 means and as many standard deviations, got 2 and 3"),
         ({"mean": (), "std": ()}, "got 0 and 0"),
         ({"mean": np.zeros((3, 1))}, "mean must be one number"),
-        ({"size": "64"}, "size must be (height, width) of at least 8 pixels, got '64'; give whole numbers, say (224, 224)"),
+        (
+            {"size": "64"},
+            "size must be (height, width) of at least 8 pixels, got '64'; give whole numbers, say (224, 224)",
+        ),
         ({"size": 0}, "at least 8 pixels, got 0"),
         ({"size": -64}, "at least 8 pixels, got -64"),
         ({"size": 64.5}, "at least 8 pixels, got 64.5"),

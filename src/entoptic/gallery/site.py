@@ -288,7 +288,7 @@ def _units(shown: Sequence[Shown]) -> list[_UnitPage]:
     pages: list[_UnitPage] = []
     taken: set[str] = set()
     for model, unit, folder in sorted(groups, key=lambda key: tuple(_natural(part) for part in key)):
-        digest = hashlib.sha256(f"{model}\n{unit}\n{folder}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{model}\n{unit}\n{folder}".encode("utf-8", "backslashreplace")).hexdigest()[:8]
         # One folder may hold one unit of two models; and a name must fit a file system.
         name = f"unit-{folder}" if len(folder.encode()) <= 200 else f"unit-{folder[:50]}-{digest}"
         if name in taken:
@@ -427,7 +427,7 @@ def _write_site(
 
 
 def _write(path: Path, text: str) -> None:
-    content = text.encode("utf-8", errors="replace")
+    content = text.encode("utf-8", "backslashreplace")
     try:
         if path.read_bytes() == content:
             return

@@ -396,6 +396,15 @@ def test_links_of_every_page_lead_somewhere(fake: Fake) -> None:
     assert [unit["unit"] for unit in data_of(index)["units"]] == ["logits:1", "logits:2", "logits:10"]
 
 
+def test_names_that_are_not_utf8_are_shown_escaped(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "run", title="caf\udce9")
+    fake.add(unit="fmap(stage1)<caf\udce9.png>", label="ü\udcff")
+    index = build(fake.folder)
+    pages = "".join(path.read_text(encoding="utf-8") for path in index.parent.glob("*.html"))
+    assert r"caf\udce9.png" in pages
+    assert r"ü\udcff" in pages
+
+
 def test_every_user_string_is_escaped(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "run", title=NASTY)
     fake.add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,27 +15,30 @@ _COMMON = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _SAME_OPENER = {"MPO": "JPEG"}  # a JPEG with further pictures behind it
 _NO_PIXELS = {"MPEG"}  # Pillow tells its size and no more
 _NAMED = 3
+_PLUGINS = {"pillow_heif": "HEIF", "pillow_avif": "AVIF", "pillow_jxl": "JXL"}
 _tried: set[str] = set()
 
 
-def load_plugins() -> None:
-    """Load Pillow's common formats, in Pillow's order, and the plugins for further formats that are installed."""
-    Image.preinit()
-    with contextlib.suppress(ImportError, OSError):
-        import pillow_heif
+def load_plugins(*, again: bool = False) -> None:
+    """Load Pillow's common formats, in Pillow's order, and the plugins for further formats that are installed.
 
-        if "HEIF" not in Image.OPEN:
-            pillow_heif.register_heif_opener()
-    for plugin in ("pillow_avif", "pillow_jxl"):  # these register themselves
-        if plugin not in _tried:
-            _tried.add(plugin)
-            with contextlib.suppress(ImportError, OSError):
-                __import__(plugin)
+    Args:
+        again: look also for plugins that were not there before.
+    """
+    Image.preinit()
+    for plugin, name in _PLUGINS.items():
+        if name in Image.OPEN or (plugin in _tried and not again):
+            continue
+        _tried.add(plugin)
+        with contextlib.suppress(ImportError, OSError):
+            module = importlib.import_module(plugin)
+            if plugin == "pillow_heif":  # the others register themselves
+                module.register_heif_opener()
 
 
 def extensions() -> frozenset[str]:
     """Return the endings of files that can be read, in lower case with their dot, from Pillow's own registry."""
-    load_plugins()
+    load_plugins(again=True)
     return frozenset(ending for ending, name in Image.registered_extensions().items() if _readable(name))
 
 
@@ -51,7 +55,9 @@ def _readable(name: str) -> bool:
 
 def ending(name: str | os.PathLike[str]) -> str:
     """Return the ending of a file's name, in lower case with its dot."""
-    return os.path.splitext(os.fspath(name))[1].lower()
+    name = os.fspath(name)
+    place = name.rfind(".")
+    return name[place:].lower() if place > name.rfind(os.sep) + 1 else ""
 
 
 def listed_extensions() -> str:

@@ -207,3 +207,16 @@ def test_names_in_tables_that_no_file_can_have(tmp_path: Path) -> None:
     os.unlink(tmp_path / "labels.csv")
     with pytest.warns(UserWarning, match="names no file"):
         assert len(Photos.open(tmp_path).skipped) == 3
+
+
+def test_photos_in_tables_cannot_be_named_one_by_one(tmp_path: Path) -> None:
+    from entoptic.inversion.targets import sources_of
+
+    write(tmp_path / "files/cat/a.png", plain(RED))
+    (tmp_path / "tables").mkdir()
+    parquet(tmp_path / "tables/train-00000-of-00001.parquet", cells_of(RED, GREEN))
+    found, failures = sources_of([tmp_path / "files", tmp_path / "tables"], "conv")
+    assert [source.path for source in found] == [str(tmp_path / "files/cat/a.png")]
+    assert failures == [
+        f'{tmp_path / "tables"}: "{tmp_path / "tables"}" holds photos in tables; expected image files or a folder of them'
+    ]

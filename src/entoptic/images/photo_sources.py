@@ -12,6 +12,7 @@ from entoptic.images.decode import short_reason, why_no_file
 from entoptic.images.formats import ending, extensions, listed_extensions
 from entoptic.images.photo_archives import open_archive
 from entoptic.images.photo_folders import (
+    ImageFiles,
     Listing,
     is_archive,
     is_parquet,
@@ -23,6 +24,8 @@ from entoptic.images.photo_folders import (
 )
 from entoptic.images.photo_records import Photo, PhotoSource, Skipped, labels_of
 from entoptic.images.photo_tables import open_parquet, open_shards
+
+__all__ = ["ImageFiles", "open_path", "what_is_missing"]
 
 _WILD = re.compile(r"[*?\[]")
 

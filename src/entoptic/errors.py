@@ -13,6 +13,9 @@ class UserError(Exception):
     (exit code 1).
     """
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class OutOfReach(UserError):
     """Asked for more than the data or the model supports."""
@@ -47,3 +50,8 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
         inside = [choice for low, choice in by_lower.items() if word and word.lower() in low]
         close = [min(inside, key=len).lower()] if inside else []
     return by_lower[close[0]] if close else None
+
+
+def printable(text: str) -> str:
+    """Returns a text as any terminal or file takes it: bytes of a file's name that are no UTF-8 (lone surrogates) are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -139,3 +139,12 @@ def test_ten_thousand_pictures(fake: FakeRun) -> None:
     assert len(Page(index).all("img")) <= UNITS_PER_PAGE
     assert sum(len(unit["pictures"]) for unit in data_of(index)["units"]) == 10_000
     assert len(list(index.parent.glob("unit-*.html"))) == 5_000
+
+
+def test_names_that_are_not_utf8_are_shown_escaped(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path / "run", title="caf\udce9")
+    fake.add(unit="fmap(stage1)<caf\udce9.png>", label="ü\udcff")
+    index = build(fake.folder)
+    pages = "".join(path.read_text(encoding="utf-8") for path in index.parent.glob("*.html"))
+    assert r"caf\udce9.png" in pages
+    assert r"ü\udcff" in pages

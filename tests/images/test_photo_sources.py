@@ -92,8 +92,8 @@ def test_flat_folder_with_labels(tmp_path: Path) -> None:
     ("table", "message"),
     [
         (
-            "filename,label\na.png,x\n",
-            r'no column "file" \(columns: filename, label\); did you mean "filename"',
+            "fil,label\na.png,x\n",
+            r'no column "file" \(columns: fil, label\); did you mean "fil".* \(also taken: filename, file_name, path\)',
         ),
         ("", r'no column "file" \(columns: none\)'),
         ("file,label\nb.png,x\nc.png,x\n", r"none of the 2 files .* exist"),

@@ -127,8 +127,57 @@ def test_parquet_errors(tmp_path: Path) -> None:
     write(tmp_path / "cut.parquet", (tmp_path / "img.parquet").read_bytes()[:-20])
     with pytest.raises(UserError, match="not a readable Parquet file"):
         Photos.open(tmp_path / "cut.parquet")
-    with pytest.raises(UserError, match=r"holds Parquet files, no images; open one of them, say .*both\.parquet"):
+    with pytest.warns(UserWarning, match=r"both\.parquet.*cut\.parquet"):
+        photos = Photos.open(tmp_path)  # shards: what is no use is left out
+    assert [photo.name for photo in photos] == ["img.parquet#0"]
+    assert len(photos.skipped) == 5
+    (tmp_path / "img.parquet").unlink()
+    with pytest.raises(UserError, match=r"none of the 5 Parquet files in .* can be used: .*both\.parquet"):
         Photos.open(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------- shards
+
+
+def test_a_folder_of_shards(tmp_path: Path) -> None:
+    whole = parquet(tmp_path / "whole.parquet", cells_of(RED, GREEN, BLUE, WHITE), label=["a", "b", "c", "a"])
+    data = tmp_path / "data"
+    data.mkdir()
+    parquet(data / "train-00000-of-00003.parquet", cells_of(RED, GREEN), label=["a", "b"])
+    parquet(data / "train-00001-of-00003.parquet", cells_of(BLUE), label=["c"])
+    parquet(data / "train-00002-of-00003.parquet", cells_of(WHITE), label=["a"])
+    for source in (data, str(data / "train-*.parquet"), str(tmp_path / "d*/*.parquet")):
+        photos = Photos.open(source)
+        assert [photo.name.rpartition("/")[2] for photo in photos] == [
+            "train-00000-of-00003.parquet#0", "train-00000-of-00003.parquet#1",
+            "train-00001-of-00003.parquet#0", "train-00002-of-00003.parquet#0",
+        ]  # fmt: skip
+        assert [photo.labels for photo in photos] == [("a",), ("b",), ("c",), ("a",)]
+        images = [photos.read(index) for index in range(4)]
+        assert [pixel(image, 1, 1) for image in images if image is not None] == [RED, GREEN, BLUE, WHITE]
+        assert photos.fingerprint() == Photos.open(whole).fingerprint()
+        assert photos.skipped == []
+        assert photos.path(0) is None
+        assert len({photos.stamp(index) for index in range(4)}) == 4
+    (data / "train-00001-of-00003.parquet").unlink()
+    with pytest.warns(UserWarning, match="train-00001-of-00003"):
+        photos = Photos.open(data)
+    assert photos.skipped == [Skipped("train-00001-of-00003.parquet", "is missing among the shards")]
+    parquet(data / "test-00000-of-00001.parquet", cells_of(BLUE))
+    with pytest.raises(
+        UserError, match=r'several splits \("test", "train"\); open one of them, say ".*test-\*\.parquet"'
+    ):
+        Photos.open(data)
+    assert len(Photos.open(str(data / "test-*.parquet"))) == 1
+
+
+def test_shards_keep_few_row_groups(tmp_path: Path) -> None:
+    for n in range(4):
+        parquet(tmp_path / f"{n}.parquet", cells_of(RED, GREEN))
+    photos = Photos.open(tmp_path)
+    assert [index for kept, _ in photos.batches(to_chw, 3) for index in kept] == list(range(8))
+    stores = photos._shared.store._stores  # type: ignore[attr-defined]
+    assert sum(bool(store._cache) for store in stores) <= 2
 
 
 def test_a_damaged_row_group_costs_only_its_photos(tmp_path: Path) -> None:

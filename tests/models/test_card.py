@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,91 @@ def test_impossible_cards_are_refused(changes: dict[str, object], words: str) ->
     with pytest.raises(UserError, match=r"^tiny: ") as error:
         tiny_card(**changes)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"size": 64}, {"size": (64, 64)}),
+        ({"size": np.int64(64)}, {"size": (64, 64)}),
+        ({"size": [64, 32]}, {"size": (64, 32)}),
+        ({"size": np.array([64, 32])}, {"size": (64, 32)}),
+        ({"size": torch.Size([64, 32])}, {"size": (64, 32)}),
+        ({"size": 64.0}, {"size": (64, 64)}),
+        ({"mean": 0.5, "std": 0.25}, {"mean": (0.5,) * 3, "std": (0.25,) * 3}),
+        ({"mean": 0, "std": 1}, {"mean": (0,) * 3, "std": (1,) * 3}),
+        ({"mean": 0.5}, {"mean": (0.5,) * 3}),
+        ({"mean": 0.5, "std": (0.25,)}, {"mean": (0.5,), "std": (0.25,)}),
+        ({"mean": [0.5], "std": np.float64(0.25)}, {"mean": (0.5,), "std": (0.25,)}),
+        ({"mean": [0.1, 0.2, 0.3]}, {"mean": (0.1, 0.2, 0.3)}),
+        ({"mean": np.array([0.25, 0.5, 0.75])}, {"mean": (0.25, 0.5, 0.75)}),
+        ({"std": torch.tensor([0.25, 0.5, 0.75])}, {"std": (0.25, 0.5, 0.75)}),
+        ({"mean": (np.float32(0.5), 0, 1)}, {"mean": (0.5, 0, 1)}),
+        ({"crop": np.float64(0.5)}, {"crop": 0.5}),
+        ({"crop": 1}, {"crop": 1}),
+        ({"labels": ["a", "b"]}, {"labels": ("a", "b")}),
+    ],
+)
+def test_what_has_one_meaning_is_taken(changes: dict[str, object], expected: dict[str, object]) -> None:
+    card = tiny_card(**changes)
+    for name, value in expected.items():
+        found = getattr(card, name)
+        assert found == value
+        assert type(found) is type(value)
+        if isinstance(value, tuple):
+            assert [type(one) for one in found] == [type(one) for one in value]  # keys are hashes of JSON
+    assert hash(card) == hash(tiny_card(**expected))
+    json.dumps(card.preprocessing())
+
+
+CAFFE = {"mean": (123.675, 116.28, 103.53), "std": (58.4, 57.1, 57.4)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (CAFFE, "divide them by 255: mean (0.485, 0.456, 0.406), std (0.229, 0.2239, 0.2251)"),
+        ({"mean": (104, 117, 123), "std": 1}, "mean (0.4078, 0.4588, 0.4824), std (0.0039, 0.0039, 0.0039)"),
+        ({"mean": 127.5, "std": 127.5}, "mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)"),
+        ({"mean": 0, "std": 255}, "mean (0, 0, 0), std (1.0, 1.0, 1.0)"),
+        ({"mean": (123.675, 116.28, 103.53), "std": 0.25}, "mean (0.485, 0.456, 0.406), std (0.25, 0.25, 0.25)"),
+        ({"mean": 1e6, "std": 1e6}, "as for pixels from 0 to 255; divide them by 255"),
+        ({"mean": "0.5"}, "mean must be one number, or 1 or 3 numbers, for pixels in [0, 1], got '0.5'"),
+        ({"mean": ("0.5", 0.5, 0.5)}, "with '0.5' in it"),
+        ({"mean": None}, "mean must be one number, or 1 or 3 numbers, for pixels in [0, 1], got None"),
+        ({"std": True}, "std must be one number"),
+        ({"std": {"r": 1}}, "std must be one number"),
+        ({"mean": (float("nan"), 0.5, 0.5)}, "with nan in it"),
+        ({"std": float("inf")}, "got inf"),
+        ({"std": (0.5, -0.5, 0.5)}, "std must be positive, got (0.5, -0.5, 0.5)"),
+        ({"mean": -0.5}, "mean must be in [0, 1]"),
+        ({"mean": (0.5, 0.5)}, "1 or 3 means and as many standard deviations, got 2 and 3"),
+        ({"mean": (), "std": ()}, "got 0 and 0"),
+        ({"mean": np.zeros((3, 1))}, "mean must be one number"),
+        (
+            {"size": "64"},
+            "size must be (height, width) of at least 8 pixels, got '64'; give whole numbers, say (224, 224)",
+        ),
+        ({"size": 0}, "at least 8 pixels, got 0"),
+        ({"size": -64}, "at least 8 pixels, got -64"),
+        ({"size": 64.5}, "at least 8 pixels, got 64.5"),
+        ({"size": float("nan")}, "give whole numbers"),
+        ({"size": None}, "give whole numbers"),
+        ({"size": True}, "give whole numbers"),
+        ({"size": (3, 224, 240)}, "got (3, 224, 240); without the channels that is (224, 240)"),
+        ({"size": (224, 240, 3)}, "without the channels that is (224, 240)"),
+        ({"size": ()}, "at least 8 pixels"),
+        ({"crop": "0.5"}, "crop must be in (0, 1], got '0.5'"),
+        ({"crop": float("nan")}, "crop must be in"),
+        ({"crop": None}, "crop must be in"),
+        ({"labels": "abc"}, 'labels must be one name per logit, got the text "abc"'),
+    ],
+)
+def test_other_forms_are_refused_in_one_sentence(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=r"^tiny: ") as error:
+        tiny_card(**changes)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_grey_cards_have_one_channel() -> None:

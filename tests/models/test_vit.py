@@ -89,6 +89,7 @@ def test_every_weight_matters_to_a_logit(subject: Model) -> None:
 
 @needs_weights
 def test_units_and_the_early_stop(subject: Model) -> None:
+    assert subject.layers  # they are known from here, by passes of their own
     images = pictures()
     ran: list[str] = []
     handles = [

@@ -19,6 +19,7 @@ from entoptic.methods.contract import Failure
 from entoptic.models.model import Model
 from entoptic.runs.see import see
 from entoptic.runs.store import Picture, Run
+from entoptic.units.unit import slug
 
 ABOUT = {"title": "t", "model": {"name": "m"}}
 
@@ -57,6 +58,25 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r" / "run.json").read_text())["title"] == "t"
     with pytest.raises(UserError, match='no evidence "activatoin"; there is activation; did you mean "activation"'):
         again["activatoin"]
+
+
+def test_names_that_are_not_utf8_are_written_escaped_and_read_back(tmp_path: Path) -> None:
+    unit, photo = "fmap(stage1)<caf\udce9.png>", {"name": "caf\udce9.png", "label": "ü\udcff"}
+    run = Run(tmp_path / "r")
+    with run.writing(ABOUT | {"photos": "b\udcff"}):
+        picture = run.write(run.file("u", "m-0"), pixels(), record(unit=unit, photo=photo, label="ü\udcff"))
+        run.write_context("u", {"strongest": [photo]}, {})
+    (again,) = Run.open(run.path)
+    assert (again.record["unit"], again.record["photo"]) == (unit, photo)
+    assert run.finished(picture.path, "k") == again.record
+    assert run.context("u") == {"strongest": [photo]}
+    assert run.about["photos"] == "b\udcff"
+    (row,) = (run.path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    assert (json.loads(row)["unit"], json.loads(row)["label"]) == (unit, "ü\udcff")
+    assert r"caf\udce9.png" in picture.path.with_suffix(".json").read_text(encoding="utf-8")
+    with Image.open(picture.path) as image:
+        assert image.text["entoptic:unit"] == r"fmap(stage1)<caf\udce9.png>"  # type: ignore[attr-defined]
+    assert slug(unit).isascii()
 
 
 def test_only_whole_matching_pictures_count_as_finished(tmp_path: Path) -> None:

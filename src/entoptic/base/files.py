@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -109,6 +110,12 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> N
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def json_bytes(record: object) -> bytes:
+    """A record as the bytes of a JSON file; a name that is no UTF-8 (lone surrogates) is escaped and read back as it was."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode("utf-8", "backslashreplace")
 
 
 def sha256_of(path: Path) -> str:

@@ -18,5 +18,5 @@ def generator_for(*parts: object) -> Generator:
     """
     import torch
 
-    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    digest = hashlib.sha256("|".join(map(str, parts)).encode("utf-8", "backslashreplace")).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

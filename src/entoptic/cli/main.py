@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 import warnings
@@ -47,6 +48,8 @@ _DESCRIPTION = "Entoptic shows what a vision model looks for. `entoptic --versio
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 2 for bad input, 1 for a defect of Entoptic, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no UTF-8 are shown escaped, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if given == ["--version"]:
         print(f"entoptic {__version__}")

@@ -16,7 +16,7 @@ from entoptic.errors import UserError
 
 def photos_help(role: str = "") -> object:
     """The help of an option that names a set of real photos; `role` says what the verb does with it."""
-    return arg(help=f"folder, Parquet file or labels.csv folder of real photos{role}")
+    return arg(help=f"real photos: a folder, Parquet file, archive or pattern{role}")
 
 
 def run_folder_help(default: str) -> object:

@@ -100,7 +100,7 @@ def _environment() -> Environment:
 
 
 def _write(path: Path, text: str) -> None:
-    content = text.encode("utf-8", errors="replace")
+    content = text.encode("utf-8", "backslashreplace")
     try:
         if path.read_bytes() == content:
             return

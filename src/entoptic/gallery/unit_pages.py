@@ -56,7 +56,7 @@ def group_by_unit(pictures: Sequence[StoredPicture]) -> list[UnitPage]:
     pages: list[UnitPage] = []
     names: set[str] = set()
     for model, unit, folder in sorted(groups, key=lambda key: tuple(_natural_order(part) for part in key)):
-        digest = hashlib.sha256(f"{model}\n{unit}\n{folder}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{model}\n{unit}\n{folder}".encode("utf-8", "backslashreplace")).hexdigest()[:8]
         # One folder may hold one unit of two models; and a name must fit a file system.
         name = f"unit-{folder}" if len(folder.encode()) <= 200 else f"unit-{folder[:50]}-{digest}"
         if name in names:

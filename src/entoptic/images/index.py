@@ -39,7 +39,7 @@ def listing_sha256(photos: Photos, progress: Progress = silent) -> str:
     listing = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
         for index, content in enumerate(pool.map(photos.sha256, range(len(photos)))):
-            listing.update(f"{photos[index].name}\t{content}\n".encode())
+            listing.update(f"{photos[index].name}\t{content}\n".encode("utf-8", "backslashreplace"))
             if index % 256 == 255:
                 progress("hashing photos", index + 1, len(photos))
     progress("hashing photos", len(photos), len(photos))

@@ -210,4 +210,6 @@ class IndexRecord:
             "key": self.key, "finished": self.finished, "about": self.origin.to_json(),
             "request": self.request.to_json(), **(self.contents.to_json() if self.contents else {}),
         }  # fmt: skip
-        write_atomically(file, (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomically(
+            file, (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        )

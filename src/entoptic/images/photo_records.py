@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from entoptic.errors import UserError
@@ -27,10 +28,17 @@ class Photo:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A photo that could not be read, and why in a few words."""
+    """What was left out, and why in a few words.
+
+    Attributes:
+        name: of the photo, the folder or the file; of files of other formats, how many there are.
+        reason: why it was left out.
+        is_photo: it looks like a photo or is named as one, so that a photo is missing.
+    """
 
     name: str
     reason: str
+    is_photo: bool = True
 
 
 class ImageStore(Protocol):
@@ -47,6 +55,9 @@ class ImageStore(Protocol):
     def stamp(self, row: int) -> tuple[int, int] | None:
         """Returns size in bytes and time of change (ns) of the file that holds one photo; None where there is no file."""
 
+    def path(self, row: int) -> Path | None:
+        """Returns the image file of one photo; None where it is in a table, an archive or memory."""
+
 
 @dataclass
 class PhotoSource:
@@ -55,7 +66,7 @@ class PhotoSource:
     Attributes:
         store: where the encoded images are.
         photos: all photos.
-        skipped: photos that could not be read so far.
+        skipped: what was left out so far.
         hashes: content hashes known so far, by row.
         skipped_names: names of `skipped`.
         lock: guards `skipped`.
@@ -69,7 +80,7 @@ class PhotoSource:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def skip(self, skipped: Skipped) -> None:
-        """Records a photo that could not be read, once."""
+        """Records what was left out, once."""
         with self.lock:
             if skipped.name not in self.skipped_names:
                 self.skipped_names.add(skipped.name)

@@ -1,47 +1,37 @@
-"""Photos in folders, with or without labels.csv, and in lists of files."""
+"""Photos by a path: a folder, a Parquet file, an archive, an image file, or a pattern of names."""
 
 from __future__ import annotations
 
-import csv
+import fnmatch
 import os
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+import re
+from pathlib import Path, PurePosixPath
 
 from entoptic.errors import UserError, nearest
-from entoptic.images.decode import short_reason
-from entoptic.images.photo_records import Photo, PhotoSource, Skipped, labels_of, photo_of_row
-from entoptic.images.photo_tables import open_parquet
+from entoptic.images.decode import short_reason, why_no_file
+from entoptic.images.formats import ending, extensions, listed_extensions
+from entoptic.images.photo_archives import open_archive
+from entoptic.images.photo_folders import (
+    ImageFiles,
+    Listing,
+    is_archive,
+    is_parquet,
+    open_folder,
+    others_left_out,
+    scan,
+    scan_below,
+    source_of_files,
+)
+from entoptic.images.photo_records import Photo, PhotoSource, Skipped, labels_of
+from entoptic.images.photo_tables import open_parquet, open_shards
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+__all__ = ["ImageFiles", "open_path", "what_is_missing"]
 
-
-class ImageFiles:
-    """Image files below a folder; see `ImageStore`."""
-
-    def __init__(self, root: Path, names: list[str]) -> None:
-        self.root = root
-        self.names = names
-
-    def encoded(self, row: int) -> bytes:
-        return (self.root / self.names[row]).read_bytes()
-
-    def stamp(self, row: int) -> tuple[int, int] | None:
-        try:
-            state = (self.root / self.names[row]).stat()
-        except OSError:
-            return None
-        return state.st_size, state.st_mtime_ns
-
-
-def source_of_files(root: Path, photos: Iterable[Photo]) -> PhotoSource:
-    """Builds the source of image files below a folder, in the order of their names."""
-    ordered = sorted(photos, key=lambda photo: photo.name)
-    return PhotoSource(ImageFiles(root, [photo.name for photo in ordered]), ordered)
+_WILD = re.compile(r"[*?\[]")
 
 
 def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
-    """Opens photos by a path: a folder, a Parquet file or an image file.
+    """Opens photos by a path.
 
     Returns:
         A description of the source, and the source.
@@ -51,22 +41,41 @@ def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
     """
     if not os.fspath(source):
         raise UserError("photos were given as an empty path; expected a folder or a Parquet file")
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:  # the home of a user who is not known
+        path = Path(source)
     try:
         if path.is_dir():
-            return str(path), _open_folder(path)
+            return str(path), open_folder(path)
+        if not os.path.lexists(path) and _WILD.search(str(path)):
+            return str(path), _open_pattern(path)
         if not path.exists():
-            raise UserError(f'no photos at "{path}": {_what_is_missing(path)}')
+            why = why_no_file(path)
+            raise UserError(
+                f'no photos at "{path}": {what_is_missing(path) if why == "does not exist" else f"it {why}"}'
+            )
     except OSError as error:
         raise UserError(f'photos at "{path}" cannot be opened: {short_reason(error)}') from None
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return str(path), open_parquet(path)
-    if path.suffix.lower() in EXTENSIONS:
-        return str(path), source_of_files(path.parent, [Photo(path.name)])
-    raise UserError(f'"{path}" is neither a folder, a Parquet file (.parquet) nor an image ({" ".join(EXTENSIONS)})')
+    if why := why_no_file(path):
+        raise UserError(f'no photos at "{path}": it {why}')
+    return str(path), _open_file(path)
 
 
-def _what_is_missing(path: Path) -> str:
+def _open_file(path: Path) -> PhotoSource:
+    if is_parquet(path):
+        return open_parquet(path)
+    if is_archive(path):
+        return open_archive(path)
+    if ending(path) in extensions():
+        return source_of_files(path.parent, [Photo(path.name)])
+    raise UserError(
+        f'"{path}" is neither a folder, a Parquet file (.parquet), an archive (.zip, .tar, .tar.gz) nor an image '
+        f"({listed_extensions()})"
+    )
+
+
+def what_is_missing(path: Path) -> str:
     """Describes which part of a path is not there, and what its folder holds that is spelt nearly so."""
     missing = path
     while not missing.parent.exists() and missing.parent != missing:
@@ -78,125 +87,93 @@ def _what_is_missing(path: Path) -> str:
     return f'"{missing.name}" does not exist in "{missing.parent}"{nearest(missing.name, siblings)}'
 
 
-def _scan(folder: Path) -> tuple[list[str], list[str]]:
-    """Lists the names of the images and of the folders directly inside; hidden ones left out; sorted."""
-    images, folders = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                folders.append(entry.name)
-            elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
-                images.append(entry.name)
-    return sorted(images), sorted(folders)
+# --- patterns -------------------------------------------------------------------------------------------------------
 
 
-def _open_folder(root: Path) -> PhotoSource:
-    images, folders = _scan(root)
-    if (root / "labels.csv").is_file():
-        return _open_labelled(root, images)
-    photos = [Photo(name) for name in images]
-    deeper = []
-    for folder in folders:
-        inside, below = _scan(root / folder)
-        photos += [Photo(f"{folder}/{name}", labels_of(folder)) for name in inside]
-        if not inside and any(_scan(root / folder / name)[0] for name in below):
-            deeper.append(folder)
-    if photos:
-        return source_of_files(root, photos)
-    if deeper:
-        listed = ", ".join(f'"{name}"' for name in deeper[:4]) + (", ..." if len(deeper) > 4 else "")
-        folders_that_hold = "folders {} that hold" if len(deeper) > 1 else "a folder {} that holds"
-        raise UserError(
-            f'"{root}" has {folders_that_hold.format(listed)} class folders; open one of them, say "{root / deeper[0]}"'
-        )
-    tables = sorted(root.glob("*.parquet"))
-    if tables:
-        raise UserError(f'"{root}" holds Parquet files, no images; open one of them, say "{tables[0]}"')
-    raise UserError(f'no photos in "{root}" or the folders in it (looked for {" ".join(EXTENSIONS)})')
+def _open_pattern(pattern: Path) -> PhotoSource:
+    """Opens what a pattern finds: images (folders stand for the images in them), Parquet shards or one archive.
 
-
-def _open_labelled(root: Path, images: list[str]) -> PhotoSource:
-    """Opens a folder with labels.csv: the files that it names, and the images beside it without a label."""
-    rows = _read_labels(root / "labels.csv")
-    photos = {name: Photo(name) for name in images}
-    missing: list[Skipped] = []
-    for line, row in rows:
-        where = f"labels.csv line {line}"
-        name = Path(row["file"]).as_posix() if row["file"] else ""
-        if not name:
-            missing.append(Skipped(where, "names no file"))
-        elif name not in photos and not (root / name).is_file():
-            missing.append(Skipped(name, "named in labels.csv but does not exist"))
-        else:
-            described = photo_of_row(where, {key: value or None for key, value in row.items()}, None)
-            before = photos.get(name, Photo(name))  # a file may have several rows, one for each label
-            class_index = described.class_index if before.class_index is None else before.class_index
-            photos[name] = Photo(name, tuple(dict.fromkeys(before.labels + described.labels)), class_index)
-    if rows and len(missing) == len(rows):
-        name = missing[0].name
-        hint = nearest(name, images)
-        raise UserError(f'none of the {len(rows)} files that "{root / "labels.csv"}" names exist, say "{name}"{hint}')
-    if not photos:
-        raise UserError(f'no photos in "{root}": its labels.csv has no rows')
-    shared = source_of_files(root, photos.values())
-    for skipped in missing:
-        shared.skip(skipped)
-    return shared
-
-
-def _read_labels(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Reads line number and cells of each row; column names in lower case."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.reader(lines)
-            columns = [cell.strip().lower() for cell in next(reader, [])]
-            if "file" not in columns:
-                listed = ", ".join(columns) if columns else "none"
-                raise UserError(f'"{path}" has no column "file" (columns: {listed}){nearest("file", columns)}')
-            rows = []
-            for cells in reader:
-                if len(cells) > len(columns):
-                    raise UserError(
-                        f'"{path}" line {reader.line_num} has {len(cells)} cells for {len(columns)} columns; '
-                        "put names that contain commas in double quotes"
-                    )
-                if cells:
-                    padded = [cell.strip() for cell in cells] + [""] * (len(columns) - len(cells))
-                    rows.append((reader.line_num, dict(zip(columns, padded, strict=True))))
-            return rows
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f'"{path}" is not a readable table: {short_reason(error)}') from None
-
-
-def open_list(source: Iterable[Any]) -> tuple[str, PhotoSource]:
-    """Opens photos by a list of image files.
-
-    Returns:
-        A description of the source, and the source.
-
-    Raises:
-        UserError: an empty list, or no file among them.
+    A photo's label is the folder that it is in, as far as the pattern leaves that open.
     """
-    paths = list(source)
-    for path in paths:
-        if not isinstance(path, (str, os.PathLike)):
-            raise UserError(f"a list of photos must hold file paths; it holds {type(path).__name__}")
-    if not paths:
-        raise UserError("photos were given as an empty list; expected at least one file")
-    names = dict.fromkeys(Path(path).expanduser().as_posix() for path in paths)
-    missing = [
-        Skipped(name, "is a folder, not a file" if os.path.isdir(name) else "does not exist")
-        for name in names
-        if not os.path.isfile(name)
-    ]
-    if len(missing) == len(names):
-        first = Path(missing[0].name)
-        why = f'"{first}" is a folder; give it alone' if first.is_dir() else _what_is_missing(first)
-        raise UserError(f"none of the {len(names)} photos given is a file: {why}")
-    gone = {skipped.name for skipped in missing}
-    shared = source_of_files(Path(), [Photo(name) for name in names if name not in gone])
-    for skipped in missing:
-        shared.skip(skipped)
-    return f"{len(names)} files", shared
+    fixed = 0
+    while not _WILD.search(pattern.parts[fixed]):
+        fixed += 1
+    root = Path(*pattern.parts[:fixed])
+    if not root.is_dir():
+        raise UserError(f'no photos at "{pattern}": {what_is_missing(root)}')
+    known = extensions()
+    found = _Matches(root, known).find(pattern.parts[fixed:])
+    if found.images:
+        photos = [Photo(name, labels_of(PurePosixPath(name).parent.name)) for name in found.images]
+        return source_of_files(root, photos, [*found.left_out, *others_left_out(found.others)])
+    tables = [name for name in found.others if is_parquet(name)]
+    archives = [name for name in found.others if is_archive(name)]
+    if tables:
+        return open_shards(root, [root / name for name in tables])
+    if len(archives) == 1:
+        return open_archive(root / archives[0])
+    if archives:
+        raise UserError(f'"{pattern}" finds {len(archives)} archives; give one, say "{root / archives[0]}"')
+    what = f'only other files, say "{found.others[0]}"' if found.others else "nothing"
+    raise UserError(
+        f'no photos at "{pattern}": the pattern finds {what} in "{root}" (looked for {listed_extensions()})'
+    )
+
+
+class _Matches:
+    """Finds what a pattern stands for: `*`, `?` and `[...]` within a name, `**` for any folders; hidden names left out."""
+
+    def __init__(self, root: Path, known: frozenset[str]) -> None:
+        self._root = root
+        self._known = known
+        self._listings: dict[str, Listing] = {}
+        self._seen: set[tuple[str, int]] = set()
+        self._images: set[str] = set()
+        self._others: set[str] = set()
+        self._left_out: dict[str, Skipped] = {}
+
+    def find(self, parts: tuple[str, ...]) -> Listing:
+        """Finds the images and other files of a pattern, by their paths below the root."""
+        self._enter("", parts, (os.path.realpath(self._root),))
+        left_out = [self._left_out[name] for name in sorted(self._left_out)]
+        return Listing(images=sorted(self._images), others=sorted(self._others), left_out=left_out)
+
+    def _listing(self, folder: str) -> Listing:
+        if folder not in self._listings:
+            below = scan_below(self._root, folder, self._known) if folder else scan(self._root, self._known)
+            self._listings[folder] = below
+        return self._listings[folder]
+
+    def _enter(self, folder: str, parts: tuple[str, ...], holders: tuple[str, ...]) -> None:
+        if (folder, len(parts)) in self._seen:
+            return
+        self._seen.add((folder, len(parts)))
+        listing, prefix = self._listing(folder), f"{folder}/" if folder else ""
+        first, rest = parts[0], parts[1:]
+        self._left_out |= {one.name: one for one in listing.left_out if one.name == folder}  # cannot be listed
+        if first == "**" and rest:
+            self._enter(folder, rest, holders)
+        if not rest:
+            self._take(listing, prefix, first)
+        for name in listing.folders:
+            if first == "**" or fnmatch.fnmatchcase(name, first):
+                inside = os.path.realpath(self._root / (prefix + name))
+                if inside in holders:
+                    self._left_out[prefix + name] = Skipped(prefix + name, "is a link to a folder that holds it")
+                elif first == "**" or rest:
+                    self._enter(prefix + name, parts if first == "**" else rest, (*holders, inside))
+                else:  # a folder stands for the images in it
+                    self._take(self._listing(prefix + name), f"{prefix}{name}/", "*", others=False)
+
+    def _take(self, listing: Listing, prefix: str, part: str, others: bool = True) -> None:
+        """Takes the files of a folder that the last part of the pattern fits."""
+
+        def fits(name: str) -> bool:
+            return part == "**" or fnmatch.fnmatchcase(name, part)
+
+        self._images |= {prefix + name for name in listing.images if fits(name)}
+        if others:
+            self._others |= {prefix + name for name in listing.others if fits(name)}
+        for one in listing.left_out:
+            if one.name == prefix.rstrip("/") or fits(one.name.removeprefix(prefix)):
+                self._left_out[one.name] = one

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,28 +14,27 @@ import numpy as np
 from PIL import Image
 
 from entoptic.errors import UserError, nearest
-from entoptic.images.decode import short_reason, upright_rgb
-from entoptic.images.photo_records import Photo, PhotoSource, photo_of_row
+from entoptic.images.decode import as_bmp, read_file, short_reason, why_no_file
+from entoptic.images.photo_records import Photo, PhotoSource, Skipped, photo_of_row
 
 LABEL_COLUMNS = ("class_index", "wnid", "name", "label")
 
 _CACHED_ROW_GROUP_BYTES = 256 * 2**20
+_SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?\.(parquet|pq)", re.IGNORECASE)
+_MOST_SHARDS = 100_000  # a count above it is no count
 
 
 def _cell_bytes(cell: object, folder: Path) -> bytes:
     """Returns the encoded image in a table's cell: bytes, struct{bytes, path} or a decoded picture."""
     if isinstance(cell, Image.Image):
-        # Pictures that arrive decoded have no file; BMP stores RGB as it is, the same in every version.
-        buffer = io.BytesIO()
-        upright_rgb(cell).save(buffer, "BMP")
-        return buffer.getvalue()
+        return as_bmp(cell)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return bytes(cell)
     if isinstance(cell, Mapping):
         if cell.get("bytes") is not None:
             return bytes(cell["bytes"])
         if cell.get("path"):
-            return (folder / str(cell["path"])).read_bytes()
+            return read_file(folder / str(cell["path"]))
     raise ValueError("no image in this row")
 
 
@@ -56,6 +55,9 @@ class ParquetCells:
 
     def stamp(self, row: int) -> tuple[int, int] | None:
         return self._stamp
+
+    def path(self, row: int) -> Path | None:
+        return None
 
     def encoded(self, row: int) -> bytes:
         group = int(np.searchsorted(self._ends, row, side="right"))
@@ -78,6 +80,12 @@ class ParquetCells:
         self._cache[group] = cells
         return cells
 
+    def release(self) -> None:
+        """Let go of the row groups that are kept."""
+        if self._cache:
+            with self._lock:
+                self._cache.clear()
+
     def _cached_bytes(self) -> int:
         return sum(int(cells.nbytes) for cells in self._cache.values())
 
@@ -91,6 +99,11 @@ def open_parquet(path: Path) -> PhotoSource:
     Raises:
         UserError: it cannot be read, or has no image column or no rows.
     """
+    return PhotoSource(*_read_parquet(path, path.name))
+
+
+def _read_parquet(path: Path, name: str) -> tuple[ParquetCells, list[Photo]]:
+    """Opens a Parquet file; the names of its photos start with `name`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -115,8 +128,97 @@ def open_parquet(path: Path) -> PhotoSource:
     except (OSError, pa.ArrowException) as error:
         raise UserError(f'the label columns of "{path}" are damaged: {short_reason(error)}') from None
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    photos = _photos_of_rows(path.name, file.metadata.num_rows, columns, _parquet_label_names(schema.metadata))
-    return PhotoSource(ParquetCells(path, file, column), photos)
+    photos = _photos_of_rows(name, file.metadata.num_rows, columns, _parquet_label_names(schema.metadata))
+    return ParquetCells(path, file, column), photos
+
+
+def open_shards(root: Path, paths: Sequence[Path]) -> PhotoSource:
+    """Opens the photos of several Parquet files as one set, in the order of the files; a damaged one is left out.
+
+    Args:
+        root: the folder that they are in.
+        paths: of the files; names of photos are relative to `root`.
+
+    Raises:
+        UserError: none can be read, or they are shards of several splits.
+    """
+    splits: dict[str, list[Path]] = {}
+    for path in paths:
+        shard = _SHARD.fullmatch(path.name)
+        if shard:
+            splits.setdefault(shard["split"], []).append(path)
+    if len(splits) > 1:
+        listed = ", ".join(f'"{split}"' for split in splits)
+        example = paths[0].parent / f"{next(iter(splits))}-*.parquet"
+        raise UserError(f'"{root}" holds Parquet files of several splits ({listed}); open one of them, say "{example}"')
+    cells: list[ParquetCells] = []
+    photos: list[list[Photo]] = []
+    left_out: list[Skipped] = []
+    for path in sorted(paths):
+        name = path.relative_to(root).as_posix()
+        if why := why_no_file(path):
+            left_out.append(Skipped(name, why))
+            continue
+        try:
+            opened = _read_parquet(path, name)
+        except UserError as error:
+            if len(paths) == 1:
+                raise
+            left_out.append(Skipped(name, str(error)))
+        else:
+            cells.append(opened[0])
+            photos.append(opened[1])
+    if not cells:
+        raise UserError(f'none of the {len(paths)} Parquet files in "{root}" can be used: {left_out[0].reason}')
+    source = PhotoSource(Shards(cells, [len(one) for one in photos]), [photo for one in photos for photo in one])
+    for skipped in [*left_out, *_missing_shards([path.name for path in paths])]:
+        source.skip(skipped)
+    return source
+
+
+def _missing_shards(names: Sequence[str]) -> list[Skipped]:
+    """Names the shards that their count says there are and that are not there."""
+    shards = [shard for name in names if (shard := _SHARD.fullmatch(name))]
+    there = {int(shard["number"]) for shard in shards}
+    counts = {shard["count"] for shard in shards}
+    if len(counts) != 1 or (count := int(counts.copy().pop())) > _MOST_SHARDS:
+        return []
+    split, width = shards[0]["split"], len(shards[0]["number"])
+    return [
+        Skipped(f"{split}-{number:0{width}}-of-{shards[0]['count']}.parquet", "is missing among the shards")
+        for number in range(count)
+        if number not in there
+    ]
+
+
+class Shards:
+    """Image cells of several Parquet files; the two files used last keep row groups. See `ImageStore`."""
+
+    def __init__(self, stores: Sequence[ParquetCells], counts: Sequence[int]) -> None:
+        self._stores = stores
+        self._ends = np.cumsum(counts)
+        self._lock = threading.Lock()
+        self._recent: list[ParquetCells] = []
+
+    def _find(self, row: int) -> tuple[ParquetCells, int]:
+        shard = int(np.searchsorted(self._ends, row, side="right"))
+        return self._stores[shard], row - (int(self._ends[shard - 1]) if shard else 0)
+
+    def encoded(self, row: int) -> bytes:
+        store, inside = self._find(row)
+        with self._lock:
+            if store not in self._recent:
+                for one in self._recent[:-1]:
+                    one.release()
+                self._recent = [*self._recent[-1:], store]
+        return store.encoded(inside)
+
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        store, inside = self._find(row)
+        return store.stamp(inside)
+
+    def path(self, row: int) -> Path | None:
+        return None
 
 
 def _parquet_label_names(metadata: Mapping[bytes, bytes] | None) -> list[str] | None:
@@ -167,6 +269,9 @@ class DatasetCells:
         return _cell_bytes(cell, Path())
 
     def stamp(self, row: int) -> tuple[int, int] | None:
+        return None
+
+    def path(self, row: int) -> Path | None:
         return None
 
 

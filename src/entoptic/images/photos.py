@@ -11,18 +11,22 @@ import hashlib
 import html
 import io
 import os
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
-from entoptic.errors import Unreadable, UserError
-from entoptic.images.decode import decode, short_reason
+from entoptic.errors import Unreadable, UserError, printable
+from entoptic.images.decode import decode, decode_pixels, open_image, room_for, short_reason
+from entoptic.images.photo_lists import open_list
 from entoptic.images.photo_records import Photo, PhotoSource, Skipped, comparable, split_synonyms
-from entoptic.images.photo_sources import open_list, open_path
+from entoptic.images.photo_sources import open_path
 from entoptic.images.photo_tables import open_dataset
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 _THUMBNAILS = 8
 _THUMBNAIL_PIXELS = 96
+_NAMED = 4
 
 
 class Photos:
@@ -44,16 +49,23 @@ class Photos:
     def open(cls, source: Any) -> Photos:
         """Opens photos; files are in the order of their names, rows in the order of the table.
 
+        What is no photo, or cannot be one, is left out: a warning counts it, and `skipped` names it.
+
         Args:
             source: one of
 
-                - a folder of class folders (`DIR/CLASS/*.jpg`; the folder's name is the label),
-                - a flat folder, with or without `labels.csv` (column `file` and any of class_index, wnid, name,
-                  label; images it does not name are kept, without a label; folders count only where it names them),
+                - a folder of class folders (`DIR/CLASS/*.jpg`; the folder's name is the label), in any format that Pillow reads,
+                - a flat folder, with or without `labels.csv` (column `file`, `filename`, `file_name` or `path`, and any of
+                  class_index, wnid, name, label; images it does not name are kept, without a label; folders count only
+                  where it names them),
+                - a Hugging Face imagefolder: either of these with `metadata.csv` or `metadata.jsonl`, whose labels are added,
                 - a Parquet file in Hugging Face image layout (column image = struct{bytes, path}; optional
-                  columns label, wnid, name, class_index), read a row group at a time,
+                  columns label, wnid, name, class_index), read a row group at a time, or a folder of its shards,
+                - an archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz), read member by member; a photo's folder is its label,
+                - a pattern such as `photos/**/*.jpg`; a photo's folder is its label, as far as the pattern leaves it open,
                 - a `datasets.Dataset` with an image column,
-                - an image file, or an iterable of image files (a file given twice counts once).
+                - an image file, or an iterable of image files (a file given twice counts once),
+                - a PIL image or an array (height x width x 3, uint8), or a list of these, files among them or not.
 
         Raises:
             UserError: the source is missing, holds no photos or has another layout.
@@ -64,6 +76,8 @@ class Photos:
             return cls._from(*open_path(source))
         if hasattr(source, "column_names") or hasattr(source, "features"):
             return cls._from(*open_dataset(source))
+        if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim == 3):
+            return cls._from(*open_list([source]))
         if isinstance(source, Mapping):
             splits = ", ".join(f'"{key}"' for key in source)
             raise UserError(f"photos were given as a mapping with the keys {splits}; give one of its values")
@@ -71,11 +85,13 @@ class Photos:
             return cls._from(*open_list(source))
         raise UserError(
             f"photos were given as {type(source).__name__}; expected a folder, a Parquet file, "
-            "a Hugging Face dataset or a list of files"
+            "an archive, a pattern, a Hugging Face dataset, or a list of files, PIL images or arrays"
         )
 
     @classmethod
     def _from(cls, source: str, shared: PhotoSource) -> Photos:
+        if shared.skipped:
+            warnings.warn(_left_out(source, shared.skipped), stacklevel=1)
         return cls(source, shared, range(len(shared.photos)))
 
     def __len__(self) -> int:
@@ -92,7 +108,7 @@ class Photos:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Photos that could not be read so far, each once; shared with every subset."""
+        """What was left out so far, each once: photos that could not be read, what else there is; shared with every subset."""
         return self._shared.skipped
 
     def read(self, index: int) -> Image.Image | None:
@@ -109,6 +125,10 @@ class Photos:
             return decode(self._shared.store.encoded(row))
         except (OSError, ValueError) as error:
             return Skipped(self._shared.photos[row].name, short_reason(error))
+
+    def path(self, index: int) -> Path | None:
+        """Returns the image file of a photo; None where it is in a table, an archive or memory."""
+        return self._shared.store.path(self._rows[index])
 
     def sha256(self, index: int) -> str:
         """Hashes the encoded bytes of a photo (hex SHA-256); kept in memory once known.
@@ -205,7 +225,8 @@ class Photos:
 
         Returns:
             Batches of the indices that were read and their images, N×C×H×W. Unreadable photos are left out (and named in
-            `skipped`), so a batch is full except for the last. What `prepare` raises is passed on.
+            `skipped`), so a batch is full except for the last. So are photos for which `prepare` raises `Unreadable`; what
+            else it raises is passed on.
 
         Raises:
             UserError: a batch size or worker count below 1, or an index out of range.
@@ -225,8 +246,20 @@ class Photos:
         import torch
 
         def load(index: int) -> torch.Tensor | Skipped:
-            image = self._try(index)
-            return image if isinstance(image, Skipped) else prepare(image)
+            name = self[index].name
+            try:
+                image = open_image(self._shared.store.encoded(self._rows[index]))
+            except (OSError, ValueError) as error:
+                return Skipped(name, short_reason(error))
+            with room_for(image):
+                try:
+                    image = decode_pixels(image)
+                except (OSError, ValueError) as error:
+                    return Skipped(name, short_reason(error))
+                try:
+                    return prepare(image)
+                except Unreadable as error:  # what else it raises is passed on
+                    return Skipped(name, str(error))
 
         pool = ThreadPoolExecutor(workers, thread_name_prefix="entoptic-photos")
         pending: deque[tuple[int, Future[torch.Tensor | Skipped]]] = deque()
@@ -285,7 +318,14 @@ class Photos:
                 pictures.append(f'<img src="{uri}" alt="{title}" title="{title}" style="margin:2px">')
         mine = {photo.name for photo in self}
         skipped = sum(skipped.name in mine for skipped in self.skipped)
-        return (
+        return printable(
             f"<div><p><b>{html.escape(self.source)}</b>: {len(self)} photos, {len(self.classes())} classes, "
             f"{skipped} could not be read so far</p>{''.join(pictures)}</div>"
         )
+
+
+def _left_out(source: str, skipped: Sequence[Skipped]) -> str:
+    """Says in one sentence what was left out when a source was opened."""
+    named = "; ".join(f"{one.name} ({one.reason})" for one in skipped[:_NAMED])
+    more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+    return printable(f"left out of the photos in {source}: {named}{more}")

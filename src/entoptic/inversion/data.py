@@ -180,7 +180,7 @@ class _PairsRequest:
             stamp = self.sets[i].stamp(j)
             if stamp is None:
                 return ""
-            total.update(f"{i}|{stamp}\n".encode())
+            total.update(f"{i}|{stamp}\n".encode("utf-8", "backslashreplace"))
         return total.hexdigest()
 
     def contents(self, count: int, progress: Progress) -> str:

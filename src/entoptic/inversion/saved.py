@@ -65,7 +65,9 @@ def save_inverter(
     state |= {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     write_atomically(folder / WEIGHTS, lambda part: save_file(state, part))
     whole = dict(card) | {"weights_sha256": sha256_of(folder / WEIGHTS)}
-    write_atomically(folder / "card.json", json.dumps(whole, indent=1, ensure_ascii=False).encode())
+    write_atomically(
+        folder / "card.json", json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    )
     return folder
 
 

@@ -332,7 +332,7 @@ def sources_of(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[l
     failures = []
     for one in map(Path, given):
         try:
-            paths += [one / photo.name for photo in Photos.open(one)] if one.is_dir() else [one]
+            paths += _files_in(one) if one.is_dir() else [one]
         except UserError as error:
             failures.append(f"{one}: {error}")
     found: dict[str, PhotoFile] = {}
@@ -346,6 +346,19 @@ def sources_of(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[l
     if not found:
         raise UserError(failures[0] if failures else "no photo was named; give image files or a folder of them")
     return list(found.values()), failures
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The image files of a folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    photos = Photos.open(folder)
+    paths = [photos.path(index) for index in range(len(photos))]
+    if not all(paths):
+        raise UserError(f'"{folder}" holds photos in tables; expected image files or a folder of them')
+    return [path for path in paths if path is not None]
 
 
 def source_of(path: str | Path) -> PhotoFile:

@@ -10,13 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from entoptic.errors import UserError
+from entoptic.errors import Unreadable, UserError
+from entoptic.models.card_numbers import checked_preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+_MOST_RESIZED = 2**28
+_LARGE = 2**24  # pixels: a resized photo that is larger is never held as a whole
+_PART = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +29,9 @@ class Card:
 
     Attributes:
         name: how the network is called, `source:name` where it came from a source.
-        size: input height and width in pixels.
-        mean, std: per channel, for pixels in [0, 1]; their length is the number of input channels (1 or 3).
+        size: input height and width in pixels; one whole number stands for both.
+        mean, std: per channel, for pixels in [0, 1]; their length is the number of input channels (1 or 3). One number stands
+            for every channel, three where neither says how many.
         interpolation: how photos are resized (one of `INTERPOLATIONS`).
         crop: the side of the centre crop as a fraction of the resized photo's shorter side.
         squash: resize to the whole input size without keeping the photo's proportions (no crop is cut).
@@ -55,18 +60,15 @@ class Card:
     behaviour_sha256: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
-            raise UserError(
-                f"{self.name}: a card needs 1 or 3 means and as many standard deviations, "
-                f"got {len(self.mean)} and {len(self.std)}; networks with other inputs than grey or RGB pictures "
-                "cannot be shown as pictures"
-            )
-        if min(self.std) <= 0:
-            raise UserError(f"{self.name}: std must be positive, got {self.std}")
-        if len(self.size) != 2 or min(self.size) < 8:
-            raise UserError(f"{self.name}: size must be (height, width) of at least 8 pixels, got {self.size}")
-        if not 0 < self.crop <= 1:
-            raise UserError(f"{self.name}: crop must be in (0, 1], got {self.crop}")
+        size, mean, std, crop = checked_preprocessing(self.name, self.size, self.mean, self.std, self.crop)
+        for field, value in (("size", size), ("mean", mean), ("std", std), ("crop", crop)):
+            object.__setattr__(self, field, value)
+        for field in ("labels", "label_ids"):
+            names = getattr(self, field)
+            if isinstance(names, str):
+                raise UserError(f'{self.name}: {field} must be one name per logit, got the text "{names}"')
+            if names is not None:
+                object.__setattr__(self, field, tuple(names))
         if self.labels is not None and self.label_ids is not None and len(self.labels) != len(self.label_ids):
             raise UserError(
                 f"{self.name}: {len(self.labels)} labels but {len(self.label_ids)} label_ids, one each per logit"
@@ -112,6 +114,9 @@ class Card:
 
         Returns:
             3×H×W float32 in [0, 1].
+
+        Raises:
+            Unreadable: the photo is so long that its resized form would have more than 2²⁸ pixels.
         """
         import numpy as np
         import torch
@@ -123,9 +128,18 @@ class Card:
         elif photo.size != (width, height):
             scale = max(height, width) / self.crop / min(photo.size)
             resized = (max(width, round(photo.width * scale)), max(height, round(photo.height * scale)))
-            photo = photo.resize(resized, PIL.Resampling[self.interpolation.upper()])
-            left, top = (photo.width - width) // 2, (photo.height - height) // 2
-            photo = photo.crop((left, top, left + width, top + height))
+            if resized[0] * resized[1] > _MOST_RESIZED:
+                raise Unreadable(
+                    f"{photo.width}x{photo.height} pixels, which would be resized to {resized[0]}x{resized[1]} "
+                    f"(at most {_MOST_RESIZED} pixels)"
+                )
+            resample = PIL.Resampling[self.interpolation.upper()]
+            left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
+            box = (left, top, left + width, top + height)
+            if resized[0] * resized[1] > _LARGE and photo.height <= resized[1]:
+                photo = _cut_by_parts(photo, resized, box, resample)
+            else:
+                photo = photo.resize(resized, resample).crop(box)
         pixels = np.array(photo.convert("RGB"), dtype=np.float32) / 255
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -184,6 +198,32 @@ class Card:
     def with_(self, **changes: Any) -> Card:
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _cut_by_parts(
+    photo: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], resample: Image.Resampling
+) -> Image.Image:
+    """Returns `photo.resize(size, resample).crop(box)`, the same to the bit, without the whole resized photo in memory.
+
+    Pillow resizes each row on its own, then each column on its own; in this order at least where columns get longer.
+    """
+    from PIL import Image as PIL
+
+    photo = photo if photo.mode == "RGB" else photo.convert("RGB")
+    left, top, right, bottom = box
+    wide = PIL.new("RGB", (right - left, photo.height))
+    step = max(1, _PART // max(size[0], photo.width))
+    for row in range(0, photo.height, step):
+        end = min(row + step, photo.height)
+        part = photo.crop((0, row, photo.width, end)).resize((size[0], end - row), resample)
+        wide.paste(part.crop((left, 0, right, end - row)), (0, row))
+    cut = PIL.new("RGB", (right - left, bottom - top))
+    step = max(1, _PART // max(size[1], photo.height))
+    for column in range(0, wide.width, step):
+        end = min(column + step, wide.width)
+        part = wide.crop((column, 0, end, wide.height)).resize((end - column, size[1]), resample)
+        cut.paste(part.crop((0, top, end - column, bottom)), (column, 0))
+    return cut
 
 
 def imagenet_labels() -> tuple[tuple[str, ...], tuple[str, ...]]:

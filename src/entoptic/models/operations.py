@@ -54,7 +54,7 @@ class Operation:
         return any(x.is_complex() for x in (*self.inputs, *self.outputs))
 
     def as_real(self) -> Operation:
-        """Return the same operation on pairs of real and imaginary parts (a last axis of 2) in place of complex tensors."""
+        """Returns the same operation on pairs of real and imaginary parts (a last axis of 2) in place of complex tensors."""
         kinds = [x.is_complex() for x in self.inputs]
 
         def run(*parts: Tensor) -> list[Tensor]:
@@ -74,7 +74,7 @@ class Operation:
 
 
 def real_parts(x: Tensor) -> Tensor:
-    """Return a real tensor as it is, a complex one as pairs of real and imaginary parts along a new last axis."""
+    """Returns a real tensor as it is, a complex one as pairs of real and imaginary parts along a new last axis."""
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 

@@ -60,7 +60,9 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         kept.save_pretrained(part, max_shard_size="100GB")  # type: ignore[operator]
         whole = dict(card) | {"weights_sha256": sha256_of(Path(part) / WEIGHTS)}
-        (Path(part) / "card.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False))
+        (Path(part) / "card.json").write_text(
+            json.dumps(whole, indent=1, ensure_ascii=False), "utf-8", "backslashreplace"
+        )
         for file in (WEIGHTS, "config.json", "card.json"):
             os.chmod(Path(part) / file, 0o644)  # a temporary file is its owner's alone
             os.replace(Path(part) / file, folder / file)

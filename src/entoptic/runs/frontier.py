@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.estimates import Estimate, exactly, mean_interval
+from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
 from entoptic.errors import UserError
@@ -93,7 +94,7 @@ class FrontierResult:
     def _repr_html_(self) -> str:
         if not self.record["places"] and not self.record.get("frontier"):
             return "".join(f"<p>failed: {html.escape(f)}</p>" for f in self.failures)
-        image = base64.b64encode(draw(self.record).svg().encode()).decode()
+        image = base64.b64encode(draw(self.record).svg().encode("utf-8", "backslashreplace")).decode()
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.table()
         )
@@ -281,17 +282,17 @@ class _FrontierRun:
         files: dict[str, bytes] = {}
         for result in results:
             stem = str(result.record["slug"])
-            text = json.dumps(result.record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            files[f"{stem}.json"] = text.encode()
+            files[f"{stem}.json"] = json_bytes(result.record)
             if result.record["frontier"]:
                 drawing = draw(result.record)
-                files[f"{stem}.svg"], files[f"{stem}.png"] = drawing.svg("frontier").encode(), drawing.png()
+                svg = drawing.svg("frontier").encode("utf-8", "backslashreplace")
+                files[f"{stem}.svg"], files[f"{stem}.png"] = svg, drawing.png()
         records = {}
         for path in sorted((run.path / "frontier").glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 records[path.name] = json.loads(path.read_text(encoding="utf-8"))
         records |= {f"{r.record['slug']}.json": r.record for r in results}
-        files["table.md"] = _markdown(list(records.values())).encode()
+        files["table.md"] = _markdown(list(records.values())).encode("utf-8", "backslashreplace")
         with run.writing(about_run(self.plan.model)):
             run.write_frontier(files)
 

@@ -169,7 +169,7 @@ class MapItems:
         } | edit.config()  # fmt: skip
 
     def _set(self, job: Job, item: Item) -> str:
-        """Hash of all but the sample: pictures of one set differ by their noise alone."""
+        """Hashes of all but the sample: pictures of one set differ by their noise alone."""
         card, target = self.maps.model.card, _target(item)
         config = {k: v for k, v in self._asked(job, target.edit).items() if k not in ("mix", "paste")}
         return content_key({

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import sha256_of, write_atomically
+from entoptic.base.files import json_bytes, sha256_of, write_atomically
 from entoptic.errors import UserError
 from entoptic.metrics.evidence import Evidence
 from entoptic.runs.store import FORMAT, Run, writable
@@ -98,7 +98,7 @@ def write_result(
     with writable(run.path):
         for n, data in files.items():
             write_atomically(path.parent / entries[n]["file"], data)
-        write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        write_atomically(path, json_bytes(record))
     return Result(path=path, record=record)
 
 

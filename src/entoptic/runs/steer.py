@@ -14,6 +14,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.errors import Unreadable, UserError, nearest
+from entoptic.images.photo_folders import is_archive
 from entoptic.images.photos import Photos, Skipped
 from entoptic.inversion.configs import Steer
 from entoptic.inversion.maps import FeatureMaps
@@ -131,7 +132,7 @@ def steer(
                 )
                 for k in named or strongest(known, readout.map_Chw[None])
             ]  # fmt: skip
-        failures = [_skipped(photo) for photo in opened.skipped]
+        failures = [_skipped(photo) for photo in opened.skipped if photo.is_photo]
         kind = EditItems(
             maps=maps, inverter=decoder, prior=prior_record(decoder, prior), concepts=concepts_of_run, photos=reader,
             photos_source=opened.source, store_photos=context,
@@ -161,7 +162,7 @@ def _open(photos: Any) -> Photos:
         photos = photos[0]
     if isinstance(photos, (str, Path)) and Path(photos).expanduser().is_file():
         # A single picture is a list of one file; tables are told by their ending.
-        photos = photos if Path(photos).suffix.lower() in (".parquet", ".csv") else [photos]
+        photos = photos if Path(photos).suffix.lower() in (".parquet", ".csv") or is_archive(photos) else [photos]
     return photos if isinstance(photos, Photos) else Photos.open(photos)
 
 

@@ -34,8 +34,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from entoptic.base.files import LOCK, UNFINISHED, lock_folder, write_atomically
-from entoptic.errors import UserError, nearest
+from entoptic.base.files import LOCK, UNFINISHED, json_bytes, lock_folder, write_atomically
+from entoptic.errors import UserError, nearest, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.headline import headline
 
@@ -193,7 +193,9 @@ class Run:
                     left.unlink()
                 if not (self.path / "run.json").is_file():
                     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                    write_atomically(self.path / "run.json", _json({"format": FORMAT, "created": created, **about}))
+                    write_atomically(
+                        self.path / "run.json", json_bytes({"format": FORMAT, "created": created, **about})
+                    )
             try:
                 yield
             finally:
@@ -224,7 +226,7 @@ class Run:
         record["maps"] = {name: self.write_map(file, name, pixels) for name, pixels in (maps or {}).items()}
         info = PngInfo()
         for name in ("unit", "method", "key", "command"):
-            info.add_text(f"entoptic:{name}", str(record.get(name, "")))
+            info.add_text(f"entoptic:{name}", printable(str(record.get(name, ""))))
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
         data = buffer.getvalue()
@@ -265,7 +267,7 @@ class Run:
             place.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
                 write_atomically(place / name, data)
-            write_atomically(place / "context.json", _json(record))
+            write_atomically(place / "context.json", json_bytes(record))
             for left in place.iterdir():
                 if left.name not in files and left.name != "context.json":
                     left.unlink()
@@ -281,7 +283,7 @@ class Run:
     def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
         """Stores the sidecar of a picture whose PNG is there."""
         with writable(self.path):
-            write_atomically(file.with_suffix(".json"), _json(record))
+            write_atomically(file.with_suffix(".json"), json_bytes(record))
         return Picture(file, record)
 
     def row(self, picture: Picture) -> dict[str, Any]:
@@ -298,7 +300,9 @@ class Run:
     def _write_metadata(self) -> None:
         rows = [json.dumps(self.row(picture), ensure_ascii=False) for picture in self]
         with contextlib.suppress(OSError):
-            write_atomically(self.path / "metadata.jsonl", ("\n".join(rows) + "\n").encode() if rows else b"")
+            write_atomically(
+                self.path / "metadata.jsonl", "".join(f"{row}\n" for row in rows).encode("utf-8", "backslashreplace")
+            )
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -336,7 +340,3 @@ def writable(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror}); pictures that are finished are safe, "
             "make room or give another --out and start again"
         ) from None
-
-
-def _json(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, nearest, printable
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
@@ -371,4 +371,4 @@ def slug(unit: Unit | str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._,@-]+", "-", text).strip("-.")[:80]
     if safe.replace("-", ":", 1) == text:
         return safe
-    return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return f"{safe}-{hashlib.sha256(printable(text).encode()).hexdigest()[:6]}"

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entoptic.base.files import write_atomically
+from entoptic.base.records import read_tensors
+from entoptic.errors import Unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_DIGEST = "digest"
 
 
 def cache_folder() -> Path:
@@ -26,17 +30,13 @@ def content_key(parts: dict[str, Any]) -> str:
 
 
 def load_cached(kind: str, key: str) -> dict[str, Tensor] | None:
-    """What was remembered under `key`, or None; a damaged file counts as absent."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    """What was remembered under `key`, or None; a file that is damaged, or not as it was written, counts as absent."""
     path = cache_folder() / kind / f"{key}.safetensors"
-    if not path.is_file():
-        return None
     try:
-        return load_file(path)
-    except (SafetensorError, OSError):
+        found = read_tensors(path)
+    except Unreadable:
         return None
+    return found.tensors if found.metadata.get(_DIGEST) == _digest(found.tensors) else None
 
 
 def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:
@@ -45,7 +45,19 @@ def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:
 
     folder = cache_folder() / kind
     try:
-        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        write_atomically(folder / f"{key}.safetensors", data)
+        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_atomically(folder / f"{key}.safetensors", save(held, {_DIGEST: _digest(held)}))
     except OSError:
         return
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash of all that an entry holds."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().cpu().contiguous()
+        total.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
+        total.update(flat.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from entoptic.base.files import is_inside
+from entoptic.base.records import read_json
+from entoptic.errors import UserError
 from entoptic.gallery import explain
 from entoptic.plots.frontier import HEADINGS, draw, row
 
@@ -19,7 +21,8 @@ def read_frontier(run_folder: Path, folder: str, weights: str) -> dict[str, Any]
     folder: of the unit, below `RUN/pictures`. weights: sha256 of the network; one folder may hold a unit of two.
     """
     try:
-        record = json.loads((run_folder / "frontier" / f"{folder}.json").read_text(encoding="utf-8"))
+        file = run_folder / "frontier" / f"{folder}.json"
+        record = read_json(file) if is_inside(file, run_folder) else {}
         if record["model"]["weights_sha256"] != weights or not record["frontier"]:
             return None
         drawn = draw(record).svg("frontier", standalone=False)  # which escapes every text of the record
@@ -31,7 +34,7 @@ def read_frontier(run_folder: Path, folder: str, weights: str) -> dict[str, Any]
             "masses": any(place["kind"] == "point" for place in record["places"]),
             "chains": any(place["kind"] == "bounds" for place in record["places"]),
         }  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError):
+    except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None
 
 

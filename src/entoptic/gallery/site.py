@@ -17,8 +17,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from entoptic.base.files import write_atomically
-from entoptic.errors import UserError
+from entoptic.base.files import check_inside, check_own, is_inside, user_path, write_atomically
+from entoptic.base.records import read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.gallery import explain
 from entoptic.gallery.panel import read_frontier, read_steering
 from entoptic.gallery.unit_photos import maps_of, read_context
@@ -26,6 +27,9 @@ from entoptic.gallery.unit_photos import maps_of, read_context
 UNITS_PER_PAGE = 60
 ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
 GENERATOR = "entoptic gallery"
+MARK = ".entoptic-gallery"
+"""A file that tells a folder that the gallery has written."""
+_GENERATED = f'content="{GENERATOR}"'.encode()
 LEFT_OUT_SHOWN = 500
 # Methods in the order of a reader's questions: what the unit looks for, then what it sees in real photos.
 METHOD_ORDER = (
@@ -114,8 +118,9 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
 
     Raises UserError where there is no such folder, no picture to show, or nothing can be written.
     """
-    run_folder = Path(run_folder)
-    out = run_folder / "gallery" if out is None else Path(out)
+    run_folder = user_path(run_folder)
+    given = out is not None
+    out = user_path(out) if out is not None else run_folder / "gallery"
     if not run_folder.is_dir():
         raise UserError(f'no run folder "{run_folder}"; expected a folder written by `entoptic see --out`')
     try:
@@ -131,6 +136,9 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
         )
     run, fault = _run(run_folder)
     left_out = [*fault, *left_out]
+    if not given:
+        check_inside(out, run_folder)
+    check_own(out, marks=set() if _is_foreign(out) else {MARK, "index.html"}, what="gallery")
     try:
         root = quote(Path(os.path.relpath(run_folder.resolve(), out.resolve())).as_posix())
     except ValueError:  # two drives of a Windows machine have no relative path between them
@@ -155,12 +163,26 @@ def _list(value: Any) -> list[Any]:
 def _run(run_folder: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
     fallback = run_folder.resolve().name
     try:
-        run = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
-        if not isinstance(run, dict):
-            raise ValueError("it does not hold a JSON object")
-    except (OSError, ValueError) as error:
-        return {"title": fallback, "created": ""}, [("run.json", _why(error))]
+        run = _read_inside(run_folder / "run.json", run_folder)
+    except Unreadable as error:
+        return {"title": fallback, "created": ""}, [("run.json", str(error))]
     return {"title": str(run.get("title") or fallback), "created": str(run.get("created") or "")}, []
+
+
+def _read_inside(file: Path, run_folder: Path) -> dict[str, Any]:
+    """The JSON object in a file of the run."""
+    if not is_inside(file, run_folder) and file.exists():
+        raise Unreadable("it is a link to what lies outside of the run")
+    return read_json(file)
+
+
+def _is_foreign(out: Path) -> bool:
+    """Whether a folder's index.html is of something else: another site must not be overwritten."""
+    index = out / "index.html"
+    if (out / MARK).exists() or not index.is_file():
+        return False
+    with open(index, "rb") as stream:
+        return _GENERATED not in stream.read(1024)
 
 
 def _why(error: Exception) -> str:
@@ -203,15 +225,17 @@ def _picture(folder: Path, stem: str, names: set[str]) -> Shown:
     if f"{stem}.json" not in names:
         raise _LeftOut("its sidecar is missing")
     try:
-        sidecar = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _LeftOut(f"its sidecar cannot be read: {_why(error)}") from None
+        sidecar = _read_inside(folder / f"{stem}.json", folder.parent.parent)
+    except Unreadable as error:
+        raise _LeftOut(f"its sidecar cannot be read: {error}") from None
     _check(sidecar)
     file = sidecar["image"]["file"]
     if file != f"{stem}.png":
         raise _LeftOut(f'its sidecar names another file, "{file}"')
     if file not in names:
         raise _LeftOut("there is a sidecar but no picture")
+    if not (folder / file).is_file() or not is_inside(folder / file, folder.parent.parent):
+        raise _LeftOut("the picture is no file of this run, but a link to something else")
     try:
         with open(folder / file, "rb", buffering=0) as stream:
             head = stream.read(24)
@@ -227,7 +251,7 @@ def _picture(folder: Path, stem: str, names: set[str]) -> Shown:
     picture = Shown(folder.name, file, width, height, sidecar)
     try:
         _ = picture.readings
-    except (ArithmeticError, TypeError, ValueError):
+    except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError):
         raise _LeftOut("the evidence in its sidecar cannot be read") from None
     return picture
 
@@ -398,7 +422,7 @@ def _write_site(
     out: Path,
 ) -> Path:
     base = f"{root}/pictures"
-    out.mkdir(parents=True, exist_ok=True)
+    _write(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
     environment = _environment()
     for asset in ASSETS:
         text = resources.files("entoptic.gallery").joinpath("templates", asset).read_text(encoding="utf-8")
@@ -428,6 +452,7 @@ def _write_site(
 
 def _write(path: Path, text: str) -> None:
     content = text.encode("utf-8", errors="replace")
+    check_inside(path, path.parent)
     try:
         if path.read_bytes() == content:
             return
@@ -437,12 +462,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _remove_stale(out: Path, current: set[str]) -> None:
-    mark = f'content="{GENERATOR}"'.encode()
     for path in out.glob("unit-*.html"):
-        if path.name in current:
+        if path.name in current or path.is_symlink() or not path.is_file():
             continue
         with open(path, "rb") as stream:  # only what this gallery has written is its own to remove
-            is_ours = mark in stream.read(1024)
+            is_ours = _GENERATED in stream.read(1024)
         if is_ours:
             path.unlink()
 

@@ -5,7 +5,6 @@ All of it was computed with the run; here it is read, checked and put in words. 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from entoptic.base.files import is_inside
+from entoptic.base.records import read_json
+from entoptic.errors import UserError
 from entoptic.gallery import explain
 
 
@@ -24,12 +26,14 @@ def read_context(run_folder: Path, folder: str, weights: str, root: str) -> dict
     root: relative path from the site to the run, quoted.
     """
     place = run_folder / "context" / folder
-    try:
-        record = json.loads((place / "context.json").read_text(encoding="utf-8"))
-        held = {entry.name for entry in os.scandir(place)}
-    except (OSError, ValueError, RecursionError):
+    if not is_inside(place / "context.json", run_folder):
         return None
-    if not isinstance(record, dict) or record.get("weights_sha256") != weights:
+    try:
+        record = read_json(place / "context.json")
+        held = {entry.name for entry in os.scandir(place) if is_inside(place / entry.name, run_folder)}
+    except (OSError, UserError):
+        return None
+    if record.get("weights_sha256") != weights:
         return None
     base = f"{root}/context/{quote(folder)}"
     photos = record.get("photos")
@@ -54,7 +58,9 @@ def maps_of(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> dict[str
     maps = sidecar.get("maps")
     for name, entry in maps.items() if isinstance(maps, Mapping) else ():
         file = entry.get("file") if isinstance(entry, Mapping) else None
-        if isinstance(file, str) and re.fullmatch(r"maps/[^/]+/[^/]+\.png", file) and (run_folder / file).is_file():
+        if not isinstance(file, str) or not re.fullmatch(r"maps/[^/\0]+/[^/\0]+\.png", file):
+            continue
+        if (run_folder / file).is_file() and is_inside(run_folder / file, run_folder / "maps"):
             found[str(name)] = f"{root}/{quote(file)}"
     return found
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from entoptic.base.files import user_path
 from entoptic.errors import UserError, nearest
 from entoptic.images.decode import short_reason
 from entoptic.images.photo_records import Photo, PhotoSource, Skipped, labels_of, photo_of_row
@@ -51,7 +52,7 @@ def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
     """
     if not os.fspath(source):
         raise UserError("photos were given as an empty path; expected a folder or a Parquet file")
-    path = Path(source).expanduser()
+    path = user_path(os.fspath(source))
     try:
         if path.is_dir():
             return str(path), _open_folder(path)
@@ -185,7 +186,7 @@ def open_list(source: Iterable[Any]) -> tuple[str, PhotoSource]:
             raise UserError(f"a list of photos must hold file paths; it holds {type(path).__name__}")
     if not paths:
         raise UserError("photos were given as an empty list; expected at least one file")
-    names = dict.fromkeys(Path(path).expanduser().as_posix() for path in paths)
+    names = dict.fromkeys(user_path(os.fspath(path)).as_posix() for path in paths)
     missing = [
         Skipped(name, "is a folder, not a file" if os.path.isdir(name) else "does not exist")
         for name in names

@@ -8,12 +8,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from entoptic.base.records import is_a
 from entoptic.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+LARGEST_SIDE = 16384
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -47,6 +49,7 @@ class Card:
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise UserError(
                 f"{self.name}: a card needs 1 or 3 means and as many standard deviations, "
@@ -67,6 +70,31 @@ class Card:
             raise UserError(
                 f"{self.name}: interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
             )
+
+    def _check_kinds(self) -> None:
+        """Check that every field is of its kind, as a file may hold anything."""
+
+        def numbers(value: object, kind: type) -> bool:
+            return isinstance(value, (tuple, list)) and all(is_a(one, kind) for one in value)
+
+        for name, fits, kind in (
+            ("name", isinstance(self.name, str), "a text"),
+            ("size", numbers(self.size, int), "two whole numbers"),
+            ("mean", numbers(self.mean, float), "one number for each channel"),
+            ("std", numbers(self.std, float), "one number for each channel"),
+            ("crop", is_a(self.crop, float), "a number"),
+            ("squash", isinstance(self.squash, bool), "true or false"),
+            ("interpolation", isinstance(self.interpolation, str), "a text"),
+            ("labels", self.labels is None or numbers(self.labels, str), "a list of texts"),
+            ("label_ids", self.label_ids is None or numbers(self.label_ids, str), "a list of texts"),
+            ("licence", isinstance(self.licence, str), "a text"),
+        ):
+            if not fits:
+                raise UserError(
+                    f"{str(self.name)[:80]}: {name} of a card is {kind}, got {str(getattr(self, name))[:80]}"
+                )
+        if max((*self.size, 0)) > LARGEST_SIDE or max((abs(x) for x in (*self.mean, *self.std)), default=0) > 1e6:
+            raise UserError(f"{self.name}: size is at most {LARGEST_SIDE} pixels a side, mean and std at most 1e6")
 
     @property
     def channels(self) -> int:

@@ -21,8 +21,9 @@ from torch import nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import sha256_of
-from entoptic.errors import UserError
+from entoptic.base.files import check_inside, sha256_of, writing_to
+from entoptic.base.records import check_fields, list_of, read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.models.model import weights_sha256
 from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS, class_network, load_frozen, saved_config
 from entoptic.priors.network_prior import DiffusionPrior, checked_guidance, to_pictures
@@ -56,15 +57,21 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
     for name, value in kept.state_dict().items():
         if not bool(value.isfinite().all()):
             raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(kept, folder, card)
+    return folder
+
+
+def _replace(kept: nn.Module, folder: Path, card: Mapping[str, Any]) -> None:
+    """Writes a network and its card beside what is there, then replaces that."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         kept.save_pretrained(part, max_shard_size="100GB")  # type: ignore[operator]
         whole = dict(card) | {"weights_sha256": sha256_of(Path(part) / WEIGHTS)}
         (Path(part) / "card.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False))
         for file in (WEIGHTS, "config.json", "card.json"):
             os.chmod(Path(part) / file, 0o644)  # a temporary file is its owner's alone
-            os.replace(Path(part) / file, folder / file)
-    return folder
+            os.replace(Path(part) / file, check_inside(folder / file, folder))
 
 
 def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float | None = None) -> DiffusionPrior:
@@ -89,9 +96,9 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
         if not (folder / file).is_file():
             raise UserError(f"{name}: {folder} has no {file}; a prior is a folder that `save_prior` wrote")
     try:
-        card = json.loads((folder / "card.json").read_text())
-    except ValueError:
-        raise UserError(f"{name}: {folder / 'card.json'} is not JSON") from None
+        card = read_json(folder / "card.json", finite=False)
+    except Unreadable as error:
+        raise Unreadable(f"{name}: {folder / 'card.json'} is not JSON of a card ({error})") from None
     found = sha256_of(folder / WEIGHTS)
     if card.get("weights_sha256") != found:
         raise UserError(
@@ -144,6 +151,12 @@ def _check(name: str, config: Any, card: Mapping[str, Any]) -> None:
     missing = [field for field in ("name", "size", "patch", "classes") if field not in card]
     if missing:
         raise UserError(f"{name}: the card of a prior needs name, size, patch and classes; {missing[0]} is missing")
+    check_fields(card, {"name": str, "size": int, "patch": int, "classes": list}, f"{name}: the card of a prior")
+    check_fields(
+        {"guidance": 1.0, "shift": 1.0, **card}, {"guidance": float, "shift": float}, f"{name}: the card of a prior"
+    )
+    if not list_of(card["classes"], str) or min(card["size"], card["patch"]) < 1:
+        raise Unreadable(f"{name}: the card of a prior names its classes, and size and patch are at least 1")
     size, patch, classes = card["size"], card["patch"], len(card["classes"])
     for what, holds, expected in [
         ("channels", config.in_channels, 3 * patch**2),

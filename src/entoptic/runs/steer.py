@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
+from entoptic.base.files import check_inside, user_path
 from entoptic.base.progress import reporter
 from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.images.photos import Photos, Skipped
@@ -154,9 +155,9 @@ def _skipped(photo: Skipped) -> Failure:
 
 
 def _open(photos: Any) -> Photos:
-    if isinstance(photos, (list, tuple)) and len(photos) == 1 and Path(str(photos[0])).expanduser().is_dir():
+    if isinstance(photos, (list, tuple)) and len(photos) == 1 and user_path(str(photos[0])).is_dir():
         photos = photos[0]
-    if isinstance(photos, (str, Path)) and Path(photos).expanduser().is_file():
+    if isinstance(photos, (str, Path)) and user_path(photos).is_file():
         # A single picture is a list of one file; tables are told by their ending.
         photos = photos if Path(photos).suffix.lower() in (".parquet", ".csv") else [photos]
     return photos if isinstance(photos, Photos) else Photos.open(photos)
@@ -232,8 +233,8 @@ def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count:
     file = run.path / "dictionaries" / f"{label[:40]}-{key[:8]}.safetensors"
     if not file.is_file():
         found = concepts_of(maps.model, maps.layer, opened, class_index, config)
+        check_inside(file, run.path)
         with writable(run.path):
-            file.parent.mkdir(parents=True, exist_ok=True)
             save(found, file)
     return load_dictionary(file), str(file)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entoptic.base.files import write_atomically
-from entoptic.base.records import read_tensors
+from entoptic.base.records import parse_json, read_tensors
 from entoptic.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -29,14 +30,35 @@ def content_key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def load_cached(kind: str, key: str) -> dict[str, Tensor] | None:
-    """What was remembered under `key`, or None; a file that is damaged, or not as it was written, counts as absent."""
+def load_cached(kind: str, key: str, needs: Mapping[str, int | None]) -> dict[str, Tensor] | None:
+    """What was remembered under `key`, or None; a file that is damaged, or not as it was written, counts as absent.
+
+    Args:
+        kind: of what is remembered.
+        key: hash of everything that it depends on.
+        needs: tensors that it must have, each with its number of axes (None for any); "record" must be packed JSON.
+    """
     path = cache_folder() / kind / f"{key}.safetensors"
     try:
         found = read_tensors(path)
-    except Unreadable:
+        for name, axes in needs.items():
+            if axes not in (None, found.get(name, finite=False).ndim):
+                return None
+        if "record" in needs:
+            unpack(found.tensors["record"])
+    except (Unreadable, TypeError, ValueError):
         return None
-    return found.tensors if found.metadata.get(_DIGEST) == _digest(found.tensors) else None
+    # Entries of version 0.1.0 have no digest.
+    return found.tensors if found.metadata.get(_DIGEST, digest := _digest(found.tensors)) == digest else None
+
+
+def unpack(record: Tensor) -> dict[str, Any]:
+    """Reads the JSON that a tensor of bytes holds.
+
+    Raises:
+        Unreadable: it holds none.
+    """
+    return parse_json(bytes(record.tolist()), "the cache", finite=False)
 
 
 def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:

@@ -41,10 +41,8 @@ def parse_json(text: str | bytes, where: str | Path, *, finite: bool = True) -> 
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         if not decoded.strip():
-            raise ValueError("the file is empty")
+            raise ValueError("it is empty")
         record = json.loads(decoded, parse_int=_whole, parse_float=_real, **options)
-        if not isinstance(record, dict):
-            raise ValueError(f"it holds a {type(record).__name__}, not a JSON object")
     except UnicodeDecodeError:
         raise Unreadable(f"{where} cannot be read: it is not UTF-8 text") from None
     except RecursionError:
@@ -52,7 +50,9 @@ def parse_json(text: str | bytes, where: str | Path, *, finite: bool = True) -> 
     except MemoryError:
         raise Unreadable(f"{where} cannot be read: it is too large for the memory") from None
     except ValueError as error:
-        raise Unreadable(f"{where} cannot be read: {why(error)}") from None
+        raise Unreadable(f"{where} is not JSON that can be read: {why(error)}") from None
+    if not isinstance(record, dict):
+        raise Unreadable(f"{where} is not a JSON object but a {type(record).__name__}")
     return record
 
 
@@ -230,7 +230,11 @@ def _check_file(path: str | Path) -> None:
         if os.path.isfile(path):
             return
         what = (
-            "it is a folder" if os.path.isdir(path) else "it is no file" if os.path.lexists(path) else "it is missing"
+            "it is a folder"
+            if os.path.isdir(path)
+            else "it is no file"
+            if os.path.lexists(path)
+            else "the file is missing"
         )
     except ValueError:  # a NUL byte
         what = "its name holds a character that no name may hold"

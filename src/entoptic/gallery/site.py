@@ -18,7 +18,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from entoptic.base.files import check_inside, check_own, is_inside, user_path, write_atomically
-from entoptic.base.records import read_json
+from entoptic.base.records import read_json, why
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery import explain
 from entoptic.gallery.panel import read_frontier, read_steering
@@ -136,9 +136,12 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
         )
     run, fault = _run(run_folder)
     left_out = [*fault, *left_out]
-    if not given:
-        check_inside(out, run_folder)
-    check_own(out, marks=set() if _is_foreign(out) else {MARK, "index.html"}, what="gallery")
+    try:
+        if not given:
+            check_inside(out, run_folder)
+        check_own(out, marks=set() if _is_foreign(out) else {MARK, "index.html"}, what="gallery")
+    except UserError as error:
+        raise UserError(f'cannot write the gallery to "{out}": {error}') from None
     try:
         root = quote(Path(os.path.relpath(run_folder.resolve(), out.resolve())).as_posix())
     except ValueError:  # two drives of a Windows machine have no relative path between them
@@ -165,7 +168,7 @@ def _run(run_folder: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
     try:
         run = _read_inside(run_folder / "run.json", run_folder)
     except Unreadable as error:
-        return {"title": fallback, "created": ""}, [("run.json", str(error))]
+        return {"title": fallback, "created": ""}, [("run.json", _reason(error))]
     return {"title": str(run.get("title") or fallback), "created": str(run.get("created") or "")}, []
 
 
@@ -176,6 +179,11 @@ def _read_inside(file: Path, run_folder: Path) -> dict[str, Any]:
     return read_json(file)
 
 
+def _reason(error: Unreadable) -> str:
+    """What is wrong with a file, without its name."""
+    return str(error).partition(" cannot be read: ")[2] or str(error).partition(" that can be read: ")[2] or str(error)
+
+
 def _is_foreign(out: Path) -> bool:
     """Whether a folder's index.html is of something else: another site must not be overwritten."""
     index = out / "index.html"
@@ -183,18 +191,6 @@ def _is_foreign(out: Path) -> bool:
         return False
     with open(index, "rb") as stream:
         return _GENERATED not in stream.read(1024)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "the file is missing"
-    if isinstance(error, OSError):
-        return str(error.strerror or error)
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON at line {error.lineno}"
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
-    return str(error)
 
 
 def _read(run_folder: Path) -> tuple[list[Shown], list[tuple[str, str]]]:
@@ -227,7 +223,7 @@ def _picture(folder: Path, stem: str, names: set[str]) -> Shown:
     try:
         sidecar = _read_inside(folder / f"{stem}.json", folder.parent.parent)
     except Unreadable as error:
-        raise _LeftOut(f"its sidecar cannot be read: {error}") from None
+        raise _LeftOut(f"its sidecar cannot be read: {_reason(error)}") from None
     _check(sidecar)
     file = sidecar["image"]["file"]
     if file != f"{stem}.png":
@@ -240,7 +236,7 @@ def _picture(folder: Path, stem: str, names: set[str]) -> Shown:
         with open(folder / file, "rb", buffering=0) as stream:
             head = stream.read(24)
     except OSError as error:
-        raise _LeftOut(f"the picture cannot be read: {_why(error)}") from None
+        raise _LeftOut(f"the picture cannot be read: {why(error)}") from None
     if head[:8] != _PNG or len(head) < 24:
         raise _LeftOut("the picture is not a PNG file")
     width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")

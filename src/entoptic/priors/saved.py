@@ -98,7 +98,7 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
     try:
         card = read_json(folder / "card.json", finite=False)
     except Unreadable as error:
-        raise Unreadable(f"{name}: {folder / 'card.json'} is not JSON of a card ({error})") from None
+        raise Unreadable(f"{name}: {error}") from None
     found = sha256_of(folder / WEIGHTS)
     if card.get("weights_sha256") != found:
         raise UserError(

@@ -235,6 +235,7 @@ def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count:
         found = concepts_of(maps.model, maps.layer, opened, class_index, config)
         check_inside(file, run.path)
         with writable(run.path):
+            file.parent.mkdir(parents=True, exist_ok=True)
             save(found, file)
     return load_dictionary(file), str(file)
 

@@ -58,7 +58,7 @@ def prepared(folder: Path) -> Iterator[Path]:
     with (
         chdir(folder),
         mock.patch.dict(SOURCES, sources),
-        mock.patch.object(cache, "cache_folder", lambda: folder / "cache"),
+        mock.patch.object(cache, "cache_folder", return_value=folder / "cache"),
     ):
         build_index(model(), "photos", ["stage1", "stage2"], out="index", k=3, bottom=2, reservoir=4)
         _card(folder)
@@ -152,7 +152,7 @@ def use_frontier() -> None:
 
 def use_cache(kind: str) -> Callable[[], None]:
     def use() -> None:
-        (file,) = (Path("cache") / kind).glob("*.safetensors")
+        file = Path(_some(f"cache/{kind}/*.safetensors"))
         needs = {"klsc": {"record": 1, "scores": 1}, "bank": {"pictures": 4}, "scores": {"values": 1, "indices": 1}}
         cache.load_cached(kind, file.stem, needs[kind])
 
@@ -163,8 +163,8 @@ def _some(pattern: str) -> str:
     return sorted(asked.HERE.glob(pattern))[0].relative_to(asked.HERE).as_posix()
 
 
-def kinds() -> dict[str, Kind]:
-    """All kinds, by name."""
+def kinds(*, slow: bool = False) -> dict[str, Kind]:
+    """All kinds, by name; with `slow` those whose use takes seconds, too."""
     sidecar = _some("runs/see/pictures/stage1-3/best-of*.json")
     found = {
         "index.json": Kind("index/index.json", use_index, "json"),
@@ -187,6 +187,10 @@ def kinds() -> dict[str, Kind]:
         "steer sidecar": Kind(_some("runs/steer/pictures/*/steer-0*.json"), use_run("steer"), "json"),
         "invert sidecar": Kind(_some("runs/invert/pictures/*/invert-0-a0*.json"), use_run("invert"), "json"),
     }
+    if slow:
+        found["verified sidecar"] = Kind(sidecar, use_verify("see"), "json")
+        found["verified map"] = Kind(found["invert sidecar"].file, use_verify("invert"), "json")
+        found["verified edit"] = Kind(found["steer sidecar"].file, use_verify("steer"), "json")
     for kind in ("klsc", "bank", "scores"):
         found[f"cache of {kind}"] = Kind(_some(f"cache/{kind}/*.safetensors"), use_cache(kind), "tensors")
     return found

@@ -162,9 +162,10 @@ def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give an
             f"{folder} cannot be locked ({error.strerror}), so nothing keeps a second job out; start one at a time there",
             stacklevel=3,
         )
-    lock.truncate(0)
-    lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
+    with contextlib.suppress(OSError):  # who holds it is for people; a full disk is found by what is written next
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
     return lock
 
 

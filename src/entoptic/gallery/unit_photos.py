@@ -68,15 +68,20 @@ def maps_of(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> dict[str
 def _photos(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
     found = []
     for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, Mapping) or entry.get("file") not in held or not _is_number(entry.get("value")):
+        if not isinstance(entry, Mapping) or not _in(entry.get("file"), held) or not _is_number(entry.get("value")):
             continue
         links = {
-            name: f"{base}/{quote(entry[name])}" if entry.get(name) in held else ""
+            name: f"{base}/{quote(entry[name])}" if _in(entry.get(name), held) else ""
             for name in ("file", "crop", "where")
         }
         label, photo = (str(entry.get(name) or "") for name in ("label", "photo"))
         found.append({**links, "label": label, "photo": photo, "value": explain.number(entry["value"])})
     return found
+
+
+def _in(name: Any, held: set[str]) -> bool:
+    """Whether a record names a file that is there."""
+    return isinstance(name, str) and name in held
 
 
 def _originals(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
@@ -87,7 +92,7 @@ def _originals(entries: Any, held: set[str], base: str) -> list[dict[str, Any]]:
             "label": f"{entry.get('photo') or ''}: {entry.get('label') or ''}", "photo": str(entry.get("photo") or ""),
         }
         for entry in (entries if isinstance(entries, list) else ())
-        if isinstance(entry, Mapping) and entry.get("file") in held
+        if isinstance(entry, Mapping) and _in(entry.get("file"), held)
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entoptic.base.bounds import check_options
 from entoptic.base.files import (
     UNFINISHED,
     check_inside,
@@ -75,6 +76,7 @@ def build_index(
     which, of = shard
     if min(k, bottom) < 1 or reservoir < 0 or batch_size < 1:
         raise UserError(f"k, bottom and batch_size must be 1 or more, got {k}, {bottom}, {batch_size}")
+    check_options(k=k, bottom=bottom, reservoir=reservoir, batch_size=batch_size)
     if not 0 <= which < of:
         raise UserError(f"shard {which}/{of}: shards of {of} are 0/{of} to {of - 1}/{of}")
     groups = make_groups(model, layers, readouts)

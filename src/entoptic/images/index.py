@@ -134,7 +134,7 @@ class ActivationIndex:
 
     def _repr_html_(self) -> str:
         lines = "".join(
-            f"<tr><td>{html.escape(g.layer)}</td><td>{g.channels}</td><td>{g.readout}</td></tr>"
+            f"<tr><td>{html.escape(g.layer)}</td><td>{g.channels}</td><td>{html.escape(g.readout)}</td></tr>"
             for g in self._groups.values()
         )
         return (

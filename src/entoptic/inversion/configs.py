@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
 
 
@@ -35,6 +36,7 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise UserError(f"{name} must be a number from 0, got {value}")
+        check_bounds(self)
 
     @property
     def looked_at(self) -> str:
@@ -86,6 +88,7 @@ class Steer:
         if self.nulls and allowed_false_alarms(self.level, self.nulls) < 1:
             least = math.ceil(1 / self.level - 1 - 1e-9)
             raise UserError(f"{self.nulls} nulls cannot tell a rate of {self.level:g}: give at least {least}, or 0")
+        check_bounds(self)
 
     @property
     def all_scales(self) -> tuple[float, ...]:
@@ -158,6 +161,7 @@ class EntopticRecipe:
             raise UserError(f"cycle must be 0 (off) or more, got {self.cycle}")
         if self.network not in NETWORKS:
             raise UserError(f'network must be one of {", ".join(NETWORKS)}, got "{self.network}"')
+        check_bounds(self)
 
     def architecture(self) -> dict[str, Any]:
         """What of the recipe decides the network's shape or what it is shown: another one cannot resume."""

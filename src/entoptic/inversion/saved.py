@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.bounds import whole_number
 from entoptic.base.cache import content_key
 from entoptic.base.files import check_inside, sha256_of, user_path, write_atomically, writing_to
 from entoptic.base.records import check_fields, read_json, read_tensors, why
@@ -185,9 +186,10 @@ def base_prior(
     from entoptic.priors.recipe import Recipe
     from entoptic.priors.saved import flow_prior
 
-    if not prior[6:].isdigit():
+    size = whole_number(prior[6:])
+    if size is None:
         raise UserError(f"an untrained network is fresh:SIZE with SIZE in pixels, such as fresh:32, got {prior}")
-    recipe = Recipe(size=int(prior[6:]))
+    recipe = Recipe(size=size)
     card = {"name": prior, "size": recipe.size, "patch": recipe.patch, "classes": [], "shift": 2.0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
 
 
@@ -39,6 +40,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.widths or len(self.widths) > 16:
+            raise UserError(f"widths must be from 1 to 16 numbers of channels, got {len(self.widths)}")
         for name in ("size", "steps", "batch_size", "patch", "layers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -51,6 +54,7 @@ class Recipe:
         for name in ("ema", "drop", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        check_bounds(self)
 
     def architecture(self) -> dict[str, Any]:
         """Returns the options that determine the network's architecture. A training with other values cannot be resumed."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.bounds import check_options
 from entoptic.base.files import check_inside, check_own, lock_folder, user_path, write_atomically, writing_to
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Reporter, reporter
@@ -171,6 +172,7 @@ def _check_count(sets: Sequence[Photos], samples: int) -> int:
     Raises:
         UserError: too few photos or samples.
     """
+    check_options(samples=samples)
     photos = sum(len(one) for one in sets)
     if photos < 2 * LEAST_COMPARED:
         raise UserError(f"comparing a prior needs at least {2 * LEAST_COMPARED} photos, got {photos}")

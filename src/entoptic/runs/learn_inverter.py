@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from entoptic.base.bounds import check_options
 from entoptic.base.estimates import mean_interval, wilson
 from entoptic.base.files import check_own, lock_folder, user_path
 from entoptic.base.pixels import centre_square, eight_bit
@@ -103,6 +104,8 @@ def learn(
         raise UserError(
             f"compared is the number of photos that the inverter is measured on, at least 1, got {compared}"
         )
+
+    check_options(limit=limit, compared=compared, prior_guidance=prior_guidance)
 
     def sheet(net: nn.Module, pairs: Pairs, path: Path) -> None:
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from torch import Tensor, nn
 
+from entoptic.base.bounds import check_options, whole_number
 from entoptic.base.cache import content_key
 from entoptic.base.files import check_inside, user_path
 from entoptic.base.progress import reporter
@@ -82,6 +83,7 @@ def steer(
         UserError: bad input, or nothing could be made.
     """
     config = config or Steer()
+    check_options(concepts=discover)
     subject = load(model, card, device=device)
     maps = FeatureMaps.of(subject, layer)
     opened = _open(photos)
@@ -193,20 +195,22 @@ def _numbers(dictionary: Any, concepts: Sequence[int | str]) -> list[int]:
         text = str(one).strip()
         if text in dictionary.names:
             found.append(dictionary.names.index(text))
-        elif text.lstrip("-").isdigit():
-            check_concept(dictionary, int(text))
-            found.append(int(text))
+        elif (number := whole_number(text)) is not None:
+            check_concept(dictionary, number)
+            found.append(number)
         else:
             some = ", ".join(map(str, dictionary.names[:8]))
-            raise UserError(f'no concept "{text}"; there are {some}{nearest(text, dictionary.names)}')
+            raise UserError(f'no concept "{text[:80]}"; there are {some}{nearest(text, dictionary.names)}')
     return list(dict.fromkeys(found))
 
 
 def _class(model: Model, name: str | int) -> int:
     """The logit of a class given by number or name."""
     text = str(name).strip()
-    if text.isdigit():
-        return int(text)
+    if (number := whole_number(text)) is not None:
+        if not 0 <= number < model.outputs:
+            raise UserError(f"{model.card.name} has classes 0 to {model.outputs - 1}, not {number}")
+        return number
     found = model.card.find_label(text)
     if len(found) != 1:
         labels = model.card.labels or ()

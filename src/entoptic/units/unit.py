@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -50,8 +51,9 @@ class Unit:
         return str(self.address)
 
     def _repr_html_(self) -> str:
-        label = f" <i>{self.label}</i>" if self.label else ""
-        return f"<code>{self}</code>{label} of {self.model.card.name}, readout {self.readout}"
+        label = f" <i>{html.escape(str(self.label))}</i>" if self.label else ""
+        name, readout = html.escape(self.model.card.name), html.escape(str(self.readout))
+        return f"<code>{html.escape(str(self))}</code>{label} of {name}, readout {readout}"
 
     @property
     def kind(self) -> str:

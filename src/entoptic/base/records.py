@@ -227,6 +227,8 @@ def _bytes_of(path: str | Path) -> bytes:
 def _check_file(path: str | Path) -> None:
     """Refuses what is not a plain file: reading a pipe or a device might never end."""
     try:
+        if "\0" in str(path):
+            raise ValueError
         if os.path.isfile(path):
             return
         what = (

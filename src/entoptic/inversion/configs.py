@@ -81,6 +81,7 @@ class Steer:
             raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 < self.level < 1:
             raise UserError(f"level is a rate between 0 and 1, got {self.level}")
+        check_bounds(self)
         if bad := [a for a in (self.scale, *self.scales) if not math.isfinite(a)]:
             raise UserError(f"scales must be finite numbers, got {bad[0]}")
         if self.scale == 1:
@@ -88,7 +89,6 @@ class Steer:
         if self.nulls and allowed_false_alarms(self.level, self.nulls) < 1:
             least = math.ceil(1 / self.level - 1 - 1e-9)
             raise UserError(f"{self.nulls} nulls cannot tell a rate of {self.level:g}: give at least {least}, or 0")
-        check_bounds(self)
 
     @property
     def all_scales(self) -> tuple[float, ...]:

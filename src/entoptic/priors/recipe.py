@@ -45,6 +45,7 @@ class Recipe:
         for name in ("size", "steps", "batch_size", "patch", "layers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_bounds(self)
         coarsest = self.patch * 2 ** (len(self.widths) - 1)
         if self.size % coarsest:
             raise UserError(
@@ -54,7 +55,6 @@ class Recipe:
         for name in ("ema", "drop", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        check_bounds(self)
 
     def architecture(self) -> dict[str, Any]:
         """Returns the options that determine the network's architecture. A training with other values cannot be resumed."""

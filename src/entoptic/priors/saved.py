@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from entoptic.base.cache import content_key
@@ -135,8 +135,14 @@ def flow_prior(
         "weights": weights_sha256(net), "config": config,
         "patch": patch, "shift": schedule.shift, "guidance": weight,
     })  # fmt: skip
+    plain = class_network(net)
+
+    def outputs(x: Tensor, times: Tensor, labels: Tensor | None) -> Tensor:
+        # A prior of photos without labels has one class, that for none.
+        return plain(x, times, torch.full((len(x),), classes, device=x.device) if labels is None else labels)
+
     return DiffusionPrior(
-        name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, class_network(net),
+        name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, outputs,
         lambda x0: to_pictures(pixel_shuffle(x0, patch)), classes, weight, net,
         lambda pictures: pixel_unshuffle(2 * pictures - 1, patch),
     )  # fmt: skip

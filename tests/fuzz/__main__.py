@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzz import damage
+from tests.fuzz.commands import command, run
 from tests.fuzz.kinds import Kind, kinds, prepared
 
 from entoptic.errors import UserError
@@ -75,7 +76,16 @@ def main() -> int:
                 if failures[what] == 1:
                     print(f"{what}: {str(error)[:200]!r} ({how})", flush=True)
             damage.copy(folder / "kept", folder / kind.file)
-    print(f"{options.examples} examples, {sum(failures.values())} failures, {len(failures)} distinct")
+        for _ in range(options.examples if not options.kind else 0):
+            words = command(draw, folder / "photos", folder / "out")
+            fault = run(words).fault()
+            if fault:
+                what = f"{words[0]}: {fault}"
+                failures[what] += 1
+                print(f"{what}: {[word[:80] for word in words]}", flush=True)
+    print(
+        f"{options.examples} damaged files and as many commands, {sum(failures.values())} failures, {len(failures)} distinct"
+    )
     os.sync()
     return 1 if failures else 0
 

@@ -201,7 +201,7 @@ def test_a_prompt_belongs_to_its_unit_and_is_remembered() -> None:
 
 def test_a_score_that_is_not_finite_fails_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     prior = toy()
-    draft = draw("prompt", prior, steps=3, lr=1e30)[0]  # tanh holds even there
+    draft = draw("prompt", prior, steps=3, lr=1000.0)[0]  # the largest there is: tanh holds even there
     assert draft.failure is None
     broken = linear_model()
     draw("prompt", prior, model=broken, steps=1)  # the bank is scored before the network breaks

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entoptic.base.files import write_atomically
+from entoptic.base.records import parse_json, read_tensors
+from entoptic.errors import Unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_DIGEST = "digest"
 
 
 def cache_folder() -> Path:
@@ -29,23 +34,35 @@ def content_key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def load_cached(kind: str, key: str) -> dict[str, Tensor] | None:
-    """Returns the tensors that are cached under a key, or None. A damaged file counts as absent.
+def load_cached(kind: str, key: str, needs: Mapping[str, int | None]) -> dict[str, Tensor] | None:
+    """What was remembered under `key`, or None; a file that is damaged, or not as it was written, counts as absent.
 
     Args:
-        kind: of the tensors, a subfolder of the cache.
-        key: of `content_key`.
+        kind: of what is remembered.
+        key: hash of everything that it depends on.
+        needs: tensors that it must have, each with its number of axes (None for any); "record" must be packed JSON.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = cache_folder() / kind / f"{key}.safetensors"
-    if not path.is_file():
-        return None
     try:
-        return load_file(path)
-    except (SafetensorError, OSError):
+        found = read_tensors(path)
+        for name, axes in needs.items():
+            if axes not in (None, found.get(name, finite=False).ndim):
+                return None
+        if "record" in needs:
+            unpack(found.tensors["record"])
+    except (Unreadable, TypeError, ValueError):
         return None
+    # Entries of version 0.1.0 have no digest.
+    return found.tensors if found.metadata.get(_DIGEST, digest := _digest(found.tensors)) == digest else None
+
+
+def unpack(record: Tensor) -> dict[str, Any]:
+    """Reads the JSON that a tensor of bytes holds.
+
+    Raises:
+        Unreadable: it holds none.
+    """
+    return parse_json(bytes(record.tolist()), "the cache", finite=False)
 
 
 def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:
@@ -60,7 +77,19 @@ def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:
 
     folder = cache_folder() / kind
     try:
-        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        write_atomically(folder / f"{key}.safetensors", data)
+        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_atomically(folder / f"{key}.safetensors", save(held, {_DIGEST: _digest(held)}))
     except OSError:
         return
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash of all that an entry holds."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().cpu().contiguous()
+        total.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
+        total.update(flat.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -6,16 +6,18 @@ has to be cleaned up. Readers take no lock.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +26,105 @@ from entoptic.errors import UserError
 LOCK = ".lock"
 UNFINISHED = ".part"
 """Ending of a file that is still being written."""
+_NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+
+
+def user_path(path: str | Path) -> Path:
+    """Turns what a person gave into a path; `~` is a home folder.
+
+    Raises:
+        UserError: no path can be so, or there is no such user.
+    """
+    text = str(path)
+    if "\0" in text:
+        raise UserError(f"{text!r} is no path: it holds a NUL character")
+    try:
+        text.encode("utf-8", "surrogateescape")
+        expanded = Path(path).expanduser()
+    except (RuntimeError, UnicodeError):
+        raise UserError(f"{text!r} is no path here; there is no home folder of that user") from None
+    if any(len(os.fsencode(part)) > _LONGEST for part in expanded.parts):
+        raise UserError(f"{text[:40]!r}… is no path: a name in it is longer than {_LONGEST} bytes")
+    return expanded
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path, finished: str = "what is finished is kept") -> Iterator[None]:
+    """Turns the errors of a full or read-only disk into one sentence.
+
+    Args:
+        folder: that is written.
+        finished: what the failure leaves whole, for the message.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{folder} cannot be written ({reason}); {finished}, make room or give another folder and start again"
+        ) from None
+
+
+_LONGEST = 255
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path leads to something in a folder, also behind symbolic links."""
+    try:
+        return folder.resolve() in path.resolve().parents
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL character
+        return False
+
+
+def check_inside(path: Path, folder: Path) -> Path:
+    """Checks that a file to be written is of a folder: nothing is written, or replaced, behind a symbolic link.
+
+    Args:
+        path: of the file, below the folder; it need not be there.
+        folder: that may itself lie behind a link.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: it lies elsewhere, or is a symbolic link.
+    """
+    if not is_inside(path.parent / "file", folder):
+        raise UserError(f"{path} lies outside of {folder}, where a symbolic link leads; nothing is written there")
+    if path.is_symlink():
+        raise UserError(f"{path} is a symbolic link; nothing is written there, delete it first")
+    return path
+
+
+def check_own(folder: Path, *, marks: Collection[str], what: str) -> None:
+    """Checks that a folder may be written: that it is not there, is empty or holds one of the files of its kind.
+
+    Args:
+        folder: to be written.
+        marks: names of files or folders, one of which shows that the folder is of this kind.
+        what: it is to hold, for the message.
+
+    Raises:
+        UserError: it is a file, or holds other things.
+    """
+    try:
+        if not folder.is_dir():
+            if folder.exists() or folder.is_symlink():
+                raise UserError(f"{folder} is no folder; give --out a folder")
+            return
+        names = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.suffix != UNFINISHED)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror or error}); give another --out") from None
+    if names and not set(names) & set(marks):
+        raise UserError(
+            f"{folder} is no {what} and holds other files ({', '.join(names[:3])}); "
+            f"give --out an empty folder, for instance {folder / what.split()[-1]}"
+        )
 
 
 def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give another --out") -> TextIO:
@@ -43,9 +144,15 @@ def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give an
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / name, "a+")  # noqa: SIM115 (the caller closes it)
+        # A lock that is a symbolic link is of somebody else: it would be emptied where it points to.
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_FOLLOW | _NO_WAIT, 0o644)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is no plain file", str(folder / name))
+        lock = os.fdopen(descriptor, "a+")
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}: {error.filename}); {instead}") from None
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise UserError(f"{folder} cannot be written ({reason}: {error.filename}); {instead}") from None
     try:
         _take(lock.fileno())
     except (BlockingIOError, PermissionError):
@@ -60,9 +167,10 @@ def lock_folder(folder: str | Path, *, name: str = LOCK, instead: str = "give an
             f"{folder} cannot be locked ({error.strerror}), so nothing keeps a second job out; start one at a time there",
             stacklevel=3,
         )
-    lock.truncate(0)
-    lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
+    with contextlib.suppress(OSError):  # who holds it is for people; a full disk is found by what is written next
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
     return lock
 
 
@@ -92,7 +200,8 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> N
         content: its bytes, or a function that writes them to a path that it is given.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full. What was at `path` is still there.
+        OSError: the folder cannot be written, or the disk is full. What was at `path` is still there. A symbolic link
+            there is replaced, not what it points to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=UNFINISHED)

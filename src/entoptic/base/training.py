@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.files import write_atomically
+from entoptic.base.files import check_inside, write_atomically
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import UserError
+from entoptic.base.records import check_fields, list_of, read_json, read_tensors, why
+from entoptic.errors import Unreadable, UserError
 
 
 class Pace(Protocol):
@@ -113,12 +116,23 @@ def optimise(
             if (step + 1) % save_every == 0:
                 _save(folder, record, net, mean, optimiser)
             if sheet is not None and (step + 1) % sheet_every == 0:
-                (folder / "sheets").mkdir(exist_ok=True)
-                sheet(mean, folder / "sheets" / f"{step + 1:07d}.png")
+                _draw(sheet, mean, folder, step + 1)
     finally:
         if record["step"] > at_start and whole:
             record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
             _save(folder, record, net, mean, optimiser)
+
+
+def _draw(sheet: Callable[[nn.Module, Path], None], mean: nn.Module, folder: Path, step: int) -> None:
+    """Draws a sheet; a full disk costs no more than that."""
+    file = check_inside(folder / "sheets" / f"{step:07d}.png", folder)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        sheet(mean, file)
+    except OSError as error:
+        raise UserError(
+            f"the sheet {file} cannot be written ({why(error)}); the same command goes on from step {step}"
+        ) from None
 
 
 def rate_factor(step: int, recipe: Pace) -> float:
@@ -167,25 +181,67 @@ def _follow(mean: nn.Module, net: nn.Module, decay: float) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Returns the record of the training in a folder, or None where there is none."""
-    file = folder / "training.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    """What `training.json` says of the training in a folder; None where there is none."""
+    about = folder / "training.json"
+    if not about.exists():
+        return None
+    record = read_json(about, finite=False)
+    check_fields(record, {"step": int, "loss": list}, about)
+    if not list_of(record["loss"], list) or record["step"] < 0:
+        raise Unreadable(f"{about} is damaged: its steps or losses are not those of a training")
+    if record["step"] and not is_checkpoint(record.get("state")):
+        raise Unreadable(f"{about} is damaged: it names no checkpoint")
+    return record
+
+
+def is_checkpoint(name: Any) -> bool:
+    """Whether a name is that of a checkpoint, beside the record that names it."""
+    return isinstance(name, str) and re.fullmatch(r"training-[0-9]+\.safetensors", name) is not None
+
+
+def mean_weights(folder: Path, record: dict[str, Any]) -> dict[str, Tensor]:
+    """Reads the running mean of the weights from the last checkpoint of a record.
+
+    Raises:
+        Unreadable: there is no checkpoint, or it is damaged.
+    """
+    if not is_checkpoint(record.get("state")):
+        raise Unreadable(f"{folder / 'training.json'} names no checkpoint; train again in another folder")
+    state = read_tensors(folder / record["state"])
+    return {k[4:]: state.get(k) for k in state.tensors if k.startswith("ema/")}
+
+
+@contextlib.contextmanager
+def fitting(what: Path) -> Iterator[None]:
+    """Turns what torch says of weights that do not fit their network into one sentence.
+
+    Raises:
+        Unreadable: they do not.
+    """
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unreadable(f"{what} does not fit its training ({why(error)}); choose another folder") from None
 
 
 def load_state(
     folder: Path, record: dict[str, Any], net: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Loads the last checkpoint of a training into its network, the running mean and the optimiser (Adam), in place."""
-    from safetensors.torch import load_file
+    """Puts back what the last checkpoint of `record` held.
 
-    state = load_file(folder / record["state"])
-    for prefix, module in (("net", net), ("ema", mean)):
-        module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(prefix + "/")})
-    count = len([p for group in optimiser.param_groups for p in group["params"]])
-    slots = {i: {"step": torch.tensor(float(record["step"]))} for i in range(count)}
-    for i, slot in slots.items():
-        slot["exp_avg"], slot["exp_avg_sq"] = state[f"m/{i}"], state[f"v/{i}"]
-    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    Raises:
+        Unreadable: it is damaged, or of another network.
+    """
+    state = read_tensors(folder / record["state"])
+    with fitting(folder / record["state"]):
+        for prefix, module in (("net", net), ("ema", mean)):
+            held = {k.partition("/")[2]: state.get(k) for k in state.tensors if k.startswith(prefix + "/")}
+            module.load_state_dict(held)
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        slots = {i: {"step": torch.tensor(float(record["step"]))} for i in range(len(parameters))}
+        for i, slot in slots.items():
+            slot["exp_avg"], slot["exp_avg_sq"] = (state.get(f"{m}/{i}", *parameters[i].shape) for m in "mv")
+        optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def _save(
@@ -205,14 +261,16 @@ def _save(
         state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
     name = f"training-{record['step']}.safetensors"
     try:
-        write_atomically(folder / name, lambda part: save_file(state, part))
-        write_atomically(folder / "training.json", json.dumps(record | {"state": name}, indent=1).encode())
+        write_atomically(check_inside(folder / name, folder), lambda part: save_file(state, part))
+        write_atomically(
+            check_inside(folder / "training.json", folder), json.dumps(record | {"state": name}, indent=1).encode()
+        )
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"step {record['step']} cannot be saved in {folder} ({error}); the checkpoint before is kept, "
             "make room and run the same command"
         ) from None
-    record["state"] = name
-    for old in folder.glob("training-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+    before, record["state"] = record.get("state"), name
+    if is_checkpoint(before) and before != name:  # only the record before says which files are its own
+        with contextlib.suppress(OSError):
+            (folder / str(before)).unlink()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from entoptic.base.bounds import whole_number
 from entoptic.cli.options import Debug, Device, ModelName, Threads, photos_help, use_threads
 from entoptic.cli.output import print_losses
 from entoptic.errors import UserError
@@ -70,6 +71,7 @@ def run_index(options: Index) -> int:
 def _parse_shard(text: str) -> tuple[int, int]:
     """`0/4` is the first of four parts."""
     which, slash, of = text.partition("/")
-    if not (slash and which.isdigit() and of.isdigit()):
-        raise UserError(f'--shard is I/M such as 0/4, got "{text}"')
-    return int(which), int(of)
+    part, parts = whole_number(which), whole_number(of)
+    if not slash or part is None or parts is None:
+        raise UserError(f'--shard is I/M such as 0/4, got "{text[:80]}"')
+    return part, parts

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from entoptic.base.files import user_path
 from entoptic.cli.options import Debug, Device
 from entoptic.cli.output import counted, print_losses, table_console
 from entoptic.methods import METHODS
@@ -33,7 +33,7 @@ def run_ls(options: Ls) -> int:
     """Runs `entoptic ls`; returns the exit code."""
     if not options.model:
         _list_sources_and_methods()
-    elif (Path(options.model) / "index.json").is_file():
+    elif (user_path(options.model) / "index.json").is_file():
         _list_index(options.model, options.layer)
     else:
         from entoptic.models.sources import load

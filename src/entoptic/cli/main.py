@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from entoptic import __version__
+from entoptic.base.bounds import check_bounds
 from entoptic.cli.check import Check, run_check
 from entoptic.cli.frontier import Frontier, run_frontier
 from entoptic.cli.gallery import Gallery, run_gallery
@@ -79,6 +80,7 @@ def _run(options: Any) -> int:
     """Runs the verb whose options these are."""
     run = dict(VERBS.values())[type(options)]
     try:
+        check_bounds(options)
         return run(options)
     except UserError as error:
         return _refuse(error, debug=options.debug)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from entoptic.base.files import is_inside
+from entoptic.base.records import read_json
+from entoptic.errors import UserError
 from entoptic.gallery.formats import number, percent
 from entoptic.plots.frontier import HEADINGS, draw, row
 
@@ -107,7 +109,8 @@ def read_frontier(run_folder: Path, folder: str, weights: str) -> FrontierPanel 
         weights: sha256 of the network. One folder may hold a unit of two networks.
     """
     try:
-        record = json.loads((run_folder / "frontier" / f"{folder}.json").read_text(encoding="utf-8"))
+        file = run_folder / "frontier" / f"{folder}.json"
+        record = read_json(file) if is_inside(file, run_folder) else {}
         if record["model"]["weights_sha256"] != weights or not record["frontier"]:
             return None
         kinds = {place["kind"] for place in record["places"]}
@@ -121,7 +124,7 @@ def read_frontier(run_folder: Path, folder: str, weights: str) -> FrontierPanel 
             has_point_masses="point" in kinds,
             has_bounds="bounds" in kinds,
         )
-    except (OSError, RecursionError, *_DAMAGED):
+    except (UserError, OSError, *_DAMAGED):
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from entoptic.errors import UserError
+from entoptic.base.files import is_inside
+from entoptic.base.records import read_json, why
+from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.explain import Reading, explain, headline
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -162,10 +163,8 @@ def read_run(run_folder: Path) -> StoredRun:
         )
     fallback = run_folder.resolve().name
     try:
-        record = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError("it does not hold a JSON object")
-    except (OSError, ValueError) as error:
+        record = _read_inside(run_folder / "run.json", run_folder)
+    except Unreadable as error:
         record = {}
         left_out = [LeftOut(name="run.json", reason=_reason(error)), *left_out]
     return StoredRun(
@@ -207,8 +206,8 @@ def _read_picture(folder: Path, stem: str, names: set[str]) -> StoredPicture:
     if f"{stem}.json" not in names:
         raise _CannotBeShown("its sidecar is missing")
     try:
-        sidecar = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        sidecar = _read_inside(folder / f"{stem}.json", folder.parent.parent)
+    except Unreadable as error:
         raise _CannotBeShown(f"its sidecar cannot be read: {_reason(error)}") from None
     _check_sidecar(sidecar)
     file = sidecar["image"]["file"]
@@ -216,6 +215,8 @@ def _read_picture(folder: Path, stem: str, names: set[str]) -> StoredPicture:
         raise _CannotBeShown(f'its sidecar names another file, "{file}"')
     if file not in names:
         raise _CannotBeShown("there is a sidecar but no picture")
+    if not (folder / file).is_file() or not is_inside(folder / file, folder.parent.parent):
+        raise _CannotBeShown("the picture is no file of this run, but a link to something else")
     width, height = _png_size(folder / file)
     stated = (sidecar["image"].get("width", width), sidecar["image"].get("height", height))
     if stated != (width, height):
@@ -223,7 +224,7 @@ def _read_picture(folder: Path, stem: str, names: set[str]) -> StoredPicture:
     picture = StoredPicture(folder=folder.name, file=file, width=width, height=height, sidecar=sidecar)
     try:
         _ = picture.readings
-    except (ArithmeticError, TypeError, ValueError):
+    except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError):
         raise _CannotBeShown("the evidence in its sidecar cannot be read") from None
     return picture
 
@@ -234,7 +235,7 @@ def _png_size(path: Path) -> tuple[int, int]:
         with open(path, "rb", buffering=0) as stream:
             header = stream.read(_PNG_HEADER)
     except OSError as error:
-        raise _CannotBeShown(f"the picture cannot be read: {_reason(error)}") from None
+        raise _CannotBeShown(f"the picture cannot be read: {why(error)}") from None
     if header[:8] != _PNG_SIGNATURE or len(header) < _PNG_HEADER:
         raise _CannotBeShown("the picture is not a PNG file")
     return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
@@ -262,17 +263,16 @@ def _check_sidecar(sidecar: Any) -> None:
             raise _CannotBeShown(f'"{item["name"]}" in its sidecar is not a number')
 
 
-def _reason(error: Exception) -> str:
-    """Why a file cannot be read, for people."""
-    if isinstance(error, FileNotFoundError):
-        return "the file is missing"
-    if isinstance(error, OSError):
-        return str(error.strerror or error)
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON at line {error.lineno}"
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
-    return str(error)
+def _read_inside(file: Path, run_folder: Path) -> dict[str, Any]:
+    """Reads the JSON object in a file of the run, and nothing behind a link out of it."""
+    if not is_inside(file, run_folder) and file.exists():
+        raise Unreadable("it is a link to what lies outside of the run")
+    return read_json(file)
+
+
+def _reason(error: Unreadable) -> str:
+    """What is wrong with a file, without its name."""
+    return str(error).partition(" cannot be read: ")[2] or str(error).partition(" that can be read: ")[2] or str(error)
 
 
 def mapping_or_empty(value: Any) -> Mapping[str, Any]:

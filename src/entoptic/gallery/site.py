@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from entoptic.base.files import write_atomically
+from entoptic.base.files import check_inside, check_own, user_path, write_atomically
 from entoptic.errors import UserError
 from entoptic.gallery.cards import make_cards
 from entoptic.gallery.explain import Reading
@@ -25,6 +25,9 @@ from entoptic.gallery.unit_photos import read_unit_photos
 UNITS_PER_PAGE = 60
 ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
 GENERATOR = "entoptic gallery"
+MARK = ".entoptic-gallery"
+"""A file that tells a folder that the gallery has written."""
+_GENERATED = f'content="{GENERATOR}"'.encode()
 MAX_LEFT_OUT = 500
 """Most files that the index lists as left out."""
 
@@ -45,9 +48,16 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: there is no such folder, no picture to show, or nothing can be written.
     """
-    run_folder = Path(run_folder)
-    out = run_folder / "gallery" if out is None else Path(out)
+    run_folder = user_path(run_folder)
+    given = out is not None
+    out = user_path(out) if out is not None else run_folder / "gallery"
     run = read_run(run_folder)
+    try:
+        if not given:
+            check_inside(out, run_folder)
+        check_own(out, marks=set() if _is_foreign(out) else {MARK, "index.html"}, what="gallery")
+    except UserError as error:
+        raise UserError(f'cannot write the gallery to "{out}": {error}') from None
     try:
         root = quote(Path(os.path.relpath(run_folder.resolve(), out.resolve())).as_posix())
     except ValueError:  # two drives of a Windows machine have no relative path between them
@@ -60,7 +70,7 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
 
 def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, root: str, out: Path) -> Path:
     """Writes all files of the site. root: relative path from the site to the run, quoted."""
-    out.mkdir(parents=True, exist_ok=True)
+    _write(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
     environment = _environment()
     for asset in ASSETS:
         text = resources.files("entoptic.gallery").joinpath("templates", asset).read_text(encoding="utf-8")
@@ -87,6 +97,15 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
     return path
 
 
+def _is_foreign(out: Path) -> bool:
+    """Whether a folder's index.html is of something else: another site must not be overwritten."""
+    index = out / "index.html"
+    if (out / MARK).exists() or not index.is_file():
+        return False
+    with open(index, "rb") as stream:
+        return _GENERATED not in stream.read(1024)
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("entoptic.gallery", "templates"),
@@ -101,6 +120,7 @@ def _environment() -> Environment:
 
 def _write(path: Path, text: str) -> None:
     content = text.encode("utf-8", "backslashreplace")
+    check_inside(path, path.parent)
     try:
         if path.read_bytes() == content:
             return
@@ -111,12 +131,11 @@ def _write(path: Path, text: str) -> None:
 
 def _remove_stale_pages(out: Path, current: set[str]) -> None:
     """Removes pages of units that are gone, and no file that a gallery has not written."""
-    mark = f'content="{GENERATOR}"'.encode()
     for path in out.glob("unit-*.html"):
-        if path.name in current:
+        if path.name in current or path.is_symlink() or not path.is_file():
             continue
         with open(path, "rb") as stream:
-            is_ours = mark in stream.read(1024)
+            is_ours = _GENERATED in stream.read(1024)
         if is_ours:
             path.unlink()
 

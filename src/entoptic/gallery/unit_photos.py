@@ -5,7 +5,6 @@ All of it was computed with the run. Here it is read and checked; what is missin
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from entoptic.base.files import is_inside
+from entoptic.base.records import read_json
+from entoptic.errors import UserError
 from entoptic.gallery.formats import is_number, number
 from entoptic.gallery.read_run import list_or_empty, mapping_or_empty
 
@@ -98,12 +100,14 @@ def read_unit_photos(run_folder: Path, folder: str, weights: str, root: str) -> 
         root: relative path from the site to the run, quoted.
     """
     source = run_folder / "context" / folder
-    try:
-        record = json.loads((source / "context.json").read_text(encoding="utf-8"))
-        files = {entry.name for entry in os.scandir(source)}
-    except (OSError, ValueError, RecursionError):
+    if not is_inside(source / "context.json", run_folder):
         return None
-    if not isinstance(record, dict) or record.get("weights_sha256") != weights:
+    try:
+        record = read_json(source / "context.json")
+        files = {entry.name for entry in os.scandir(source) if is_inside(source / entry.name, run_folder)}
+    except (OSError, UserError):
+        return None
+    if record.get("weights_sha256") != weights:
         return None
     base = f"{root}/context/{quote(folder)}"
     strongest, weakest = (_scored_photos(record.get(name), files, base) for name in ("strongest", "weakest"))
@@ -131,7 +135,9 @@ def links_to_maps(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> di
     found = {"where": "", "alpha": "", "pair": "", "sd": ""}
     for name, entry in mapping_or_empty(sidecar.get("maps")).items():
         file = mapping_or_empty(entry).get("file")
-        if isinstance(file, str) and re.fullmatch(r"maps/[^/]+/[^/]+\.png", file) and (run_folder / file).is_file():
+        if not isinstance(file, str) or not re.fullmatch(r"maps/[^/\0]+/[^/\0]+\.png", file):
+            continue
+        if (run_folder / file).is_file() and is_inside(run_folder / file, run_folder / "maps"):
             found[str(name)] = f"{root}/{quote(file)}"
     return found
 
@@ -139,15 +145,20 @@ def links_to_maps(run_folder: Path, sidecar: Mapping[str, Any], root: str) -> di
 def _scored_photos(entries: Any, files: set[str], base: str) -> list[PhotoEntry]:
     found = []
     for entry in list_or_empty(entries):
-        if not isinstance(entry, Mapping) or entry.get("file") not in files or not is_number(entry.get("value")):
+        if not isinstance(entry, Mapping) or not _in(entry.get("file"), files) or not is_number(entry.get("value")):
             continue
         links = {
-            name: f"{base}/{quote(entry[name])}" if entry.get(name) in files else ""
+            name: f"{base}/{quote(entry[name])}" if _in(entry.get(name), files) else ""
             for name in ("file", "crop", "where")
         }
         label, photo = (str(entry.get(name) or "") for name in ("label", "photo"))
         found.append(PhotoEntry(**links, label=label, photo=photo, value=number(entry["value"])))
     return found
+
+
+def _in(name: Any, files: set[str]) -> bool:
+    """Whether a record names a file that is there."""
+    return isinstance(name, str) and name in files
 
 
 def _originals(entries: Any, files: set[str], base: str) -> list[PhotoEntry]:
@@ -159,7 +170,7 @@ def _originals(entries: Any, files: set[str], base: str) -> list[PhotoEntry]:
             photo=str(entry.get("photo") or ""),
         )
         for entry in list_or_empty(entries)
-        if isinstance(entry, Mapping) and entry.get("file") in files
+        if isinstance(entry, Mapping) and _in(entry.get("file"), files)
     ]
 
 

@@ -11,10 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entoptic.base.files import LOCK, UNFINISHED, lock_folder, write_atomically
+from entoptic.base.bounds import check_options
+from entoptic.base.files import (
+    UNFINISHED,
+    check_inside,
+    check_own,
+    is_inside,
+    lock_folder,
+    user_path,
+    write_atomically,
+)
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import Unreadable, UserError
-from entoptic.images.index import ActivationIndex, listing_sha256
+from entoptic.images.index import MARK, ActivationIndex, listing_sha256
 from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
 from entoptic.images.index_shards import ShardFolder, UnitGroup, make_groups, read_block
 from entoptic.images.photos import Photos
@@ -67,6 +76,7 @@ def build_index(
     which, of = shard
     if min(k, bottom) < 1 or reservoir < 0 or batch_size < 1:
         raise UserError(f"k, bottom and batch_size must be 1 or more, got {k}, {bottom}, {batch_size}")
+    check_options(k=k, bottom=bottom, reservoir=reservoir, batch_size=batch_size)
     if not 0 <= which < of:
         raise UserError(f"shard {which}/{of}: shards of {of} are 0/{of} to {of - 1}/{of}")
     groups = make_groups(model, layers, readouts)
@@ -76,7 +86,7 @@ def build_index(
     request = _request(model, photos, groups, k, bottom, reservoir, progress)
     origin = IndexOrigin(model=model.card.name, source=photos.source, total=len(photos), labels=model.card.labels)
     mine = range(which * blocks // of, (which + 1) * blocks // of)
-    folder = Path(out).expanduser()
+    folder = user_path(out)
     with _writing(folder):
         done = _held(folder, request)
         shards = ShardFolder(folder / "parts", blocks, reservoir)
@@ -126,7 +136,7 @@ def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationInd
             raise UserError(f"{other.path} {difference(other.request, first.request)} of {first.path}")
         if other.whole:
             raise UserError(f"{other.path} holds all photos already, there is nothing to merge with it")
-    folder = Path(out).expanduser()
+    folder = user_path(out)
     with _writing(folder):
         if (folder / "index.json").exists() or any(folder.glob("parts/*.safetensors")):
             raise UserError(f"{folder} holds an index; give another folder")
@@ -176,7 +186,8 @@ def _record(request: IndexRequest, origin: IndexOrigin, contents: IndexContents 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Allows one writer at a time, and turns a full or read-only disk into one sentence."""
+    """Allow one writer at a time, and turn a full or read-only disk into one sentence."""
+    check_own(folder, marks={MARK, "parts"}, what="index")
     try:
         with lock_folder(folder):
             yield
@@ -189,15 +200,14 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _held(folder: Path, request: IndexRequest) -> ActivationIndex | None:
     """Returns the finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
-    for left in [*folder.glob(f"**/.*{UNFINISHED}"), *folder.glob("**/.*.unfinished")]:
-        left.unlink(missing_ok=True)
-    file = folder / "index.json"
-    if not file.is_file():
-        other = [path.name for path in folder.iterdir() if path.name != LOCK]
-        if other:
-            raise UserError(f"{folder} is no index and holds other files ({other[0]}); give another --out")
+    file = folder / MARK
+    held = IndexRecord.read(file) if file.exists() else None
+    for place in ("", "layers", "parts"):
+        for left in (folder / place).glob(f".*{UNFINISHED}") if is_inside(folder / place / "file", folder) else ():
+            if left.is_file() or left.is_symlink():
+                left.unlink(missing_ok=True)
+    if held is None:
         return None
-    held = IndexRecord.read(file)
     if held.key != request.key:
         raise UserError(f"the index in {folder} {difference(held.request, request)} asked for; give another --out")
     return ActivationIndex.open(folder) if held.finished else None
@@ -232,7 +242,7 @@ def _finish(
         if str(group.tap) in total.vectors:
             tensors[group.layer][f"vectors|{group.tap}"] = total.vectors[str(group.tap)].contiguous()
     for layer, held in tensors.items():
-        write_atomically(folder / "layers" / f"{slug(layer)}.safetensors", save(held))
+        write_atomically(check_inside(folder / "layers" / f"{slug(layer)}.safetensors", folder), save(held))
     _write_photos(folder / "photos.parquet", known)
     for end in ("top", "bottom"):
         _write_table(folder / f"{end}.parquet", [(g, getattr(t, end)) for g, t in tables], known)
@@ -263,7 +273,7 @@ def _write_photos(path: Path, known: dict[int, tuple[str, str]]) -> None:
     buffer = pa.BufferOutputStream()
     schema = pa.schema([("index", pa.int64()), ("photo", pa.string()), ("sha256", pa.string())])
     pq.write_table(pa.table(columns, schema=schema), buffer)
-    write_atomically(path, buffer.getvalue().to_pybytes())
+    write_atomically(check_inside(path, path.parent), buffer.getvalue().to_pybytes())
 
 
 def _write_table(path: Path, tables: Sequence[tuple[UnitGroup, Extremes]], known: dict[int, tuple[str, str]]) -> None:
@@ -287,7 +297,7 @@ def _write_table(path: Path, tables: Sequence[tuple[UnitGroup, Extremes]], known
                 position // group.grid[1], position % group.grid[1],
             ]  # fmt: skip
             writer.write_table(pa.table(columns, schema=schema))
-    write_atomically(path, buffer.getvalue().to_pybytes())
+    write_atomically(check_inside(path, path.parent), buffer.getvalue().to_pybytes())
 
 
 BLOCK = 512

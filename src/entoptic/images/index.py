@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from entoptic.base.files import user_path
 from entoptic.base.progress import Progress, silent
+from entoptic.base.records import read_tensors, why
 from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, nearest
 from entoptic.images.index_record import IndexRecord
 from entoptic.images.index_shards import UnitGroup
@@ -30,6 +32,7 @@ from entoptic.models.model import Model
 from entoptic.units.grammar import Label, parse
 from entoptic.units.unit import Unit, slug
 
+MARK = "index.json"
 QUANTILES = 201
 _FINE = 1001  # quantiles that stand for the scores of more photos than a sketch holds exactly
 
@@ -44,6 +47,25 @@ def listing_sha256(photos: Photos, progress: Progress = silent) -> str:
                 progress("hashing photos", index + 1, len(photos))
     progress("hashing photos", len(photos), len(photos))
     return listing.hexdigest()
+
+
+def read_names(file: Path) -> dict[int, tuple[str, str]]:
+    """Reads the names and hashes of photos, by position, that an index keeps.
+
+    Raises:
+        Unreadable: the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file, columns=["index", "photo", "sha256"]).to_pydict()
+        found = dict(zip(table["index"], zip(table["photo"], table["sha256"])))
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        raise Unreadable(f"{file} is damaged ({why(error)}); make the index again") from None
+    if not all(type(i) is int and type(name) is str and type(sha) is str for i, (name, sha) in found.items()):
+        raise Unreadable(f"{file} is damaged: it does not hold the names of photos; make the index again")
+    return found
 
 
 class ActivationIndex:
@@ -93,7 +115,7 @@ class ActivationIndex:
             NotAvailable: there is none, or it is not finished.
             Unreadable: it is damaged, or of another version.
         """
-        folder = Path(path).expanduser()
+        folder = user_path(path)
         if not (folder / "index.json").is_file():
             raise NotAvailable(f"there is no index in {folder}; `entoptic index` makes one")
         record = IndexRecord.read(folder / "index.json")
@@ -112,7 +134,7 @@ class ActivationIndex:
 
     def _repr_html_(self) -> str:
         lines = "".join(
-            f"<tr><td>{html.escape(g.layer)}</td><td>{g.channels}</td><td>{g.readout}</td></tr>"
+            f"<tr><td>{html.escape(g.layer)}</td><td>{g.channels}</td><td>{html.escape(g.readout)}</td></tr>"
             for g in self._groups.values()
         )
         return (
@@ -234,10 +256,7 @@ class ActivationIndex:
     @cached_property
     def photos(self) -> dict[int, tuple[str, str]]:
         """Position -> (name, sha256) of the photos that some unit ranks, and of those in the reservoir."""
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(self.path / "photos.parquet").to_pydict()
-        return dict(zip(table["index"], zip(table["photo"], table["sha256"])))
+        return read_names(self.path / "photos.parquet")
 
     def _hits(self, unit: Unit | str, end: str, k: int | None) -> list[Hit]:
         held = self.k if end == "top" else self.bottom_k
@@ -258,6 +277,8 @@ class ActivationIndex:
         for rank, (value, photo, position) in enumerate(zip(*columns)):
             if photo >= 0:
                 row, column = divmod(position, group.grid[1])
+                if photo not in self.photos:
+                    raise Unreadable(f"the index in {self.path} is damaged: it does not name its photo {photo}")
                 name = f"{group.layer}:{i}{group.suffix}"
                 found.append(Hit(name, rank, value, self.photos[photo][0], row, column, photo))
         return found
@@ -313,12 +334,10 @@ class ActivationIndex:
         )
 
     def _layer(self, layer: str) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
         if layer not in self.layers:
             raise UserError(self._no_layer(layer))
         if layer not in self._tensors:
-            self._tensors[layer] = load_file(self.path / "layers" / f"{slug(layer)}.safetensors")
+            self._tensors[layer] = read_tensors(self.path / "layers" / f"{slug(layer)}.safetensors").tensors
         return self._tensors[layer]
 
     def _statistics_of(self, layer: str, readout: str) -> UnitStatistics:
@@ -328,5 +347,8 @@ class ActivationIndex:
                 for name, tensor in self._layer(layer).items()
                 if name.partition("|")[0] == readout
             }
-            self._statistics[layer, readout] = UnitStatistics.from_tensors(mine, self._sketch_error, self._sketch_start)
+            file = self.path / "layers" / f"{slug(layer)}.safetensors"
+            found = UnitStatistics.from_tensors(mine, self._sketch_error, self._sketch_start, where=file)
+            found.check(self._groups[layer, readout].channels, self.k, self.bottom_k, file)
+            self._statistics[layer, readout] = found
         return self._statistics[layer, readout]

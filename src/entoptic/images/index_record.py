@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import write_atomically
-from entoptic.errors import Unreadable
+from entoptic.base.files import check_inside, write_atomically
+from entoptic.base.records import check_fields, list_of, read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.images.index_shards import UnitGroup
 
 FORMAT = 1
@@ -72,9 +73,22 @@ class IndexRequest:
         """Reads what `to_json` wrote; None where another version of Entoptic wrote it."""
         if held.get("format") != FORMAT:
             return None
+        check_fields(held, _REQUEST, "the request")
+        if (
+            min(held["k"], held["bottom"], held["block"], held["blocks"]) < 1
+            or held["reservoir"] < 0
+            or not held["groups"]
+        ):
+            raise ValueError("the request has no units or no photos")
         groups = tuple(UnitGroup.from_json(group) for group in held["groups"])
         rest = {name: held[name] for name in cls.__dataclass_fields__ if name != "groups"}
         return cls(groups=groups, **rest)
+
+
+_REQUEST = {
+    "weights": str, "preprocessing": dict, "photos": str, "listing": str, "groups": list, "k": int, "bottom": int,
+    "reservoir": int, "block": int, "blocks": int,
+}  # fmt: skip
 
 
 def difference(held: IndexRequest | None, asked: IndexRequest) -> str:
@@ -123,6 +137,9 @@ class IndexOrigin:
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> IndexOrigin:
         """Reads what `to_json` wrote."""
+        check_fields(held, {"model": str, "source": str, "total": int, "labels": list | None}, "its origin")
+        if held["labels"] is not None and not list_of(held["labels"], str):
+            raise ValueError("the labels are no names")
         return cls(model=str(held["model"]), source=str(held["source"]), total=held["total"], labels=held["labels"])
 
 
@@ -158,6 +175,13 @@ class IndexContents:
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> IndexContents:
         """Reads what `to_json` wrote."""
+        check_fields(held, {
+            "whole": bool, "n": int, "skipped": list, "nonfinite": dict, "sketch": dict, "sampled": list,
+        }, "its contents")  # fmt: skip
+        check_fields(held["sketch"], {"error": int, "start": int}, "its sketch")
+        check_fields(held["nonfinite"], {"photos": int, "names": list}, "its odd scores")
+        if not list_of(held["sampled"], int) or not all(list_of(one, str) for one in held["skipped"]):
+            raise ValueError("the photos are no positions or names")
         return cls(
             whole=bool(held["whole"]), n=int(held["n"]), skipped=[(name, why) for name, why in held["skipped"]],
             nonfinite=held["nonfinite"], sketch_error=held["sketch"]["error"], sketch_start=held["sketch"]["start"],
@@ -194,13 +218,16 @@ class IndexRecord:
             Unreadable: the file is damaged, or of something else.
         """
         try:
-            held = json.loads(file.read_text(encoding="utf-8"))
+            held = read_json(file)
             if not isinstance(held["request"], dict) or not isinstance(held["finished"], bool):
                 raise ValueError("no index")
             request = IndexRequest.from_json(held["request"])
             contents = IndexContents.from_json(held) if held["finished"] and request is not None else None
+            check_fields(held, {"key": str, "about": dict}, file)
+            if request is not None and request.key != held["key"]:
+                raise ValueError("its key is of another request")
             return cls(key=held["key"], origin=IndexOrigin.from_json(held["about"]), request=request, contents=contents)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (UserError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise Unreadable(f"{file} is damaged or not of an index; delete {file.parent} and make it again") from None
 
     def write(self, file: Path) -> None:
@@ -211,5 +238,6 @@ class IndexRecord:
             "request": self.request.to_json(), **(self.contents.to_json() if self.contents else {}),
         }  # fmt: skip
         write_atomically(
-            file, (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+            check_inside(file, file.parent),
+            (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"),
         )

@@ -7,6 +7,7 @@ order in which they come: the same photos give the same index, bit by bit, from 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
-from entoptic.base.files import write_atomically
+from entoptic.base.files import check_inside, write_atomically
+from entoptic.base.records import check_fields, list_of, read_tensors
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import UnitStatistics, statistics_of_scores
@@ -61,7 +63,12 @@ class UnitGroup:
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> UnitGroup:
         """Reads what `to_json` returned."""
+        check_fields(
+            held, {"layer": str, "channels": int, "grid": list, "readout": str, "suffix": str}, "a group of units"
+        )
         rows, columns = held["grid"]
+        if not list_of(held["grid"], int) or min(held["channels"], rows, columns) < 1:
+            raise ValueError("a group of units has no channels or no grid")
         tap = Tap(held["layer"], pre=held["readout"].endswith(".pre"))
         return cls(held["layer"], held["channels"], (rows, columns), held["readout"], held["suffix"], tap, None)
 
@@ -285,7 +292,10 @@ class ShardFolder:
     def held(self) -> list[tuple[int, int]]:
         """Lists (start, count) of the shards, in order; a shard inside a larger one is left out (and deleted)."""
         names = sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
-        found = [(int(start), int(count)) for start, count in (name.stem.split("+") for name in names)]
+        parts = [
+            re.fullmatch(r"([0-9]{7,12})\+([0-9]{1,12})", name.stem) for name in names
+        ]  # others' files are not its own
+        found = [(int(part[1]), int(part[2])) for part in parts if part]
         largest = [(s, c) for s, c in found if not any(s2 <= s and s + c <= s2 + c2 and c2 > c for s2, c2 in found)]
         for start, count in set(found) - set(largest):
             self.delete(start, count)
@@ -342,19 +352,27 @@ class ShardFolder:
             "error": shard.statistics.sketch.error, "read": shard.read, "skipped": shard.skipped,
             "odd": shard.nonfinite, "odd_names": shard.nonfinite_names,
         }  # fmt: skip
-        write_atomically(self._file(shard.start, shard.count), save(tensors, {"entoptic": json.dumps(about)}))
+        file = check_inside(self._file(shard.start, shard.count), self.folder.parent)
+        write_atomically(file, save(tensors, {"entoptic": json.dumps(about)}))
 
     def read(self, start: int, count: int) -> IndexShard:
-        """Reads the shard of `count` blocks from `start` on."""
-        from safetensors import safe_open
+        """Reads the shard of `count` blocks from `start` on.
 
-        with safe_open(self._file(start, count), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a method of safetensors)
-            about = json.loads(file.metadata()["entoptic"])
+        Raises:
+            Unreadable: it is damaged.
+        """
+        file = read_tensors(self._file(start, count))
+        tensors, about = file.tensors, file.about()
+        check_fields(about, {"error": int, "read": int, "skipped": list, "odd": int, "odd_names": list}, file.path)
+        skipped = [tuple(one) for one in about["skipped"] if list_of(one, str) and len(one) == 2]
+        if len(skipped) != len(about["skipped"]) or not list_of(about["odd_names"], str):
+            raise Unreadable(f"{file.path} is damaged: the names of its photos are no names; delete it")
+        file.get("hashes", None)
+        file.get("sampled", None)
         vectors = {name.partition("|")[2]: rows for name, rows in tensors.items() if name.startswith("vectors|")}
         return IndexShard(
-            start, count, UnitStatistics.from_tensors(tensors, about["error"], start), about["read"],
-            [(name, reason) for name, reason in about["skipped"]], about["odd"], about["odd_names"],
+            start, count, UnitStatistics.from_tensors(tensors, about["error"], start, where=file.path), about["read"],
+            skipped, about["odd"], about["odd_names"],
             tensors["hashes"], tensors["sampled"], vectors,
         )  # fmt: skip
 

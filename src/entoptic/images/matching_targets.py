@@ -113,7 +113,7 @@ def target_of_photos(
         key |= {"unit": unit.identity, "relevant": [wanted.rules, wanted.reference, wanted.epsilon]}
         if wanted.reference == "crop":
             how = f"crops of {how}"
-    known = load_cached("targets", content_key(key))
+    known = load_cached("targets", content_key(key), {"count": 0, **{str(tap): None for tap in taps}})
     if known is not None:
         values = {tap: known[str(tap)].to(model.device) for tap in taps}
         importance = {tap: known[f"{tap} u"].to(model.device) for tap in taps if f"{tap} u" in known}

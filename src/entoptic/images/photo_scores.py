@@ -56,7 +56,8 @@ def score_photos(
     contents = [photos.sha256(i) for i in range(len(photos))]
     recipe = {"weights": model.card.identity, "card": model.card.preprocessing(), "photos": contents}
     keys = {str(unit): content_key({**recipe, "unit": unit.identity}) for unit in units}
-    rows = {name: known for name, key in keys.items() if (known := load_cached("scores", key)) is not None}
+    held = {name: load_cached("scores", key, {"values": 1, "indices": 1}) for name, key in keys.items()}
+    rows = {name: row for name, row in held.items() if row is not None and row["values"].shape == row["indices"].shape}
     missing = [unit for unit in units if str(unit) not in rows]
     if missing:
         taps = tuple(dict.fromkeys(unit.tap for unit in missing))

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
+from entoptic.base.files import user_path
 from entoptic.errors import UserError, nearest
 from entoptic.images.decode import short_reason, why_no_file
 from entoptic.images.formats import ending, extensions, listed_extensions
@@ -41,10 +42,7 @@ def open_path(source: str | os.PathLike[str]) -> tuple[str, PhotoSource]:
     """
     if not os.fspath(source):
         raise UserError("photos were given as an empty path; expected a folder or a Parquet file")
-    try:
-        path = Path(source).expanduser()
-    except RuntimeError:  # the home of a user who is not known
-        path = Path(source)
+    path = user_path(os.fspath(source))
     try:
         if path.is_dir():
             return str(path), open_folder(path)

@@ -6,6 +6,7 @@ and under well-known alternatives, and reports when one of those clearly fits be
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,13 +66,15 @@ class Preflight:
         return self.message
 
     def _repr_html_(self) -> str:
+        def cells(c: Candidate) -> list[str]:
+            correct = "" if c.correct is None else f"{100 * float(c.correct.float().mean()):.0f} %"
+            return [c.name, correct, "" if c.deviation is None else f"{c.deviation:.2f}", f"{c.confidence:.2f}"]
+
         rows = "".join(
-            f"<tr><td>{c.name}</td><td>{'' if c.correct is None else f'{100 * float(c.correct.float().mean()):.0f} %'}</td>"
-            f"<td>{'' if c.deviation is None else f'{c.deviation:.2f}'}</td><td>{c.confidence:.2f}</td></tr>"
-            for c in self.candidates
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(c)) + "</tr>" for c in self.candidates
         )
         head = "<tr><th>preprocessing</th><th>accuracy</th><th>BatchNorm deviation</th><th>confidence</th></tr>"
-        return f"<p>{self.message}</p><table>{head}{rows}</table>"
+        return f"<p>{html.escape(self.message)}</p><table>{head}{rows}</table>"
 
 
 def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:

@@ -154,7 +154,7 @@ class Pack:
         """Returns quantiles of the unit's score over photos at even levels and the number of photos, or None."""
         layer, _, index = unit.rpartition(":")
         table = self.tensors.get(f"quantiles|{layer}")
-        if table is None or not index.isdigit() or int(index) >= len(table):
+        if table is None or not index.isdecimal() or len(index) > 9 or int(index) >= len(table):
             return None
         return table[int(index)].float(), self.meta.broad
 

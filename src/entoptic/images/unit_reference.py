@@ -138,7 +138,7 @@ def layer_moments(
          "readout": unit.readout, **({"dictionary": digest(unit.dictionary)} if unit.dictionary is not None else {}),
          "photos": [photos.sha256(i) for i in indices]}
     )  # fmt: skip
-    known = load_cached("moments", key)
+    known = load_cached("moments", key, {"mean": 1, "sd": 1, "n": 0})
     if known is None:
         rows = []
         with torch.no_grad(), model.frozen():

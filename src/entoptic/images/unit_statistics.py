@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from entoptic.base.records import check_tensor
+from entoptic.errors import Unreadable
 from entoptic.images.quantile_sketch import QuantileSketch
 
 _PLAIN = ("n", "nonfinite", "positive", "mean", "m2", "sample")
@@ -139,20 +142,49 @@ class UnitStatistics:
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], error: int, start: int) -> UnitStatistics:
+    def from_tensors(
+        cls, tensors: dict[str, Tensor], error: int, start: int, *, where: str | Path = "the index"
+    ) -> UnitStatistics:
         """Reads what `to_tensors` returned; other names among `tensors` are left alone.
 
         Args:
             tensors: by name.
             error: of the sketch.
             start: of the sketch.
+            where: they come from, for messages.
+
+        Raises:
+            Unreadable: one of them is not there.
         """
+        wanted = [*_PLAIN, "sketch_0", *(f"{end}_{name}" for end in ("top", "bottom") for name in _BEST)]
+        if missing := [name for name in wanted if name not in tensors]:
+            raise Unreadable(f'{where} is damaged: it has no "{missing[0]}"; make the index again')
         top, bottom = (Extremes(*(tensors[f"{end}_{name}"] for name in _BEST)) for end in ("top", "bottom"))
         levels: list[Tensor] = []
         while f"sketch_{len(levels)}" in tensors:
             levels.append(tensors[f"sketch_{len(levels)}"])
         plain = {name: tensors[name] for name in _PLAIN}
         return cls(**plain, top=top, bottom=bottom, sketch=QuantileSketch(tuple(levels), error, start))
+
+    def check(self, units: int, k: int, bottom: int, where: str | Path) -> None:
+        """Checks the shapes and the kinds of what was read.
+
+        Args:
+            units: number of units.
+            k: strongest photos held of each.
+            bottom: weakest photos held of each.
+            where: it comes from, for messages.
+
+        Raises:
+            Unreadable: they are not those of an index.
+        """
+        for name, tensor in self.to_tensors().items():
+            whole = name in ("n", "nonfinite", "positive") or name.endswith(("_photos", "_places"))
+            width = k if name.startswith("top_") else bottom if name.startswith("bottom_") else None
+            shape = (units,) if name in ("n", "nonfinite", "positive", "mean", "m2") else (units, width)
+            check_tensor(tensor, name, where, *shape, finite=False)
+            if tensor.is_floating_point() == whole or tensor.is_complex():
+                raise Unreadable(f'{where} is damaged: "{name}" holds {tensor.dtype}; make the index again')
 
 
 def statistics_of_scores(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
 
 
@@ -35,6 +36,7 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise UserError(f"{name} must be a number from 0, got {value}")
+        check_bounds(self)
 
     @property
     def looked_at(self) -> str:
@@ -79,6 +81,7 @@ class Steer:
             raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 < self.level < 1:
             raise UserError(f"level is a rate between 0 and 1, got {self.level}")
+        check_bounds(self)
         if bad := [a for a in (self.scale, *self.scales) if not math.isfinite(a)]:
             raise UserError(f"scales must be finite numbers, got {bad[0]}")
         if self.scale == 1:
@@ -164,6 +167,7 @@ class EntopticRecipe:
             raise UserError(f"cycle must be 0 (off) or more, got {self.cycle}")
         if self.network not in NETWORKS:
             raise UserError(f'network must be one of {", ".join(NETWORKS)}, got "{self.network}"')
+        check_bounds(self)
 
     def architecture(self) -> dict[str, Any]:
         """Returns the options that a training must keep to be resumed: those of the network's shape and of its input."""

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import allocate, lock_folder, write_atomically
+from entoptic.base.files import allocate, check_inside, lock_folder, user_path, write_atomically, writing_to
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Progress
-from entoptic.errors import UserError
+from entoptic.base.records import check_fields, list_of, read_array, read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.card import Card
@@ -105,7 +106,7 @@ def make_pairs(
     Raises:
         UserError: no photo can be read, the folder holds other pairs, the disk is full, or another job is writing there.
     """
-    where, request = Path(folder), _PairsRequest.of(maps, photos, size, limit, encode)
+    where, request = user_path(folder), _PairsRequest.of(maps, photos, size, limit, encode)
     record = _read_record(where, request, progress)
     if record["seen"] < len(request.members):
         with lock_folder(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
@@ -216,28 +217,31 @@ def _read_record(where: Path, request: _PairsRequest, progress: Progress) -> dic
     """
     about, none = where / "pairs.json", [0.0] * request.maps.channels
     current = {"request": request.options_key, "stamp": request.stamp}
-    if not about.is_file():
+    if not about.exists():
         return current | {"content": "", "seen": 0, "kept": 0, "sum": none, "squares": none}
-    record = json.loads(about.read_text())
-    if "request" not in record:
-        if record["key"] == request.former_key():
+    record = read_json(about)
+    check_fields(record, {"seen": int, "kept": int, "sum": list, "squares": list}, about)
+    check_fields(record, {"request": str, "stamp": str, "content": str} if "request" in record else {"key": str}, about)
+    if record["request"] == request.options_key if "request" in record else record["key"] == request.former_key():
+        sums = all(list_of(record[name], float) and len(record[name]) == len(none) for name in ("sum", "squares"))
+        if not sums or not 0 <= record["kept"] <= record["seen"] <= len(request.members):
+            raise Unreadable(f"{about} is damaged: its sums or counts are not those of a pass over photos")
+        if "request" not in record:
             return record | current | {"content": request.contents(record["seen"], progress)}
-    elif record["request"] in request.options_keys and (
-        (request.stamp and record["stamp"] == request.stamp)
-        or record["content"] == request.contents(record["seen"], progress)
-    ):
-        return record | current
+        same_files = request.stamp and record["stamp"] == request.stamp
+        if same_files or record["content"] == request.contents(record["seen"], progress):
+            return record | current
     raise UserError(f"{where} holds the maps of other photos, another layer or size; choose another folder")
 
 
 def _is_recorded(where: Path, record: dict[str, Any]) -> bool:
     """Returns whether the file holds this record."""
-    return json.loads((where / "pairs.json").read_text()) == record
+    return read_json(where / "pairs.json") == record
 
 
 def _write_record(where: Path, record: dict[str, Any]) -> None:
     """Writes the record, atomically."""
-    write_atomically(where / "pairs.json", json.dumps(record).encode())
+    write_atomically(check_inside(where / "pairs.json", where), json.dumps(record).encode())
 
 
 # --- the arrays -----------------------------------------------------------------------------------------------------
@@ -256,7 +260,11 @@ def _open_pairs(where: Path, request: _PairsRequest, record: dict[str, Any]) -> 
     count = kept * grid[0] * grid[1]
     mean = np.array(record["sum"]) / count
     variance = np.maximum(np.array(record["squares"]) / count - mean**2, 0)
-    pictures, values = (np.load(where / name, mmap_mode="r") for name in ("pictures.npy", "maps.npy"))
+    pictures, values = (
+        read_array(where / name, kind, (None, *shape)) for name, (kind, shape) in _shapes(request).items()
+    )
+    if min(len(pictures), len(values)) < kept:
+        raise Unreadable(f"the arrays in {where} hold fewer photos than its pairs.json says; choose another folder")
     key = record.get("key") or content_key({"request": record["request"], "photos": record["content"]})
     return Pairs(
         pictures[:kept], values[:kept], torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float(),
@@ -266,20 +274,27 @@ def _open_pairs(where: Path, request: _PairsRequest, record: dict[str, Any]) -> 
 
 def _open_arrays(where: Path, request: _PairsRequest, fresh: bool) -> dict[str, np.memmap]:
     """Returns the arrays of the pairs for writing, new ones if `fresh`."""
-    maps, size, pixels = request.maps, request.size, (np.uint8, (3, request.size, request.size))
-    shapes: dict[str, Any] = {"pictures.npy": pixels, "maps.npy": (np.float16, (maps.channels, *maps.grid))}
+    files: dict[str, Any] = {}
+    for name, (dtype, shape) in _shapes(request).items():
+        file = check_inside(where / name, where)
+        if fresh:
+            with writing_to(where):
+                files[name] = np.lib.format.open_memmap(file, "w+", dtype, (len(request.members), *shape))
+            allocate(file)
+        else:
+            files[name] = read_array(file, dtype, (len(request.members), *shape), mode="r+")
+    return files
+
+
+def _shapes(request: _PairsRequest) -> dict[str, Any]:
+    """Returns (dtype, shape of one entry) of the arrays of the pairs, by file."""
+    maps, size = request.maps, request.size
+    pictures: Any = (np.uint8, (3, size, size))
     if request.encode:
         with torch.no_grad():
             latent = request.encode[0](torch.zeros(1, 3, size, size, device=maps.model.device))
-        shapes["pictures.npy"] = (np.float16, tuple(latent.shape[1:]))
-    files: dict[str, np.memmap] = {}
-    for name, (dtype, shape) in shapes.items():
-        if fresh:
-            files[name] = np.lib.format.open_memmap(where / name, "w+", dtype, (len(request.members), *shape))
-            allocate(where / name)
-        else:
-            files[name] = np.load(where / name, mmap_mode="r+")
-    return files
+        pictures = (np.float16, tuple(latent.shape[1:]))
+    return {"pictures.npy": pictures, "maps.npy": (np.float16, (maps.channels, *maps.grid))}
 
 
 def _fill(where: Path, request: _PairsRequest, record: dict[str, Any], progress: Progress) -> None:
@@ -299,9 +314,10 @@ def _fill(where: Path, request: _PairsRequest, record: dict[str, Any], progress:
         return one.sha256(index), both  # the file is in the system's cache now
 
     def keep() -> None:
-        for file in files.values():
-            file.flush()
-        _write_record(where, record)
+        with writing_to(where, "the photos read before are kept"):
+            for file in files.values():
+                file.flush()
+            _write_record(where, record)
 
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="entoptic-photos")
     try:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from entoptic.base.progress import Progress
+from entoptic.base.records import check_fields
 from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import UserError
 from entoptic.inversion.data import Pairs
@@ -104,6 +105,7 @@ def learn_decoder(
     mean = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
     record: dict[str, Any] = read_record(folder) or {"step": 0, "loss": [], "pairs": pairs.key}
+    check_fields(record, {"pairs": str}, folder / "training.json")
     if pairs.encoded:
         raise UserError("the decoder is trained on pictures, and these pairs hold the latents of a prior")
     if record["pairs"] != pairs.key:

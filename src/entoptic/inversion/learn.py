@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from entoptic.base.files import user_path
 from entoptic.base.progress import Progress
+from entoptic.base.records import check_fields
 from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
@@ -97,8 +99,7 @@ def learn_inverter(
         UserError: the prior or layer is not supported, no photo can be read, or `out` holds another training.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
-    recipe, folder = recipe or EntopticRecipe(), Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    recipe, folder = recipe or EntopticRecipe(), user_path(out)
     if isinstance(prior.name, str) and prior.name.startswith("fresh:") and recipe.network != "direct":
         raise UserError(f"{prior.name} is untrained, so nothing of it is worth freezing; train it with network=direct")
     with torch.random.fork_rng(devices=[]):
@@ -217,7 +218,9 @@ def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: Entopt
     if record is None:
         return {"step": 0, "loss": [], "recipe": asdict(recipe)} | of
     asked = of | recipe.architecture() | {"batch_size": recipe.batch_size}
+    check_fields(record, {"recipe": dict}, folder / "training.json")
     before = record | record["recipe"]
+    check_fields(before, dict.fromkeys((*of, *asked), object), folder / "training.json")
     if before["prior_identity"] == prior.identity:
         del asked["prior"]  # the same one, wherever it lies now
     for what, wanted in asked.items():

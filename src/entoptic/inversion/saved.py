@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.bounds import whole_number
 from entoptic.base.cache import content_key
-from entoptic.base.files import sha256_of, write_atomically
-from entoptic.errors import UserError, nearest
+from entoptic.base.files import check_inside, sha256_of, user_path, write_atomically, writing_to
+from entoptic.base.records import check_fields, read_json, read_tensors, why
+from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.inversion.configs import RECIPES
 from entoptic.inversion.data import preprocessing
 from entoptic.inversion.inverter import Inverter
@@ -51,7 +53,7 @@ def save_inverter(
         The folder.
 
     Raises:
-        UserError: a weight is not finite, or too large for float16.
+        UserError: weights that float16 cannot hold, or the folder cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -63,11 +65,11 @@ def save_inverter(
         if not bool(value.isfinite().all()):
             raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
     state |= {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_atomically(folder / WEIGHTS, lambda part: save_file(state, part))
-    whole = dict(card) | {"weights_sha256": sha256_of(folder / WEIGHTS)}
-    write_atomically(
-        folder / "card.json", json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    )
+    with writing_to(folder):
+        write_atomically(check_inside(folder / WEIGHTS, folder), lambda part: save_file(state, part))
+        whole = dict(card) | {"weights_sha256": sha256_of(folder / WEIGHTS)}
+        text = json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        write_atomically(check_inside(folder / "card.json", folder), text)
     return folder
 
 
@@ -90,21 +92,15 @@ def load_inverter(
     Raises:
         UserError: there is no such inverter, its folder is incomplete or damaged, or it is for another model or prior.
     """
-    from safetensors.torch import load_file
-
     where = pick_device(device)
     kind, colon, name = source.partition(":")
     if not colon or kind not in ("builtin", "file"):
         raise UserError(f'an inverter is builtin:NAME or file:FOLDER, got "{source}"')
-    folder = _shipped(name) if kind == "builtin" else Path(name).expanduser()
+    folder = _shipped(name) if kind == "builtin" else user_path(name)
     for file in ("card.json", WEIGHTS):
         if not (folder / file).is_file():
             raise UserError(f"{source}: {folder} has no {file}; `entoptic learn inverter` writes such a folder")
-    try:
-        card = json.loads((folder / "card.json").read_text())
-        recipe = RECIPES["entoptic"](**card["recipe"])  # all its numbers are on the card, whichever recipe it was
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{source}: its card.json is damaged or of another version ({error})") from None
+    card, recipe = _card(source, folder)
     if card.get("weights_sha256") != sha256_of(folder / WEIGHTS):
         raise UserError(f"{source}: its weights are not those of its card; the folder was left half written or changed")
     network = model if model is not None else load(card["model"], device=where)
@@ -113,10 +109,10 @@ def load_inverter(
         raise UserError(f"{source} inverts {card['layer']} of {card['model']}, and {other} given")
     here = preprocessing(network.card)
     if here != card["seen"]:
-        (what,) = [name for name in here if here[name] != card["seen"][name]][:1]
+        what = next((name for name in here if here[name] != card["seen"].get(name)), "another")
         raise UserError(
-            f"{source} was trained on pictures with {what} {card['seen'][what]}, and {network.card.name} now takes "
-            f"{here[what]}; load the network with the card it had"
+            f"{source} was trained on pictures with {what} {card['seen'].get(what)}, and {network.card.name} now takes "
+            f"{here.get(what)}; load the network with the card it had"
         )
     if (
         network.card.behaviour_sha256
@@ -137,22 +133,49 @@ def load_inverter(
         )
     maps = FeatureMaps.of(network, card["layer"])
     net = build(base, maps.channels, recipe)
-    state = load_file(folder / WEIGHTS)
+    state = read_tensors(folder / WEIGHTS)
     try:
-        net.load_state_dict({k[4:]: v.float() for k, v in state.items() if k.startswith("net/")})
+        net.load_state_dict({k[4:]: state.get(k).float() for k in state.tensors if k.startswith("net/")})
     except RuntimeError as error:
         raise UserError(f"{source}: its weights do not fit its card ({str(error).splitlines()[0]})") from None
-    gaussian = {k[4:]: v for k, v in state.items() if k.startswith("law/")}
+    gaussian = {k[4:]: state.get(k) for k in state.tensors if k.startswith("law/")}
+    mean_C, sd_C = (state.get(name, maps.channels).float() for name in ("mean", "sd"))
     identity = content_key({
         "weights": card["weights_sha256"], "prior": base.identity, "model": card["model_sha256"],
         "layer": card["layer"], "defaults": [card[name] for name in ("steps", "order", "strength", "guidance")],
     })  # fmt: skip
     return Inverter(
-        source, identity, maps, base, net.to(where), recipe, state["mean"].float(), state["sd"].float(), card,
+        source, identity, maps, base, net.to(where), recipe, mean_C, sd_C, card,
         int(card["steps"]), float(card["strength"]), float(card["guidance"]),
         int(card["order"]),
         FeatureMapGaussian.of_tensors(gaussian) if gaussian else None,
     )  # fmt: skip
+
+
+def _card(source: str, folder: Path) -> tuple[dict[str, Any], Any]:
+    """The card of an inverter and the recipe on it.
+
+    Raises:
+        Unreadable: it is damaged or of another version.
+    """
+    file = folder / "card.json"
+    try:
+        card = read_json(file, finite=False)
+        check_fields(card, _CARD, file)
+        card.setdefault("prior_options", {})
+        check_fields(card, {"prior_options": dict}, file)
+        check_fields(card["prior_options"], {name: _OPTIONS[name] for name in card["prior_options"]}, file)
+        # All its numbers are on the card, whichever recipe it was.
+        return card, RECIPES["entoptic"](**card["recipe"])
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"{source}: its card.json is damaged or of another version ({why(error)})") from None
+
+
+_CARD = {
+    "model": str, "model_sha256": str, "layer": str, "prior": str, "prior_identity": str, "seen": dict, "recipe": dict,
+    "steps": int, "order": int, "strength": float, "guidance": float, "weights_sha256": str,
+}  # fmt: skip
+_OPTIONS: dict[str, Any] = {"prompt": str, "guidance": float, "trust": bool}
 
 
 def base_prior(
@@ -187,9 +210,10 @@ def base_prior(
     from entoptic.priors.recipe import Recipe
     from entoptic.priors.saved import flow_prior
 
-    if not prior[6:].isdigit():
+    size = whole_number(prior[6:])
+    if size is None:
         raise UserError(f"an untrained network is fresh:SIZE with SIZE in pixels, such as fresh:32, got {prior}")
-    recipe = Recipe(size=int(prior[6:]))
+    recipe = Recipe(size=size)
     card = {"name": prior, "size": recipe.size, "patch": recipe.patch, "classes": [], "shift": 2.0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

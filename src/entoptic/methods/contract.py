@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from entoptic.base.bounds import check_bounds
 from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
 from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, nearest
@@ -58,12 +59,17 @@ class Target(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
-    """Base of every config: frozen, keyword only; its fields are the command line's options and the recipe."""
+    """Base of every config: frozen, keyword only; its fields are the command line's options and the recipe.
+
+    Numbers are checked against `entoptic.base.bounds`; a class whose own are narrower has them in `bounds`, a mapping from
+    fields to (lowest, highest) that is no field itself.
+    """
 
     def __post_init__(self) -> None:
         for name in ("steps", "references", "crops"):
-            if (value := getattr(self, name, None)) is not None and value < 1:
+            if isinstance(value := getattr(self, name, None), int) and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
+        check_bounds(self)
 
     @property
     def draws_per_item(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from entoptic.base.cache import content_key, load_cached, save_cached
+from entoptic.base.cache import content_key, load_cached, save_cached, unpack
 from entoptic.errors import OutOfReach, UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
 from entoptic.methods.prior_sampling import MAP_STEPS, UNITS, as_shown, island_generators, scored_bank, units_of
@@ -181,7 +181,7 @@ def populate(problem: Problem) -> Population:
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
 
     known = _sampled(problem)
-    record = json.loads(bytes(known["record"].tolist()).decode())
+    record = unpack(known["record"])
     if "beyond" in record:
         raise OutOfReach(record["beyond"])
     moved = bool((known["ancestors"] >= 0).all())
@@ -208,7 +208,7 @@ def ladders(problem: Problem) -> tuple[list[Ladder], str]:
     known = _sampled(problem)
     betas, values = known["rung_betas"].tolist(), known["rung_scores"].split(known["rung_sizes"].tolist())
     starts = [i for i, beta in enumerate(betas) if beta == 0]
-    record = json.loads(bytes(known["record"].tolist()).decode())
+    record = unpack(known["record"])
     refused = record["beyond"] if "beyond" in record else record["law"].get("refused", "")
     return [Ladder(betas[a:b], values[a:b]) for a, b in zip(starts, [*starts[1:], len(betas)])], refused
 
@@ -216,7 +216,9 @@ def ladders(problem: Problem) -> tuple[list[Ladder], str]:
 def _sampled(problem: Problem) -> dict[str, Tensor]:
     """The result of `_sample`, from the cache where it is there."""
     key = problem.key()
-    known = load_cached("klsc", key)
+    known = load_cached("klsc", key, {"record": 1, "rung_betas": 1, "rung_sizes": 1, "rung_scores": 1})
+    if known is not None and "beyond" not in unpack(known["record"]):
+        known = load_cached("klsc", key, {"record": 1, "pictures": 4, "ancestors": 1, "scores": 1, "log_weights": 1})
     if known is None:
         known = _sample(problem)
         save_cached("klsc", key, known)

@@ -124,7 +124,7 @@ def draw_prompted(
     """
     import torch
 
-    from entoptic.base.cache import content_key, load_cached, save_cached
+    from entoptic.base.cache import content_key, load_cached, save_cached, unpack
 
     prior, model = text_prior(context), context.model
     units, unit_indices = units_of(items)
@@ -137,7 +137,7 @@ def draw_prompted(
             "labels": model.card.labels, "bank": bank.identity, "version": 1,
         }  # fmt: skip
         key = content_key(recipe)
-        known = load_cached(name, key)
+        known = load_cached(name, key, {"record": 1, "text": 3})
         if known is None:
             try:
                 known = _measured_prompt(
@@ -148,7 +148,7 @@ def draw_prompted(
                     yield failed_by(item, error)
                 continue
             save_cached(name, key, known)
-        trace = _unpacked_trace(json.loads(bytes(known["record"].tolist()).decode()))
+        trace = _unpacked_trace(unpack(known["record"]))
         at = prior.with_text(known["text"])
         for item in mine:
             pictures, _ = _draw_chains(prior, at, [item.generator()])

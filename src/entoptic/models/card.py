@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+LARGEST_SIDE = 16384
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _MOST_RESIZED = 2**28
 _LARGE = 2**24  # pixels: a resized photo that is larger is never held as a whole
@@ -67,8 +68,9 @@ class Card:
             names = getattr(self, field)
             if isinstance(names, str):
                 raise UserError(f'{self.name}: {field} must be one name per logit, got the text "{names}"')
-            if names is not None:
+            if isinstance(names, Iterable):
                 object.__setattr__(self, field, tuple(names))
+        self._check_kinds()
         if self.labels is not None and self.label_ids is not None and len(self.labels) != len(self.label_ids):
             raise UserError(
                 f"{self.name}: {len(self.labels)} labels but {len(self.label_ids)} label_ids, one each per logit"
@@ -77,6 +79,27 @@ class Card:
             raise UserError(
                 f"{self.name}: interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
             )
+
+    def _check_kinds(self) -> None:
+        """Checks that every field that holds no numbers is of its kind, as a file may hold anything."""
+
+        def texts(value: object) -> bool:
+            return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+
+        for name, fits, kind in (
+            ("name", isinstance(self.name, str), "a text"),
+            ("squash", isinstance(self.squash, bool), "true or false"),
+            ("interpolation", isinstance(self.interpolation, str), "a text"),
+            ("labels", self.labels is None or texts(self.labels), "a list of texts"),
+            ("label_ids", self.label_ids is None or texts(self.label_ids), "a list of texts"),
+            ("licence", isinstance(self.licence, str), "a text"),
+        ):
+            if not fits:
+                raise UserError(
+                    f"{str(self.name)[:80]}: {name} of a card is {kind}, got {str(getattr(self, name))[:80]}"
+                )
+        if max(self.size) > LARGEST_SIDE or max(abs(x) for x in (*self.mean, *self.std)) > 1e6:
+            raise UserError(f"{self.name}: size is at most {LARGEST_SIDE} pixels a side, mean and std at most 1e6")
 
     @property
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -80,8 +81,10 @@ class Model:
             "licence": card.licence,
             "weights": card.weights_sha256[:12],
         }
-        cells = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
-        return f"<b>{card.name}</b><table>{cells}</table>"
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items()
+        )
+        return f"<b>{html.escape(card.name)}</b><table>{cells}</table>"
 
     # --- pictures in --------------------------------------------------------------------------------------------
 

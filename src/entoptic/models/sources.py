@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from entoptic.errors import UserError, nearest
+from entoptic.base.files import user_path
+from entoptic.base.records import check_fields, read_json, read_tensors
+from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.models.card import Card, imagenet_labels
 from entoptic.models.model import Model
 
@@ -352,10 +353,9 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     (`timm:NAME` or `torchvision:NAME`), optionally `options` (keyword arguments of the architecture) and `weights` (path of
     the safetensors file relative to the card; default: the card's own name).
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    given = Path(name).expanduser()
+    given = user_path(name)
+    if not given.name:
+        raise UserError(f"file:{name} names no file; give file:CARD.json or file:WEIGHTS.safetensors")
     path = given.with_suffix(".json")
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
@@ -364,23 +364,21 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
             + nearest(path.name, siblings)
         )
     try:
-        fields = json.loads(path.read_text())
-        architecture, weights_file = fields.pop("architecture"), fields.pop("weights", None)
-        options = fields.pop("options", {})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: a card is a JSON object with architecture, size, mean, std ({_short(error)})"
-        ) from None
+        fields = read_json(path)
+        check_fields(fields, {"architecture": str}, path)
+        fields = {"weights": None, "options": {}} | fields
+        check_fields(fields, {"weights": str | None, "options": dict}, path)
+        architecture, weights_file, options = (fields.pop(one) for one in ("architecture", "weights", "options"))
+    except Unreadable as error:
+        raise Unreadable(f"{path}: a card is a JSON object with architecture, size, mean, std ({error})") from None
     weights = path.parent / weights_file if weights_file else given.with_suffix(".safetensors")
     if not weights.is_file():
         raise UserError(f"{path} names the weights {weights}, which are not there")
     if fields.get("labels") == "imagenet-1k":
         fields["labels"], fields["label_ids"] = imagenet_labels()
     module = build(architecture, options)
-    try:
-        state = load_file(weights)
-    except SafetensorError as error:
-        raise UserError(f"{weights} is not a safetensors file ({_short(error)})") from None
+    file = read_tensors(weights)
+    state = {one: file.get(one) for one in file.tensors}
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -391,8 +389,15 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         raise UserError(f'{path}: unknown field "{unknown[0]}"{nearest(unknown[0], Card.__dataclass_fields__)}')
     try:
         return module, Card(**{"name": f"file:{name}", **tuples})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{path}: {_short(error)}") from None
+
+
+_FETCHING = {
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir", "weights",
+    "weights_backbone", "scriptable", "features_only",
+}  # fmt: skip
+"""Options of architectures that would fetch or read something else, or give another kind of network."""
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
@@ -406,8 +411,12 @@ def build(architecture: str, options: dict[str, Any]) -> nn.Module:
         UserError: no such architecture, or options that it does not take.
     """
     source, _, name = architecture.partition(":")
+    if fetching := sorted(set(options) & _FETCHING):
+        raise UserError(
+            f"{architecture}: the option {fetching[0]} would read other files than the card's; leave it out"
+        )
     try:
-        if source == "timm":
+        if source == "timm" and not set(name) & set(":/"):
             import timm
 
             return timm.create_model(name, pretrained=False, **options)
@@ -415,8 +424,8 @@ def build(architecture: str, options: dict[str, Any]) -> nn.Module:
             from torchvision import models
 
             return models.get_model(name, weights=None, **options)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"could not build {architecture} with {options}: {_short(error)}") from None
+    except Exception as error:  # whatever an architecture says of options that it cannot have
+        raise UserError(f"could not build {architecture} with {str(options)[:200]}: {_short(error)}") from None
     raise UserError(f'architecture must be timm:NAME or torchvision:NAME, got "{architecture}"')
 
 

@@ -5,7 +5,6 @@ the folder is run.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
+from entoptic.base.records import read_json
 from entoptic.errors import UserError, nearest
 from entoptic.models.model import weights_sha256
 from entoptic.priors.network_prior import DiffusionPrior, TextPrior, checked_guidance, text_identity, to_pictures
@@ -137,15 +137,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: a file that is not a JSON object.
     """
-    if not path.is_file():
-        return None
-    try:
-        read = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({_short(error)})") from None
-    if not isinstance(read, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return read
+    return read_json(path, finite=False) if path.is_file() else None
 
 
 def _scheduler(diffusers: Any, name: str, folder: Path) -> Any:

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import allocate
+from entoptic.base.files import allocate, check_inside, user_path, write_atomically, writing_to
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Progress
-from entoptic.base.training import load_state, optimise, rows_of
-from entoptic.errors import UserError
+from entoptic.base.records import check_fields, list_of, read_array, read_json, why
+from entoptic.base.training import load_state, optimise, read_record, rows_of
+from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
 from entoptic.priors.recipe import Recipe
 
@@ -116,8 +117,7 @@ def learn_prior(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     recipe = recipe or Recipe()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = user_path(out)
     data = _read_photos(photos, folder, recipe.size, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -170,13 +170,16 @@ def _read_photos(photos: Any, folder: Path, size: int, progress: Progress) -> _T
     class_number = {name: i for i, name in enumerate(names)} | {"": len(names)}
     key = content_key({"size": size, "photos": [one.fingerprint() for one in sets], "labels": labels})
     array_file, record_file = folder / "photos.npy", folder / "photos.json"
-    if array_file.is_file() and record_file.is_file() and (known := json.loads(record_file.read_text()))["key"] == key:
-        kept = known["kept"]
-    else:
-        record_file.unlink(missing_ok=True)  # it describes what is about to be overwritten
-        written = np.lib.format.open_memmap(array_file, "w+", np.uint8, (len(labels), 3, size, size))
+    kept = _kept(folder, key, len(labels), size)
+    if kept is None:
+        for file in (array_file, record_file):
+            check_inside(file, folder)
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            record_file.unlink(missing_ok=True)  # it describes what is about to be overwritten
+            written = np.lib.format.open_memmap(array_file, "w+", np.uint8, (len(labels), 3, size, size))
         allocate(array_file)
-        kept, row = [], 0
+        kept, row = list[int](), 0
         for one in sets:
             for batch, images in one.batches(lambda photo: centre_square(photo, size), 256):
                 for index, image in zip(batch, images):
@@ -184,14 +187,30 @@ def _read_photos(photos: Any, folder: Path, size: int, progress: Progress) -> _T
                     kept.append(row + index)
                 progress("reading photos", len(kept), len(labels))
             row += len(one)
-        written.flush()
-        record_file.write_text(json.dumps({"key": key, "kept": kept}))
+        with writing_to(folder):
+            written.flush()
+            write_atomically(record_file, json.dumps({"key": key, "kept": kept}).encode())
     if not kept:
         raise UserError(f"none of the {len(labels)} photos in {', '.join(one.source for one in sets)} can be read")
     stored = np.load(array_file, mmap_mode="r")[: len(kept)]
     pixels = np.array(stored) if stored.nbytes < 2**30 else stored
     classes = torch.tensor([class_number[labels[i]] for i in kept])
     return _TrainingPhotos(pixels, classes, names, len(labels) - len(kept), key)
+
+
+def _kept(folder: Path, key: str, count: int, size: int) -> list[int] | None:
+    """Returns which photos are in the file that is there; None where it is of others, or damaged, and is made again."""
+    record_file = folder / "photos.json"
+    if not record_file.is_file():
+        return None
+    try:
+        known = read_json(record_file)
+        check_fields(known, {"key": str, "kept": list}, record_file)
+        read_array(folder / "photos.npy", np.uint8, (count, 3, size, size))
+    except Unreadable:
+        return None
+    kept = known["kept"]
+    return kept if known["key"] == key and list_of(kept, int) and all(0 <= one < count for one in kept) else None
 
 
 def _resume(
@@ -209,7 +228,6 @@ def _resume(
     """
     mean.load_state_dict(net.state_dict())
     mean.requires_grad_(False)
-    record_file = folder / "training.json"
     fresh = {
         "step": 0,
         "loss": [],
@@ -218,11 +236,10 @@ def _resume(
         "photos": len(data.classes),
         "skipped": data.skipped,
     }
-    if not record_file.is_file():
+    record = read_record(folder)
+    if record is None:
         return fresh | {"recipe": asdict(recipe)}
-    record = json.loads(record_file.read_text())
-    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
-    before = Recipe(**options)
+    before = recipe_of(record, folder)
     for what, old, new in [
         ("classes", record["classes"], data.names),
         ("photos", record.get("photos_key", data.key)[:12], data.key[:12]),
@@ -236,6 +253,22 @@ def _resume(
             )
     load_state(folder, record, net, mean, optimiser)
     return record | {"recipe": asdict(recipe)}
+
+
+def recipe_of(record: dict[str, Any], folder: Path) -> Recipe:
+    """Returns the recipe of a training.
+
+    Raises:
+        Unreadable: its record is damaged, or of something else.
+    """
+    about = folder / "training.json"
+    check_fields(record, {"recipe": dict, "classes": list, "photos": int}, about)
+    check_fields({"photos_key": ""} | record, {"photos_key": str}, about)
+    try:
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
+        return Recipe(**options)
+    except (UserError, TypeError, ValueError) as error:
+        raise Unreadable(f"{about} is not of the training of a prior ({why(error)}); choose another folder") from None
 
 
 def _few(value: Any) -> str:

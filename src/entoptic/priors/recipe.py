@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
 
 
@@ -39,9 +40,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.widths or len(self.widths) > 16:
+            raise UserError(f"widths must be from 1 to 16 numbers of channels, got {len(self.widths)}")
         for name in ("size", "steps", "batch_size", "patch", "layers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_bounds(self)
         coarsest = self.patch * 2 ** (len(self.widths) - 1)
         if self.size % coarsest:
             raise UserError(

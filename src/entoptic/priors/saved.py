@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import sha256_of
-from entoptic.errors import UserError
+from entoptic.base.files import check_inside, sha256_of, writing_to
+from entoptic.base.records import check_fields, list_of, read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.models.model import weights_sha256
 from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS, class_network, load_frozen, saved_config
 from entoptic.priors.network_prior import DiffusionPrior, checked_guidance, to_pictures
@@ -56,7 +57,14 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
     for name, value in kept.state_dict().items():
         if not bool(value.isfinite().all()):
             raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(kept, folder, card)
+    return folder
+
+
+def _replace(kept: nn.Module, folder: Path, card: Mapping[str, Any]) -> None:
+    """Writes a network and its card beside what is there, then replaces that."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         kept.save_pretrained(part, max_shard_size="100GB")  # type: ignore[operator]
         whole = dict(card) | {"weights_sha256": sha256_of(Path(part) / WEIGHTS)}
@@ -65,8 +73,7 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
         )
         for file in (WEIGHTS, "config.json", "card.json"):
             os.chmod(Path(part) / file, 0o644)  # a temporary file is its owner's alone
-            os.replace(Path(part) / file, folder / file)
-    return folder
+            os.replace(Path(part) / file, check_inside(folder / file, folder))
 
 
 def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float | None = None) -> DiffusionPrior:
@@ -91,9 +98,9 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
         if not (folder / file).is_file():
             raise UserError(f"{name}: {folder} has no {file}; a prior is a folder that `save_prior` wrote")
     try:
-        card = json.loads((folder / "card.json").read_text())
-    except ValueError:
-        raise UserError(f"{name}: {folder / 'card.json'} is not JSON") from None
+        card = read_json(folder / "card.json", finite=False)
+    except Unreadable as error:
+        raise Unreadable(f"{name}: {error}") from None
     found = sha256_of(folder / WEIGHTS)
     if card.get("weights_sha256") != found:
         raise UserError(
@@ -130,8 +137,14 @@ def flow_prior(
         "weights": weights_sha256(net), "config": config,
         "patch": patch, "shift": schedule.shift, "guidance": weight,
     })  # fmt: skip
+    plain = class_network(net)
+
+    def outputs(x: Tensor, times: Tensor, labels: Tensor | None) -> Tensor:
+        # A prior of photos without labels has one class, that for none.
+        return plain(x, times, torch.full((len(x),), classes, device=x.device) if labels is None else labels)
+
     return DiffusionPrior(
-        name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, class_network(net),
+        name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, outputs,
         lambda x0: to_pictures(pixel_shuffle(x0, patch)), classes, weight, net,
         lambda pictures: pixel_unshuffle(2 * pictures - 1, patch),
     )  # fmt: skip
@@ -146,6 +159,12 @@ def _check(name: str, config: Any, card: Mapping[str, Any]) -> None:
     missing = [field for field in ("name", "size", "patch", "classes") if field not in card]
     if missing:
         raise UserError(f"{name}: the card of a prior needs name, size, patch and classes; {missing[0]} is missing")
+    check_fields(card, {"name": str, "size": int, "patch": int, "classes": list}, f"{name}: the card of a prior")
+    check_fields(
+        {"guidance": 1.0, "shift": 1.0, **card}, {"guidance": float, "shift": float}, f"{name}: the card of a prior"
+    )
+    if not list_of(card["classes"], str) or min(card["size"], card["patch"]) < 1:
+        raise Unreadable(f"{name}: the card of a prior names its classes, and size and patch are at least 1")
     size, patch, classes = card["size"], card["patch"], len(card["classes"])
     for what, holds, expected in [
         ("channels", config.in_channels, 3 * patch**2),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from entoptic.base.files import user_path
 from entoptic.errors import UserError, nearest
 from entoptic.models.card import Card
 from entoptic.models.model import pick_device
@@ -78,7 +79,7 @@ def load_prior(
         return from_folder(source, files.fetch, where, guidance=guidance, prompt=prompt, trust=trust)
     from entoptic.priors.saved import load_saved
 
-    folder = _builtin(name) if prefix == "builtin" else Path(name).expanduser()
+    folder = _builtin(name) if prefix == "builtin" else user_path(name)
     if not folder.is_dir():
         near = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
         raise UserError(f"{source}: there is no folder {folder}{nearest(folder.name, near)}")
@@ -155,7 +156,7 @@ class _Files:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.local = Path(name).expanduser()
+        self.local = user_path(name)
         self.repo, _, revision = name.partition("@")
         self.revision: str | None = revision or None
         if not self.local.is_dir() and self.is_local(name):
@@ -165,7 +166,7 @@ class _Files:
     @staticmethod
     def is_local(name: str) -> bool:
         """Returns whether the name is an existing folder, or cannot be the name of a repository."""
-        return Path(name).expanduser().is_dir() or name[0] in "./~" or name.partition("@")[0].count("/") > 1
+        return user_path(name).is_dir() or name[0] in "./~" or name.partition("@")[0].count("/") > 1
 
     def fetch(self, patterns: Sequence[str]) -> Path:
         """Returns the folder that holds the files of these patterns.

@@ -8,9 +8,7 @@ its law: exact nats, bounds from both sides, or nothing, since a single optimise
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
-import json
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -46,6 +44,7 @@ from entoptic.runs.frontier_places import (
     selections,
     stack_pictures,
 )
+from entoptic.runs.frontier_table import table_of
 from entoptic.runs.plan import Job, UnitPlan, make_plan
 from entoptic.runs.records import about_run, config_words, model_record, versions
 from entoptic.runs.store import Picture, Unwritable
@@ -285,14 +284,13 @@ class _FrontierRun:
             files[f"{stem}.json"] = json_bytes(result.record)
             if result.record["frontier"]:
                 drawing = draw(result.record)
-                svg = drawing.svg("frontier").encode("utf-8", "backslashreplace")
-                files[f"{stem}.svg"], files[f"{stem}.png"] = svg, drawing.png()
-        records = {}
-        for path in sorted((run.path / "frontier").glob("*.json")):
-            with contextlib.suppress(OSError, ValueError):
-                records[path.name] = json.loads(path.read_text(encoding="utf-8"))
-        records |= {f"{r.record['slug']}.json": r.record for r in results}
-        files["table.md"] = _markdown(list(records.values())).encode("utf-8", "backslashreplace")
+                files[f"{stem}.svg"], files[f"{stem}.png"] = (
+                    drawing.svg("frontier").encode("utf-8", "backslashreplace"),
+                    drawing.png(),
+                )
+        files["table.md"] = table_of(run, {f"{r.record['slug']}.json": r.record for r in results}).encode(
+            "utf-8", "backslashreplace"
+        )
         with run.writing(about_run(self.plan.model)):
             run.write_frontier(files)
 
@@ -443,20 +441,3 @@ class _FrontierRun:
 def _failures_of_unit(unit: Unit, failures: Sequence[Failure]) -> list[str]:
     """The reasons that concern this unit: its own, and those of the whole request."""
     return [failure.text for failure in failures if failure.unit in ("", str(unit))]
-
-
-# --- places -----------------------------------------------------------------------------------------------------------
-
-
-def _markdown(records: Sequence[dict[str, Any]]) -> str:
-    """One table for each unit."""
-    parts = []
-    for record in records:
-        title = f"{record['unit']}" + (f" ({record['label']})" if record.get("label") else "")
-        lines = [f"## {title}", "", "| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-        lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row(place)) + " |" for place in record["places"]
-        ]
-        lines += ["", *(f"- {note}" for note in record["notes"]), *(f"- failed: {f}" for f in record["failures"]), ""]
-        parts.append("\n".join(lines))
-    return "\n".join(parts)

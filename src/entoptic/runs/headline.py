@@ -21,14 +21,23 @@ def headline(record: Mapping[str, Any]) -> list[str]:
     Args:
         record: the sidecar's content.
     """
-    known = {e["name"]: e for e in record.get("evidence", []) if e["value"] is not None}
+    known = {e["name"]: e for e in record.get("evidence", []) if e.get("value") is not None}
     return [_line(known[name]) for name in headline_order() if name in known][:MOST]
 
 
 def _line(entry: Mapping[str, Any]) -> str:
     name = entry["name"]
     if name in _WORDS:
-        return _WORDS[name](entry)
+        try:
+            return _WORDS[name](entry)
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AttributeError,
+        ):  # a sidecar that was edited by hand
+            return f"{name} cannot be read"
     unit = METRICS[name].unit
     return f"{METRICS[name].title.lower()} {entry['value']:.3g}{' ' if unit else ''}{unit}"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from entoptic.base.bounds import check_options
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.errors import UserError, nearest
@@ -86,6 +87,7 @@ def invert(
         raise UserError(f"n is the number of pictures per map and must be at least 1, got {n}")
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    check_options(n=n, batch_size=batch_size, seed=seed)
     sampling = Invert(**options)
     subject = load(model, card, device=device)
     maps = FeatureMaps.of(subject, layer)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.files import lock_folder
+from entoptic.base.bounds import check_options
+from entoptic.base.files import check_inside, check_own, lock_folder, user_path, write_atomically, writing_to
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Reporter, reporter
+from entoptic.base.training import fitting, mean_weights, read_record
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.methods.prior_sampling import MAP_STEPS
@@ -31,6 +33,10 @@ from entoptic.sampling.bank import make_bank
 
 SHIFT = 2.0
 """Few-step sampling spends its steps at higher noise by this much (`Flow.shift`): at 6 steps half the error of none."""
+LEAST_COMPARED = 50
+"""Pictures on each side of a comparison."""
+TRAINING = ("training.json", "photos.json", "photos.npy", "prior")
+"""What tells the folder of a prior's training."""
 SHEET = (4, 12)
 """Rows and columns of a sample sheet."""
 
@@ -65,8 +71,12 @@ def learn(
         UserError: as `learn_prior`, or another job is writing `out`. KeyboardInterrupt: after a checkpoint; the same call
             goes on.
     """
-    recipe, folder = recipe or Recipe(), Path(out)
+    recipe, folder = recipe or Recipe(), user_path(out)
     where = pick_device(device)
+    check_own(folder, marks=TRAINING, what="training of a prior")
+    # Before anything is written: what only the comparison refuses, hours later, would be of no use.
+    _check_count(_open(photos if held_out is None else held_out), samples)
+    sets = _open(photos)
 
     def sheet(net: nn.Module, path: Path) -> None:
         config: Any = net.config
@@ -75,7 +85,7 @@ def learn(
         draw_sheet(flow_prior(name, net, card, where, guidance=guidance), path)
 
     with lock_folder(folder), reporter(progress) as report:
-        learn_prior(photos, folder, recipe, device=where, sheet=sheet, progress=report.progress, log=log)
+        learn_prior(sets, folder, recipe, device=where, sheet=sheet, progress=report.progress, log=log)
         return export_prior(
             folder, held_out if held_out is not None else photos, name=name or folder.name, guidance=guidance,
             judge=judge, samples=samples, device=str(where), report=report,
@@ -87,20 +97,16 @@ def export_prior(
     samples: int = 1000, device: str = "auto", report: Reporter | None = None,
 ) -> Path:  # fmt: skip
     """Writes what a training folder holds as a prior with its card, sample sheet and distances; returns its folder."""
-    from safetensors.torch import load_file
-
-    from entoptic.priors.learn import network
+    from entoptic.priors.learn import network, recipe_of
 
     report, folder = report or Reporter(), Path(folder)
-    about = folder / "training.json"
-    if not about.is_file():
+    record = read_record(folder)
+    if record is None:
         raise UserError(f"{folder} holds no training (it has no training.json); make one with `entoptic learn prior`")
-    record = json.loads(about.read_text())
-    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
-    recipe = Recipe(**options)
+    recipe = recipe_of(record, folder)
     net = network(recipe, len(record["classes"]))
-    state = load_file(folder / record["state"])
-    net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
+    with fitting(folder / str(record.get("state"))):
+        net.load_state_dict(mean_weights(folder, record))
     out = folder / "prior"
     card = {
         "name": name, "size": recipe.size, "patch": recipe.patch, "classes": record["classes"],
@@ -129,15 +135,12 @@ def distances(
     """
     report = report or Reporter()
     model = load(judge, device=str(prior.device)) if isinstance(judge, str) else judge
-    given = photos if isinstance(photos, (list, tuple)) else [photos]
-    sets = [Photos.open(one) for one in given]
+    sets = _open(photos)
+    count = _check_count(sets, samples)
     bank = make_bank(prior, size=samples, steps=steps, seed=1, progress=report.progress)
     side = bank.pictures.shape[-1]
     places = [(i, j) for i, one in enumerate(sets) for j in range(len(one))]
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
-    count = min(samples, len(places) // 2)
-    if count < 50:
-        raise UserError(f"comparing a prior needs at least 100 photos, got {len(places)}")
     real: list[Tensor] = []
     for place in order:
         i, j = places[place]
@@ -161,6 +164,25 @@ def distances(
     return out
 
 
+def _open(photos: Any) -> list[Photos]:
+    return [Photos.open(one) for one in (photos if isinstance(photos, (list, tuple)) else [photos])]
+
+
+def _check_count(sets: Sequence[Photos], samples: int) -> int:
+    """Returns how many pictures are compared on each side.
+
+    Raises:
+        UserError: too few photos or samples.
+    """
+    check_options(samples=samples)
+    photos = sum(len(one) for one in sets)
+    if photos < 2 * LEAST_COMPARED:
+        raise UserError(f"comparing a prior needs at least {2 * LEAST_COMPARED} photos, got {photos}")
+    if samples < LEAST_COMPARED:
+        raise UserError(f"samples must be at least {LEAST_COMPARED}, got {samples}: fewer pictures compare nothing")
+    return min(samples, photos // 2)
+
+
 def gaussian(pictures: Tensor, seed: int = 0) -> Tensor:
     """As many samples of the Gaussian with the pictures' mean and covariance, clamped to [0, 1].
 
@@ -175,11 +197,19 @@ def gaussian(pictures: Tensor, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def draw_sheet(prior: Prior, path: Path, *, steps: int = 20, seed: int = 0) -> None:
     """A grid of samples, always of the same noise and conditions, so that sheets of one training compare."""
-    from torchvision.utils import save_image
-
     rows, columns = SHEET
     generators = [torch.Generator().manual_seed(1000 * seed + i) for i in range(rows * columns)]
     condition = draw_conditions(prior, generators)
     pictures = prior.decode(generate(prior, noise_like(prior, generators), condition, steps=steps))
     scale = max(1, 96 // pictures.shape[-1])
-    save_image(torch.nn.functional.interpolate(pictures, scale_factor=scale), path, nrow=columns, padding=2)
+    save_sheet(torch.nn.functional.interpolate(pictures, scale_factor=scale), path, columns)
+
+
+def save_sheet(pictures: Tensor, path: Path, columns: int) -> None:
+    """Writes pictures in rows as one PNG."""
+    from torchvision.utils import save_image
+
+    drawn = io.BytesIO()
+    save_image(pictures, drawn, format="PNG", nrow=columns, padding=2)
+    with writing_to(path.parent):
+        write_atomically(check_inside(path, path.parent), drawn.getvalue())

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from entoptic.base.bounds import check_options
 from entoptic.base.estimates import mean_interval, wilson
-from entoptic.base.files import lock_folder
+from entoptic.base.files import check_own, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square, eight_bit
 from entoptic.base.progress import Reporter, reporter
-from entoptic.base.training import read_record
+from entoptic.base.training import fitting, mean_weights, read_record
 from entoptic.errors import UserError
 from entoptic.inversion.configs import RECIPES, EntopticRecipe
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
@@ -30,6 +31,7 @@ from entoptic.models.model import Model, pick_device, predictions
 from entoptic.models.sources import load
 from entoptic.priors.network_prior import TextPrior
 from entoptic.priors.sources import SHIPPED, name_of
+from entoptic.runs.learn import save_sheet
 from entoptic.runs.plan import find_verifiers
 from entoptic.runs.records import versions
 
@@ -38,6 +40,8 @@ OURS = {"steps": 8, "order": 2, "guidance": 1.5, "strength": 1.0}
 """How a finished inverter samples unless it is told otherwise."""
 PAPER_TEXT = {"prompt": "a high-quality, detailed, and professional image", "guidance": 1.75}
 """What FeatInv tells a prior that reads text, and how strongly (its released settings for ConvNeXt)."""
+TRAINING = ("training.json", "pairs", "inverter")
+"""What tells the folder of an inverter's training."""
 SHEET_COLUMNS = 10
 LEAST_FOR_A_LAW = 40
 
@@ -87,7 +91,8 @@ def learn(
         UserError: as `learn_inverter`, or another job is writing `out`. KeyboardInterrupt: after a checkpoint; the same
             call goes on.
     """
-    recipe, folder = recipe or EntopticRecipe(), Path(out)
+    recipe, folder = recipe or EntopticRecipe(), user_path(out)
+    check_own(folder, marks=TRAINING, what="training of an inverter")
     where = pick_device(device)
     subject = load(model, device=str(where)) if isinstance(model, str) else model
     maps = FeatureMaps.of(subject, layer)
@@ -98,12 +103,14 @@ def learn(
     options = {k: v for k, v in options.items() if v is not None}
     base = base_prior(base, where, **options)
     judges = find_verifiers(subject, verifiers)
-    if held_out is not None:
-        open_photos(held_out)  # a name that is wrong must not show after hours of training
+    for sets in (photos, held_out) if held_out is not None else (photos,):
+        open_photos(sets)  # a name that is wrong must not show after hours of training, nor after a folder is made
     if compared < 1:
         raise UserError(
             f"compared is the number of photos that the inverter is measured on, at least 1, got {compared}"
         )
+
+    check_options(limit=limit, compared=compared, prior_guidance=prior_guidance)
 
     def sheet(net: nn.Module, pairs: Pairs, path: Path) -> None:
         inverter = Inverter(name, "", maps, base, net, recipe, pairs.mean_C, pairs.sd_C, **_defaults(recipe))  # type: ignore[arg-type]
@@ -132,18 +139,16 @@ def export_inverter(
         pairs: what it was trained on. photos: what it is measured on; `seen` tells that these are the same.
         prior_options: with which the prior was loaded.
     """
-    from safetensors.torch import load_file
-
     report, folder = report or Reporter(), Path(folder)
     record = read_record(folder)
     if record is None:
         raise UserError(
             f"{folder} holds no training (it has no training.json); make one with `entoptic learn inverter`"
         )
-    recipe = RECIPES["entoptic"](**record["recipe"])
-    net = build(prior, maps.channels, recipe)
-    state = load_file(folder / record["state"])
-    net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema/")})
+    with fitting(folder / str(record.get("state"))):
+        recipe = RECIPES["entoptic"](**record["recipe"])
+        net = build(prior, maps.channels, recipe)
+        net.load_state_dict(mean_weights(folder, record))
     tensors = {"mean": pairs.mean_C, "sd": pairs.sd_C}
     if len(pairs) >= LEAST_FOR_A_LAW:
         law = FeatureMapGaussian.fit(pairs.batch(range(min(2000, len(pairs))))[1])
@@ -227,8 +232,6 @@ def measured(
 @torch.no_grad()
 def draw_sheet(inverter: Inverter, pairs: Pairs, path: Path) -> None:
     """Four rows: photos, the expected picture given their maps, and two samples, of the same noise on every sheet."""
-    from torchvision.utils import save_image
-
     pictures, maps_BChw = pairs.batch(range(min(SHEET_COLUMNS, len(pairs))))
     if pairs.encoded:
         pictures = inverter.prior.decode(pictures.to(inverter.prior.device)).float().cpu()
@@ -237,7 +240,7 @@ def draw_sheet(inverter: Inverter, pairs: Pairs, path: Path) -> None:
         noise = inverter.noise([torch.Generator().manual_seed(1000 * sample + i) for i in range(len(pictures))])
         rows.append(inverter.sample(maps_BChw, noise))
     scale = max(1, 96 // pictures.shape[-1])
-    save_image(interpolate(torch.cat(rows), scale_factor=scale), path, nrow=len(pictures), padding=2)
+    save_sheet(interpolate(torch.cat(rows), scale_factor=scale), path, len(pictures))
 
 
 def _defaults(recipe: EntopticRecipe) -> dict[str, Any]:

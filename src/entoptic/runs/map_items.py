@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from entoptic.base.cache import content_key
+from entoptic.base.files import is_inside
 from entoptic.base.pixels import opaque, small_jpeg
 from entoptic.base.progress import Reporter
-from entoptic.errors import UserError
+from entoptic.base.records import read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.inversion.configs import Sampling
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.targets import Edit, MapTarget, PhotoFile, PhotoReader, unit_of
@@ -26,7 +26,7 @@ from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.inversion import measured
 from entoptic.models.model import Model
 from entoptic.runs.set_evidence import measure_samples, write_set
-from entoptic.runs.store import Picture, Run, Unwritable
+from entoptic.runs.store import Picture, Run, Unwritable, read_pixels
 from entoptic.units.unit import slug
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class MapItems:
         } | edit.config()  # fmt: skip
 
     def _set(self, job: Job, item: Item) -> str:
-        """Hashes of all but the sample: pictures of one set differ by their noise alone."""
+        """Hash of all but the sample: pictures of one set differ by their noise alone."""
         card, target = self.maps.model.card, _target(item)
         config = {k: v for k, v in self._asked(job, target.edit).items() if k not in ("mix", "paste")}
         return content_key({
@@ -238,8 +238,8 @@ def siblings_of(run: Run, picture: Picture, set_key: str) -> list[Picture]:
     found = []
     for sidecar in picture.path.parent.glob(f"{METHOD}-*.json"):
         png = sidecar.with_suffix(".png")
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            record = json.loads(sidecar.read_text(encoding="utf-8"))
+        with contextlib.suppress(Unreadable):
+            record = read_json(sidecar) if is_inside(sidecar, run.path) else {}
             if record.get("set") == set_key and run.finished(png, str(record.get("key"))) is not None:
                 found.append(Picture(png, record))
     return sorted(found, key=lambda one: one.sample)
@@ -247,11 +247,8 @@ def siblings_of(run: Run, picture: Picture, set_key: str) -> list[Picture]:
 
 def before_of(run: Run, record: Mapping[str, Any]) -> np.ndarray | None:
     """Returns the stored picture of the same noise without the edit, H×W×3 uint8, or None."""
-    entry = (record.get("maps") or {}).get("pair")
-    if not entry or not (run.path / entry["file"]).is_file():
-        return None
-    with Image.open(run.path / entry["file"]) as image:
-        return np.asarray(image.convert("RGBA"))[:, :, :3].copy()
+    file = run.map_file((record.get("maps") or {}).get("pair"))
+    return None if file is None else read_pixels(file, "RGBA")[:, :, :3].copy()
 
 
 def remeasure(run: Run, picture: Picture, kind: MapItems) -> dict[str, Evidence]:

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from entoptic.base.files import write_atomically
+from entoptic.base.files import is_inside
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
 from entoptic.runs.results import read_results
-from entoptic.runs.store import Picture, Run, writable
+from entoptic.runs.store import Picture, Run
 
 
 def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: Progress = silent) -> Run:
@@ -45,12 +45,11 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
             for result, _ in read_results(source):
                 if result is not None:
                     for entry in [*result.record["files"].values(), {"file": result.path.name}]:
-                        file = result.path.parent / entry["file"]
-                        _copy(file, merged.path / file.relative_to(source.path))
+                        _copy(source, result.path.parent / entry["file"], merged)
             for folder in ("context", "dictionaries", "frontier"):
                 for file in sorted((source.path / folder).glob("**/*")):
-                    if file.is_file() and not file.is_symlink():
-                        _copy(file, merged.path / file.relative_to(source.path))
+                    if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
+                        _copy(source, file, merged)
     return merged
 
 
@@ -60,18 +59,18 @@ def _adopt(merged: Run, source: Run, picture: Picture) -> None:
     file = merged.path / picture.path.relative_to(source.path)
     if source.finished(picture.path, key) is None or merged.finished(file, key) is not None:
         return
-    maps = [str(entry["file"]) for entry in (picture.record.get("maps") or {}).values()]
-    inside = (source.path / "maps").resolve()
-    if any(inside not in (source.path / name).resolve().parents for name in maps):
+    maps = [source.map_file(entry) for entry in (picture.record.get("maps") or {}).values()]
+    of_maps = [
+        one for one in maps if one is not None and is_inside(one, source.path / "maps") and ".." not in one.parts
+    ]
+    if len(of_maps) < len(maps):
         return
-    for name in maps:
-        _copy(source.path / name, merged.path / name, replace=True)
-    _copy(picture.path, file, replace=True)
-    _copy(picture.path.with_suffix(".json"), file.with_suffix(".json"), replace=True)
+    for one in (*of_maps, picture.path, picture.path.with_suffix(".json")):
+        _copy(source, one, merged, replace=True)
 
 
-def _copy(source: Path, target: Path, *, replace: bool = False) -> None:
-    if target.exists() and not replace:
-        return
-    with writable(target.parent):
-        write_atomically(target, lambda part: shutil.copyfile(source, part))
+def _copy(source: Run, file: Path, merged: Run, *, replace: bool = False) -> None:
+    """Copies one file of a run to its place in another; nothing outside of the two is read or written."""
+    target = merged.path / file.relative_to(source.path)
+    if is_inside(file, source.path) and (replace or not target.exists()):
+        merged.put(target, lambda part: shutil.copyfile(file, part))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from entoptic.base.bounds import check_options
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, silent
 from entoptic.errors import NotAvailable, UserError, nearest
@@ -177,6 +178,7 @@ def make_plan(
         raise UserError(f"n is the number of pictures per unit and must be at least 1, got {n}")
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    check_options(n=n, seed=seed, bank_seed=bank_seed, batch_size=batch_size)
     chosen = choose_methods(method, options or {})
     subject = load(model, card, device=device)
     bound = bind(subject, units)

@@ -10,16 +10,16 @@ the same request finds it again, and `verify` finds a changed byte.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import json_bytes, sha256_of, write_atomically
-from entoptic.errors import UserError
+from entoptic.base.files import is_inside, json_bytes, sha256_of
+from entoptic.base.records import read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.metrics.evidence import Evidence
-from entoptic.runs.store import FORMAT, Run, writable
+from entoptic.runs.store import FORMAT, Run
 from entoptic.units.unit import slug
 
 FOLDER, RECORD = "results", "result.json"
@@ -63,9 +63,13 @@ class Result:
         return self.path.parent / str(self.record["files"][name]["file"])
 
     def changed(self) -> list[str]:
-        """Returns the names of its files that are missing or not those of its record."""
-        entries = self.record["files"].items()
-        return [n for n, e in entries if not self.file(n).is_file() or sha256_of(self.file(n)) != e["sha256"]]
+        """Returns the names of its files that are missing, lie elsewhere or are not those of its record."""
+
+        def intact(name: str, sha256: str) -> bool:
+            file = self.file(name)
+            return is_inside(file, self.path.parent) and file.is_file() and sha256_of(file) == sha256
+
+        return [name for name, entry in self.record["files"].items() if not intact(name, entry["sha256"])]
 
 
 def write_result(
@@ -95,17 +99,16 @@ def write_result(
         "format": FORMAT, "kind": kind, "name": name, "key": key, "complete": True, "files": entries,
         "evidence": [e.to_json() for e in evidence],
     }  # fmt: skip
-    with writable(run.path):
-        for n, data in files.items():
-            write_atomically(path.parent / entries[n]["file"], data)
-        write_atomically(path, json_bytes(record))
+    for n, data in files.items():
+        run.put(path.parent / entries[n]["file"], data)
+    run.put(path, json_bytes(record))
     return Result(path=path, record=record)
 
 
 def find_result(run: Run, kind: str, name: str, key: str) -> Result | None:
     """Returns a finished result of this key whose files are intact, else None."""
     path = _path(run, kind, name, key)
-    record = _read(path)
+    record = _read(path, run)
     if record is None or record["key"] != key:
         return None
     found = Result(path=path, record=record)
@@ -116,7 +119,7 @@ def read_results(run: Run, kind: str = "*") -> Iterator[tuple[Result | None, str
     """Yields every result of a kind: (result, "") or (None, "NAME: what is wrong with it")."""
     for path in sorted((run.path / FOLDER).glob(f"{slug(kind) if kind != '*' else kind}/*/{RECORD}")):
         name = path.parent.relative_to(run.path).as_posix()
-        record = _read(path)
+        record = _read(path, run)
         if record is None:
             yield None, f"{name}: cannot be read"
             continue
@@ -129,12 +132,12 @@ def _path(run: Run, kind: str, name: str, key: str) -> Path:
     return run.path / FOLDER / slug(kind) / f"{slug(name)}-{key[:12]}" / RECORD
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, run: Run) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = read_json(path) if is_inside(path, run.path) else {}
+    except Unreadable:
         return None
-    if not isinstance(record, dict) or not record.get("complete"):
+    if not record.get("complete"):
         return None
     kinds = {"kind": str, "name": str, "key": str, "files": dict, "evidence": list}
     if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):

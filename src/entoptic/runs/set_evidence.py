@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,10 @@ import numpy as np
 import torch
 
 from entoptic.base.cache import content_key
+from entoptic.base.files import is_inside
 from entoptic.base.pixels import centre_square, to_float
-from entoptic.errors import UserError
+from entoptic.base.records import read_json
+from entoptic.errors import Unreadable, UserError
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.targets import PhotoFile, picture_of
 from entoptic.metrics.distribution import features
@@ -71,8 +72,8 @@ def write_set(
         "keys": sorted(r["key"] for r in records),
     })  # fmt: skip
     file = run.path / SET_FILE
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if json.loads(file.read_text(encoding="utf-8")).get("key") == key:
+    with contextlib.suppress(Unreadable):
+        if is_inside(file, run.path) and read_json(file).get("key") == key:
             return
     entries = [picture.evidence for _, picture in done]
     cosines = [mean_cosine(name, torch.tensor([e[name]["value"] for e in entries]))

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from torch import Tensor, nn
 
+from entoptic.base.bounds import check_options, whole_number
 from entoptic.base.cache import content_key
+from entoptic.base.files import check_inside, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.errors import Unreadable, UserError, nearest
@@ -85,6 +87,7 @@ def steer(
         UserError: bad input, or nothing could be made.
     """
     config = config or Steer()
+    check_options(concepts=discover)
     subject = load(model, card, device=device)
     maps = FeatureMaps.of(subject, layer)
     opened = _open(photos)
@@ -158,9 +161,9 @@ def _skipped(photo: Skipped) -> Failure:
 
 
 def _open(photos: Any) -> Photos:
-    if isinstance(photos, (list, tuple)) and len(photos) == 1 and Path(str(photos[0])).expanduser().is_dir():
+    if isinstance(photos, (list, tuple)) and len(photos) == 1 and user_path(str(photos[0])).is_dir():
         photos = photos[0]
-    if isinstance(photos, (str, Path)) and Path(photos).expanduser().is_file():
+    if isinstance(photos, (str, Path)) and user_path(photos).is_file():
         # A single picture is a list of one file; tables are told by their ending.
         photos = photos if Path(photos).suffix.lower() in (".parquet", ".csv") or is_archive(photos) else [photos]
     return photos if isinstance(photos, Photos) else Photos.open(photos)
@@ -196,20 +199,22 @@ def _numbers(dictionary: Any, concepts: Sequence[int | str]) -> list[int]:
         text = str(one).strip()
         if text in dictionary.names:
             found.append(dictionary.names.index(text))
-        elif text.lstrip("-").isdigit():
-            check_concept(dictionary, int(text))
-            found.append(int(text))
+        elif (number := whole_number(text)) is not None:
+            check_concept(dictionary, number)
+            found.append(number)
         else:
             some = ", ".join(map(str, dictionary.names[:8]))
-            raise UserError(f'no concept "{text}"; there are {some}{nearest(text, dictionary.names)}')
+            raise UserError(f'no concept "{text[:80]}"; there are {some}{nearest(text, dictionary.names)}')
     return list(dict.fromkeys(found))
 
 
 def _class(model: Model, name: str | int) -> int:
     """The logit of a class given by number or name."""
     text = str(name).strip()
-    if text.isdigit():
-        return int(text)
+    if (number := whole_number(text)) is not None:
+        if not 0 <= number < model.outputs:
+            raise UserError(f"{model.card.name} has classes 0 to {model.outputs - 1}, not {number}")
+        return number
     found = model.card.find_label(text)
     if len(found) != 1:
         labels = model.card.labels or ()
@@ -236,6 +241,7 @@ def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count:
     file = run.path / "dictionaries" / f"{label[:40]}-{key[:8]}.safetensors"
     if not file.is_file():
         found = concepts_of(maps.model, maps.layer, opened, class_index, config)
+        check_inside(file, run.path)
         with writable(run.path):
             file.parent.mkdir(parents=True, exist_ok=True)
             save(found, file)

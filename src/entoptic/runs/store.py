@@ -23,8 +23,9 @@ import hashlib
 import html
 import io
 import json
+import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +35,19 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from entoptic.base.files import LOCK, UNFINISHED, json_bytes, lock_folder, write_atomically
-from entoptic.errors import UserError, nearest, printable
+from entoptic.base.files import (
+    LOCK,
+    UNFINISHED,
+    check_inside,
+    is_inside,
+    json_bytes,
+    lock_folder,
+    sha256_of,
+    user_path,
+    write_atomically,
+)
+from entoptic.base.records import is_a, read_json, why
+from entoptic.errors import Unreadable, UserError, nearest, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.headline import headline
 
@@ -74,9 +86,12 @@ class Picture:
 
     @property
     def pixels(self) -> np.ndarray:
-        """H×W×3 uint8, as saved."""
-        with Image.open(self.path) as image:
-            return np.asarray(image.convert("RGB"))
+        """H×W×3 uint8, as saved.
+
+        Raises:
+            Unreadable: the file is damaged.
+        """
+        return read_pixels(self.path, "RGB")
 
     @property
     def evidence(self) -> dict[str, dict[str, Any]]:
@@ -110,7 +125,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
         self.problems: list[Failure] = []
 
     @property
@@ -153,21 +168,33 @@ class Run:
         return f"<div>{shown}</div>{more}{failed}"
 
     def read(self) -> Iterator[tuple[Picture | None, str]]:
-        """Every sidecar: (picture, "") or (None, "NAME: what is wrong with it")."""
+        """Every sidecar: (picture, "") or (None, "NAME: what is wrong with it"). Nothing outside the run is read."""
         for sidecar in sorted(self.path.glob("pictures/*/*.json")):
-            name = str(sidecar.relative_to(self.path))
+            name, picture = str(sidecar.relative_to(self.path)), sidecar.with_suffix(".png")
+            if not is_inside(sidecar, self.path):
+                yield None, f"{name}: it is a link to what lies outside of the run"
+                continue
             try:
-                record = json.loads(sidecar.read_text(encoding="utf-8"))
-                if wrong := _wrong(record):
-                    raise ValueError(wrong)
-            except (OSError, ValueError) as error:
+                record = read_json(sidecar)
+            except Unreadable as error:
                 yield None, f"{name}: cannot be read ({error})"
                 continue
-            picture = sidecar.with_suffix(".png")
-            if not picture.is_file():
+            if wrong := _wrong(record):
+                yield None, f"{name}: cannot be read ({wrong})"
+            elif not picture.is_file():
                 yield None, f"{name}: its picture {picture.name} is missing"
-                continue
-            yield Picture(picture, record), ""
+            elif not is_inside(picture, self.path):
+                yield None, f"{name}: its picture is a link to what lies outside of the run"
+            else:
+                yield Picture(picture, record), ""
+
+    def map_file(self, entry: Any) -> Path | None:
+        """Returns where the map of a sidecar's entry is; None where there is no such file inside the run."""
+        name = entry.get("file") if isinstance(entry, Mapping) else None
+        if not isinstance(name, str) or "\0" in name:
+            return None
+        file = self.path / name
+        return file if is_inside(file, self.path) and file.is_file() else None
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -188,14 +215,14 @@ class Run:
                     f"give --out an empty folder, for instance {self.path / 'run'}"
                 )
         with lock_folder(self.path):
+            check_inside(self.path / "metadata.jsonl", self.path)
             with writable(self.path):
                 for left in self.path.glob(f"**/.*{UNFINISHED}"):  # of a killed process
-                    left.unlink()
-                if not (self.path / "run.json").is_file():
-                    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                    write_atomically(
-                        self.path / "run.json", json_bytes({"format": FORMAT, "created": created, **about})
-                    )
+                    if left.is_file() or left.is_symlink():
+                        left.unlink()
+            if not (self.path / "run.json").is_file():
+                created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                self.put(self.path / "run.json", json_bytes({"format": FORMAT, "created": created, **about}))
             try:
                 yield
             finally:
@@ -207,12 +234,27 @@ class Run:
 
     def finished(self, file: Path, key: str) -> dict[str, Any] | None:
         """The sidecar of a finished picture with this key and intact pixels, else None."""
-        try:
-            record = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-            intact = record["image"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-        except (OSError, ValueError, KeyError, TypeError):
+        sidecar = file.with_suffix(".json")
+        if not (file.is_file() and is_inside(file, self.path) and is_inside(sidecar, self.path)):
             return None
-        return record if intact and not _wrong(record) and record.get("key") == key and record.get("complete") else None
+        try:
+            record = read_json(sidecar)
+            if _wrong(record) or record.get("key") != key or not record.get("complete"):
+                return None
+            return record if record["image"].get("sha256") == sha256_of(file) else None
+        except (OSError, Unreadable):
+            return None
+
+    def put(self, file: Path, content: bytes | Callable[[Path], object]) -> None:
+        """Writes one file of the run, atomically and nowhere else.
+
+        Raises:
+            Unwritable: the folder cannot be written.
+            UserError: a symbolic link leads elsewhere.
+        """
+        check_inside(file, self.path)
+        with writable(self.path):
+            write_atomically(file, content)
 
     def write(
         self, file: Path, pixels: np.ndarray, record: dict[str, Any], *, maps: Mapping[str, np.ndarray] | None = None
@@ -234,9 +276,7 @@ class Run:
             "file": file.name, "sha256": hashlib.sha256(data).hexdigest(),
             "width": pixels.shape[1], "height": pixels.shape[0],
         }  # fmt: skip
-        with writable(self.path):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, data)
+        self.put(file, data)
         return self.write_record(file, record)
 
     def write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
@@ -244,9 +284,7 @@ class Run:
         buffer = io.BytesIO()
         Image.fromarray(pixels, "LA" if pixels.shape[2] == 2 else "RGBA").save(buffer, "PNG")
         path = self.path / "maps" / file.parent.name / f"{file.stem}.{name}.png"
-        with writable(self.path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, buffer.getvalue())
+        self.put(path, buffer.getvalue())
         return {
             "file": path.relative_to(self.path).as_posix(),
             "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
@@ -254,36 +292,32 @@ class Run:
 
     def context(self, folder: str) -> dict[str, Any] | None:
         """What was stored about the real photos of a unit, or None."""
+        file = self.path / "context" / folder / "context.json"
         try:
-            record = json.loads((self.path / "context" / folder / "context.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(file) if is_inside(file, self.path) else None
+        except Unreadable:
             return None
-        return record if isinstance(record, dict) else None
 
     def write_context(self, folder: str, record: dict[str, Any], files: Mapping[str, bytes]) -> None:
         """Stores what surrounds a unit's pictures in place of what was there, `context.json` last."""
         place = self.path / "context" / folder
+        before = set(_texts(self.context(folder)))  # only what the record before named is its own to delete
+        for name, data in files.items():
+            self.put(place / name, data)
+        self.put(place / "context.json", json_bytes(record))
         with writable(self.path):
-            place.mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():
-                write_atomically(place / name, data)
-            write_atomically(place / "context.json", json_bytes(record))
             for left in place.iterdir():
-                if left.name not in files and left.name != "context.json":
+                if left.name in before and left.name not in files and left.is_file():
                     left.unlink()
 
     def write_frontier(self, files: Mapping[str, bytes]) -> None:
         """Stores the files of `RUN/frontier`, in their order; others there stay."""
-        place = self.path / "frontier"
-        with writable(self.path):
-            place.mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():
-                write_atomically(place / name, data)
+        for name, data in files.items():
+            self.put(self.path / "frontier" / name, data)
 
     def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
         """Stores the sidecar of a picture whose PNG is there."""
-        with writable(self.path):
-            write_atomically(file.with_suffix(".json"), json_bytes(record))
+        self.put(file.with_suffix(".json"), json_bytes(record))
         return Picture(file, record)
 
     def row(self, picture: Picture) -> dict[str, Any]:
@@ -299,33 +333,69 @@ class Run:
 
     def _write_metadata(self) -> None:
         rows = [json.dumps(self.row(picture), ensure_ascii=False) for picture in self]
-        with contextlib.suppress(OSError):
-            write_atomically(
-                self.path / "metadata.jsonl", "".join(f"{row}\n" for row in rows).encode("utf-8", "backslashreplace")
-            )
+        with contextlib.suppress(Unwritable):
+            text = "".join(f"{row}\n" for row in rows)
+            self.put(self.path / "metadata.jsonl", text.encode("utf-8", "backslashreplace"))
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """Content of `run.json`."""
-        return json.loads((self.path / "run.json").read_text())
+        """Content of `run.json`.
+
+        Raises:
+            Unreadable: it is damaged.
+        """
+        return read_json(self.path / "run.json")
 
 
-def _wrong(record: Any) -> str:
+def read_pixels(path: Path, mode: str) -> np.ndarray:
+    """Reads a stored picture or map as uint8 in a mode of Pillow.
+
+    Raises:
+        Unreadable: it is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        MemoryError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise Unreadable(f"{path} is no picture that can be read ({why(error)})") from None
+
+
+def _wrong(record: dict[str, Any]) -> str:
     """What keeps a sidecar's content from being used, or "": somebody may have edited it by hand."""
-    if not isinstance(record, dict):
-        return "it is not a sidecar of Entoptic"
     kinds = {"unit": str, "method": str, "sample": int, "image": dict, "model": dict, "evidence": list}
     for name, kind in kinds.items():
-        if not isinstance(record.get(name), kind):
+        if not is_a(record.get(name), kind):
             return f'its "{name}" is missing or damaged'
     if not isinstance(record["model"].get("name"), str):
         return 'its "model" has no name'
+    if not is_a(record.get("label"), str | None):
+        return 'its "label" is damaged'
+    maps = record.get("maps") or {}
+    if not isinstance(maps, dict) or not all(isinstance(entry, dict) for entry in maps.values()):
+        return 'its "maps" are damaged'
     for entry in record["evidence"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             return 'its "evidence" is damaged'
-        if not all(isinstance(entry.get(k), int | float | None) for k in ("value", "n")):
+        if not all(is_a(entry.get(k), float | None) for k in ("value", "n")):
             return f'the numbers of "{entry["name"]}" are damaged'
     return ""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a record."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from entoptic.base.files import sha256_of
 from entoptic.base.gradients import with_gradients
+from entoptic.base.records import why
 from entoptic.errors import NotAvailable, Unreadable
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
@@ -53,8 +57,8 @@ class Verification:
         )
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{line}</li>" for line in self.drift + self.skipped)
-        return f"<p>{self}</p><ul>{lines}</ul>"
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.drift + self.skipped)
+        return f"<p>{html.escape(str(self))}</p><ul>{lines}</ul>"
 
 
 @with_gradients
@@ -97,8 +101,12 @@ def verify(
                 compare(picture.record, name, fresh, found)
         except (NotAvailable, Unreadable) as error:
             found.skipped.append(f"{name}: {error}")
-        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-            found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {error})")
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            found.skipped.append(f"{name}: out of memory ({why(error)})")
+        except (
+            LookupError, TypeError, AttributeError, ValueError, OSError, ArithmeticError, RuntimeError, AssertionError
+        ) as error:  # fmt: skip
+            found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {why(error)})")
     found.drift += [problem for result, problem in read_results(opened) if result is None]
     compare_metadata(opened, found)
     on_picture(total, total)
@@ -111,8 +119,8 @@ def changed_files(run: Run, picture: Picture) -> list[str]:
     if sha256_of(picture.path) != picture.record["image"]["sha256"]:
         wrong.append("the picture was changed after it was measured (its sha256 differs)")
     for what, entry in (picture.record.get("maps") or {}).items():
-        path = run.path / entry["file"]
-        if not path.is_file() or sha256_of(path) != entry["sha256"]:
+        path = run.map_file(entry)
+        if path is None or sha256_of(path) != entry["sha256"]:
             wrong.append(f"its map {what} is missing or was changed")
     return wrong
 

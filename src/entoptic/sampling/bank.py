@@ -76,7 +76,8 @@ class Bank:
             "reduction": scores.reduction,
         }  # fmt: skip
         keys = [content_key({**recipe, "unit": u.identity, "readout": u.readout}) for u in scores.units]
-        rows = [load_cached("bank-scores", key) for key in keys]
+        held = [load_cached("bank-scores", key, {"scores": 1}) for key in keys]
+        rows = [row if row is not None and len(row["scores"]) == self.size else None for row in held]
         missing = [i for i, row in enumerate(rows) if row is None]
         if missing:
             asked = UnitScores([scores.units[i] for i in missing], scores.reduction)
@@ -112,7 +113,7 @@ def make_bank(
     if size < 2:
         raise UserError(f"a bank needs at least 2 samples, got {size}")
     key = content_key({"prior": prior.identity, "steps": steps, "seed": seed})
-    known = load_cached("bank", key)
+    known = load_cached("bank", key, {"pictures": 4})
     done = known["pictures"] if known is not None else torch.empty(0, dtype=torch.uint8)
     parts = [done] if len(done) else []
     for start in range(len(done), size, batch_size):

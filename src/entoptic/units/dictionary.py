@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from entoptic.base.files import write_atomically
+from entoptic.base.files import user_path, write_atomically
+from entoptic.base.records import check_fields, check_tensor, list_of, read_tensors, why
 from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.models.model import Model
 
@@ -137,7 +138,7 @@ def save(dictionary: Saved, file: str | Path) -> Path:
     """
     from safetensors.torch import save as to_bytes
 
-    path = Path(file).expanduser()
+    path = user_path(file)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in dictionary.tensors().items()}
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
@@ -157,7 +158,7 @@ def info(file: str | Path) -> dict[str, Any]:
         NotAvailable: there is no such file.
         Unreadable: it holds no dictionary.
     """
-    return _open(Path(file).expanduser(), numbers=False)[0]
+    return _open(user_path(file), numbers=False)[0]
 
 
 def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
@@ -172,7 +173,7 @@ def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
         Unreadable: it holds no dictionary.
         UserError: it is of other weights or of another layer's width.
     """
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.is_file():
         raise NotAvailable(f"there is no dictionary {path}")
     state = path.stat()
@@ -190,25 +191,27 @@ def _read(path: str, changed: int, size: int) -> Dictionary:
         raise Unreadable(f'{path} is a dictionary of kind "{about.get("kind")}"; this version knows {", ".join(kinds)}')
     try:
         return kinds[about["kind"]](tensors, about)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise Unreadable(f"{path} is a damaged dictionary ({type(error).__name__}: {error})") from None
+    except (UserError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise Unreadable(f"{path} is a damaged dictionary ({why(error)})") from None
 
 
 def _open(path: Path, *, numbers: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise NotAvailable(f"there is no dictionary {path}")
     try:
-        with safe_open(path, framework="pt") as opened:
-            about = json.loads((opened.metadata() or {}).get("entoptic", "{}"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()} if numbers else {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        file = read_tensors(path, numbers=numbers)
+        about, tensors = file.about(), file.tensors
+    except Unreadable as error:
         raise Unreadable(f"{path} is not a safetensors file with readable metadata ({error})") from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if about.get("format") != FORMAT:
         raise Unreadable(
             f'{path} holds no dictionary (its metadata do not say "{FORMAT}"); a direction in it is dir({path}#NAME)'
         )
+    check_fields(about, {"kind": str, "layer": str, "names": list, "model_sha256": str}, path)
+    if not list_of(about["names"], str):
+        raise Unreadable(f"{path} is damaged: the names of its concepts are no texts")
+    for name, tensor in tensors.items():
+        check_tensor(tensor, name, path)
     return about, tensors
 
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 
 from entoptic.errors import UserError, nearest
 
+_DIGITS = 9
 READOUTS = ("mean", "max", "centre", "cls", "tokN", "ROW,COLUMN")
 
 
@@ -115,7 +116,21 @@ def parse(text: str) -> Address:
                 path=parts.get("path") or "",
                 name=parts.get("name") or "",
             )
-    raise UserError(f"cannot read the unit {text!r}; {_advice(text.strip())}")
+    raise UserError(f"cannot read the unit {_short(text)}; {_advice(text.strip()[:200])}")
+
+
+def _number(text: str, whole: str) -> int:
+    """Reads a number; longer ones than any network has are refused before they are read."""
+    digits = text.lstrip("0") or "0"
+    if len(digits) > _DIGITS:
+        raise UserError(
+            f"cannot read the unit {_short(whole)}; a number of {len(digits)} digits is no unit of any network"
+        )
+    return int(digits)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 120 else f"{text[:60]}…{text[-20:]}")
 
 
 def _index(text: str, whole: str) -> int | tuple[int, int] | str | Label:
@@ -124,9 +139,12 @@ def _index(text: str, whole: str) -> int | tuple[int, int] | str | Label:
     if text.startswith('"'):
         return Label(re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL))
     first, dash, last = text.partition("-")
-    if dash and int(last) < int(first):
+    if not dash:
+        return _number(first, whole)
+    low, high = _number(first, whole), _number(last, whole)
+    if high < low:
         raise UserError(f"the range in {whole!r} runs backwards; did you mean {last}-{first}?")
-    return (int(first), int(last)) if dash else int(first)
+    return (low, high)
 
 
 def _readout(text: str | None, whole: str) -> Readout:
@@ -137,12 +155,12 @@ def _readout(text: str | None, whole: str) -> Readout:
         if how in ("mean", "max", "centre", "cls") or (how == "" and dot):
             return Readout(how, (), bool(dot))
         if token := re.fullmatch(r"tok(\d+)", how):
-            return Readout("tok", (int(token[1]),), bool(dot))
+            return Readout("tok", (_number(token[1], whole),), bool(dot))
         if position := re.fullmatch(r"(\d+),(\d+)", how):
-            return Readout("at", (int(position[1]), int(position[2])), bool(dot))
-    hint = nearest(text, ["mean", "max", "centre", "cls", "tok0", "mean.pre", "max.pre"])
+            return Readout("at", (_number(position[1], whole), _number(position[2], whole)), bool(dot))
+    hint = nearest(text[:40], ["mean", "max", "centre", "cls", "tok0", "mean.pre", "max.pre"])
     raise UserError(
-        f'cannot read "@{text}" in {whole!r}; after @ comes one of {", ".join(READOUTS)}, each with .pre behind it '
+        f'cannot read "@{text[:40]}" in {_short(whole)}; after @ comes one of {", ".join(READOUTS)}, each with .pre behind it '
         f"to read before the activation function{hint}"
     )
 

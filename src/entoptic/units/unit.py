@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from entoptic.errors import UserError, nearest, printable
+from entoptic.base.files import user_path
+from entoptic.base.records import read_tensors
+from entoptic.errors import Unreadable, UserError, nearest, printable
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
@@ -49,8 +51,9 @@ class Unit:
         return str(self.address)
 
     def _repr_html_(self) -> str:
-        label = f" <i>{self.label}</i>" if self.label else ""
-        return f"<code>{self}</code>{label} of {self.model.card.name}, readout {self.readout}"
+        label = f" <i>{html.escape(str(self.label))}</i>" if self.label else ""
+        name, readout = html.escape(self.model.card.name), html.escape(str(self.readout))
+        return f"<code>{html.escape(str(self))}</code>{label} of {name}, readout {readout}"
 
     @property
     def kind(self) -> str:
@@ -307,19 +310,16 @@ def _readout_of(model: Model, address: Address) -> tuple[str, int | None]:
 
 def _direction(model: Model, address: Address) -> Unit:
     """Binds a direction of a safetensors file: tensor NAME of shape (C), metadata `layer` (or `layer.NAME`)."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(address.path).expanduser()
+    path = user_path(address.path)
     if not path.is_file():
         raise UserError(f"{address}: there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            names, meta = list(file.keys()), file.metadata() or {}
-            if address.name not in names:
-                raise UserError(f'{path} holds no direction "{address.name}"{nearest(address.name, names)}')
-            direction = file.get_tensor(address.name).float().flatten()
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file ({error})") from None
+    file = read_tensors(path)
+    names, meta = list(file.tensors), file.metadata
+    if address.name not in names:
+        raise UserError(f'{path} holds no direction "{address.name}"{nearest(address.name, names)}')
+    if file.tensors[address.name].is_complex():
+        raise Unreadable(f"{address} holds complex numbers, not a direction")
+    direction = file.get(address.name).float().flatten()
     layer = meta.get(f"layer.{address.name}", meta.get("layer", ""))
     if not layer:
         raise UserError(f'{path} does not say which layer it is for; its metadata needs "layer"')

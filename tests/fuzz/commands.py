@@ -1,0 +1,164 @@
+"""Commands with one thing wrong: an option of a verb, a unit, a path or a name."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests.conftest import tiny_card, tiny_module
+
+from entoptic import cli
+from entoptic.base.bounds import numbers_of
+from entoptic.cli.main import VERBS
+from entoptic.models import sources
+
+INTEGERS = (
+    "99999999999999999999",
+    "-99999999999999999999",
+    "9" * 5000,
+    "2147483648000000000000",
+    "nan",
+    "1e400",
+    "x",
+    "",
+    "1.5",
+)
+REALS = ("nan", "inf", "-inf", "1e30", "-1e30", "1e308", "x", "")
+PATHS = (
+    "~nosuchuser/x", "a\0b", "/dev/null/x", "/proc/1/mem", "x" * 5000, "", "\n", "%s", "\udcff",
+)  # fmt: skip
+UNITS = (
+    "logits:" + "9" * 5000, "logits:999999999", "logits:-1", "logits:", ":0", "", "logits:0-" + "9" * 5000, "logits:3-1",
+    "logits:0@tok" + "9" * 5000, "logits:0@9,9", "stage1:0@" + "9" * 5000 + ",0", "stage1:0@99,0", "nowhere:0", 'logits:"',
+    'logits:"no such label"', "dict(nowhere):0", "dict():0", "dir(nowhere#x)", "dir(x#)", "dict(~nosuchuser/x):1", "dict(a\0b):1",
+    "dict(/dev/null):0", "dict(/):0", "fmap(stage1)<x>", "logits:²", "logits:٣٣٣٣", "((((", "logits:0" * 1000, "\0",
+    "logits:0@mean.post", "stage1:*@cls", "dir(/dev/zero#x)",
+)  # fmt: skip
+MODELS = (
+    "", ":", "x", "x:y", "tiny", "file:", "file:.", "file:/", "file:nowhere", "file:~nosuchuser/x", "file:a\0b",
+    "file:" + "x" * 5000, "builtin:x", "builtin:\0", "torchvision:resnet18/x", "torchvision:../x",
+    "timm:nosuchmodel", "file:/dev/null",
+)  # fmt: skip
+PRIORS = (
+    "x",
+    "file:nowhere",
+    "file:~nosuchuser",
+    "file:a\0b",
+    "builtin:x",
+    "fresh:",
+    "fresh:²",
+    "fresh:" + "9" * 5000,
+    "file:/dev/null",
+)
+
+
+def start(verb: str, photos: Path, out: Path) -> list[str]:
+    """A command that would run."""
+    given = ["--photos", str(photos), "--out", str(out)]
+    return {
+        "see": [
+            "see",
+            "tiny:net",
+            "logits:0",
+            "--method",
+            "fourier",
+            "--steps",
+            "1",
+            "--verifiers",
+            "",
+            "--out",
+            str(out),
+        ],
+        "frontier": ["frontier", "tiny:net", "logits:0", "--out", str(out)],
+        "invert": ["invert", "tiny:net", "stage2", str(photos), "--out", str(out)],
+        "steer": ["steer", "tiny:net", "stage2", str(photos), "--out", str(out)],
+        "check": ["check", "tiny:net", "--photos", str(photos)],
+        "index": ["index", "tiny:net", "--layers", "stage1", *given],
+        "learn-prior": ["learn", "prior", *given],
+        # Photos to measure on that are not there: what is allowed must not begin a training.
+        "learn-inverter": ["learn", "inverter", "tiny:net", "stage2", "--held-out", "nowhere", *given],
+        "verify": ["verify", str(out)],
+        "gallery": ["gallery", str(photos), "--out", str(out)],
+        "merge": ["merge", str(photos), "--out", str(out)],
+        "ls": ["ls", "tiny:net"],
+    }[verb]
+
+
+def options(kind: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Every option of a verb that takes a number, those of its configs too; and whether it is whole."""
+    for name, whole, _ in numbers_of(kind):
+        yield f"--{prefix}{name}".replace("_", "-"), whole
+    for field in dataclasses.fields(kind):
+        inner = field.default_factory if isinstance(field.default_factory, type) else None
+        if inner is not None and dataclasses.is_dataclass(inner):
+            name = "" if "OmitArgPrefixes" in str(field.type) else f"{field.name}."
+            yield from options(inner, prefix + name)
+
+
+NUMBERS = [(verb, *option) for verb, (kind, _) in VERBS.items() for option in options(kind)]
+
+
+def command(draw: random.Random, photos: Path, out: Path) -> list[str]:
+    """A command with one thing wrong."""
+    what = draw.random()
+    if what < 0.5:
+        verb, option, whole = draw.choice(NUMBERS)
+        return [*start(verb, photos, out), f"{option}={draw.choice(INTEGERS if whole else REALS)}"]
+    if what < 0.7:
+        words = start(draw.choice(["see", "frontier"]), photos, out)
+        words[2] = draw.choice(UNITS)
+        return words
+    if what < 0.8:
+        words = start(draw.choice(["see", "ls", "check", "index", "invert"]), photos, out)
+        words[1] = draw.choice(MODELS)
+        return words
+    path = draw.choice(PATHS)
+    return draw.choice([
+        [*start("see", photos, out)[:-1], path], ["verify", path], ["gallery", path], ["merge", path, "--out", str(out)],
+        [*start("index", photos, out)[:-1], path], [*start("check", photos, out)[:-1], path], ["ls", path],
+        [*start("see", photos, out), f"--photos={path}"], [*start("see", photos, out), f"--index={path}"],
+        [*start("learn-prior", photos, out)[:-1], path], [*start("learn-inverter", photos, out), f"--pairs={path}"],
+        [*start("see", photos, out), "--method=klsc", f"--prior={draw.choice(PRIORS)}"],
+        [*start("invert", photos, out), f"--inverter={draw.choice(PRIORS)}"], ["invert", "tiny:net", "stage2", path],
+        [*start("steer", photos, out), f"--dictionary={path}"], [*start("see", photos, out), f"--method={path}"],
+        [*start("learn-inverter", photos, out), f"--prior={draw.choice(PRIORS)}"],
+    ])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    def fault(self) -> str:
+        """What is wrong with it, or ""."""
+        if self.code not in (0, 2):
+            return f"exit code {self.code}"
+        if "Traceback" in self.err or "internal error" in self.err:
+            return "a traceback"
+        sentences = [line for line in self.err.splitlines() if line.startswith("entoptic: ")]
+        if self.code == 2 and not self.err.strip() and "differs" not in self.out:
+            return "no sentence"
+        return "more than one sentence" if len(sentences) > 1 else ""
+
+
+def run(words: list[str]) -> Answer:
+    """Runs a command in this process; `tiny:net` is the tiny network."""
+    source: dict[str, Any] = {"tiny": lambda name, pretrained: (tiny_module(), tiny_card(name="tiny:net"))}
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(sources.SOURCES, source), mock.patch.dict("os.environ", {"HF_HUB_OFFLINE": "1"}),
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+    ):  # fmt: skip
+        code = cli.main(words)
+    return Answer(code, out.getvalue(), err.getvalue())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from entoptic.base.cache import load_cached, save_cached
 from entoptic.base.records import check_fields, parse_json, read_array, read_json, read_tensors
@@ -106,3 +106,15 @@ def test_a_changed_cache_entry_counts_as_absent(tmp_path: Path, monkeypatch: pyt
     assert load_cached("kind", "key", needs) is None
     save_file({"others": torch.zeros(1)}, file)
     assert load_cached("kind", "key", needs) is None
+
+
+def test_tensors_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff") / "w.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(save({"a": torch.arange(3.0)}, metadata={"layer": "x"}))
+    read = read_tensors(file)
+    assert read.get("a", 3).tolist() == [0, 1, 2]
+    assert read.metadata == {"layer": "x"}
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(Unreadable, match="not a safetensors file"):
+        read_tensors(file)

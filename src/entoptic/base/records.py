@@ -128,14 +128,34 @@ def read_tensors(path: str | Path, *, numbers: bool = True) -> TensorFile:
 
     _check_file(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if numbers else {}  # noqa: SIM118
+        if _is_utf8(path):
+            with safe_open(path, framework="pt") as file:
+                metadata = dict(file.metadata() or {})
+                tensors = {name: file.get_tensor(name) for name in file.keys()} if numbers else {}  # noqa: SIM118
+        else:
+            metadata, tensors = _tensors_of(Path(path).read_bytes())
     except (
         SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError, OverflowError
     ) as error:  # fmt: skip
         raise Unreadable(f"{path} is not a safetensors file that can be read ({why(error)})") from None
     return TensorFile(tensors=tensors, metadata=metadata, path=Path(path))
+
+
+def _is_utf8(path: str | Path) -> bool:
+    """Whether a path can be given to `safe_open`, which opens no other."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _tensors_of(content: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of the bytes of a safetensors file, which begin with the header's length and the header."""
+    from safetensors.torch import load
+
+    tensors = load(content)
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length]).get("__metadata__") or {}), tensors
 
 
 def read_array(path: str | Path, kind: Any, shape: tuple[int | None, ...], *, mode: Any = "r") -> np.ndarray:

@@ -253,7 +253,7 @@ def _save(
         UserError: the folder cannot be written; the checkpoint before is kept.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {f"net/{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     state |= {f"ema/{k}": v.detach().cpu().contiguous() for k, v in mean.state_dict().items()}
@@ -261,7 +261,7 @@ def _save(
         state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
     name = f"training-{record['step']}.safetensors"
     try:
-        write_atomically(check_inside(folder / name, folder), lambda part: save_file(state, part))
+        write_atomically(check_inside(folder / name, folder), save(state))
         write_atomically(
             check_inside(folder / "training.json", folder), json.dumps(record | {"state": name}, indent=1).encode()
         )

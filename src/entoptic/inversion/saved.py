@@ -55,7 +55,7 @@ def save_inverter(
     Raises:
         UserError: weights that float16 cannot hold, or the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = Path(folder)
     state = {f"net/{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
@@ -66,7 +66,7 @@ def save_inverter(
             raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
     state |= {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with writing_to(folder):
-        write_atomically(check_inside(folder / WEIGHTS, folder), lambda part: save_file(state, part))
+        write_atomically(check_inside(folder / WEIGHTS, folder), save(state))
         whole = dict(card) | {"weights_sha256": sha256_of(folder / WEIGHTS)}
         text = json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
         write_atomically(check_inside(folder / "card.json", folder), text)

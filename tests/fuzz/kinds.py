@@ -62,6 +62,8 @@ def prepared(folder: Path) -> Iterator[Path]:
     ):
         build_index(model(), "photos", ["stage1", "stage2"], out="index", k=3, bottom=2, reservoir=4)
         _card(folder)
+        use_training()
+        use_pairs()
         yield folder
 
 
@@ -117,6 +119,27 @@ def use_inverter() -> None:
     from entoptic.inversion.saved import load_inverter
 
     load_inverter(asked.INVERTER, device="cpu")
+
+
+def use_training() -> None:
+    """Goes on with a training that is at its end."""
+    from entoptic.priors.learn import learn_prior
+    from entoptic.priors.recipe import Recipe
+
+    recipe = Recipe(size=8, widths=(16, 32), attention=(), batch_size=4, steps=2, warmup=1, decay=0.0)
+    learn_prior("photos", "training", recipe)
+
+
+def use_pairs() -> None:
+    """Goes on with the training of an inverter that is at its end."""
+    from entoptic.inversion.configs import EntopticRecipe
+    from entoptic.inversion.learn import learn_inverter
+    from entoptic.inversion.maps import FeatureMaps
+    from entoptic.priors.sources import load_prior
+
+    recipe = EntopticRecipe(steps=1, batch_size=2, hint=8, warmup=1, decay=0.0)
+    maps = FeatureMaps.of(model(), asked.LAYER)
+    learn_inverter(maps, load_prior(asked.PRIOR, device="cpu"), "photos", "inverting", recipe)  # type: ignore[arg-type]
 
 
 def use_card() -> None:
@@ -177,6 +200,13 @@ def kinds(*, slow: bool = False) -> dict[str, Kind]:
         "prior weights": Kind("prior/diffusion_pytorch_model.safetensors", use_prior, "tensors"),
         "inverter card": Kind("inverter/card.json", use_inverter, "json"),
         "inverter weights": Kind("inverter/inverter.safetensors", use_inverter, "tensors"),
+        "training.json": Kind("training/training.json", use_training, "json"),
+        "checkpoint": Kind("training/training-2.safetensors", use_training, "tensors"),
+        "photos.json": Kind("training/photos.json", use_training, "json"),
+        "photos.npy": Kind("training/photos.npy", use_training, "other"),
+        "inverter's training.json": Kind("inverting/training.json", use_pairs, "json"),
+        "pairs.json": Kind("inverting/pairs/pairs.json", use_pairs, "json"),
+        "maps.npy": Kind("inverting/pairs/maps.npy", use_pairs, "other"),
         "model card": Kind("net.json", use_card, "json"),
         "model weights": Kind("net.safetensors", use_card, "tensors"),
         "run.json": Kind("runs/see/run.json", use_run("see"), "json"),

@@ -165,7 +165,7 @@ def read_array(path: str | Path, kind: Any, shape: tuple[int | None, ...], *, mo
         path: of the file.
         kind: of its numbers, for instance `numpy.uint8`.
         shape: that it must have; None stands for any length.
-        mode: as in `numpy.load`.
+        mode: "r", or "r+" to write.
 
     Raises:
         Unreadable: there is no such file, it is damaged, or holds another array.
@@ -174,7 +174,7 @@ def read_array(path: str | Path, kind: Any, shape: tuple[int | None, ...], *, mo
 
     _check_file(path)
     try:
-        array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode=mode)  # never a pickle, nor an archive of several arrays
         if array.dtype != np.dtype(kind) or array.ndim != len(shape):
             raise ValueError(f"it holds {array.dtype} of {array.ndim} axes")
         if any(b not in (None, a) for a, b in zip(array.shape, shape)):

@@ -56,6 +56,13 @@ def load_cached(kind: str, key: str, needs: Mapping[str, int | None]) -> dict[st
     return found.tensors if found.metadata.get(_DIGEST, digest := _digest(found.tensors)) == digest else None
 
 
+def pack(record: Mapping[str, Any]) -> Tensor:
+    """Returns a record as a tensor of the bytes of its JSON, for `save_cached`."""
+    import torch
+
+    return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
+
+
 def unpack(record: Tensor) -> dict[str, Any]:
     """Reads the JSON that a tensor of bytes holds.
 

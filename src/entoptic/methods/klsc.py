@@ -7,13 +7,12 @@ whatever the moves, because nothing is discretised.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from entoptic.base.cache import content_key, load_cached, save_cached, unpack
+from entoptic.base.cache import content_key, load_cached, pack, save_cached, unpack
 from entoptic.errors import OutOfReach, UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
 from entoptic.methods.prior_sampling import MAP_STEPS, UNITS, as_shown, island_generators, scored_bank, units_of
@@ -265,7 +264,7 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
         frontier = Frontier.from_ladders([_ladder(c) for c in islands])
         point = _point(frontier, target)
         if point is None:
-            return {"record": _packed({"beyond": _beyond(unit, frontier, islands)}), **_rungs(islands)}
+            return {"record": pack({"beyond": _beyond(unit, frontier, islands)}), **_rungs(islands)}
         log_w = pooled_log_weights(islands, point.beta.value)
         s_P = torch.cat([c.scores for c in islands])
         part = bank.size // config.islands
@@ -315,15 +314,8 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
     record["supported"] = not refused
     return {
         "pictures": pictures, "ancestors": ancestors, "scores": s_P.double(), "log_weights": log_w.double(),
-        "record": _packed({"law": record, "notes": notes}), **_rungs(islands),
+        "record": pack({"law": record, "notes": notes}), **_rungs(islands),
     }  # fmt: skip
-
-
-def _packed(record: dict[str, Any]) -> Tensor:
-    """A JSON record as the bytes of a tensor, for the cache."""
-    import torch
-
-    return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
 
 
 def _rungs(islands: Sequence[ParticleSet]) -> dict[str, Tensor]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from entoptic.base.cache import content_key, load_cached, pack, save_cached, unpack
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by
 from entoptic.methods.prior_sampling import (
@@ -124,8 +124,6 @@ def draw_prompted(
     """
     import torch
 
-    from entoptic.base.cache import content_key, load_cached, save_cached, unpack
-
     prior, model = text_prior(context), context.model
     units, unit_indices = units_of(items)
     bank, scores, _ = scored_bank(context, units, size=config.bank, reduction=config.reduction)
@@ -200,7 +198,7 @@ def _measured_prompt(
         notes=[note, *found.notes],
         distribution=distribution,
     )  # fmt: skip
-    record = torch.tensor(list(json.dumps(trace.to_json()).encode()), dtype=torch.uint8)
+    record = pack(trace.to_json())
     return {"text": found.text.detach().cpu(), "record": record}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.fuzz import damage
 from tests.fuzz.commands import command, run
-from tests.fuzz.kinds import Kind, kinds, prepared
+from tests.fuzz.kinds import Kind, kinds, prepared, restore
 
 from entoptic.errors import UserError
 
@@ -67,7 +67,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary, prepared(Path(temporary)) as folder:
         for _ in range(options.examples):
             name, kind = draw.choice(chosen)
-            damage.copy(folder / kind.file, folder / "kept")
             how = records(draw, folder, kind)
             error = attempt(kind.use)
             if error is not None:
@@ -75,7 +74,7 @@ def main() -> int:
                 failures[what] += 1
                 if failures[what] == 1:
                     print(f"{what}: {str(error)[:200]!r} ({how})", flush=True)
-            damage.copy(folder / "kept", folder / kind.file)
+            restore(folder, kind)
         for _ in range(options.examples if not options.kind else 0):
             words = command(draw, folder / "photos", folder / "out")
             fault = run(words).fault()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.fuzz.damage import copy
 from tests.stored import asked
 
 import entoptic
@@ -64,7 +65,18 @@ def prepared(folder: Path) -> Iterator[Path]:
         _card(folder)
         use_training()
         use_pairs()
-        yield folder
+        shutil.copytree(folder, folder.parent / f"{folder.name}-kept")
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder.parent / f"{folder.name}-kept")
+
+
+def restore(folder: Path, kind: Kind) -> None:
+    """Puts a file back; with it a training's others, which are made again where one of them is damaged."""
+    top = kind.file.partition("/")[0]
+    what = top if top in ("training", "inverting") else kind.file
+    copy(folder.parent / f"{folder.name}-kept" / what, folder / what)
 
 
 def _card(folder: Path) -> None:

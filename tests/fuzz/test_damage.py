@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fuzz import damage
-from tests.fuzz.kinds import Kind, kinds, prepared
+from tests.fuzz.kinds import Kind, kinds, prepared, restore
 
 from entoptic.errors import UserError
 
@@ -43,14 +43,12 @@ def answer(kind: Kind) -> str:
 
 
 @contextlib.contextmanager
-def kept(folder: Path, file: str) -> Iterator[Path]:
+def kept(folder: Path, kind: Kind) -> Iterator[Path]:
     """Puts a file of the folder back afterwards."""
-    place, copy = folder / file, folder / "kept"
-    damage.copy(place, copy)
     try:
-        yield place
+        yield folder / kind.file
     finally:
-        damage.copy(copy, place)
+        restore(folder, kind)
 
 
 def test_nothing_is_wrong_with_the_files_themselves(folder: Path) -> None:
@@ -62,7 +60,7 @@ def test_nothing_is_wrong_with_the_files_themselves(folder: Path) -> None:
 def test_a_damaged_file_is_refused_or_left_out(folder: Path, name: str) -> None:
     kind = KINDS[name]
     for change in DAMAGES[kind.form].values():
-        with kept(folder, kind.file) as file:
+        with kept(folder, kind) as file:
             change(file)
             answer(kind)
 
@@ -74,7 +72,7 @@ RECORDS = [name for name, kind in KINDS.items() if kind.form == "json" and name 
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_a_record_with_any_value_in_any_place(folder: Path, data: st.DataObject) -> None:
     kind = KINDS[data.draw(st.sampled_from(RECORDS))]
-    with kept(folder, kind.file) as file:
+    with kept(folder, kind) as file:
         record = json.loads(file.read_text())
         place = data.draw(st.sampled_from(damage.places(record)))
         value = data.draw(st.sampled_from(damage.VALUES))
@@ -86,7 +84,7 @@ def test_a_record_with_any_value_in_any_place(folder: Path, data: st.DataObject)
 def test_a_pickle_is_never_run(folder: Path, name: str, tmp_path: Path) -> None:
     kind, trap = KINDS[name], tmp_path / "sprung"
     for content in damage.pickles(trap).values():
-        with kept(folder, kind.file) as file:
+        with kept(folder, kind) as file:
             damage.replace(file, content)
             answer(kind)
         assert not trap.exists()

@@ -239,6 +239,12 @@ def test_a_number_in_metadata_is_found(run: Run) -> None:
     assert "its activation in metadata.jsonl is not that of its sidecar" in line
 
 
+def test_a_line_separator_in_a_label_is_no_end_of_a_row(run: Run) -> None:
+    drift = edited(run, lambda r: r.update(label="gold\u2028fish"))
+    assert drift
+    assert not [line for line in drift if line.startswith("metadata.jsonl is damaged")]
+
+
 def test_a_picture_that_is_gone_with_its_sidecar_is_found(run: Run) -> None:
     picture = next(iter(run))
     picture.path.unlink()

@@ -168,7 +168,7 @@ def compare_metadata(run: Run, found: Verification) -> None:
     file = run.path / "metadata.jsonl"
     try:
         rows = {
-            row["file_name"]: row for line in file.read_text("utf-8").splitlines() if line for row in [json.loads(line)]
+            row["file_name"]: row for line in file.read_text("utf-8").split("\n") if line for row in [json.loads(line)]
         }
     except FileNotFoundError:
         found.skipped.append("metadata.jsonl is not there: the run was interrupted, or it was taken out")

@@ -106,14 +106,14 @@ def test_a_step_that_breaks_keeps_the_steps_before(
 ) -> None:
     from entoptic.priors import learn
 
-    honest, calls = learn._loss, []
+    honest, calls = learn.flow_loss, []
 
     def breaks(*given: object) -> torch.Tensor:
         calls.append(1)
         loss = honest(*given)  # type: ignore[arg-type]
         return loss * float("nan") if len(calls) == 4 else loss
 
-    monkeypatch.setattr(learn, "_loss", breaks)
+    monkeypatch.setattr(learn, "flow_loss", breaks)
     with pytest.raises(UserError, match="at step 3"):
         learn_prior(photo_folder, tmp_path, Recipe(steps=6, **TINY))
     state = weights(tmp_path)

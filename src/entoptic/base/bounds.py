@@ -32,7 +32,8 @@ COMMON: Bounds = {
     "leaps": (0, 100_000), "fresh": (1, 1_000_000), "seeds": (1, 10_000), "words": (1, 1000), "shortlist": (1, 1_000_000),
     "beta": (-1e12, 1e12), "guidance": (0, 10_000), "strength": (0, 10_000), "prior_guidance": (0, 10_000),
     # differences, networks
-    "nulls": (0, 1_000_000), "size": (1, 16_384), "patch": (1, 1024), "widths": (1, 65_536), "attention": (1, 16_384),
+    "nulls": (0, 1_000_000), "minutes": (0, 1e6),
+    "size": (1, 16_384), "patch": (1, 1024), "widths": (1, 65_536), "attention": (1, 16_384),
     "hint": (1, 65_536), "cycle_pictures": (0, 65_536), "width": (1, 65_536), "layers": (1, 1000),
 }  # fmt: skip
 WHOLE = (-(2**31), 2**31)

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from entoptic.base.files import check_inside, write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import check_fields, list_of, read_json, read_tensors, why
 from entoptic.errors import Unreadable, UserError
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Pace(Protocol):
@@ -48,8 +50,8 @@ class Pace(Protocol):
 
 def optimise(
     what: str,
-    net: nn.Module,
-    mean: nn.Module,
+    net: Net,
+    mean: Net,
     loss: Callable[[int], Tensor],
     recipe: Pace,
     folder: Path,
@@ -59,7 +61,9 @@ def optimise(
     device: str | torch.device,
     save_every: int,
     sheet_every: int = 2000,
-    sheet: Callable[[nn.Module, Path], None] | None = None,
+    sheet: Callable[[Net, Path], None] | None = None,
+    minutes: float | None = None,
+    precision: str = "auto",
     progress: Progress = silent,
     log: Callable[[str], None] = lambda line: None,
 ) -> None:
@@ -78,21 +82,28 @@ def optimise(
         save_every: steps from one checkpoint to the next.
         sheet_every: steps from one sheet to the next.
         sheet: draws pictures of `mean` into a file, or None.
+        minutes: after so many minutes of this call it saves and returns, whatever step it has reached; None for no limit.
+        precision: of the network's arithmetic: "float32", "bfloat16", or "auto", which is bfloat16 on a GPU. Weights and
+            their updates stay in float32.
         progress: called with (what, done, total).
         log: called with a line every 100 steps.
 
     Raises:
         UserError: a loss or gradient is not finite; the steps before are kept.
     """
-    on_gpu = torch.device(device).type == "cuda"
+    where = torch.device(device).type
+    half = precision == "bfloat16" or (precision == "auto" and where == "cuda")
     parameters = [p for p in net.parameters() if p.requires_grad]
     net.train()
     started, at_start, whole = time.monotonic(), record["step"], True
     try:
         for step in range(record["step"], recipe.steps):
+            if minutes is not None and time.monotonic() - started > 60 * minutes:
+                log(f"step {step}: stopped after {minutes:g} minutes")
+                break
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * rate_factor(step, recipe)
-            with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            with torch.autocast(where, torch.bfloat16, enabled=half):
                 value_now = loss(step)
             optimiser.zero_grad(set_to_none=True)
             value_now.backward()
@@ -123,7 +134,7 @@ def optimise(
             _save(folder, record, net, mean, optimiser)
 
 
-def _draw(sheet: Callable[[nn.Module, Path], None], mean: nn.Module, folder: Path, step: int) -> None:
+def _draw(sheet: Callable[[Net, Path], None], mean: Net, folder: Path, step: int) -> None:
     """Draws a sheet; a full disk costs no more than that."""
     file = check_inside(folder / "sheets" / f"{step:07d}.png", folder)
     try:

@@ -32,6 +32,8 @@ class LearnPrior:
     """weight of classifier-free guidance that the finished prior samples with"""
     samples: int = 1000
     """pictures compared on each side"""
+    minutes: float | None = None
+    """end the training after so many minutes, whatever step it has reached; the same command goes on"""
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False
@@ -90,6 +92,7 @@ def run_learn_prior(options: LearnPrior) -> int:
         name=options.name,
         guidance=options.guidance,
         samples=options.samples,
+        minutes=options.minutes,
         device=options.device,
         log=_log,
     )

@@ -28,6 +28,7 @@ from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
 from entoptic.priors.recipe import Recipe
+from entoptic.priors.unet import UNet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +92,8 @@ def learn_prior(
     device: str | torch.device = "cpu",
     save_every: int = 500,
     sheet_every: int = 2000,
-    sheet: Callable[[nn.Module, Path], None] | None = None,
+    sheet: Callable[[UNet, Path], None] | None = None,
+    minutes: float | None = None,
     progress: Progress = lambda what, done, total: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -106,6 +108,7 @@ def learn_prior(
         save_every: steps between checkpoints.
         sheet_every: steps between sample sheets.
         sheet: draws a sample sheet of a network into a file; None for no sheets.
+        minutes: saves and returns after so many minutes; None for no limit.
         progress: called with (what, done, total).
         log: called with each line of the log.
 
@@ -121,39 +124,75 @@ def learn_prior(
     data = _read_photos(photos, folder, recipe.size, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        net = network(recipe, len(data.names)).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        mean = network(recipe, len(data.names)).to(device)
+        net = UNet(recipe, len(data.names), dropout=recipe.dropout)
+        mean = UNet(recipe, len(data.names)).to(device)
+    net = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
     record = _resume(folder, recipe, data, net, mean, optimiser)
+    batches = Batches(data.pixels, data.classes, len(data.names), recipe, device)
     optimise(
-        "training the prior", net, mean, lambda step: _loss(net, data, recipe, step, device), recipe, folder, record,
-        optimiser, device=device, save_every=save_every, sheet_every=sheet_every, sheet=sheet, progress=progress,
-        log=log,
+        "training the prior", net, mean, lambda step: flow_loss(net, batches, step), recipe, folder, record, optimiser,
+        device=device, save_every=save_every, sheet_every=sheet_every, sheet=sheet, minutes=minutes,
+        precision=recipe.precision, progress=progress, log=log,
     )  # fmt: skip
     return folder
 
 
-def _loss(net: nn.Module, data: _TrainingPhotos, recipe: Recipe, step: int, device: str | torch.device) -> Tensor:
+class Batches:
+    """The pictures, times and noise of each step. Step N draws the same numbers however often a training was interrupted.
+
+    On a GPU the photos lie in its memory and everything is drawn there, so that no step waits for the host.
+
+    Args:
+        pixels: M×3×S×S uint8.
+        classes: M int64.
+        none: the class that stands for no class.
+        recipe: batch size, seed, share shown without class.
+        device: where batches go.
+    """
+
+    def __init__(
+        self, pixels: np.ndarray, classes: Tensor, none: int, recipe: Recipe, device: str | torch.device
+    ) -> None:
+        self.recipe, self.none, self.device = recipe, none, torch.device(device)
+        self.on_gpu = self.device.type == "cuda"
+        self.classes = classes.to(self.device)
+        self.pixels = torch.from_numpy(np.asarray(pixels)).to(self.device) if self.on_gpu else pixels
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns pictures B×3×S×S in [-1, 1], classes B, times B in (0, 1) and noise B×3×S×S of one step."""
+        size, seed = self.recipe.batch_size, self.recipe.seed
+        where = self.device if self.on_gpu else torch.device("cpu")
+        draw = torch.Generator(where).manual_seed(seed * 1_000_003 + step)
+        rows = rows_of(step, len(self.classes), size, seed)
+        if isinstance(self.pixels, Tensor):
+            taken = self.pixels[torch.tensor(rows, device=where)]
+        else:
+            taken = torch.from_numpy(self.pixels[np.asarray(rows)])
+        x0 = taken.float() / 127.5 - 1
+        flip = torch.rand(size, generator=draw, device=where) < 0.5
+        x0 = torch.where(flip[:, None, None, None], x0.flip(3), x0)
+        classes = self.classes[rows].clone()
+        unlabelled = torch.rand(size, generator=draw, device=where) < self.recipe.drop
+        classes[unlabelled.to(classes.device)] = self.none
+        t = torch.sigmoid(torch.randn(size, generator=draw, device=where))
+        noise = torch.randn(x0.shape, generator=draw, device=where)
+        return x0.to(self.device), classes, t.to(self.device), noise.to(self.device)
+
+
+def flow_loss(network: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches, step: int) -> Tensor:
     """Returns the mean squared error of the velocity at one step.
 
-    Step N of a training draws the same numbers however often it was interrupted.
+    Args:
+        network: (states B×3p²×h×w, times B, classes B) -> velocities; a `UNet`, or one compiled.
+        batches: of the training.
+        step: its number.
     """
-    size = recipe.batch_size
-    rows = rows_of(step, len(data.classes), size, recipe.seed)
-    draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    x0 = torch.from_numpy(data.pixels[np.asarray(rows)]).float() / 127.5 - 1  # B3SS in [-1, 1]
-    flip = torch.rand(size, generator=draw) < 0.5
-    x0 = torch.where(flip[:, None, None, None], x0.flip(3), x0)
-    classes = data.classes[rows].clone()
-    classes[torch.rand(size, generator=draw) < recipe.drop] = len(data.names)
-    t = torch.sigmoid(torch.randn(size, generator=draw))
-    noise = torch.randn(x0.shape, generator=draw)
-    x0, noise, t, classes = (v.to(device) for v in (x0, noise, t, classes))
-    t_B111 = t[:, None, None, None]
-    x_t = pixel_unshuffle((1 - t_B111) * x0 + t_B111 * noise, recipe.patch)
-    target = pixel_unshuffle(noise - x0, recipe.patch)
-    x_t = x_t.contiguous(memory_format=torch.channels_last)
-    velocity = net(x_t, 1000 * t, None, class_labels=classes).sample
+    x0, classes, t, noise = batches(step)
+    t_B111, patch = t[:, None, None, None], batches.recipe.patch
+    x_t = pixel_unshuffle((1 - t_B111) * x0 + t_B111 * noise, patch)
+    target = pixel_unshuffle(noise - x0, patch)
+    velocity = network(x_t.contiguous(memory_format=torch.channels_last), 1000 * t, classes)
     return (velocity.float() - target).square().mean()
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -37,6 +39,10 @@ class Recipe:
     """decay of the running mean of the weights, which is what is kept"""
     drop: float = 0.1
     """share of pictures shown without their class, so that the network also runs without one"""
+    dropout: float = 0.0
+    """share of values dropped inside residual blocks, against learning photos by heart"""
+    precision: str = "auto"
+    """arithmetic of the network: float32, bfloat16, or auto (bfloat16 on a GPU)"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,7 +58,9 @@ class Recipe:
                 f"size must be a multiple of {coarsest} with patch {self.patch} and {len(self.widths)} widths, got "
                 f"{self.size}; the nearest is {max(1, round(self.size / coarsest)) * coarsest}"
             )
-        for name in ("ema", "drop", "decay"):
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        for name in ("ema", "drop", "dropout", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 

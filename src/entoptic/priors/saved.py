@@ -17,22 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from entoptic.base.cache import content_key
+from entoptic.base.compact import SCALE, pack, unpack
 from entoptic.base.files import check_inside, sha256_of, writing_to
-from entoptic.base.records import check_fields, list_of, read_json
+from entoptic.base.records import check_fields, list_of, read_json, read_tensors
+from entoptic.base.training import fitting
 from entoptic.errors import Unreadable, UserError
 from entoptic.models.model import weights_sha256
 from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS, class_network, load_frozen, saved_config
 from entoptic.priors.network_prior import DiffusionPrior, checked_guidance, to_pictures
 from entoptic.priors.schedule import Flow
+from entoptic.priors.unet import UNet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, half: bool = True) -> Path:
+def save_prior(
+    net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, half: bool = True, eight_bit: bool = False
+) -> Path:
     """Writes a network of `learn.network` and its card.
 
     Files are replaced one by one, the card last, with the hash of its weights. So `load_saved` refuses a folder that was
@@ -43,6 +49,7 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
         folder: where to write.
         card: see the module's text.
         half: whether weights are stored as float16, half the size.
+        eight_bit: whether weights are stored in 8 bits with one scale a row (`base.compact`), a quarter of the size.
 
     Returns:
         The folder.
@@ -53,20 +60,22 @@ def save_prior(net: nn.Module, folder: str | Path, card: Mapping[str, Any], *, h
     folder = Path(folder)
     _check(str(folder), net.config, card)
     kept = copy.deepcopy(net).cpu()
-    kept = kept.half() if half else kept.float()
+    kept = kept.half() if half and not eight_bit else kept.float()
     for name, value in kept.state_dict().items():
         if not bool(value.isfinite().all()):
             raise UserError(f"the weight {name} is not finite" + (" in float16; give half=False" if half else ""))
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(kept, folder, card)
+        _replace(kept, folder, card, eight_bit)
     return folder
 
 
-def _replace(kept: nn.Module, folder: Path, card: Mapping[str, Any]) -> None:
+def _replace(kept: nn.Module, folder: Path, card: Mapping[str, Any], eight_bit: bool) -> None:
     """Writes a network and its card beside what is there, then replaces that."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         kept.save_pretrained(part, max_shard_size="100GB")  # type: ignore[operator]
+        if eight_bit:
+            (Path(part) / WEIGHTS).write_bytes(save(pack(kept.state_dict())))
         whole = dict(card) | {"weights_sha256": sha256_of(Path(part) / WEIGHTS)}
         (Path(part) / "card.json").write_text(
             json.dumps(whole, indent=1, ensure_ascii=False), "utf-8", "backslashreplace"
@@ -107,7 +116,14 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
             f"{name}: the weights have sha256 {found[:12]}…, their card says {str(card.get('weights_sha256'))[:12]}…; "
             "the folder was left half written or changed, save or install it again"
         )
-    net = load_frozen(name, "network", False, partial(UNet2DConditionModel.from_pretrained, folder))
+    stored = read_tensors(folder / WEIGHTS)
+    if any(key.startswith(SCALE) for key in stored.tensors):
+        net = UNet2DConditionModel.from_config(saved_config(folder))
+        with fitting(folder / WEIGHTS):
+            net.load_state_dict(unpack(stored.tensors))
+        net = net.eval().requires_grad_(False)
+    else:
+        net = load_frozen(name, "network", False, partial(UNet2DConditionModel.from_pretrained, folder))
     return flow_prior(name, net, card, device, guidance=guidance, config=saved_config(folder))
 
 
@@ -115,7 +131,7 @@ def flow_prior(
     name: str, network: nn.Module, card: Mapping[str, Any], device: torch.device, *, guidance: float | None = None,
     config: Any = None,
 ) -> DiffusionPrior:  # fmt: skip
-    """Makes a prior of a network of `learn.network`.
+    """Makes a prior of a network of `learn.network`, or of a `UNet` in training.
 
     Args:
         name: of the prior.
@@ -137,7 +153,7 @@ def flow_prior(
         "weights": weights_sha256(net), "config": config,
         "patch": patch, "shift": schedule.shift, "guidance": weight,
     })  # fmt: skip
-    plain = class_network(net)
+    plain = net if isinstance(net, UNet) else class_network(net)
 
     def outputs(x: Tensor, times: Tensor, labels: Tensor | None) -> Tensor:
         # A prior of photos without labels has one class, that for none.

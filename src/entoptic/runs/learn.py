@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entoptic.base.bounds import check_options
 from entoptic.base.files import check_inside, check_own, lock_folder, user_path, write_atomically, writing_to
@@ -24,10 +24,12 @@ from entoptic.metrics.distribution import features, frechet, kid, kid_interval
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
 from entoptic.priors.learn import learn_prior
+from entoptic.priors.network_prior import DiffusionPrior
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
 from entoptic.priors.recipe import Recipe
 from entoptic.priors.saved import flow_prior, save_prior
 from entoptic.priors.sources import load_prior
+from entoptic.priors.unet import UNet
 from entoptic.runs.records import versions
 from entoptic.sampling.bank import make_bank
 
@@ -52,6 +54,7 @@ def learn(
     guidance: float = 1.0,
     judge: str | Model = "builtin:lite1",
     samples: int = 1000,
+    minutes: float | None = None,
     device: str = "auto",
     progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
@@ -62,7 +65,7 @@ def learn(
         photos: anything `Photos.open` takes, or several of them. held_out: photos that it is compared with; None takes
             the training photos. name: on its card (default: the folder's).
         guidance: weight of classifier-free guidance it is used with. judge: network whose features compare.
-        samples: pictures compared on each side.
+        samples: pictures compared on each side. minutes: ends the training after so many, whatever step it has reached.
 
     Returns:
         The folder OUT/prior, which `load_prior` takes.
@@ -78,18 +81,22 @@ def learn(
     _check_count(_open(photos if held_out is None else held_out), samples)
     sets = _open(photos)
 
-    def sheet(net: nn.Module, path: Path) -> None:
-        config: Any = net.config
-        classes = [str(i) for i in range(config.num_class_embeds - 1)]
-        card = {"name": name, "size": recipe.size, "patch": recipe.patch, "classes": classes, "shift": SHIFT}
-        draw_sheet(flow_prior(name, net, card, where, guidance=guidance), path)
+    def sheet(net: UNet, path: Path) -> None:
+        draw_sheet(training_prior(net, recipe, where, guidance=guidance), path)
 
     with lock_folder(folder), reporter(progress) as report:
-        learn_prior(sets, folder, recipe, device=where, sheet=sheet, progress=report.progress, log=log)
+        learn_prior(sets, folder, recipe, device=where, sheet=sheet, minutes=minutes, progress=report.progress, log=log)
         return export_prior(
             folder, held_out if held_out is not None else photos, name=name or folder.name, guidance=guidance,
             judge=judge, samples=samples, device=str(where), report=report,
         )  # fmt: skip
+
+
+def training_prior(net: UNet, recipe: Recipe, device: torch.device, *, guidance: float = 1.0) -> DiffusionPrior:
+    """Returns a network in training as a prior without names of classes."""
+    classes = [str(i) for i in range(net.config.num_class_embeds - 1)]
+    card = {"name": "in training", "size": recipe.size, "patch": recipe.patch, "classes": classes, "shift": SHIFT}
+    return flow_prior("in training", net, card, device, guidance=guidance)
 
 
 def export_prior(

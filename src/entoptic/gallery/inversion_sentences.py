@@ -141,7 +141,7 @@ def effect_p(m: Measurement) -> Wording:
     if size is not None:
         sentence += f" The edit was compared at {number(size)} times the size that is shown."
     if needed is not None:
-        sentence += f" Random edits are exceeded from {number(needed)} times its change on."
+        sentence += f" It is flagged from {number(needed)} times its change on."
     return Wording(
         title="More than a random edit",
         sentence=sentence,

@@ -30,6 +30,7 @@ from entoptic.base.estimates import wilson
 from entoptic.inversion.configs import Steer
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.null_edits import map_covariance
 from entoptic.inversion.steer import Steering, paper_mask, steer_concepts
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -317,7 +318,14 @@ def localisation(inverter: Any, dictionary: Any, tune: Any, test: Any, config: S
     at = tests[0].found.at
     attenuation = [float(c.found.attenuation_An[at].nanmean()) for c in tests]
     cosines = [float(c.found.cosine_n.mean()) for c in tests]
+    calibrations = [c.found.calibration for c in tests if c.found.calibration is not None]
     return summary(tests, score(tests, shares)) | {
+        "test": {
+            "version": calibrations[0].test.version,
+            "size": _quartiles([c.size for c in calibrations]),
+            "flagged from": _quartiles([c.flagged_from for c in calibrations]),
+            "detectable": _quartiles([c.detectable.value if c.detectable else None for c in calibrations]),
+        },
         "shares": shares,
         "flagged": {"value": float(np.mean(flagged)), "interval": wilson(sum(flagged), len(flagged)), "n": len(flagged)},
         "absent flagged": {"value": float(np.mean(false)), "interval": wilson(sum(false), len(false)), "n": len(false)}
@@ -329,15 +337,24 @@ def localisation(inverter: Any, dictionary: Any, tune: Any, test: Any, config: S
     }  # fmt: skip
 
 
+def _quartiles(values: Sequence[float | None]) -> list[float]:
+    """Quartiles of those that are known; NaN where none is."""
+    known = [v for v in values if v is not None]
+    return [float(v) for v in np.quantile(known, (0.25, 0.5, 0.75))] if known else [float("nan")] * 3
+
+
 def false_alarms(
     inverter: Any, scenes: Sequence[Scene], vectors_NC: Tensor, count: int, config: Steer
 ) -> dict[str, Any]:
-    """Subspaces of 1 to 4 dimensions, one a scene, that stand for concepts without any meaning, of two kinds.
+    """Subspaces of 1 to 4 dimensions, one a scene, that stand for concepts without any meaning, of four kinds.
 
     Args:
-        vectors_NC: of positions of other scenes' maps, real ones, by which the second kind is spanned.
+        vectors_NC: of positions of other scenes' maps, real ones, by which the last kind is spanned.
     """
+    law = map_covariance(inverter)
     kinds: dict[str, Callable[[int, torch.Generator], Tensor]] = {
+        "draws of the maps' covariance": lambda d, g: law.directions(d, g).T,
+        "one draw of the maps' covariance": lambda d, g: law.directions(1, g).T,
         "Gaussian directions of the channels' scale": lambda d, g: (
             torch.randn(len(inverter.sd_C), d, generator=g) * inverter.sd_C[:, None]
         ),
@@ -400,6 +417,18 @@ def page(results: dict[str, Any]) -> str:
                 f"their map {_cell(found['cosine'])}.",
                 "",
             ]
+            if test := found.get("test"):
+                lines += [
+                    f"Median (quartiles) over these things: compared at {_spread(test['size'])} times the edit that is shown, "
+                    f"flagged from {_spread(test['flagged from'])} times its change on; effects of "
+                    f"{_spread(test['detectable'])} times that of a random edit are found in four of five cases.",
+                    "",
+                ]
+            else:
+                lines += [
+                    "Which are flagged was measured with the first version of the test (random edits of the concept's own size).",
+                    "",
+                ]
         lines += [
             "### False alarms on random subspaces",
             "",
@@ -413,6 +442,11 @@ def page(results: dict[str, Any]) -> str:
         lines += ["", f"`{result['command']}`, {result['seconds']:.0f} s.", ""]
     versions = ", ".join(f"{k} {v}" for k, v in results["about"].items())
     return "\n".join([*lines, f"With {versions}.", ""])
+
+
+def _spread(quartiles: Sequence[float]) -> str:
+    low, middle, high = quartiles
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _cell(entry: dict[str, Any], sign: str = "") -> str:

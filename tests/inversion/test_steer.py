@@ -15,6 +15,7 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.inversion.configs import Steer
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
+from entoptic.inversion.null_edits import OWN_SIZE
 from entoptic.inversion.steer import (
     FLOOR,
     PAPER_THRESHOLD,
@@ -22,6 +23,7 @@ from entoptic.inversion.steer import (
     map_covariance,
     null_part,
     paper_mask,
+    scaled,
     standardised_length,
     steer_concepts,
 )
@@ -171,9 +173,9 @@ def test_originals_are_decoded_once_for_all_concepts_and_scales() -> None:
     world, phi = World(), photo_map()
     found = steer_concepts(world, Subspaces([0], [1], [2, 3]), phi, [0, 1, 2], Steer(n=3, nulls=19))
     scales_but_one = 5
-    assert len(world.rows) == 3 * (1 + 3 * (scales_but_one + 19))
+    assert len(world.rows) == 3 * (1 + 3 * (scales_but_one + 1 + 19))
     assert sum(torch.equal(m, phi[0]) for m, _ in world.rows) == 3
-    assert [one.decoded for one in found] == [3 * (scales_but_one + 19)] * 3
+    assert [one.decoded for one in found] == [3 * (scales_but_one + 1 + 19)] * 3
 
 
 def test_every_edit_meets_the_noise_of_its_original() -> None:
@@ -265,8 +267,12 @@ def test_nulls_are_as_long_in_standard_deviations_and_of_the_same_dimension() ->
     for scale in (0.25, 2.0):
         world.rows.clear()
         steer_concepts(world, dictionary, phi, [0], Steer(n=1, scale=scale, scales=()))
-        original, edit, *nulls = (m for m, _ in world.rows)
+        original, shown, edit, *nulls = (m for m, _ in world.rows)
         assert len(nulls) == 19
+        torch.testing.assert_close(
+            shown, scaled(original, dictionary.parts(original[None].flatten(2))[0, 0].view(C, *GRID), scale)
+        )
+        assert torch.cosine_similarity((shown - original).flatten(), (edit - original).flatten(), dim=0) > 0.9999
         lengths = [
             torch.einsum("chw,cd,dhw->", e, inverse_CC, e).sqrt() for e in (m - original for m in (edit, *nulls))
         ]
@@ -413,6 +419,34 @@ def test_a_concept_that_shines_is_flagged_where_it_is() -> None:
     place[PATCH : 2 * PATCH, PATCH : 2 * PATCH] = True
     assert found.affected_SS.any()
     assert not (found.affected_SS & ~place).any()
+
+
+def test_the_test_is_of_another_edit_than_the_shown_one() -> None:
+    """In a linear world Δ of the test is Δ of the shown edit, times the size; only the region and the p-value are of it."""
+    world, phi, dictionary = World(), photo_map(), Subspaces([0, 1], [2])
+    config = Steer(n=1, scales=(), eight_bit=False)
+    for found in steer_concepts(world, dictionary, phi, [0, 1], config):
+        part = dictionary.parts(phi.flatten(2))[found.concept, 0].unflatten(1, GRID)
+        torch.testing.assert_close(found.delta_SS, closed_form(world, part, 0.25), atol=1e-6, rtol=1e-4)
+        c = found.calibration
+        assert c is not None
+        assert c.size is not None
+        assert c.size != pytest.approx(1, rel=0.01)
+        assert c.peak == pytest.approx(c.size * float(found.delta_SS.max()), rel=1e-3)
+        assert torch.equal(found.affected_SS, c.size * found.delta_SS > c.threshold)
+
+
+def test_earlier_runs_can_be_repeated_with_their_test() -> None:
+    world, phi = World(), photo_map()
+    (found,) = steer_concepts(world, Subspaces([0, 1]), phi, [0], Steer(n=1, scales=()), test=OWN_SIZE)
+    original, edit, *nulls = (m for m, _ in world.rows)
+    assert len(nulls) == 19
+    law = map_covariance(world)
+    lengths = [standardised_length((m - original)[None], law) for m in (edit, *nulls)]
+    assert lengths == pytest.approx([lengths[0]] * 20, rel=1e-4)
+    assert found.calibration is not None
+    assert found.calibration.size == 1.0
+    assert found.calibration.peak == float(found.delta_SS.max())
 
 
 def test_the_papers_rule_flags_nulls_too() -> None:

@@ -23,8 +23,15 @@ from entoptic.errors import UserError
 from entoptic.gallery.site import build
 from entoptic.inversion.configs import Steer
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.null_edits import COMMON_SIZE, OWN_SIZE, NullTest
+from entoptic.inversion.targets import EditTarget, PhotoFile
+from entoptic.methods import find_method
+from entoptic.methods.contract import Item
+from entoptic.methods.steer import SteerConcepts
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
+from entoptic.runs.edit_items import Concepts, EditItems
+from entoptic.runs.plan import Job
 from entoptic.runs.steer import identity_of, steer, strongest
 from entoptic.runs.store import Run
 from entoptic.runs.verify import verify
@@ -93,8 +100,9 @@ def test_the_folder_is_an_ordinary_run(tiny: Model, photo: Path, tmp_path: Path)
     assert picture.unit == f"dict({LAYER}):2"
     assert picture.pixels.shape == (SIDE, SIDE, 3)
     names = {"effect_p", "affected_area", "attenuation", "leakage", "logit_change", "map_cosine"}
-    assert set(picture.evidence) == names
-    for entry in picture.evidence.values():
+    assert set(picture.evidence) == names | {"detectable_effect"}
+    assert "too few" in picture.evidence["detectable_effect"]["reason"]
+    for entry in (picture.evidence[name] for name in names):
         assert entry["value"] is not None
         assert entry["n"] == (4 if entry["name"] == "effect_p" else 2)
         assert entry["interval"][0] - 1e-9 <= entry["value"] <= entry["interval"][1] + 1e-9
@@ -133,6 +141,42 @@ def test_the_record_holds_the_numbers_of_the_pictures(tiny: Model, photo: Path, 
     assert picture.evidence["effect_p"]["value"] is None
     assert "nulls 0" in picture.evidence["effect_p"]["reason"]
     assert picture.evidence["attenuation"]["interval"] is None
+
+
+def test_size_and_power_of_the_test_are_recorded_verified_and_shown(tiny: Model, photo: Path, tmp_path: Path) -> None:
+    run = made(tiny, photo, tmp_path / "r", concepts=[1], config=Steer(n=1, scales=()))
+    (picture,) = run
+    c = picture.record["steering"]["calibration"]
+    assert c["version"] == 2
+    assert c["size"] > 0
+    assert c["flagged_from"] == pytest.approx(c["threshold"] / c["peak"])
+    least = picture.evidence["detectable_effect"]
+    assert (least["value"], least["interval"], least["n"]) == (
+        c["detectable"]["value"], c["detectable"]["interval"], 19,
+    )  # fmt: skip
+    assert least["interval"][0] <= least["value"] <= least["interval"][1]
+    detail = picture.evidence["effect_p"]["detail"]
+    assert (detail["size of the test"], detail["flagged from"]) == (c["size"], c["flagged_from"])
+    build(run.path)
+    (page,) = run.path.glob("gallery/unit-*.html")
+    text = page.read_text()
+    for words in ("times as large as it is shown", "The concept gets an outline if", "80 % of edits that change it"):
+        assert words in text
+
+
+def test_only_keys_of_edits_that_are_compared_hold_the_version(tiny: Model) -> None:
+    card = find_method("steer")
+    inverter, known = FakeInverter(tiny), FakeDictionary(tiny)
+    concepts = Concepts(dictionary=known, source="x", identity="y")
+    target = EditTarget(layer=LAYER, photo=PhotoFile("a", "b"), source="x", concept=0)
+    item = Item(target=target, sample=0, seed=0)
+
+    def key(test: NullTest, nulls: int) -> str:
+        kind = EditItems(maps=inverter.maps, inverter=inverter, prior={}, concepts=concepts, photos=None, test=test)  # type: ignore[arg-type]
+        return kind.key(Job(card=card, config=SteerConcepts(nulls=nulls), items=[]), item)
+
+    assert key(OWN_SIZE, 19) != key(COMMON_SIZE, 19)
+    assert key(OWN_SIZE, 0) == key(COMMON_SIZE, 0)
 
 
 def test_what_is_there_is_not_made_again(tiny: Model, photo: Path, tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(inverter.prior), "denoise", made("the prior"))
 
 
-@pytest.mark.parametrize("name", RUNS)
+REPEATED = tuple(name for name in RUNS if name != "steer")
+"""Requests that later versions answer with the stored pictures. Of edits they make others, by another test of chance."""
+
+
+@pytest.mark.parametrize("name", REPEATED)
 def test_the_same_request_makes_nothing(stored: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     folder = stored / "runs" / name
     before = files(folder)
@@ -144,6 +148,40 @@ def test_the_same_request_makes_nothing(stored: Path, monkeypatch: pytest.Monkey
     ] == rows(told[folder / "metadata.jsonl"])
     if record is not None:
         assert close(json.loads((folder / "frontier" / "logits-0.json").read_text()), record)
+
+
+def test_edits_of_both_tests_of_chance_stand_side_by_side(stored: Path) -> None:
+    folder = stored / "runs" / "steer"
+    before, old = files(folder), {p.record["key"]: p for p in pictures("steer")}
+    asked.steer()
+    assert before.items() <= files(folder).items()
+    new = [p for p in pictures("steer") if p.record["key"] not in old]
+    assert len(old) == len(new) == 2
+    for picture in new:
+        (earlier,) = [p for p in old.values() if p.unit == picture.unit]
+        assert abs(picture.pixels.astype(int) - earlier.pixels).max() <= 1  # the shown edit is the same
+        assert picture.record["steering"]["calibration"]["version"] == 2
+        assert "version" not in earlier.record["steering"]["calibration"]
+        unmoved = ("attenuation", "leakage", "logit_change", "map_cosine")
+        one, other = ({e["name"]: e["value"] for e in p.record["evidence"]} for p in (picture, earlier))
+        assert [one[name] for name in unmoved] == pytest.approx([other[name] for name in unmoved], abs=2e-3)
+    found = entoptic.verify(folder, device="cpu")
+    assert found.drift == []
+    assert found.skipped == []
+    assert found.pictures == 4
+    keys = {p.record["key"] for p in pictures("steer")}
+    asked.steer()
+    assert {p.record["key"] for p in pictures("steer")} == keys
+
+
+@pytest.mark.parametrize(("version", "said"), [(2, "key does not follow"), (7, "of version 7")])
+def test_a_record_that_names_another_test_is_noticed(stored: Path, version: int, said: str) -> None:
+    first = pictures("steer")[0]
+    record = json.loads(first.path.with_suffix(".json").read_text())
+    record["steering"]["calibration"]["version"] = version
+    first.path.with_suffix(".json").write_text(json.dumps(record))
+    found = entoptic.verify(Path("runs") / "steer", device="cpu")
+    assert said in "\n".join(found.drift + found.skipped)
 
 
 def test_refusing_would_be_noticed(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

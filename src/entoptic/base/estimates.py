@@ -22,6 +22,24 @@ def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]
     return max(0.0, (centre - width) / (1 + z * z / n)), min(1.0, (centre + width) / (1 + z * z / n))
 
 
+def quantile_ranks(n: int, q: float, outside: float = 0.025) -> tuple[int, int] | None:
+    """Returns the ranks, from 1, of the order statistics between which a quantile lies with 95 % confidence.
+
+    The number of n independent observations below the quantile is binomial, whatever their distribution (ties make the interval
+    wider). None where n is too small for either end.
+
+    Args:
+        n: observations.
+        q: of the quantile, in (0, 1).
+        outside: largest probability on each side.
+    """
+    chances = [math.comb(n, k) * q**k * (1 - q) ** (n - k) for k in range(n + 1)]
+    below = [sum(chances[:rank]) for rank in range(n + 2)]  # fewer than `rank` observations lie below the quantile
+    lows = [rank for rank in range(1, n + 1) if below[rank] <= outside]
+    highs = [rank for rank in range(1, n + 1) if 1 - below[rank] <= outside]
+    return (lows[-1], highs[0]) if lows and highs else None
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Returns the 95 % interval of a mean by Student's t; for a single value, the value itself.
 

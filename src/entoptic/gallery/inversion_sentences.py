@@ -136,11 +136,31 @@ def path_probability(m: Measurement, *, photo: str) -> Wording:
 def effect_p(m: Measurement) -> Wording:
     """Words the p-value of an edit among random edits of the same size."""
     among = f"{m.n:,} random edits of the same size" if m.n else "random edits of the same size"
+    size, needed = (number_or_none(m.detail.get(name)) for name in ("size of the test", "flagged from"))
+    sentence = f"Ranked by its largest change of a pixel among {among}: p{SPACE}={SPACE}{number(m.value)}."
+    if size is not None:
+        sentence += f" The edit was compared at {number(size)} times the size that is shown."
+    if needed is not None:
+        sentence += f" It is flagged from {number(needed)} times its change on."
     return Wording(
         title="More than a random edit",
-        sentence=f"Ranked by its largest change of a pixel among {among}: p{SPACE}={SPACE}{number(m.value)}.",
+        sentence=sentence,
         chip=f"p {number(m.value)}",
         tone="good" if m.value <= 0.05 else "mixed" if m.value <= 0.2 else "poor",
+        stated=("size of the test", "flagged from"),
+    )
+
+
+def detectable_effect(m: Measurement) -> Wording:
+    """Words the least effect that is found in most cases."""
+    power = number_or_none(m.detail.get("power"))
+    share = f"{percent(power)}{PERCENT} of edits" if power is not None else "most edits"
+    return Wording(
+        title="Least effect that is found",
+        sentence=f"Would flag {share} that change the picture {number(m.value)} times as much as a random edit of the same "
+        "size.",
+        chip=f"finds {number(m.value)} times chance",
+        stated=("power",),
     )
 
 

@@ -163,11 +163,32 @@ def _chance(calibration: Mapping[str, Any] | None) -> str:
         return (
             "No random edits were made, so the outline follows a third of the maximum, which marks a part of any edit."
         )
-    return (
+    text = (
         f"The outline holds what exceeds the largest pixel of random edits of the same size "
         f"(p = {number(calibration['p_value'])} for the whole picture, {calibration['nulls']} random edits); "
         f"of concepts without an effect of their own, {percent(calibration['rate'])} % would get an outline."
     )
+    return " ".join([text, *_power(calibration)])
+
+
+def _power(calibration: Mapping[str, Any]) -> list[str]:
+    """At which size the concept was compared, and which effects would have been found; earlier records do not say it."""
+    size, least = calibration.get("size"), calibration.get("detectable")
+    found = []
+    if size is not None:
+        found.append(f"For this comparison the edit was made {number(size)} times as large as it is shown.")
+    if size is not None and calibration.get("flagged_from") is not None:
+        found.append(
+            f"The concept gets an outline if it changes the picture {number(calibration['flagged_from'])} times as much as "
+            "it does."
+        )
+    if least is not None and least["interval"] is not None:
+        low, high = least["interval"]
+        found.append(
+            f"{percent(least['power'])} % of edits that change it {number(least['value'])} times "
+            f"({number(low)} to {number(high)}) as much as a random one would get one."
+        )
+    return found
 
 
 def _sweep_row(entry: Mapping[str, Any], shown_scale: float, maps: Mapping[str, str]) -> SweepRow:

@@ -60,6 +60,7 @@ SENTENCES: dict[str, Callable[[Measurement], Wording]] = {
     "probability_a": partial(inversions.path_probability, photo="first"),
     "probability_b": partial(inversions.path_probability, photo="second"),
     "effect_p": inversions.effect_p,
+    "detectable_effect": inversions.detectable_effect,
     "affected_area": inversions.affected_area,
     "attenuation": inversions.attenuation,
     "leakage": inversions.leakage,

@@ -1,9 +1,9 @@
 """Concept steering (FeatInv-Viz): scales one concept of a feature map, decodes both maps and compares the pictures.
 
 Symbols: φ the photo's map, φ_k its part in concept k, α the scale, φ' = φ - (1 - α)·φ_k the edited map, Δ the difference of
-pixels. φ and φ' are decoded with the same noise, so that pixels differ by the concept alone. Random edits that change φ by as
-many standard deviations give the distribution of Δ without the concept. The network reads the decoded pictures again, which
-measures whether the edit has reached them.
+pixels. φ and φ' are decoded with the same noise, so that pixels differ by the concept alone. Random edits of one size give the
+distribution of Δ without the concept, which is ranked among them at that size. The network reads the decoded pictures
+again, which measures whether the edit has reached them.
 
 No torch is imported at the top: the command line reads `Steer` from here.
 """
@@ -17,91 +17,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
-from entoptic.inversion.configs import Steer, allowed_false_alarms
+from entoptic.inversion.calibration import Calibration, calibrate
+from entoptic.inversion.configs import Steer
+from entoptic.inversion.null_edits import (
+    COMMON_SIZE,
+    FLOOR,
+    Compared,
+    NullTest,
+    dimension_of,
+    map_covariance,
+    null_part,
+    photo_dimension,
+    standardised_length,
+)
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from entoptic.inversion.map_gaussian import Ellipsoid
 
+__all__ = [
+    "FLOOR", "PAPER_THRESHOLD", "Calibration", "Steer", "Steering", "calibrate", "check_concept", "dimension_of",
+    "map_covariance", "null_part", "paper_mask", "scaled", "standardised_length", "steer_concepts",
+]  # fmt: skip
+
 PAPER_THRESHOLD = 0.33
 """The paper's display rule: a pixel below this share of the map's maximum counts as unaffected."""
-FLOOR = 1e-3
-"""Least variance that is assumed for a direction of maps, as a share of the largest."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Where a map of differences exceeds those of equally large random edits. See `calibrate`.
-
-    Attributes:
-        level: q, the rate of false alarms.
-        count: R, the number of null maps.
-        allowed: ⌊q·(R + 1)⌋.
-        p_value: of the whole map, in {1, …, R + 1} / (R + 1).
-        adjusted_HW: p-value of each pixel, adjusted for having looked at all of them.
-        pointwise_HW: p-value of each pixel had it been the only one.
-        threshold: difference above which a pixel is affected, a quantile of the null maxima.
-    """
-
-    level: float
-    count: int
-    allowed: int
-    p_value: float
-    adjusted_HW: Tensor = field(repr=False)
-    pointwise_HW: Tensor = field(repr=False)
-    threshold: float
-
-    @property
-    def rate(self) -> float:
-        """The share of concepts without an effect that are flagged: ⌊q(R + 1)⌋ / (R + 1) ≤ q."""
-        return self.allowed / (self.count + 1)
-
-    @property
-    def affected_HW(self) -> Tensor:
-        """Pixels whose adjusted p-value is at most the level, H×W bool."""
-        return self.adjusted_HW <= self.allowed / (self.count + 1) + 1e-12
-
-    @property
-    def pointwise_affected_HW(self) -> Tensor:
-        """Pixels that exceed the nulls one by one, H×W bool; none where the whole map does not exceed them."""
-        flagged = self.p_value <= self.allowed / (self.count + 1) + 1e-12
-        return (self.pointwise_HW <= self.allowed / (self.count + 1) + 1e-12) & flagged
-
-
-def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
-    """Ranks a map of differences among those of R null edits.
-
-    The statistic of a map is its maximum over pixels, T = max_p Δ(p). The adjusted p-value of pixel p is
-    (1 + #{r: T_r ≥ Δ(p)}) / (R + 1) (the single-step maximum of Westfall and Young). The affected region holds the pixels
-    where it is at most `level`.
-
-    Where the concept's map is exchangeable with the null maps, its rank among the R + 1 maxima is uniform. The region is then
-    empty with probability at least 1 - ⌊level·(R + 1)⌋ / (R + 1), and with exactly this probability where no two maxima are
-    equal. This holds for every distribution of the maps and every dependence between pixels.
-
-    Args:
-        delta_HW: the concept's map, ≥ 0.
-        nulls_RHW: R maps of random edits of the same size, ≥ 0.
-        level: in (0, 1).
-
-    Raises:
-        UserError: fewer nulls than the level needs.
-    """
-    import torch
-
-    count = len(nulls_RHW)
-    allowed = allowed_false_alarms(level, count)
-    if allowed < 1:
-        raise UserError(f"{count} nulls cannot tell a rate of {level:g}")
-    maxima_R = nulls_RHW.flatten(1).amax(1).sort().values
-    # Null maxima at or above each pixel: those from the pixel's insertion point on.
-    above_HW = count - torch.searchsorted(maxima_R, delta_HW.contiguous())
-    adjusted_HW = (1 + above_HW).double() / (count + 1)
-    pointwise_HW = (1 + (nulls_RHW >= delta_HW).sum(0)).double() / (count + 1)
-    return Calibration(
-        level, count, allowed, float(adjusted_HW.min()), adjusted_HW, pointwise_HW, float(maxima_R[count - allowed])
-    )
 
 
 @dataclass(frozen=True)
@@ -116,14 +57,14 @@ class Steering:
         scale: the α of the picture that is kept, one of `scales`.
         scales: α of the sweep, ascending.
         share: |φ_k| / |φ|.
-        dimension: of the subspace that φ_k spans over its positions, and of the null edits.
+        dimension: of the subspaces of the null edits; without nulls, of the concept's part in this photo.
         activation_hw: |φ_k| at each position.
         originals_n3SS: decoded φ.
         edits_n3SS: decoded φ' at `scale`.
         sweep_A3SS: decoded φ' at each scale, with the first seed.
         delta_ASS: the median over seeds of Δ = √Σ_RGB (x - x')² at each scale; exactly 0 at α = 1.
         spread_SS: √Σ_RGB of the originals' variances over seeds; None with one seed.
-        calibration: of Δ at `scale`, or None without nulls.
+        calibration: of Δ of the edit at `scale`, at the size of the test; None without nulls.
         cosine_n: the mean over positions of the cosine of f(x) and φ.
         attenuation_An: |Π_k f(x')| / |Π_k f(x)|, which α asks for; NaN where φ or f(x) has nothing of the concept.
         leakage_AnK: |Π_j f(x')| / |Π_j f(x)| - 1 of every concept j; its column k is `attenuation_An` - 1.
@@ -201,79 +142,6 @@ def scaled(map_1Chw: Tensor, part_1Chw: Tensor, scale: float) -> Tensor:
     return map_1Chw - (1 - scale) * part_1Chw
 
 
-def null_part(
-    phi_1Chw: Tensor, edit_1Chw: Tensor, dimension: int, ellipsoid: Ellipsoid, generator: Generator
-) -> Tensor:
-    """Returns φ projected on a random subspace and rescaled to the length of an edit, 1×C×h×w.
-
-    The subspace is spanned by draws from the Gaussian with covariance Σ of photos' map vectors. Length is
-    √Σ_p e_pᵀ Σ⁻¹ e_p over positions p, so that both edits are equally many standard deviations long. With Euclidean length,
-    edits in directions in which maps hardly vary would lead farther from all maps. Decoders react strongly to that, whatever
-    the edit means.
-
-    Args:
-        phi_1Chw: φ.
-        edit_1Chw: φ' - φ.
-        dimension: of the subspace.
-        ellipsoid: Σ.
-        generator: of the draws.
-    """
-    import torch
-
-    draws_dC = ellipsoid.directions(max(1, min(dimension, int((ellipsoid.variance_K > 0).sum()))), generator)
-    basis_Cd = torch.linalg.qr(draws_dC.T).Q
-    part = torch.einsum("cd,ed,behw->bchw", basis_Cd, basis_Cd, phi_1Chw.double().cpu())
-    length = standardised_length(part, ellipsoid)
-    return (part * (standardised_length(edit_1Chw, ellipsoid) / length if length > 0 else 0.0)).to(phi_1Chw)
-
-
-def standardised_length(edit_1Chw: Tensor, ellipsoid: Ellipsoid) -> float:
-    """Returns the length of a change in standard deviations of photos' maps: √Σ_p e_pᵀ Σ⁻¹ e_p over positions p.
-
-    Args:
-        edit_1Chw: e.
-        ellipsoid: Σ, up to a constant factor.
-    """
-    return float(ellipsoid.steps(edit_1Chw[0].flatten(1).T.double().cpu()).sum().sqrt())
-
-
-def map_covariance(inverter: Any) -> Ellipsoid:
-    """Returns Σ of the vectors of photos' maps.
-
-    It is that of the inverter's Gaussian, or diagonal with its channels' variances where it has none. Variances are at least
-    `FLOOR` of the largest: in directions in which maps hardly vary, the smallest change would otherwise have a huge length,
-    and a random edit of that length would destroy the map.
-
-    Args:
-        inverter: an `Inverter`.
-    """
-    import torch
-
-    from entoptic.inversion.map_gaussian import Ellipsoid
-
-    none = torch.empty(0, dtype=torch.float64)
-    if getattr(inverter, "law", None) is None:
-        sd_C = inverter.sd_C.double().cpu()
-        axes_KC = torch.eye(len(sd_C), dtype=torch.float64)[sd_C > 0]
-        centre_C, variance_K, rest = torch.zeros_like(sd_C), sd_C[sd_C > 0].square(), sd_C.new_zeros(())
-    else:
-        view = inverter.law.positions
-        centre_C, axes_KC = view.mean_C.double(), view.axes_KC.double()
-        variance_K, rest = view.variance_K.double(), view.rest.double()
-    floor = FLOOR * variance_K.max()
-    return Ellipsoid(
-        centre_C, axes_KC, variance_K.clamp_min(floor), rest.clamp_min(floor) if float(rest) > 0 else rest, none
-    )
-
-
-def dimension_of(part_1Chw: Tensor) -> int:
-    """Returns the dimension of the space that a part's vectors span over its positions."""
-    import torch
-
-    values_CD = part_1Chw[0].flatten(1).double()
-    return int(torch.linalg.matrix_rank(values_CD, rtol=1e-4))
-
-
 def steer_concepts(
     inverter: Any,
     dictionary: Any,
@@ -283,10 +151,12 @@ def steer_concepts(
     *,
     key: str = "",
     progress: Progress = silent,
+    test: NullTest = COMMON_SIZE,
 ) -> list[Steering]:
     """Steers concepts of one photo's map. All of them are compared with the same originals.
 
-    It decodes n·(1 + K·(A + R)) pictures for n seeds, K concepts, A scales other than 1 and R nulls. Maps that equal φ bit
+    It decodes n·(1 + K·(A + 1 + R)) pictures for n seeds, K concepts, A scales other than 1 and R nulls; the one more is the
+    concept's edit at the size of the test. Maps that equal φ bit
     for bit (α = 1, or a concept that is not there) are not decoded again: row i of a sample depends on map i and noise i
     only, so their difference is 0. All maps of one seed are decoded in one call, with one noise.
 
@@ -298,6 +168,7 @@ def steer_concepts(
         config: how they are steered.
         key: of the photo. Noise is drawn by (seed, key, i), so no result depends on other photos or concepts.
         progress: called with (what, done, total).
+        test: how random edits are made and compared; another than the default repeats earlier runs.
 
     Raises:
         UserError: the map is of another shape or not finite, or a concept is out of range.
@@ -318,7 +189,7 @@ def steer_concepts(
         phi = map_1Chw.float().cpu()
         parts = parts_of(dictionary, phi.flatten(2), concepts)
         parts_kChw = [part_1CD[0].unflatten(1, maps.grid).float().cpu() for part_1CD in parts]
-        return _steer_all(inverter, dictionary, phi, parts_kChw, concepts, config, key, progress)
+        return _steer_all(inverter, dictionary, phi, parts_kChw, concepts, config, key, progress, test)
 
 
 def check_concept(dictionary: Any, k: int) -> None:
@@ -337,13 +208,19 @@ def check_concept(dictionary: Any, k: int) -> None:
 
 def _steer_all(
     inverter: Any, dictionary: Any, phi: Tensor, parts_kChw: Sequence[Tensor], concepts: Sequence[int], config: Steer,
-    key: str, progress: Progress,
+    key: str, progress: Progress, test: NullTest,
 ) -> list[Steering]:  # fmt: skip
     import torch
 
     scales, kept = config.all_scales, config.all_scales.index(config.scale)
     ellipsoid = map_covariance(inverter)
-    edits_kV = [_edits(phi, part[None], k, ellipsoid, config, key) for k, part in zip(concepts, parts_kChw)]
+    dimension = test.dimension if config.nulls else photo_dimension
+    dimensions = [dimension(dictionary, k, part[None], ellipsoid) for k, part in zip(concepts, parts_kChw)]
+    compared = [
+        _compared(test, phi, part[None], k, d, ellipsoid, config, key)
+        for k, part, d in zip(concepts, parts_kChw, dimensions)
+    ]
+    edits_kV = [_edits(phi, part[None], one, config) for part, one in zip(parts_kChw, compared)]
     # Rows of the batch of one seed: φ, then every edit that differs from it.
     rows = [(c, v) for c, edits in enumerate(edits_kV) for v, e in enumerate(edits) if not torch.equal(e, phi)]
     batch_VChw = torch.cat([phi, *(edits_kV[c][v] for c, v in rows)])
@@ -367,7 +244,7 @@ def _steer_all(
     for c, k in enumerate(concepts):
         part, edited_nA3SS = parts_kChw[c], torch.stack(edited_knA3SS[c])
         median_VSS = _median(torch.stack(delta_knVSS[c]))
-        delta_ASS, nulls_RSS = median_VSS[: len(scales)], median_VSS[len(scales) :]
+        delta_ASS, tested_VSS = median_VSS[: len(scales)], median_VSS[len(scales) :]
         after = _read_pictures(inverter, dictionary, edited_nA3SS.flatten(0, 1), config)
         # No share of a concept is defined where φ or the network's map of the original has next to nothing of it.
         before_nK = before.norms_BK.where(before.norms_BK > 1e-6 * before.norms_BK.amax(), torch.nan)
@@ -376,10 +253,10 @@ def _steer_all(
         found.append(
             Steering(
                 concept=k, name=str(dictionary.names[k]), scale=config.scale, scales=scales,
-                share=float(part.norm() / phi.norm().clamp_min(1e-30)), dimension=dimension_of(part[None]),
+                share=float(part.norm() / phi.norm().clamp_min(1e-30)), dimension=dimensions[c],
                 activation_hw=part.norm(dim=0), originals_n3SS=originals_n3SS, edits_n3SS=edited_nA3SS[:, kept],
                 sweep_A3SS=edited_nA3SS[0], delta_ASS=delta_ASS, spread_SS=_sd_over_seeds(originals_n3SS),
-                calibration=calibrate(delta_ASS[kept], nulls_RSS, config.level) if config.nulls else None,
+                calibration=_calibrated(delta_ASS[kept], tested_VSS, compared[c], test, config.level),
                 cosine_n=cosine_n, attenuation_An=ratio_AnK[:, :, k] if part.any() else ratio_AnK[:, :, k] * torch.nan,
                 leakage_AnK=ratio_AnK - 1, norms_nK=before.norms_BK,
                 logits_nL=before.logits_BL, change_AnL=change_AnL, decoded=config.n * sum(row[0] == c for row in rows),
@@ -388,19 +265,34 @@ def _steer_all(
     return found
 
 
-def _edits(phi: Tensor, part: Tensor, k: int, ellipsoid: Ellipsoid, config: Steer, key: str) -> list[Tensor]:
-    """φ' at each scale, then the null edits.
+def _compared(
+    test: NullTest, phi: Tensor, part: Tensor, k: int, dimension: int, ellipsoid: Ellipsoid, config: Steer, key: str
+) -> Compared | None:
+    """The maps of the test; None without nulls."""
+    if not config.nulls:
+        return None
+    generators = [generator_for(config.seed, key, f"null {k}", r) for r in range(config.nulls)]
+    return test.compare(phi, part, config.scale, dimension, ellipsoid, generators)
 
-    Each null edit changes φ by as many standard deviations as the φ' that is kept, and adds or subtracts as that does.
-    """
+
+def _edits(phi: Tensor, part: Tensor, compared: Compared | None, config: Steer) -> list[Tensor]:
+    """φ' at each scale, then the maps of the test: the concept's where it is another, and the null edits."""
     edits = [scaled(phi, part, a) for a in config.all_scales]
-    edit = edits[config.all_scales.index(config.scale)] - phi
-    if not edit.any():
-        return edits + [phi] * config.nulls
-    side = 1.0 if config.scale > 1 else -1.0
-    dimension = dimension_of(part)
-    generators = (generator_for(config.seed, key, f"null {k}", r) for r in range(config.nulls))
-    return edits + [phi + side * null_part(phi, edit, dimension, ellipsoid, generator) for generator in generators]
+    if compared is None:
+        return edits
+    own = [] if compared.concept_1Chw is None else [compared.concept_1Chw]
+    return [*edits, *own, *compared.nulls_RChw.split(1)]
+
+
+def _calibrated(
+    shown_SS: Tensor, tested_VSS: Tensor, compared: Compared | None, test: NullTest, level: float
+) -> Calibration | None:
+    """Ranks the difference of the test's edit, or of the shown one where that is it."""
+    if compared is None:
+        return None
+    if compared.concept_1Chw is None:
+        return calibrate(shown_SS, tested_VSS, level, size=compared.size, test=test)
+    return calibrate(tested_VSS[0], tested_VSS[1:], level, size=compared.size, test=test)
 
 
 def _decode(inverter: Any, maps_VChw: Tensor, noise: Tensor, config: Steer) -> Tensor:

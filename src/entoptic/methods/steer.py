@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
 from entoptic.inversion.configs import Steer
+from entoptic.inversion.null_edits import COMMON_SIZE, NullTest
 from entoptic.methods.contract import EDIT, Context, Draft, Item, MethodConfig, Trace, failed_by, method
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ def _photo_of(item: Item) -> str:
 @method("steer", SteerConcepts, paper="FeatInv", units={EDIT}, reads={"inverter"}, together=_photo_of)
 def steer(items: Sequence[Item], config: SteerConcepts, context: Context) -> Iterator[Draft]:
     """Steers concepts of one photo. Each draft's `made` is a `Steering`, from which its evidence is computed."""
+    return steer_with(COMMON_SIZE, items, config, context)
+
+
+def steer_with(test: NullTest, items: Sequence[Item], config: SteerConcepts, context: Context) -> Iterator[Draft]:
+    """Steers concepts of one photo.
+
+    Args:
+        test: how random edits are made and compared; `verify` repeats earlier runs with theirs.
+        items: as every method takes them, and so are `config` and `context`.
+    """
     from entoptic.inversion.steer import steer_concepts
 
     started = time.monotonic()
@@ -41,7 +52,7 @@ def steer(items: Sequence[Item], config: SteerConcepts, context: Context) -> Ite
         map_1Chw = context.photos(target.photo).map_Chw[None]
         made = steer_concepts(
             context.inverter, context.dictionary, map_1Chw, list(by_concept), config, key=target.photo.sha256,
-            progress=lambda what, done, total: context.progress(f"{what} of {name}", done, total),
+            progress=lambda what, done, total: context.progress(f"{what} of {name}", done, total), test=test,
         )  # fmt: skip
     except UserError as error:
         for item in items:

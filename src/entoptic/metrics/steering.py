@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from entoptic.base.estimates import mean_interval, wilson
+from entoptic.inversion.calibration import Calibration
+from entoptic.inversion.null_edits import OWN_SIZE
 from entoptic.inversion.steer import Steering
 from entoptic.metrics.evidence import Evidence, missing
 from entoptic.metrics.registry import EDIT, measure_all, metric
@@ -45,6 +47,7 @@ def measure_steering(made: Steering, names: Sequence[str], card: Card) -> list[E
 
 @metric(
     metric_card("effect_p", "More than a random edit", direction="lower", targets={EDIT}),
+    metric_card("detectable_effect", "Least effect that is found", direction="lower", targets={EDIT}),
     metric_card("affected_area", "Affected region", direction="none", targets={EDIT}),
     metric_card("attenuation", "Of the concept left", direction="none", targets={EDIT}),
     metric_card("leakage", "Other concepts", direction="lower", targets={EDIT}),
@@ -64,11 +67,13 @@ def steering_evidence(picture: EditPicture) -> list[Evidence]:
     else:
         c = found.calibration
         exceeded = round(c.p_value * (c.count + 1)) - 1
+        sized = {"size of the test": c.size} if _states_power(c) else {}
         chance = Evidence(
             "effect_p", c.p_value, c.count, wilson(exceeded, c.count), "lower",
-            detail={"random edits as unusual": c.count, "dimension": found.dimension},
+            detail={"random edits as unusual": c.count, "dimension": found.dimension, **sized}
+            | ({"flagged from": c.flagged_from} if _states_power(c) else {}),
         )  # fmt: skip
-        area_by = {"rule": "above the largest pixel of random edits", "false alarms": c.rate}
+        area_by = {"rule": "above the largest pixel of random edits", "false alarms": c.rate, **sized}
     area = float(found.affected_SS.float().mean())
     if not found.share:
         none = "the photo's map has nothing of this concept"
@@ -86,10 +91,31 @@ def steering_evidence(picture: EditPicture) -> list[Evidence]:
         ]
     return [
         chance,
+        *([_detectable(found.calibration)] if found.calibration and _states_power(found.calibration) else []),
         Evidence("affected_area", area, n, (area, area), "none", detail=area_by),
         *loop,
         _over_seeds("map_cosine", found.cosine_n, "higher", {}),
     ]
+
+
+def _states_power(calibration: Calibration) -> bool:
+    """Whether records of this version of the test hold its size and its power; those of the first do not."""
+    return calibration.test.version > OWN_SIZE.version
+
+
+def _detectable(calibration: Calibration) -> Evidence:
+    found = calibration.detectable
+    if calibration.size is None:
+        return missing("detectable_effect", "the photo's map has nothing of this concept", direction="lower")
+    if found is None:
+        return missing("detectable_effect", "too few random edits, or most change nothing", direction="lower")
+    if found.interval is None:
+        return missing(
+            "detectable_effect", f"{found.n} random edits are too few for an interval; 17 are enough", direction="lower"
+        )
+    return Evidence(
+        "detectable_effect", found.value, found.n, found.interval, "lower", detail={"power": found.power}
+    )  # fmt: skip
 
 
 def _over_seeds(name: str, values_n: Tensor, direction: str, detail: dict[str, Any], scale: str = "") -> Evidence:
@@ -133,9 +159,7 @@ def numbers(found: Steering, names: Sequence[str], card: Card) -> dict[str, Any]
         "concept": found.concept, "name": found.name, "scale": found.scale, "share": found.share,
         "dimension": found.dimension, "seeds": len(found.originals_n3SS), "largest": float(found.delta_SS.max()),
         "spread": float(found.spread_SS.mean()) if found.spread_SS is not None else None,
-        "calibration": None if c is None else {
-            "p_value": c.p_value, "nulls": c.count, "level": c.level, "rate": c.rate, "threshold": c.threshold,
-        },
+        "calibration": None if c is None else _calibration(c),
         "top": card.label(top) or f"logits:{top}",
         "sweep": [
             {
@@ -151,4 +175,18 @@ def numbers(found: Steering, names: Sequence[str], card: Card) -> dict[str, Any]
             {"name": str(names[j]), "change": entry(found.leakage_AnK[found.at, :, j])}
             for j in _largest(found.norms_nK.mean(0), found.concept)
         ],
+    }  # fmt: skip
+
+
+def _calibration(c: Calibration) -> dict[str, Any]:
+    ranks = {"p_value": c.p_value, "nulls": c.count, "level": c.level, "rate": c.rate, "threshold": c.threshold}
+    if not _states_power(c):
+        return ranks
+    least = c.detectable
+    return ranks | {
+        "version": c.test.version, "size": c.size, "peak": c.peak, "flagged_from": c.flagged_from,
+        "detectable": None if least is None else {
+            "value": least.value, "interval": list(least.interval) if least.interval else None, "n": least.n,
+            "power": least.power,
+        },
     }  # fmt: skip

@@ -16,6 +16,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.pixels import centre_square, opaque
 from entoptic.base.progress import Reporter
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.null_edits import COMMON_SIZE, OWN_SIZE, NullTest
 from entoptic.inversion.targets import EditTarget, PhotoReader
 from entoptic.methods.contract import Context, Draft, Failure, Item
 from entoptic.methods.steer import SteerConcepts
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from entoptic.units.dictionary import Dictionary
 
 RECIPE = 2
-"""Raised whenever steering makes or measures something else from the same config."""
+"""Raised whenever steering makes or measures something else from the same config. How random edits are made and compared is
+a `NullTest` with a version of its own."""
 DISCOVERED = 4
 """Concepts of a class that are discovered by default: the rule of completeness often stops at one."""
 
@@ -69,6 +71,7 @@ class EditItems:
         photos: reads photos, with their maps.
         photos_source: where the photos are, for `verify`.
         store_photos: store a small copy of each photo beside its pictures.
+        test: how random edits are made and compared.
     """
 
     maps: FeatureMaps
@@ -78,6 +81,7 @@ class EditItems:
     photos: PhotoReader
     photos_source: str = ""
     store_photos: bool = True
+    test: NullTest = COMMON_SIZE
 
     def context(self, job: Job, report: Reporter, pictures: int, batch_size: int) -> Context:
         """Returns what the method gets for the concepts of one photo."""
@@ -88,10 +92,14 @@ class EditItems:
         )  # fmt: skip
 
     def key(self, job: Job, item: Item) -> str:
-        """Returns the hash of everything that a picture's pixels and numbers depend on."""
+        """Returns the hash of everything that a picture's pixels and numbers depend on.
+
+        Keys hold the test's version from its second on, and only where there are random edits: earlier keys stay as they are.
+        """
         config, target, card = asdict(job.config), _target(item), self.maps.model.card
         config.pop("batch_size")
-        return content_key({
+        tested = {"test": self.test.version} if _config(job).nulls and self.test.version > OWN_SIZE.version else {}
+        return content_key(tested | {
             "recipe": RECIPE, "inverter": self.inverter.identity, "dictionary": self.concepts.identity,
             "concept": target.concept, "photo": target.photo.sha256, "config": config, "weights": card.identity,
             "layer": self.maps.layer, "card": card.preprocessing(),

@@ -22,12 +22,13 @@ from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.inversion.maps import FeatureMaps
+from entoptic.inversion.null_edits import OWN_SIZE, find_test
 from entoptic.inversion.saved import check_inverter
 from entoptic.inversion.targets import Edit, EditTarget, MapTarget, PhotoFile, PhotoReader
 from entoptic.methods import METHODS
 from entoptic.methods.contract import EDIT, MAP, Draft, Item, MethodCard, make_config
 from entoptic.methods.invert import Invert
-from entoptic.methods.steer import SteerConcepts
+from entoptic.methods.steer import SteerConcepts, steer_with
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
 from entoptic.metrics.registry import PHOTOS, VERIFIERS, needing
@@ -228,11 +229,12 @@ class Recompute:
         check_inverter(inverter, maps)
         concepts = self._concepts(record["dictionary"], maps)
         kind = EditItems(
-            maps=maps, inverter=inverter, prior={}, concepts=concepts, photos=self._reader(maps, ())
+            maps=maps, inverter=inverter, prior={}, concepts=concepts, photos=self._reader(maps, ()),
+            test=find_test(_version_of(record)),
         )  # fmt: skip
         label = str(concepts.dictionary.names[int(record["unit"].rpartition("):")[2])])
         found.drift += _wrong_names(picture, label, maps.layer, METHODS[picture.method])
-        group = json.dumps([record[name] for name in ("config", "photo", "inverter", "dictionary")], sort_keys=True)
+        group = _group(picture)
         if group not in self._edits:
             self._edits[group] = self._made_again(kind, [p for p in self._run if _group(p) == group])
         draft = self._edits[group].get(record["key"])
@@ -264,7 +266,8 @@ class Recompute:
             )  # fmt: skip
             items.append(Item(target=target, sample=record["sample"], seed=record["seed"]))
         context = kind.context(job, Reporter(), len(items), job.config.batch_size)  # type: ignore[attr-defined]
-        drafts = job.card.function(items, job.config, context)
+        assert isinstance(job.config, SteerConcepts)
+        drafts = steer_with(kind.test, items, job.config, context)
         return {kind.key(job, draft.item): draft for draft in drafts}
 
     def _concepts(self, entry: Mapping[str, Any], maps: FeatureMaps) -> Concepts:
@@ -369,9 +372,19 @@ def _wrong_names(picture: Picture, label: str | None, layer: str, card: MethodCa
 
 
 def _group(picture: Picture) -> str:
+    """What all edits share that are made again together; "" for other pictures."""
     record = picture.record
+    if picture.method != "steer":
+        return ""
     names = ("config", "photo", "inverter", "dictionary")
-    return json.dumps([record.get(name) for name in names], sort_keys=True) if picture.method == "steer" else ""
+    return json.dumps([_version_of(record), *(record.get(name) for name in names)], sort_keys=True)
+
+
+def _version_of(record: Mapping[str, Any]) -> Any:
+    """The version of an edit's test of chance. Records of the first do not name it; without random edits it has no bearing."""
+    steering = record.get("steering")
+    calibration = steering.get("calibration") if isinstance(steering, Mapping) else None
+    return calibration.get("version", OWN_SIZE.version) if isinstance(calibration, Mapping) else OWN_SIZE.version
 
 
 def _job(record: Mapping[str, Any]) -> Job:

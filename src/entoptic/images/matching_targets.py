@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.errors import NotAvailable, nearest
+from entoptic.images.any_class import AnyClass, find_any_class
 from entoptic.images.photos import Photos
 from entoptic.images.relevance_weighting import (
     RelevanceWeighting,
@@ -37,6 +39,7 @@ class MatchingTarget:
         source: where they came from, for people.
         sha256: of the photos' contents, or of the shipped statistics.
         importance: per tap C weights of the channels (VITAL's ū) where the values were weighted by relevance.
+        borrowed: whether a logit's photos are those of any class that drive it most, as there are none of its own.
     """
 
     values: dict[Tap, Tensor]
@@ -44,6 +47,7 @@ class MatchingTarget:
     source: str
     sha256: str
     importance: dict[Tap, Tensor] = field(default_factory=dict)
+    borrowed: bool = False
 
     def describe(self) -> dict[str, object]:
         """Returns what a picture's sidecar holds of the photos."""
@@ -136,6 +140,13 @@ def target_of_photos(
 SHIPPED = "shipped statistics"
 
 
+def borrowed_from(model: Model, pack: Pack | None, unit: Unit) -> AnyClass | None:
+    """Returns the shipped statistics of every class for a logit that a pack does not hold; None where there are none."""
+    if unit.kind != "logit" or (pack is not None and str(unit) in pack.units):
+        return None
+    return find_any_class(model.card)
+
+
 def target_of_pack(
     model: Model, pack: Pack | None, unit: Unit, taps: Sequence[Tap], wanted: RelevanceWeighting | None = None
 ) -> MatchingTarget:
@@ -151,6 +162,11 @@ def target_of_pack(
     Raises:
         NotAvailable: no statistics, or they hold no such unit, layer or weighting.
     """
+    any_class = borrowed_from(model, pack, unit)
+    if any_class is not None:
+        values = {tap: _held(model, tap, partial(any_class.target, unit.index), any_class.layers) for tap in taps}
+        photos = int(any_class.photos_n[unit.index])
+        return MatchingTarget(values, photos, any_class.describe(unit.index), any_class.sha256, borrowed=True)
     if pack is None:
         raise NotAvailable(
             f"matching {unit} of {model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
@@ -188,7 +204,7 @@ def check_count(target: MatchingTarget, asked: int, default: int, unit: Unit) ->
     Raises:
         NotAvailable: another number was asked for than the statistics are of.
     """
-    if target.source != SHIPPED or target.photos == asked:
+    if not target.source.startswith(SHIPPED) or target.photos == asked:
         return ""
     if asked != default:
         raise NotAvailable(
@@ -215,14 +231,20 @@ def natural_of_pack(model: Model, pack: Pack | None, taps: Sequence[Tap]) -> Mat
 
 
 def _values_of_pack(model: Model, pack: Pack, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
-    values = {}
-    for tap in taps:
-        info = model.layer(tap.layer)
-        target = pack.target(name, tap, info.grid[0] * info.grid[1])
-        if target is None:
-            raise NotAvailable(
-                f'the shipped statistics have no layer "{tap}"{nearest(str(tap), pack.layers)}; '
-                f"they hold {', '.join(pack.layers)}; give --photos DIR for others"
-            )
-        values[tap] = target.to(model.device)
-    return values
+    return {tap: _held(model, tap, partial(pack.target, name), pack.layers) for tap in taps}
+
+
+def _held(model: Model, tap: Tap, read: Callable[[Tap, int], Tensor | None], layers: Sequence[str]) -> Tensor:
+    """Returns the sorted values that shipped statistics hold of a layer.
+
+    Raises:
+        NotAvailable: they hold no such layer.
+    """
+    info = model.layer(tap.layer)
+    target = read(tap, info.grid[0] * info.grid[1])
+    if target is None:
+        raise NotAvailable(
+            f'the shipped statistics have no layer "{tap}"{nearest(str(tap), layers)}; '
+            f"they hold {', '.join(layers)}; give --photos DIR for others"
+        )
+    return target.to(model.device)

@@ -7,6 +7,7 @@ They come from the photos given, or, for a network that has one, from the statis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import NotAvailable, Unreadable, UserError, nearest
+from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.images.colour import natural_spectrum, resample_spectrum
 from entoptic.images.index import ActivationIndex
 from entoptic.images.matching_targets import (
     MatchingTarget,
+    borrowed_from,
     natural_of_pack,
     sorted_means,
     target_of_pack,
@@ -107,10 +109,10 @@ class References:
         if self.pack is not None and reads == {"spectrum"}:
             return self.pack.spectrum_sha256
         if self.photos is None:
-            return self.pack.sha256 if self.pack and reads else ""
-        if reads == {"targets"} and unit.kind == "logit" and self.labelled:
-            card = self.model.card
-            return self.photos.fingerprint(self.photos.of_class(card.identifiers(unit.index), unit.index))
+            any_class = borrowed_from(self.model, self.pack, unit) if "targets" in reads else None
+            return any_class.sha256 if any_class else self.pack.sha256 if self.pack and reads else ""
+        if reads == {"targets"} and (own := self.class_photos(unit)):
+            return self.photos.fingerprint(own)
         if self.index is not None and "targets" in reads and unit in self.index:
             return content_key({"photos": self.photos.fingerprint(), "index": self.index.key})
         return self.photos.fingerprint() if reads else ""
@@ -127,11 +129,8 @@ class References:
         """
         if "scores" in reads and self.photos is None:
             raise NotAvailable("retrieval shows real photos; give --photos DIR (Python: photos=…)")
-        if "targets" in reads:
-            if self.photos is None:
-                target_of_pack(self.model, self.pack, unit, ())
-            elif unit.kind == "logit" and self.labelled:
-                self.class_photos(unit)
+        if "targets" in reads and self.photos is None:
+            target_of_pack(self.model, self.pack, unit, ())
         if "spectrum" in reads and self.photos is None and self.pack is None:
             self.spectrum((8, 8))
 
@@ -237,7 +236,7 @@ class References:
                 own then have a target. None leaves them as they are.
 
         Raises:
-            UserError: no photos of the class, or a unit or layer that the shipped pack does not hold.
+            UserError: a unit or layer that the shipped pack does not hold.
         """
         if count < 1:
             raise UserError(f"the number of reference photos must be at least 1, got {count}")
@@ -275,9 +274,10 @@ class References:
         def on_batch(done: int) -> None:
             self.progress(f"reference photos of {unit}", done, len(indices))
 
-        return target_of_photos(
+        target = target_of_photos(
             self.model, self.photos, indices, how, unit, taps, wanted, batch_size=self.batch_size, on_batch=on_batch
         )
+        return replace(target, borrowed=self.class_photos(unit) == [])
 
     def _facet(self, unit: Unit, indices: list[int], wanted: RelevanceWeighting, taps: Sequence[Tap]) -> list[int]:
         """Selects those of `indices` (strongest first) that belong to one facet of the unit."""
@@ -299,8 +299,8 @@ class References:
     def choose(self, unit: Unit, count: int, *, strongest: bool = True) -> tuple[list[int], str]:
         """Chooses a unit's reference photos.
 
-        They come from the photos of a logit's class, or from all photos for any other unit and for a logit when the photos have
-        no labels. Those that the unit scores highest are taken.
+        They come from the photos of a logit's class. For any other unit, and for a logit whose class has no photos here, they
+        come from all photos. Those that the unit scores highest are taken.
 
         Args:
             unit: the unit.
@@ -314,41 +314,26 @@ class References:
         photos = self.photos
         assert photos is not None
         own = self.class_photos(unit)
-        if own is not None and not strongest:
+        if own and not strongest:
             found = sorted(own, key=photos.sha256)[:count]
             return sorted(found), f"{len(found)} photos of {unit.label or unit} in {photos.source}"
-        allowed = set(own if own is not None else range(len(photos)))
-        if own is None and self.index is not None and unit in self.index and count <= self.index.k:
+        allowed = set(own or range(len(photos)))
+        absent = "" if own is None or own else f", which has none of {unit.label or unit}"
+        if not own and self.index is not None and unit in self.index and count <= self.index.k:
             numbers = {photo.name: i for i, photo in enumerate(photos)}
             ranked = [numbers[hit.photo] for hit in self.index.top(unit, count)]
-            return ranked, f"the {len(ranked)} photos that drive {unit} most in {photos.source}"
+            return ranked, f"the {len(ranked)} photos that drive {unit} most in {photos.source}{absent}"
         ranked = [index for index, _ in self.scores([unit]).ranked(unit) if index in allowed][:count]
-        whose = f"photos of {unit.label or unit}" if own is not None else "photos"
-        return ranked, f"the {len(ranked)} {whose} that drive {unit} most in {photos.source}"
+        whose = f"photos of {unit.label or unit}" if own else "photos"
+        return ranked, f"the {len(ranked)} {whose} that drive {unit} most in {photos.source}{absent}"
 
     def class_photos(self, unit: Unit) -> list[int] | None:
-        """Finds the photos of a logit's class.
-
-        Returns:
-            Positions in the set; None for other units and for photos without labels.
-
-        Raises:
-            NotAvailable: the photos have labels, but none of this class.
-        """
+        """Finds the photos of a logit's class: positions in the set. None for other units and for photos without labels."""
         photos, card = self.photos, self.model.card
         assert photos is not None
         if unit.kind != "logit" or not self.labelled:
             return None
-        found = photos.of_class(card.identifiers(unit.index), unit.index)
-        if not found:
-            names = list(photos.classes())
-            asked = " or ".join(card.identifiers(unit.index)) or str(unit.index)
-            some = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") or "given by number only"
-            raise NotAvailable(
-                f"{photos.source} has no photos of {asked} for {unit}; its classes are {some}"
-                + nearest(unit.label or "", names)
-            )
-        return found
+        return photos.of_class(card.identifiers(unit.index), unit.index)
 
     def natural(self, unit: Unit, taps: Sequence[Tap], count: int = 64) -> MatchingTarget:
         """Averages sorted values over photos that do not drive the unit: what photos look like where the unit sees nothing.

@@ -50,7 +50,8 @@ class Vital(MethodConfig):
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
     drive: float = 0.3
-    """weight of the unit's own score: a pull towards that of the strongest photo and no further; inner units only"""
+    """weight of the unit's own score: a pull towards that of the strongest photo and no further; for inner units, and for
+    logits without photos of their class"""
     natural: float = 1.0
     """weight of looking, at every matched layer and where the unit does not look, like photos that do not drive it: what
     fills the picture beside its cause; inner units only"""
@@ -127,10 +128,10 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         )
     if config.plain:
         objective = objective + config.plain * greyness()
-    if config.drive and any(weightings):
-        objective = objective + config.drive * activation_target(
-            units, [_levels(references, u, w) for u, w in zip(units, weightings)]
-        )
+    pulled = [weighting is not None or target.borrowed for weighting, target in zip(weightings, targets)]
+    if config.drive and any(pulled):
+        levels = [_levels(references, unit) if pull else None for unit, pull in zip(units, pulled)]
+        objective = objective + config.drive * activation_target(units, levels)
     generators = [item.generator() for item in items]
     canvas = Pixels(generators, model.card.size, model.device, std=config.start)
     transparency = Transparency(canvas.parameter)
@@ -162,9 +163,9 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         yield replace(draft, image=image, trace=trace, overlays={"alpha": transparency.of(i)})
 
 
-def _levels(references: References, unit: Unit, weighting: RelevanceWeighting | None) -> tuple[float, float] | None:
-    """Scores of the median and of the strongest photo; None where they are not known, or for a logit."""
-    real = references.real_scores(unit) if weighting is not None else ""
+def _levels(references: References, unit: Unit) -> tuple[float, float] | None:
+    """Scores of the median and of the strongest photo; None where they are not known."""
+    real = references.real_scores(unit)
     if isinstance(real, str):
         return None
     values = real.values[real.values.isfinite()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
-from entoptic.methods.prior_sampling import UNITS, as_shown, island_generators, scored_bank, units_of
+from entoptic.methods.prior_sampling import UNITS, as_shown, chain_prior, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
     from entoptic.sampling.particles import ParticleSet
@@ -88,6 +88,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
     from entoptic.sampling.sampled_distribution import Kind, SampledDistribution
     from entoptic.sampling.twisted_smc import twisted_smc
 
+    chain_prior(context)
     units, unit_indices = units_of(items)
     bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction, bound=config.bound)
     for u, unit in enumerate(units):

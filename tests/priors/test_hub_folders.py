@@ -213,7 +213,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "betas": (lambda f: edit(f / SCHEDULER, beta_schedule="round"), "diffusers refuses the settings of its PNDMScheduler"),
     "target": (lambda f: edit(f / SCHEDULER, prediction_type="v_predict"), 'expected one of .*; did you mean "v_prediction"'),
     "sigmas": (lambda f: edit(f / SCHEDULER, _class_name="EDMEulerScheduler"), "levels of EDMEulerScheduler are not supp"),
-    "edited config": (lambda f: edit(f / "text_encoder/config.json", hidden_size=8), "read its text encoder .the shapes of its weights are not"),
+    "edited config": (lambda f: edit(f / "text_encoder/config.json", hidden_size=8), "the shapes of its weights are not"),
 }  # fmt: skip
 
 

@@ -83,6 +83,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
     from torch import Tensor
 
     from entoptic.base.estimates import Estimate, t_quantile
+    from entoptic.sampling.bank import batch_size_for
     from entoptic.sampling.frontier import Frontier
     from entoptic.sampling.particles import estimate_across_islands
     from entoptic.sampling.sampled_distribution import Kind, SampledDistribution
@@ -106,8 +107,8 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
 
             generators = island_generators(mine[0].seed, unit, config.islands)
             islands = twisted_smc(
-                bank.prior, score, beta, generators, particles=config.particles, steps=config.steps, batch=32,
-                on_step=on_step,
+                bank.prior, score, beta, generators, particles=config.particles, steps=config.steps,
+                batch=min(32, batch_size_for(bank.prior)), on_step=on_step,
             )  # fmt: skip
         except UserError as error:
             for item in mine:

@@ -237,6 +237,11 @@ def _unet(prior: NetworkPrior) -> nn.Module:
             f"{'none' if kind == 'NoneType' else kind}; builtin:small-32, priors of `entoptic learn prior` and Stable Diffusion "
             "have one"
         )
+    if (added := getattr(prior.module, "config", {}).get("addition_embed_type")) is not None:
+        raise UserError(
+            f"the network of {prior.name} also reads what addition_embed_type = {added} stands for, which an inverter does "
+            "not give it; Stable Diffusion 1 and 2 read text alone"
+        )
     if isinstance(prior, DiffusionPrior) and prior.conditions and prior.null is None:
         raise UserError(f"{prior.name} has classes and none that stands for no class, which an inverter needs")
     if prior.states is None:

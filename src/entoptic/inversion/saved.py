@@ -30,6 +30,7 @@ from entoptic.inversion.network import NetworkPrior, build
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
 from entoptic.priors.network_prior import TextPrior, checked_guidance, text_identity
+from entoptic.priors.one_step import OneStepPrior
 from entoptic.priors.sources import is_folder, load_prior, name_of
 
 WEIGHTS = "inverter.safetensors"
@@ -196,6 +197,8 @@ def base_prior(
     """
     if not isinstance(prior, str) or not prior.startswith("fresh:"):
         found: Any = load_prior(prior, device=device, trust=trust)
+        if isinstance(found, OneStepPrior):
+            raise UserError(f"{found.name} {found.no_chains}")
         if not isinstance(found, TextPrior):
             if prompt is not None or guidance is not None:
                 raise UserError(f"{found.name} reads no text; leave out its prompt and guidance")

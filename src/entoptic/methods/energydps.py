@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, method
-from entoptic.methods.prior_sampling import UNITS, as_shown, scored_bank, units_of
+from entoptic.methods.prior_sampling import UNITS, as_shown, chain_prior, scored_bank, units_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
     from entoptic.sampling.tilt import top_share_mean
     from entoptic.sampling.unit_scores import UnitScores
 
+    chain_prior(context)
     units, unit_indices = units_of(items)
     bank, _, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction)
     prior = bank.prior

@@ -232,6 +232,7 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
     import torch
 
     from entoptic.base.pixels import eight_bit
+    from entoptic.priors.prior import map_steps
     from entoptic.sampling.frontier import Frontier
     from entoptic.sampling.particles import (
         effective_sample_size,
@@ -298,7 +299,7 @@ def _sample(problem: Problem) -> dict[str, Tensor]:
         "mean_in_sd_interval": _interval(point.mean),
         "mean": float(problem.scores.raw(torch.tensor(point.mean.value), problem.place)),
         "ess": ess, "islands": len(islands), "bank": bank.size,
-        "generator_steps": MAP_STEPS,
+        "generator_steps": map_steps(bank.prior, MAP_STEPS),
         "distinct_ancestors": len(ancestors.unique()) if islands else len(ancestors), "pictures_scored": calls,
         "acceptance": [round(r.acceptance, 3) for r in islands[0].rungs[1:]] if islands else [],
     }  # fmt: skip

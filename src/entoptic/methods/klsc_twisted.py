@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
-from entoptic.methods.prior_sampling import UNITS, as_shown, island_generators, scored_bank, units_of
+from entoptic.methods.prior_sampling import UNITS, as_shown, chain_prior, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
     from entoptic.sampling.particles import ParticleSet
@@ -83,11 +83,13 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
     from torch import Tensor
 
     from entoptic.base.estimates import Estimate, t_quantile
+    from entoptic.sampling.bank import batch_size_for
     from entoptic.sampling.frontier import Frontier
     from entoptic.sampling.particles import estimate_across_islands
     from entoptic.sampling.sampled_distribution import Kind, SampledDistribution
     from entoptic.sampling.twisted_smc import twisted_smc
 
+    chain_prior(context)
     units, unit_indices = units_of(items)
     bank, scores, raw = scored_bank(context, units, size=config.bank, reduction=config.reduction, bound=config.bound)
     for u, unit in enumerate(units):
@@ -105,8 +107,8 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
 
             generators = island_generators(mine[0].seed, unit, config.islands)
             islands = twisted_smc(
-                bank.prior, score, beta, generators, particles=config.particles, steps=config.steps, batch=32,
-                on_step=on_step,
+                bank.prior, score, beta, generators, particles=config.particles, steps=config.steps,
+                batch=min(32, batch_size_for(bank.prior)), on_step=on_step,
             )  # fmt: skip
         except UserError as error:
             for item in mine:

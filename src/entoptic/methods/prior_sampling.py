@@ -38,6 +38,22 @@ def prior_of(context: Context) -> Prior:
     return context.prior
 
 
+def chain_prior(context: Context) -> Prior:
+    """Returns the prior of a method's context, if it has levels that a chain can go through.
+
+    Methods ask before they make a bank, which a prior without levels must not cost.
+
+    Raises:
+        UserError: there is no prior, or it is a network distilled to one step.
+    """
+    from entoptic.priors.one_step import OneStepPrior
+
+    prior = prior_of(context)
+    if isinstance(prior, OneStepPrior):
+        raise UserError(f"{prior.name} {prior.no_chains}")
+    return prior
+
+
 def scored_bank(
     context: Context, units: Sequence[Unit], *, size: int, reduction: str = "", bound: float | None = None
 ) -> tuple[Bank, UnitScores, Tensor]:

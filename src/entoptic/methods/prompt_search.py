@@ -11,9 +11,9 @@ from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by
 from entoptic.methods.prior_sampling import (
     as_shown,
+    chain_prior,
     mean_estimate,
     mean_scores,
-    prior_of,
     scored_bank,
     unit_generators,
     units_of,
@@ -98,12 +98,12 @@ def text_prior(context: Context) -> TextPrior:
     """
     from entoptic.priors.network_prior import TextPrior
 
-    prior = prior_of(context)
+    prior = chain_prior(context)
     if not isinstance(prior, TextPrior):
         classes = f"; prompt-class chooses among its {prior.conditions} classes" if prior.conditions else ""
         raise UserError(
             f"{prior.name} reads no text, so there is no prompt to search; give --prior hf:REPO of a text-to-image "
-            f"pipeline (Stable Diffusion 1 or 2 or what derives from them){classes}"
+            f"pipeline (Stable Diffusion 1, 2 or XL or what derives from them){classes}"
         )
     return prior
 

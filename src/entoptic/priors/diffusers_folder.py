@@ -5,23 +5,35 @@ the folder is run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
-from entoptic.base.records import read_json
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError
 from entoptic.models.model import weights_sha256
+from entoptic.priors.diffusers_parts import (
+    DECODERS,
+    NEEDS_DIFFUSERS,
+    NETWORKS,
+    Fetch,
+    Source,
+    load_frozen,
+    load_part,
+    load_scheduler,
+    read_config,
+    saved_config,
+)
+from entoptic.priors.diffusers_text import TEXT_PIPELINES, TextReading, read_text
 from entoptic.priors.network_prior import DiffusionPrior, TextPrior, checked_guidance, text_identity, to_pictures
+from entoptic.priors.one_step import Distillation, OneStepPrior, guidance_embedding, read_distillation
 from entoptic.priors.prior import Prior
-from entoptic.priors.schedule import MAP_ENDS, Diffusion, read_bounds, read_schedule
+from entoptic.priors.schedule import MAP_ENDS, Diffusion, Schedule, read_bounds, read_schedule
+from entoptic.priors.unfit_folders import refuse_folder, refuse_network, refuse_pipeline
 
-NEEDS_DIFFUSERS = "priors need diffusers and transformers: pip install entoptic[diffusion]"
+__all__ = ["NEEDS_DIFFUSERS", "PIPELINES", "Fetch", "class_network", "from_folder", "load_frozen", "saved_config"]
 
 # Pipeline class -> names of its network part and its decoder part (None: states are pixels).
 PIPELINES: dict[str, tuple[str, str | None]] = {
@@ -30,16 +42,31 @@ PIPELINES: dict[str, tuple[str, str | None]] = {
     "PNDMPipeline": ("unet", None),
     "LDMPipeline": ("unet", "vqvae"),
     "DiTPipeline": ("transformer", "vae"),
-    "StableDiffusionPipeline": ("unet", "vae"),
+    **dict.fromkeys(TEXT_PIPELINES, ("unet", "vae")),
 }
-# Class name in the folder -> class of diffusers. Older DiT repositories have the name before diffusers split the class.
-NETWORKS = {name: name for name in ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")}
-NETWORKS["Transformer2DModel"] = "DiTTransformer2DModel"
-DECODERS = {name: name for name in ("AutoencoderKL", "AutoencoderTiny", "VQModel")}
+
+_LCM_GUIDANCE = 8.5
+"""Weight at which networks with distilled guidance are used if none is given, as in their pipeline. They know none near 1."""
 
 
-Fetch = Callable[[Sequence[str]], Path]
-"""Makes files available: takes file patterns, returns the local folder that holds them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Built:
+    """What every prior of a folder is made of.
+
+    Attributes:
+        weights: hash of the network, the decoder and the schedule.
+        others: as in `DiffusionPrior`.
+    """
+
+    name: str
+    weights: str
+    shape: tuple[int, int, int]
+    bounds: tuple[float, float] | None
+    device: torch.device
+    schedule: Schedule
+    net: Any
+    decoder: nn.Module | None
+    pictures: Callable[[Tensor], Tensor]
 
 
 def from_folder(
@@ -51,8 +78,8 @@ def from_folder(
         name: of the prior, as given to `load_prior`.
         fetch: makes files available locally.
         device: where the networks go.
-        guidance: weight of classifier-free guidance; None for 1.
-        prompt: text of a text-to-image prior; None for the empty text.
+        guidance: weight of classifier-free guidance; None for 1, or for 8.5 where the network has distilled guidance.
+        prompt: text of a text-to-image prior; None for no text.
         trust: whether pickled weights are read where there are no safetensors.
 
     Raises:
@@ -63,65 +90,125 @@ def from_folder(
     except ImportError:
         raise UserError(NEEDS_DIFFUSERS) from None
     folder = fetch(["*.json"])
-    index = _read_json(folder / "model_index.json")
-    own = _read_json(folder / "config.json")
+    index = read_config(folder / "model_index.json")
+    own = read_config(folder / "config.json")
+    pipeline = ""
     if index is not None:
         pipeline = str(index.get("_class_name"))
-        if pipeline not in PIPELINES:
-            raise UserError(
-                f"{name} is a {pipeline}; supported pipelines are {', '.join(PIPELINES)}{nearest(pipeline, PIPELINES)}"
-            )
+        refuse_pipeline(name, pipeline, PIPELINES)
         net_part, decoder_part = PIPELINES[pipeline]
         classes = {part: str(value[1]) for part, value in index.items() if isinstance(value, list) and len(value) == 2}
-        scheduler_folder = "scheduler"
-        text = pipeline == "StableDiffusionPipeline"
     elif own is not None:
-        net_part, decoder_part, text = "", None, False
+        net_part, decoder_part = "", None
         classes = {"": str(own.get("_class_name"))}
-        scheduler_folder = "scheduler" if (folder / "scheduler").is_dir() else ""
+        refuse_network(name, folder, own, NETWORKS)
     else:
-        raise UserError(
-            f"{name} has neither model_index.json (a pipeline of diffusers) nor config.json (one of its networks)"
-        )
-    scheduler = _scheduler(diffusers, name, folder / scheduler_folder)
+        refuse_folder(name, folder)
+    source = Source(name=name, fetch=fetch, folder=folder, classes=classes, device=device, trust=trust)
+    scheduler = load_scheduler(diffusers, name, folder / ("scheduler" if (folder / "scheduler").is_dir() else ""))
     schedule, bounds = read_schedule(scheduler), read_bounds(scheduler)
-    net: Any = _load_part(diffusers, name, fetch, net_part, classes, NETWORKS, trust).to(device)
+    distillation = read_distillation(scheduler) if pipeline in TEXT_PIPELINES else None
+    if type(scheduler).__name__ == "LCMScheduler" and distillation is None:
+        raise UserError(
+            f"{name}: LCMScheduler stands for a consistency function, which is read of text pipelines only "
+            f"({', '.join(TEXT_PIPELINES)}); give the pipeline that it was distilled from"
+        )
+    net: Any = load_part(diffusers, source, net_part, NETWORKS)
     shape = _shape(name, net.config)
-    if text:
-        _require_text_only(name, net.config)
-    elif prompt is not None:
+    if prompt is not None and pipeline not in TEXT_PIPELINES:
         raise UserError(f'{name} reads no text; leave out prompt="{prompt}"')
-    conditions, null_class = (0, None) if text else _classes(name, net.config)
-    weight = checked_guidance(name, guidance, 1.0, null=text or null_class is not None)
-    decoder = (
-        _load_part(diffusers, name, fetch, decoder_part, classes, DECODERS, trust).to(device) if decoder_part else None
+    conditions, null_class = (0, None) if pipeline in TEXT_PIPELINES else _classes(name, net.config)
+    weight = _weight(
+        name, net.config, guidance, distillation, null=pipeline in TEXT_PIPELINES or null_class is not None
     )
+    decoder = load_part(diffusers, source, decoder_part, DECODERS) if decoder_part else None
     pictures = _decoder_of(name, shape[0], decoder)
     weights = content_key({
-        "network": [weights_sha256(net), saved_config(folder / net_part)],
-        "decoder": [weights_sha256(decoder), saved_config(folder / decoder_part)] if decoder and decoder_part else None,
+        "network": [weights_sha256(net), source.config(net_part)],
+        "decoder": [weights_sha256(decoder), source.config(decoder_part)] if decoder and decoder_part else None,
         "schedule": dataclasses.asdict(schedule) | {"kind": type(schedule).__name__},
         # Banks of the few-step map depend on its levels too. Those of a flow follow from its schedule.
         **({"map_ends": MAP_ENDS} if isinstance(schedule, Diffusion) else {}),
         "bounds": bounds,
     })  # fmt: skip
-    if not text:
+    built = _Built(
+        name=name, weights=weights, shape=shape, bounds=bounds, device=device, schedule=schedule, net=net,
+        decoder=decoder, pictures=pictures,
+    )  # fmt: skip
+    if pipeline not in TEXT_PIPELINES:
         return DiffusionPrior(
             name, content_key({"weights": weights, "guidance": weight}), shape, bounds, conditions, device, schedule,
             class_network(net), pictures, null_class, weight, net, _encoder_of(shape[0], decoder),
         )  # fmt: skip
-    encode = _text_encoder(name, fetch, device, trust)
-    null, own_text = encode([""]), encode([prompt or ""])
-    if null.shape[2] != net.config.cross_attention_dim:
-        raise UserError(
-            f"{name}: its text encoder writes {null.shape[2]} numbers per token and its network reads "
-            f"{net.config.cross_attention_dim}"
-        )
-    return TextPrior(
-        name, text_identity(weights, own_text, null, weight), shape, bounds, 0, device, schedule,
-        lambda x, times, text: net(x, times, encoder_hidden_states=text).sample, pictures, encode, weights,
-        own_text, null, weight, net, _encoder_of(shape[0], decoder),
+    width = net.config.get("time_cond_proj_dim")
+    zeros = bool(index.get("force_zeros_for_empty_prompt", True)) if index is not None else False
+    reading = read_text(
+        source, net, decoder, two=TEXT_PIPELINES[pipeline], zeros=zeros,
+        given=None if width is None else guidance_embedding(weight, width).to(device),
     )  # fmt: skip
+    if distillation is None:
+        return _text_prior(built, reading, prompt, weight)
+    return _one_step(built, reading, prompt, weight, distillation)
+
+
+def _text_prior(built: _Built, reading: TextReading, prompt: str | None, weight: float) -> TextPrior:
+    """Returns a prior at a text; None for the one that stands for no text."""
+    own = reading.null if prompt is None else reading.encode([prompt])
+    return TextPrior(
+        built.name, text_identity(built.weights, own, reading.null, weight), built.shape, built.bounds, 0, built.device,
+        built.schedule, reading.call, built.pictures, reading.encode, built.weights, own, reading.null, weight, built.net,
+        _encoder_of(built.shape[0], built.decoder),
+    )  # fmt: skip
+
+
+def _one_step(
+    built: _Built, reading: TextReading, prompt: str | None, weight: float, distillation: Distillation
+) -> OneStepPrior:
+    """Returns the map of a distilled network from noise, at a text; None for the empty one."""
+    text = reading.encode([prompt or ""])
+    level, channels = built.schedule.levels(1)[0], built.shape[0]
+
+    def generator(x: Tensor) -> Tensor:
+        times = torch.full((len(x),), level.time, device=x.device)
+        output = reading.call(x, times, text.expand(len(x), -1, -1))[:, :channels]
+        x0 = built.schedule.clean(x, output, level)
+        return distillation.finish(x, x0 if built.bounds is None else x0.clamp(*built.bounds), level.time)
+
+    identity = content_key({
+        "text": text_identity(built.weights, text, text, weight), "distillation": dataclasses.asdict(distillation),
+    })  # fmt: skip
+    return OneStepPrior(
+        built.name, identity, built.shape, built.bounds, 0, built.device, distillation, level, generator, built.pictures
+    )
+
+
+def _weight(name: str, config: Any, guidance: float | None, distillation: Distillation | None, *, null: bool) -> float:
+    """Returns the guidance weight of a prior.
+
+    Args:
+        name: of the prior, for errors.
+        config: of its network.
+        guidance: the weight asked for, or None.
+        distillation: of its network, or None.
+        null: whether the network has an output without a condition.
+
+    Raises:
+        UserError: a weight that does not apply, or a network that reads a weight although it is not distilled.
+    """
+    if config.get("time_cond_proj_dim") is not None:
+        if distillation is None or distillation.scaling is None:
+            raise UserError(
+                f"{name}: its network also reads what time_cond_proj_dim = {config['time_cond_proj_dim']} stands for, the "
+                "weight of distilled guidance, which is supported with LCMScheduler only"
+            )
+        return checked_guidance(name, guidance, _LCM_GUIDANCE, null=True)
+    if distillation is None:
+        return checked_guidance(name, guidance, 1.0, null=null)
+    if checked_guidance(name, guidance, 1.0, null=True) != 1:
+        raise UserError(
+            f"{name} is {distillation.what}, whose guidance is part of its weights; leave out guidance={guidance:g}"
+        )
+    return 1.0
 
 
 def class_network(net: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -129,84 +216,6 @@ def class_network(net: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], T
     if type(net).__name__ == "UNet2DConditionModel":
         return lambda x, times, classes: net(x, times, None, class_labels=classes).sample
     return lambda x, times, classes: net(x, timestep=times, class_labels=classes).sample
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the JSON object in a file, or None if there is no file.
-
-    Raises:
-        UserError: a file that is not a JSON object.
-    """
-    return read_json(path, finite=False) if path.is_file() else None
-
-
-def _scheduler(diffusers: Any, name: str, folder: Path) -> Any:
-    """Returns the scheduler of a folder.
-
-    Raises:
-        UserError: no scheduler, or an unknown one.
-    """
-    config = _read_json(folder / "scheduler_config.json")
-    if config is None:
-        raise UserError(
-            f"{name} has no scheduler_config.json, without which its noise levels and parameterisation are unknown; "
-            "save the scheduler that it was trained with beside it"
-        )
-    kind = getattr(diffusers, str(config.get("_class_name")), None)
-    if kind is None or not issubclass(kind, diffusers.SchedulerMixin):
-        raise UserError(f'{name}: diffusers {diffusers.__version__} has no scheduler "{config.get("_class_name")}"')
-    return kind.from_config(config)
-
-
-def _load_part(
-    diffusers: Any,
-    name: str,
-    fetch: Fetch,
-    part: str,
-    classes: Mapping[str, str],
-    known: Mapping[str, str],
-    trust: bool,
-) -> nn.Module:
-    """Loads the network of one part of a pipeline.
-
-    Raises:
-        UserError: a part of an unsupported class, or weights that cannot be read.
-    """
-    kind = classes.get(part, "missing")
-    if kind not in known:
-        raise UserError(f"{name}: its {part or 'network'} is {kind}; supported are {', '.join(known)}")
-    folder = fetch(_weight_files(f"{part}/diffusion_pytorch_model" if part else "diffusion_pytorch_model", trust))
-    read = partial(getattr(diffusers, known[kind]).from_pretrained, folder, subfolder=part or None)
-    return load_frozen(name, part or "network", trust, read)
-
-
-def _weight_files(stem: str, trust: bool) -> list[str]:
-    """Returns the file patterns of a part's weights."""
-    return [f"{stem}.safetensors", f"{stem}-*-of-*.safetensors"] + ([f"{stem}*.bin"] if trust else [])
-
-
-def load_frozen(name: str, part: str, trust: bool, read: Callable[..., Any]) -> nn.Module:
-    """Loads a network in float32, frozen and in evaluation mode.
-
-    Args:
-        name: of the prior, for errors.
-        part: of the network, for errors.
-        trust: whether pickled weights may be read.
-        read: diffusers' or transformers' `from_pretrained` with its folder.
-
-    Raises:
-        UserError: weights that cannot be read, or missing tensors (which would be random numbers).
-    """
-    try:
-        net, found = read(use_safetensors=None if trust else True, output_loading_info=True)
-    except Exception as error:
-        raise UserError(
-            f"{name}: could not read its {part} ({_short(error)})"
-            + ("" if trust else "; only safetensors are read, unless trust=True allows pickled weights too")
-        ) from error
-    if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
-        raise UserError(f"{name}: the weights of its {part} lack {len(missing)} tensors, {missing[0]} for one")
-    return net.float().eval().requires_grad_(False)
 
 
 def _shape(name: str, config: Any) -> tuple[int, int, int]:
@@ -244,20 +253,6 @@ def _classes(name: str, config: Any) -> tuple[int, int | None]:
     if "cross_attention_dim" in config and any("CrossAttn" in str(block) for block in blocks):
         raise UserError(f"{name} reads text, and its text encoder is not there; give the folder of its whole pipeline")
     return config.num_class_embeds or 0, None
-
-
-def _require_text_only(name: str, config: Any) -> None:
-    """Checks that a text network reads no further inputs.
-
-    Raises:
-        UserError: it does.
-    """
-    for field in ("addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim"):
-        if config.get(field) is not None:
-            raise UserError(
-                f"{name}: its network also reads what {field} = {config[field]} stands for, which is not supported; "
-                "text alone is (Stable Diffusion 1 and 2 and what derives from them)"
-            )
 
 
 def _decoder_of(name: str, channels: int, decoder: nn.Module | None) -> Callable[[Tensor], Tensor]:
@@ -303,47 +298,3 @@ def _encoder_of(channels: int, decoder: nn.Module | None) -> Callable[[Tensor], 
         return (latents - shift) * scale
 
     return encode
-
-
-def _text_encoder(name: str, fetch: Fetch, device: torch.device, trust: bool) -> Callable[[Sequence[str]], Tensor]:
-    """Returns the function from prompts to text embeddings, B×L×D.
-
-    Raises:
-        UserError: an encoder or tokenizer that cannot be read.
-    """
-    try:
-        from transformers import CLIPTextModel, CLIPTokenizer
-    except ImportError:
-        raise UserError(NEEDS_DIFFUSERS) from None
-    stem = "text_encoder/pytorch_model" if trust else "text_encoder/model"
-    folder = fetch(["tokenizer/*", "text_encoder/model.safetensors", *_weight_files(stem, trust)])
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    except Exception as error:
-        raise UserError(f"{name}: could not read its tokenizer as CLIP's ({_short(error)})") from error
-    read = partial(CLIPTextModel.from_pretrained, folder / "text_encoder")
-    encoder: Any = load_frozen(name, "text encoder", trust, read).to(device)
-    length = encoder.config.max_position_embeddings
-
-    @torch.no_grad()
-    def encode(prompts: Sequence[str]) -> Tensor:
-        tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=False)
-        for prompt, row, mask in zip(prompts, tokens.input_ids, tokens.attention_mask):
-            if len(row) > length:
-                raise UserError(f'the prompt "{prompt[:40]}…" has {sum(mask)} tokens; {name} reads at most {length}')
-        ids = torch.tensor(tokens.input_ids, device=device)
-        mask = torch.tensor(tokens.attention_mask, device=device)
-        masked = getattr(encoder.config, "use_attention_mask", False)
-        return encoder(ids, attention_mask=mask if masked else None)[0]
-
-    return encode
-
-
-def saved_config(folder: Path) -> dict[str, Any]:
-    """Returns a network's config as it was saved, for identities. Defaults that the library adds differ between its versions."""
-    return {key: value for key, value in (_read_json(folder / "config.json") or {}).items() if not key.startswith("_")}
-
-
-def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -128,6 +128,11 @@ def map_levels(prior: Prior, steps: int) -> list[Level]:
     return own(steps)
 
 
+def map_steps(prior: Prior, steps: int) -> int:
+    """Returns the calls of `denoise` that `generate` takes: `steps`, or fewer where the prior's map has fewer."""
+    return len(map_levels(prior, steps)) - 1
+
+
 def generate(prior: Prior, noise: Tensor, condition: Tensor | None = None, *, steps: int = 6, order: int = 2) -> Tensor:
     """Returns the clean states of the deterministic few-step map G(z), B×C×H×W, differentiable.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entoptic.errors import UserError
+from entoptic.errors import UserError, nearest
 from entoptic.priors.prior import Level
 
 TARGETS = ("epsilon", "v_prediction", "sample")
@@ -47,7 +47,10 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
-            raise UserError(f'prediction type "{self.target}" is not known here; expected one of {", ".join(TARGETS)}')
+            raise UserError(
+                f'prediction type "{self.target}" is not known here; expected one of {", ".join(TARGETS)}'
+                f"{nearest(str(self.target), TARGETS)}"
+            )
         if self.target == "epsilon" and self.kept[-1] < _LEAST_KEPT:
             raise UserError(
                 "this schedule ends in pure noise, where a network that predicts the noise gives no information on the "
@@ -86,9 +89,9 @@ class Diffusion:
         times: list[int] = []
         for i in range(steps):
             wanted = first + (last - first) * i / max(steps - 1, 1)
-            nearest = min(range(train), key=lambda t: abs(log_snr[t] - wanted))
+            closest = min(range(train), key=lambda t: abs(log_snr[t] - wanted))
             # Distinct times, with enough of them left for the remaining steps.
-            times.append(max(min(nearest, times[-1] - 1 if times else train - 1), steps - 1 - i))
+            times.append(max(min(closest, times[-1] - 1 if times else train - 1), steps - 1 - i))
         return self._at(times)
 
     def _at(self, times: Sequence[int]) -> list[Level]:

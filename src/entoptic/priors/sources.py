@@ -44,8 +44,9 @@ def load_prior(
             - a `Prior`, which is returned as it is.
         device: "auto", "cpu", "cuda:1", ….
         guidance: weight of classifier-free guidance where there are classes or text. None is the card's weight for
-            `builtin:` and `file:`, and 1 (no guidance) for `hf:`.
-        prompt: text of a text-to-image prior; None for the empty text.
+            `builtin:` and `file:`, and 1 (no guidance) for `hf:`, except 8.5 where the guidance is distilled (LCM).
+        prompt: text of a text-to-image prior; None for no text (the empty one, or zeros where Stable Diffusion XL was
+            trained so).
         size: side in pixels of stored photos; None for 64.
         trust: whether pickled weights of `hf:` are read where there are no safetensors. Code of a repository is never run.
 
@@ -159,6 +160,11 @@ class _Files:
         self.local = user_path(name)
         self.repo, _, revision = name.partition("@")
         self.revision: str | None = revision or None
+        if self.local.is_file():
+            raise UserError(
+                f"hf:{name} is a file; a prior is the folder of a pipeline, and from_single_file and save_pretrained of its "
+                "class in diffusers make one of a checkpoint in one file"
+            )
         if not self.local.is_dir() and self.is_local(name):
             near = [p.name for p in self.local.parent.iterdir()] if self.local.parent.is_dir() else []
             raise UserError(f"hf:{name}: there is no folder {self.local}{nearest(self.local.name, near)}")

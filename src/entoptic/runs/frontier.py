@@ -32,7 +32,7 @@ from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.plots.frontier import HEADINGS, draw, row
-from entoptic.priors.prior import Prior
+from entoptic.priors.prior import Prior, map_steps
 from entoptic.priors.sources import SHIPPED, load_prior
 from entoptic.runs.execute import execute, split
 from entoptic.runs.frontier_places import (
@@ -305,7 +305,8 @@ class _FrontierRun:
             "format": FORMAT, "unit": str(unit), "label": unit.label, "layer": unit.layer, "readout": unit.readout,
             "slug": slug(unit), "model": model_record(plan.model),
             "prior": {
-                "name": self.prior.name, "identity": self.prior.identity, "generator_steps": MAP_STEPS,
+                "name": self.prior.name, "identity": self.prior.identity,
+                "generator_steps": map_steps(self.prior, MAP_STEPS),
                 "bank_seed": plan.kind.bank_seed,
             },
             "asked": {**asdict(config), "n": n, "seed": seed}, "photos": plan.kind.photos,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from entoptic.base.estimates import Estimate, exactly, mean_interval
 from entoptic.errors import UserError
-from entoptic.methods.prior_sampling import MAP_STEPS
 from entoptic.runs.store import Picture
 from entoptic.runs.unit_items import trace_of
 from entoptic.sampling.bank import Bank
@@ -151,7 +150,7 @@ def place_of(title: str, pictures: Sequence[Picture], scale: FrontierScale, prio
     if known.kl is not None and known.mean_in_sd is not None:
         if known.kl_is is KlIs.UPPER_BOUND or known.kind is Kind.CONDITIONAL:  # of old records only the kind says it
             return about | _bounded(title, known.kl, known.mean_in_sd, scale, known.description)
-        is_tilt = known.generator_steps == MAP_STEPS  # of this very prior
+        is_tilt = known.generator_steps is not None  # of the few-step map of this very prior
         return about | _placed(title, known.kl, known.mean_in_sd, scale, known.description, is_tilt=is_tilt)
     least = dv_bound(mean.value, scale.frontier, mean_se=mean.se)
     paths = [one.path_kl for one in distributions if one is not None]

@@ -78,9 +78,10 @@ def test_photos_that_cannot_serve(say: Say, tmp_path: Path, photo_folder: Path) 
     some = tmp_path / "some"
     shutil.copytree(photo_folder / "circle", some / "circle")
     shutil.copytree(photo_folder / "square", some / "sqare")
-    message = refusal(say(*see("logits:1", *vital, "--photos", some)))
-    assert "has no photos of square for logits:1" in message
-    assert 'did you mean "sqare"?' in message
+    assert say(*see("logits:1", "--method", "vital", "--out", tmp_path / "near", "--photos", some))[0] == 0
+    (picture,) = Run(tmp_path / "near")
+    (note,) = [text for text in picture.record["trace"]["notes"] if "no photos of square" in text]
+    assert 'did you mean "sqare"?' in note
     (tmp_path / "empty").mkdir()
     assert "no photos in" in refusal(say(*see("logits:0", *vital, "--photos", tmp_path / "empty")))
     assert "some" in refusal(say(*see("logits:0", *vital, "--photos", tmp_path / "som")))

@@ -86,8 +86,31 @@ def test_photos_labelled_by_number_only_are_photos_of_a_class(tiny: Model, tmp_p
     (folder / "labels.csv").write_text("file,class_index\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(6)))
     references = References(tiny, Photos.open(folder))
     assert sorted(references.choose(bind(tiny, "logits:1")[0], 9)[0]) == [1, 3, 5]
-    with pytest.raises(UserError, match=r"has no photos of dot for logits:4"):
-        references.check(bind(tiny, "logits:4")[0], {"targets"})
+    assert sorted(references.choose(bind(tiny, "logits:1")[0], 9, strongest=False)[0]) == [1, 3, 5]
+
+
+def test_a_class_whose_folder_is_misspelt_is_named(tiny: Model, tmp_path: Path) -> None:
+    folder = write(tmp_path / "set" / "stripes", {"a.png": 1}).parent
+    how = References(tiny, Photos.open(folder)).choose(bind(tiny, "logits:2")[0], 3)[1]
+    assert 'has none of stripe; did you mean "stripes"?' in how
+
+
+@pytest.mark.parametrize("strongest", [True, False])
+def test_a_class_without_photos_borrows_those_that_drive_it_most(tiny: Model, tmp_path: Path, strongest: bool) -> None:
+    folder = write(tmp_path / "numbered", {f"{i}.png": i for i in range(6)})
+    (folder / "labels.csv").write_text("file,class_index\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(6)))
+    references = References(tiny, Photos.open(folder))
+    absent, there = bind(tiny, ["logits:4", "logits:1"])
+    references.check(absent, {"targets"})
+    chosen, how = references.choose(absent, 3, strongest=strongest)
+    assert chosen == [i for i, _ in references.scores([absent]).ranked(absent)[:3]]
+    assert f"which has none of {absent.label}" in how
+    taps = (Tap("stage1"),)
+    assert references.target(absent, taps, 3).borrowed
+    assert not references.target(there, taps, 3).borrowed
+    # Its pictures depend on all photos; those of a class that is there on its own alone.
+    assert references.identity(absent, {"targets"}) == references.photos.fingerprint()  # type: ignore[union-attr]
+    assert references.identity(there, {"targets"}) == references.photos.fingerprint([1, 3, 5])  # type: ignore[union-attr]
 
 
 def test_one_pass_serves_all_units_that_are_expected(
@@ -165,7 +188,7 @@ def test_only_the_photos_of_its_class_identify_a_target(tiny: Model, tmp_path: P
     assert after.identity(circle, set()) == ""
 
 
-def test_bad_references(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+def test_bad_references(tiny: Model, photo_folder: Path) -> None:
     unit = bind(tiny, "logits:2")[0]
     bare = References(tiny)
     for reads in ({"targets"}, {"scores"}, {"spectrum"}):
@@ -173,10 +196,5 @@ def test_bad_references(tiny: Model, photo_folder: Path, tmp_path: Path) -> None
             bare.check(unit, reads)
     with pytest.raises(UserError, match="or use --method fourier"):
         bare.target(unit, TAPS, 5)
-    folder = write(tmp_path / "set" / "stripes", {"a.png": 1}).parent
-    with pytest.raises(
-        UserError, match=r'no photos of stripe for logits:2; its classes are stripes; did you mean "stripes"'
-    ):
-        References(tiny, Photos.open(folder)).check(unit, {"targets"})
     with pytest.raises(UserError, match="at least 1, got 0"):
         References(tiny, Photos.open(photo_folder)).target(unit, TAPS, 0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import NotAvailable, Unreadable, UserError
+from entoptic.errors import NotAvailable, Unreadable, UserError, nearest
 from entoptic.images.colour import natural_spectrum, resample_spectrum
 from entoptic.images.index import ActivationIndex
 from entoptic.images.matching_targets import (
@@ -318,7 +318,7 @@ class References:
             found = sorted(own, key=photos.sha256)[:count]
             return sorted(found), f"{len(found)} photos of {unit.label or unit} in {photos.source}"
         allowed = set(own or range(len(photos)))
-        absent = "" if own is None or own else f", which has none of {unit.label or unit}"
+        absent = "" if own is None or own else f", which has none of {unit.label or unit}{self._near(unit)}"
         if not own and self.index is not None and unit in self.index and count <= self.index.k:
             numbers = {photo.name: i for i, photo in enumerate(photos)}
             ranked = [numbers[hit.photo] for hit in self.index.top(unit, count)]
@@ -326,6 +326,11 @@ class References:
         ranked = [index for index, _ in self.scores([unit]).ranked(unit) if index in allowed][:count]
         whose = f"photos of {unit.label or unit}" if own else "photos"
         return ranked, f"the {len(ranked)} {whose} that drive {unit} most in {photos.source}{absent}"
+
+    def _near(self, unit: Unit) -> str:
+        """Returns the name of a class of the photos that is nearly that of a logit, as a question; "" for none."""
+        assert self.photos is not None
+        return nearest(unit.label or "", list(self.photos.classes()))
 
     def class_photos(self, unit: Unit) -> list[int] | None:
         """Finds the photos of a logit's class: positions in the set. None for other units and for photos without labels."""

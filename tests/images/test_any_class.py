@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from entoptic.errors import UserError
 from entoptic.images.any_class import (
     KNOTS,
     class_weights,
     factorise,
+    find_any_class,
     read_any_class,
     write_any_class,
 )
 from entoptic.images.make_any_class import make_any_class
 from entoptic.images.shipped_statistics import kept_ranks
+from entoptic.methods.vital import matched_taps
+from entoptic.models.model import Model
 from entoptic.models.taps import Tap
+from entoptic.runs.see import see
 
 
 def effective(weights: torch.Tensor) -> float:
@@ -105,3 +111,57 @@ def test_curves_keep_their_shape_between_the_ranks() -> None:
     curve = torch.linspace(-2, 3, 196).tanh()[None]
     kept = curve[:, kept_ranks(196, KNOTS)]
     assert float((fill(kept, 196, KNOTS) - curve).abs().max()) < 0.01
+
+
+# --- the shipped file --------------------------------------------------------------------------------------------------
+
+
+def test_every_class_of_lite0_is_held_in_few_megabytes(lite0: Model) -> None:
+    held = find_any_class(lite0.card)
+    assert held is not None
+    taps = matched_taps(lite0, ())
+    assert held.layers == [str(tap) for tap in taps]
+    assert len(held.photos_n) == lite0.outputs
+    data = Path(str(resources.files("entoptic").joinpath("data")))
+    assert sum(file.stat().st_size for file in data.glob("lite0*")) <= 12_000_000
+    for index in (1, 207, 999):
+        for tap in taps:
+            length = lite0.layer(tap.layer).grid[0] ** 2
+            target = held.target(index, tap, length)
+            assert target is not None
+            assert bool(target.isfinite().all())
+
+
+def test_classes_that_look_alike_have_targets_that_are_alike(lite0: Model) -> None:
+    held = find_any_class(lite0.card)
+    assert held is not None
+    tap = matched_taps(lite0, ())[-1]
+    golden, labrador, truck = (held.target(index, tap, 49) for index in (207, 208, 569))
+    assert golden is not None
+    assert labrador is not None
+    assert truck is not None
+    assert float((golden - labrador).norm()) < 0.8 * float((golden - truck).norm())
+
+
+def test_any_class_is_shown_without_photos(lite0: Model, tmp_path: Path) -> None:
+    options = {"verifiers": "", "progress": False, "steps": 2, "method": "vital"}
+    run = see(lite0, ['logits:"golden retriever"', "logits:497"], out=tmp_path / "r", **options)
+    golden, church = run
+    assert golden.record["references"]["sha256"] == find_any_class(lite0.card).sha256  # type: ignore[union-attr]
+    assert any("golden retriever itself" in note for note in golden.record["trace"]["notes"])
+    assert "drive the class most" in golden.record["references"]["source"]
+    assert church.record["references"]["source"] == "shipped statistics"
+    assert not any("itself" in note for note in church.record["trace"]["notes"])
+    with pytest.raises(UserError, match="references=9 was asked"):
+        see(lite0, "logits:207", references=9, out=tmp_path / "s", **options)
+
+
+def test_a_borrowed_class_is_pulled_and_one_of_the_pack_is_not(lite0: Model, tmp_path: Path) -> None:
+    options = {"verifiers": "", "progress": False, "steps": 3, "method": "vital"}
+    pictures = {}
+    for drive in (0.0, 5.0):
+        for picture in see(lite0, ["logits:207", "logits:497"], drive=drive, out=tmp_path / f"{drive}", **options):
+            pictures[picture.record["unit"], drive] = picture.path.read_bytes()
+    golden, church = sorted({name for name, _ in pictures})
+    assert pictures[golden, 0.0] != pictures[golden, 5.0]
+    assert pictures[church, 0.0] == pictures[church, 5.0]

@@ -25,7 +25,7 @@ EFFECTIVE = 8.0
 """Effective number of photos behind a class."""
 MOST = 60
 """Number of photos that can count for a class."""
-RANK = 128
+RANK = 256
 """Directions that all classes share, per layer."""
 
 

@@ -157,7 +157,8 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
             continue
         notes = [*draft.trace.notes, *filter(None, [counts[i]])]
         if target.borrowed:
-            notes.append(f"no photos of {units[i].label or units[i]} itself were at hand: {target.source}")
+            pull = ", so its score was pulled up too" if config.drive else ""
+            notes.append(f"no photos of {units[i].label or units[i]} itself were at hand{pull}: {target.source}")
         if units[i].kind != "logit" and weightings[i] is None and config.relevance != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         image = gaussian_blur(draft.image[None], config.finish)[0] if config.finish else draft.image

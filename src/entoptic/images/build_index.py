@@ -129,7 +129,7 @@ def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationInd
     """
     opened = [ActivationIndex.open(path) for path in paths]
     if not opened:
-        raise UserError("no index was given; merge_indexes takes the folders of the shards")
+        raise UserError("no index was given; expected the folders of its shards")
     first = opened[0]
     for other in opened:
         if other.key != first.key:

@@ -38,6 +38,7 @@ class Recipe:
     drop: float = 0.1
     """share of pictures shown without their class, so that the network also runs without one"""
     seed: int = 0
+    """of the first weights and of everything drawn while it is trained"""
 
     def __post_init__(self) -> None:
         if not self.widths or len(self.widths) > 16:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from entoptic.base.files import user_path
+from entoptic.base.shipped import shipped_folder, shipped_names
 from entoptic.errors import UserError, nearest
 from entoptic.models.card import Card
 from entoptic.models.model import pick_device
@@ -88,7 +88,7 @@ def load_prior(
 
 def builtin_priors() -> list[str]:
     """Returns the names of the priors behind `builtin:`."""
-    return sorted(folder.name for folder in _shipped().iterdir() if folder.is_dir()) if _shipped().is_dir() else []
+    return shipped_names("priors")
 
 
 def is_folder(source: str) -> bool:
@@ -109,11 +109,6 @@ def name_of(prior: Prior) -> str:
     return prior.name
 
 
-def _shipped() -> Path:
-    """Returns the folder of the builtin priors."""
-    return Path(str(resources.files("entoptic"))) / "priors" / "shipped"
-
-
 def _builtin(name: str) -> Path:
     """Returns the folder of one builtin prior.
 
@@ -125,7 +120,7 @@ def _builtin(name: str) -> Path:
         raise UserError(
             f'no builtin prior "{name}"; expected one of {", ".join(known) or "none"}{nearest(name, known)}'
         )
-    return _shipped() / name
+    return shipped_folder("priors") / name
 
 
 def _stored(source: str, path: str, size: int, device: torch.device) -> Prior:

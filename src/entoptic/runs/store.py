@@ -47,7 +47,7 @@ from entoptic.base.files import (
     write_atomically,
 )
 from entoptic.base.records import is_a, read_json, why
-from entoptic.errors import Unreadable, UserError, nearest, printable
+from entoptic.errors import Unreadable, UserError, instead, nearest, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.headline import headline
 
@@ -102,7 +102,7 @@ class Picture:
         """Value of one measurement, None where it could not be computed."""
         known = self.evidence
         if name not in known:
-            raise UserError(f'no evidence "{name}"; there is {", ".join(known)}{nearest(name, known)}')
+            raise UserError(f'no evidence "{name}"{instead(name, known)}')
         return known[name]["value"]
 
     def _repr_html_(self) -> str:

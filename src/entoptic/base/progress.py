@@ -82,11 +82,12 @@ class _Bars(Reporter):
 
 @dataclass
 class _Task:
-    """Something under way: since when, and how far it is."""
+    """Something under way: since when, how far it was then, and how far it is."""
 
     what: str
     total: float
     began: float
+    first: float = 0.0
     done: float = 0.0
 
 
@@ -121,7 +122,7 @@ class Heartbeat(Reporter):
             self._beat(self._method, "picture" if self._method.total == 1 else "pictures")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        task = self._passes.setdefault(what, _Task(what, total, self._clock()))
+        task = self._passes.setdefault(what, _Task(what, total, self._clock(), done))
         task.done = done
         self._beat(task, "")
         if done >= total:
@@ -133,8 +134,12 @@ class Heartbeat(Reporter):
         if now - self._last < self._every:
             return
         self._last = now
-        spent, share = now - task.began, task.done / task.total if task.total else 1.0
-        left = f", {short_time(spent * (1 - share) / share)} left" if 0 < share < 1 else ""
+        spent, made = now - task.began, task.done - task.first
+        left = (
+            f", {short_time(spent * (task.total - task.done) / made)} left"
+            if made > 0 and task.done < task.total
+            else ""
+        )
         behind = f" {noun}" if noun else ""
         done = f"{task.done:.0f}" if task.done == int(task.done) else f"{task.done:.1f}"
         line = f"{task.what}: {done} of {task.total:.0f}{behind}, {short_time(spent)} so far{left}"

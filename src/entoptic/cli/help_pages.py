@@ -42,13 +42,13 @@ def main_page(verbs: dict[str, type]) -> str:
         lines.append("")
     lines += [
         "examples:",
-        "  entoptic ls builtin:lite0                          # what it is made of",
-        """  entoptic see builtin:lite0 'logits:"church"'        # pictures in runs/lite0""",
-        "  entoptic verify runs/lite0                         # do the measurements still come out?",
+        "  entoptic ls builtin:lite0                      # what it is made of",
+        """  entoptic see builtin:lite0 'logits:"church"'   # pictures in runs/lite0""",
+        "  entoptic verify runs/lite0                     # do the numbers still hold?",
         "",
         "more:",
-        "  entoptic VERB --help     what a verb takes",
-        "  entoptic --version       versions of Entoptic, Python and torch",
+        "  entoptic VERB --help   what a verb takes",
+        "  entoptic --version     versions of Entoptic, Python and torch",
     ]
     return "\n".join(lines) + "\n"
 
@@ -98,7 +98,12 @@ def _page(name: str, verb: type, folded: bool, whole: bool) -> str:
     """A page of a verb; `folded` names its technical options without their texts, `whole` has those of its groups."""
     options, groups = options_of(verb), groups_of(verb)
     width = _width()
-    lines = [f"usage: {usage(name, verb)}", "", *textwrap.wrap(_sentence(verb), width), ""]
+    lines = [
+        *textwrap.wrap(f"usage: {usage(name, verb)}", width, subsequent_indent=" " * 9),
+        "",
+        *textwrap.wrap(_sentence(verb), width),
+        "",
+    ]
     if arguments := _rows(((_argument(o), _text(o)) for o in options if o.positional), 10):
         lines += [*arguments, ""]
     own = [o for o in options if not o.positional and o.flag not in _TECHNICAL]

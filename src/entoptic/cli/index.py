@@ -21,9 +21,9 @@ class Index:
 
     title: ClassVar[str] = "read photos once, keep what every unit does on them"
     examples: ClassVar[tuple[str, ...]] = (
-        "entoptic index builtin:lite0 --photos photos --layers blocks.6 --out runs/index",
-        "entoptic index builtin:lite0 --photos photos --layers bn2 logits --out runs/end",
-        "entoptic ls runs/index blocks.6:112",
+        "entoptic index builtin:lite0 --photos photos --layers bn2 --out runs/index",
+        "entoptic index builtin:lite0 --photos photos --layers bn2 logits --out both",
+        "entoptic ls runs/index bn2:112",
     )
 
     model: ModelName

@@ -25,7 +25,7 @@ class Ls:
         "entoptic ls builtin:lite0 blocks.4",
         "entoptic ls builtin:lite0 --units church",
         "entoptic ls runs/first",
-        "entoptic ls runs/index blocks.6:112",
+        "entoptic ls runs/index bn2:112",
     )
 
     model: Positional[Annotated[str, arg(metavar="WHAT")]] = ""

@@ -27,19 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 2 for bad input, 1 for a defect of Entoptic, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
-    try:
-        with forgiving_streams(), warnings.catch_warnings():
-            warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
-            return _answer(given, debug)
-    except OSError as error:  # of the last flush: a full disk
-        print(f"entoptic: the answer cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
+    with forgiving_streams(), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+        return _answer(given, debug)
 
 
 def _answer(given: list[str], debug: bool) -> int:
     """Runs a command; what goes wrong is one sentence."""
     try:
-        return _run(given)
+        code = _run(given)
+        sys.stdout.flush()  # here, where it is said what stops it
+        return code
     except UserError as error:
         if debug:
             traceback.print_exc()

@@ -17,9 +17,9 @@ class Merge:
 
     title: ClassVar[str] = "one index from shards of it"
     examples: ClassVar[tuple[str, ...]] = (
-        "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 0/2 --out runs/a",
-        "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 1/2 --out runs/b",
-        "entoptic merge runs/a runs/b --out runs/merged",
+        "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 0/2 --out a",
+        "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 1/2 --out b",
+        "entoptic merge a b --out runs/merged",
     )
 
     shards: Positional[Annotated[tuple[Path, ...], arg(metavar="INDEX")]]

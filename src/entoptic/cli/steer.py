@@ -35,7 +35,7 @@ class Steer:
     title: ClassVar[str] = "scale one concept of a photo's map and see what changes"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic steer builtin:lite0 bn2 photo.jpg --class church --photos photos",
-        "entoptic steer builtin:lite0 bn2 photo.jpg --dictionary concepts.safetensors --scale 0",
+        "entoptic steer builtin:lite0 bn2 photos --class 497 --photos photos --scale 0",
     )
 
     model: ModelName

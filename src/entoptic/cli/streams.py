@@ -6,28 +6,35 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
+
+from entoptic.errors import UserError
 
 
 class _Forgiving:
-    """A text stream whose reader may leave: what is written then is dropped, and the work goes on."""
+    """A text stream whose reader may leave: what is written then is dropped, and the work goes on.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    Anything else that stops it, a full disk for instance, is a `UserError`, but for the stream of errors itself.
+    """
+
+    def __init__(self, stream: TextIO, is_for_errors: bool) -> None:
+        self._stream, self._is_for_errors = stream, is_for_errors
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except BrokenPipeError:
-            self._drop()
-            return len(text)
+        self._try(lambda: self._stream.write(text))
+        return len(text)
 
     def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
         try:
-            self._stream.flush()
-        except BrokenPipeError:
+            act()
+        except OSError as error:
             self._drop()
+            if not (isinstance(error, BrokenPipeError) or self._is_for_errors):
+                raise UserError(f"the answer cannot be written ({error.strerror})") from None
 
     def _drop(self) -> None:
         """Leads the stream nowhere, so that what it still holds can be flushed when Python ends."""
@@ -42,21 +49,16 @@ class _Forgiving:
 
 @contextlib.contextmanager
 def forgiving_streams() -> Iterator[None]:
-    """Puts streams that fail nothing in place of stdout and stderr, and flushes them at the end."""
+    """Puts streams that fail nothing in place of stdout and stderr."""
     before = sys.stdout, sys.stderr
     out, err = (stream or _nowhere() for stream in before)
     if isinstance(out, io.TextIOWrapper):  # names that are no UTF-8 are shown escaped, as on stderr
         out.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (cast(TextIO, _Forgiving(stream)) for stream in (out, err))
+    sys.stdout, sys.stderr = cast(TextIO, _Forgiving(out, False)), cast(TextIO, _Forgiving(err, True))
     try:
         yield
     finally:
-        try:
-            with contextlib.suppress(ValueError):  # closed meanwhile
-                sys.stdout.flush()
-                sys.stderr.flush()
-        finally:
-            sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = before
 
 
 def _nowhere() -> TextIO:

@@ -60,6 +60,21 @@ def test_passes_have_lines_too() -> None:
     ]
 
 
+def test_numbers_are_short() -> None:
+    clock, said = Clock(), io.StringIO()
+    beat = Heartbeat(said, clock)
+    beat.progress("reading photos", 0, 2_000_000)
+    clock.now += 20
+    beat.progress("reading photos", 1_000_000, 2_000_000)
+    beat.start("fourier", 4, 0)
+    clock.now += 20
+    beat.step(149, 150, 2)
+    assert said.getvalue().splitlines() == [
+        "reading photos: 1000000 of 2000000, 20 s so far, 20 s left",
+        "fourier: 2 of 4 pictures, 20 s so far, 20 s left",
+    ]
+
+
 def test_which_reporter() -> None:
     with reporter(show=False) as silent:
         assert type(silent) is Reporter

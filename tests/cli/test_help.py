@@ -87,8 +87,20 @@ def test_examples_are_read(example: str) -> None:
     parse(name, words[2:] if words[0] == "learn" else words[1:])
 
 
+def test_commands_of_the_page_are_read(say: Say) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "command-line.md").read_text()
+    commands = [line for line in page.splitlines() if line.startswith("entoptic ") and "entoptic: " not in line]
+    assert len(commands) > 15
+    for command in commands:
+        words = words_of(command)
+        if not words or {"--help", "--version"} & set(words):
+            assert say(*words)[0] == 0, command
+        else:
+            parse(words[0], words[1:])
+
+
 SMALL = {
-    "see": ["--steps", "1"], "invert": ["--n", "1", "--steps", "2"],
+    "see": ["--steps", "1", "--verifiers", ""], "invert": ["--n", "1", "--steps", "2", "--verifiers", ""],
     "frontier": ["--nats", "0.5", "--n", "1", "--bank", "64", "--particles", "4", "--verifiers", ""],
 }  # fmt: skip
 
@@ -116,7 +128,7 @@ def test_examples_work_in_the_order_of_the_verbs(say: Say, place: Path, monkeypa
     order = ("see", "index", "ls", "check", "merge", "verify", "gallery", "invert", "completion")
     for name in order:
         for example in VERBS[name][0].examples:  # type: ignore[attr-defined]
-            small = [] if "retrieval" in example else SMALL.get(name, [])
+            small = SMALL.get(name, [])[2 * ("retrieval" in example) :]
             code, _, err = say(*words_of(example), *small)
             assert code == 0 or (name == "check" and not err), (example, err)
     assert (place / "pages" / "index.html").is_file()

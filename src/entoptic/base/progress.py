@@ -141,7 +141,7 @@ class Heartbeat(Reporter):
             else ""
         )
         behind = f" {noun}" if noun else ""
-        done = f"{task.done:.0f}" if task.done == int(task.done) else f"{task.done:.1f}"
+        done = f"{task.done:.1f}".removesuffix(".0")
         line = f"{task.what}: {done} of {task.total:.0f}{behind}, {short_time(spent)} so far{left}"
         print(line, file=self._stream, flush=True)
 

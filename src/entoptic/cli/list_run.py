@@ -44,12 +44,12 @@ def list_run(folder: str, wanted: str | None, everything: bool) -> None:
         table_of = made if picture.record.get("complete") else stopped
         table_of.setdefault(unit, Counter())[method] += 1
     methods = list(dict.fromkeys(m for counts in [*made.values(), *stopped.values()] for m in counts))
-    print(_heading(run.path, sum(c.total() for c in made.values())))
     units = [unit for unit in labels if _fits(wanted, unit, labels[unit])]
     if wanted is not None and not units:
         raise UserError(
             f'no unit fits --filter "{wanted[:80]}" in {folder}{nearest(wanted, [*labels, *labels.values()])}'
         )
+    print(_heading(run.path, sum(c.total() for c in made.values())))
     table = Table("unit", "label", *methods, box=None)
     shown = units if everything else units[:MOST]
     for unit in shown:

@@ -212,8 +212,8 @@ def _warn_of_long(plan: UnitPlan) -> None:
         todo, steps = len(split(plan.run, plan.entries(job))[1]), getattr(job.config, "steps", 0)
         if todo and "prior" in job.card.reads and steps >= _LONG:
             warnings.warn(
-                f"{job.card.name} makes {counted(steps, 'step')} for each of {counted(todo, 'picture')}, which takes long; its option `steps` "
-                "says how many",
+                f"{job.card.name} makes {counted(steps, 'step')} for each of {counted(todo, 'picture')}, which takes "
+                "long; its option `steps` says how many",
                 stacklevel=3,
             )
 

@@ -50,7 +50,6 @@ from entoptic.base.records import is_a, read_json, why
 from entoptic.base.wording import counted
 from entoptic.errors import Unreadable, UserError, instead, nearest, printable
 from entoptic.methods.contract import Failure
-from entoptic.runs.headline import headline
 
 FORMAT = 1
 
@@ -107,6 +106,8 @@ class Picture:
         return known[name]["value"]
 
     def _repr_html_(self) -> str:
+        from entoptic.runs.headline import headline  # it reads the metrics, which need torch
+
         data = base64.b64encode(self.path.read_bytes()).decode()
         title = html.escape(self.unit + (f" ({self.record['label']})" if self.record.get("label") else ""))
         lines = "<br>".join(html.escape(line) for line in headline(self.record))

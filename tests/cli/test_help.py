@@ -20,6 +20,7 @@ from entoptic.cli.verbs import VERBS, spoken
 from entoptic.images import build_index
 from entoptic.methods import METHODS
 from entoptic.models import sources
+from entoptic.runs import learn
 
 EXAMPLES = [example for verb, _ in VERBS.values() for example in verb.examples]  # type: ignore[attr-defined]
 
@@ -101,7 +102,9 @@ def test_commands_of_the_page_are_read(say: Say) -> None:
 
 SMALL = {
     "see": ["--steps", "1", "--verifiers", ""], "invert": ["--n", "1", "--steps", "2", "--verifiers", ""],
-    "frontier": ["--nats", "0.5", "--n", "1", "--bank", "64", "--particles", "4", "--verifiers", ""],
+    "steer": ["--n", "1", "--nulls", "0", "--steps", "2", "--scales", "0.25"],
+    "learn-prior": ["--steps", "1", "--batch-size", "2", "--samples", "4", "--widths", "16", "16"],
+    "learn-inverter": ["--steps", "1", "--compared", "2", "--verifiers", "", "--limit", "4"],
 }  # fmt: skip
 
 
@@ -125,13 +128,25 @@ def test_examples_work_in_the_order_of_the_verbs(say: Say, place: Path, monkeypa
     monkeypatch.chdir(place)
     monkeypatch.setattr(sources, "_lite", cache(sources._lite))
     monkeypatch.setattr(build_index, "BLOCK", 2)
-    order = ("see", "index", "ls", "check", "merge", "verify", "gallery", "invert", "completion")
+    order = ("see", "index", "ls", "check", "merge", "verify", "gallery", "completion")
     for name in order:
         for example in VERBS[name][0].examples:  # type: ignore[attr-defined]
             small = SMALL.get(name, [])[2 * ("retrieval" in example) :]
             code, _, err = say(*words_of(example), *small)
             assert code == 0 or (name == "check" and not err), (example, err)
     assert (place / "pages" / "index.html").is_file()
+
+
+@pytest.mark.slow
+def test_examples_with_maps_and_training_work(say: Say, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of each verb; `frontier` takes minutes however small, and is only read."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sources, "_lite", cache(sources._lite))
+    monkeypatch.setattr(learn, "LEAST_COMPARED", 2)
+    for name in ("invert", "steer", "learn-prior", "learn-inverter"):
+        example = VERBS[name][0].examples[0]  # type: ignore[attr-defined]
+        code, _, err = say(*words_of(example), *SMALL[name])
+        assert code == 0, (example, err)
 
 
 def test_the_tab_key(say: Say, tmp_path: Path) -> None:

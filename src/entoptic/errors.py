@@ -76,6 +76,12 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
     return min(inside, key=len) if inside else None
 
 
+def closest_slip(word: str, choices: Iterable[str]) -> str | None:
+    """Returns the choice that at most two slips of a finger lead to, or None."""
+    near = [(slips(word.lower(), choice.lower()), choice) for choice in choices]
+    return min((one for one in near if one[0] <= 2), default=(0, None))[1]
+
+
 def _likeness(word: str, choice: str) -> float:
     return difflib.SequenceMatcher(None, choice, word).ratio()
 

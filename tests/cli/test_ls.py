@@ -129,6 +129,21 @@ def test_a_run(say: Say, tmp_path: Path) -> None:
     assert f"not read: pictures/{other.parent.name}/{other.name}: cannot be read" in out
 
 
+def test_an_index(say: Say, tmp_path: Path, photo_folder: Path) -> None:
+    index = tmp_path / "index"
+    say("index", "tiny:net", "--photos", photo_folder, "--layers", "stage1", "logits", "--out", index)
+    assert "stage1:0 … stage1:11" in say("ls", index)[1].replace("@mean", "")
+    assert "stage1" not in say("ls", index, "--filter", "LOG")[1]
+    assert 'did you mean "stage1"?' in refusal(say("ls", index, "--filter", "stgae1"))
+    assert "--units is for a model" in refusal(say("ls", index, "--units", "stripe"))
+    assert "strongest" in say("ls", index, "stage1:3")[1]
+
+
+def test_words_that_are_too_much(say: Say) -> None:
+    assert '"vital" is too much' in refusal(say("ls", "methods", "vital"))
+    assert '"vital" is too much' in refusal(say("ls", "methods", "--filter", "vital"))
+
+
 def test_a_long_run_is_cut(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from entoptic.cli import list_run
 

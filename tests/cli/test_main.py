@@ -130,6 +130,11 @@ def test_unknown_names(say: Say, tmp_path: Path) -> None:
     assert "no method was named" in refusal(say(*see("logits:0", "--method", ",")))
     assert "no unit was named" in refusal(say(*see()))
     assert "--threads must be at least 1" in refusal(say(*see("logits:0", *out), "--threads", "0"))
+    assert 'did you mean "cuda"?' in refusal(say("see", "tiny:net", "logits:0", "--device", "cdua"))
+    assert "; try builtin:lite0" in refusal(say("see", "lite00", "logits:0"))
+    assert "; try builtin:small-32" in refusal(
+        say("see", "tiny:net", "logits:0", "--method", "klsc", "--prior", "smal-32")
+    )
     assert 'no device "gpu"' in refusal(say("see", "tiny:net", "logits:0", "--device", "gpu"))
     assert not (tmp_path / "r").exists()
 

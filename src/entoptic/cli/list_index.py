@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 
 from entoptic.base.wording import counted
 from entoptic.cli.output import print_losses, table_console
+from entoptic.errors import UserError, instead
 
 if TYPE_CHECKING:
     from entoptic.images.index import ActivationIndex
 
 
-def list_index(folder: str, asked: str) -> None:
+def list_index(folder: str, asked: str, wanted: str | None = None) -> None:
     """Prints what an activation index holds.
 
     Args:
         folder: of the index.
         asked: "" for its layers, a layer for its units, a unit for its photos.
+        wanted: part of the names of layers; None for all.
     """
     from entoptic.images.index import ActivationIndex
 
@@ -26,7 +28,7 @@ def list_index(folder: str, asked: str) -> None:
     elif asked:
         _list_indexed_units(index, asked)
     else:
-        _list_indexed_layers(index)
+        _list_indexed_layers(index, wanted)
 
 
 def _list_photos(index: ActivationIndex, unit: str) -> None:
@@ -74,14 +76,19 @@ def _list_indexed_units(index: ActivationIndex, layer: str) -> None:
     table_console().print(table)
 
 
-def _list_indexed_layers(index: ActivationIndex) -> None:
+def _list_indexed_layers(index: ActivationIndex, wanted: str | None) -> None:
     from rich.table import Table
 
+    layers = [layer for layer in index.layers if wanted is None or wanted.lower() in layer.lower()]
+    if not layers:
+        raise UserError(
+            f'no layer fits --filter "{(wanted or "")[:80]}" in {index.path}{instead(wanted or "", index.layers)}'
+        )
     console = table_console()
     console.print(repr(index), highlight=False, markup=False, soft_wrap=True)
     print_losses(index)
     table = Table("layer", "units", box=None)
-    for layer in index.layers:
+    for layer in layers:
         units = index.units(layer)
         table.add_row(layer, f"{len(units)} ({units[0]} … {units[-1]})")
     console.print(table)

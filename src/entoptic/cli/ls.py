@@ -53,16 +53,20 @@ def run_ls(options: Ls) -> int:
     if (folder / "index.json").is_file():
         from entoptic.cli.list_index import list_index
 
-        list_index(what, options.layer)
+        _refuse_units(options, "an index")
+        list_index(what, options.layer, options.filter)
     elif (folder / "run.json").is_file():
         from entoptic.cli.list_run import list_run
 
+        _refuse_units(options, "a run")
         if options.layer:
             raise UserError(
                 f"{what} is a run, which has units, not layers; --filter {options.layer} lists some of them"
             )
         list_run(what, options.filter, options.all)
     elif what in LISTS:
+        if more := options.layer or options.filter or options.units:
+            raise UserError(f'"{more[:80]}" is too much: `entoptic ls {what}` lists all of them')
         LISTS[what]()
     else:
         _check_named(what, folder)
@@ -81,6 +85,13 @@ def _list_model(options: Ls) -> None:
         list_units(model, options.layer)
     else:
         list_layers(model, options.filter, options.all)
+
+
+def _refuse_units(options: Ls, what: str) -> None:
+    if options.units is not None:
+        raise UserError(
+            f"--units is for a model, and {options.model} is {what}; --filter {options.units} lists some of it"
+        )
 
 
 def _check_named(what: str, folder: Path) -> None:

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from entoptic.base.wording import counted
-from entoptic.errors import NotAvailable, UserError, closest
+from entoptic.errors import NotAvailable, UserError, closest, nearest
 from entoptic.models.card import Card
 from entoptic.models.fingerprint import LAYERS, fingerprint, structure, values
 from entoptic.models.outputs import logits_in, parts_of
@@ -396,7 +396,8 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         try:
             picked = torch.device(device)
         except RuntimeError:
-            raise UserError(f'no device "{device}"; expected auto, cpu, cuda, cuda:1 or mps') from None
+            hint = nearest(str(device), ("auto", "cpu", "cuda", "mps"))
+            raise UserError(f'no device "{device}"; expected auto, cpu, cuda, cuda:1 or mps{hint}') from None
         if picked.type == "cuda" and not torch.cuda.is_available():
             raise UserError(f'device "{device}" was asked for but CUDA is not available; expected auto or cpu')
         return picked

@@ -9,7 +9,7 @@ import torch
 
 from entoptic.base.files import user_path
 from entoptic.base.shipped import shipped_folder, shipped_names
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, closest_slip, nearest
 from entoptic.models.card import Card
 from entoptic.models.model import pick_device
 from entoptic.priors.prior import Prior
@@ -60,7 +60,8 @@ def load_prior(
     if colon and prefix not in SOURCES:
         raise UserError(f'no prior source "{prefix}"; expected one of {", ".join(SOURCES)}{nearest(prefix, SOURCES)}')
     if not colon or not name:
-        guess = f"; try builtin:{source}" if source in builtin_priors() else ""
+        meant = closest_slip(source, builtin_priors())
+        guess = f"; try builtin:{meant}" if meant and not colon else ""
         raise UserError(f'expected SOURCE:NAME with SOURCE one of {", ".join(SOURCES)}, got "{source}"{guess}')
     for option, given, takes in (
         ("guidance", guidance, ("builtin", "file", "hf")),

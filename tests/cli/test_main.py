@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import pytest
 
 from cli.conftest import Say, refusal, see
 from conftest import tiny_card, tiny_module
-from entoptic.base.progress import Reporter
+from entoptic.base.progress import Heartbeat
+from entoptic.base.wording import counted
 from entoptic.cli.main import VERBS
-from entoptic.cli.output import counted
+from entoptic.cli.verbs import spoken
 from entoptic.models import sources
 from entoptic.models.model import Model
 from entoptic.runs.store import Run
@@ -30,7 +33,7 @@ def shell(code: str) -> subprocess.CompletedProcess[str]:
 def test_help_answers_without_torch() -> None:
     code = (
         "import sys; from entoptic.cli import main\n"
-        "for words in (['--help'], ['see', '--help'], []):\n    assert main(words) == 0\n"
+        "for words in (['--help'], ['see', '--help', 'all'], ['ls'], ['--version'], []):\n    assert main(words) == 0\n"
         "heavy = {'torch', 'torchvision', 'timm', 'transformers', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -52,19 +55,22 @@ def test_bad_input_in_a_real_process(tmp_path: Path) -> None:
 def test_version(say: Say) -> None:
     import entoptic
 
-    assert say("--version") == (0, f"entoptic {entoptic.__version__}\n", "")
+    code, out, err = say("--version")
+    assert (code, err) == (0, "")
+    assert out == f"entoptic {entoptic.__version__}, Python {python_version()}, torch {metadata.version('torch')}\n"
 
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_help_and_takes_debug(say: Say, name: str) -> None:
     code, out, err = say(name, "--help")
     assert (code, err) == (0, "")
-    assert f"usage: entoptic {name} " in out
-    assert "--debug, --no-debug" in out  # read when anything fails
+    assert f"usage: entoptic {spoken(name)} " in out
+    assert "--debug" in out  # read when anything fails
 
 
 def test_one_picture_is_no_plural() -> None:
     assert [counted(n, "picture") for n in range(3)] == ["0 pictures", "1 picture", "2 pictures"]
+    assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
 
 
 def test_debug_shows_the_traceback(say: Say) -> None:
@@ -91,12 +97,12 @@ def test_a_defect_gives_1(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ctrl_c_gives_130_and_keeps_pictures(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
 
-    def step(self: Reporter, step: int, steps_: int, pictures: int) -> None:
+    def step(self: Heartbeat, step: int, steps_: int, pictures: int) -> None:
         steps.append(step)
         if len(steps) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Reporter, "step", step)
+    monkeypatch.setattr(Heartbeat, "step", step)
     words = see("logits:0-2", "--method", "fourier", "--out", tmp_path / "r", "--batch-size", "1")
     code, _, err = say(*words)
     assert code == 130
@@ -124,6 +130,11 @@ def test_unknown_names(say: Say, tmp_path: Path) -> None:
     assert "no method was named" in refusal(say(*see("logits:0", "--method", ",")))
     assert "no unit was named" in refusal(say(*see()))
     assert "--threads must be at least 1" in refusal(say(*see("logits:0", *out), "--threads", "0"))
+    assert 'did you mean "cuda"?' in refusal(say("see", "tiny:net", "logits:0", "--device", "cdua"))
+    assert "; try builtin:lite0" in refusal(say("see", "lite00", "logits:0"))
+    assert "; try builtin:small-32" in refusal(
+        say("see", "tiny:net", "logits:0", "--method", "klsc", "--prior", "smal-32")
+    )
     assert 'no device "gpu"' in refusal(say("see", "tiny:net", "logits:0", "--device", "gpu"))
     assert not (tmp_path / "r").exists()
 

@@ -248,7 +248,7 @@ def test_html_shows_thumbnails_and_counts(tmp_path: Path) -> None:
     write(tmp_path / "<b>/y.png", b"broken")
     page = Photos.open(tmp_path)._repr_html_()
     assert page.count("<img src=") == 1
-    assert "2 photos, 1 classes, 1 could not be read" in page
+    assert "2 photos, 1 class, 1 could not be read" in page
     assert 'alt="&lt;b&gt;/x.png: &lt;b&gt;"' in page
     assert "<b>/x" not in page
 

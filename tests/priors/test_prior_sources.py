@@ -39,7 +39,8 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_builtin_names_are_shipped_folders(flow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("entoptic.priors.sources._shipped", lambda: tmp_path)
+    for place in ("base.shipped", "priors.sources"):
+        monkeypatch.setattr(f"entoptic.{place}.shipped_folder", lambda room: tmp_path)
     shutil.copytree(flow, tmp_path / "photos16")
     assert builtin_priors() == ["photos16"]
     prior = load_prior("builtin:photos16", device="cpu")

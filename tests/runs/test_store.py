@@ -56,7 +56,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert len(run) == 1
     assert run[0].path == picture.path
     assert json.loads((tmp_path / "r" / "run.json").read_text())["title"] == "t"
-    with pytest.raises(UserError, match='no evidence "activatoin"; there is activation; did you mean "activation"'):
+    with pytest.raises(UserError, match='no evidence "activatoin"; did you mean "activation"'):
         again["activatoin"]
 
 
@@ -198,7 +198,7 @@ def test_html(tiny: Model, tmp_path: Path, photo_folder: Path) -> None:
     run.problems = [Failure(text="<b>")]
     assert "failed: &lt;b&gt;" in run._repr_html_()
     assert "40 photos" in run[0]._repr_html_()
-    assert repr(run).endswith("1 pictures)")
+    assert repr(run).endswith("1 picture)")
     from entoptic.images.photos import Photos
 
     assert "circle" in Photos.open(photo_folder)._repr_html_()

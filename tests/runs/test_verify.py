@@ -180,7 +180,7 @@ def test_other_weights_and_other_folders_are_refused(run: Run, tmp_path: Path) -
 def test_texts() -> None:
     found = Verification(3, 20, ["a"], ["b", "c"])
     assert not found.ok
-    assert str(found) == "3 pictures, 20 numbers recomputed: 1 differ, 2 not recomputed"
+    assert str(found) == "3 pictures, 20 numbers recomputed: 1 differs, 2 not recomputed"
     assert all(word in found._repr_html_() for word in ("<li>a</li>", "<li>c</li>"))
 
 

@@ -1,11 +1,16 @@
-"""Progress bars with the time left, on the error stream, and only on a terminal."""
+"""Progress with the time left, on the error stream: bars on a terminal, now and then a line where there is none."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+EVERY = 15.0
+"""Seconds between two lines where there is no terminal. A job that takes less says nothing."""
 
 
 class Reporter:
@@ -75,15 +80,91 @@ class _Bars(Reporter):
             self._bars.remove_task(self._passes.pop(what))
 
 
-@contextmanager
-def reporter(show: bool = True) -> Iterator[Reporter]:
-    """Yields a reporter with progress bars, or one that shows nothing.
+@dataclass
+class _Task:
+    """Something under way: since when, how far it was then, and how far it is."""
+
+    what: str
+    total: float
+    began: float
+    first: float = 0.0
+    done: float = 0.0
+
+
+class Heartbeat(Reporter):
+    """Writes a line now and then: for logs, where a bar would be a page of control characters.
 
     Args:
-        show: whether bars are wanted. There are none without a terminal.
+        stream: to write to.
+        clock: gives seconds.
+        every: seconds between two lines.
     """
-    if not show or not sys.stderr.isatty():
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic, every: float = EVERY) -> None:
+        self._stream, self._clock, self._every = stream, clock, every
+        self._last = clock()
+        self._method: _Task | None = None
+        self._before = 0.0
+        self._passes: dict[str, _Task] = {}
+
+    def start(self, method: str, todo: int, done: int) -> None:
+        self._method, self._before = _Task(method, todo, self._clock()), 0.0
+
+    def step(self, step: int, steps: int, pictures: int) -> None:
+        if self._method is not None:
+            self._method.done = self._before + pictures * step / steps
+            self._beat(self._method, "picture" if self._method.total == 1 else "pictures")
+
+    def finish(self, pictures: int, seconds: float) -> None:
+        self._before += pictures
+        if self._method is not None:
+            self._method.done = self._before
+            self._beat(self._method, "picture" if self._method.total == 1 else "pictures")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        task = self._passes.setdefault(what, _Task(what, total, self._clock(), done))
+        task.done = done
+        self._beat(task, "")
+        if done >= total:
+            del self._passes[what]
+
+    def _beat(self, task: _Task, noun: str) -> None:
+        """Writes where a task is, unless the last line is too young."""
+        now = self._clock()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        spent, made = now - task.began, task.done - task.first
+        left = (
+            f", {short_time(spent * (task.total - task.done) / made)} left"
+            if made > 0 and task.done < task.total
+            else ""
+        )
+        behind = f" {noun}" if noun else ""
+        done = f"{task.done:.1f}".removesuffix(".0")
+        line = f"{task.what}: {done} of {task.total:.0f}{behind}, {short_time(spent)} so far{left}"
+        print(line, file=self._stream, flush=True)
+
+
+def short_time(seconds: float) -> str:
+    """Returns a duration as people say it: `34 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def reporter(show: bool = True) -> Iterator[Reporter]:
+    """Yields a reporter with progress bars on a terminal, one that writes a line now and then elsewhere, or a silent one.
+
+    Args:
+        show: whether anything is to be shown.
+    """
+    if not show or sys.stderr is None:
         yield Reporter()
+        return
+    if not sys.stderr.isatty():
+        yield Heartbeat(sys.stderr)
         return
     from rich.console import Console
     from rich.progress import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from entoptic.cli.options import Debug, Device, ModelName, photos_help
 
@@ -11,6 +11,12 @@ from entoptic.cli.options import Debug, Device, ModelName, photos_help
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """Check that a model's card (size, mean, std, …) fits the network, on real photos."""
+
+    title: ClassVar[str] = "whether a model's card (size, mean, std, …) fits the network"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic check builtin:lite0 --photos photos",
+        "entoptic check builtin:lite0 --photos 'photos/**/*.jpg' --n 16",
+    )
 
     model: ModelName
     photos: Annotated[str, photos_help(", with labels if possible")]

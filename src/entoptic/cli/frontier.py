@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from tyro.conf import arg
 
 from entoptic.cli.method_options import chosen_methods, with_method_options
 from entoptic.cli.options import (
@@ -33,9 +35,15 @@ if TYPE_CHECKING:
 class Frontier:
     """Measure what each mean score of a unit costs at least, in nats from a prior, and place methods on that frontier."""
 
+    title: ClassVar[str] = "what a mean score costs at least in nats, and where methods lie"
+    examples: ClassVar[tuple[str, ...]] = (
+        """entoptic frontier builtin:lite0 'logits:"church"' --methods best-of""",
+        "entoptic frontier builtin:lite0 logits:701 --nats 3 --out runs/frontier",
+    )
+
     model: ModelName
     units: UnitNames
-    methods: str = "klsc,best-of,energydps"
+    methods: Annotated[str, arg(metavar="METHODS")] = "klsc,best-of,energydps"
     """methods to place, separated by commas; energydps takes long, --energydps.steps 100 less"""
     prior: PriorName = None
     nats: float = 4.0
@@ -49,7 +57,7 @@ class Frontier:
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""
-    reduction: str = ""
+    reduction: Annotated[str, arg(metavar="NAME")] = ""
     """score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
     photos: Annotated[
         str | None,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
+
+from tyro.conf import arg
 
 from entoptic.cli.options import Debug, RunToRead
 
@@ -12,8 +15,14 @@ from entoptic.cli.options import Debug, RunToRead
 class Gallery:
     """Make the static gallery of a run: pages that open from the disk, without a server."""
 
+    title: ClassVar[str] = "pages that show a run, opened from the disk"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic gallery runs/first",
+        "entoptic gallery runs/first --out pages",
+    )
+
     run: RunToRead
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """where to write it (default: RUN/gallery)"""
     debug: Debug = False
 

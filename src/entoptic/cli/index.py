@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
+
+from tyro.conf import arg
 
 from entoptic.base.bounds import whole_number
 from entoptic.cli.options import Debug, Device, ModelName, Threads, photos_help, use_threads
@@ -17,21 +19,28 @@ from entoptic.errors import UserError
 class Index:
     """Read photos once and keep what every unit of some layers does on them."""
 
+    title: ClassVar[str] = "read photos once, keep what every unit does on them"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic index builtin:lite0 --photos photos --layers bn2 --out runs/index",
+        "entoptic index builtin:lite0 --photos photos --layers bn2 logits --out both",
+        "entoptic ls runs/index bn2:112",
+    )
+
     model: ModelName
     photos: Annotated[str, photos_help()]
-    layers: tuple[str, ...]
+    layers: Annotated[tuple[str, ...], arg(metavar="LAYER")]
     """module names, or logits; `entoptic ls MODEL` lists them"""
-    out: Path
+    out: Annotated[Path, arg(metavar="FOLDER")]
     """the index folder; what it holds already is not read again"""
     k: int = 25
     """strongest photos kept of each unit"""
     bottom: int = 8
     """weakest photos kept of each unit"""
-    readouts: tuple[str, ...] = ("",)
+    readouts: Annotated[tuple[str, ...], arg(metavar="READOUT")] = ("",)
     """how units are read, as behind @ in a unit (mean, max, cls, tok3, centre); '' is each layer's default"""
     reservoir: int = 0
     """photos in a uniform sample whose scores and activation vectors are kept"""
-    shard: str = "0/1"
+    shard: Annotated[str, arg(metavar="I/M")] = "0/1"
     """I/M reads the I-th (from 0) of M parts of the photos; `entoptic merge` makes one index of them"""
     batch_size: int = 32
     """photos in one forward pass"""

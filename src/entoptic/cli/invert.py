@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
+from typing import Annotated, ClassVar
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from entoptic.cli.options import (
     BatchSize,
@@ -29,25 +30,32 @@ from entoptic.inversion.configs import Sampling
 class Invert:
     """Draw pictures that have a photo's feature map, or a mixture of two photos' maps, each with its measurements."""
 
+    title: ClassVar[str] = "pictures that have a photo's feature map"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic invert builtin:lite0 bn2 photo.jpg",
+        "entoptic invert builtin:lite0 bn2 photo.jpg --mix other.jpg --weights 0,.5,1",
+        "entoptic invert builtin:lite0 bn2 photos --best-of 8 --out runs/inverted",
+    )
+
     model: ModelName
-    layer: Positional[str]
+    layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """module whose output is inverted; the inverter must have been trained on it"""
-    photos: Positional[tuple[str, ...]]
+    photos: Positional[Annotated[tuple[str, ...], arg(metavar="PHOTO")]]
     """image files, and folders of them; of each the central square is inverted"""
     n: int = 4
     """pictures per map"""
     inverter: InverterName = None
     prior: MovedPrior = None
     sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
-    mix: str | None = None
+    mix: Annotated[str | None, arg(metavar="PHOTO")] = None
     """a second photo, whose map is mixed in"""
-    weights: str = "0,.25,.5,.75,1"
+    weights: Annotated[str, arg(metavar="WEIGHTS")] = "0,.25,.5,.75,1"
     """of the second photo's map, with commas between them; in the form --weights=-.5,1.5 where they are negative"""
-    mixing: str = "linear"
+    mixing: Annotated[str, arg(metavar="HOW")] = "linear"
     """linear, norm (with the interpolated norms) or slerp"""
-    paste: str | None = None
+    paste: Annotated[str | None, arg(metavar="PHOTO")] = None
     """a second photo, whose map is put in at --region"""
-    region: str | None = None
+    region: Annotated[str | None, arg(metavar="REGION")] = None
     """TOP,LEFT,BOTTOM,RIGHT in cells of the map; bottom and right are the first cells left out"""
     seed: Seed = 0
     out: RunFolder = None

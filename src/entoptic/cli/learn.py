@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -13,19 +13,26 @@ from entoptic.errors import UserError, nearest
 from entoptic.inversion.configs import RECIPES, EntopticRecipe, PaperRecipe
 from entoptic.priors.recipe import Recipe
 
-CardName = Annotated[str, arg(help="on its card (default: the folder's name)")]
+CardName = Annotated[str, arg(metavar="NAME", help="on its card (default: the folder's name)")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnPrior:
-    """Train an image prior on photos, or go on training it: `entoptic learn prior --photos DIR --size 64`."""
+    """Train an image prior on photos, or go on training it."""
 
-    photos: tuple[str, ...]
+    title: ClassVar[str] = "train an image prior on photos"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic learn prior --photos photos --size 64",
+        "entoptic learn prior --photos photos --size 32 --steps 2000 --out priors/small",
+        "entoptic learn prior --photos photos --size 32 --steps 4000 --out priors/small",
+    )
+
+    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")]
     """folders or Parquet files of photos; their labels become the prior's classes"""
-    out: Path = Path("priors/mine")
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("priors/mine")
     """folder of checkpoints, sample sheets and, in OUT/prior, the prior that --prior takes"""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
-    held_out: str | None = None
+    held_out: Annotated[str | None, arg(metavar="PHOTOS")] = None
     """photos that the prior is compared with in the end (default: those it is trained on)"""
     name: CardName = ""
     guidance: float = 1.0
@@ -41,34 +48,41 @@ class LearnPrior:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnInverter:
-    """Train the inverse of a layer, or go on training it: `entoptic learn inverter MODEL LAYER --photos DIR`."""
+    """Train the inverse of a layer, or go on training it."""
+
+    title: ClassVar[str] = "train the inverse of a layer"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic learn inverter builtin:lite0 bn2 --photos photos",
+        "entoptic learn inverter builtin:lite0 bn2 --photos photos --steps 500",
+        "entoptic learn inverter builtin:lite0 bn2 --photos photos --recipe paper",
+    )
 
     model: ModelName
-    layer: Positional[str]
+    layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """a layer with a map or patches (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
-    photos: tuple[str, ...]
+    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")]
     """folders or Parquet files of photos; labels are not read"""
-    out: Path = Path("inverters/mine")
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("inverters/mine")
     """folder of checkpoints, sample sheets and, in OUT/inverter, the inverter that --inverter takes"""
-    recipe: str = "entoptic"
+    recipe: Annotated[str, arg(metavar="RECIPE")] = "entoptic"
     """entoptic, or paper (FeatInv as published)"""
     entoptic: EntopticRecipe = field(default_factory=EntopticRecipe)
     paper: PaperRecipe = field(default_factory=PaperRecipe)
     steps: int | None = None
     """optimisation steps in all, of whichever recipe"""
-    prior: str | None = None
+    prior: Annotated[str | None, arg(metavar="PRIOR")] = None
     """image prior (default: the shipped one); fresh:SIZE is an untrained network for --entoptic.network direct"""
-    prompt: str | None = None
+    prompt: Annotated[str | None, arg(metavar="TEXT")] = None
     """of a prior that reads text: the text that it is trained with (the paper's recipe has its own)"""
     prior_guidance: float | None = None
     """of a prior that reads text: weight of guidance by it (the paper's recipe has its own)"""
     trust: bool = False
     """read pickled weights of hf: priors where there are no safetensors; code is never run"""
-    held_out: str | None = None
+    held_out: Annotated[str | None, arg(metavar="PHOTOS")] = None
     """photos that it is measured on in the end (default: those it is trained on)"""
     limit: int = 0
     """most photos taken, at random; 0 takes all"""
-    pairs: Path | None = None
+    pairs: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder of the photos' maps (default: OUT/pairs); trainings on the same layer and photos may share it"""
     name: CardName = ""
     compared: int = 200

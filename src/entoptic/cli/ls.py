@@ -3,172 +3,110 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from entoptic.base.files import user_path
+from entoptic.cli.list_known import LISTS, MODELS, list_all
 from entoptic.cli.options import Debug, Device
-from entoptic.cli.output import counted, print_losses, table_console
-from entoptic.methods import METHODS
-
-if TYPE_CHECKING:
-    from entoptic.images.index import ActivationIndex
-    from entoptic.models.model import Model
+from entoptic.errors import UserError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ls:
-    """List what a model or an activation index holds: layers, the units of one layer, the photos of one unit."""
+    """List what there is: models and methods, the layers and units of a model, the pictures of a run, the photos of an index."""
 
-    model: Positional[str] = ""
-    """SOURCE:NAME, for instance builtin:lite0, or the folder of an index; nothing lists sources and methods."""
-    layer: Positional[str] = ""
-    """a layer whose units are listed; of an index also a unit, such as blocks.6:112"""
+    title: ClassVar[str] = "what there is: models, methods, layers, units, runs"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic ls",
+        "entoptic ls builtin:lite0 --filter blocks.4",
+        "entoptic ls builtin:lite0 blocks.4",
+        "entoptic ls builtin:lite0 --units church",
+        "entoptic ls runs/first",
+        "entoptic ls runs/index bn2:112",
+    )
+
+    model: Positional[Annotated[str, arg(metavar="WHAT")]] = ""
+    """a model (SOURCE:NAME), the folder of a run or an index, or one of the words models, priors, inverters, methods,
+    metrics; nothing lists all but metrics"""
+    layer: Positional[Annotated[str, arg(metavar="LAYER")]] = ""
+    """of a model or an index: a layer, whose units are listed, or a unit such as blocks.6:112"""
+    filter: Annotated[str | None, arg(metavar="TEXT")] = None
+    """only layers of this part of a model, or with this in their names (* stands for anything); only such units of a run"""
+    all: bool = False
+    """every layer of a model, every unit of a run"""
+    units: Annotated[str | None, arg(metavar="TEXT")] = None
+    """only the logits of a model whose labels hold this text"""
     device: Device = "auto"
     debug: Debug = False
 
 
 def run_ls(options: Ls) -> int:
     """Runs `entoptic ls`; returns the exit code."""
-    if not options.model:
-        _list_sources_and_methods()
-    elif (user_path(options.model) / "index.json").is_file():
-        _list_index(options.model, options.layer)
-    else:
-        from entoptic.models.sources import load
+    what = options.model
+    if not what:
+        list_all()
+        return 0
+    folder = user_path(what)
+    if (folder / "index.json").is_file():
+        from entoptic.cli.list_index import list_index
 
-        model = load(options.model, device=options.device)
+        _refuse_units(options, "an index")
+        list_index(what, options.layer, options.filter)
+    elif (folder / "run.json").is_file():
+        from entoptic.cli.list_run import list_run
+
+        _refuse_units(options, "a run")
         if options.layer:
-            _list_units(model, options.layer)
-        else:
-            _list_layers(model)
+            raise UserError(
+                f"{what} is a run, which has units, not layers; --filter {options.layer} lists some of them"
+            )
+        list_run(what, options.filter, options.all)
+    elif what in LISTS:
+        if more := options.layer or options.filter or options.units:
+            raise UserError(f'"{more[:80]}" is too much: `entoptic ls {what}` lists all of them')
+        LISTS[what]()
+    else:
+        _check_named(what, folder)
+        _list_model(options)
     return 0
 
 
-def _list_sources_and_methods() -> None:
-    from rich.table import Table
+def _list_model(options: Ls) -> None:
+    from entoptic.cli.list_model import find_units, list_layers, list_units
+    from entoptic.models.sources import load
 
-    from entoptic.models.sources import BUILTIN, SOURCES
-
-    console = table_console()
-    console.print("model sources:", ", ".join(f"{s}:" for s in SOURCES), highlight=False)
-    console.print("builtin models:", ", ".join(f"builtin:{b}" for b in BUILTIN), highlight=False)
-    table = Table("method", "what it is", "units", "reads", box=None)
-    for card in METHODS.values():
-        table.add_row(
-            card.name,
-            card.title,
-            ", ".join(sorted(card.units)),
-            ", ".join(sorted(card.reads)) or "nothing",
-        )
-    console.print(table)
-
-
-def _list_layers(model: Model) -> None:
-    from rich.table import Table
-
-    console = table_console()
-    console.print(repr(model), highlight=False, soft_wrap=True)
-    table = Table("layer", "kind", "units", "grid", box=None)
-    for info in [*model.layers.values(), model.layer("logits")]:
-        table.add_row(
-            info.name,
-            info.kind,
-            str(info.channels),
-            "" if info.grid == (1, 1) else _positions(info.grid, info.patches),
-        )
-    console.print(table)
-
-
-def _list_units(model: Model, layer: str) -> None:
-    console = table_console()
-    info = model.layer(layer)
-    grid = "" if info.grid == (1, 1) else f", {_positions(info.grid, info.patches)} positions"
-    tail = f", ends in {info.activation} (@….pre reads before it)" if info.activation else ""
-    console.print(
-        f"{info.name}: {info.kind}, {counted(info.channels, 'unit')}{grid}{tail}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if layer == "logits" and model.card.labels:
-        for index in range(info.channels):
-            print(f"logits:{index}\t{model.card.label(index)}")
+    model = load(options.model, device=options.device)
+    if options.units is not None:
+        find_units(model, options.units)
+    elif options.layer:
+        list_units(model, options.layer)
     else:
-        console.print(f"{info.name}:0 … {info.name}:{info.channels - 1}", highlight=False, markup=False)
+        list_layers(model, options.filter, options.all)
 
 
-def _positions(grid: tuple[int, int], patches: tuple[int, int, int] | None) -> str:
-    """`14×14` of a map, `1+16×16` of a class token and patches, `50×1` of tokens that lie nowhere."""
-    prefix, rows, columns = patches or (0, *grid)
-    return f"{prefix}+{rows}×{columns}" if prefix else f"{rows}×{columns}"
-
-
-def _list_index(folder: str, asked: str) -> None:
-    from entoptic.images.index import ActivationIndex
-
-    index = ActivationIndex.open(folder)
-    if ":" in asked:
-        _list_photos(index, asked)
-    elif asked:
-        _list_indexed_units(index, asked)
-    else:
-        _list_indexed_layers(index)
-
-
-def _list_photos(index: ActivationIndex, unit: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    console = table_console()
-    moments = index.moments(unit)
-    console.print(
-        f"{unit}: mean {moments.mean:.6g}, sd {moments.variance**0.5:.6g} on {counted(moments.n, 'photo')}, "
-        f"above 0 on {100 * index.firing_rate(unit):.1f} %",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    for end, hits in (("strongest", index.top(unit)), ("weakest", index.bottom(unit))):
-        table = Table("rank", "value", "row", "column", end, box=None)
-        for hit in hits:
-            table.add_row(
-                str(hit.rank),
-                f"{hit.value:.6g}",
-                str(hit.row),
-                str(hit.column),
-                Text(hit.photo),
-            )
-        console.print(table)
-
-
-def _list_indexed_units(index: ActivationIndex, layer: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("unit", "mean", "sd", "above 0", "strongest", "photo", box=None)
-    for unit in index.units(layer):
-        moments, hits = index.moments(unit), index.top(unit, 1)
-        value, photo = (f"{hits[0].value:.6g}", hits[0].photo) if hits else ("", "")
-        table.add_row(
-            unit,
-            f"{moments.mean:.6g}",
-            f"{moments.variance**0.5:.6g}",
-            f"{100 * index.firing_rate(unit):.1f} %",
-            value,
-            Text(photo),
+def _refuse_units(options: Ls, what: str) -> None:
+    if options.units is not None:
+        raise UserError(
+            f"--units is for a model, and {options.model} is {what}; --filter {options.units} lists some of it"
         )
-    table_console().print(table)
 
 
-def _list_indexed_layers(index: ActivationIndex) -> None:
-    from rich.table import Table
+def _check_named(what: str, folder: Path) -> None:
+    """Refuses what is neither a model's name nor a folder that can be listed.
 
-    console = table_console()
-    console.print(repr(index), highlight=False, markup=False, soft_wrap=True)
-    print_losses(index)
-    table = Table("layer", "units", box=None)
-    for layer in index.layers:
-        units = index.units(layer)
-        table.add_row(layer, f"{len(units)} ({units[0]} … {units[-1]})")
-    console.print(table)
+    Raises:
+        UserError: with the nearest word, model or folder.
+    """
+    if ":" in what:
+        return
+    if folder.is_dir():
+        raise UserError(f"{what} is neither a run nor an index (it has no run.json and no index.json)")
+    builtin = [name for name in MODELS if name.startswith("builtin:")]
+    if near := [name for name in builtin if what == name.partition(":")[2]]:
+        raise UserError(f'"{what}" is written SOURCE:NAME; did you mean {near[0]}?')
+    beside = [str(p.parent) for kind in ("run", "index") for p in folder.parent.glob(f"*/{kind}.json")]
+    hint = nearest(what, [*LISTS, *builtin, *beside])
+    raise UserError(f'there is no folder "{what}", and a model is SOURCE:NAME such as builtin:lite0{hint}')

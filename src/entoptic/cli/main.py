@@ -2,95 +2,52 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from functools import reduce
-from operator import or_
-from typing import Annotated, Any
-
-import tyro
+from collections.abc import Sequence
+from importlib import metadata
+from platform import python_version
+from typing import Any
 
 from entoptic import __version__
 from entoptic.base.bounds import check_bounds
-from entoptic.cli.check import Check, run_check
-from entoptic.cli.frontier import Frontier, run_frontier
-from entoptic.cli.gallery import Gallery, run_gallery
-from entoptic.cli.index import Index, run_index
-from entoptic.cli.invert import Invert, run_invert
-from entoptic.cli.learn import LearnInverter, LearnPrior, run_learn_inverter, run_learn_prior
-from entoptic.cli.ls import Ls, run_ls
-from entoptic.cli.merge import Merge, run_merge
-from entoptic.cli.see import See, run_see
-from entoptic.cli.steer import Steer, run_steer
-from entoptic.cli.verify import Verify, run_verify
-from entoptic.errors import UserError
+from entoptic.cli.help_pages import family_page, main_page, verb_page
+from entoptic.cli.parse import completion_script, parse
+from entoptic.cli.streams import forgiving_streams
+from entoptic.cli.verbs import VERBS, spoken
+from entoptic.errors import UserError, closest
 
-VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
-    "ls": (Ls, run_ls),
-    "see": (See, run_see),
-    "frontier": (Frontier, run_frontier),
-    "invert": (Invert, run_invert),
-    "steer": (Steer, run_steer),
-    "verify": (Verify, run_verify),
-    "gallery": (Gallery, run_gallery),
-    "check": (Check, run_check),
-    "index": (Index, run_index),
-    "merge": (Merge, run_merge),
-    "learn-prior": (LearnPrior, run_learn_prior),
-    "learn-inverter": (LearnInverter, run_learn_inverter),
-}
-"""The options of each verb and the function that runs it, in the order of `entoptic --help`."""
+__all__ = ["VERBS", "main"]
 
-_DESCRIPTION = "Entoptic shows what a vision model looks for. `entoptic --version` prints its version."
+_HELP = ("--help", "-h")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 2 for bad input, 1 for a defect of Entoptic, 130 for Ctrl-C."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no UTF-8 are shown escaped, as on stderr
-        sys.stdout.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if given == ["--version"]:
-        print(f"entoptic {__version__}")
-        return 0
-    if given[0] == "learn":  # what is learned is part of the verb: `entoptic learn prior`
-        given = ["-".join(given[:2]), *given[2:]]
-    try:
-        options = _parse(given)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except UserError as error:  # a config refused its options
-        return _refuse(error, debug="--debug" in given)
-    except BrokenPipeError:
-        return 0
-    with warnings.catch_warnings():
+    debug = "--debug" in given
+    with forgiving_streams(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
-        return _run(options)
+        return _answer(given, debug)
 
 
-def _parse(given: Sequence[str]) -> Any:
-    """The options of the verb that was asked for."""
-    verbs: Any = reduce(or_, [Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in VERBS.items()])
-    return tyro.cli(verbs, prog="entoptic", args=given, description=_DESCRIPTION)
-
-
-def _run(options: Any) -> int:
-    """Runs the verb whose options these are."""
-    run = dict(VERBS.values())[type(options)]
+def _answer(given: list[str], debug: bool) -> int:
+    """Runs a command; what goes wrong is one sentence."""
     try:
-        check_bounds(options)
-        return run(options)
+        code = _run(given)
+        sys.stdout.flush()  # here, where it is said what stops it
+        return code
     except UserError as error:
-        return _refuse(error, debug=options.debug)
+        if debug:
+            traceback.print_exc()
+        print(f"entoptic: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("entoptic: interrupted; what is finished is stored, the same command goes on from there", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0
     except Exception as error:
-        if options.debug:
+        if debug:
             traceback.print_exc()
         else:
             print(
@@ -101,9 +58,77 @@ def _run(options: Any) -> int:
         return 1
 
 
-def _refuse(error: UserError, debug: bool) -> int:
-    """Prints the sentence of bad input, after its traceback where that is wanted."""
-    if debug:
-        traceback.print_exc()
-    print(f"entoptic: {error}", file=sys.stderr)
-    return 2
+def _run(given: list[str]) -> int:
+    if given[0] == "--version":
+        print(_versions())
+        return 0
+    if given[0] in ("--tyro-print-completion", "--tyro-write-completion"):
+        return _write_completion(given)
+    if given[0] == "help":  # `entoptic help see vital` is `entoptic see --help vital`
+        given = _as_option(given[1:])
+    if given[0] in _HELP:
+        given = _as_option(given[1:]) if given[1:] else given
+    if given[0] in _HELP:
+        print(main_page({spoken(name): verb for name, (verb, _) in VERBS.items()}), end="")
+        return 0
+    family = {spoken(name): verb for name, (verb, _) in VERBS.items() if name.startswith(f"{given[0]}-")}
+    if family and (len(given) == 1 or given[1] in _HELP):
+        if not given[2:]:
+            print(family_page(given[0], family), end="")
+            return 0
+        given = [given[0], given[2], given[1], *given[3:]]  # `learn --help prior`
+    name, words = _verb(given, family)
+    verb, run = VERBS[name]
+    if asked := [i for i, word in enumerate(words) if word in _HELP]:
+        topic = next(iter(words[asked[0] + 1 :]), "")
+        print(verb_page(spoken(name), verb, "" if topic.startswith("-") else topic), end="")
+        return 0
+    options: Any = parse(name, words)
+    check_bounds(options)
+    return run(options)
+
+
+def _as_option(words: list[str]) -> list[str]:
+    """The words of `entoptic help VERB TOPIC` as `VERB --help TOPIC`."""
+    verb = words[:2] if words[:1] == ["learn"] else words[:1]
+    return [*verb, "--help", *words[len(verb) :]]
+
+
+def _verb(given: list[str], family: dict[str, type]) -> tuple[str, list[str]]:
+    """The verb that was asked for, and the words behind it."""
+    if family:  # what is learned is part of the verb: `entoptic learn prior`
+        given = ["-".join(given[:2]), *given[2:]]
+    if given[0] in VERBS:
+        return given[0], given[1:]
+    if given[0].startswith("-") and not family:
+        known: list[str] = ["--version", "--help"]
+        what = f"there is no option {given[0][:80]} before a verb"
+    else:
+        known = [*VERBS, *(name.partition("-")[0] for name in VERBS if "-" in name)]
+        what = f'there is no verb "{(spoken(given[0]) if family else given[0])[:80]}"'
+    close = closest(given[0], known)
+    hint = f'did you mean "{spoken(close) if close in VERBS else close}"?' if close else "`entoptic --help` lists them"
+    raise UserError(f"{what}; {hint}")
+
+
+def _write_completion(given: list[str]) -> int:
+    """The flags of tyro, which `entoptic completion` has a name for."""
+    from pathlib import Path
+
+    if len(given) < 2:
+        raise UserError(f"{given[0]} needs a shell behind it: bash, zsh or fish")
+    script = completion_script(given[1])
+    if given[0] == "--tyro-write-completion" and given[2:] and given[2] != "-":
+        Path(given[2]).write_text(script)
+    else:
+        print(script)
+    return 0
+
+
+def _versions() -> str:
+    """What a report of a defect names. torch is not imported for it."""
+    try:
+        torch = f"torch {metadata.version('torch')}"
+    except metadata.PackageNotFoundError:
+        torch = "no torch"
+    return f"entoptic {__version__}, Python {python_version()}, {torch}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from entoptic.cli.options import Debug
 
@@ -14,9 +15,16 @@ from entoptic.cli.options import Debug
 class Merge:
     """Make one index from shards of it."""
 
-    shards: Positional[tuple[Path, ...]]
+    title: ClassVar[str] = "one index from shards of it"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 0/2 --out a",
+        "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 1/2 --out b",
+        "entoptic merge a b --out runs/merged",
+    )
+
+    shards: Positional[Annotated[tuple[Path, ...], arg(metavar="INDEX")]]
     """their folders"""
-    out: Path
+    out: Annotated[Path, arg(metavar="FOLDER")]
     """folder of the merged index"""
     debug: Debug = False
 

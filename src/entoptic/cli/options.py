@@ -16,45 +16,59 @@ from entoptic.errors import UserError
 
 def photos_help(role: str = "") -> object:
     """The help of an option that names a set of real photos; `role` says what the verb does with it."""
-    return arg(help=f"real photos: a folder, Parquet file, archive or pattern{role}")
+    return arg(metavar="PHOTOS", help=f"real photos: a folder, Parquet file, archive or pattern{role}")
 
 
 def run_folder_help(default: str) -> object:
     """The help of an option that names the folder of a run to make."""
-    return arg(help=f"run folder (default: {default}); what is there already is not made again")
+    return arg(metavar="FOLDER", help=f"run folder (default: {default}); what is there already is not made again")
 
 
 # What is looked at.
-ModelName = Positional[Annotated[str, arg(help="SOURCE:NAME, for instance builtin:lite0 or timm:resnet50.a1_in1k")]]
+ModelName = Positional[
+    Annotated[str, arg(metavar="MODEL", help="SOURCE:NAME, for instance builtin:lite0 or timm:resnet50.a1_in1k")]
+]
 UnitNames = Positional[
     Annotated[
         tuple[str, ...],
-        arg(help="such as logits:207, 'logits:\"golden retriever\"', blocks.6:112, blocks.6:0-63"),
+        arg(metavar="UNIT", help="such as logits:207, 'logits:\"golden retriever\"', blocks.6:112, blocks.6:0-63"),
     ]
 ]
-RunToRead = Positional[Annotated[Path, arg(help="the run folder")]]
+RunToRead = Positional[Annotated[Path, arg(metavar="RUN", help="the run folder")]]
 
 # What pictures are made with.
 PriorName = Annotated[
     str | None,
-    arg(help="image prior that methods sample, such as builtin:…, hf:REPO or a folder (default: the shipped one)"),
+    arg(
+        metavar="PRIOR",
+        help="image prior that methods sample, such as builtin:…, hf:REPO or a folder (default: the shipped one)",
+    ),
 ]
 BankSeed = Annotated[
     int,
-    arg(help="of the prior's samples that standardise scores and start the sampling; --seed does not change them"),
+    arg(
+        metavar="SEED",
+        help="of the prior's samples that standardise scores and start the sampling; --seed does not change them",
+    ),
 ]
-InverterName = Annotated[str | None, arg(help="builtin:NAME or file:FOLDER (default: the shipped one)")]
+InverterName = Annotated[
+    str | None, arg(metavar="INVERTER", help="builtin:NAME or file:FOLDER (default: the shipped one)")
+]
 MovedPrior = Annotated[
     str | None,
     arg(
-        help="where the image prior that the inverter was trained on is now, if not where its card says; another is refused"
+        metavar="PRIOR",
+        help="where the image prior that the inverter was trained on is now, if not where its card says; another is refused",
     ),
 ]
 Verifiers = Annotated[
     str,
-    arg(help="networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none"),
+    arg(
+        metavar="MODELS",
+        help="networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none",
+    ),
 ]
-Seed = Annotated[int, arg(help="of the run; the same request gives the same pictures")]
+Seed = Annotated[int, arg(metavar="SEED", help="of the run; the same request gives the same pictures")]
 
 # Where they go.
 RunFolder = Annotated[Path | None, run_folder_help("runs/MODEL")]
@@ -71,7 +85,7 @@ BatchSize = Annotated[
     int | None,
     arg(help="pictures made together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"),
 ]
-Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1 or mps")]
+Device = Annotated[str, arg(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps")]
 Threads = Annotated[int | None, arg(help="CPU threads (default: torch's own choice)")]
 Debug = Annotated[bool, arg(help="show the traceback of an error")]
 

@@ -6,8 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
+from tyro.conf import arg
+
+from entoptic.base.progress import short_time
+from entoptic.base.wording import counted
 from entoptic.cli.method_options import chosen_methods, with_method_options
 from entoptic.cli.options import (
     BankSeed,
@@ -25,7 +29,7 @@ from entoptic.cli.options import (
     photos_help,
     use_threads,
 )
-from entoptic.cli.output import counted, finish_run
+from entoptic.cli.output import finish_run
 
 
 @with_method_options
@@ -33,12 +37,19 @@ from entoptic.cli.output import counted, finish_run
 class See:
     """Make pictures of what units look for, each with its measurements."""
 
+    title: ClassVar[str] = "pictures of what units look for, each with measurements"
+    examples: ClassVar[tuple[str, ...]] = (
+        """entoptic see builtin:lite0 'logits:"church"' logits:701 --out runs/first""",
+        "entoptic see builtin:lite0 blocks.6:112 --method fourier,maco --n 2",
+        "entoptic see builtin:lite0 blocks.6:0-9 --photos photos --method retrieval",
+    )
+
     model: ModelName
     units: UnitNames
-    method: str = "vital"
+    method: Annotated[str, arg(metavar="METHODS")] = "vital"
     """one or more methods, separated by commas"""
     photos: Annotated[str | None, photos_help("; without it the shipped statistics are used")] = None
-    index: Path | None = None
+    index: Annotated[Path | None, arg(metavar="INDEX")] = None
     """activation index of the model on these photos (entoptic index): units it holds need no pass over them"""
     prior: PriorName = None
     bank_seed: BankSeed = 0
@@ -109,15 +120,9 @@ def _print_estimate(report: dict[str, Any], failures: Sequence[object]) -> None:
         parts = [f"{entry['pictures'] - entry['done']} to make", f"{entry['done']} there"]
         if "steps" in entry:
             parts += [counted(entry["steps"], "step"), f"{entry['seconds_per_picture']:.1f} s a picture"]
-        print(f"  {name}: {', '.join(parts)}, {_duration(entry['seconds'])}")
+        print(f"  {name}: {', '.join(parts)}, {short_time(entry['seconds'])}")
     total = sum(entry["seconds"] for entry in report["methods"].values())
     gpu = f", {report['peak_gpu_memory_mb']:.0f} MB on the GPU" if "peak_gpu_memory_mb" in report else ""
-    print(f"  together {_duration(total)}, peak memory {report['peak_memory_mb']:.0f} MB{gpu}")
+    print(f"  together {short_time(total)}, peak memory {report['peak_memory_mb']:.0f} MB{gpu}")
     for failure in failures:
         print(f"  cannot be made: {failure}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

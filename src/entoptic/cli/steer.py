@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -32,17 +32,23 @@ if TYPE_CHECKING:
 class Steer:
     """Scale one concept of a photo's feature map, decode both maps, and see where the picture changes."""
 
+    title: ClassVar[str] = "scale one concept of a photo's map and see what changes"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic steer builtin:lite0 bn2 photo.jpg --class church --photos photos",
+        "entoptic steer builtin:lite0 bn2 photos --class 497 --photos photos --scale 0",
+    )
+
     model: ModelName
-    layer: Positional[str]
+    layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """the layer that the inverter inverts"""
-    photo: Positional[tuple[str, ...]]
+    photo: Positional[Annotated[tuple[str, ...], arg(metavar="PHOTO")]]
     """files of photos, or one folder"""
     steer: OmitArgPrefixes[Steering] = field(default_factory=Steering)
-    concept: tuple[str, ...] = ()
+    concept: Annotated[tuple[str, ...], arg(metavar="CONCEPT")] = ()
     """numbers or names of concepts in the dictionary (default: the three strongest in each photo)"""
-    dictionary: Path | None = None
+    dictionary: Annotated[Path | None, arg(metavar="FILE")] = None
     """file of a saved dictionary of this layer"""
-    class_name: Annotated[str, arg(name="class")] = ""
+    class_name: Annotated[str, arg(name="class", metavar="CLASS")] = ""
     """name or number of the class whose concepts are discovered, where there is no dictionary"""
     photos: Annotated[str | None, photos_help(" that these concepts are discovered on")] = None
     concepts: int = 4

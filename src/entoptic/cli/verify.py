@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from tyro.conf import arg
 
 from entoptic.cli.options import Debug, Device, RunToRead
 
@@ -11,10 +14,16 @@ from entoptic.cli.options import Debug, Device, RunToRead
 class Verify:
     """Recompute the measurements of a run from its files and report what drifted."""
 
+    title: ClassVar[str] = "measure a run again from its files and say what differs"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic verify runs/first",
+        "entoptic verify runs/first --photos photos",
+    )
+
     run: RunToRead
-    photos: str | None = None
+    photos: Annotated[str | None, arg(metavar="PHOTOS")] = None
     """where the photos are now, if they moved"""
-    prior: str | None = None
+    prior: Annotated[str | None, arg(metavar="PRIOR")] = None
     """where the image prior of the run's inverters is now, if not where the sidecars or their cards say"""
     device: Device = "auto"
     debug: Debug = False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from entoptic.base.wording import plural
 from entoptic.gallery.explain import Reading
 from entoptic.gallery.formats import SPACE, exact_text, number
 from entoptic.gallery.panel import SteeringPanel, read_steering
@@ -181,7 +182,7 @@ def _course(trace: Mapping[str, Any]) -> str:
     """`300 steps in 24.1 s, finished`, or the parts of it that the trace holds."""
     parts = []
     if isinstance(trace.get("steps"), int):
-        parts.append(f"{trace['steps']:,} steps")
+        parts.append(f"{trace['steps']:,} {plural(trace['steps'], 'step')}")
     seconds = trace.get("seconds")
     if isinstance(seconds, (int, float)) and math.isfinite(seconds):
         parts.append(f"{'in ' if parts else ''}{number(seconds)}{SPACE}s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from entoptic.base.wording import plural
 from entoptic.gallery.formats import SPACE, number, number_or_none, percent, percentage
 from entoptic.gallery.wording import PERCENT, Measurement, Wording, count_of, detail_as_guess, grade
 
@@ -67,7 +68,7 @@ def others_same_class(m: Measurement, *, top: int) -> Wording:
 
 def sample_sd(m: Measurement) -> Wording:
     """Words the standard deviation over samples of one map at a pixel."""
-    samples = f"{m.n:,} samples" if m.n else "the samples"
+    samples = f"{m.n:,} {plural(m.n, 'sample')}" if m.n else "the samples"
     narrowed = f" Each was chosen ({m.detail['selected']}), which narrows it." if m.detail.get("selected") else ""
     return Wording(
         title="Spread over samples",
@@ -80,7 +81,7 @@ def sample_sd(m: Measurement) -> Wording:
 
 def map_percentile(m: Measurement) -> Wording:
     """Words the share of photos whose maps are more typical than the map that was asked for."""
-    photos = f"{m.n:,} photos" if m.n else "photos"
+    photos = f"{m.n:,} {plural(m.n, 'photo')}" if m.n else "photos"
     return Wording(
         title="Is it like a photo’s map",
         sentence=f"The map asked for lies farther out than {percentage(m.value)}{PERCENT} of the maps of {photos}; "

@@ -5,6 +5,7 @@ Sentences are for a person who has not read the paper.
 
 from __future__ import annotations
 
+from entoptic.base.wording import plural
 from entoptic.gallery.formats import SPACE, number, number_or_none, percent, percentage, with_article
 from entoptic.gallery.wording import PERCENT, Measurement, Wording, count_of, detail_as_guess, detail_as_share, grade
 
@@ -59,7 +60,7 @@ def margin(m: Measurement) -> Wording:
 
 def rank(m: Measurement) -> Wording:
     """Words the unit's place among the units of its layer, by their response to the picture."""
-    units = f"{m.n:,} units" if m.n else "units"
+    units = f"{m.n:,} {plural(m.n, 'unit')}" if m.n else "units"
     if m.value <= 1:
         sentence = f"Of the {units} in its layer, this one answers the picture most strongly."
     else:

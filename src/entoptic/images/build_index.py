@@ -22,6 +22,7 @@ from entoptic.base.files import (
     write_atomically,
 )
 from entoptic.base.progress import Progress, silent
+from entoptic.base.wording import counted
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.index import MARK, ActivationIndex, listing_sha256
 from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
@@ -82,7 +83,7 @@ def build_index(
     groups = make_groups(model, layers, readouts)
     blocks = -(-len(photos) // BLOCK)
     if of > blocks:
-        raise UserError(f"{len(photos)} photos are read in blocks of {BLOCK}, so there are at most {blocks} shards")
+        raise UserError(f"{counted(len(photos), 'photo')} in blocks of {BLOCK} make at most {counted(blocks, 'shard')}")
     request = _request(model, photos, groups, k, bottom, reservoir, progress)
     origin = IndexOrigin(model=model.card.name, source=photos.source, total=len(photos), labels=model.card.labels)
     mine = range(which * blocks // of, (which + 1) * blocks // of)
@@ -129,7 +130,7 @@ def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationInd
     """
     opened = [ActivationIndex.open(path) for path in paths]
     if not opened:
-        raise UserError("no index was given; merge_indexes takes the folders of the shards")
+        raise UserError("no index was given; expected the folders of its shards")
     first = opened[0]
     for other in opened:
         if other.key != first.key:

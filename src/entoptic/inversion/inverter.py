@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from entoptic.base.progress import Progress, silent
+from entoptic.base.wording import counted
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.learn import hint_input, picture_size, standardise_maps
@@ -159,7 +160,9 @@ class Inverter:
                 f"{self.maps.model.card.name}), got {tuple(maps_BChw.shape)}"
             )
         if len(noise) != len(maps_BChw):
-            raise UserError(f"{len(maps_BChw)} maps need as many rows of noise, got {len(noise)}")
+            raise UserError(
+                f"{counted(len(maps_BChw), 'map')} and {counted(len(noise), 'row')} of noise: give as many rows as maps"
+            )
         if not bool(maps_BChw.isfinite().all()):
             raise UserError("the map holds values that are not finite")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from entoptic.base.bounds import whole_number
 from entoptic.base.cache import content_key
 from entoptic.base.files import check_inside, sha256_of, user_path, write_atomically, writing_to
 from entoptic.base.records import check_fields, read_json, read_tensors, why
+from entoptic.base.shipped import shipped_folder, shipped_names
 from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.inversion.configs import RECIPES
 from entoptic.inversion.data import preprocessing
@@ -227,8 +227,7 @@ def base_prior(
 
 def builtin_inverters() -> list[str]:
     """Returns the names of the shipped inverters, without `builtin:`."""
-    shipped = Path(str(resources.files("entoptic"))) / "inversion" / "shipped"
-    return sorted(folder.name for folder in shipped.iterdir() if folder.is_dir()) if shipped.is_dir() else []
+    return shipped_names("inversion")
 
 
 def _shipped(name: str) -> Path:
@@ -237,7 +236,7 @@ def _shipped(name: str) -> Path:
         raise UserError(
             f'no builtin inverter "{name}"; expected one of {", ".join(known) or "none"}{nearest(name, known)}'
         )
-    return Path(str(resources.files("entoptic"))) / "inversion" / "shipped" / name
+    return shipped_folder("inversion") / name
 
 
 def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from entoptic.base.bounds import check_bounds
 from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
-from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, nearest
+from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, instead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -356,7 +356,7 @@ def method(
 def find_method(name: str) -> MethodCard:
     """Returns the card of a method by name; an unknown name is answered with the nearest."""
     if name not in METHODS:
-        raise UserError(f'no method "{name}"; there are {", ".join(sorted(METHODS))}{nearest(name, METHODS)}')
+        raise UserError(f'no method "{name[:80]}"{instead(name, METHODS, where="entoptic ls methods")}')
     return METHODS[name]
 
 
@@ -370,7 +370,7 @@ def make_config(card: MethodCard, options: dict[str, Any]) -> MethodConfig:
     fields = card.config.__dataclass_fields__
     for key in options:
         if key not in fields:
-            raise UserError(f'{card.name} has no option "{key}"; it has {", ".join(fields)}{nearest(key, fields)}')
+            raise UserError(f'{card.name} has no option "{key}"{instead(key, fields)}')
     try:
         return card.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
     except TypeError as error:

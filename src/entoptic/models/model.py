@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from entoptic.errors import NotAvailable, UserError, closest
+from entoptic.base.wording import counted
+from entoptic.errors import NotAvailable, UserError, closest, nearest
 from entoptic.models.card import Card
 from entoptic.models.fingerprint import LAYERS, fingerprint, structure, values
 from entoptic.models.outputs import logits_in, parts_of
@@ -68,8 +69,8 @@ class Model:
 
     def __repr__(self) -> str:
         height, width = self.card.size
-        logits = "no logits" if self.why_no_logits else f"{self.outputs} logits"
-        return f"Model({self.card.name}, {height}×{width}, {len(self.layers)} layers, {logits})"
+        logits = "no logits" if self.why_no_logits else counted(self.outputs, "logit")
+        return f"Model({self.card.name}, {height}×{width}, {counted(len(self.layers), 'layer')}, {logits})"
 
     def _repr_html_(self) -> str:
         card = self.card
@@ -318,7 +319,9 @@ class Model:
             return infos, 0, str(error)
         labels = self.card.labels
         if labels is not None and len(labels) != count:
-            raise UserError(f"{self.card.name}: the network has {count} logits but its card has {len(labels)} labels")
+            raise UserError(
+                f"{self.card.name}: the network has {counted(count, 'logit')} but its card has {counted(len(labels), 'label')}"
+            )
         return infos, count, ""
 
     @property
@@ -361,7 +364,7 @@ class Model:
         close = closest(name, [LOGITS, *self.layers])
         if close is None:
             raise UserError(f'no layer "{name}" in {self.card.name}; try `entoptic ls {self.card.name}`')
-        hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
+        hint = f'; did you mean "{close}" ({counted(self.layer(close).channels, "channel")})?'
         raise UserError(f'no layer "{name}" in {self.card.name}{hint}')
 
 
@@ -393,7 +396,8 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         try:
             picked = torch.device(device)
         except RuntimeError:
-            raise UserError(f'no device "{device}"; expected auto, cpu, cuda, cuda:1 or mps') from None
+            hint = nearest(str(device), ("auto", "cpu", "cuda", "mps"))
+            raise UserError(f'no device "{device}"; expected auto, cpu, cuda, cuda:1 or mps{hint}') from None
         if picked.type == "cuda" and not torch.cuda.is_available():
             raise UserError(f'device "{device}" was asked for but CUDA is not available; expected auto or cpu')
         return picked

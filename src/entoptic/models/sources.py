@@ -13,7 +13,7 @@ from torch import nn
 
 from entoptic.base.files import user_path
 from entoptic.base.records import check_fields, read_json, read_tensors
-from entoptic.errors import Unreadable, UserError, nearest
+from entoptic.errors import Unreadable, UserError, closest_slip, nearest
 from entoptic.models.card import Card, imagenet_labels
 from entoptic.models.model import Model
 
@@ -71,7 +71,13 @@ def load(
         raise UserError(f"{source} brings its own card; `card` is for an nn.Module")
     prefix, colon, name = source.partition(":")
     if not colon or not name:
-        guess = "builtin:lite0" if colon else f"builtin:{source}" if source in BUILTIN else f"timm:{source}"
+        guess = (
+            "builtin:lite0"
+            if colon
+            else f"builtin:{near}"
+            if (near := closest_slip(source, BUILTIN))
+            else f"timm:{source}"
+        )
         raise UserError(f'expected SOURCE:NAME with SOURCE one of {", ".join(SOURCES)}, got "{source}"; try {guess}')
     if prefix not in SOURCES:
         raise UserError(f'no model source "{prefix}"; expected one of {", ".join(SOURCES)}{nearest(prefix, SOURCES)}')

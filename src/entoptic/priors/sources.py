@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from entoptic.base.files import user_path
-from entoptic.errors import UserError, nearest
+from entoptic.base.shipped import shipped_folder, shipped_names
+from entoptic.errors import UserError, closest_slip, nearest
 from entoptic.models.card import Card
 from entoptic.models.model import pick_device
 from entoptic.priors.prior import Prior
@@ -61,7 +61,8 @@ def load_prior(
     if colon and prefix not in SOURCES:
         raise UserError(f'no prior source "{prefix}"; expected one of {", ".join(SOURCES)}{nearest(prefix, SOURCES)}')
     if not colon or not name:
-        guess = f"; try builtin:{source}" if source in builtin_priors() else ""
+        meant = closest_slip(source, builtin_priors())
+        guess = f"; try builtin:{meant}" if meant and not colon else ""
         raise UserError(f'expected SOURCE:NAME with SOURCE one of {", ".join(SOURCES)}, got "{source}"{guess}')
     for option, given, takes in (
         ("guidance", guidance, ("builtin", "file", "hf")),
@@ -89,7 +90,7 @@ def load_prior(
 
 def builtin_priors() -> list[str]:
     """Returns the names of the priors behind `builtin:`."""
-    return sorted(folder.name for folder in _shipped().iterdir() if folder.is_dir()) if _shipped().is_dir() else []
+    return shipped_names("priors")
 
 
 def is_folder(source: str) -> bool:
@@ -110,11 +111,6 @@ def name_of(prior: Prior) -> str:
     return prior.name
 
 
-def _shipped() -> Path:
-    """Returns the folder of the builtin priors."""
-    return Path(str(resources.files("entoptic"))) / "priors" / "shipped"
-
-
 def _builtin(name: str) -> Path:
     """Returns the folder of one builtin prior.
 
@@ -126,7 +122,7 @@ def _builtin(name: str) -> Path:
         raise UserError(
             f'no builtin prior "{name}"; expected one of {", ".join(known) or "none"}{nearest(name, known)}'
         )
-    return _shipped() / name
+    return shipped_folder("priors") / name
 
 
 def _stored(source: str, path: str, size: int, device: torch.device) -> Prior:

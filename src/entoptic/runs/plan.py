@@ -265,7 +265,7 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
         known |= fields
         chosen.append((found, make_config(found, base | {k: v for k, v in options.items() if k in fields})))
     if not chosen:
-        raise UserError(f"no method was named; there are {', '.join(sorted(METHODS))}")
+        raise UserError("no method was named; `entoptic ls methods` lists them")
     for name in options:
         if name not in known:
             raise UserError(

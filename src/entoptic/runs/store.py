@@ -47,9 +47,9 @@ from entoptic.base.files import (
     write_atomically,
 )
 from entoptic.base.records import is_a, read_json, why
-from entoptic.errors import Unreadable, UserError, nearest, printable
+from entoptic.base.wording import counted
+from entoptic.errors import Unreadable, UserError, instead, nearest, printable
 from entoptic.methods.contract import Failure
-from entoptic.runs.headline import headline
 
 FORMAT = 1
 
@@ -102,10 +102,12 @@ class Picture:
         """Value of one measurement, None where it could not be computed."""
         known = self.evidence
         if name not in known:
-            raise UserError(f'no evidence "{name}"; there is {", ".join(known)}{nearest(name, known)}')
+            raise UserError(f'no evidence "{name}"{instead(name, known)}')
         return known[name]["value"]
 
     def _repr_html_(self) -> str:
+        from entoptic.runs.headline import headline  # it reads the metrics, which need torch
+
         data = base64.b64encode(self.path.read_bytes()).decode()
         title = html.escape(self.unit + (f" ({self.record['label']})" if self.record.get("label") else ""))
         lines = "<br>".join(html.escape(line) for line in headline(self.record))
@@ -147,7 +149,7 @@ class Run:
         return run
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {len(self)} pictures)"
+        return f"Run({str(self.path)!r}, {counted(len(self), 'picture')})"
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -16,6 +16,7 @@ import torch
 from entoptic.base.files import sha256_of
 from entoptic.base.gradients import with_gradients
 from entoptic.base.records import why
+from entoptic.base.wording import counted
 from entoptic.errors import NotAvailable, Unreadable
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
@@ -51,8 +52,8 @@ class Verification:
         return not self.drift
 
     def __str__(self) -> str:
-        verdict = "all as recorded" if self.ok else f"{len(self.drift)} differ"
-        return f"{self.pictures} pictures, {self.numbers} numbers recomputed: {verdict}" + (
+        verdict = "all as recorded" if self.ok else f"{len(self.drift)} differ{'s' if len(self.drift) == 1 else ''}"
+        return f"{counted(self.pictures, 'picture')}, {counted(self.numbers, 'number')} recomputed: {verdict}" + (
             f", {len(self.skipped)} not recomputed" if self.skipped else ""
         )
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.estimates import Estimate, t_quantile
+from entoptic.base.wording import counted
 from entoptic.errors import UserError
 from entoptic.sampling.mbar import finite_scores
 
@@ -76,7 +77,7 @@ def rank_kl(n: int, rank: int) -> float:
         UserError: not 1 ≤ rank ≤ n.
     """
     if not 1 <= rank <= n:
-        raise UserError(f"ranks of {n} photos are 1 to {n}, got {rank}")
+        raise UserError(f"ranks of {counted(n, 'photo')} are 1 to {n}, got {rank}")
     a, b = rank, n - rank + 1
     digamma = torch.digamma(torch.tensor([a, b, a + b], dtype=torch.float64)).tolist()
     log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
@@ -205,7 +206,7 @@ def beta_for_mean(scores: Tensor, mean: float) -> float:
         return 0.0
     if not mean <= best:
         raise UserError(
-            f"no mean score of {mean:.6g} can be reached with these {len(s)} photos; "
+            f"no mean score of {mean:.6g} can be reached with these {counted(len(s), 'photo')}; "
             f"the maximum is {best:.6g}, at {_max_kl(s):.4g} nats"
         )
     return math.inf if mean == best else _root(s, lambda t: t.mean - mean)
@@ -227,7 +228,7 @@ def beta_for_kl(scores: Tensor, nats: float) -> float:
     most = _max_kl(s)
     if nats > most:
         raise UserError(
-            f"no tilt of these {len(s)} photos is {nats:.6g} nats away from them; the maximum is "
+            f"no tilt of these {counted(len(s), 'photo')} is {nats:.6g} nats away from them; the maximum is "
             f"{most:.4g} nats, where only the highest score of {best:.6g} is left"
         )
     if nats == 0:
@@ -254,7 +255,7 @@ def top_share_mean(scores: Tensor, share: float = 0.001) -> float:
     count = math.floor(share * len(s) + 0.5)
     if not count:
         raise UserError(
-            f"the top {100 * share:.4g} % of {len(s)} photos is less than one photo; "
+            f"the top {100 * share:.4g} % of {counted(len(s), 'photo')} is less than one photo; "
             f"the smallest share is {1 / len(s):.4g}"
         )
     return float(s.topk(count).values.mean())

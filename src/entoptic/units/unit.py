@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from entoptic.base.files import user_path
 from entoptic.base.records import read_tensors
-from entoptic.errors import Unreadable, UserError, nearest, printable
+from entoptic.errors import Unreadable, UserError, closest, nearest, printable, slips
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
@@ -186,12 +187,41 @@ def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
                 raise UserError(f"{text} is a unit of {text.model.card.name}, not of {model.card.name}")
             bound[str(text)] = text
             continue
-        for address in _expand(model, parse(text)):
+        for address in _expand(model, _read(model, text)):
             unit = bind_one(model, address)
             bound.setdefault(str(unit), unit)
     if not bound:
         raise UserError("no unit was named; try logits:0")
     return list(bound.values())
+
+
+def _read(model: Model, text: str) -> Address:
+    """Parses a unit's string; what cannot be read is answered with the label or layer of the model that it may mean."""
+    try:
+        return parse(text)
+    except UserError as error:
+        meant = _meant(model, text.strip()[:200])
+        if not meant:
+            raise
+        raise UserError(f"cannot read the unit {text[:120]!r}; {meant}") from error
+
+
+def _meant(model: Model, text: str) -> str:
+    """What a string that does not fit the grammar may mean in a model, "" where nothing is near."""
+    layer, colon, word = text.partition(":")
+    word = (word if colon else text).strip("\"' ")
+    if not re.fullmatch(r"[A-Za-z][\w .,'/()-]*", word) or (not colon and (text in model.layers or text == LOGITS)):
+        return ""
+    if colon and closest(layer, [LOGITS, *model.layers]) != LOGITS:
+        return ""
+    labels = model.card.labels or ()
+    found = model.card.find_label(word)
+    label = labels[found[0]] if len(found) == 1 else word if found else closest(word, labels)
+    near_layer = None if colon else closest(text, model.layers)
+    if label is not None and (near_layer is None or found or slips(word, label) <= slips(text, near_layer)):
+        unit = f'{LOGITS}:"{label}"'
+        return f"names of logits stand in quotes; did you mean {unit} (in a shell: '{unit}')?"
+    return f"a unit is LAYER:INDEX; did you mean {near_layer}:0?" if near_layer else ""
 
 
 def _expand(model: Model, address: Address) -> Sequence[Address]:
@@ -365,8 +395,6 @@ def slug(unit: Unit | str) -> str:
 
     Unsafe characters become `-`; a short hash is added where two strings could become alike.
     """
-    import re
-
     text = str(unit)
     safe = re.sub(r"[^A-Za-z0-9._,@-]+", "-", text).strip("-.")[:80]
     if safe.replace("-", ":", 1) == text:

@@ -1,0 +1,73 @@
+"""From words to the options of a verb. What tyro refuses is said in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+import tyro
+
+from entoptic.cli.refusals import refusal
+from entoptic.cli.verbs import VERBS, spoken
+from entoptic.errors import UserError
+
+
+def parse(name: str, words: Sequence[str]) -> Any:
+    """Reads the options of a verb.
+
+    Args:
+        name: of the verb, a key of `VERBS`.
+        words: what stands behind it.
+
+    Raises:
+        UserError: an unknown option, a value of another kind, something left out or too much; the nearest choice is named.
+    """
+    verb = VERBS[name][0]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(verb, prog=f"entoptic {spoken(name)}", args=list(words), add_help=False)
+    except SystemExit:
+        raise UserError(refusal(spoken(name), verb, words) or _one_line(said.getvalue())) from None
+
+
+def completion_script(shell: str) -> str:
+    """Returns the script by which a shell completes verbs and options.
+
+    Args:
+        shell: bash, zsh or fish.
+
+    Raises:
+        UserError: the installed version of tyro has none for this shell.
+    """
+    said, wrong = io.StringIO(), io.StringIO()
+    words = ["--tyro-print-completion", shell]
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+            tyro.cli(_everything(), prog="entoptic", args=words)
+    except SystemExit as stop:
+        if not stop.code:
+            return said.getvalue()
+    raise UserError(f"no completion for {shell} with this version of tyro ({_one_line(wrong.getvalue())})")
+
+
+def _everything() -> Any:
+    """All verbs as one type, those of `learn` below it."""
+    learned = [name for name in VERBS if name.startswith("learn-")]
+    learn: Any = reduce(or_, (_named(name, name.removeprefix("learn-")) for name in learned))
+    others = [_named(name, name) for name in VERBS if name not in learned]
+    return reduce(or_, [*others, Annotated[learn, tyro.conf.subcommand("learn")]])
+
+
+def _named(name: str, word: str) -> Any:
+    return Annotated[VERBS[name][0], tyro.conf.subcommand(word)]
+
+
+def _one_line(box: str) -> str:
+    """The text of a box of tyro, without its lines."""
+    return " ".join(re.sub(r"[─-╿]", " ", box).split()) or "this command cannot be read; --help shows how it is written"

@@ -1,0 +1,41 @@
+"""Every verb of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from entoptic.cli.check import Check, run_check
+from entoptic.cli.completion import Completion, run_completion
+from entoptic.cli.frontier import Frontier, run_frontier
+from entoptic.cli.gallery import Gallery, run_gallery
+from entoptic.cli.index import Index, run_index
+from entoptic.cli.invert import Invert, run_invert
+from entoptic.cli.learn import LearnInverter, LearnPrior, run_learn_inverter, run_learn_prior
+from entoptic.cli.ls import Ls, run_ls
+from entoptic.cli.merge import Merge, run_merge
+from entoptic.cli.see import See, run_see
+from entoptic.cli.steer import Steer, run_steer
+from entoptic.cli.verify import Verify, run_verify
+
+VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "ls": (Ls, run_ls),
+    "see": (See, run_see),
+    "frontier": (Frontier, run_frontier),
+    "invert": (Invert, run_invert),
+    "steer": (Steer, run_steer),
+    "verify": (Verify, run_verify),
+    "gallery": (Gallery, run_gallery),
+    "check": (Check, run_check),
+    "index": (Index, run_index),
+    "merge": (Merge, run_merge),
+    "learn-prior": (LearnPrior, run_learn_prior),
+    "learn-inverter": (LearnInverter, run_learn_inverter),
+    "completion": (Completion, run_completion),
+}
+"""The options of each verb and the function that runs it. What is learned is part of the verb: `entoptic learn prior`."""
+
+
+def spoken(name: str) -> str:
+    """Returns a verb as it is typed: `learn prior` for `learn-prior`."""
+    return name.replace("-", " ")

@@ -112,6 +112,9 @@ class ActivationIndex:
     def open(cls, path: str | Path) -> ActivationIndex:
         """Opens the index in a folder.
 
+        Args:
+            path: the folder.
+
         Raises:
             NotAvailable: there is none, or it is not finished.
             Unreadable: it is damaged, or of another version.
@@ -146,7 +149,11 @@ class ActivationIndex:
         )
 
     def units(self, layer: str) -> list[str]:
-        """Lists the units of a layer, readout after readout."""
+        """Lists the units of a layer, readout after readout.
+
+        Args:
+            layer: name of the layer.
+        """
         groups = [group for group in self._groups.values() if group.layer == layer]
         if not groups:
             raise UserError(self._no_layer(layer))
@@ -164,6 +171,10 @@ class ActivationIndex:
     def top(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
         """Returns the `k` strongest photos of a unit, strongest first (default: all that are held).
 
+        Args:
+            unit: its string, or a unit.
+            k: how many; None for all that are held.
+
         Raises:
             UserError: the unit is not in the index.
             OutOfReach: `k` is more than it holds of each unit.
@@ -171,11 +182,20 @@ class ActivationIndex:
         return self._hits(unit, "top", k)
 
     def bottom(self, unit: Unit | str, k: int | None = None) -> list[Hit]:
-        """Returns the `k` weakest photos of a unit, weakest first; see `top`."""
+        """Returns the `k` weakest photos of a unit, weakest first; see `top`.
+
+        Args:
+            unit: its string, or a unit.
+            k: how many; None for all that are held.
+        """
         return self._hits(unit, "bottom", k)
 
     def moments(self, unit: Unit | str) -> Moments:
-        """Returns the number, mean and variance of a unit's finite scores; NaN where there are none."""
+        """Returns the number, mean and variance of a unit's finite scores; NaN where there are none.
+
+        Args:
+            unit: its string, or a unit.
+        """
         statistics, i = self._row(unit)
         n = int(statistics.n[i])
         if not n:
@@ -183,12 +203,21 @@ class ActivationIndex:
         return Moments(n, float(statistics.mean[i]), float(statistics.m2[i]) / n)
 
     def firing_rate(self, unit: Unit | str) -> float:
-        """Returns the share of the photos with a finite score whose score is above 0; NaN where there are none."""
+        """Returns the share of the photos with a finite score whose score is above 0; NaN where there are none.
+
+        Args:
+            unit: its string, or a unit.
+        """
         statistics, i = self._row(unit)
         return int(statistics.positive[i]) / int(statistics.n[i]) if int(statistics.n[i]) else float("nan")
 
     def quantiles(self, unit: Unit | str, count: int = QUANTILES) -> Tensor:
-        """Estimates `count` quantiles of a unit's scores at even levels, smallest to largest; see `quantile_error`."""
+        """Estimates `count` quantiles of a unit's scores at even levels, smallest to largest; see `quantile_error`.
+
+        Args:
+            unit: its string, or a unit.
+            count: how many quantiles.
+        """
         statistics, i = self._row(unit)
         return statistics.sketch.quantiles(
             i, count, float(statistics.bottom.values[i, 0]), float(statistics.top.values[i, 0])
@@ -201,7 +230,11 @@ class ActivationIndex:
         return statistics.sketch.rank_error / max(1, self.n)
 
     def real_scores(self, unit: Unit | str) -> RealScores:
-        """Returns a unit's scores as `References.real_scores` does: all of them, or quantiles where they are too many."""
+        """Returns a unit's scores as `References.real_scores` does: all of them, or quantiles where they are too many.
+
+        Args:
+            unit: its string, or a unit.
+        """
         statistics, i = self._row(unit)
         n = int(statistics.n[i])
         if statistics.sketch.error == 0:
@@ -209,12 +242,21 @@ class ActivationIndex:
         return RealScores(self.quantiles(unit, _FINE), n, self.source)
 
     def sample(self, layer: str, readout: str = "") -> tuple[list[int], Tensor]:
-        """Returns the positions of the R photos in the reservoir and their scores C×R on all units of a layer."""
+        """Returns the positions of the R photos in the reservoir and their scores C×R on all units of a layer.
+
+        Args:
+            layer: name of the layer.
+            readout: as behind @ in a unit's string; "" is the layer's default.
+        """
         group = self._group(layer, readout)
         return list(self._sampled), self._statistics_of(layer, group.readout).sample
 
     def vectors(self, layer: str) -> Tensor:
-        """Returns the layer's activation vector R×C at one position of each photo in the reservoir."""
+        """Returns the layer's activation vector R×C at one position of each photo in the reservoir.
+
+        Args:
+            layer: name of the layer.
+        """
         tensors = self._layer(layer)
         name = f"vectors|{layer}"
         if name not in tensors or not len(tensors[name]):
@@ -225,6 +267,10 @@ class ActivationIndex:
 
     def check(self, model: Model, photos: Photos | None = None) -> None:
         """Checks that the index is of this network and these photos.
+
+        Args:
+            model: the network.
+            photos: the photos.
 
         Raises:
             UserError: it is of other weights, another card or other photos.

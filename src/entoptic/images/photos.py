@@ -113,7 +113,11 @@ class Photos:
         return self._shared.skipped
 
     def read(self, index: int) -> Image.Image | None:
-        """Reads a photo as upright 8-bit RGB, or None where it cannot be read (then named in `skipped`)."""
+        """Reads a photo as upright 8-bit RGB, or None where it cannot be read (then named in `skipped`).
+
+        Args:
+            index: position of the photo.
+        """
         image = self._try(index)
         if isinstance(image, Skipped):
             self._shared.skip(image)
@@ -128,7 +132,11 @@ class Photos:
             return Skipped(self._shared.photos[row].name, short_reason(error))
 
     def path(self, index: int) -> Path | None:
-        """Returns the image file of a photo; None where it is in a table, an archive or memory."""
+        """Returns the image file of a photo; None where it is in a table, an archive or memory.
+
+        Args:
+            index: position of the photo.
+        """
         return self._shared.store.path(self._rows[index])
 
     def sha256(self, index: int) -> str:
@@ -136,6 +144,9 @@ class Photos:
 
         Where the bytes cannot be read the photo is named in `skipped` and counts as an empty file. Rows of a dataset that hands
         out decoded pictures only are hashed as upright RGB pixels (in BMP form).
+
+        Args:
+            index: position of the photo.
         """
         row = self._rows[index]
         known = self._shared.hashes.get(row)
@@ -153,6 +164,9 @@ class Photos:
 
         Nothing is read for it. While the stamp is the same the photo is taken to be the same. Where it differs the photo may
         still be the same, in a copy of its folder for instance: compare `sha256`.
+
+        Args:
+            index: position of the photo.
         """
         row = self._rows[index]
         stamp = self._shared.store.stamp(row)
@@ -299,7 +313,11 @@ class Photos:
             )
 
     def subset(self, indices: Iterable[int]) -> Photos:
-        """Selects photos, in this order; `skipped` and known content hashes are shared with this set."""
+        """Selects photos, in this order; `skipped` and known content hashes are shared with this set.
+
+        Args:
+            indices: positions of the photos.
+        """
         rows = [self._rows[index] for index in indices]
         name = self.source if len(rows) == len(self) else f"{self.source} ({len(rows)} of {len(self)})"
         return Photos(name, self._shared, rows)

@@ -19,8 +19,11 @@ class FeatureMaps:
     """The maps of one layer; tokens that lie nowhere on the picture (class token, registers) are left out.
 
     Attributes:
-        model, layer: where they are read.
-        channels, grid: C and (h, w). prefix: tokens before the first patch.
+        model: whose maps they are.
+        layer: where they are read.
+        channels: C.
+        grid: (h, w).
+        prefix: tokens before the first patch.
     """
 
     model: Model
@@ -31,7 +34,11 @@ class FeatureMaps:
 
     @classmethod
     def of(cls, model: Model, layer: str) -> FeatureMaps:
-        """The maps of `layer`.
+        """Returns the maps of a layer.
+
+        Args:
+            model: the network.
+            layer: name of the layer.
 
         Raises:
             UserError: no such layer, or one without positions on the picture (with the nearest that has them).
@@ -53,16 +60,25 @@ class FeatureMaps:
         return f"{self.layer} of {self.model.card.name} ({self.channels}×{rows}×{columns})"
 
     def read(self, pictures: Tensor) -> Tensor:
-        """B×C×h×w float32 maps of pictures B×3×H×W in [0, 1] of any size; differentiable in the pictures."""
+        """Returns the maps B×C×h×w, float32, of pictures; differentiable in the pictures.
+
+        Args:
+            pictures: B×3×H×W in [0, 1], of any size.
+        """
         seen = self.model.fit(pictures.to(self.model.device))
         tap = Tap(self.layer)
         values_BCD = self.model.read(seen, [tap])[tap]
         return values_BCD[:, :, self.prefix :].unflatten(2, self.grid).float()
 
     def logits(self, maps_BChw: Tensor, pictures: Tensor) -> Tensor:
-        """What the network would say (B×K) had its layer put out these maps.
+        """Returns the logits B×K that the network would give had its layer put out these maps.
 
-        pictures: B×3×H×W, of which everything else comes: tokens without a place, and paths around the layer.
+        Args:
+            maps_BChw: of the layer.
+            pictures: B×3×H×W, of which everything else comes: tokens without a place, and paths around the layer.
+
+        Raises:
+            UserError: maps of another shape.
         """
         if maps_BChw.shape[1:] != (self.channels, *self.grid):
             rows, columns = self.grid

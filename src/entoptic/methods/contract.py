@@ -245,7 +245,13 @@ class Draft:
 
 
 def failed(item: Item, text: str, code: FailureCode = FailureCode.REFUSED) -> Draft:
-    """Returns the draft of an item that there is no picture of."""
+    """Returns the draft of an item that there is no picture of.
+
+    Args:
+        item: that has none.
+        text: why, in words.
+        code: why, for programs.
+    """
     return Draft(item=item, failure=Failure(unit=item.target.text, code=code, text=text))
 
 

@@ -12,10 +12,14 @@ class Evidence:
     """A measurement, or the reason why there is none.
 
     Attributes:
-        name: of the metric. value: None where it could not be computed.
-        n: how many observations are behind it. interval: 95 %, or (value, value) for a quantity that is exact.
+        name: of the metric.
+        value: None where it could not be computed.
+        n: how many observations are behind it.
+        interval: 95 %, or (value, value) for a quantity that is exact.
         direction: "higher" or "lower" is better, "none" where neither is.
-        scale: unit of the value ("logit", "%", …). reason: why there is no value. detail: what it is made of.
+        scale: unit of the value ("logit", "%", …).
+        reason: why there is no value.
+        detail: what it is made of.
     """
 
     name: str

@@ -175,11 +175,19 @@ class Card:
         return json.loads(json.dumps(self.preprocessing()))
 
     def label(self, index: int) -> str | None:
-        """Returns the name of logit `index`, or None where the card has no labels."""
+        """Returns the name of logit `index`, or None where the card has no labels.
+
+        Args:
+            index: of the logit.
+        """
         return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else None
 
     def identifiers(self, index: int) -> list[str]:
-        """Lists every name under which photos of class `index` may be filed, most specific first."""
+        """Lists every name under which photos of class `index` may be filed, most specific first.
+
+        Args:
+            index: of the logit.
+        """
         names = [self.label_ids[index]] if self.label_ids else []
         return names + ([self.labels[index]] if self.labels else [])
 
@@ -206,6 +214,9 @@ class Card:
     def find_label(self, text: str) -> list[int]:
         """Finds the logits called `text`: exact names or identifiers first, else all names that contain the words.
 
+        Args:
+            text: a name, an identifier, or words of a name.
+
         Returns:
             Indices of the logits; empty where none fits.
         """
@@ -219,7 +230,11 @@ class Card:
         return [index for index, name in enumerate(self.labels or ()) if words.search(name.lower())]
 
     def with_(self, **changes: Any) -> Card:
-        """Returns a copy with some fields changed."""
+        """Returns a copy with some fields changed.
+
+        Args:
+            changes: fields and their new values.
+        """
         return dataclasses.replace(self, **changes)
 
 

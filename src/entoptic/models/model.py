@@ -348,6 +348,9 @@ class Model:
     def layer(self, name: str) -> LayerInfo:
         """Returns the `LayerInfo` of a layer; `logits` is the network's own output.
 
+        Args:
+            name: of a module, or `logits`.
+
         Raises:
             UserError: no such layer, with the nearest name.
         """

@@ -1,8 +1,7 @@
 """The interpretability-faithfulness frontier of units, and every method's place on it.
 
-A method's pictures are drawn from some law q. It pays KL(q‖p) nats of distance from the prior p and buys the mean score
-E_q[s]; the frontier is the least that each mean score costs. What can be said of a method depends on what is known of
-its law: exact nats, bounds from both sides, or nothing, since a single optimised picture has no finite number of nats.
+A method's pictures come from some law q, with KL(q‖p) nats from the prior p and mean score E_q[s]. The frontier is the
+least KL at each mean score. A law may be known exactly, by bounds, or not at all (one optimised picture has no finite KL).
 """
 
 from __future__ import annotations
@@ -69,7 +68,8 @@ class FrontierResult:
     """The frontier of one unit.
 
     Attributes:
-        unit: its string. folder: where `NAME.json`, `.svg` and `.png` are.
+        unit: its string.
+        folder: where `NAME.json`, `.svg` and `.png` are.
         record: the JSON's content: `frontier` (points with intervals), `places` (the methods), `failures`.
     """
 
@@ -134,28 +134,33 @@ def frontier(
 
     A place has a `kind`:
 
-    - "law": nats and mean score of the method's law are known: tilts (on the frontier), best of N, top K. Its `excess`
-      is what it pays above the frontier.
-    - "bounds": a chain, whose law is not known. `nats` is a lower bound from its pictures' mean score alone (Donsker,
-      Varadhan). `path_nats`, where the record has them, are what its path spent before its last step: an upper bound
-      but for that step; or an upper bound on the whole law where `whole` is true (prompts).
+    - "law": nats and mean score of the method's law are known; its `excess` is what it pays above the frontier.
+    - "bounds": a chain: `nats` is a lower bound, `path_nats` an upper one but for its last step, or whole (`whole`).
     - "point": one optimised picture: nats unbounded, naturalness from independent networks only.
     - "level": real photos or their selection: another prior, so a mean score and no place along the nats.
 
-    The prior's law p is that of its few-step generator; mean scores are of the saved 8-bit pictures, in standard
-    deviations of the bank. Pictures are made by `see` and stored in the run, with `RUN/frontier/UNIT.json`, `.svg`,
-    `.png` and `table.md`; what is there is not made again.
+    Pictures are stored as by `see`, with `RUN/frontier/UNIT.json`, `.svg`, `.png` and `table.md`. Finished ones are kept.
 
     Args:
-        model: as in `see`, and so are `photos`, `n`, `verifiers`, `out`, `seed`, `batch_size`, `device` and `card`.
+        model: as in `see`.
         units: as in `see`.
         prior: anything `load_prior` takes; None is the shipped one.
-        methods: by name ("klsc,vital") or as configs. Default: klsc, best-of and energydps, whose 1000 steps take
-            long (`EnergyDps(steps=…)`). Selections from the bank are placed in any case, as they cost nothing.
-        nats: budget up to which the frontier is sampled. particles, islands: of that sampling.
-        bank: samples of the prior that standardise scores and start the islands. bank_seed: of them; `seed` does not
-            change them, so frontiers of other seeds share the bank's error.
+        methods: by name ("klsc,vital") or as configs. The 1000 steps of energydps take long (`EnergyDps(steps=…)`).
+        photos: as in `see`.
+        nats: budget up to which the frontier is sampled.
+        n: pictures of each method.
+        bank: samples of the prior that standardise scores and start the islands.
+        bank_seed: of the bank; `seed` does not change it, so frontiers of other seeds share the bank's error.
+        particles: of each independent run that samples the frontier.
+        islands: number of these independent runs.
         reduction: score, a name in `REDUCTIONS`, "" for the unit's readout.
+        verifiers: as in `see`.
+        out: as in `see`.
+        seed: as in `see`.
+        batch_size: as in `see`.
+        device: as in `see`.
+        card: as in `see`.
+        progress: as in `see`.
         options: fields of the methods' configs, for instance `steps=50`; each goes to every method that has it.
 
     Returns:

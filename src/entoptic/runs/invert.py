@@ -61,16 +61,25 @@ def invert(
     """Draws pictures that have a photo's feature map, measures and stores them.
 
     Args:
-        model: anything `load` takes. layer: one with a map over the picture. card: for a bare `nn.Module`.
+        model: anything `load` takes.
+        layer: one with a map over the picture.
         photos: image files, and folders of them. Of each its central square is inverted.
         n: pictures per map; sample k of every edit of a photo starts from the same noise.
-        inverter: anything `load_inverter` takes; None is the shipped one. prior: where the prior that it was trained on
-            is now, if not where its card says; another prior is refused.
-        mix: a second photo, whose map is mixed in with each of `weights`. mixing: as in `arithmetic.interpolate`.
-        paste: a second photo, whose map is put in at `region` (top, left, bottom, right in cells of the map).
+        inverter: anything `load_inverter` takes; None is the shipped one.
+        prior: where the prior that the inverter was trained on is now, if not where its card says; another is refused.
+        mix: a second photo, whose map is mixed in.
+        weights: of the second photo, one picture for each.
+        mixing: "linear", "norm" or "slerp", as in `arithmetic.interpolate`.
+        paste: a second photo, whose map is put in at `region`.
+        region: top, left, bottom, right in cells of the map; bottom and right are left out.
+        seed: of the run; the same request gives the same pictures.
         out: the run folder (default `runs/MODEL`). What is there already is not made again.
         verifiers: as in `see`; each is asked what it says to the original.
+        batch_size: pictures drawn together; results do not depend on it.
+        device: "auto", "cpu", "cuda:1", ….
+        card: of a bare `nn.Module`.
         context: store a small copy of the photo for the gallery.
+        progress: show how far the work is.
         options: fields of `Sampling`: steps, guidance, strength, pull, best_of.
 
     Returns:

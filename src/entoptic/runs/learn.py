@@ -62,17 +62,25 @@ def learn(
     """Trains a prior on photos, or goes on, and writes it with its card to OUT/prior.
 
     Args:
-        photos: anything `Photos.open` takes, or several of them. held_out: photos that it is compared with; None takes
-            the training photos. name: on its card (default: the folder's).
-        guidance: weight of classifier-free guidance it is used with. judge: network whose features compare.
-        samples: pictures compared on each side. minutes: ends the training after so many, whatever step it has reached.
+        photos: anything `Photos.open` takes, or several of them.
+        out: folder of the training; the prior is in its `prior`.
+        recipe: of the training; None for the defaults.
+        held_out: photos that it is compared with; None takes the training photos.
+        name: on its card (default: the folder's).
+        guidance: weight of classifier-free guidance it is used with.
+        judge: network whose features compare.
+        samples: pictures compared on each side.
+        minutes: ends the training after so many, whatever step it has reached.
+        device: "auto", "cpu", "cuda:1", ….
+        progress: show how far the work is.
+        log: called with each line of the training's log.
 
     Returns:
         The folder OUT/prior, which `load_prior` takes.
 
     Raises:
-        UserError: as `learn_prior`, or another job is writing `out`. KeyboardInterrupt: after a checkpoint; the same call
-            goes on.
+        UserError: as `learn_prior`, or another job is writing `out`.
+        KeyboardInterrupt: after a checkpoint; the same call goes on.
     """
     recipe, folder = recipe or Recipe(), user_path(out)
     where = pick_device(device)

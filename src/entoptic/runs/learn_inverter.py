@@ -75,22 +75,28 @@ def learn(
         model: the network that is inverted.
         layer: that is inverted; `entoptic ls MODEL` lists layers.
         photos: anything `Photos.open` takes, or several of them.
+        out: folder of the training; the inverter is in its `inverter`.
+        recipe: of the training; None for the defaults.
         limit: most photos taken, at random; 0 takes all.
         prior: what supplies naturalness; `fresh:SIZE` is an untrained network, for recipes that train it (`direct`).
         prompt: text that a prior that reads text is trained with (the paper's recipe has its own, see `PAPER_TEXT`).
         prior_guidance: weight of guidance by that text when it is sampled.
         trust: as in `load_prior`.
         held_out: photos that it is measured on in the end; None takes the training photos, and says so.
-        name: on its card (default: the folder's). compared: photos it is measured on.
+        name: on its card (default: the folder's).
+        compared: photos it is measured on.
         pairs_folder: where photos and their maps are kept (default OUT/pairs); several trainings may share it.
         verifiers: networks that judge the reconstructions too.
+        device: "auto", "cpu", "cuda:1", ….
+        progress: show how far the work is.
+        log: called with each line of the training's log.
 
     Returns:
         The folder OUT/inverter, which `load_inverter` and --inverter take.
 
     Raises:
-        UserError: as `learn_inverter`, or another job is writing `out`. KeyboardInterrupt: after a checkpoint; the same
-            call goes on.
+        UserError: as `learn_inverter`, or another job is writing `out`.
+        KeyboardInterrupt: after a checkpoint; the same call goes on.
     """
     recipe, folder = recipe or EntopticRecipe(), user_path(out)
     check_own(folder, marks=TRAINING, what="training of an inverter")
@@ -137,7 +143,8 @@ def export_inverter(
     """Writes what a training folder holds as an inverter with its card, sample sheet and measurements.
 
     Args:
-        pairs: what it was trained on. photos: what it is measured on; `seen` tells that these are the same.
+        pairs: what it was trained on.
+        photos: what it is measured on; `seen` tells that these are the same.
         prior_options: with which the prior was loaded.
     """
     report, folder = report or Reporter(), Path(folder)

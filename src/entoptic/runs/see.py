@@ -45,18 +45,23 @@ def see(
     """Makes, measures and stores pictures of what units of a model look for.
 
     Args:
-        model: anything `load` takes. units: strings of the unit grammar. card: for a bare `nn.Module`.
+        model: anything `load` takes.
+        units: one or several strings of the unit grammar, or units.
         method: one or several of `METHODS` by name (also "vital,maco"), or configs.
         photos: real photos, anything `Photos.open` takes; None uses the shipped statistics where there are any.
-        n: pictures per unit and method. seed: of the run; the same request gives the same pictures.
+        n: pictures per unit and method.
+        seed: of the run; the same request gives the same pictures.
         out: the run folder (default `runs/MODEL`). What is there already is not made again.
         verifiers: networks that judge the pictures and that no method optimises; "auto" takes the builtin ones that
             know all of the model's classes, "" none.
         batch_size: pictures optimised together (default 10 on a CPU, 64 elsewhere); results do not depend on it.
+        device: "auto", "cpu", "cuda:1", ….
+        card: of a bare `nn.Module`.
         index: an `ActivationIndex` of the model on these photos, or its folder: units it holds need no pass over them.
         prior: image prior of the methods that sample one, anything `load_prior` takes; None is the shipped one.
         bank_seed: of the prior's samples that standardise scores and start the sampling. `seed` does not change them, so
             runs of other seeds share their error; another bank_seed gives independent ones, sampled and scored anew.
+        progress: show how far the work is.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
             gallery; turn it off where a run is published whose photos may not be.
         options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
@@ -65,7 +70,8 @@ def see(
         The run. Units that failed are named in `run.failures`; their mates are finished.
 
     Raises:
-        UserError: bad input, or every picture failed. KeyboardInterrupt: on Ctrl-C, with all finished pictures stored.
+        UserError: bad input, or every picture failed.
+        KeyboardInterrupt: on Ctrl-C, with all finished pictures stored.
     """
     with reporter(progress) as report:
         plan = make_plan(

@@ -68,17 +68,23 @@ def steer(
     decoded original, the difference over the photo with the outline of the affected region, and the sweep.
 
     Args:
-        model: as in `see`, and so are `device` and `card`.
+        model: as in `see`.
         layer: with a map over the picture, the one that the inverter inverts.
         photos: files, a folder, or anything `Photos.open` takes.
-        dictionary: any `Dictionary`, or its file. Without one, concepts of class `class_name` (a name or number of a
-            logit) are discovered on `class_photos` and kept in the run.
+        dictionary: any `Dictionary`, or its file. Without one, concepts of a class are discovered and kept in the run.
+        class_name: name or number of the logit whose concepts are discovered.
+        class_photos: photos on which they are discovered.
         concepts: numbers or names in the dictionary; () takes the three that are strongest in each photo.
         discover: how many concepts of the class; 0 takes the fewest that are complete.
-        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one. prior: where the prior that
-            it was trained on is now, if not where its card says; another prior is refused.
+        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one.
+        prior: where the prior that the inverter was trained on is now, if not where its card says; another is refused.
+        config: options of the steering; None for the defaults.
+        out: as in `see`.
+        device: as in `see`.
+        card: as in `see`.
         context: store a small copy of the photo for the gallery; turn it off where a run is published whose photos may
             not be.
+        progress: show how far the work is.
 
     Returns:
         The run. Photos that failed are named in `run.failures`; the others are finished.

@@ -63,7 +63,8 @@ class Picture:
     """One finished picture of a run.
 
     Attributes:
-        path: of the PNG. record: the sidecar's content.
+        path: of the PNG.
+        record: the sidecar's content.
     """
 
     path: Path
@@ -138,6 +139,9 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """An existing run.
+
+        Args:
+            path: the run folder.
 
         Raises:
             UserError: there is no run at `path`.

@@ -36,7 +36,8 @@ class Verification:
     """What `verify` found.
 
     Attributes:
-        pictures: how many were recomputed. numbers: how many measurements were compared.
+        pictures: how many were recomputed.
+        numbers: how many measurements were compared.
         drift: one line per file that changed or measurement that no longer comes out.
         skipped: one line per measurement that could not be recomputed, with the reason.
     """
@@ -76,10 +77,16 @@ def verify(
     """Recomputes every measurement of a run from its PNG files.
 
     Args:
+        run: a run, or its folder.
         model: needed where the run is of a module that has no loadable name.
         photos: where the photos are now, if not where the sidecars say.
-        inverter: of pictures that `invert` made, where it has no loadable name. prior: where the inverters' prior is
-            now, if not where the sidecars or the inverters' cards say.
+        inverter: of pictures that `invert` made, where it has no loadable name.
+        prior: where the inverters' prior is now, if not where the sidecars or the inverters' cards say.
+        device: "auto", "cpu", "cuda:1", ….
+        on_picture: called with (done, total) before each picture.
+
+    Returns:
+        What differs, and what could not be recomputed.
 
     Raises:
         UserError: no such run, or its network cannot be loaded or has other weights.

@@ -47,7 +47,8 @@ class SampledDistribution:
         score: of the one picture, in the unit's own scale, or None.
         score_in_sd: of the one picture, in standard deviations above the prior's mean, or None.
         beta: coefficient of the tilt per standard deviation of the score; `math.inf` for its limit; None where it is no tilt.
-        n: number of samples behind it (N). k: number of the strongest among them that it picks from (K).
+        n: number of samples behind it (N).
+        k: number of the strongest among them that it picks from (K).
         rank: of the picture among the N, 1 for the strongest, or None.
         ess: effective number of samples, or None.
         path_kl: KL divergence of the chain's path in nats without its last step, for `Kind.PATH`.

@@ -82,7 +82,11 @@ class Unit:
         return map_BD.amax(1) if self.readout.startswith("max") else map_BD.mean(1)
 
     def map(self, values_BCD: Tensor) -> Tensor:
-        """Returns the unit's activation at each position, before the readout: B×D."""
+        """Returns the unit's activation at each position, before the readout: B×D.
+
+        Args:
+            values_BCD: values of the unit's tap.
+        """
         if self.dictionary is not None:
             return self.dictionary.activations(values_BCD)[:, self.index]
         if self.direction is not None:

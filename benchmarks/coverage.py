@@ -1,4 +1,4 @@
-"""What the intervals of `klsc` are worth: how many hold the truth on toys whose tilts are known by quadrature.
+"""Coverage of the intervals of `klsc`: how many hold the truth on toys whose tilts are known by quadrature.
 
     python benchmarks/coverage.py --out docs/benchmarks
 
@@ -162,7 +162,7 @@ def clouds(
 def page(result: dict[str, Any]) -> str:
     runs = result["runs"]
     lines = [
-        "# What the intervals of klsc are worth", "",
+        "# Coverage of the intervals of klsc", "",
         f"`python benchmarks/coverage.py --runs {runs}`: a Gaussian prior of 256 dimensions, scores of two of them, "
         f"{ISLANDS} islands a run, each from its own {BANK} samples; truth by quadrature. Errors are of all runs with an estimate "
         "(without: rungs that do not overlap); a run tells its mean and nats unless `klsc` refuses (particles that have not "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import entoptic
 from entoptic.methods import METHODS
 from entoptic.metrics import METRICS, registry
 from entoptic.models.model import Model
@@ -55,6 +57,9 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     exec(compile(code.replace("steps=300", "steps=2"), "tutorial.md", "exec"), scope)
     printed = capsys.readouterr().out
     assert 'did you mean "golden retriever"?' in printed
+    shown = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), flags=re.DOTALL)
+    assert all(text in printed for text in shown[:2])  # what follows depends on the steps
+    assert shown[-1] in printed
     assert "all as recorded" in printed
     assert (tmp_path / "runs" / "tutorial" / "gallery" / "index.html").is_file()
     assert sorted(p.unit for p in scope["run"]) == ["logits:497", "logits:701"]  # type: ignore[attr-defined]
@@ -190,3 +195,83 @@ def test_the_site_asks_nothing_of_other_hosts() -> None:
     assert "://" not in scripts
     for line in scripts.strip().splitlines():
         assert (ROOT / "docs" / line.split("#")[0].strip().removeprefix("- ")).is_file()
+
+
+def test_my_own_network_in_three_lines_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (picture,) = run_page(ROOT / "docs" / "faq.md", steps=2)["run"]
+    assert picture.unit == "layer4:7"
+
+
+def test_what_is_experimental_is_called_so_at_the_head() -> None:
+    pages = (
+        "priors",
+        "how-to/frontier",
+        "how-to/invert",
+        "how-to/steer",
+        "how-to/hub-priors",
+        "methods/klsc",
+        "methods/invert",
+    )
+    for page in pages:
+        head = (ROOT / "docs" / f"{page}.md").read_text().split("\n## ")[0]
+        assert '!!! warning "Experimental' in head, page
+    shipped = (ROOT / "docs" / "inverters.md").read_text().split("## The shipped inverter\n")[1]
+    assert shipped.strip().startswith('!!! warning "Experimental')
+
+
+def test_citing_names_every_method() -> None:
+    page = (ROOT / "docs" / "citing.md").read_text()
+    for name, card in METHODS.items():
+        assert f"`{name}`" in page, name
+        for paper in re.findall(r"arXiv:[\d.]+\d", card.paper):
+            assert paper in page, f"{name}: {paper}"
+
+
+def test_links_to_the_glossary_lead_to_a_term() -> None:
+    terms = set(re.findall(r"\{#([\w-]+)\}", (ROOT / "docs" / "glossary.md").read_text()))
+    for page in PAGES:
+        for term in re.findall(r"glossary\.md#([\w-]+)", page.read_text()):
+            assert term in terms, f"{page.name}: {term}"
+
+
+def public_functions() -> Iterator[tuple[str, Any]]:
+    for name in entoptic.__all__:
+        value = getattr(entoptic, name)
+        if inspect.isfunction(value):
+            yield name, value
+    for value in (entoptic.ActivationIndex, entoptic.Card, entoptic.Model, entoptic.Photos, entoptic.Unit):
+        for name, member in inspect.getmembers(
+            value, lambda found: inspect.isfunction(found) or inspect.ismethod(found)
+        ):
+            if not name.startswith("_"):
+                yield f"{value.__name__}.{name}", member
+
+
+@pytest.mark.parametrize(("name", "function"), list(public_functions()))
+def test_every_argument_has_a_line_of_its_own(name: str, function: Any) -> None:
+    text = inspect.getdoc(function) or ""
+    section = re.search(r"^Args:\n((?: {4}.*\n?|\n)+)", text, flags=re.MULTILINE)
+    documented = re.findall(r"^ {4}(\w+):", section[1], flags=re.MULTILINE) if section else []
+    expected = [parameter for parameter in inspect.signature(function).parameters if parameter != "self"]
+    assert sorted(documented) == sorted(expected), name
+
+
+def test_the_api_has_every_public_name() -> None:
+    overview = (ROOT / "docs" / "api" / "index.md").read_text()
+    for name in entoptic.__all__:
+        assert f"`{name}`" in overview, name
+
+
+def test_ci_builds_the_site_strictly() -> None:
+    assert "make docs" in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "mkdocs build --strict" in (ROOT / "Makefile").read_text()
+
+
+def test_pictures_of_the_first_pages_are_small() -> None:
+    for page in ("index", "tutorial", "evidence", "how-to/frontier"):
+        file = ROOT / "docs" / f"{page}.md"
+        shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", file.read_text())
+        assert shown, page
+        for picture in shown:
+            assert (file.parent / picture).stat().st_size < 60_000, picture

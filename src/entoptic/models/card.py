@@ -118,6 +118,9 @@ class Card:
         """Returns whether a file that was made of this network names it by `sha256`.
 
         Files from before `behaviour_sha256` hold the weights' hash alone.
+
+        Args:
+            sha256: of the weights, or of weights and behaviour.
         """
         return sha256 in (self.identity, self.weights_sha256)
 

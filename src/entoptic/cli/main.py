@@ -16,6 +16,7 @@ import tyro
 from entoptic import __version__
 from entoptic.base.bounds import check_bounds
 from entoptic.cli.check import Check, run_check
+from entoptic.cli.figure import Figure, run_figure
 from entoptic.cli.frontier import Frontier, run_frontier
 from entoptic.cli.gallery import Gallery, run_gallery
 from entoptic.cli.index import Index, run_index
@@ -36,6 +37,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "steer": (Steer, run_steer),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),
+    "figure": (Figure, run_figure),
     "check": (Check, run_check),
     "index": (Index, run_index),
     "merge": (Merge, run_merge),

@@ -16,6 +16,7 @@ import tyro
 from entoptic import __version__
 from entoptic.base.bounds import check_bounds
 from entoptic.cli.check import Check, run_check
+from entoptic.cli.export import Export, run_export
 from entoptic.cli.figure import Figure, run_figure
 from entoptic.cli.frontier import Frontier, run_frontier
 from entoptic.cli.gallery import Gallery, run_gallery
@@ -38,6 +39,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),
     "figure": (Figure, run_figure),
+    "export": (Export, run_export),
     "check": (Check, run_check),
     "index": (Index, run_index),
     "merge": (Merge, run_merge),

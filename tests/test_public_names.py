@@ -18,7 +18,11 @@ from entoptic.models.model import Model
 from entoptic.runs import see_arguments
 from entoptic.runs.see import see
 
-SHOWN = {name: card.config for name, card in METHODS.items() if card.function.__module__.startswith("entoptic.") and card.shows_units}
+SHOWN = {
+    name: card.config
+    for name, card in METHODS.items()
+    if card.function.__module__.startswith("entoptic.") and card.shows_units
+}
 SIGNATURES = {
     typing.get_args(typing.get_type_hints(one, {**vars(sys.modules[see.__module__])})["method"])[0]: one
     for one in typing.get_overloads(see)[:-1]
@@ -31,14 +35,16 @@ def run_python(code: str) -> str:
 
 
 def test_only_public_names_are_listed() -> None:
-    import entoptic.runs.store  # a module that is loaded is no public name of its own  # noqa: F401
+    import entoptic.runs.store  # a module that is loaded is no public name of its own
 
     assert dir(entoptic) == sorted([*entoptic.__all__, "__version__"])
     assert not {"runs", "base", "annotations", "importlib", "Any"} & set(dir(entoptic))
     assert len(set(entoptic.__all__)) == len(entoptic.__all__)
 
 
-@pytest.mark.parametrize("name", ["load_prior", "load_inverter", "relevance", "learn", "learn_inverter", "export", "configs"])
+@pytest.mark.parametrize(
+    "name", ["load_prior", "load_inverter", "relevance", "learn", "learn_inverter", "export", "configs"]
+)
 def test_names_that_were_hidden(name: str) -> None:
     assert name in entoptic.__all__
     assert getattr(entoptic, name) is not None
@@ -56,7 +62,11 @@ def test_importing_costs_nothing() -> None:
 
 
 def test_every_config_is_exported() -> None:
-    wanted = {config.__name__ for config in (card.config for card in METHODS.values()) if config.__module__.startswith("entoptic.")}
+    wanted = {
+        config.__name__
+        for config in (card.config for card in METHODS.values())
+        if config.__module__.startswith("entoptic.")
+    }
     assert wanted <= set(configs.__all__)
     for name in configs.__all__:
         assert dataclasses.is_dataclass(getattr(configs, name))

@@ -234,7 +234,9 @@ def test_damaged_maps_and_frontiers_are_left_out(stored: Path, tmp_path: Path) -
     made = export(see, tmp_path / "see")
     assert sum("its map where" in line for line in made.left_out) == 2
     record = json.loads((stored / "runs" / "frontier" / "frontier" / "logits-0.json").read_text())
-    (stored / "runs" / "frontier" / "frontier" / "logits-0.json").write_text(json.dumps(record | {"frontier": {"points": 3}}))
+    (stored / "runs" / "frontier" / "frontier" / "logits-0.json").write_text(
+        json.dumps(record | {"frontier": {"points": 3}})
+    )
     (stored / "runs" / "frontier" / "frontier" / "b.json").write_text("{")
     left = export(stored / "runs" / "frontier", tmp_path / "frontier").left_out
     assert [line.split(":")[0] for line in left] == ["frontier/b.json", "frontier/logits-0.json"]

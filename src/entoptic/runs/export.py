@@ -198,7 +198,7 @@ class _Export:
                 continue
             self.scrubber.learn(record)
             plain = self.scrubber.record(record)
-            for place, before in zip(plain.get("places") or (), record.get("places") or ()):
+            for place, before in zip(_list(plain.get("places")), _list(record.get("places"))):
                 if isinstance(place, dict) and isinstance(before.get("pictures"), list):
                     place["pictures"] = [self.places[one] for one in before["pictures"] if one in self.places]
             stem = plain["slug"] = slug(str(plain.get("unit")))
@@ -242,8 +242,9 @@ class _Export:
             for file in sorted(place.parent.iterdir()):
                 if file.suffix in (".jpg", ".png") and file.is_file() and is_inside(file, self.source.path):
                     files[file.name] = file.read_bytes()
-            for entry in [one for name in ("strongest", "weakest") for one in plain.get(name) or ()]:
-                entry["photo"] = str(entry.get("photo") or "").replace("\\", "/").rpartition("/")[2]
+            for entry in [one for name in ("strongest", "weakest") for one in _list(plain.get(name))]:
+                if isinstance(entry, dict):
+                    entry["photo"] = str(entry.get("photo") or "").replace("\\", "/").rpartition("/")[2]
             self.copy.write_context(slug(str(plain.get("unit"))), plain, files)
 
     def _read(self, path: Path) -> dict[str, Any]:
@@ -278,3 +279,7 @@ def _clear(folder: Path, *, keep: bool) -> None:
 
 def _map(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

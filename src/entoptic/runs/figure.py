@@ -142,7 +142,8 @@ def _copies(pictures: Pictures, picture: Picture) -> dict[str, np.ndarray]:
     if "photo" not in found:
         sha256 = (record.get("photo") or {}).get("sha256") if isinstance(record.get("photo"), Mapping) else None
         folder = picture.path.parent.name
-        for entry in (run.context(folder) or {}).get("originals") or ():
+        originals = (run.context(folder) or {}).get("originals")
+        for entry in originals if isinstance(originals, list) else ():
             if isinstance(entry, Mapping) and entry.get("sha256") == sha256 and isinstance(entry.get("file"), str):
                 file = run.path / "context" / folder / entry["file"]
                 if is_inside(file, run.path) and file.is_file():

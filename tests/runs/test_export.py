@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,9 @@ def test_no_path_of_this_machine_is_in_a_copy(stored: Path, tmp_path: Path, kind
         made = export(run, tmp_path / f"public {with_photos}", with_photos=with_photos)
         assert traces(made.path, *secrets) == []
         assert (made.path / "gallery" / "index.html").is_file()
+        assert not list(made.path.rglob(".lock"))  # whoever writes a run leaves the machine's name there
+        if len(host := socket.gethostname().encode()) > 8:
+            assert not [file for file in made.path.rglob("*") if file.is_file() and host in file.read_bytes()]
         assert made.pictures == len(Run.open(made.path)) == len((made.path / "metadata.jsonl").read_text().splitlines())
 
 

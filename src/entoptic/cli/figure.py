@@ -22,7 +22,7 @@ class Figure:
     method: str | None = None
     """methods to show, in this order, separated by commas (default: all)"""
     where: str | None = None
-    """show pictures whose measurements keep a condition alone, such as 'transfer_top1>=0.5 and rank<=1'"""
+    """show only pictures whose measurements keep a condition, such as 'transfer_top1>=0.5 and rank<=1'"""
     columns: int | None = None
     """pictures beside each other (default: a grid of units by methods where there are several methods)"""
     captions: str = ""

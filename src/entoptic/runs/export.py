@@ -91,6 +91,7 @@ def export_run(
     except BaseException:
         _clear(folder, keep=there)
         raise
+    (folder / LOCK).unlink(missing_ok=True)  # it names this machine
     return Exported(path=folder, pictures=len(export.places), left_out=export.left_out, photos=with_photos)
 
 

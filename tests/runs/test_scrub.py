@@ -27,7 +27,7 @@ def scrubber() -> Scrubber:
 @pytest.mark.parametrize(("text", "plain"), [
     ("the 3 photos of church in data/sets/birds", "the 3 photos of church in birds"),
     ("rank 1 of 192 samples of file:/models/prior, score -4.1", "rank 1 of 192 samples of file:prior, score -4.1"),
-    ("no file /var/tmp/x.y (missing)", "no file x.y (missing)"), ("/scratch/index 1 is gone", "index 1 is gone"),
+    ("no file /var/data/x.y (missing)", "no file x.y (missing)"), ("/scratch/index 1 is gone", "index 1 is gone"),
     (r"C:\Users\me\photo.png cannot be read", "photo.png cannot be read"), ("~/data/z.png", "z.png"),
     ("see https://example.org/a/b and doi:10.1038/s41586", "see https://example.org/a/b and doi:10.1038/s41586"),
     ("timm:resnet50.a1_in1k and hf:facebook/dit, n/a, 3 / 4", "timm:resnet50.a1_in1k and hf:facebook/dit, n/a, 3 / 4"),
@@ -43,7 +43,7 @@ def test_texts(scrubber: Scrubber, text: str, plain: str) -> None:
 
 def test_commands_keep_their_words(scrubber: Scrubber) -> None:
     command = (
-        "entoptic invert file:nets/x.safetensors stage2 '/home/me/my photos/a.png' --paste other/b.png --out '/tmp/a b/c d' "
+        "entoptic invert file:nets/x.safetensors stage2 '/home/me/my photos/a.png' --paste other/b.png --out '/scratch/a b/c d' "
         "--inverter file:/models/inverter 'dict(/x/y.safetensors):3' 'logits:\"a/b\"'"
     )
     assert scrubber.command(command) == (

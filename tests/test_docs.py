@@ -128,6 +128,19 @@ def test_the_dictionary_of_the_how_to_runs(tmp_path: Path, monkeypatch: pytest.M
     assert [p.unit for p in found["run"]] == ["dict(prototypes.safetensors):0"]
 
 
+def test_the_figures_and_tables_of_the_how_to_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run_page(ROOT / "docs" / "how-to" / "figures-and-tables.md", steps=2)
+    assert (tmp_path / "grid.pdf").read_bytes().startswith(b"%PDF")
+    assert found["picture"].label == "church"
+    assert found["parachutes"].units == ["logits:701"]
+    assert len(found["by_maco"]) == 2
+    assert found["copy"].pictures == 4
+    assert "transfer_probability" in capsys.readouterr().out
+
+
 MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish"}
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 

@@ -87,6 +87,8 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "verify": ["verify", str(out)],
         "gallery": ["gallery", str(photos), "--out", str(out)],
         "merge": ["merge", str(photos), "--out", str(out)],
+        "figure": ["figure", str(photos), "--out", str(out)],
+        "export": ["export", str(photos), "--out", str(out)],
         "ls": ["ls", "tiny:net"],
     }[verb]
 
@@ -122,6 +124,7 @@ def command(draw: random.Random, photos: Path, out: Path) -> list[str]:
     path = draw.choice(PATHS)
     return draw.choice([
         [*start("see", photos, out)[:-1], path], ["verify", path], ["gallery", path], ["merge", path, "--out", str(out)],
+        ["figure", path, "--out", f"{out}.pdf"], ["export", path, "--out", str(out)],
         [*start("index", photos, out)[:-1], path], [*start("check", photos, out)[:-1], path], ["ls", path],
         [*start("see", photos, out), f"--photos={path}"], [*start("see", photos, out), f"--index={path}"],
         [*start("learn-prior", photos, out)[:-1], path], [*start("learn-inverter", photos, out), f"--pairs={path}"],

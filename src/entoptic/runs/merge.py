@@ -9,6 +9,7 @@ from pathlib import Path
 from entoptic.base.files import is_inside
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
+from entoptic.runs.failures import read_failures, write_failures
 from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run
 
@@ -34,7 +35,10 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
     if not sources:
         raise UserError("no run was named; give the folders of at least one")
     merged = Run(out)
+    failures = [failure for run in [merged, *sources] for failure in read_failures(run)]
     with merged.writing(sources[0].about):
+        if failures:
+            write_failures(merged, failures)
         for source in sources:
             if source.path.resolve() == merged.path.resolve():
                 continue

@@ -40,6 +40,18 @@ def test_resuming_gives_the_training_that_was_not_interrupted(photo_folder: Path
     assert len(list(parts.glob("training-*.safetensors"))) == 1
 
 
+def test_a_checkpoint_that_a_killed_training_left_goes(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn_prior(photo_folder, tmp_path, Recipe(steps=1, **TINY))
+    with monkeypatch.context() as killed:  # between the record of a checkpoint and the end of the one before
+        killed.setattr("entoptic.base.training._delete_checkpoint", lambda *_: None)
+        learn_prior(photo_folder, tmp_path, Recipe(steps=2, **TINY))
+    assert len(list(tmp_path.glob("training-*.safetensors"))) == 2
+    learn_prior(photo_folder, tmp_path, Recipe(steps=2, **TINY))
+    assert [path.name for path in tmp_path.glob("training-*.safetensors")] == ["training-2.safetensors"]
+
+
 def test_training_learns_and_keeps_a_running_mean(photo_folder: Path, tmp_path: Path) -> None:
     losses: list[float] = []
     recipe = Recipe(steps=300, decay=0.0, rate=2e-3, **TINY)

@@ -242,6 +242,7 @@ def load_state(
         for i, slot in slots.items():
             slot["exp_avg"], slot["exp_avg_sq"] = (state.get(f"{m}/{i}", *parameters[i].shape) for m in "mv")
         optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    _delete_checkpoint(folder, record.get("before"), record["state"])  # a killed process may have left it
 
 
 def _save(
@@ -259,18 +260,22 @@ def _save(
     state |= {f"ema/{k}": v.detach().cpu().contiguous() for k, v in mean.state_dict().items()}
     for i, slot in optimiser.state_dict()["state"].items():
         state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
-    name = f"training-{record['step']}.safetensors"
+    name, before = f"training-{record['step']}.safetensors", record.get("state")
+    told = record | {"state": name, "before": before}
     try:
         write_atomically(check_inside(folder / name, folder), save(state))
-        write_atomically(
-            check_inside(folder / "training.json", folder), json.dumps(record | {"state": name}, indent=1).encode()
-        )
+        write_atomically(check_inside(folder / "training.json", folder), json.dumps(told, indent=1).encode())
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"step {record['step']} cannot be saved in {folder} ({error}); the checkpoint before is kept, "
             "make room and run the same command"
         ) from None
-    before, record["state"] = record.get("state"), name
-    if is_checkpoint(before) and before != name:  # only the record before says which files are its own
+    record |= {"state": name, "before": before}
+    _delete_checkpoint(folder, before, name)
+
+
+def _delete_checkpoint(folder: Path, before: Any, now: str) -> None:
+    """Deletes the checkpoint that another has replaced. Only a record says which files are its own."""
+    if is_checkpoint(before) and before != now:
         with contextlib.suppress(OSError):
-            (folder / str(before)).unlink()
+            (folder / before).unlink()

@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     except UserError as error:  # a config refused its options
         return _refuse(error, debug="--debug" in given)
+    except KeyboardInterrupt:
+        return _interrupted()
     except BrokenPipeError:
         return 0
     with warnings.catch_warnings():
@@ -85,8 +87,7 @@ def _run(options: Any) -> int:
     except UserError as error:
         return _refuse(error, debug=options.debug)
     except KeyboardInterrupt:
-        print("entoptic: interrupted; what is finished is stored, the same command goes on from there", file=sys.stderr)
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         return 0
     except Exception as error:
@@ -99,6 +100,12 @@ def _run(options: Any) -> int:
                 file=sys.stderr,
             )
         return 1
+
+
+def _interrupted() -> int:
+    """Says what Ctrl-C means."""
+    print("entoptic: interrupted; what is finished is stored, the same command goes on from there", file=sys.stderr)
+    return 130
 
 
 def _refuse(error: UserError, debug: bool) -> int:

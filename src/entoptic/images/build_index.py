@@ -12,15 +12,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.bounds import check_options
-from entoptic.base.files import (
-    UNFINISHED,
-    check_inside,
-    check_own,
-    is_inside,
-    lock_folder,
-    user_path,
-    write_atomically,
-)
+from entoptic.base.files import check_inside, check_own, delete_unfinished, lock_folder, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.index import MARK, ActivationIndex, listing_sha256
@@ -91,6 +83,7 @@ def build_index(
         done = _held(folder, request)
         shards = ShardFolder(folder / "parts", blocks, reservoir)
         if done is not None and done.whole:
+            shards.clear()  # of a process that was killed while it deleted them
             return done
         shards.merge_siblings(model.device)
         todo = sorted(set(mine) - shards.covered())
@@ -202,10 +195,7 @@ def _held(folder: Path, request: IndexRequest) -> ActivationIndex | None:
     """Returns the finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
     file = folder / MARK
     held = IndexRecord.read(file) if file.exists() else None
-    for place in ("", "layers", "parts"):
-        for left in (folder / place).glob(f".*{UNFINISHED}") if is_inside(folder / place / "file", folder) else ():
-            if left.is_file() or left.is_symlink():
-                left.unlink(missing_ok=True)
+    delete_unfinished(folder, "", "layers/", "parts/")
     if held is None:
         return None
     if held.key != request.key:
@@ -258,8 +248,7 @@ def _finish(
     _record(request, origin, contents).write(folder / "index.json")
     index = ActivationIndex.open(folder)
     if index.whole:
-        for run in shards.held():
-            shards.delete(*run)
+        shards.clear()
     return index
 
 

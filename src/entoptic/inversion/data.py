@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import allocate, check_inside, lock_folder, user_path, write_atomically, writing_to
+from entoptic.base.files import (
+    allocate,
+    check_inside,
+    delete_unfinished,
+    lock_folder,
+    user_path,
+    write_atomically,
+    writing_to,
+)
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Progress
 from entoptic.base.records import check_fields, list_of, read_array, read_json
@@ -110,6 +118,7 @@ def make_pairs(
     record = _read_record(where, request, progress)
     if record["seen"] < len(request.members):
         with lock_folder(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
+            delete_unfinished(where, "")
             record = _read_record(where, request, progress)  # another job may have continued meanwhile
             _fill(where, request, record, progress)
     elif not _is_recorded(where, record):

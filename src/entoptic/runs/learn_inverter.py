@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from entoptic.base.bounds import check_options
 from entoptic.base.estimates import mean_interval, wilson
-from entoptic.base.files import check_own, lock_folder, user_path
+from entoptic.base.files import check_own, delete_unfinished, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square, eight_bit
 from entoptic.base.progress import Reporter, reporter
@@ -117,6 +117,7 @@ def learn(
         draw_sheet(inverter, pairs, path)
 
     with lock_folder(folder), reporter(progress) as report:
+        delete_unfinished(folder, "", "sheets/", "inverter/")
         _, pairs = learn_inverter(
             maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
             progress=report.progress, log=log,

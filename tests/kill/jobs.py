@@ -17,11 +17,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-if (
-    TESTS := str(Path(__file__).parents[1])
-) not in sys.path:  # what the tests share imports from there, as under pytest
-    sys.path.append(TESTS)
-
 AT = "ENTOPTIC_KILL_AT"
 OUT = "out"
 PHOTOS = 100

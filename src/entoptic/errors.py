@@ -52,6 +52,17 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun: `1 picture`, `2 pictures`.
+
+    Args:
+        n: how many.
+        noun: for one.
+        plural: for more; "" is the noun with an s.
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
+
+
 def printable(text: str) -> str:
     """Returns a text as any terminal or file takes it: bytes of a file's name that are no UTF-8 (lone surrogates) are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()

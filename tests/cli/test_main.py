@@ -15,7 +15,7 @@ from conftest import tiny_card, tiny_module
 from entoptic.__main__ import run
 from entoptic.base.progress import Reporter
 from entoptic.cli.main import VERBS
-from entoptic.cli.output import counted
+from entoptic.errors import counted
 from entoptic.models import sources
 from entoptic.models.model import Model
 from entoptic.runs.store import Run

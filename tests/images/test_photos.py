@@ -219,7 +219,7 @@ def test_no_readable_photo_at_all_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", b"text")
     write(tmp_path / "b.jpg", b"")
     photos = Photos.open(tmp_path)
-    with pytest.raises(UserError, match=r"none of 2 photos .* could be read \(b\.jpg: empty file"):
+    with pytest.raises(UserError, match=r"no photo from .* could be read \(2 photos tried; b\.jpg: empty file"):
         list(photos.batches(to_chw, 1))
     assert [skipped.name for skipped in photos.skipped] == ["a.jpg", "b.jpg"]
 
@@ -248,7 +248,7 @@ def test_html_shows_thumbnails_and_counts(tmp_path: Path) -> None:
     write(tmp_path / "<b>/y.png", b"broken")
     page = Photos.open(tmp_path)._repr_html_()
     assert page.count("<img src=") == 1
-    assert "2 photos, 1 classes, 1 could not be read" in page
+    assert "2 photos, 1 class, 1 could not be read" in page
     assert 'alt="&lt;b&gt;/x.png: &lt;b&gt;"' in page
     assert "<b>/x" not in page
 

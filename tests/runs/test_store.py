@@ -198,7 +198,7 @@ def test_html(tiny: Model, tmp_path: Path, photo_folder: Path) -> None:
     run.problems = [Failure(text="<b>")]
     assert "failed: &lt;b&gt;" in run._repr_html_()
     assert "40 photos" in run[0]._repr_html_()
-    assert repr(run).endswith("1 pictures)")
+    assert repr(run).endswith("1 picture)")
     from entoptic.images.photos import Photos
 
     assert "circle" in Photos.open(photo_folder)._repr_html_()

@@ -7,20 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from entoptic.cli.options import (
-    BatchSize,
-    Debug,
-    Device,
-    InverterName,
-    KeepPhotos,
-    ModelName,
-    MovedPrior,
-    RunFolder,
-    Seed,
-    Threads,
-    Verifiers,
-    use_threads,
-)
+from entoptic.cli.options import BatchSize, Debug, InverterOptions, ModelName, RunFolder, Seed, Verifiers
 from entoptic.cli.output import finish_run
 from entoptic.inversion.configs import Sampling
 
@@ -36,8 +23,6 @@ class Invert:
     """image files, and folders of them; of each the central square is inverted"""
     n: int = 4
     """pictures per map"""
-    inverter: InverterName = None
-    prior: MovedPrior = None
     sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
     mix: str | None = None
     """a second photo, whose map is mixed in"""
@@ -53,9 +38,7 @@ class Invert:
     out: RunFolder = None
     verifiers: Verifiers = "auto"
     batch_size: BatchSize = None
-    device: Device = "auto"
-    threads: Threads = None
-    context: KeepPhotos = True
+    shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
     debug: Debug = False
 
 
@@ -66,15 +49,12 @@ def run_invert(options: Invert) -> int:
     from entoptic.runs.map_items import METHOD
     from entoptic.runs.set_evidence import SET_FILE
 
-    use_threads(options.threads)
     started = time.monotonic()
     run = invert(
         options.model,
         options.layer,
         options.photos,
         n=options.n,
-        inverter=options.inverter,
-        prior=options.prior,
         mix=options.mix,
         weights=options.weights,
         mixing=options.mixing,
@@ -84,8 +64,7 @@ def run_invert(options: Invert) -> int:
         out=options.out,
         verifiers=options.verifiers,
         batch_size=options.batch_size,
-        device=options.device,
-        context=options.context,
+        **options.shared.for_python(),
         **asdict(options.sampling),
     )
     for picture in run:

@@ -6,16 +6,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from entoptic.errors import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from entoptic.images.index import ActivationIndex
     from entoptic.runs.store import Run
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def table_console() -> Console:

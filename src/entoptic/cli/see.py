@@ -25,7 +25,8 @@ from entoptic.cli.options import (
     photos_help,
     use_threads,
 )
-from entoptic.cli.output import counted, finish_run
+from entoptic.cli.output import finish_run
+from entoptic.errors import counted
 
 
 @with_method_options

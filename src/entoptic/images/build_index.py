@@ -14,7 +14,7 @@ from torch import Tensor
 from entoptic.base.bounds import check_options
 from entoptic.base.files import check_inside, check_own, delete_unfinished, lock_folder, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.index import MARK, ActivationIndex, listing_sha256
 from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
 from entoptic.images.index_shards import ShardFolder, UnitGroup, make_groups, read_block
@@ -74,7 +74,9 @@ def build_index(
     groups = make_groups(model, layers, readouts)
     blocks = -(-len(photos) // BLOCK)
     if of > blocks:
-        raise UserError(f"{len(photos)} photos are read in blocks of {BLOCK}, so there are at most {blocks} shards")
+        raise UserError(
+            f"photos are read in blocks of {BLOCK}, so {counted(len(photos), 'photo')} can have at most {counted(blocks, 'shard')}"
+        )
     request = _request(model, photos, groups, k, bottom, reservoir, progress)
     origin = IndexOrigin(model=model.card.name, source=photos.source, total=len(photos), labels=model.card.labels)
     mine = range(which * blocks // of, (which + 1) * blocks // of)

@@ -22,7 +22,7 @@ from torch import Tensor
 from entoptic.base.files import user_path
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import read_tensors, why
-from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, nearest
+from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, counted, nearest
 from entoptic.images.index_record import IndexRecord
 from entoptic.images.index_shards import UnitGroup
 from entoptic.images.photo_scores import Hit, Moments, RealScores
@@ -127,7 +127,8 @@ class ActivationIndex:
 
     def __repr__(self) -> str:
         shard = "" if self.whole else ", a shard"
-        return f"ActivationIndex({str(self.path)!r}: {self.model} on {self.n} photos, {len(self)} units{shard})"
+        holds = f"{self.model} on {counted(self.n, 'photo')}, {counted(len(self), 'unit')}"
+        return f"ActivationIndex({str(self.path)!r}: {holds}{shard})"
 
     def __len__(self) -> int:
         return sum(group.channels for group in self._groups.values())
@@ -138,7 +139,7 @@ class ActivationIndex:
             for g in self._groups.values()
         )
         return (
-            f"<b>{html.escape(self.model)}</b> on {self.n} photos of {html.escape(self.source)}, "
+            f"<b>{html.escape(self.model)}</b> on {counted(self.n, 'photo')} of {html.escape(self.source)}, "
             f"{len(self.skipped)} could not be read, the {self.k} strongest and {self.bottom_k} weakest of each unit"
             f"<table><tr><th>layer</th><th>units</th><th>readout</th></tr>{lines}</table>"
         )

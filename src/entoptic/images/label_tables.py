@@ -96,6 +96,8 @@ class LabelTable:
         if self.rows and len(missing) == len(self.rows):
             name = next(iter(missing)).name
             hint = nearest(name, names)
+            if len(self.rows) == 1:
+                raise UserError(f'the only file that "{self.where}" names, "{name}", does not exist{hint}')
             raise UserError(f'none of the {len(self.rows)} files that "{self.where}" names exist, say "{name}"{hint}')
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
 
@@ -195,38 +195,38 @@ def _judge(name: str, candidates: list[Candidate], n: int) -> tuple[bool, str]:
         a, b = 100 * float(own.mean()), 100 * float(best.correct.float().mean())
         if float(gain.mean()) > 2 * error and float(gain.mean()) > 0.05:
             return False, (
-                f"the card of {name} looks wrong: {a:.0f} % of {len(own)} photos right with it, "
+                f"the card of {name} looks wrong: {a:.0f} % of {counted(len(own), 'photo')} right with it, "
                 f"{b:.0f} % with {best.name}"
             )
         # A robust network may classify as well under a wrong range; its BatchNorm statistics still differ.
         rivals = [c for c in others if c.correct is not None and float(c.correct.float().mean()) >= float(own.mean())]
         if closer := _closer(card, rivals):
             return False, (
-                f"the card of {name} looks wrong: {a:.0f} % of {len(own)} photos right with it and no fewer with "
+                f"the card of {name} looks wrong: {a:.0f} % of {counted(len(own), 'photo')} right with it and no fewer with "
                 f"{closer.name}, where activations lie {closer.deviation:.2f} instead of {card.deviation:.2f} from "
                 "the BatchNorm statistics"
             )
         return (
             True,
-            f"the card of {name} fits: {a:.0f} % of {len(own)} labelled photos right, no alternative is better",
+            f"the card of {name} fits: {a:.0f} % of {counted(len(own), 'labelled photo')} right, no alternative is better",
         )
     if card.deviation is not None:
         if closer := _closer(card, others):
             return False, (
                 f"the card of {name} looks wrong: activations lie {card.deviation:.2f} from the BatchNorm statistics "
-                f"on {n} photos, {closer.deviation:.2f} with {closer.name}"
+                f"on {counted(n, 'photo')}, {closer.deviation:.2f} with {closer.name}"
             )
         return (
             True,
-            f"the card of {name} fits: BatchNorm deviation {card.deviation:.2f} on {n} photos, no alternative is better",
+            f"the card of {name} fits: BatchNorm deviation {card.deviation:.2f} on {counted(n, 'photo')}, no alternative is better",
         )
     best = max(others, key=lambda c: c.confidence, default=card)
     if best.confidence > 1.25 * card.confidence:
         return False, (
-            f"the card of {name} may be wrong: mean confidence {card.confidence:.2f} on {n} photos, "
+            f"the card of {name} may be wrong: mean confidence {card.confidence:.2f} on {counted(n, 'photo')}, "
             f"{best.confidence:.2f} with {best.name}; labelled photos would settle it"
         )
     return (
         True,
-        f"the card of {name} gives confidence {card.confidence:.2f} on {n} photos, no alternative is clearly better",
+        f"the card of {name} gives confidence {card.confidence:.2f} on {counted(n, 'photo')}, no alternative is clearly better",
     )

@@ -159,7 +159,7 @@ class Inverter:
                 f"{self.maps.model.card.name}), got {tuple(maps_BChw.shape)}"
             )
         if len(noise) != len(maps_BChw):
-            raise UserError(f"{len(maps_BChw)} maps need as many rows of noise, got {len(noise)}")
+            raise UserError(f"noise needs as many rows as there are maps ({len(maps_BChw)}), got {len(noise)}")
         if not bool(maps_BChw.isfinite().all()):
             raise UserError("the map holds values that are not finite")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.inversion.configs import Steer, allowed_false_alarms
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def calibrate(delta_HW: Tensor, nulls_RHW: Tensor, level: float) -> Calibration:
     count = len(nulls_RHW)
     allowed = allowed_false_alarms(level, count)
     if allowed < 1:
-        raise UserError(f"{count} nulls cannot tell a rate of {level:g}")
+        raise UserError(f"{counted(count, 'null')} cannot tell a rate of {level:g}")
     maxima_R = nulls_RHW.flatten(1).amax(1).sort().values
     # Null maxima at or above each pixel: those from the pixel's insertion point on.
     above_HW = count - torch.searchsorted(maxima_R, delta_HW.contiguous())

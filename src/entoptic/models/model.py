@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from entoptic.errors import NotAvailable, UserError, closest
+from entoptic.errors import NotAvailable, UserError, closest, counted
 from entoptic.models.card import Card
 from entoptic.models.fingerprint import LAYERS, fingerprint, structure, values
 from entoptic.models.outputs import logits_in, parts_of
@@ -68,8 +68,8 @@ class Model:
 
     def __repr__(self) -> str:
         height, width = self.card.size
-        logits = "no logits" if self.why_no_logits else f"{self.outputs} logits"
-        return f"Model({self.card.name}, {height}×{width}, {len(self.layers)} layers, {logits})"
+        logits = "no logits" if self.why_no_logits else counted(self.outputs, "logit")
+        return f"Model({self.card.name}, {height}×{width}, {counted(len(self.layers), 'layer')}, {logits})"
 
     def _repr_html_(self) -> str:
         card = self.card
@@ -318,7 +318,9 @@ class Model:
             return infos, 0, str(error)
         labels = self.card.labels
         if labels is not None and len(labels) != count:
-            raise UserError(f"{self.card.name}: the network has {count} logits but its card has {len(labels)} labels")
+            raise UserError(
+                f"{self.card.name}: the network has {counted(count, 'logit')} but its card has {counted(len(labels), 'label')}"
+            )
         return infos, count, ""
 
     @property
@@ -361,7 +363,7 @@ class Model:
         close = closest(name, [LOGITS, *self.layers])
         if close is None:
             raise UserError(f'no layer "{name}" in {self.card.name}; try `entoptic ls {self.card.name}`')
-        hint = f'; did you mean "{close}" ({self.layer(close).channels} channels)?'
+        hint = f'; did you mean "{close}" ({counted(self.layer(close).channels, "channel")})?'
         raise UserError(f'no layer "{name}" in {self.card.name}{hint}')
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
 from entoptic.base.records import read_json
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, counted, nearest
 from entoptic.models.model import weights_sha256
 from entoptic.priors.network_prior import DiffusionPrior, TextPrior, checked_guidance, text_identity, to_pictures
 from entoptic.priors.prior import Prior
@@ -205,7 +205,9 @@ def load_frozen(name: str, part: str, trust: bool, read: Callable[..., Any]) -> 
             + ("" if trust else "; only safetensors are read, unless trust=True allows pickled weights too")
         ) from error
     if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
-        raise UserError(f"{name}: the weights of its {part} lack {len(missing)} tensors, {missing[0]} for one")
+        raise UserError(
+            f"{name}: the weights of its {part} lack {counted(len(missing), 'tensor')}, {missing[0]} for one"
+        )
     return net.float().eval().requires_grad_(False)
 
 

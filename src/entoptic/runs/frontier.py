@@ -23,7 +23,7 @@ from entoptic.base.estimates import Estimate, exactly, mean_interval
 from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.methods.contract import Context, Failure, MethodConfig, card_of, find_method, make_config
 from entoptic.methods.klsc import Klsc, Problem, ladders
 from entoptic.methods.prior_sampling import MAP_STEPS, as_shown, scored_bank
@@ -211,8 +211,8 @@ def _warn_of_long(plan: UnitPlan) -> None:
         todo, steps = len(split(plan.run, plan.entries(job))[1]), getattr(job.config, "steps", 0)
         if todo and "prior" in job.card.reads and steps >= _LONG:
             warnings.warn(
-                f"{job.card.name} makes {steps} steps for each of {todo} pictures, which takes long; its option `steps` "
-                "says how many",
+                f"{job.card.name} makes {counted(steps, 'step')} a picture for {counted(todo, 'picture')}, which takes "
+                "long; its option `steps` says how many",
                 stacklevel=3,
             )
 

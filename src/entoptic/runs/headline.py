@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from entoptic.errors import counted
 from entoptic.metrics import METRICS
 from entoptic.metrics.registry import headline_order
 
@@ -44,7 +45,7 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 def _percentile(entry: Mapping[str, Any]) -> str:
     share = math.floor(10 * entry["value"]) / 10  # never rounded up to all of them
-    return f"drives the unit more than {share:.1f} % of {entry['n']} photos"
+    return f"drives the unit more than {share:.1f} % of {counted(entry['n'], 'photo')}"
 
 
 def _transfer(entry: Mapping[str, Any]) -> str:

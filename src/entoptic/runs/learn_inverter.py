@@ -17,7 +17,7 @@ from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square, eight_bit
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.training import fitting, mean_weights, read_record
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.inversion.configs import RECIPES, EntopticRecipe
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
 from entoptic.inversion.inverter import Inverter
@@ -202,7 +202,7 @@ def measured(
         if len(originals) == compared:
             break
     if not originals:
-        raise UserError(f"none of the {len(places)} photos to measure on can be read")
+        raise UserError(f"no photo to measure on can be read ({counted(len(places), 'photo')} tried)")
     real = torch.stack(originals)
     wanted = torch.cat([maps.read(chunk).cpu() for chunk in real.split(25)])
     noise = inverter.noise([torch.Generator().manual_seed(k) for k in range(len(real))])

@@ -48,7 +48,7 @@ from entoptic.base.files import (
     write_atomically,
 )
 from entoptic.base.records import is_a, read_json, why
-from entoptic.errors import Unreadable, UserError, nearest, printable
+from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.headline import headline
 
@@ -148,7 +148,7 @@ class Run:
         return run
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {len(self)} pictures)"
+        return f"Run({str(self.path)!r}, {counted(len(self), 'picture')})"
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -16,7 +16,7 @@ import torch
 from entoptic.base.files import sha256_of
 from entoptic.base.gradients import with_gradients
 from entoptic.base.records import why
-from entoptic.errors import NotAvailable, Unreadable
+from entoptic.errors import NotAvailable, Unreadable, counted
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
 from entoptic.runs.recompute import Recompute, Recomputed, same_numbers
@@ -52,7 +52,7 @@ class Verification:
 
     def __str__(self) -> str:
         verdict = "all as recorded" if self.ok else f"{len(self.drift)} differ"
-        return f"{self.pictures} pictures, {self.numbers} numbers recomputed: {verdict}" + (
+        return f"{counted(self.pictures, 'picture')}, {counted(self.numbers, 'number')} recomputed: {verdict}" + (
             f", {len(self.skipped)} not recomputed" if self.skipped else ""
         )
 

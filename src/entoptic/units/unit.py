@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entoptic.base.files import user_path
 from entoptic.base.records import read_tensors
-from entoptic.errors import Unreadable, UserError, nearest, printable
+from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
@@ -325,7 +325,9 @@ def _direction(model: Model, address: Address) -> Unit:
         raise UserError(f'{path} does not say which layer it is for; its metadata needs "layer"')
     channels = model.layer(layer).channels
     if len(direction) != channels:
-        raise UserError(f"{address} has {len(direction)} entries but {layer} has {channels} channels")
+        raise UserError(
+            f"{address} has {counted(len(direction), 'entry', 'entries')} but {layer} has {counted(channels, 'channel')}"
+        )
     inner = Address("unit", layer, 0, address.readout)
     readout, position = _readout_of(model, inner)
     return Unit(address, model, layer, 0, readout, address.name, Tap(layer, address.readout.pre), position, direction)

@@ -285,7 +285,8 @@ class Model:
         card = self.card
 
         def read(images: Tensor) -> dict[str, Tensor]:
-            names = list(self.layers)
+            # Hashes from before layers of T×B×C were served hold.
+            names = [name for name, info in self.layers.items() if info.layout != "TBC"]
             picked = names[:: max(1, len(names) // LAYERS)]
             found: dict[str, Tensor] = {}
             with self.frozen(), torch.no_grad():

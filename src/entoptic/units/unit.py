@@ -278,7 +278,7 @@ def _readout_of(model: Model, address: Address) -> tuple[str, int | None]:
         raise UserError(f'{address}: layer "{address.layer}" does not end in an activation function, drop ".pre"')
     tail = ".pre" if readout.pre else ""
     height, width = info.grid
-    tokens = info.layout in ("BTC", "BCT", "BMTC")
+    tokens = info.layout in ("BTC", "BCT", "TBC", "BMTC")
     # Positions that lie on the picture: all of a map, the patches of tokens, none where the patches are not known.
     prefix, rows, columns = info.patches or (0, 0 if tokens else height, 0 if tokens else width)
     if info.grid == (1, 1):

@@ -152,7 +152,7 @@ class Concepts:
 
     def __str__(self) -> str:
         what = (
-            f"{counted(len(self), 'concept')} of {counted(self.dimensions, 'dimension')} in {self.layer or 'a layer'}"
+            f"{counted(len(self), 'concept')} of {self.dimensions} dimensions in {self.layer or 'a layer'}"
         )
         return what + (f", completeness {self.completeness():.2f}" if len(self.weights) else "")
 

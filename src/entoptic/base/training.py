@@ -113,10 +113,10 @@ def optimise(
                 record["loss"].append([step + 1, round(record["running"], 5)])
                 pace = (time.monotonic() - started) / (step + 1 - at_start)
                 log(f"step {step + 1}: loss {record['running']:.4f}, {recipe.batch_size / pace:.1f} pictures/s")
+            if sheet is not None and (step + 1) % sheet_every == 0:  # before the step is saved, or a kill would cost it
+                _draw(sheet, mean, folder, step + 1)
             if (step + 1) % save_every == 0:
                 _save(folder, record, net, mean, optimiser)
-            if sheet is not None and (step + 1) % sheet_every == 0:
-                _draw(sheet, mean, folder, step + 1)
     finally:
         if record["step"] > at_start and whole:
             record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
@@ -261,6 +261,7 @@ def _save(
     for i, slot in optimiser.state_dict()["state"].items():
         state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
     name, before = f"training-{record['step']}.safetensors", record.get("state")
+    before = record.get("before") if before == name else before  # the end of a training may save a step once more
     told = record | {"state": name, "before": before}
     try:
         write_atomically(check_inside(folder / name, folder), save(state))

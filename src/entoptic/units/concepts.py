@@ -151,9 +151,7 @@ class Concepts:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        what = (
-            f"{counted(len(self), 'concept')} of {self.dimensions} dimensions in {self.layer or 'a layer'}"
-        )
+        what = f"{counted(len(self), 'concept')} of {self.dimensions} dimensions in {self.layer or 'a layer'}"
         return what + (f", completeness {self.completeness():.2f}" if len(self.weights) else "")
 
     def __len__(self) -> int:

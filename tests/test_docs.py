@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from entoptic.runs.see import see
 from entoptic.units.dictionary import Dictionary
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "src" / "entoptic" / "inversion" / "shipped" / "lite0-bn2"
 
 
 def blocks(page: Path) -> list[str]:
@@ -203,3 +205,60 @@ def test_the_site_asks_nothing_of_other_hosts() -> None:
     assert "://" not in scripts
     for line in scripts.strip().splitlines():
         assert (ROOT / "docs" / line.split("#")[0].strip().removeprefix("- ")).is_file()
+
+
+# --- numbers on pages are those of the JSON that they come from ------------------------------------------------------
+
+
+def rounded_to(value: float, shown: str) -> bool:
+    """Whether a number is shown rounded to the digits that are shown."""
+    return abs(value - float(shown)) <= 0.5 * 10 ** -len(shown.partition(".")[2]) + 1e-9
+
+
+def test_the_table_of_the_shipped_inverter_is_its_card() -> None:
+    page = (ROOT / "docs" / "inverters.md").read_text()
+    card = json.loads((SHIPPED / "card.json").read_text())
+    training, measured = card["training"], card["measured"]
+    for said in (
+        f"{card['parameters'] / 1e6:.1f} million trained parameters",
+        f"{training['pictures_seen']:,} pictures seen in {training['steps']:,} steps of {card['recipe']['batch_size']}",
+        f"{training['photos']:,} photos",
+        f"{(SHIPPED / 'inverter.safetensors').stat().st_size / 1e6:.1f} MB",
+        f"On {measured['n']} ImageNet validation photos",
+    ):
+        assert said in page, said
+    for title, what in (("samples", "inverter"), ("the photo at 32 pixels", "photo at this size")):
+        (line,) = re.findall(rf"^\| {title} \|(.*)\|$", page, flags=re.MULTILINE)
+        cosine, standardised, own, *others = line.split("|")
+        held = measured[what]
+        one, five = own.split("/")
+        cells = [
+            (cosine, held["cosine"], 1), (standardised, held["standardised cosine"], 1),
+            (one, held["builtin:lite0"]["top1"], 100), (five, held["builtin:lite0"]["top5"], 100),
+            *((cell, held[f"builtin:lite{i}"]["top5"], 100) for i, cell in enumerate(others, 1)),
+        ]  # fmt: skip
+        assert len(cells) == 6
+        for cell, values, scale in cells:
+            shown = re.findall(r"\d*\.?\d+", cell)
+            assert len(shown) in (1, 3), cell
+            for text, value in zip(shown, values):
+                assert rounded_to(scale * value, text), (title, cell, value)
+
+
+def test_what_guidance_is_worth_is_in_the_benchmark() -> None:
+    page = " ".join((ROOT / "docs" / "inverters.md").read_text().split())
+    found = json.loads((ROOT / "docs" / "benchmarks" / "inversion.json").read_text())
+    both, single = "8 steps, guidance 1.5", "8 steps, one branch (guidance 1)"
+    tables, paired = found["tables"]["sampling"], found["paired"]["sampling"][f"{both} minus {single}"]
+    said = re.search(
+        r"cosine (\.\d+) with it against (\.\d+) without, paired \+(\.\d+) \[(\.\d+), (\.\d+)\], on (\d+) imagenette photos, "
+        r"at ([\d.]+) GFLOP a picture instead of ([\d.]+)",
+        page,
+    )
+    assert said is not None
+    expected = [
+        tables[both]["cosine"][0], tables[single]["cosine"][0], *paired["cosine"], found["n"], tables[both]["gflop"],
+        tables[single]["gflop"],
+    ]  # fmt: skip
+    for text, value in zip(said.groups(), expected, strict=True):
+        assert rounded_to(value, text), (text, value)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.models.card_numbers import checked_preprocessing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Card:
         self._check_kinds()
         if self.labels is not None and self.label_ids is not None and len(self.labels) != len(self.label_ids):
             raise UserError(
-                f"{self.name}: {len(self.labels)} labels but {len(self.label_ids)} label_ids, one each per logit"
+                f"{self.name}: {counted(len(self.labels), 'label')} but {len(self.label_ids)} label_ids, one each per logit"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise UserError(

@@ -23,8 +23,7 @@ from entoptic.base.estimates import Estimate, exactly, mean_interval
 from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
-from entoptic.base.wording import counted
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.methods.contract import Context, Failure, MethodConfig, card_of, find_method, make_config
 from entoptic.methods.klsc import Klsc, Problem, ladders
 from entoptic.methods.prior_sampling import MAP_STEPS, as_shown, scored_bank

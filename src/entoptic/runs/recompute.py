@@ -16,7 +16,7 @@ from PIL import Image
 
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
-from entoptic.errors import NotAvailable, UserError
+from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.images.decode import decode
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
@@ -156,7 +156,7 @@ class Recompute:
             return [*wrong, f"its settings are none of {card.name} ({error})"]
         steps, done = getattr(config, "steps", None), record["trace"].get("steps")
         if record.get("complete") and steps and done and card.reads.isdisjoint({"prior"}) and steps != done:
-            wrong.append(f"it says that it took {done} steps, and its settings are {steps}")
+            wrong.append(f"it says that it took {counted(done, 'step')}, and its settings are {steps}")
         known = (record.get("measured_with") or {}).get("photos")
         lacks_behaviour = model.card.behaviour_sha256 and "behaviour_sha256" not in record["model"]
         if lacks_behaviour or ("prior" not in card.reads and identity_of_photos(references) != known):

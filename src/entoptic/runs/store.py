@@ -37,6 +37,7 @@ from entoptic.base.files import (
     LOCK,
     UNFINISHED,
     check_inside,
+    delete_unfinished,
     is_inside,
     json_bytes,
     lock_folder,
@@ -45,8 +46,7 @@ from entoptic.base.files import (
     write_atomically,
 )
 from entoptic.base.records import read_json
-from entoptic.base.wording import counted
-from entoptic.errors import Unreadable, UserError, nearest, printable
+from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.failures import read_failures
 from entoptic.runs.pictures import Picture, fault_of
@@ -231,10 +231,7 @@ class Run:
                 )
         with lock_folder(self.path):
             check_inside(self.path / "metadata.jsonl", self.path)
-            with writable(self.path):
-                for left in self.path.glob(f"**/.*{UNFINISHED}"):  # of a killed process
-                    if left.is_file() or left.is_symlink():
-                        left.unlink()
+            delete_unfinished(self.path, "**/")
             if not (self.path / "run.json").is_file():
                 created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 self.put(self.path / "run.json", json_bytes({"format": FORMAT, "created": created, **about}))

@@ -16,8 +16,7 @@ import torch
 from entoptic.base.files import sha256_of
 from entoptic.base.gradients import with_gradients
 from entoptic.base.records import why
-from entoptic.base.wording import counted
-from entoptic.errors import NotAvailable, Unreadable
+from entoptic.errors import NotAvailable, Unreadable, counted
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
 from entoptic.runs.recompute import Recompute, Recomputed, same_numbers

@@ -117,10 +117,10 @@ def test_ctrl_c_gives_130_and_keeps_pictures(say: Say, tmp_path: Path, monkeypat
 
 
 def test_ctrl_c_while_the_options_are_read(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(given: object) -> None:
+    def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["entoptic.cli.main"], "_parse", interrupted)
+    monkeypatch.setattr(sys.modules["entoptic.cli.main"], "parse", interrupted)
     code, _, err = say("ls")
     assert code == 130
     assert err.startswith("entoptic: interrupted")

@@ -53,7 +53,7 @@ from entoptic.sampling.frontier import Frontier
 from entoptic.sampling.unit_scores import UnitScores
 from entoptic.units.unit import Unit, slug
 
-METHODS_SHOWN = ("klsc", "best-of", "energydps")
+METHODS_SHOWN = ("klsc", "best-of")
 _LONG = 500  # steps of a chain that a person should know of before they wait
 _CAUTION = (
     "the intervals are what independent islands differ by; particles that have not settled bias all of them alike, towards "
@@ -149,8 +149,8 @@ def frontier(
         model: as in `see`, and so are `photos`, `n`, `verifiers`, `out`, `seed`, `batch_size`, `device` and `card`.
         units: as in `see`.
         prior: anything `load_prior` takes; None is the shipped one.
-        methods: by name ("klsc,vital") or as configs. Default: klsc, best-of and energydps, whose 1000 steps take
-            long (`EnergyDps(steps=…)`). Selections from the bank are placed in any case, as they cost nothing.
+        methods: by name ("klsc,vital") or as configs. Default: klsc and best-of. The published control, energydps, is asked
+            for by name; its 1000 steps take long (`EnergyDps(steps=…)`). Selections from the bank are placed in any case, as they cost nothing.
         nats: budget up to which the frontier is sampled. particles, islands: of that sampling.
         bank: samples of the prior that standardise scores and start the islands. bank_seed: of them; `seed` does not
             change them, so frontiers of other seeds share the bank's error.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from entoptic.runs.see import see
 from entoptic.units.dictionary import Dictionary
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "src" / "entoptic" / "inversion" / "shipped" / "lite0-bn2"
 
 
 def blocks(page: Path) -> list[str]:
@@ -131,6 +133,19 @@ def test_the_dictionary_of_the_how_to_runs(tmp_path: Path, monkeypatch: pytest.M
     assert parts.shape == (8, *maps.shape)
     assert float(parts.sum(0).sub(maps).norm() / maps.norm()) < 0.9
     assert [p.unit for p in found["run"]] == ["dict(prototypes.safetensors):0"]
+
+
+def test_the_figures_and_tables_of_the_how_to_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run_page(ROOT / "docs" / "how-to" / "figures-and-tables.md", steps=2)
+    assert (tmp_path / "grid.pdf").read_bytes().startswith(b"%PDF")
+    assert found["picture"].label == "church"
+    assert found["parachutes"].units == ["logits:701"]
+    assert len(found["by_maco"]) == 2
+    assert found["copy"].pictures == 4
+    assert "transfer_probability" in capsys.readouterr().out
 
 
 MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish"}
@@ -275,3 +290,60 @@ def test_pictures_of_the_first_pages_are_small() -> None:
         assert shown, page
         for picture in shown:
             assert (file.parent / picture).stat().st_size < 60_000, picture
+
+
+# --- numbers on pages are those of the JSON that they come from ------------------------------------------------------
+
+
+def rounded_to(value: float, shown: str) -> bool:
+    """Whether a number is shown rounded to the digits that are shown."""
+    return abs(value - float(shown)) <= 0.5 * 10 ** -len(shown.partition(".")[2]) + 1e-9
+
+
+def test_the_table_of_the_shipped_inverter_is_its_card() -> None:
+    page = (ROOT / "docs" / "inverters.md").read_text()
+    card = json.loads((SHIPPED / "card.json").read_text())
+    training, measured = card["training"], card["measured"]
+    for said in (
+        f"{card['parameters'] / 1e6:.1f} million trained parameters",
+        f"{training['pictures_seen']:,} pictures seen in {training['steps']:,} steps of {card['recipe']['batch_size']}",
+        f"{training['photos']:,} photos",
+        f"{(SHIPPED / 'inverter.safetensors').stat().st_size / 1e6:.1f} MB",
+        f"On {measured['n']} ImageNet validation photos",
+    ):
+        assert said in page, said
+    for title, what in (("samples", "inverter"), ("the photo at 32 pixels", "photo at this size")):
+        (line,) = re.findall(rf"^\| {title} \|(.*)\|$", page, flags=re.MULTILINE)
+        cosine, standardised, own, *others = line.split("|")
+        held = measured[what]
+        one, five = own.split("/")
+        cells = [
+            (cosine, held["cosine"], 1), (standardised, held["standardised cosine"], 1),
+            (one, held["builtin:lite0"]["top1"], 100), (five, held["builtin:lite0"]["top5"], 100),
+            *((cell, held[f"builtin:lite{i}"]["top5"], 100) for i, cell in enumerate(others, 1)),
+        ]  # fmt: skip
+        assert len(cells) == 6
+        for cell, values, scale in cells:
+            shown = re.findall(r"\d*\.?\d+", cell)
+            assert len(shown) in (1, 3), cell
+            for text, value in zip(shown, values):
+                assert rounded_to(scale * value, text), (title, cell, value)
+
+
+def test_what_guidance_is_worth_is_in_the_benchmark() -> None:
+    page = " ".join((ROOT / "docs" / "inverters.md").read_text().split())
+    found = json.loads((ROOT / "docs" / "benchmarks" / "inversion.json").read_text())
+    both, single = "8 steps, guidance 1.5", "8 steps, one branch (guidance 1)"
+    tables, paired = found["tables"]["sampling"], found["paired"]["sampling"][f"{both} minus {single}"]
+    said = re.search(
+        r"cosine (\.\d+) with it against (\.\d+) without, paired \+(\.\d+) \[(\.\d+), (\.\d+)\], on (\d+) imagenette photos, "
+        r"at ([\d.]+) GFLOP a picture instead of ([\d.]+)",
+        page,
+    )
+    assert said is not None
+    expected = [
+        tables[both]["cosine"][0], tables[single]["cosine"][0], *paired["cosine"], found["n"], tables[both]["gflop"],
+        tables[single]["gflop"],
+    ]  # fmt: skip
+    for text, value in zip(said.groups(), expected, strict=True):
+        assert rounded_to(value, text), (text, value)

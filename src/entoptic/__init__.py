@@ -14,22 +14,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from entoptic import configs
     from entoptic.errors import UserError
+    from entoptic.gallery.publish import export
     from entoptic.gallery.site import build as make_gallery
     from entoptic.images.build_index import build_index, merge_indexes
     from entoptic.images.index import ActivationIndex
     from entoptic.images.photos import Photos
     from entoptic.images.preflight import preflight
+    from entoptic.inversion.saved import load_inverter
     from entoptic.methods import METHODS
     from entoptic.metrics.picture import measure
     from entoptic.models.card import Card
     from entoptic.models.model import Model
+    from entoptic.models.relevance import relevance
     from entoptic.models.sources import load
+    from entoptic.plots.figure import Figure
+    from entoptic.priors.sources import load_prior
     from entoptic.runs.frontier import frontier
     from entoptic.runs.invert import invert
+    from entoptic.runs.learn import learn
+    from entoptic.runs.learn_inverter import learn as learn_inverter
+    from entoptic.runs.pictures import Picture
     from entoptic.runs.see import see
+    from entoptic.runs.selection import Pictures
     from entoptic.runs.steer import steer
-    from entoptic.runs.store import Picture, Run
+    from entoptic.runs.store import Run
     from entoptic.runs.verify import verify
     from entoptic.units.unit import Unit, bind
 
@@ -37,20 +47,25 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ActivationIndex": "images.index", "build_index": "images.build_index", "merge_indexes": "images.build_index",
-    "Card": "models.card", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
-    "Picture": "runs.store", "Run": "runs.store", "Unit": "units.unit", "UserError": "errors", "bind": "units.unit",
-    "frontier": "runs.frontier", "invert": "runs.invert",
-    "make_gallery": "gallery.site:build", "load": "models.sources", "measure": "metrics.picture",
-    "preflight": "images.preflight", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
+    "Card": "models.card", "Figure": "plots.figure", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
+    "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
+    "UserError": "errors", "bind": "units.unit", "export": "gallery.publish", "frontier": "runs.frontier",
+    "invert": "runs.invert", "learn": "runs.learn", "learn_inverter": "runs.learn_inverter:learn",
+    "load": "models.sources", "load_inverter": "inversion.saved", "load_prior": "priors.sources",
+    "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
+    "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
 }  # fmt: skip
 
 __all__ = [
-    "METHODS", "ActivationIndex", "Card", "Model", "Photos", "Picture", "Run", "Unit", "UserError", "bind",
-    "build_index", "frontier", "invert", "load", "make_gallery", "measure", "merge_indexes", "preflight", "see", "steer", "verify",
+    "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
+    "bind", "build_index", "configs", "export", "frontier", "invert", "learn", "learn_inverter", "load", "load_inverter",
+    "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name == "configs":
+        return importlib.import_module("entoptic.configs")
     if name not in _HOME:
         raise AttributeError(f"module 'entoptic' has no attribute {name!r}")
     module, _, attribute = _HOME[name].partition(":")
@@ -60,4 +75,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    """The public names alone: modules that happen to be loaded are none of them."""
+    return sorted([*__all__, "__version__"])

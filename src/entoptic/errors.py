@@ -99,6 +99,22 @@ def slips(word: str, other: str) -> int:
     return row[-1]
 
 
+def counted(n: int, noun: str, many: str = "") -> str:
+    """Returns a number with its noun: `1 picture`, `2 pictures`, `3 classes`.
+
+    Args:
+        n: how many.
+        noun: for one.
+        many: for more; "" is the noun with an s or es.
+    """
+    return f"{n} {plural(n, noun, many)}"
+
+
+def plural(n: int, noun: str, many: str = "") -> str:
+    """Returns a noun as it stands behind a number; see `counted`."""
+    return noun if n == 1 else many or noun + ("es" if noun.endswith("s") else "s")
+
+
 def printable(text: str) -> str:
     """Returns a text as any terminal or file takes it: bytes of a file's name that are no UTF-8 (lone surrogates) are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()

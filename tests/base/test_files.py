@@ -13,7 +13,7 @@ import pytest
 
 from entoptic import UserError
 from entoptic.base import files
-from entoptic.base.files import lock_folder
+from entoptic.base.files import delete_unfinished, lock_folder
 
 CHILD = """
 import sys, time
@@ -52,6 +52,27 @@ def test_a_killed_job_leaves_no_lock_behind(tmp_path: Path) -> None:
         child.stdout.close()
     with lock_folder(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()} on ")
+
+
+def test_what_a_killed_job_left_half_written_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "a", tmp_path / "outside"
+    for place in (folder, folder / "sheets", folder / "mine", outside):
+        place.mkdir(parents=True)
+        for name in (".x.part", "x.part", ".x", "x.png"):
+            (place / name).write_text("x")
+    (folder / "linked").symlink_to(outside)
+    (folder / ".y.part").symlink_to(outside / "x.png")
+    kept = {"x.part", ".x", "x.png"}
+    with lock_folder(folder), lock_folder(folder, name=".other.lock"):
+        delete_unfinished(folder, "", "sheets/", "linked/")
+        assert (folder / ".x.part").exists()  # the holder of the other lock may be writing it
+    (folder / ".other.lock").unlink()
+    with lock_folder(folder):
+        delete_unfinished(folder, "", "sheets/", "linked/")
+    assert {path.name for path in folder.iterdir()} == kept | {".lock", "sheets", "mine", "linked"}
+    assert {path.name for path in (folder / "sheets").iterdir()} == kept
+    for place in (folder / "mine", outside):
+        assert {path.name for path in place.iterdir()} == kept | {".x.part"}
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(tmp_path: Path) -> None:

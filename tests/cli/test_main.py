@@ -14,10 +14,11 @@ import pytest
 
 from cli.conftest import Say, refusal, see
 from conftest import tiny_card, tiny_module
+from entoptic.__main__ import run
 from entoptic.base.progress import Heartbeat
-from entoptic.base.wording import counted
 from entoptic.cli.main import VERBS
 from entoptic.cli.verbs import spoken
+from entoptic.errors import counted
 from entoptic.models import sources
 from entoptic.models.model import Model
 from entoptic.runs.store import Run
@@ -113,6 +114,27 @@ def test_ctrl_c_gives_130_and_keeps_pictures(say: Say, tmp_path: Path, monkeypat
     ]
     assert say(*words)[0] == 0
     assert all(p.record["complete"] for p in Run.open(tmp_path / "r"))
+
+
+def test_ctrl_c_while_the_options_are_read(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["entoptic.cli.main"], "parse", interrupted)
+    code, _, err = say("ls")
+    assert code == 130
+    assert err.startswith("entoptic: interrupted")
+
+
+def test_ctrl_c_before_the_command_line_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("entoptic.cli.main", interrupted)
+    assert run() == 130
+    assert capsys.readouterr().err == "entoptic: interrupted\n"
 
 
 def test_unknown_names(say: Say, tmp_path: Path) -> None:

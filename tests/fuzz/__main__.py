@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzz import damage
-from tests.fuzz.commands import command, run
+from tests.fuzz.commands import command, run, watched
 from tests.fuzz.kinds import Kind, kinds, prepared, restore
 
 from entoptic.errors import UserError
@@ -77,8 +77,11 @@ def main() -> int:
             restore(folder, kind)
         for _ in range(options.examples if not options.kind else 0):
             words = command(draw, folder / "photos", folder / "out")
-            fault = run(words).fault()
-            if fault:
+            with watched(folder / "watched", folder / "photos") as folders:
+                before = folders.files()
+                answer = run(words)
+                stray = folders.stray(before, words, answer)
+            if fault := answer.fault() or (f"writes {stray[0].relative_to(folder)}" if stray else ""):
                 what = f"{words[0]}: {fault}"
                 failures[what] += 1
                 print(f"{what}: {[word[:80] for word in words]}", flush=True)

@@ -8,6 +8,7 @@ import io
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -87,6 +88,8 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "verify": ["verify", str(out)],
         "gallery": ["gallery", str(photos), "--out", str(out)],
         "merge": ["merge", str(photos), "--out", str(out)],
+        "figure": ["figure", str(photos), "--out", str(out)],
+        "export": ["export", str(photos), "--out", str(out)],
         "ls": ["ls", "tiny:net"],
     }[verb]
 
@@ -122,6 +125,7 @@ def command(draw: random.Random, photos: Path, out: Path) -> list[str]:
     path = draw.choice(PATHS)
     return draw.choice([
         [*start("see", photos, out)[:-1], path], ["verify", path], ["gallery", path], ["merge", path, "--out", str(out)],
+        ["figure", path, "--out", f"{out}.pdf"], ["export", path, "--out", str(out)],
         [*start("index", photos, out)[:-1], path], [*start("check", photos, out)[:-1], path], ["ls", path],
         [*start("see", photos, out), f"--photos={path}"], [*start("see", photos, out), f"--index={path}"],
         [*start("learn-prior", photos, out)[:-1], path], [*start("learn-inverter", photos, out), f"--pairs={path}"],
@@ -150,6 +154,54 @@ class Answer:
         if self.code == 2 and not self.err.strip() and "differs" not in self.out:
             return "no sentence"
         return "more than one sentence" if len(sentences) > 1 else ""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Folders that a command might write to without being asked to.
+
+    Attributes:
+        folder: holds the working directory `cwd`, `home` (with the cache of its user in it) and Entoptic's `cache`.
+        more: others that nothing may change, such as the photos.
+    """
+
+    folder: Path
+    more: tuple[Path, ...] = ()
+
+    def files(self) -> dict[Path, tuple[int, int]]:
+        """When each file was changed last, and its size."""
+        found = [path for place in (self.folder, *self.more) for path in place.rglob("*") if path.is_file()]
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in found}
+
+    def stray(self, before: dict[Path, tuple[int, int]], words: list[str], answer: Answer) -> list[Path]:
+        """Files that a command changed, wrote or deleted where it should not have.
+
+        Any command may write to the folders of its --out, which a refused one may have locked. One that went well also
+        writes to the cache, and to `runs` where no --out was given.
+        """
+        now, cwd = self.files(), self.folder / "cwd"
+        changed = [path for path in before.keys() | now.keys() if before.get(path) != now.get(path)]
+        allowed = [cwd / out for option, out in pairwise(words) if option == "--out"]
+        if answer.code == 0:
+            allowed += [self.folder / "cache"] + ([] if allowed else [cwd / "runs"])
+        return sorted(path for path in changed if not any(path.is_relative_to(place) for place in allowed))
+
+
+@contextlib.contextmanager
+def watched(folder: Path, *more: Path) -> Iterator[Watched]:
+    """The working directory, the home and the cache in a folder, to see what a command writes there."""
+    places = {name: folder / name for name in ("cwd", "home", "cache")}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    home = places["home"]
+    own = {
+        "HOME": home, "USERPROFILE": home, "XDG_CACHE_HOME": home / ".cache", "XDG_CONFIG_HOME": home / ".config",
+        "XDG_DATA_HOME": home / ".local" / "share", "XDG_STATE_HOME": home / ".local" / "state",
+        "ENTOPTIC_CACHE": places["cache"],
+    }  # fmt: skip
+    environment = {name: str(path) for name, path in own.items()}
+    with contextlib.chdir(places["cwd"]), mock.patch.dict("os.environ", environment):
+        yield Watched(folder, more)
 
 
 def run(words: list[str]) -> Answer:

@@ -164,6 +164,8 @@ def use_run(name: str) -> Callable[[], None]:
         run = entoptic.Run.open(path)
         list(run.read())
         run._repr_html_()
+        run.table()
+        run.figure(captions=True, with_photos=True)
         build(path)
         with run.writing({"title": "again"}):
             pass

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import chdir
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fuzz.commands import NUMBERS, UNITS, command, run
+from tests.fuzz.commands import NUMBERS, UNITS, Answer, command, run, watched
 
+from entoptic.base.cache import cache_folder
 from entoptic.errors import UserError
 from entoptic.units.grammar import parse
 
@@ -24,22 +24,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("commands")
 
 
-def files(folder: Path) -> set[Path]:
-    return {path for path in folder.rglob("*") if path.is_file()}
-
-
 @given(st.integers(0, 2**32))
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_a_command_with_one_thing_wrong(place: Path, photo_folder: Path, seed: int) -> None:
     threads = torch.get_num_threads()
     words = command(random.Random(seed), photo_folder, place / "out" / str(seed))
-    before = files(place) | files(photo_folder)
-    with chdir(place):
+    with watched(place / "watched", photo_folder) as folders:
+        before = folders.files()
         answer = run(words)
+        stray = folders.stray(before, words, answer)
     assert not answer.fault(), (answer.fault(), [word[:60] for word in words], answer.err[-2000:])
-    made = (files(place) | files(photo_folder)) - before
-    assert answer.code == 0 or not [path for path in made if path.parent.parent != place / "out" / str(seed)], made
+    assert not stray, (stray, [word[:60] for word in words], answer.err[-2000:])
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("where", ["cwd", "home", "cache", "photos"])
+def test_a_file_that_does_not_belong_there_is_noticed(tmp_path: Path, where: str) -> None:
+    (tmp_path / "photos").mkdir()
+    with watched(tmp_path / "watched", tmp_path / "photos") as folders:
+        assert Path.home() == tmp_path / "watched" / "home"
+        assert cache_folder() == tmp_path / "watched" / "cache"
+        assert Path.cwd() == tmp_path / "watched" / "cwd"
+        before = folders.files()
+        file = (tmp_path if where == "photos" else tmp_path / "watched") / where / "x"
+        file.write_text("x")
+        refused, done = Answer(2, "", "entoptic: no"), Answer(0, "", "")
+        assert folders.stray(before, ["see", "--out", "elsewhere"], refused) == [file]
+        assert folders.stray(before, ["see", "--out", str(file.parent)], refused) == []
+        assert folders.stray(before, ["see"], done) == ([] if where == "cache" else [file])
 
 
 def test_every_number_of_every_verb_is_known() -> None:

@@ -25,6 +25,7 @@ from entoptic.errors import UserError
 from entoptic.images import build_index as build_module
 from entoptic.images.build_index import build_index, merge_indexes
 from entoptic.images.index import ActivationIndex
+from entoptic.images.index_shards import ShardFolder
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.models import sources
@@ -386,6 +387,21 @@ def test_a_kill_between_merging_and_deleting_is_mended(tiny: Model, folder: Path
     leaf = next((tmp_path / "leaf" / "parts").glob("*"))
     (tmp_path / "i" / "parts" / leaf.name).write_bytes(leaf.read_bytes())  # inside the part of blocks 0 and 1
     same(build_index(tiny, folder, ["stage1"], out=tmp_path / "i"), whole)
+
+
+def test_a_kill_between_the_index_and_deleting_its_parts_is_mended(
+    tiny: Model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(ShardFolder, "clear", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(tiny, folder, ["stage1"], out=tmp_path / "i")
+    assert list((tmp_path / "i" / "parts").iterdir())
+    build_index(tiny, folder, ["stage1"], out=tmp_path / "i")
+    assert not list((tmp_path / "i" / "parts").iterdir())
 
 
 def test_two_writers_are_refused(tiny: Model, folder: Path, tmp_path: Path) -> None:

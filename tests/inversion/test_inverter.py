@@ -504,7 +504,7 @@ def test_what_does_not_fit_is_refused(maps: FeatureMaps, prior: Any, pairs: Pair
     _, values = pairs.batch([0])
     with pytest.raises(UserError, match=r"inverts maps of shape B×.* got \(1, \d+, \d+, \d+\)"):
         made.sample(values[:, :, :-1], made.noise(generators(1)))
-    with pytest.raises(UserError, match="1 map and 2 rows of noise: give as many rows as maps"):
+    with pytest.raises(UserError, match=r"as many rows as there are maps \(1\), got 2"):
         made.sample(values, made.noise(generators(2)))
     with pytest.raises(UserError, match="not finite"):
         made.sample(values * float("nan"), made.noise(generators(1)))

@@ -200,13 +200,14 @@ def test_heads_and_attention() -> None:
 @pytest.mark.parametrize(
     ("layout", "shape"),
     [("BC", (5,)), ("BCHW", (3, 2, 4)), ("BHWC", (2, 4, 3)), ("BTC", (7, 3)), ("BCT", (3, 7)), ("BMTC", (2, 7, 3)),
-     ("BMTT", (2, 7, 7))],
+     ("BMTT", (2, 7, 7)), ("TBC", (7, 3))],
 )  # fmt: skip
 def test_values_go_back_to_the_layers_own_shape(layout: str, shape: tuple[int, ...]) -> None:
     raw = torch.rand(2, *shape)
+    raw = raw.movedim(0, 1) if layout == "TBC" else raw
     values = channels_first(raw, layout)
     channels = {"BC": 5, "BMTC": 6, "BMTT": 2}.get(layout, 3)
-    assert values.shape == (2, channels, raw[0].numel() // channels)
+    assert values.shape == (2, channels, raw.numel() // 2 // channels)
     info = LayerInfo("x", "X", shape, layout, channels, (1, 1), 1, 0, None, False)
     assert torch.equal(as_laid_out(values, info), raw)
 

@@ -32,7 +32,7 @@ def maps(module: nn.Module, layers: Sequence[str], x_BCHW: Tensor) -> dict[str, 
 def layer_loss(z_CD: Tensor, real_NCD: Tensor) -> Tensor:
     """Mean over channels and positions of (z_p - t_rank(p))²; t is the mean over photos, each sorted."""
     target_CD = real_NCD.sort(dim=-1).values.mean(0)
-    order_CD = z_CD.detach().argsort(dim=-1)
+    order_CD = z_CD.detach().argsort(dim=-1, stable=True)
     rank_CD = order_CD.argsort(dim=-1)  # inverse permutation: rank of each position
     paired_CD = target_CD.gather(-1, rank_CD)
     return (z_CD - paired_CD).square().mean()

@@ -117,7 +117,7 @@ def inner_loss(
     for name, weight in weights.items():
         t_CD = (real[name] * scaled(real_r[name])).flatten(2).sort(-1).values.mean(0)
         z_CD = (mine[name] * scaled(mine_r[name]))[0].flatten(1)
-        rank_CD = z_CD.detach().argsort(-1).argsort(-1)
+        rank_CD = z_CD.detach().argsort(dim=-1, stable=True).argsort(-1)
         difference_NCD = (z_CD - t_CD.detach().gather(-1, rank_CD)).square()[None].expand(len(photos_NCHW), -1, -1)
         total = total + weight * (importance(real_r[name])[:, :, None] * difference_NCD).mean()
         # The released code lets the gradient run through the photos, too; only the picture's is used.

@@ -40,6 +40,35 @@ def test_resuming_gives_the_training_that_was_not_interrupted(photo_folder: Path
     assert len(list(parts.glob("training-*.safetensors"))) == 1
 
 
+def test_a_checkpoint_that_a_killed_training_left_goes(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn_prior(photo_folder, tmp_path, Recipe(steps=1, **TINY))
+    with monkeypatch.context() as killed:  # between the record of a checkpoint and the end of the one before
+        killed.setattr("entoptic.base.training._delete_checkpoint", lambda *_: None)
+        learn_prior(photo_folder, tmp_path, Recipe(steps=2, **TINY))
+    assert len(list(tmp_path.glob("training-*.safetensors"))) == 2
+    learn_prior(photo_folder, tmp_path, Recipe(steps=2, **TINY))
+    assert [path.name for path in tmp_path.glob("training-*.safetensors")] == ["training-2.safetensors"]
+
+
+def test_a_sheet_is_drawn_before_its_step_is_saved(photo_folder: Path, tmp_path: Path) -> None:
+    saved: list[int] = []
+
+    def sheet(net: torch.nn.Module, path: Path) -> None:
+        about = tmp_path / "training.json"
+        saved.append(json.loads(about.read_text())["step"] if about.exists() else 0)
+
+    learn_prior(photo_folder, tmp_path, Recipe(steps=4, **TINY), save_every=1, sheet_every=2, sheet=sheet)
+    assert saved == [1, 3]
+
+
+def test_the_record_names_the_checkpoint_that_was_replaced(photo_folder: Path, tmp_path: Path) -> None:
+    learn_prior(photo_folder, tmp_path, Recipe(steps=2, **TINY), save_every=1)  # the last step is saved twice
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["state"], record["before"]) == ("training-2.safetensors", "training-1.safetensors")
+
+
 def test_training_learns_and_keeps_a_running_mean(photo_folder: Path, tmp_path: Path) -> None:
     losses: list[float] = []
     recipe = Recipe(steps=300, decay=0.0, rate=2e-3, **TINY)
@@ -83,7 +112,7 @@ def test_bad_recipes(options: dict[str, float], says: str) -> None:
 def test_photos_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="none of 1 photo"):
+    with pytest.raises(UserError, match=r"no photo from .* could be read \(1 photo tried"):
         learn_prior(tmp_path / "photos", tmp_path / "out", Recipe(steps=1, **TINY))
 
 

@@ -104,6 +104,22 @@ def test_two_trainings_in_one_folder(
     assert main([*command, "--pairs", str(tmp_path / "inv")]) == 0
 
 
+def test_what_a_killed_training_left_half_written_is_deleted(
+    prior_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
+    out = tmp_path / "inv"
+    command = asked(
+        prior_folder, photo_folder, out, "--entoptic.hint", "8", "--entoptic.batch-size", "2", "--compared", "4", "--steps",
+    )  # fmt: skip
+    for place in ("pairs", "sheets", "inverter"):
+        (out / place).mkdir(parents=True)
+        (out / place / ".left.part").write_bytes(b"half a file")
+    (out / ".left.part").write_bytes(b"half a file")
+    assert main([*command, "1"]) == 0
+    assert not list(out.rglob("*.part"))
+
+
 def test_an_untrained_network_can_be_trained_directly(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     recipe = EntopticRecipe(steps=1, batch_size=2, hint=8, network="direct")
     with pytest.raises(UserError, match="nothing of it is worth freezing"):

@@ -122,6 +122,9 @@ def test_merging_takes_nothing_damaged_and_nothing_from_outside(tmp_path: Path) 
     second.path.with_suffix(".json").write_text(json.dumps(record))
     merged = merge_runs([tmp_path / "r"], tmp_path / "m")
     assert len(merged) == len(Run.open(tmp_path / "r")) - 2
+    assert [text.split(": ", 1)[1] for text in merged.failures] == [
+        f"{picture.path.relative_to(tmp_path / 'r')}: it is damaged or not finished" for picture in (first, second)
+    ]
     assert not list(tmp_path.glob("m/**/secret*"))
     with pytest.raises(UserError, match="is no run folder"):
         merge_runs([tmp_path / "nowhere"], tmp_path / "n")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entoptic.base.files import write_atomically
+from entoptic.base.files import UNFINISHED, write_atomically
 from entoptic.base.records import parse_json, read_tensors
 from entoptic.errors import Unreadable
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DIGEST = "digest"
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a file that is being written belongs to nobody any more."""
 
 
 def cache_folder() -> Path:
@@ -86,6 +89,11 @@ def save_cached(kind: str, key: str, tensors: dict[str, Tensor]) -> None:
     try:
         held = {name: tensor.contiguous() for name, tensor in tensors.items()}
         write_atomically(folder / f"{key}.safetensors", save(held, {_DIGEST: _digest(held)}))
+        for left in folder.glob(
+            f".*{UNFINISHED}"
+        ):  # nothing locks the cache, so only age tells what a killed process left
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink(missing_ok=True)
     except OSError:
         return
 

@@ -190,6 +190,24 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def delete_unfinished(folder: Path, *places: str) -> None:
+    """Deletes the files that a killed process left half written. To be called by the holder of the folder's lock.
+
+    Where a folder has locks for two kinds of jobs, one of which may be writing, nothing is deleted.
+
+    Args:
+        folder: that this process has locked.
+        places: patterns of folders in it, each with a slash at its end; "" is the folder itself.
+    """
+    if sum(1 for _ in folder.glob(f"*{LOCK}")) > 1:
+        return
+    for place in places:
+        for left in folder.glob(f"{place}.*{UNFINISHED}"):
+            if is_inside(left.parent / "file", folder) and (left.is_file() or left.is_symlink()):
+                with contextlib.suppress(OSError):
+                    left.unlink()
+
+
 def write_atomically(path: Path, content: bytes | Callable[[Path], object]) -> None:
     """Writes a file completely or not at all, also when the power fails. Makes its folder if need be.
 

@@ -124,10 +124,10 @@ def optimise(
                 record["loss"].append([step + 1, round(record["running"], 5)])
                 pace = (time.monotonic() - started) / (step + 1 - at_start)
                 log(f"step {step + 1}: loss {record['running']:.4f}, {recipe.batch_size / pace:.1f} pictures/s")
+            if sheet is not None and (step + 1) % sheet_every == 0:  # before the step is saved, or a kill would cost it
+                _draw(sheet, mean, folder, step + 1)
             if (step + 1) % save_every == 0:
                 _save(folder, record, net, mean, optimiser)
-            if sheet is not None and (step + 1) % sheet_every == 0:
-                _draw(sheet, mean, folder, step + 1)
     finally:
         if record["step"] > at_start and whole:
             record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
@@ -253,6 +253,7 @@ def load_state(
         for i, slot in slots.items():
             slot["exp_avg"], slot["exp_avg_sq"] = (state.get(f"{m}/{i}", *parameters[i].shape) for m in "mv")
         optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    _delete_checkpoint(folder, record.get("before"), record["state"])  # a killed process may have left it
 
 
 def _save(
@@ -270,18 +271,23 @@ def _save(
     state |= {f"ema/{k}": v.detach().cpu().contiguous() for k, v in mean.state_dict().items()}
     for i, slot in optimiser.state_dict()["state"].items():
         state |= {f"m/{i}": slot["exp_avg"].cpu().contiguous(), f"v/{i}": slot["exp_avg_sq"].cpu().contiguous()}
-    name = f"training-{record['step']}.safetensors"
+    name, before = f"training-{record['step']}.safetensors", record.get("state")
+    before = record.get("before") if before == name else before  # the end of a training may save a step once more
+    told = record | {"state": name, "before": before}
     try:
         write_atomically(check_inside(folder / name, folder), save(state))
-        write_atomically(
-            check_inside(folder / "training.json", folder), json.dumps(record | {"state": name}, indent=1).encode()
-        )
+        write_atomically(check_inside(folder / "training.json", folder), json.dumps(told, indent=1).encode())
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"step {record['step']} cannot be saved in {folder} ({error}); the checkpoint before is kept, "
             "make room and run the same command"
         ) from None
-    before, record["state"] = record.get("state"), name
-    if is_checkpoint(before) and before != name:  # only the record before says which files are its own
+    record |= {"state": name, "before": before}
+    _delete_checkpoint(folder, before, name)
+
+
+def _delete_checkpoint(folder: Path, before: Any, now: str) -> None:
+    """Deletes the checkpoint that another has replaced. Only a record says which files are its own."""
+    if is_checkpoint(before) and before != now:
         with contextlib.suppress(OSError):
-            (folder / str(before)).unlink()
+            (folder / before).unlink()

@@ -43,8 +43,8 @@ class Frontier:
 
     model: ModelName
     units: UnitNames
-    methods: Annotated[str, arg(metavar="METHODS")] = "klsc,best-of,energydps"
-    """methods to place, separated by commas; energydps takes long, --energydps.steps 100 less"""
+    methods: Annotated[str, arg(metavar="METHODS")] = "klsc,best-of"
+    """methods to place, separated by commas; add the control energydps with --energydps.steps 100, for its 1000 take long"""
     prior: PriorName = None
     nats: float = 4.0
     """KL divergence from the prior up to which the frontier is sampled"""

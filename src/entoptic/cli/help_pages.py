@@ -22,7 +22,7 @@ _TECHNICAL = (
 _SECTIONS = (
     ("look", ("ls", "check", "index", "merge")),
     ("make pictures", ("see", "invert", "steer", "frontier")),
-    ("keep and show", ("verify", "gallery")),
+    ("keep and show", ("verify", "gallery", "figure", "export")),
     ("train", ("learn prior", "learn inverter")),
     ("set up", ("completion",)),
 )

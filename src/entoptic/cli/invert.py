@@ -8,20 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from entoptic.cli.options import (
-    BatchSize,
-    Debug,
-    Device,
-    InverterName,
-    KeepPhotos,
-    ModelName,
-    MovedPrior,
-    RunFolder,
-    Seed,
-    Threads,
-    Verifiers,
-    use_threads,
-)
+from entoptic.cli.options import BatchSize, Debug, InverterOptions, ModelName, RunFolder, Seed, Verifiers
 from entoptic.cli.output import finish_run
 from entoptic.inversion.configs import Sampling
 
@@ -44,8 +31,6 @@ class Invert:
     """image files, and folders of them; of each the central square is inverted"""
     n: int = 4
     """pictures per map"""
-    inverter: InverterName = None
-    prior: MovedPrior = None
     sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
     mix: Annotated[str | None, arg(metavar="PHOTO")] = None
     """a second photo, whose map is mixed in"""
@@ -61,9 +46,7 @@ class Invert:
     out: RunFolder = None
     verifiers: Verifiers = "auto"
     batch_size: BatchSize = None
-    device: Device = "auto"
-    threads: Threads = None
-    context: KeepPhotos = True
+    shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
     debug: Debug = False
 
 
@@ -74,15 +57,12 @@ def run_invert(options: Invert) -> int:
     from entoptic.runs.map_items import METHOD
     from entoptic.runs.set_evidence import SET_FILE
 
-    use_threads(options.threads)
     started = time.monotonic()
     run = invert(
         options.model,
         options.layer,
         options.photos,
         n=options.n,
-        inverter=options.inverter,
-        prior=options.prior,
         mix=options.mix,
         weights=options.weights,
         mixing=options.mixing,
@@ -92,8 +72,7 @@ def run_invert(options: Invert) -> int:
         out=options.out,
         verifiers=options.verifiers,
         batch_size=options.batch_size,
-        device=options.device,
-        context=options.context,
+        **options.shared.for_python(),
         **asdict(options.sampling),
     )
     for picture in run:

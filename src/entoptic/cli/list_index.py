@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from entoptic.base.wording import counted
 from entoptic.cli.output import print_losses, table_console
-from entoptic.errors import UserError, instead
+from entoptic.errors import UserError, counted, instead
 
 if TYPE_CHECKING:
     from entoptic.images.index import ActivationIndex

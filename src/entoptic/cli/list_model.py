@@ -6,9 +6,8 @@ import fnmatch
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from entoptic.base.wording import counted
 from entoptic.cli.output import table_console
-from entoptic.errors import NotAvailable, UserError, nearest
+from entoptic.errors import NotAvailable, UserError, counted, nearest
 
 if TYPE_CHECKING:
     from entoptic.models.model import Model

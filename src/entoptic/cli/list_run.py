@@ -6,9 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from entoptic.base.records import is_a, read_json
-from entoptic.base.wording import counted
 from entoptic.cli.output import table_console
-from entoptic.errors import Unreadable, UserError, nearest
+from entoptic.errors import Unreadable, UserError, counted, nearest
 
 MOST = 40
 """Rows without `--all`."""

@@ -1,7 +1,10 @@
-"""`entoptic merge`: one index from shards of it."""
+"""`entoptic merge`: one index from shards of it, or one run from several."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -9,29 +12,62 @@ from typing import Annotated, ClassVar
 from tyro.conf import Positional, arg
 
 from entoptic.cli.options import Debug
+from entoptic.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """Make one index from shards of it."""
+    """Make one index from shards of it, or one run from several."""
 
-    title: ClassVar[str] = "one index from shards of it"
+    title: ClassVar[str] = "one index from shards of it, or one run from several"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 0/2 --out a",
         "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 1/2 --out b",
         "entoptic merge a b --out runs/merged",
     )
 
-    shards: Positional[Annotated[tuple[Path, ...], arg(metavar="INDEX")]]
-    """their folders"""
+    folders: Positional[Annotated[tuple[Path, ...], arg(metavar="FOLDER")]]
+    """of the shards, or of the runs; of one kind"""
     out: Annotated[Path, arg(metavar="FOLDER")]
-    """folder of the merged index"""
+    """folder of the merged index or run"""
     debug: Debug = False
 
 
 def run_merge(options: Merge) -> int:
     """Runs `entoptic merge`; returns the exit code."""
+    from entoptic.base.progress import reporter
+    from entoptic.cli.output import finish_run
     from entoptic.images.build_index import merge_indexes
+    from entoptic.runs.merge import merge_runs
 
-    print(merge_indexes(options.shards, options.out))
+    if _are_runs(options.folders):
+        started = time.monotonic()
+        with reporter() as report:
+            run = merge_runs(options.folders, options.out, progress=report.progress)
+        for failure in run.failures:
+            print(f"not merged: {failure}", file=sys.stderr)
+        return finish_run(run, started)
+    print(merge_indexes(options.folders, options.out))
     return 0
+
+
+def _are_runs(folders: Sequence[Path]) -> bool:
+    """Whether the folders are runs; else they are indexes.
+
+    Raises:
+        UserError: a folder is neither, or they are not of one kind.
+    """
+    from entoptic.base.files import user_path
+    from entoptic.images.index import MARK
+
+    kinds: dict[str, Path] = {}
+    for folder in folders:
+        kind = next((name for name in ("run.json", MARK) if (user_path(folder) / name).is_file()), None)
+        if kind is None:
+            raise UserError(f"{folder} is neither a run nor an index (it has no run.json and no {MARK})")
+        kinds.setdefault(kind, folder)
+    if len(kinds) > 1:
+        raise UserError(
+            f"{kinds['run.json']} is a run and {kinds[MARK]} an index; merge takes runs or shards of an index, not both"
+        )
+    return "run.json" in kinds

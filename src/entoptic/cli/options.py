@@ -1,16 +1,18 @@
 """Options that several verbs share: the help of each is written once, here.
 
 An option is an annotated type, not a field of a base class. The fields of a base class come first, but the help of a
-verb begins with what that verb alone takes.
+verb begins with what that verb alone takes. Options that go together (`InverterOptions`) are one field without a prefix.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
 
 
@@ -88,6 +90,25 @@ BatchSize = Annotated[
 Device = Annotated[str, arg(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps")]
 Threads = Annotated[int | None, arg(help="CPU threads (default: torch's own choice)")]
 Debug = Annotated[bool, arg(help="show the traceback of an error")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverterOptions:
+    """Which inverter draws the pictures, and how."""
+
+    inverter: InverterName = None
+    prior: MovedPrior = None
+    device: Device = "auto"
+    threads: Threads = None
+    context: KeepPhotos = True
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    def for_python(self) -> dict[str, Any]:
+        """Returns what the verbs' functions take of them by name, once the threads are set."""
+        use_threads(self.threads)
+        return {"inverter": self.inverter, "prior": self.prior, "device": self.device, "context": self.context}
 
 
 def use_threads(threads: int | None) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from entoptic.base.wording import counted
+from entoptic.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

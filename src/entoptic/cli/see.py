@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar
 from tyro.conf import arg
 
 from entoptic.base.progress import short_time
-from entoptic.base.wording import counted
 from entoptic.cli.method_options import chosen_methods, with_method_options
 from entoptic.cli.options import (
     BankSeed,
@@ -30,6 +29,7 @@ from entoptic.cli.options import (
     use_threads,
 )
 from entoptic.cli.output import finish_run
+from entoptic.errors import counted
 
 
 @with_method_options

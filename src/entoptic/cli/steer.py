@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from entoptic.cli.options import (
-    Debug,
-    Device,
-    InverterName,
-    KeepPhotos,
-    ModelName,
-    MovedPrior,
-    Threads,
-    photos_help,
-    run_folder_help,
-    use_threads,
-)
+from entoptic.cli.options import Debug, InverterOptions, ModelName, photos_help, run_folder_help
 from entoptic.cli.output import finish_run
 from entoptic.inversion.configs import Steer as Steering
 
@@ -53,12 +42,8 @@ class Steer:
     photos: Annotated[str | None, photos_help(" that these concepts are discovered on")] = None
     concepts: int = 4
     """how many concepts of the class are discovered; 0 takes the fewest that are complete"""
-    inverter: InverterName = None
-    prior: MovedPrior = None
     out: Annotated[Path | None, run_folder_help("runs/MODEL-steer")] = None
-    device: Device = "auto"
-    threads: Threads = None
-    context: KeepPhotos = True
+    shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
     debug: Debug = False
 
 
@@ -66,7 +51,6 @@ def run_steer(options: Steer) -> int:
     """Runs `entoptic steer`; returns the exit code."""
     from entoptic.runs.steer import steer
 
-    use_threads(options.threads)
     started = time.monotonic()
     run = steer(
         options.model,
@@ -77,12 +61,9 @@ def run_steer(options: Steer) -> int:
         class_photos=options.photos,
         concepts=options.concept,
         discover=options.concepts,
-        inverter=options.inverter,
-        prior=options.prior,
         config=options.steer,
         out=options.out,
-        device=options.device,
-        context=options.context,
+        **options.shared.for_python(),
     )
     for picture in run:
         print(f"{picture.path}  {picture.record['label']}: {_effect(picture)}")

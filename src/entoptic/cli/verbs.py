@@ -7,6 +7,8 @@ from typing import Any
 
 from entoptic.cli.check import Check, run_check
 from entoptic.cli.completion import Completion, run_completion
+from entoptic.cli.export import Export, run_export
+from entoptic.cli.figure import Figure, run_figure
 from entoptic.cli.frontier import Frontier, run_frontier
 from entoptic.cli.gallery import Gallery, run_gallery
 from entoptic.cli.index import Index, run_index
@@ -26,6 +28,8 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "steer": (Steer, run_steer),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),
+    "figure": (Figure, run_figure),
+    "export": (Export, run_export),
     "check": (Check, run_check),
     "index": (Index, run_index),
     "merge": (Merge, run_merge),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from entoptic.base.wording import plural
+from entoptic.errors import plural
 from entoptic.gallery.explain import Reading
 from entoptic.gallery.formats import SPACE, exact_text, number
 from entoptic.gallery.panel import SteeringPanel, read_steering

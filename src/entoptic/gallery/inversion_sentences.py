@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from entoptic.base.wording import plural
+from entoptic.errors import plural
 from entoptic.gallery.formats import SPACE, number, number_or_none, percent, percentage
 from entoptic.gallery.wording import PERCENT, Measurement, Wording, count_of, detail_as_guess, grade
 

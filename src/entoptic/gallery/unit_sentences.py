@@ -5,7 +5,7 @@ Sentences are for a person who has not read the paper.
 
 from __future__ import annotations
 
-from entoptic.base.wording import plural
+from entoptic.errors import plural
 from entoptic.gallery.formats import SPACE, number, number_or_none, percent, percentage, with_article
 from entoptic.gallery.wording import PERCENT, Measurement, Wording, count_of, detail_as_guess, detail_as_share, grade
 

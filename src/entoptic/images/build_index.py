@@ -12,18 +12,9 @@ import torch
 from torch import Tensor
 
 from entoptic.base.bounds import check_options
-from entoptic.base.files import (
-    UNFINISHED,
-    check_inside,
-    check_own,
-    is_inside,
-    lock_folder,
-    user_path,
-    write_atomically,
-)
+from entoptic.base.files import check_inside, check_own, delete_unfinished, lock_folder, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
-from entoptic.base.wording import counted
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.index import MARK, ActivationIndex, listing_sha256
 from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
 from entoptic.images.index_shards import ShardFolder, UnitGroup, make_groups, read_block
@@ -83,7 +74,9 @@ def build_index(
     groups = make_groups(model, layers, readouts)
     blocks = -(-len(photos) // BLOCK)
     if of > blocks:
-        raise UserError(f"{counted(len(photos), 'photo')} in blocks of {BLOCK} make at most {counted(blocks, 'shard')}")
+        raise UserError(
+            f"photos are read in blocks of {BLOCK}, so {counted(len(photos), 'photo')} can have at most {counted(blocks, 'shard')}"
+        )
     request = _request(model, photos, groups, k, bottom, reservoir, progress)
     origin = IndexOrigin(model=model.card.name, source=photos.source, total=len(photos), labels=model.card.labels)
     mine = range(which * blocks // of, (which + 1) * blocks // of)
@@ -92,6 +85,7 @@ def build_index(
         done = _held(folder, request)
         shards = ShardFolder(folder / "parts", blocks, reservoir)
         if done is not None and done.whole:
+            shards.clear()  # of a process that was killed while it deleted them
             return done
         shards.merge_siblings(model.device)
         todo = sorted(set(mine) - shards.covered())
@@ -203,10 +197,7 @@ def _held(folder: Path, request: IndexRequest) -> ActivationIndex | None:
     """Returns the finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
     file = folder / MARK
     held = IndexRecord.read(file) if file.exists() else None
-    for place in ("", "layers", "parts"):
-        for left in (folder / place).glob(f".*{UNFINISHED}") if is_inside(folder / place / "file", folder) else ():
-            if left.is_file() or left.is_symlink():
-                left.unlink(missing_ok=True)
+    delete_unfinished(folder, "", "layers/", "parts/")
     if held is None:
         return None
     if held.key != request.key:
@@ -259,8 +250,7 @@ def _finish(
     _record(request, origin, contents).write(folder / "index.json")
     index = ActivationIndex.open(folder)
     if index.whole:
-        for run in shards.held():
-            shards.delete(*run)
+        shards.clear()
     return index
 
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from entoptic.base.files import user_path
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import read_tensors, why
-from entoptic.base.wording import counted
-from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, nearest
+from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, counted, nearest
 from entoptic.images.index_record import IndexRecord
 from entoptic.images.index_shards import UnitGroup
 from entoptic.images.photo_scores import Hit, Moments, RealScores
@@ -131,8 +130,8 @@ class ActivationIndex:
 
     def __repr__(self) -> str:
         shard = "" if self.whole else ", a shard"
-        held = f"{self.model} on {counted(self.n, 'photo')}, {counted(len(self), 'unit')}{shard}"
-        return f"ActivationIndex({str(self.path)!r}: {held})"
+        holds = f"{self.model} on {counted(self.n, 'photo')}, {counted(len(self), 'unit')}"
+        return f"ActivationIndex({str(self.path)!r}: {holds}{shard})"
 
     def __len__(self) -> int:
         return sum(group.channels for group in self._groups.values())

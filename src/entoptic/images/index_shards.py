@@ -376,6 +376,11 @@ class ShardFolder:
             tensors["hashes"], tensors["sampled"], vectors,
         )  # fmt: skip
 
+    def clear(self) -> None:
+        """Deletes all shards, once the index holds what they say."""
+        for blocks in self.held():
+            self.delete(*blocks)
+
     def delete(self, start: int, count: int) -> None:
         """Deletes a shard's file."""
         self._file(start, count).unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.wording import counted
 from entoptic.errors import UserError, nearest
 from entoptic.images.decode import short_reason
 from entoptic.images.photo_records import Photo, Skipped, photo_of_row
@@ -97,9 +96,9 @@ class LabelTable:
         if self.rows and len(missing) == len(self.rows):
             name = next(iter(missing)).name
             hint = nearest(name, names)
-            raise UserError(
-                f'none of the {counted(len(self.rows), "file")} that "{self.where}" names exist, say "{name}"{hint}'
-            )
+            if len(self.rows) == 1:
+                raise UserError(f'the only file that "{self.where}" names, "{name}", does not exist{hint}')
+            raise UserError(f'none of the {len(self.rows)} files that "{self.where}" names exist, say "{name}"{hint}')
 
 
 def _csv(text: str, where: str) -> list[tuple[int, dict[str, Any]]]:

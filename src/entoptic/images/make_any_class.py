@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from entoptic.base.sorting import sorted_rows
 from entoptic.images.any_class import KNOTS, Factors, class_weights, factorise, write_any_class
 from entoptic.images.shipped_statistics import kept_ranks
 from entoptic.models.taps import Tap
@@ -54,7 +55,7 @@ def sorted_curves(model: Model, photos: Sequence[str], taps: Sequence[Tap]) -> t
                 logits.append(read[logit_tap][:, :, 0].cpu())
                 classes += [known.get(at, -1) for at in indices]
                 for tap in taps:
-                    values_BCD = read[tap].sort(dim=-1).values.cpu()
+                    values_BCD = sorted_rows(read[tap]).cpu()
                     curves[tap].append(values_BCD[:, :, kept_ranks(values_BCD.shape[2], KNOTS)].half())
                 print(f"{source}: {len(classes)} photos so far", file=sys.stderr)
     return {tap: torch.cat(parts) for tap, parts in curves.items()}, torch.cat(logits), torch.tensor(classes)

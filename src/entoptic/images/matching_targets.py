@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key, load_cached, save_cached
+from entoptic.base.sorting import sorted_rows
 from entoptic.errors import NotAvailable, nearest
 from entoptic.images.any_class import AnyClass, find_any_class
 from entoptic.images.photos import Photos
@@ -76,7 +77,7 @@ def sorted_means(
     with torch.no_grad(), model.frozen():
         for indices, images in batches:
             for tap, values in model.read(images.to(model.device), taps).items():
-                total = values.sort(dim=-1).values.to(accumulator_dtype(values)).sum(0)
+                total = sorted_rows(values).to(accumulator_dtype(values)).sum(0)
                 totals[tap] = totals[tap] + total if tap in totals else total
             count += len(indices)
             on_batch(count)

@@ -69,8 +69,8 @@ def open_list(source: Iterable[Any]) -> tuple[str, PhotoSource]:
         first = Path(missing[0].name)
         what = f'"{first}" {missing[0].reason}' if missing[0].reason != "does not exist" else what_is_missing(first)
         why = f'"{first}" is a folder; give it alone' if os.path.isdir(first) else what
-        given = "the photo given is no file" if len(names) == 1 else f"none of the {len(names)} photos given is a file"
-        raise UserError(f"{given}: {why}")
+        none = "the photo given is no file" if len(names) == 1 else f"none of the {len(names)} photos given is a file"
+        raise UserError(f"{none}: {why}")
     gone = {skipped.name for skipped in missing}
     return f"{len(names)} files", source_of_files(Path(), [Photo(name) for name in names if name not in gone], missing)
 

@@ -101,8 +101,9 @@ class Hit:
         value: the unit's score.
         photo: name in the set.
         index: position in the set.
-        row, column: where the unit's map has its maximum, or the position that the readout reads; the token and 0 for
-            tokens, 0 and 0 for vectors.
+        row: where the unit's map has its maximum, or the position that the readout reads; the token for tokens, 0 for
+            vectors.
+        column: the same along the row; 0 for tokens and vectors.
     """
 
     unit: str

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from entoptic.base.wording import counted
-from entoptic.errors import Unreadable, UserError, printable
+from entoptic.errors import Unreadable, UserError, counted, printable
 from entoptic.images.decode import decode, decode_pixels, open_image, room_for, short_reason
 from entoptic.images.photo_lists import open_list
 from entoptic.images.photo_records import Photo, PhotoSource, Skipped, comparable, split_synonyms
@@ -105,7 +104,7 @@ class Photos:
         return (self._shared.photos[row] for row in self._rows)
 
     def __repr__(self) -> str:
-        return f"Photos({self.source!r}: {counted(len(self), 'photo')}, {counted(len(self.classes()), 'class')})"
+        return f"Photos({self.source!r}: {counted(len(self), 'photo')}, {counted(len(self.classes()), 'class', 'classes')})"
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -308,8 +307,8 @@ class Photos:
             pool.shutdown(wait=True, cancel_futures=True)
         if last_skipped is not None and not read:
             raise Unreadable(
-                f"none of {counted(len(chosen), 'photo')} from {self.source} could be read "
-                f"({last_skipped.name}: {last_skipped.reason})"
+                f"no photo from {self.source} could be read ({counted(len(chosen), 'photo')} tried; "
+                f"{last_skipped.name}: {last_skipped.reason})"
             )
 
     def subset(self, indices: Iterable[int]) -> Photos:
@@ -338,8 +337,8 @@ class Photos:
         mine = {photo.name for photo in self}
         skipped = sum(skipped.name in mine for skipped in self.skipped)
         return printable(
-            f"<div><p><b>{html.escape(self.source)}</b>: {counted(len(self), 'photo')}, {counted(len(self.classes()), 'class')}, "
-            f"{skipped} could not be read so far</p>{''.join(pictures)}</div>"
+            f"<div><p><b>{html.escape(self.source)}</b>: {counted(len(self), 'photo')}, "
+            f"{counted(len(self.classes()), 'class', 'classes')}, {skipped} could not be read so far</p>{''.join(pictures)}</div>"
         )
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.wording import counted
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
 
@@ -209,7 +208,7 @@ def _judge(name: str, candidates: list[Candidate], n: int) -> tuple[bool, str]:
             )
         return (
             True,
-            f"the card of {name} fits: {a:.0f} % of {len(own)} labelled photos right, no alternative is better",
+            f"the card of {name} fits: {a:.0f} % of {counted(len(own), 'labelled photo')} right, no alternative is better",
         )
     if card.deviation is not None:
         if closer := _closer(card, others):

@@ -24,6 +24,7 @@ from entoptic.units.grammar import parse
 if TYPE_CHECKING:
     from entoptic.images.photo_scores import Hit
 
+_TOKENS = ("BTC", "BCT", "TBC")
 _NOISE = 4  # pictures: a ReLU that blocks one path in all of them is rare
 _measured: WeakKeyDictionary[Model, dict[str, ReceptiveField]] = WeakKeyDictionary()
 
@@ -48,6 +49,10 @@ def receptive_field(model: Model, layer: str) -> ReceptiveField:
 
     A field that touches the picture's border from the middle of the map counts as the whole picture along that axis. Layers
     without a map over the picture (vectors, tokens after attention, maps of attention) see the whole picture.
+
+    Args:
+        model: the network.
+        layer: name of the layer.
 
     Raises:
         UserError: no such layer.
@@ -110,7 +115,7 @@ def picture_grid(model: Model, info: LayerInfo) -> tuple[int, int] | None:
     if info.name == LOGITS or info.grid == (1, 1):
         return None
     height, width = model.card.size
-    if info.layout in ("BTC", "BCT"):
+    if info.layout in _TOKENS:
         maps = [
             other
             for other in model.layers.values()
@@ -129,7 +134,7 @@ def _lies_flat(grid: tuple[int, int], size: tuple[int, int]) -> bool:
 
 def tokens_before(info: LayerInfo, grid: tuple[int, int]) -> int:
     """Returns the number of tokens that come before the patches and lie nowhere; 0 for maps."""
-    return info.grid[0] - grid[0] * grid[1] if info.layout in ("BTC", "BCT") else 0
+    return info.grid[0] - grid[0] * grid[1] if info.layout in _TOKENS else 0
 
 
 def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: float = 0.5) -> tuple[int, int, int, int]:
@@ -163,7 +168,7 @@ def crop_box(model: Model, layer: str, row: int, column: int, *, max_share: floa
     grid = picture_grid(model, info)
     if grid is None:
         return 0, 0, height, width
-    if info.layout in ("BTC", "BCT"):
+    if info.layout in _TOKENS:
         patch = row - tokens_before(info, grid)
         if patch < 0:
             return 0, 0, height, width

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from entoptic.base.sorting import sorted_rows
 from entoptic.errors import UserError, nearest
 from entoptic.images.receptive_field import crop_box
 from entoptic.models.model import Model
@@ -210,7 +211,7 @@ def relevant_means(
             values, maps = read_relevant(model, images, [unit] * len(images), taps, rules_of(wanted.rules))
             for tap in taps:
                 weighted = values[tap] * spatial_weight(maps[tap], wanted.epsilon)
-                ranked = weighted.sort(dim=-1).values.to(accumulator_dtype(weighted)).sum(0)
+                ranked = sorted_rows(weighted).to(accumulator_dtype(weighted)).sum(0)
                 weight = channel_importance(maps[tap], wanted.epsilon).to(accumulator_dtype(weighted)).sum(0)
                 sums[tap] = sums[tap] + ranked if tap in sums else ranked
                 weights[tap] = weights[tap] + weight if tap in weights else weight

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, counted, nearest
 
 MIXINGS = ("linear", "norm", "slerp")
 
@@ -94,7 +94,7 @@ def region_mask(grid: tuple[int, int], region: Sequence[float], *, pixels: tuple
         UserError: a rectangle that is empty, leaves the grid, or holds the centre of no cell.
     """
     if len(region) != 4:
-        raise UserError(f"a region is top, left, bottom, right, got {len(region)} numbers")
+        raise UserError(f"a region is top, left, bottom, right, got {counted(len(region), 'number')}")
     height, width = pixels or grid
     top, left, bottom, right = region
     what = "pixels" if pixels else "cells"

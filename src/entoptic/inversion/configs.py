@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from entoptic.base.bounds import check_bounds
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,9 @@ class Steer:
             raise UserError("a scale of 1 leaves the concept as it is; 0.25 attenuates it, 0 removes it, 2 doubles it")
         if self.nulls and allowed_false_alarms(self.level, self.nulls) < 1:
             least = math.ceil(1 / self.level - 1 - 1e-9)
-            raise UserError(f"{self.nulls} nulls cannot tell a rate of {self.level:g}: give at least {least}, or 0")
+            raise UserError(
+                f"{counted(self.nulls, 'null')} cannot tell a rate of {self.level:g}: give at least {least}, or 0"
+            )
 
     @property
     def all_scales(self) -> tuple[float, ...]:

@@ -17,11 +17,19 @@ import torch
 from torch import Tensor
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import allocate, check_inside, lock_folder, user_path, write_atomically, writing_to
+from entoptic.base.files import (
+    allocate,
+    check_inside,
+    delete_unfinished,
+    lock_folder,
+    user_path,
+    write_atomically,
+    writing_to,
+)
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Progress
 from entoptic.base.records import check_fields, list_of, read_array, read_json
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.card import Card
@@ -110,6 +118,7 @@ def make_pairs(
     record = _read_record(where, request, progress)
     if record["seen"] < len(request.members):
         with lock_folder(where, name=LOCK, instead="give the trainings folders of their own (--pairs)"):
+            delete_unfinished(where, "")
             record = _read_record(where, request, progress)  # another job may have continued meanwhile
             _fill(where, request, record, progress)
     elif not _is_recorded(where, record):
@@ -256,7 +265,7 @@ def _open_pairs(where: Path, request: _PairsRequest, record: dict[str, Any]) -> 
     kept, grid = record["kept"], request.maps.grid
     if not kept:
         sources = ", ".join(one.source for one in request.sets)
-        raise UserError(f"none of the {record['seen']} photos in {sources} can be read")
+        raise UserError(f"no photo in {sources} can be read ({counted(record['seen'], 'photo')} tried)")
     count = kept * grid[0] * grid[1]
     mean = np.array(record["sum"]) / count
     variance = np.maximum(np.array(record["squares"]) / count - mean**2, 0)

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from entoptic.base.progress import Progress, silent
-from entoptic.base.wording import counted
 from entoptic.errors import UserError
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.learn import hint_input, picture_size, standardise_maps
@@ -80,6 +79,9 @@ class Inverter:
         """Returns noise for `sample`, one row from each generator.
 
         Different maps with the same noise give pictures that differ by the maps alone.
+
+        Args:
+            generators: one for each row.
         """
         return noise_like(self.prior, generators)
 
@@ -160,9 +162,7 @@ class Inverter:
                 f"{self.maps.model.card.name}), got {tuple(maps_BChw.shape)}"
             )
         if len(noise) != len(maps_BChw):
-            raise UserError(
-                f"{counted(len(maps_BChw), 'map')} and {counted(len(noise), 'row')} of noise: give as many rows as maps"
-            )
+            raise UserError(f"noise needs as many rows as there are maps ({len(maps_BChw)}), got {len(noise)}")
         if not bool(maps_BChw.isfinite().all()):
             raise UserError("the map holds values that are not finite")
 

@@ -13,6 +13,8 @@ from entoptic.models.ablate import with_first
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap, as_laid_out, channels_first
 
+_LAYOUTS = ("BCHW", "BHWC", "BTC", "TBC")
+
 
 @dataclass(frozen=True)
 class FeatureMaps:
@@ -44,8 +46,8 @@ class FeatureMaps:
             UserError: no such layer, or one without positions on the picture (with the nearest that has them).
         """
         info = model.layer(layer)
-        if info.patches is None or info.layout not in ("BCHW", "BHWC", "BTC"):
-            spatial = [i.name for i in model.layers.values() if i.patches and i.layout in ("BCHW", "BHWC", "BTC")]
+        if info.patches is None or info.layout not in _LAYOUTS:
+            spatial = [i.name for i in model.layers.values() if i.patches and i.layout in _LAYOUTS]
             last = f"; the last that has is {spatial[-1]}" if spatial else ""
             raise UserError(
                 f"{layer} of {model.card.name} has no map over the picture{nearest(layer, spatial) or last}"

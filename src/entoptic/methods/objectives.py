@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from entoptic.base.sorting import sort_rows
 from entoptic.models.batchnorm import BatchNormMoments
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
@@ -162,7 +163,7 @@ class SortMatch(torch.autograd.Function):
         weight: Tensor,
         position_weight_BD: Tensor | None = None,
     ) -> Tensor:
-        sorted_BCD, rank_BCD = z_BCD.sort(dim=-1)
+        sorted_BCD, rank_BCD = sort_rows(z_BCD)
         difference = sorted_BCD.sub_(t_BCD)
         weight_BC = weight if weight.ndim == 2 else weight[:, None]
         squares = difference.square()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _ranked(items: Sequence[Item], shown: int, context: Context, *, lowest: bool
     for item in items:
         rank = item.sample + 1
         if rank > k:
-            why = f"only {n} photos can be read" if n < shown else f"{shown} are shown (option `shown`)"
+            why = f"only {counted(n, 'photo')} can be read" if n < shown else f"{shown} are shown (option `shown`)"
             yield failed(item, f"rank {rank} was asked for, but {why}", FailureCode.OUT_OF_REACH)
             continue
         values = scores.of(item.unit)
@@ -142,7 +142,7 @@ def retrieval_tilted(items: Sequence[Item], config: RetrievalTilted, context: Co
     for item in items:
         values = scores.of(item.unit)
         if item.sample >= n:
-            why = f"draw {item.sample + 1} was asked for, but only {n} photos can be read"
+            why = f"draw {item.sample + 1} was asked for, but only {counted(n, 'photo')} can be read"
             yield failed(item, why, FailureCode.OUT_OF_REACH)
             continue
         try:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.models.model import LOGITS, Model
-from entoptic.models.taps import Tap
+from entoptic.models.taps import Tap, batch_first
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def ablated(
     name, last = (info.activation, info.activation_call) if tap.pre else (tap.layer, info.calls)
     if name is None:
         raise UserError(f'layer "{tap.layer}" does not end in an activation function, so it has no ".pre"')
-    channel_axis = -1 if info.layout in ("BTC", "BHWC") else 1
+    channel_axis = -1 if info.layout in ("BTC", "TBC", "BHWC") else 1
     calls = 0
 
     def begin(_module: Any, _args: Any) -> None:
@@ -60,7 +60,7 @@ def ablated(
 
     def change(values: Tensor) -> Tensor:
         copy = values.clone()
-        channels = copy.movedim(channel_axis, 1)  # a view, B×C×…
+        channels = batch_first(copy, info.layout).movedim(channel_axis, 1)  # a view, B×C×…
         where: tuple[Any, ...] = ()
         if position is not None:
             where = tuple(int(i) for i in np.unravel_index(position, channels.shape[2:]))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.models.card_numbers import checked_preprocessing
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ class Card:
     Attributes:
         name: how the network is called, `source:name` where it came from a source.
         size: input height and width in pixels; one whole number stands for both.
-        mean, std: per channel, for pixels in [0, 1]; their length is the number of input channels (1 or 3). One number stands
-            for every channel, three where neither says how many.
+        mean: per channel, for pixels in [0, 1]; its length is the number of input channels (1 or 3). One number stands
+            for every channel, three where neither `mean` nor `std` says how many.
+        std: as `mean`.
         interpolation: how photos are resized (one of `INTERPOLATIONS`).
         crop: the side of the centre crop as a fraction of the resized photo's shorter side.
         squash: resize to the whole input size without keeping the photo's proportions (no crop is cut).
@@ -73,7 +74,7 @@ class Card:
         self._check_kinds()
         if self.labels is not None and self.label_ids is not None and len(self.labels) != len(self.label_ids):
             raise UserError(
-                f"{self.name}: {len(self.labels)} labels but {len(self.label_ids)} label_ids, one each per logit"
+                f"{self.name}: {counted(len(self.labels), 'label')} but {len(self.label_ids)} label_ids, one each per logit"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise UserError(

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from entoptic.base.wording import counted
-from entoptic.errors import NotAvailable, UserError, closest, nearest
+from entoptic.errors import NotAvailable, UserError, closest, counted, nearest
 from entoptic.models.card import Card
 from entoptic.models.fingerprint import LAYERS, fingerprint, structure, values
 from entoptic.models.outputs import logits_in, parts_of
@@ -286,7 +285,8 @@ class Model:
         card = self.card
 
         def read(images: Tensor) -> dict[str, Tensor]:
-            names = list(self.layers)
+            # Hashes from before layers of T×B×C were served hold.
+            names = [name for name, info in self.layers.items() if info.layout != "TBC"]
             picked = names[:: max(1, len(names) // LAYERS)]
             found: dict[str, Tensor] = {}
             with self.frozen(), torch.no_grad():

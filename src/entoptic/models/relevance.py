@@ -32,7 +32,7 @@ from entoptic.models.operations import (
 )
 from entoptic.models.rule_tables import KIND_OF, ZPLUS, Rules
 from entoptic.models.rules import taylor
-from entoptic.models.taps import Tap, as_laid_out, channels_first, first_tensor, is_scripted
+from entoptic.models.taps import Tap, as_laid_out, batch_first, channels_first, first_tensor, is_scripted
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +255,7 @@ class Tape(AbstractContextManager["Tape"]):
             if start.shape != expected:
                 raise UserError(f"{tap}: relevance must start as {tuple(expected)}, got {tuple(start.shape)}")
             raw = torch.empty_like(value).copy_(as_laid_out(start.detach(), info))
-            totals.append(raw.double().flatten(1).sum(1))
+            totals.append(batch_first(raw, info.layout).double().flatten(1).sum(1))
             entered, key = rules.enter(value, raw), id(self._value(tap))
             messages[key] = messages[key] + entered if key in messages else entered
         if not totals:

@@ -63,8 +63,9 @@ class LayerInfo:
         name: module name.
         kind: class of the module.
         shape: of the output for one picture, without the batch axis.
-        layout: how to read that shape: "BC", "BCHW", "BHWC", "BTC", "BCT", "BMTC" (M heads of C channels for each
-            token: unit head·C + channel) or "BMTT" (attention of M heads from token to token: unit head).
+        layout: how to read that shape: "BC", "BCHW", "BHWC", "BTC", "BCT", "TBC" (of transformers without `batch_first`:
+            the output is T×B×C, `shape` is T×C), "BMTC" (M heads of C channels for each token: unit head·C + channel)
+            or "BMTT" (attention of M heads from token to token: unit head).
         channels: number of units.
         grid: (height, width) of a spatial layer, (tokens, 1) of a token layer, (1, 1) of a vector, (tokens, tokens) of
             attention.
@@ -185,9 +186,9 @@ class _LastCall:
         module: the module.
         calls: number of its calls so far.
         order: rank of the call among all.
-        shape: of the output.
+        shape: of the output, with the batch axis first.
         ends_in: name and call of the activation module that put out the same tensor, or (None, 0).
-        readable: whether the output has a batch axis and 2 to 4 axes.
+        batch_axis: see `_batch_axis`.
     """
 
     module: nn.Module
@@ -195,14 +196,14 @@ class _LastCall:
     order: int
     shape: tuple[int, ...]
     ends_in: tuple[str | None, int]
-    readable: bool
+    batch_axis: int | None
 
 
 def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]:
     """Runs a network once and describes each layer and the output.
 
-    Layers whose output has no batch axis of B (window-wise attention, for instance) are left out: a unit there
-    would not be one score per picture.
+    Layers whose output has no batch axis (window-wise attention, for instance) are left out: a unit there would not be one
+    score per picture. Which axis that is, a second run with one picture more confirms.
 
     Args:
         module: the network.
@@ -232,11 +233,13 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]
         if is_activation(m):
             activation_of[version] = (name, calls)
         ends_in: tuple[str | None, int] = activation_of.get(version, (None, 0))
-        # The batch axis comes first; windows of a map, for instance, are no outputs per picture.
-        readable = 2 <= tensor.ndim <= 4 and len(tensor) == len(images)
-        if readable:
+        axis = _batch_axis(tensor, len(images))
+        if axis:
+            tensor = tensor.movedim(axis, 0)
+            keep.append(tensor)
+        if axis is not None:
             layouts.add(name, m, args, tensor)
-        seen[name] = _LastCall(m, calls, order, tuple(tensor.shape), ends_in, readable)
+        seen[name] = _LastCall(m, calls, order, tuple(tensor.shape), ends_in, axis)
         order += 1
 
     handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in names and not is_scripted(m)]
@@ -246,12 +249,17 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]
     finally:
         for handle in handles:
             handle.remove()
-    fixed = _without_batch(module, images, {name for name, last in seen.items() if last.readable})
+    axes = {name: last.batch_axis for name, last in seen.items() if last.batch_axis is not None}
+    fixed = _without_batch(module, images, axes)
     infos = {}
     for name, last in seen.items():
-        if not last.readable or name in fixed:
+        if name not in axes or name in fixed:
             continue
         layout = layouts.of(name)
+        if axes[name] == 1:
+            if layout != "BTC":
+                continue
+            layout = "TBC"
         channels, grid = _read_shape(layout, last.shape)
         composite = any(True for _ in last.module.children()) and not _is_norm(last.module)
         activation, activation_call = last.ends_in
@@ -262,17 +270,29 @@ def probe(module: nn.Module, images: Tensor) -> tuple[dict[str, LayerInfo], Any]
     return infos, output
 
 
-def _without_batch(module: nn.Module, images: Tensor, names: set[str]) -> set[str]:
-    """The layers whose first axis has the length of the batch by chance, as a table of positions may: it does not grow with it."""
+def _batch_axis(tensor: Tensor, count: int) -> int | None:
+    """Returns the axis of the pictures: the first, or the second of time × batch × channels; None where there is none.
+
+    Windows of a map, for instance, are no outputs per picture.
+    """
+    if 2 <= tensor.ndim <= 4 and len(tensor) == count:
+        return 0
+    return 1 if tensor.ndim == 3 and tensor.shape[1] == count else None
+
+
+def _without_batch(module: nn.Module, images: Tensor, axes: dict[str, int]) -> set[str]:
+    """The layers whose axis has the length of the batch by chance, as a table of positions may: it does not grow with it."""
     fixed: set[str] = set()
-    parts = {id(m): name for name, m in module.named_modules() if name in names}
+    parts = {id(m): name for name, m in module.named_modules() if name in axes}
 
     def hook(m: nn.Module, args: Any, out: Any) -> None:
         try:
             tensor = first_tensor(out)
         except TypeError:
             return
-        (fixed.add if len(tensor) != len(images) + 1 else fixed.discard)(parts[id(m)])
+        name = parts[id(m)]
+        grows = tensor.shape[axes[name] : axes[name] + 1] == (len(images) + 1,)
+        (fixed.discard if grows else fixed.add)(name)
 
     handles = [m.register_forward_hook(hook) for m in module.modules() if id(m) in parts and not is_scripted(m)]
     try:
@@ -291,13 +311,18 @@ def _is_norm(module: nn.Module) -> bool:
 def _read_shape(layout: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
     if layout == "BC":
         return shape[1], (1, 1)
-    if layout == "BTC":
+    if layout in ("BTC", "TBC"):
         return shape[2], (shape[1], 1)
     if layout == "BCT":
         return shape[1], (shape[2], 1)
     if layout == "BMTC":
         return shape[1] * shape[3], (shape[2], 1)
     return (shape[3], (shape[1], shape[2])) if layout == "BHWC" else (shape[1], (shape[2], shape[3]))
+
+
+def batch_first(values: Tensor, layout: str) -> Tensor:
+    """Returns a layer's output with the batch axis first: itself, or a view of it."""
+    return values.movedim(1, 0) if layout == "TBC" else values
 
 
 def channels_first(values: Tensor, layout: str) -> Tensor:
@@ -309,7 +334,8 @@ def channels_first(values: Tensor, layout: str) -> Tensor:
     """
     if layout == "BC":
         return values[:, :, None]
-    if layout == "BTC":
+    values = batch_first(values, layout)
+    if layout in ("BTC", "TBC"):
         return values.transpose(1, 2)
     if layout == "BHWC":
         return values.flatten(1, 2).transpose(1, 2)
@@ -319,8 +345,10 @@ def channels_first(values: Tensor, layout: str) -> Tensor:
 
 
 def as_laid_out(values_BCD: Tensor, info: LayerInfo) -> Tensor:
-    """Converts values B×C×D back to the layer's own shape (B, *info.shape): the inverse of `channels_first`."""
+    """Converts values B×C×D back to the layer's own shape, (B, *info.shape) or T×B×C: the inverse of `channels_first`."""
     shape = (len(values_BCD), *info.shape)
+    if info.layout == "TBC":
+        return values_BCD.permute(2, 0, 1)
     if info.layout in ("BTC", "BHWC"):
         return values_BCD.transpose(1, 2).reshape(shape)
     if info.layout == "BMTC":

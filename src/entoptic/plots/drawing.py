@@ -161,8 +161,8 @@ class Drawing:
         return (
             f'<svg{namespace} id="{name}" viewBox="0 0 {self.width} {self.height}" '
             f'width="{self.width}" height="{self.height}" role="img" aria-labelledby="{name}-title {name}-desc">'
-            f'<title id="{name}-title">{_escape(self.title)}</title>'
-            f'<desc id="{name}-desc">{_escape(self.description)}</desc>'
+            f'<title id="{name}-title">{xml_text(self.title)}</title>'
+            f'<desc id="{name}-desc">{xml_text(self.description)}</desc>'
             f"<style>{themes}{css}</style>{paper}{''.join(_svg(mark) for mark in self.marks)}</svg>\n"
         )
 
@@ -192,7 +192,7 @@ def _rule(name: str, role: str) -> str:
     return f"#{name} .{role}-fill{{fill:{colour}}}#{name} .{role}-line{{stroke:{colour};fill:none}}"
 
 
-def _escape(text: str) -> str:
+def xml_text(text: str) -> str:
     """Escapes a text for XML and drops the characters that XML cannot hold."""
     return escape("".join(c for c in text if c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c not in "\ufffe\uffff"))
 
@@ -202,7 +202,7 @@ def _svg(mark: Mark) -> str:
         weight = ' font-weight="600"' if mark.bold else ""
         return (
             f'<text class="{mark.role}-fill" x="{mark.at[0]:.1f}" y="{mark.at[1]:.1f}" font-size="{mark.size:g}" '
-            f'text-anchor="{mark.anchor}"{weight}>{_escape(mark.text)}</text>'
+            f'text-anchor="{mark.anchor}"{weight}>{xml_text(mark.text)}</text>'
         )
     if isinstance(mark, Line):
         dash = f' stroke-dasharray="{mark.dash:g}"' if mark.dash else ""
@@ -241,7 +241,7 @@ def _paint(pen: ImageDraw.ImageDraw, mark: Mark, scale: float) -> None:
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[mark.anchor]
         bold = 0.016 * mark.size * scale if mark.bold else 0
         pen.text(
-            (x, y), _ascii(mark.text), fill=colour, font=_font(mark.size * scale), anchor=anchor, stroke_width=bold,
+            (x, y), in_ascii(mark.text), fill=colour, font=font(mark.size * scale), anchor=anchor, stroke_width=bold,
             stroke_fill=colour,
         )  # fmt: skip
     elif isinstance(mark, Line):
@@ -271,12 +271,12 @@ def _dashes(points: Sequence[Point], length: float) -> list[list[Point]]:
 
 
 @cache
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Returns Pillow's own font, which is the same on every machine. It has no glyphs beyond ASCII."""
     return ImageFont.load_default(size)
 
 
-def _ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
     """Returns a text in ASCII: letters without accents, a question mark for any other character."""
     simple = unicodedata.normalize("NFKD", text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-"))
     return "".join(c if c < "\x7f" else "?" for c in simple if not unicodedata.combining(c))
@@ -289,7 +289,7 @@ def text_width(text: str, size: float) -> float:
         text: one line.
         size: of the font, in pixels.
     """
-    return 1.04 * float(_font(100).getlength(_ascii(text))) * size / 100
+    return 1.04 * float(font(100).getlength(in_ascii(text))) * size / 100
 
 
 # --- axes and labels -------------------------------------------------------------------------------------------------

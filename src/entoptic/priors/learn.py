@@ -25,7 +25,7 @@ from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Progress
 from entoptic.base.records import check_fields, list_of, read_array, read_json, why
 from entoptic.base.training import load_state, optimise, read_record, rows_of
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.priors.recipe import Recipe
 from entoptic.priors.unet import UNet
@@ -230,7 +230,9 @@ def _read_photos(photos: Any, folder: Path, size: int, progress: Progress) -> _T
             written.flush()
             write_atomically(record_file, json.dumps({"key": key, "kept": kept}).encode())
     if not kept:
-        raise UserError(f"none of the {len(labels)} photos in {', '.join(one.source for one in sets)} can be read")
+        raise UserError(
+            f"no photo in {', '.join(one.source for one in sets)} can be read ({counted(len(labels), 'photo')} tried)"
+        )
     stored = np.load(array_file, mmap_mode="r")[: len(kept)]
     pixels = np.array(stored) if stored.nbytes < 2**30 else stored
     classes = torch.tensor([class_number[labels[i]] for i in kept])

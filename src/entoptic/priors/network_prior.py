@@ -51,8 +51,27 @@ def to_pictures(x: Tensor) -> Tensor:
 # --- priors ----------------------------------------------------------------------------------------------------------
 
 
+class _Scheduled:
+    """What every network does by its schedule and its pictures."""
+
+    schedule: Schedule
+    pictures: Callable[[Tensor], Tensor]
+
+    def levels(self, steps: int) -> list[Level]:
+        """Returns steps + 1 levels from the noisiest to the clean one."""
+        return self.schedule.levels(steps)
+
+    def map_levels(self, steps: int) -> list[Level]:
+        """Returns the levels of the few-step map, see `Prior`."""
+        return self.schedule.map_levels(steps)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Returns the pictures of clean states."""
+        return self.pictures(x0)
+
+
 @dataclass(eq=False)
-class DiffusionPrior:
+class DiffusionPrior(_Scheduled):
     """A network without text: unconditional or with classes (see `Prior` for the first six fields).
 
     Attributes:
@@ -79,14 +98,6 @@ class DiffusionPrior:
     guidance: float = 1.0
     module: nn.Module | None = None
     states: Callable[[Tensor], Tensor] | None = None
-
-    def levels(self, steps: int) -> list[Level]:
-        """Returns steps + 1 levels from the noisiest to the clean one."""
-        return self.schedule.levels(steps)
-
-    def map_levels(self, steps: int) -> list[Level]:
-        """Returns the levels of the few-step map, see `Prior`."""
-        return self.schedule.map_levels(steps)
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         """Returns E[x0 | x_t = x], B×C×H×W.
@@ -120,13 +131,9 @@ class DiffusionPrior:
             lambda x, classes: self.network(x, _times(x, time), classes)[:, :channels], x, given, null, self.guidance
         )
 
-    def decode(self, x0: Tensor) -> Tensor:
-        """Returns the pictures of clean states."""
-        return self.pictures(x0)
-
 
 @dataclass(eq=False)
-class TextPrior:
+class TextPrior(_Scheduled):
     """A text-to-image network at a fixed text, which makes it a prior without conditions.
 
     Attributes:
@@ -156,14 +163,6 @@ class TextPrior:
     module: nn.Module | None = None
     states: Callable[[Tensor], Tensor] | None = None
 
-    def levels(self, steps: int) -> list[Level]:
-        """Returns steps + 1 levels from the noisiest to the clean one."""
-        return self.schedule.levels(steps)
-
-    def map_levels(self, steps: int) -> list[Level]:
-        """Returns the levels of the few-step map, see `Prior`."""
-        return self.schedule.map_levels(steps)
-
     def denoise(
         self, x: Tensor, level: Level, condition: Tensor | None = None, *, text: Tensor | None = None
     ) -> Tensor:
@@ -183,10 +182,6 @@ class TextPrior:
             x.float(), given, null, self.guidance,
         )  # fmt: skip
         return self.schedule.clean(x, output.to(x.dtype), level)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        """Returns the pictures of clean states."""
-        return self.pictures(x0)
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Returns the embeddings of prompts, B×L×D.

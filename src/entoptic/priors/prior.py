@@ -111,12 +111,22 @@ def deterministic(t: Level, s: Level) -> Kernel:
 
 
 def noise_like(prior: Prior, generators: Sequence[torch.Generator]) -> Tensor:
-    """Draws standard normal states, one row from each generator, so that no row depends on the others: B×C×H×W."""
+    """Draws standard normal states, one row from each generator, so that no row depends on the others: B×C×H×W.
+
+    Args:
+        prior: gives the shape.
+        generators: one for each row.
+    """
     return torch.stack([torch.randn(prior.shape, generator=g) for g in generators]).to(prior.device)
 
 
 def draw_conditions(prior: Prior, generators: Sequence[torch.Generator]) -> Tensor | None:
-    """Draws one uniform condition from each generator, B int64; returns None where the prior has no conditions."""
+    """Draws one uniform condition from each generator, B int64; returns None where the prior has no conditions.
+
+    Args:
+        prior: gives the number of conditions.
+        generators: one for each row.
+    """
     if not prior.conditions:
         return None
     return torch.cat([torch.randint(prior.conditions, (1,), generator=g) for g in generators]).to(prior.device)

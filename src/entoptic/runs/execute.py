@@ -16,6 +16,7 @@ from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
 from entoptic.errors import UserError
 from entoptic.methods.contract import Draft, Failure, FailureCode
+from entoptic.runs.failures import keep_failures
 from entoptic.runs.plan import Entry, Job, Plan
 from entoptic.runs.records import about_run, make_record
 from entoptic.runs.store import Run, Unwritable
@@ -49,6 +50,8 @@ def execute(plan: Plan, report: Reporter) -> Run:
             for chunk in chunks(job, todo, plan.batch_size):
                 _make(plan, job, chunk, report)
         _note(run, plan.kind.complete(run, asked, report))
+        names = {(entry.item.target.text, job.card.name) for job, entries in asked for entry in entries}
+        keep_failures(run, names, run.problems)
     if run.problems:
         if not any(split(run, entries)[0] for _, entries in asked):
             raise UserError(run.problems[0].text)

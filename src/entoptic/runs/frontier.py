@@ -22,8 +22,7 @@ from entoptic.base.estimates import Estimate, exactly, mean_interval
 from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
-from entoptic.base.wording import counted
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.methods.contract import Context, Failure, MethodConfig, card_of, find_method, make_config
 from entoptic.methods.klsc import Klsc, Problem, ladders
 from entoptic.methods.prior_sampling import MAP_STEPS, as_shown, scored_bank
@@ -53,7 +52,7 @@ from entoptic.sampling.frontier import Frontier
 from entoptic.sampling.unit_scores import UnitScores
 from entoptic.units.unit import Unit, slug
 
-METHODS_SHOWN = ("klsc", "best-of", "energydps")
+METHODS_SHOWN = ("klsc", "best-of")
 _LONG = 500  # steps of a chain that a person should know of before they wait
 _CAUTION = (
     "the intervals are what independent islands differ by; particles that have not settled bias all of them alike, towards "
@@ -145,7 +144,7 @@ def frontier(
         model: as in `see`.
         units: as in `see`.
         prior: anything `load_prior` takes; None is the shipped one.
-        methods: by name ("klsc,vital") or as configs. The 1000 steps of energydps take long (`EnergyDps(steps=…)`).
+        methods: by name ("klsc,vital") or as configs. The control, energydps, takes long (`EnergyDps(steps=…)`).
         photos: as in `see`.
         nats: budget up to which the frontier is sampled.
         n: pictures of each method.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from entoptic.base.wording import counted
+from entoptic.errors import counted
 from entoptic.metrics import METRICS
 from entoptic.metrics.registry import headline_order
 

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from entoptic.base.bounds import check_options
-from entoptic.base.files import check_inside, check_own, lock_folder, user_path, write_atomically, writing_to
+from entoptic.base.files import (
+    check_inside,
+    check_own,
+    delete_unfinished,
+    lock_folder,
+    user_path,
+    write_atomically,
+    writing_to,
+)
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Reporter, reporter
@@ -93,6 +101,7 @@ def learn(
         draw_sheet(training_prior(net, recipe, where, guidance=guidance), path)
 
     with lock_folder(folder), reporter(progress) as report:
+        delete_unfinished(folder, "", "sheets/", "prior/")
         learn_prior(sets, folder, recipe, device=where, sheet=sheet, minutes=minutes, progress=report.progress, log=log)
         return export_prior(
             folder, held_out if held_out is not None else photos, name=name or folder.name, guidance=guidance,

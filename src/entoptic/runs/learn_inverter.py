@@ -12,13 +12,12 @@ from torch.nn.functional import interpolate
 
 from entoptic.base.bounds import check_options
 from entoptic.base.estimates import mean_interval, wilson
-from entoptic.base.files import check_own, lock_folder, user_path
+from entoptic.base.files import check_own, delete_unfinished, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square, eight_bit
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.training import fitting, mean_weights, read_record
-from entoptic.base.wording import counted
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.inversion.configs import RECIPES, EntopticRecipe
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
 from entoptic.inversion.inverter import Inverter
@@ -124,6 +123,7 @@ def learn(
         draw_sheet(inverter, pairs, path)
 
     with lock_folder(folder), reporter(progress) as report:
+        delete_unfinished(folder, "", "sheets/", "inverter/")
         _, pairs = learn_inverter(
             maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
             progress=report.progress, log=log,
@@ -209,7 +209,7 @@ def measured(
         if len(originals) == compared:
             break
     if not originals:
-        raise UserError(f"none of {counted(len(places), 'photo')} to measure on can be read")
+        raise UserError(f"no photo to measure on can be read ({counted(len(places), 'photo')} tried)")
     real = torch.stack(originals)
     wanted = torch.cat([maps.read(chunk).cpu() for chunk in real.split(25)])
     noise = inverter.noise([torch.Generator().manual_seed(k) for k in range(len(real))])

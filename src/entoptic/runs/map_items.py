@@ -25,8 +25,9 @@ from entoptic.methods.invert import Invert
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.inversion import measured
 from entoptic.models.model import Model
+from entoptic.runs.pictures import Picture, read_pixels
 from entoptic.runs.set_evidence import measure_samples, write_set
-from entoptic.runs.store import Picture, Run, Unwritable, read_pixels
+from entoptic.runs.store import Run, Unwritable
 from entoptic.units.unit import slug
 
 if TYPE_CHECKING:

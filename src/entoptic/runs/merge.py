@@ -9,6 +9,8 @@ from pathlib import Path
 from entoptic.base.files import is_inside
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
+from entoptic.methods.contract import Failure, FailureCode
+from entoptic.runs.failures import read_failures, write_failures
 from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run
 
@@ -17,7 +19,7 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
     """Copies the finished pictures and results of several runs into one; what is there already is kept.
 
     Pictures are told by their keys, so parts of one request make the run that one process would have made. Damaged or
-    unfinished pictures are left where they are.
+    unfinished pictures are left where they are, and named in the merged run's `problems`.
 
     Args:
         runs: folders of runs.
@@ -34,13 +36,20 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
     if not sources:
         raise UserError("no run was named; give the folders of at least one")
     merged = Run(out)
+    failures = [failure for run in [merged, *sources] for failure in read_failures(run)]
     with merged.writing(sources[0].about):
+        if failures:
+            write_failures(merged, failures)
         for source in sources:
             if source.path.resolve() == merged.path.resolve():
                 continue
-            pictures = list(source)
-            for done, picture in enumerate(pictures, 1):
-                _adopt(merged, source, picture)
+            pictures = list(source.read())
+            for done, (picture, problem) in enumerate(pictures, 1):
+                if picture is None:
+                    merged.problems.append(_left(source, problem))
+                elif not _adopt(merged, source, picture):
+                    name = picture.path.relative_to(source.path)
+                    merged.problems.append(_left(source, f"{name}: it is damaged or not finished"))
                 progress(f"merging {source.path.name}", done, len(pictures))
             for result, _ in read_results(source):
                 if result is not None:
@@ -53,20 +62,31 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
     return merged
 
 
-def _adopt(merged: Run, source: Run, picture: Picture) -> None:
-    """Copies one picture with its maps, the sidecar last; nothing outside the source is read."""
+def _left(source: Run, why: str) -> Failure:
+    return Failure(code=FailureCode.UNREADABLE, text=f"{source.path}: {why}")
+
+
+def _adopt(merged: Run, source: Run, picture: Picture) -> bool:
+    """Copies one picture with its maps, the sidecar last; nothing outside the source is read.
+
+    Returns:
+        Whether the merged run has it now.
+    """
     key = str(picture.record.get("key"))
     file = merged.path / picture.path.relative_to(source.path)
-    if source.finished(picture.path, key) is None or merged.finished(file, key) is not None:
-        return
+    if merged.finished(file, key) is not None:
+        return True
+    if source.finished(picture.path, key) is None:
+        return False
     maps = [source.map_file(entry) for entry in (picture.record.get("maps") or {}).values()]
     of_maps = [
         one for one in maps if one is not None and is_inside(one, source.path / "maps") and ".." not in one.parts
     ]
     if len(of_maps) < len(maps):
-        return
+        return False
     for one in (*of_maps, picture.path, picture.path.with_suffix(".json")):
         _copy(source, one, merged, replace=True)
+    return True
 
 
 def _copy(source: Run, file: Path, merged: Run, *, replace: bool = False) -> None:

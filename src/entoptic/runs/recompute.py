@@ -16,7 +16,7 @@ from PIL import Image
 
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
-from entoptic.errors import NotAvailable, UserError
+from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.images.decode import decode
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
@@ -122,6 +122,8 @@ class Recompute:
         try:
             (unit,) = bind(model, record["unit"])
         except UserError as error:
+            if "unit" in taken_out(record):
+                raise NotAvailable(f"the file of its unit is not part of this public copy ({error})") from None
             found.drift.append(f"its unit cannot be read ({error})")
             return found
         found.drift += self._identity_of_unit(picture, unit, references)
@@ -154,7 +156,7 @@ class Recompute:
             return [*wrong, f"its settings are none of {card.name} ({error})"]
         steps, done = getattr(config, "steps", None), record["trace"].get("steps")
         if record.get("complete") and steps and done and card.reads.isdisjoint({"prior"}) and steps != done:
-            wrong.append(f"it says that it took {done} steps, and its settings are {steps}")
+            wrong.append(f"it says that it took {counted(done, 'step')}, and its settings are {steps}")
         known = (record.get("measured_with") or {}).get("photos")
         lacks_behaviour = model.card.behaviour_sha256 and "behaviour_sha256" not in record["model"]
         if lacks_behaviour or ("prior" not in card.reads and identity_of_photos(references) != known):
@@ -168,7 +170,7 @@ class Recompute:
         )  # fmt: skip
         job = Job(card=card, config=config, items=[])
         key = kind.key(job, Item(target=unit, sample=record["sample"], seed=record["seed"]))
-        if key != record["key"]:
+        if key != record["key"] and "unit" not in taken_out(record):
             wrong.append("its key does not follow from its unit, method, settings, seed, network and photos")
         return wrong
 
@@ -208,7 +210,11 @@ class Recompute:
             card=METHODS[picture.method],
             config=Invert(**{name: value for name, value in record["config"].items() if name in known}), items=[],
         )  # fmt: skip
-        if kind.key(job, Item(target=target, sample=record["sample"], seed=record["seed"])) != record["key"]:
+        if "unit" in taken_out(record):
+            found.notes.append(
+                f"{picture.path.name}: its key follows from the path of its photo, which is not in this copy"
+            )
+        elif kind.key(job, Item(target=target, sample=record["sample"], seed=record["seed"])) != record["key"]:
             found.drift.append("its key does not follow from its photo, settings, seed, network and inverter")
         found.evidence = remeasure(self._run, picture, kind)
         recorded = {e["name"] for e in record["evidence"]}
@@ -369,6 +375,12 @@ def _wrong_names(picture: Picture, label: str | None, layer: str, card: MethodCa
     if picture.path.stem != stem or picture.path.parent.name != slug(picture.unit):
         wrong.append("its unit, method, sample or key are not those of its file's name")
     return wrong
+
+
+def taken_out(record: Mapping[str, Any]) -> Sequence[str]:
+    """Returns which entries of a sidecar `export` has changed: none in a run that is no public copy."""
+    changed = record.get("exported")
+    return changed if isinstance(changed, list) else ()
 
 
 def _group(picture: Picture) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 from torch import nn
 
@@ -15,16 +15,89 @@ from entoptic.methods.contract import MethodConfig
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.priors.prior import Prior
+from entoptic.runs import see_arguments as of
 from entoptic.runs.execute import execute
 from entoptic.runs.plan import make_plan
 from entoptic.runs.store import Run
 from entoptic.units.unit import Unit
 
+Network = str | nn.Module | Model
+"""What `load` takes."""
+Units = str | Unit | Iterable[str | Unit]
+"""Units to show: strings of the unit grammar, or bound ones."""
 
+
+# One signature for each method, so that editors complete its options; any other use is the last one.
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["vital"] = ..., **options: Unpack[of.VitalArguments]
+) -> Run: ...
+@overload
+def see(model: Network, units: Units, *, method: Literal["best-of"], **options: Unpack[of.BestOfArguments]) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["deep-inversion"], **options: Unpack[of.DeepInversionArguments]
+) -> Run: ...
+@overload
+def see(
+    model: Network,
+    units: Units,
+    *,
+    method: Literal["deep-inversion-adaptive"],
+    **options: Unpack[of.DeepInversionAdaptiveArguments],
+) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["energydps"], **options: Unpack[of.EnergyDpsArguments]
+) -> Run: ...
+@overload
+def see(model: Network, units: Units, *, method: Literal["fourier"], **options: Unpack[of.FourierArguments]) -> Run: ...
+@overload
+def see(model: Network, units: Units, *, method: Literal["klsc"], **options: Unpack[of.KlscArguments]) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["klsc-twisted"], **options: Unpack[of.KlscTwistedArguments]
+) -> Run: ...
+@overload
+def see(model: Network, units: Units, *, method: Literal["maco"], **options: Unpack[of.MacoArguments]) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["pixels"], **options: Unpack[of.PixelAscentArguments]
+) -> Run: ...
+@overload
+def see(model: Network, units: Units, *, method: Literal["prompt"], **options: Unpack[of.PromptArguments]) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["prompt-class"], **options: Unpack[of.PromptClassArguments]
+) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["prompt-words"], **options: Unpack[of.PromptWordsArguments]
+) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["retrieval"], **options: Unpack[of.RetrievalArguments]
+) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["retrieval-bottom"], **options: Unpack[of.RetrievalBottomArguments]
+) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["retrieval-tilted"], **options: Unpack[of.RetrievalTiltedArguments]
+) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: Literal["vital-paper"], **options: Unpack[of.VitalPaperArguments]
+) -> Run: ...
+@overload
+def see(
+    model: Network, units: Units, *, method: str | MethodConfig | Sequence[str | MethodConfig], **options: Any
+) -> Run: ...
 @with_gradients
 def see(
-    model: str | nn.Module | Model,
-    units: str | Unit | Iterable[str | Unit],
+    model: Network,
+    units: Units,
     *,
     method: str | MethodConfig | Sequence[str | MethodConfig] = "vital",
     photos: Any = None,
@@ -64,7 +137,8 @@ def see(
         progress: show how far the work is.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
             gallery; turn it off where a run is published whose photos may not be.
-        options: fields of the methods' configs, for instance `steps=300`; each goes to every method that has it.
+        options: fields of the methods' configs (`entoptic.configs`), for instance `steps=300`; each goes to every method that
+            has it.
 
     Returns:
         The run. Units that failed are named in `run.failures`; their mates are finished.

@@ -7,6 +7,7 @@
     RUN/dictionaries/NAME.safetensors                      concepts that `steer` discovered for this run
     RUN/frontier/UNIT.json, .svg and .png, table.md        mean score against nats, and the methods' places
     RUN/results/KIND/NAME-KEY/                             results that are no pictures, see `entoptic.runs.results`
+    RUN/failures.json       why some pictures that were asked for are not there
     RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
 
 `context` is the only folder that holds real photos beside what `retrieval` shows and `steer`'s maps named `photo`: leave
@@ -17,19 +18,16 @@ parameter does not.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import html
 import io
 import json
-import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from PIL import Image
@@ -39,6 +37,7 @@ from entoptic.base.files import (
     LOCK,
     UNFINISHED,
     check_inside,
+    delete_unfinished,
     is_inside,
     json_bytes,
     lock_folder,
@@ -46,78 +45,24 @@ from entoptic.base.files import (
     user_path,
     write_atomically,
 )
-from entoptic.base.records import is_a, read_json, why
-from entoptic.base.wording import counted
-from entoptic.errors import Unreadable, UserError, instead, nearest, printable
+from entoptic.base.records import read_json
+from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.methods.contract import Failure
+from entoptic.runs.failures import read_failures
+from entoptic.runs.pictures import Picture, fault_of
+from entoptic.runs.selection import Condition, Pictures
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from entoptic.plots.figure import Figure
+    from entoptic.units.unit import Unit
 
 FORMAT = 1
 
 
 class Unwritable(UserError):
     """The run folder cannot be written: nothing more of the run can be stored."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One finished picture of a run.
-
-    Attributes:
-        path: of the PNG.
-        record: the sidecar's content.
-    """
-
-    path: Path
-    record: dict[str, Any] = field(repr=False)
-
-    @property
-    def unit(self) -> str:
-        """The unit's string."""
-        return str(self.record["unit"])
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return str(self.record["method"])
-
-    @property
-    def sample(self) -> int:
-        """0 for the first picture of a unit and method."""
-        return int(self.record["sample"])
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """H×W×3 uint8, as saved.
-
-        Raises:
-            Unreadable: the file is damaged.
-        """
-        return read_pixels(self.path, "RGB")
-
-    @property
-    def evidence(self) -> dict[str, dict[str, Any]]:
-        """Measurements by name."""
-        return {e["name"]: e for e in self.record["evidence"]}
-
-    def __getitem__(self, name: str) -> float | None:
-        """Value of one measurement, None where it could not be computed."""
-        known = self.evidence
-        if name not in known:
-            raise UserError(f'no evidence "{name}"{instead(name, known)}')
-        return known[name]["value"]
-
-    def _repr_html_(self) -> str:
-        from entoptic.runs.headline import headline  # it reads the metrics, which need torch
-
-        data = base64.b64encode(self.path.read_bytes()).decode()
-        title = html.escape(self.unit + (f" ({self.record['label']})" if self.record.get("label") else ""))
-        lines = "<br>".join(html.escape(line) for line in headline(self.record))
-        alt = html.escape(f"What {self.unit} of {self.record['model']['name']} looks for, by {self.method}")
-        return (
-            f'<figure style="display:inline-block;margin:6px;max-width:240px">'
-            f'<img src="data:image/png;base64,{data}" alt="{alt}"><figcaption style="font:12px sans-serif">'
-            f"<b>{title}</b> {html.escape(self.method)}<br>{lines}</figcaption></figure>"
-        )
 
 
 class Run:
@@ -150,6 +95,7 @@ class Run:
         if not (run.path / "run.json").is_file():
             siblings = [p.parent.name for p in run.path.parent.glob("*/run.json")] if run.path.parent.is_dir() else []
             raise UserError(f"{path} is no run folder (it has no run.json){nearest(run.path.name, siblings)}")
+        run.problems = read_failures(run)
         return run
 
     def __repr__(self) -> str:
@@ -163,15 +109,81 @@ class Run:
             if picture is not None:
                 yield picture
 
-    def __getitem__(self, index: int) -> Picture:
-        return list(self)[index]
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice | str) -> Pictures: ...
+    def __getitem__(self, index: int | slice | str) -> Picture | Pictures:
+        """Returns a picture by its place, or the pictures of a unit: `run["logits:207"]`, `run['logits:"church"']`.
+
+        Args:
+            index: a place, or a string of the unit grammar, also with a range (`run["blocks.6:0-63"]`).
+
+        Raises:
+            UserError: there is no picture of that unit, with the nearest.
+        """
+        return self.pictures[index]
+
+    @property
+    def pictures(self) -> Pictures:
+        """All pictures of the run, read once."""
+        return Pictures(self, self)
+
+    def filter(
+        self,
+        *,
+        unit: str | Unit | Iterable[str | Unit] | None = None,
+        method: str | Iterable[str] | None = None,
+        evidence: Condition | Iterable[Condition] = (),
+    ) -> Pictures:
+        """Returns the pictures of some units and methods that keep some conditions; see `Pictures.filter`."""
+        return self.pictures.filter(unit=unit, method=method, evidence=evidence)
+
+    def table(self) -> pa.Table:
+        """Returns every measurement as a row of a table; `.to_pandas()` makes it a data frame where pandas is installed.
+
+        The columns are `kind`, `unit`, `label`, `layer`, `model`, `method`, `seed`, `sample`, `evidence`, `scale` (unit of
+        the value), `direction` ("higher" or "lower" is better, or "none"), `value`, `n`, `low` and `high` (of the 95 %
+        interval), `independent`, `note`, `file` and `key`. They are the same for every run.
+
+        `independent` is true where networks measured that the method never used, and false where the network under study or
+        the method itself did. `kind` is "picture", "place" (of a method beside a frontier), "set" (all inversions together),
+        "result", or "failure" for what was asked for and is not there.
+        """
+        from entoptic.runs.table import table_of_run
+
+        return table_of_run(self)
+
+    def figure(
+        self,
+        *,
+        columns: int | None = None,
+        captions: bool | str | Sequence[str] = False,
+        width: float = 5.5,
+        title: str = "",
+        with_photos: bool = False,
+    ) -> Figure:
+        """Returns a figure of the pictures for a paper: `run.figure(captions=True).save("grid.pdf")`.
+
+        Args:
+            columns: pictures beside each other. None makes a grid of units by methods where there are several methods,
+                else rows of at most five.
+            captions: names of measurements to print below each picture with their intervals, or True for the most telling
+                one that all pictures share.
+            width: of the figure, in inches; 5.5 is the text of a page in one column.
+            title: above the pictures.
+            with_photos: put the run's copy of the photo, where there is one, before the pictures that were made from it.
+
+        Raises:
+            UserError: there is no picture, there are too many, or a measurement is not known.
+        """
+        return self.pictures.figure(
+            columns=columns, captions=captions, width=width, title=title, with_photos=with_photos
+        )
 
     def _repr_html_(self) -> str:
-        pictures = list(self)
-        shown = "".join(p._repr_html_() for p in pictures[:24])
-        more = f"<p>… and {len(pictures) - 24} more in {html.escape(str(self.path))}</p>" if len(pictures) > 24 else ""
         failed = "".join(f"<p>failed: {html.escape(f)}</p>" for f in self.failures)
-        return f"<div>{shown}</div>{more}{failed}"
+        return f"{self.pictures._repr_html_()}{failed}"
 
     def read(self) -> Iterator[tuple[Picture | None, str]]:
         """Every sidecar: (picture, "") or (None, "NAME: what is wrong with it"). Nothing outside the run is read."""
@@ -185,7 +197,7 @@ class Run:
             except Unreadable as error:
                 yield None, f"{name}: cannot be read ({error})"
                 continue
-            if wrong := _wrong(record):
+            if wrong := fault_of(record):
                 yield None, f"{name}: cannot be read ({wrong})"
             elif not picture.is_file():
                 yield None, f"{name}: its picture {picture.name} is missing"
@@ -222,10 +234,7 @@ class Run:
                 )
         with lock_folder(self.path):
             check_inside(self.path / "metadata.jsonl", self.path)
-            with writable(self.path):
-                for left in self.path.glob(f"**/.*{UNFINISHED}"):  # of a killed process
-                    if left.is_file() or left.is_symlink():
-                        left.unlink()
+            delete_unfinished(self.path, "**/")
             if not (self.path / "run.json").is_file():
                 created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 self.put(self.path / "run.json", json_bytes({"format": FORMAT, "created": created, **about}))
@@ -245,7 +254,7 @@ class Run:
             return None
         try:
             record = read_json(sidecar)
-            if _wrong(record) or record.get("key") != key or not record.get("complete"):
+            if fault_of(record) or record.get("key") != key or not record.get("complete"):
                 return None
             return record if record["image"].get("sha256") == sha256_of(file) else None
         except (OSError, Unreadable):
@@ -351,48 +360,6 @@ class Run:
             Unreadable: it is damaged.
         """
         return read_json(self.path / "run.json")
-
-
-def read_pixels(path: Path, mode: str) -> np.ndarray:
-    """Reads a stored picture or map as uint8 in a mode of Pillow.
-
-    Raises:
-        Unreadable: it is damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        SyntaxError,
-        MemoryError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise Unreadable(f"{path} is no picture that can be read ({why(error)})") from None
-
-
-def _wrong(record: dict[str, Any]) -> str:
-    """What keeps a sidecar's content from being used, or "": somebody may have edited it by hand."""
-    kinds = {"unit": str, "method": str, "sample": int, "image": dict, "model": dict, "evidence": list}
-    for name, kind in kinds.items():
-        if not is_a(record.get(name), kind):
-            return f'its "{name}" is missing or damaged'
-    if not isinstance(record["model"].get("name"), str):
-        return 'its "model" has no name'
-    if not is_a(record.get("label"), str | None):
-        return 'its "label" is damaged'
-    maps = record.get("maps") or {}
-    if not isinstance(maps, dict) or not all(isinstance(entry, dict) for entry in maps.values()):
-        return 'its "maps" are damaged'
-    for entry in record["evidence"]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            return 'its "evidence" is damaged'
-        if not all(is_a(entry.get(k), float | None) for k in ("value", "n")):
-            return f'the numbers of "{entry["name"]}" are damaged'
-    return ""
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -16,8 +16,7 @@ import torch
 from entoptic.base.files import sha256_of
 from entoptic.base.gradients import with_gradients
 from entoptic.base.records import why
-from entoptic.base.wording import counted
-from entoptic.errors import NotAvailable, Unreadable
+from entoptic.errors import NotAvailable, Unreadable, counted
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
 from entoptic.runs.recompute import Recompute, Recomputed, same_numbers
@@ -117,8 +116,21 @@ def verify(
             found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {why(error)})")
     found.drift += [problem for result, problem in read_results(opened) if result is None]
     compare_metadata(opened, found)
+    found.skipped += public_copy(opened)
     on_picture(total, total)
     return found
+
+
+def public_copy(run: Run) -> list[str]:
+    """Returns what is to be said of a run that `export` made: one line, or none for any other run."""
+    try:
+        copied = run.about.get("exported")
+    except Unreadable:  # what is wrong with it is said where it is shown
+        return []
+    if not isinstance(copied, Mapping):
+        return []
+    gone = "paths" if copied.get("photos") else "paths and photos"
+    return [f"this is a public copy without {gone}: what depends on them can be checked in the run that it was made of"]
 
 
 def changed_files(run: Run, picture: Picture) -> list[str]:

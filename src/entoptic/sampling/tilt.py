@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.estimates import Estimate, t_quantile
-from entoptic.base.wording import counted
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.sampling.mbar import finite_scores
 
 _BLOCKS = 32  # number of parts of a bank for the jackknife

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, counted, nearest
 from entoptic.units.subspaces import DimensionRule, basis, inliers, refine, spectral_labels, spectral_vectors
 
 RULES = ("fukunaga-olsen", "held-out")
@@ -125,7 +125,7 @@ class Concepts:
         w = weights.detach().double().reshape(-1, width) if weights is not None else rows[0].new_zeros(0, width)
         names = list(names) or [f"concept {k}" for k in range(len(rows))]
         if len(names) != len(rows):
-            raise UserError(f"{len(rows)} concepts but {len(names)} names")
+            raise UserError(f"{counted(len(rows), 'concept')} but {counted(len(names), 'name')}")
         made = cls(tuple(orthonormal), w.to(rows[0].device), names=names, **more)
         made._check()
         return made
@@ -151,7 +151,7 @@ class Concepts:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        what = f"{len(self)} concepts of {self.dimensions} dimensions in {self.layer or 'a layer'}"
+        what = f"{counted(len(self), 'concept')} of {self.dimensions} dimensions in {self.layer or 'a layer'}"
         return what + (f", completeness {self.completeness():.2f}" if len(self.weights) else "")
 
     def __len__(self) -> int:

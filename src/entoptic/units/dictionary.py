@@ -17,7 +17,7 @@ from torch import Tensor
 
 from entoptic.base.files import user_path, write_atomically
 from entoptic.base.records import check_fields, check_tensor, list_of, read_tensors, why
-from entoptic.errors import NotAvailable, Unreadable, UserError
+from entoptic.errors import NotAvailable, Unreadable, UserError, counted
 from entoptic.models.model import Model
 
 FORMAT = "entoptic dictionary 1"
@@ -226,7 +226,7 @@ def _check(found: Dictionary, model: Model, path: Path) -> None:
     wide = {tensor.shape[-1] for tensor in found.tensors().values()} if hasattr(found, "tensors") else {channels}
     if wide != {channels}:
         raise UserError(
-            f"{path} is for {sorted(wide)[0]} channels but {found.layer} of {model.card.name} has {channels}"
+            f"{path} is for {counted(sorted(wide)[0], 'channel')} but {found.layer} of {model.card.name} has {channels}"
         )
 
 

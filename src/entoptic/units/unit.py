@@ -14,7 +14,7 @@ from torch import Tensor
 
 from entoptic.base.files import user_path
 from entoptic.base.records import read_tensors
-from entoptic.errors import Unreadable, UserError, closest, nearest, printable, slips
+from entoptic.errors import Unreadable, UserError, closest, counted, nearest, printable, slips
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
@@ -312,7 +312,7 @@ def _readout_of(model: Model, address: Address) -> tuple[str, int | None]:
         raise UserError(f'{address}: layer "{address.layer}" does not end in an activation function, drop ".pre"')
     tail = ".pre" if readout.pre else ""
     height, width = info.grid
-    tokens = info.layout in ("BTC", "BCT", "BMTC")
+    tokens = info.layout in ("BTC", "BCT", "TBC", "BMTC")
     # Positions that lie on the picture: all of a map, the patches of tokens, none where the patches are not known.
     prefix, rows, columns = info.patches or (0, 0 if tokens else height, 0 if tokens else width)
     if info.grid == (1, 1):
@@ -359,7 +359,9 @@ def _direction(model: Model, address: Address) -> Unit:
         raise UserError(f'{path} does not say which layer it is for; its metadata needs "layer"')
     channels = model.layer(layer).channels
     if len(direction) != channels:
-        raise UserError(f"{address} has {len(direction)} entries but {layer} has {channels} channels")
+        raise UserError(
+            f"{address} has {counted(len(direction), 'entry', 'entries')} but {layer} has {counted(channels, 'channel')}"
+        )
     inner = Address("unit", layer, 0, address.readout)
     readout, position = _readout_of(model, inner)
     return Unit(address, model, layer, 0, readout, address.name, Tap(layer, address.readout.pre), position, direction)

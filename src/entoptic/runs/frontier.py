@@ -150,7 +150,8 @@ def frontier(
         units: as in `see`.
         prior: anything `load_prior` takes; None is the shipped one.
         methods: by name ("klsc,vital") or as configs. Default: klsc and best-of. The published control, energydps, is asked
-            for by name; its 1000 steps take long (`EnergyDps(steps=…)`). Selections from the bank are placed in any case, as they cost nothing.
+            for by name; its 1000 steps take long (`EnergyDps(steps=…)`). Selections from the bank are placed in any
+            case, as they cost nothing.
         nats: budget up to which the frontier is sampled. particles, islands: of that sampling.
         bank: samples of the prior that standardise scores and start the islands. bank_seed: of them; `seed` does not
             change them, so frontiers of other seeds share the bank's error.

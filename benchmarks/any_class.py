@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,13 @@ def sheet(pictures: Tensor, names: list[str], path: Path, *, columns: int = 10, 
     canvas.save(path, quality=88)
 
 
+def words_kept(words: list[str]) -> list[str]:
+    """The words of the command without folders of this machine."""
+    return [
+        w for i, w in enumerate(words) if w not in ("--run", "--out") and words[i - 1 : i] not in (["--run"], ["--out"])
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--half", choices=("tune", "report"), default="report")
@@ -124,7 +132,7 @@ def main() -> None:
             for picture in run:
                 recorded = picture.record
                 if (recorded["method"], recorded["seed"]) == (method, seed) and recorded["unit"] in wanted:
-                    pictures.append(to_float(Image.open(picture.path).convert("RGB"))[0])
+                    pictures.append(to_float(picture.pixels)[0])
                     of.append(wanted[recorded["unit"]])
         seen[method] = torch.stack(pictures), of
     reference = seen["photos"][0]
@@ -152,7 +160,7 @@ def main() -> None:
     key = f"{given.half}, {given.seeds} seed{'s' * (given.seeds > 1)}, {len(classes)} classes"
     path = given.out / "any-class.json"
     held = json.loads(path.read_text()) if path.exists() else {}
-    held[key] = {"command": " ".join(sys.argv[1:]), "about": about(), "rows": table}
+    held[key] = {"command": shlex.join(words_kept(sys.argv[1:])), "about": about(), "rows": table}
     path.write_text(json.dumps(held, indent=1))
     (given.out / "any-class.md").write_text(page(held))
     print(page({key: held[key]}))
@@ -185,6 +193,12 @@ def page(held: dict[str, Any]) -> str:
             )
             lines.append(f"| {name} | {entry['n']} | {' | '.join(cells)} | {far} |")
         lines += ["", f"`python benchmarks/any_class.py {part['command']}`", ""]
+        half = key.partition(",")[0]
+        lines += [
+            f"![The pictures of {name}](any-class-{half}-{name}.jpg)\n\n*{name}: the first seed of every class, nothing picked.*\n"
+            for name in part["rows"]
+            if name != "photos"
+        ]
     return "\n".join(lines)
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.sorting import sorted_rows
 from entoptic.errors import NotAvailable, nearest
-from entoptic.images.any_class import AnyClass, find_any_class
 from entoptic.images.photos import Photos
 from entoptic.images.relevance_weighting import (
     RelevanceWeighting,
@@ -25,6 +24,7 @@ from entoptic.images.relevance_weighting import (
     relevant_means,
 )
 from entoptic.images.shipped_statistics import Pack
+from entoptic.images.unit_table import LOGITS, UnitTable, find_table
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
@@ -141,11 +141,12 @@ def target_of_photos(
 SHIPPED = "shipped statistics"
 
 
-def borrowed_from(model: Model, pack: Pack | None, unit: Unit) -> AnyClass | None:
-    """Returns the shipped statistics of every class for a logit that a pack does not hold; None where there are none."""
-    if unit.kind != "logit" or (pack is not None and str(unit) in pack.units):
+def table_of(model: Model, pack: Pack | None, unit: Unit) -> UnitTable | None:
+    """Returns the shipped table that holds a unit which the pack does not; None where there is none."""
+    plain = unit.direction is None and str(unit) == f"{unit.layer}:{unit.index}"
+    if not plain or (pack is not None and str(unit) in pack.units):
         return None
-    return find_any_class(model.card)
+    return find_table(model.card, unit.layer)
 
 
 def target_of_pack(
@@ -163,11 +164,39 @@ def target_of_pack(
     Raises:
         NotAvailable: no statistics, or they hold no such unit, layer or weighting.
     """
-    any_class = borrowed_from(model, pack, unit)
-    if any_class is not None:
-        values = {tap: _held(model, tap, partial(any_class.target, unit.index), any_class.layers) for tap in taps}
-        photos = int(any_class.photos_n[unit.index])
-        return MatchingTarget(values, photos, any_class.describe(unit.index), any_class.sha256, borrowed=True)
+    table = table_of(model, pack, unit)
+    if table is None:
+        _check_held(model, pack, unit)
+    if wanted is not None and (wanted.reference, wanted.facets) != ("image", 1):
+        raise NotAvailable(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
+    held_as = table.relevance if table else pack.relevance(str(unit)) if pack else "none"
+    if taps and held_as != (wanted.rules if wanted else "none"):
+        raise NotAvailable(
+            f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
+        )
+    if table is not None:
+        values = {tap: _held(model, tap, partial(table.target, unit.index), table.layers) for tap in taps}
+        importance = {tap: u.to(model.device) for tap, u in table.importance_of(unit.index, taps).items()}
+        return MatchingTarget(
+            values,
+            int(table.photos_n[unit.index]),
+            table.describe(unit.index),
+            table.sha256,
+            importance,
+            table.borrowed,
+        )
+    assert pack is not None
+    values = _values_of_pack(model, pack, str(unit), taps)
+    importance = {tap: u.to(model.device) for tap, u in pack.importance(str(unit), taps).items()}
+    return MatchingTarget(values, pack.count(str(unit)), SHIPPED, pack.sha256, importance)
+
+
+def _check_held(model: Model, pack: Pack | None, unit: Unit) -> None:
+    """Checks that a pack holds a unit.
+
+    Raises:
+        NotAvailable: it does not, or there is none.
+    """
     if pack is None:
         raise NotAvailable(
             f"matching {unit} of {model.card.name} needs real photos: give --photos DIR (Python: photos=…), "
@@ -175,22 +204,17 @@ def target_of_pack(
         )
     held = pack.units
     if str(unit) not in held:
-        names = {str(i): model.card.label(int(i.split(":")[1])) or i for i in held if i.startswith("logits:")}
+        names = {i: model.card.label(int(i.split(":")[1])) or i for i in held if i.startswith("logits:")}
+        classes = ", ".join(f"{k} ({v})" for k, v in names.items())
+        channels = ", ".join(i for i in held if not i.startswith("logits:")) or "no channels"
+        if find_table(model.card, LOGITS):
+            classes = "every class"
+        if whole := [layer for layer in model.layers if find_table(model.card, layer)]:
+            channels = f"every channel of {', '.join(whole)}"
         raise NotAvailable(
-            f"without photos, {model.card.name} has references for {', '.join(f'{k} ({v})' for k, v in names.items())}"
-            f" and {', '.join(i for i in held if not i.startswith('logits:')) or 'no channels'}, but not for {unit}"
+            f"without photos, {model.card.name} has references for {classes} and {channels}, but not for {unit}"
             f"{f' ({unit.label})' if unit.label else ''}; give --photos DIR, or use --method fourier"
         )
-    if wanted is not None and (wanted.reference, wanted.facets) != ("image", 1):
-        raise NotAvailable(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
-    held_as = pack.relevance(str(unit))
-    if taps and held_as != (wanted.rules if wanted else "none"):
-        raise NotAvailable(
-            f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
-        )
-    values = _values_of_pack(model, pack, str(unit), taps)
-    importance = {tap: u.to(model.device) for tap, u in pack.importance(str(unit), taps).items()}
-    return MatchingTarget(values, pack.count(str(unit)), SHIPPED, pack.sha256, importance)
 
 
 def check_count(target: MatchingTarget, asked: int, default: int, unit: Unit) -> str:

@@ -20,9 +20,9 @@ from entoptic.images.colour import natural_spectrum, resample_spectrum
 from entoptic.images.index import ActivationIndex
 from entoptic.images.matching_targets import (
     MatchingTarget,
-    borrowed_from,
     natural_of_pack,
     sorted_means,
+    table_of,
     target_of_pack,
     target_of_photos,
 )
@@ -109,8 +109,8 @@ class References:
         if self.pack is not None and reads == {"spectrum"}:
             return self.pack.spectrum_sha256
         if self.photos is None:
-            any_class = borrowed_from(self.model, self.pack, unit) if "targets" in reads else None
-            return any_class.sha256 if any_class else self.pack.sha256 if self.pack and reads else ""
+            table = table_of(self.model, self.pack, unit) if "targets" in reads else None
+            return table.sha256 if table else self.pack.sha256 if self.pack and reads else ""
         if reads == {"targets"} and (own := self.class_photos(unit)):
             return self.photos.fingerprint(own)
         if self.index is not None and "targets" in reads and unit in self.index:

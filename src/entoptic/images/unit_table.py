@@ -1,11 +1,14 @@
-"""`AnyClass`: reference statistics of every class of a network, small enough to ship.
+"""`UnitTable`: reference statistics of every unit of a layer, small enough to ship.
 
-For each class it holds the weighted mean of sorted features over the photos that drive its logit most, whatever they show.
+All units of the layer share one basis per matched layer (a truncated singular value decomposition), in 8 bits: one
+safetensors file for each layer, beside the packs of `shipped_statistics`, which hold a few units more exactly.
+
+Logits: for each class the weighted mean of sorted features over the photos that drive its logit most, whatever they show.
 The weights follow the score and are as uneven as a stated effective number of photos asks for, so that photos of the class
-itself count most where there are any. All classes share one basis per layer (a truncated singular value decomposition), in
-8 bits: one safetensors file per network, beside the packs of `shipped_statistics`.
+itself count most where there are any. Channels: the mean over the photos that drive a channel most, of features weighted by
+its relevance, as `References.target` makes it.
 
-`python -m entoptic.images.make_any_class` makes the file.
+`python -m entoptic.images.make_unit_table` makes the files.
 """
 
 from __future__ import annotations
@@ -25,12 +28,17 @@ from entoptic.images.shipped_statistics import fill
 from entoptic.models.taps import Tap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from entoptic.models.card import Card
 
 KNOTS = 33
 """Largest number of ranks that are kept of a row of sorted values."""
-MARK = "entoptic-any-class"
+MARK = "entoptic-unit-table"
 """Name of the description in the file's metadata."""
+ENDING = ".units.safetensors"
+"""What the names of the shipped files end with."""
+LOGITS = "logits"
 
 
 def class_weights(scores_N: Tensor, effective: float, most: int) -> Tensor:
@@ -103,66 +111,84 @@ def factorise(table_nF: Tensor, rank: int) -> Factors:
     return Factors(mean_F, basis_rF, scale_r, rows_nr.half())
 
 
-@dataclass(frozen=True)
-class AnyClass:
-    """The file in memory.
+@dataclass(frozen=True, kw_only=True)
+class UnitTable:
+    """A file in memory.
 
     Attributes:
-        factors: per tap, with one row per class; a row is C×K sorted values at K ranks.
+        layer: whose units it holds, "logits" for classes.
+        factors: per tap, with one row per unit; a row is C×K sorted values at K ranks.
         channels: C per tap.
-        own_n: number of photos of each class itself among those that count.
-        photos_n: effective number of photos behind each class, rounded.
-        meta: its description: network, preprocessing, photos, recipe.
+        photos_n: number of photos behind each unit, for classes the effective number, rounded.
+        own_n: number of photos of each class itself among those that count; zeros for channels.
+        importance: per tap n×C, VITAL's ū, where values are weighted by relevance.
+        relevance: kind of relevance that values are weighted by, or "none".
+        meta: weights_sha256, card (preprocessing), model, photos (number), recipe.
         sha256: of the file.
     """
 
+    layer: str
     factors: dict[str, Factors]
     channels: dict[str, int]
-    own_n: Tensor
     photos_n: Tensor
+    own_n: Tensor
+    importance: dict[str, Tensor]
+    relevance: str
     meta: dict[str, Any]
-    sha256: str
+    sha256: str = ""
 
     @property
     def layers(self) -> list[str]:
         """Taps that are held."""
         return list(self.factors)
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether photos of any class stand in for those of a class."""
+        return self.layer == LOGITS
+
     def target(self, index: int, tap: Tap, length: int) -> Tensor | None:
-        """Returns the weighted mean sorted values C×`length` of a class, or None where the layer is not held."""
+        """Returns the mean sorted values C×`length` of a unit, or None where the layer is not held."""
         factors = self.factors.get(str(tap))
         if factors is None:
             return None
         kept_CK = factors.row(index).unflatten(0, (self.channels[str(tap)], -1))
         return fill(kept_CK.sort(1).values, length, KNOTS)
 
+    def importance_of(self, index: int, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+        """Returns C weights of the channels per tap, for a unit whose values are weighted by relevance."""
+        return {tap: self.importance[str(tap)][index].float() for tap in taps if str(tap) in self.importance}
+
     def describe(self, index: int) -> str:
-        """Returns what stands for a class, for people."""
+        """Returns what stands for a unit, for people."""
+        if not self.borrowed:
+            return f"shipped statistics of the {int(self.photos_n[index])} photos that drive the unit most"
         own = int(self.own_n[index])
         whose = f"{own} of them of the class" if own else "none of them of the class"
         return f"shipped statistics of about {int(self.photos_n[index])} photos that drive the class most, {whose}"
 
 
-def find_any_class(card: Card) -> AnyClass | None:
-    """Finds the shipped statistics that were made with exactly these weights and this preprocessing."""
+def find_table(card: Card, layer: str) -> UnitTable | None:
+    """Finds the shipped table of a layer that was made with exactly these weights and this preprocessing."""
     for held in _shipped():
-        if held.meta["weights_sha256"] == card.identity and held.meta["card"] == card.preprocessing_json():
+        same = held.meta["weights_sha256"] == card.identity and held.meta["card"] == card.preprocessing_json()
+        if held.layer == layer and same:
             return held
     return None
 
 
 @lru_cache
-def _shipped() -> tuple[AnyClass, ...]:
+def _shipped() -> tuple[UnitTable, ...]:
     found = []
-    for file in resources.files("entoptic").joinpath("data").iterdir():
-        if file.name.endswith(".any-class.safetensors"):
+    for file in sorted(resources.files("entoptic").joinpath("data").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(ENDING):
             with resources.as_file(file) as path:
-                found.append(read_any_class(path))
+                found.append(read_table(path))
     return tuple(found)
 
 
-def read_any_class(path: Path) -> AnyClass:
-    """Reads the file that `write_any_class` wrote."""
+def read_table(path: Path) -> UnitTable:
+    """Reads the file that `write_table` wrote."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -172,33 +198,26 @@ def read_any_class(path: Path) -> AnyClass:
         layer: Factors(*(tensors[f"{part}|{layer}"] for part in ("mean", "basis", "scale", "rows")))
         for layer in meta["layers"]
     }
-    return AnyClass(
-        factors, meta["channels"], tensors["own"], tensors["photos"], meta,
-        hashlib.sha256(path.read_bytes()).hexdigest(),
+    importance = {name.partition("|")[2]: value for name, value in tensors.items() if name.startswith("importance|")}
+    return UnitTable(
+        layer=meta["layer"], factors=factors, channels=meta["channels"], photos_n=tensors["photos"], own_n=tensors["own"],
+        importance=importance, relevance=meta["relevance"], meta=meta,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )  # fmt: skip
 
 
-def write_any_class(
-    path: Path, factors: dict[str, Factors], channels: dict[str, int], own_n: Tensor, photos_n: Tensor,
-    meta: dict[str, Any],
-) -> None:  # fmt: skip
-    """Writes the statistics of every class.
-
-    Args:
-        path: of the file.
-        factors: per tap.
-        channels: C per tap.
-        own_n: as in `AnyClass`.
-        photos_n: as in `AnyClass`.
-        meta: weights_sha256, card (preprocessing), model, photos (number), recipe.
-    """
+def write_table(path: Path, table: UnitTable) -> None:
+    """Writes a table; its `sha256` is not used."""
     from safetensors.torch import save_file
 
-    tensors = {"own": own_n.to(torch.int16), "photos": photos_n.to(torch.int16)}
-    for layer, held in factors.items():
+    tensors = {"own": table.own_n.to(torch.int16), "photos": table.photos_n.to(torch.int16)}
+    tensors |= {f"importance|{layer}": weights.half() for layer, weights in table.importance.items()}
+    for layer, held in table.factors.items():
         tensors |= {
             f"mean|{layer}": held.mean_F, f"basis|{layer}": held.basis_rF, f"scale|{layer}": held.scale_r,
             f"rows|{layer}": held.rows_nr,
         }  # fmt: skip
-    whole = meta | {"layers": list(factors), "channels": channels}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata={MARK: json.dumps(whole)})
+    meta = table.meta | {
+        "layer": table.layer, "layers": list(table.factors), "channels": table.channels, "relevance": table.relevance,
+    }  # fmt: skip
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata={MARK: json.dumps(meta)})

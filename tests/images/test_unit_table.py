@@ -12,20 +12,25 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from entoptic.errors import UserError
-from entoptic.images.any_class import (
+from entoptic.images import unit_table
+from entoptic.images.make_unit_table import table_of_channels, table_of_classes
+from entoptic.images.photos import Photos
+from entoptic.images.references import References
+from entoptic.images.relevance_weighting import RelevanceWeighting
+from entoptic.images.shipped_statistics import kept_ranks
+from entoptic.images.unit_table import (
     KNOTS,
     class_weights,
     factorise,
-    find_any_class,
-    read_any_class,
-    write_any_class,
+    find_table,
+    read_table,
+    write_table,
 )
-from entoptic.images.make_any_class import make_any_class
-from entoptic.images.shipped_statistics import kept_ranks
 from entoptic.methods.vital import matched_taps
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.runs.see import see
+from entoptic.units.unit import bind
 
 
 def effective(weights: torch.Tensor) -> float:
@@ -85,15 +90,17 @@ def planted(count: int = 120) -> tuple[dict[Tap, torch.Tensor], torch.Tensor, to
     return {Tap("a"): curves.sort(-1).values.half()}, logits, classes
 
 
-def test_each_class_gets_its_photos_and_an_absent_one_its_nearest(tmp_path: Path) -> None:
+def test_each_class_gets_its_photos_and_an_absent_one_its_nearest(tiny: Model, tmp_path: Path) -> None:
     curves, logits, classes = planted()
-    factors, own, photos = make_any_class(curves, logits, classes, effective=8, most=30, rank=3)
-    assert own[:3].min() >= 5
-    assert int(own[3]) == 0
-    assert photos.tolist() == [8, 8, 8, 8]
-    path = tmp_path / "x.any-class.safetensors"
-    write_any_class(path, factors, {"a": 4}, own, photos, {"weights_sha256": "w", "card": {}, "photos": len(classes)})
-    held = read_any_class(path)
+    table = table_of_classes(tiny, curves, logits, classes, effective=8, most=30, rank=3)
+    assert table.own_n[:3].min() >= 5
+    assert int(table.own_n[3]) == 0
+    assert table.photos_n.tolist() == [8, 8, 8, 8]
+    path = tmp_path / "x.units.safetensors"
+    write_table(path, table)
+    held = read_table(path)
+    assert held.borrowed
+    assert held.importance == {}
     assert held.layers == ["a"]
     for index, level in ((0, 1), (1, 2), (2, 3), (3, 3)):
         target = held.target(index, Tap("a"), 196)
@@ -114,11 +121,42 @@ def test_curves_keep_their_shape_between_the_ranks() -> None:
     assert float((fill(kept, 196, KNOTS) - curve).abs().max()) < 0.01
 
 
-# --- the shipped file --------------------------------------------------------------------------------------------------
+def test_a_table_of_channels_gives_what_photos_give(
+    tiny: Model, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, taps = Photos.open(photo_folder), [Tap("stem"), Tap("stage1"), Tap("stage2")]
+    made = table_of_channels(tiny, "stage2", photos, taps, rank=64)
+    write_table(tmp_path / "x.units.safetensors", made)
+    held = read_table(tmp_path / "x.units.safetensors")
+    assert not held.borrowed
+    assert held.relevance == "lrp"
+    monkeypatch.setattr(unit_table, "_shipped", lambda: (held,))
+    with_photos, without = References(tiny, photos), References(tiny)
+    wanted = RelevanceWeighting("lrp")
+    for unit in bind(tiny, ["stage2:0", "stage2:5"]):
+        expected = with_photos.target(unit, (Tap("stage1"),), 25, wanted=wanted)
+        found = without.target(unit, (Tap("stage1"),), 25, wanted=wanted)
+        assert found.values.keys() == expected.values.keys()
+        for tap, values in expected.values.items():
+            error = (found.values[tap] - values).square().mean().sqrt()
+            assert float(error) < 0.05 * float(values.std())
+            torch.testing.assert_close(found.importance[tap], expected.importance[tap], atol=2e-3, rtol=2e-3)
+        assert found.photos == expected.photos
+        assert not found.borrowed
+        assert without.identity(unit, {"targets"}) == held.sha256
+        with pytest.raises(UserError, match='relevance="lrp" only'):
+            without.target(unit, (Tap("stage1"),), 25)
+    with pytest.raises(UserError, match="needs real photos"):
+        without.check(bind(tiny, "stage1:0")[0], {"targets"})
+    with pytest.raises(UserError, match="needs real photos"):  # another readout is another unit
+        without.check(bind(tiny, "stage2:0@max")[0], {"targets"})
+
+
+# --- the shipped files --------------------------------------------------------------------------------------------------
 
 
 def test_every_class_of_lite0_is_held_in_few_megabytes(lite0: Model) -> None:
-    held = find_any_class(lite0.card)
+    held = find_table(lite0.card, "logits")
     assert held is not None
     taps = matched_taps(lite0, ())
     assert held.layers == [str(tap) for tap in taps]
@@ -134,7 +172,7 @@ def test_every_class_of_lite0_is_held_in_few_megabytes(lite0: Model) -> None:
 
 
 def test_classes_that_look_alike_have_targets_that_are_alike(lite0: Model) -> None:
-    held = find_any_class(lite0.card)
+    held = find_table(lite0.card, "logits")
     assert held is not None
     tap = matched_taps(lite0, ())[-1]
     golden, labrador, truck = (held.target(index, tap, 49) for index in (207, 208, 569))
@@ -148,7 +186,7 @@ def test_any_class_is_shown_without_photos(lite0: Model, tmp_path: Path) -> None
     options = {"verifiers": "", "progress": False, "steps": 2, "method": "vital"}
     run = see(lite0, ['logits:"golden retriever"', "logits:497"], out=tmp_path / "r", **options)
     golden, church = run
-    assert golden.record["references"]["sha256"] == find_any_class(lite0.card).sha256  # type: ignore[union-attr]
+    assert golden.record["references"]["sha256"] == find_table(lite0.card, "logits").sha256  # type: ignore[union-attr]
     assert any("golden retriever itself" in note for note in golden.record["trace"]["notes"])
     assert "drive the class most" in golden.record["references"]["source"]
     assert church.record["references"]["source"] == "shipped statistics"

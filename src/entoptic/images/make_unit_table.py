@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base.sorting import sorted_rows
-from entoptic.images.shipped_statistics import kept_ranks
-from entoptic.images.unit_table import KNOTS, LOGITS, UnitTable, class_weights, factorise, write_table
+from entoptic.images.unit_table import LOGITS, UnitTable, class_weights, factorise, table_ranks, write_table
 from entoptic.models.taps import Tap
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def sorted_curves(model: Model, photos: Sequence[str], taps: Sequence[Tap]) -> t
                 classes += [known.get(at, -1) for at in indices]
                 for tap in taps:
                     values_BCD = sorted_rows(read[tap]).cpu()
-                    curves[tap].append(values_BCD[:, :, kept_ranks(values_BCD.shape[2], KNOTS)].half())
+                    curves[tap].append(values_BCD[:, :, table_ranks(values_BCD.shape[2], "none")].half())
                 print(f"{source}: {len(classes)} photos so far", file=sys.stderr)
     return {tap: torch.cat(parts) for tap, parts in curves.items()}, torch.cat(logits), torch.tensor(classes)
 
@@ -89,7 +88,7 @@ def table_of_classes(
     }
     recipe = (
         f"softmax weights of effective number {effective:g} over the {most} strongest of {len(logits_NL)} photos; "
-        f"rank {rank}; {KNOTS} ranks a sketch"
+        f"rank {rank}"
     )
     return UnitTable(
         layer=LOGITS, factors=factors, channels={str(tap): v.shape[1] for tap, v in curves.items()},
@@ -129,13 +128,13 @@ def table_of_channels(
         below = layers_below(model, taps, unit)
         target = references.target(unit, below[1:] or below, STRONGEST, wanted=RelevanceWeighting(relevance))
         for tap, values_CD in target.values.items():
-            kept_CK = values_CD[:, kept_ranks(values_CD.shape[1], KNOTS)]
+            kept_CK = values_CD[:, table_ranks(values_CD.shape[1], relevance)]
             rows.setdefault(str(tap), []).append(kept_CK.flatten().cpu())
             shares.setdefault(str(tap), []).append(target.importance[tap].cpu())
             channels[str(tap)] = len(values_CD)
         read.append(target.photos)
         print(f"{layer}: {number} of {len(units)} channels", file=sys.stderr)
-    recipe = f"{STRONGEST} photos a unit of {len(photos)}; rank {rank}; {KNOTS} ranks a sketch"
+    recipe = f"{STRONGEST} photos a unit of {len(photos)}; rank {rank}"
     return UnitTable(
         layer=layer, factors={name: factorise(torch.stack(values), rank) for name, values in rows.items()},
         channels=channels, photos_n=torch.tensor(read), own_n=torch.zeros(len(read)),

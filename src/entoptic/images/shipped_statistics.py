@@ -50,14 +50,18 @@ def thin(values_CD: Tensor, knots: int = KNOTS) -> Tensor:
 
 def fill(kept_CK: Tensor, length: int, knots: int = KNOTS) -> Tensor:
     """Interpolates linearly between the ranks that `thin` kept: C×`length` float32."""
-    ranks = kept_ranks(length, knots)
+    return between(kept_CK, kept_ranks(length, knots), length)
+
+
+def between(kept_CK: Tensor, ranks_K: Tensor, length: int) -> Tensor:
+    """Interpolates linearly between values at some ranks, the first and the last among them: C×`length` float32."""
     values = kept_CK.float()
-    if len(ranks) == length:
+    if len(ranks_K) == length:
         return values
     positions = torch.arange(length)
-    right = torch.searchsorted(ranks, positions).clamp(1, len(ranks) - 1)
+    right = torch.searchsorted(ranks_K, positions).clamp(1, len(ranks_K) - 1)
     left = right - 1
-    share = (positions - ranks[left]) / (ranks[right] - ranks[left])
+    share = (positions - ranks_K[left]) / (ranks_K[right] - ranks_K[left])
     return values[:, left] + (values[:, right] - values[:, left]) * share
 
 

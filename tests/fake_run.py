@@ -165,13 +165,15 @@ class Page(HTMLParser):
 
 def data_of(index: Path) -> dict[str, Any]:
     """What the index is drawn from, with units and pictures as objects, as `index_rows.js` reads them."""
-    data = json.loads((index.parent / "data.js").read_text().removeprefix("window.ENTOPTIC = ").removesuffix(";\n"))
+    data = json.loads(
+        (index.parent / "data.js").read_text(encoding="utf-8").removeprefix("window.ENTOPTIC = ").removesuffix(";\n")
+    )
     data["units"] = [_unit_of(data, row) for row in data["units"]]
     return data  # type: ignore[no-any-return]
 
 
 def _unit_of(data: dict[str, Any], row: list[Any]) -> dict[str, Any]:
-    unit, label, layer, model, words, folder, name, pictures = row
+    unit, pictures, layer, label, model, words, folder, name = [*row, *[0, "", 0, 0, 0, 0][len(row) - 2 :]]
     plain = re.sub(r"[^A-Za-z0-9_.]", "-", unit)
     found = {"unit": unit, "label": label, "layer": data["layers"][layer], "model": data["models"][model]}
     found |= {"words": data["words"][words], "folder": folder or plain, "id": name or f"unit-{plain}"}

@@ -42,11 +42,11 @@ def index_data(
 ) -> dict[str, Any]:
     """Returns what `index.js` draws from, as JSON.
 
-    A unit is `[unit, label, layer, model, words, folder, id, pictures]`: layer, model and words are places in tables,
-    folder and id are 0 where they follow from the unit. A picture is `[method, sample, file, size, caption, values]`, and
-    then, where it has one, what sets it apart from others of its method: the file is only the first twelve digits of
-    its key where its name follows from them; caption is a place in a table of `[text, note, mark]`; values are in the order of
-    `metrics`.
+    A unit is `[unit, pictures, layer, label, model, words, folder, id]`: layer, model and words are places in tables,
+    folder and id are 0 where they follow from the unit, and a row ends with the last entry that is not empty or 0.
+    A picture is `[method, sample, file, size, caption, values]`, and then, where it has one, what sets it apart from others
+    of its method. The file is only the first twelve digits of its key where its name follows from them; caption is a place
+    in a table of `[text, note, mark]`; values are in the order of `metrics`.
 
     Args:
         pages: of the run.
@@ -70,7 +70,7 @@ def index_data(
         variant_by_anchor = variants(page.pictures)
         pictures = []
         for one in page.pictures:
-            row = [
+            entry = [
                 methods.index(one.method),
                 one.sample,
                 _file(one),
@@ -79,22 +79,23 @@ def index_data(
                 _values(one, metrics),
             ]
             if variant := variant_by_anchor.get(one.anchor):
-                row.append(variant)
-            pictures.append(row)
+                entry.append(variant)
+            pictures.append(entry)
         unit = without_folders(first.unit)
         plain = re.sub(r"[^\w.]", "-", unit, flags=re.ASCII)
-        units.append(
-            [
-                unit,
-                without_folders(first.label),
-                layers.place(str(first.sidecar.get("layer") or "")),
-                models.place(without_folders(first.model)),
-                words.place(_labels(photos.get(page.name))),
-                0 if first.folder == plain else quote(first.folder),
-                0 if page.name == f"unit-{plain}" else page.name,
-                pictures,
-            ]
-        )
+        row = [
+            unit,
+            pictures,
+            layers.place(str(first.sidecar.get("layer") or "")),
+            without_folders(first.label),
+            models.place(without_folders(first.model)),
+            words.place(_labels(photos.get(page.name))),
+            0 if first.folder == plain else quote(first.folder),
+            0 if page.name == f"unit-{plain}" else page.name,
+        ]
+        while not row[-1]:  # the unit is never empty
+            row.pop()
+        units.append(row)
     return {
         "base": base,
         "perPage": UNITS_PER_PAGE,
@@ -128,7 +129,7 @@ def _caption(one: StoredPicture) -> list[str]:
 
 
 def _values(one: StoredPicture, metrics: Mapping[str, Any]) -> list[float | None]:
-    """Its numbers with four digits, in the order of the metrics; those behind the last one are left out."""
+    """Its numbers with three or four digits, in the order of the metrics; those behind the last one are left out."""
     by_name = {reading.name: reading.number for reading in one.readings}
     values = [None if (value := by_name.get(name)) is None else _short(value) for name in metrics]
     while values and values[-1] is None:
@@ -137,7 +138,7 @@ def _values(one: StoredPicture, metrics: Mapping[str, Any]) -> list[float | None
 
 
 def _short(value: float) -> float:
-    rounded = float(f"{value:.4g}")
+    rounded = float(f"{value:.4g}" if abs(value) >= 10 else f"{value:.3g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 

@@ -101,7 +101,10 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
             **variables,
         )
         _write(out / f"{page.name}.html", text)
-    data = json.dumps(index_data(pages, f"{root}/pictures", photos, head), separators=(",", ":"), allow_nan=False)
+    data = json.dumps(
+        index_data(pages, f"{root}/pictures", photos, head),
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False,
+    )  # fmt: skip
     _write(out / "data.js", f"window.ENTOPTIC = {data};\n")
     about = {"run": run, "head": head, "pages": pages, "root": root}
     _write(out / "units.html", environment.get_template("units.html").render(**about))

@@ -12,7 +12,7 @@
     const [width, height] = sizes[size];
     return { method, sample, file: name, anchor, width, height, text, note, tone, alt, values, variant };
   }
-  function readUnit([unit, label, layer, model, word, folder, id, pictures]) {
+  function readUnit([unit, pictures, layer = 0, label = "", model = 0, word = 0, folder = 0, id = 0]) {
     const plain = unit.replace(/[^A-Za-z0-9_.]/g, "-");
     const read = {
       unit, label, layer, model: models[model], folder: folder || plain, id: id || `unit-${plain}`,

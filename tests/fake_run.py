@@ -94,7 +94,7 @@ class FakeRun:
             "photos": {"source": "photos", "n": 250},
             "strongest": [
                 {**entry, "file": "top-1.jpg", "crop": "top-1.crop.jpg", "where": "top-1.where.png"},
-                {**entry, "file": "top-2.jpg", "label": "", "value": 11},
+                {**entry, "file": "top-2.jpg", "photo": "church/2.jpg", "label": "", "value": 11},
             ],
             "weakest": [{**entry, "file": "bottom-1.jpg", "label": NASTY, "value": -3.25}],
             "classes": [{"label": c, "mean": m, "low": a, "high": b, "n": 25} for c, m, a, b in bars],

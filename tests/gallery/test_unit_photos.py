@@ -21,7 +21,7 @@ def test_the_picture_stands_beside_photos_crops_and_classes(fake: FakeRun, tmp_p
         assert names[0] == names[6]  # the picture beside the strips, then on its own
         assert "Beside real photos the most and least of 250" in page.text
         assert "12.5 church" in page.text
-        assert "11 church/1.jpg" in page.text  # without a label, the photo's name
+        assert "11 church/2.jpg" in page.text  # without a label, the photo's name
         assert f"−3.25 {NASTY}" in page.text
         assert "gas pump 1 n 25" in page.text
         titles = [row.get("title") for row in page.all("tr") if row.get("title")]

@@ -231,7 +231,7 @@ def test_browser_fits_its_window(page: Any, site: Path) -> None:
 def test_browser_enlarges_one_picture_over_the_page(page: Any, site: Path) -> None:
     page.goto((site.parent / "unit-logits-70.html").as_uri())
     large = page.locator("#large")
-    page.locator("a.enlarge").first.click()
+    page.locator(".matrix a.enlarge").first.click()
     assert large.is_visible()
     page.wait_for_function("document.querySelector('#large img').naturalWidth === 4")
     width = large.locator("img").bounding_box()["width"]
@@ -247,6 +247,10 @@ def test_browser_enlarges_one_picture_over_the_page(page: Any, site: Path) -> No
     assert not large.is_visible()
     page.keyboard.press("z")
     assert large.is_visible()
+    assert large.locator("b").inner_text().startswith("VITAL"), "the first picture, not a photo beside it"
+    page.keyboard.press("Escape")
+    page.locator(".strip a.enlarge").first.click()
+    assert large.locator("b").inner_text() == "Photo, church"
 
 
 def test_browser_enlarges_small_pictures_and_says_so(page: Any, site: Path) -> None:

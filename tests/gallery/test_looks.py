@@ -89,8 +89,8 @@ def test_without_scripts_pictures_are_shown(open_page: Any, site: Path) -> None:
     assert page.locator(".plainlist img").first.is_visible()
     assert not page.locator(".find").is_visible()
     page.goto((site / "unit-logits-1.html").as_uri())
-    assert page.locator("a.enlarge img").first.is_visible()
-    assert str(page.locator("a.enlarge").first.get_attribute("href")).endswith(".png"), "a click opens the file"
+    assert page.locator(".matrix a.enlarge img").first.is_visible()
+    assert str(page.locator(".matrix a.enlarge").first.get_attribute("href")).endswith(".png"), "a click opens the file"
 
 
 def test_the_index_sorts_and_filters(open_page: Any, tmp_path: Path) -> None:

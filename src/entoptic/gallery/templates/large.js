@@ -55,5 +55,5 @@
     const act = { ArrowLeft: () => show(at - 1), ArrowRight: () => show(at + 1), s: smooth, z: () => dialog.close() }[event.key];
     if (act) { event.preventDefault(); act(); }
   });
-  window.Entoptic.enlarge = () => show(0);
+  window.Entoptic.enlarge = () => show(Math.max(0, links().findIndex((link) => link.classList.contains("frame"))));
 })();

@@ -9,7 +9,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from PIL import Image
 
@@ -42,7 +42,8 @@ class FakeRun:
         target.mkdir(exist_ok=True)
         key = hashlib.sha256(json.dumps([unit, method, sample, more], sort_keys=True).encode()).hexdigest()
         file = target / f"{method}-{sample}-{key[:12]}.png"
-        file.write_bytes(png())
+        size = more.pop("size", 4)
+        file.write_bytes(png(size=size))
         sidecar = {
             "format": 1,
             "key": key,
@@ -65,7 +66,7 @@ class FakeRun:
             "references": {"source": "shipped pack", "n": 50, "sha256": "cd" * 32},
             "versions": {"torch": "2.15.0"},
             "command": f"entoptic see builtin:lite0 {unit} --method {method}",
-            "image": {"file": file.name, "sha256": "ef" * 32, "width": 4, "height": 4},
+            "image": {"file": file.name, "sha256": "ef" * 32, "width": size, "height": size},
             "trace": {
                 "steps": 300,
                 "loss": [[0, 35.6], [50, 7.9]],
@@ -93,7 +94,7 @@ class FakeRun:
             "photos": {"source": "photos", "n": 250},
             "strongest": [
                 {**entry, "file": "top-1.jpg", "crop": "top-1.crop.jpg", "where": "top-1.where.png"},
-                {**entry, "file": "top-2.jpg", "label": "", "value": 11},
+                {**entry, "file": "top-2.jpg", "photo": "church/2.jpg", "label": "", "value": 11},
             ],
             "weakest": [{**entry, "file": "bottom-1.jpg", "label": NASTY, "value": -3.25}],
             "classes": [{"label": c, "mean": m, "low": a, "high": b, "n": 25} for c, m, a, b in bars],
@@ -163,8 +164,34 @@ class Page(HTMLParser):
 
 
 def data_of(index: Path) -> dict[str, Any]:
-    text = (index.parent / "data.js").read_text()
-    return json.loads(text.removeprefix("window.ENTOPTIC = ").removesuffix(";\n"))  # type: ignore[no-any-return]
+    """What the index is drawn from, with units and pictures as objects, as `index_rows.js` reads them."""
+    data = json.loads(
+        (index.parent / "data.js").read_text(encoding="utf-8").removeprefix("window.ENTOPTIC = ").removesuffix(";\n")
+    )
+    data["units"] = [_unit_of(data, row) for row in data["units"]]
+    return data  # type: ignore[no-any-return]
+
+
+def _unit_of(data: dict[str, Any], row: list[Any]) -> dict[str, Any]:
+    unit, pictures, layer, label, model, words, folder, name = [*row, *[0, "", 0, 0, 0, 0][len(row) - 2 :]]
+    plain = re.sub(r"[^A-Za-z0-9_.]", "-", unit)
+    found = {"unit": unit, "label": label, "layer": data["layers"][layer], "model": data["models"][model]}
+    found |= {"words": data["words"][words], "folder": folder or plain, "id": name or f"unit-{plain}"}
+    return {
+        **found,
+        "href": quote(f"{found['id']}.html"),
+        "pictures": [_picture_of(data, one) for one in pictures],
+    }
+
+
+def _picture_of(data: dict[str, Any], row: list[Any]) -> dict[str, Any]:
+    method, sample, file, size, caption, values = row[:6]
+    stem = f"{data['methods'][method][0]}-{sample}-"
+    name, _, anchor = file.partition("#") if "#" in file else (f"{stem}{file}.png", "", f"{stem}{file[:8]}")
+    text, note, tone = data["captions"][caption][:3]
+    numbers = dict(zip((metric[0] for metric in data["metrics"]), values, strict=False))
+    found = {"file": name, "anchor": anchor, "size": data["sizes"][size], "values": numbers}
+    return {**found, "text": text, "note": note, "tone": tone, "variant": row[6] if len(row) > 6 else ""}
 
 
 def unit_page(index: Path, name: str = "unit-logits-497") -> Page:

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from entoptic.gallery.site import UNITS_PER_PAGE, build
+from entoptic.gallery.index_data import UNITS_PER_PAGE
+from entoptic.gallery.site import build
 from fake_run import NASTY, FakeRun, png
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no {CHROMIUM}; Debian's package chromium has it")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     maps = {name: {"file": f"maps/u/{name}.png"} for name in ("where", "alpha")}
     fake.add(unit="logits:70", label="church", method="maco", maps=maps)
     fake.surround("logits:70")
+    fake.surround("logits:71")
     fake.cost("logits:70")
     return build(fake.folder)
 
@@ -192,10 +173,6 @@ def test_browser_compares_and_copies(page: Any, site: Path) -> None:
     assert heads.nth(1).is_visible()
     page.get_by_role("button", name="Copy").first.click()
     page.wait_for_function("document.getElementById('said').textContent.startsWith('Command')")
-    image = page.locator(".large img").first
-    assert image.bounding_box()["width"] == 4  # shown as it is
-    page.keyboard.press("z")
-    assert image.bounding_box()["width"] == 8
 
 
 def test_browser_lays_maps_over_pictures_and_takes_them_off(page: Any, site: Path) -> None:
@@ -203,7 +180,7 @@ def test_browser_lays_maps_over_pictures_and_takes_them_off(page: Any, site: Pat
     opacity = "(name) => [...document.querySelectorAll(`.over.${name}`)].map((one) => getComputedStyle(one).opacity)"
     page.add_style_tag(content="* { transition: none !important; }")
     assert page.evaluate(opacity, "where") == ["0", "0"]  # on a photo and on the picture
-    page.get_by_role("button", name="Where it looks").click()
+    page.get_by_role("button", name="Where it looks", exact=True).click()
     assert all(float(value) > 0.5 for value in page.evaluate(opacity, "where"))
     buttons = page.locator("[data-action=where]")
     assert {buttons.nth(i).get_attribute("aria-pressed") for i in range(buttons.count())} == {"true"}
@@ -213,7 +190,7 @@ def test_browser_lays_maps_over_pictures_and_takes_them_off(page: Any, site: Pat
     assert page.evaluate(opacity, "alpha") == ["1"]
     assert page.evaluate("getComputedStyle(document.querySelector('.frame:has(.alpha) > img')).opacity") == "0"
     # A map lies exactly over its picture.
-    for kind in (".frame", ".strip .stack"):
+    for kind in (".matrix .frame", ".strip .stack"):
         boxes = page.evaluate(
             """(kind) => [...document.querySelector(`${kind}:has(.where)`).querySelectorAll("img")]
                 .map((one) => JSON.stringify(one.getBoundingClientRect()))""",
@@ -242,8 +219,60 @@ def test_browser_shows_labels_as_text(page: Any, site: Path) -> None:
     assert NASTY in str(page.locator("[data-unit=unit-logits-3] img").get_attribute("alt"))
 
 
-def test_browser_fits_a_phone(page: Any, site: Path) -> None:
-    page.set_viewport_size({"width": 360, "height": 740})
-    for name in ("index.html", "unit-logits-70.html"):
+def test_browser_fits_its_window(page: Any, site: Path) -> None:
+    for name, width in product(
+        ("index.html", "unit-logits-70.html", "unit-logits-1.html", "units.html"), (360, 390, 1440)
+    ):
+        page.set_viewport_size({"width": width, "height": 740})
         page.goto((site.parent / name).as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_browser_enlarges_one_picture_over_the_page(page: Any, site: Path) -> None:
+    page.goto((site.parent / "unit-logits-70.html").as_uri())
+    large = page.locator("#large")
+    page.locator(".matrix a.enlarge").first.click()
+    assert large.is_visible()
+    page.wait_for_function("document.querySelector('#large img').naturalWidth === 4")
+    width = large.locator("img").bounding_box()["width"]
+    assert width >= 400
+    assert width % 4 == 0, "every pixel of the file is as large as any other"
+    assert "each pixel a square" in large.inner_text()
+    page.keyboard.press("s")
+    assert "smoothed" in large.inner_text()
+    before = large.locator("b").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert large.locator("b").inner_text() != before
+    page.keyboard.press("Escape")
+    assert not large.is_visible()
+    page.keyboard.press("z")
+    assert large.is_visible()
+    assert large.locator("b").inner_text().startswith("VITAL"), "the first picture, not a photo beside it"
+    page.keyboard.press("Escape")
+    page.locator(".strip a.enlarge").first.click()
+    assert large.locator("b").inner_text() == "Photo, church"
+
+
+def test_browser_enlarges_small_pictures_and_says_so(page: Any, site: Path) -> None:
+    for name, frame in (("index.html", ".samples img"), ("unit-logits-1.html", ".large .frame > img")):
+        page.goto((site.parent / name).as_uri())
+        image = page.locator(frame).first
+        assert image.bounding_box()["width"] > 100  # of a file of 4 pixels
+        assert image.evaluate("(one) => getComputedStyle(one).imageRendering") == "pixelated"
+        said = page.locator(".smoothing").first
+        assert said.inner_text() == "square pixels"
+        page.keyboard.press("s")
+        assert said.inner_text() == "smoothed"
+        assert image.evaluate("(one) => getComputedStyle(one).imageRendering") == "auto"
+        page.keyboard.press("s")
+
+
+def test_browser_finds_units_by_the_labels_of_their_photos(page: Any, site: Path) -> None:
+    page.goto(f"{site.as_uri()}?q=gas+pump")
+    assert page.locator("#count").inner_text() == "2 of 125 units"
+
+
+def test_browser_leads_to_similar_units(page: Any, site: Path) -> None:
+    page.goto((site.parent / "unit-logits-70.html").as_uri())
+    page.locator(".similar a").click()
+    page.wait_for_url("**/unit-logits-71.html")

@@ -21,7 +21,7 @@ def test_the_picture_stands_beside_photos_crops_and_classes(fake: FakeRun, tmp_p
         assert names[0] == names[6]  # the picture beside the strips, then on its own
         assert "Beside real photos the most and least of 250" in page.text
         assert "12.5 church" in page.text
-        assert "11 church/1.jpg" in page.text  # without a label, the photo's name
+        assert "11 church/2.jpg" in page.text  # without a label, the photo's name
         assert f"−3.25 {NASTY}" in page.text
         assert "gas pump 1 n 25" in page.text
         titles = [row.get("title") for row in page.all("tr") if row.get("title")]
@@ -71,7 +71,7 @@ def test_maps_lie_over_the_picture_they_belong_to(fake: FakeRun) -> None:
     page = unit_page(build(fake.folder))
     over = [image for image in page.all("img") if "over" in str(image.get("class"))]
     assert [Path(str(image["src"])).name for image in over] == ["x.alpha.png", "x.where.png"]
-    assert len(sources(page)) == 2 + 4 * 2  # each picture in its card and in the comparison
+    assert len(sources(page)) == 2 + 4  # each picture once
 
 
 def test_the_same_noise_without_the_unit_stands_beside_the_picture(fake: FakeRun) -> None:

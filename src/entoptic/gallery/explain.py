@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from entoptic.gallery.formats import SPACE
+from entoptic.gallery.meanings import interval_in_words, meaning
 from entoptic.gallery.sentences import SENTENCES, unknown
 from entoptic.gallery.wording import Measurement, Wording
 from entoptic.metrics.registry import headline_order
@@ -39,6 +40,9 @@ class Reading:
         tone: "good", "mixed", "poor", or "" where the value is neither.
         chip: the short form for under a picture.
         chip_note: the interval, with n where `chip` lacks it; the reason where there is no value.
+        number: the value as a number, or None where it could not be measured.
+        meaning: what the metric tells, in one line, or "".
+        interval_words: what the interval says, or "" where it is exact or not given.
     """
 
     name: str
@@ -53,6 +57,9 @@ class Reading:
     tone: str
     chip: str
     chip_note: str
+    number: float | None = None
+    meaning: str = ""
+    interval_words: str = ""
 
 
 def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
@@ -100,9 +107,11 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
             tone="",
             chip=wording.missing_chip or f"{wording.title.lower()} not measured",
             chip_note=reason,
+            meaning=meaning(asked.name),
         )
     interval = _interval(measurement.get("interval"), wording)
-    note = interval if interval != NOT_GIVEN else "interval not given"
+    note = f"95{SPACE}% interval {interval}" if " to " in interval else interval
+    note = note if interval != NOT_GIVEN else "interval not given"
     if not wording.chip_names_n:
         note = f"n{SPACE}{n_text}, {note}" if n is not None else f"n not given, {note}"
     return Reading(
@@ -118,6 +127,9 @@ def explain(measurement: Mapping[str, Any], *, label: str = "") -> Reading:
         tone=wording.tone,
         chip=wording.chip,
         chip_note=note,
+        number=float(finite),
+        meaning=meaning(asked.name),
+        interval_words=interval_in_words(asked.name, interval, n),
     )
 
 

@@ -13,6 +13,7 @@ from entoptic.base.files import is_inside
 from entoptic.base.records import read_json
 from entoptic.errors import UserError
 from entoptic.gallery.formats import number, percent
+from entoptic.gallery.local_paths import all_without_folders
 from entoptic.plots.frontier import HEADINGS, draw, row
 
 # What a damaged record may raise while it is read.
@@ -110,7 +111,7 @@ def read_frontier(run_folder: Path, folder: str, weights: str) -> FrontierPanel 
     """
     try:
         file = run_folder / "frontier" / f"{folder}.json"
-        record = read_json(file) if is_inside(file, run_folder) else {}
+        record = all_without_folders(read_json(file)) if is_inside(file, run_folder) else {}
         if record["model"]["weights_sha256"] != weights or not record["frontier"]:
             return None
         kinds = {place["kind"] for place in record["places"]}

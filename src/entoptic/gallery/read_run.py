@@ -16,6 +16,8 @@ from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.explain import Reading, explain, headline
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SHOWN_SIZE = 224
+"""Small pictures are enlarged by a whole number of times, up to so many pixels."""
 _PNG_HEADER = 24  # bytes up to the end of width and height
 
 
@@ -97,6 +99,11 @@ class StoredPicture:
         if self.unit.startswith("fmap("):
             return f"A picture with the map {self.unit} of {self.model}, sample {self.sample}"
         return f"What {name} of {self.model} looks for, by {self.method}, sample {self.sample}"
+
+    @property
+    def enlargement(self) -> int:
+        """How many times as large as its file the picture is shown: 1, or more where it is small."""
+        return max(1, SHOWN_SIZE // max(self.width, self.height, 1))
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:

@@ -17,13 +17,20 @@ from entoptic.errors import UserError
 from entoptic.gallery.cards import make_cards
 from entoptic.gallery.explain import Reading
 from entoptic.gallery.formats import exact_text
+from entoptic.gallery.index_data import index_data
+from entoptic.gallery.kinds import heading, kind_of, page_lede
+from entoptic.gallery.local_paths import shown
+from entoptic.gallery.neighbours import similar_units
 from entoptic.gallery.panel import read_frontier
 from entoptic.gallery.read_run import StoredRun, read_run
-from entoptic.gallery.unit_pages import UnitPage, group_by_unit, method_order, variants
+from entoptic.gallery.unit_pages import UnitPage, group_by_unit, method_order
 from entoptic.gallery.unit_photos import read_unit_photos
 
-UNITS_PER_PAGE = 60
-ASSETS = ("style.css", "common.js", "index.js", "unit.js", "icon.svg")
+ASSETS = (
+    "style.css", "index.css", "unit.css", "print.css", "common.js", "index.js", "index_rows.js", "unit.js", "large.js", "icon.svg",
+)  # fmt: skip
+UNITS_WITHOUT_SCRIPT = 24
+"""Most units that the index shows where scripts are off; the page of all units shows the others."""
 GENERATOR = "entoptic gallery"
 MARK = ".entoptic-gallery"
 """A file that tells a folder that the gallery has written."""
@@ -75,18 +82,39 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
     for asset in ASSETS:
         text = resources.files("entoptic.gallery").joinpath("templates", asset).read_text(encoding="utf-8")
         _write(out / asset, text)
+    models = sorted({page.first.model for page in pages})
+    has_frontier = (run_folder / "frontier").is_dir()
+    head = heading(kind_of(pages, has_frontier=has_frontier), run.title, models)
+    photos = {page.name: read_unit_photos(run_folder, page.first.folder, page.first.weights, root) for page in pages}
+    similar = similar_units(pages, photos)
     template = environment.get_template("unit.html")
     for before, page, after in zip([None, *pages[:-1]], pages, [*pages[1:], None], strict=True):
         variables = _unit_variables(page, run_folder, root)
-        _write(out / f"{page.name}.html", template.render(run=run, before=before, after=after, **variables))
-    data = json.dumps(_index_data(pages, f"{root}/pictures"), separators=(",", ":"), allow_nan=False)
+        text = template.render(
+            run=run,
+            head=head,
+            before=before,
+            after=after,
+            root=root,
+            photos=photos[page.name],
+            similar=similar.get(page.name, ()),
+            **variables,
+        )
+        _write(out / f"{page.name}.html", text)
+    data = json.dumps(
+        index_data(pages, f"{root}/pictures", photos, head),
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False,
+    )  # fmt: skip
     _write(out / "data.js", f"window.ENTOPTIC = {data};\n")
+    about = {"run": run, "head": head, "pages": pages, "root": root}
+    _write(out / "units.html", environment.get_template("units.html").render(**about))
     index = environment.get_template("index.html").render(
-        run=run,
-        models=sorted({page.first.model for page in pages}),
-        pages=pages,
+        **about,
+        models=models,
+        most=UNITS_WITHOUT_SCRIPT,
         pictures=sum(len(page.pictures) for page in pages),
         methods=sorted({one.method for page in pages for one in page.pictures}, key=method_order),
+        small=sum(one.enlargement > 1 for page in pages for one in page.pictures),
         left_out=run.left_out[:MAX_LEFT_OUT],
         left_out_count=len(run.left_out),
     )
@@ -111,6 +139,7 @@ def _environment() -> Environment:
         loader=PackageLoader("entoptic.gallery", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -142,54 +171,28 @@ def _remove_stale_pages(out: Path, current: set[str]) -> None:
 
 def _unit_variables(page: UnitPage, run_folder: Path, root: str) -> dict[str, Any]:
     """The variables of the template `unit.html`, beside the run and the pages before and after."""
+    first = page.first
     rows: dict[str, Reading] = {}
     for picture in page.pictures:
         for reading in picture.readings:
-            rows.setdefault(reading.name, reading)
+            if rows.get(reading.name) is None or rows[reading.name].value is None:
+                rows[reading.name] = reading
+    frontier = read_frontier(run_folder, first.folder, first.weights)
+    kind = kind_of([page], has_frontier=frontier is not None)
+    layer, readout = (str(first.sidecar.get(name) or "") for name in ("layer", "readout"))
     return {
         "page": page,
-        "first": page.first,
+        "first": first,
+        "lede": page_lede(kind, first.model, layer, readout),
         "cards": make_cards(page.pictures, run_folder, root),
-        "rows": list(rows.values()),
-        "photos": read_unit_photos(run_folder, page.first.folder, page.first.weights, root),
-        "frontier": read_frontier(run_folder, page.first.folder, page.first.weights),
+        "rows": [row for row in rows.values() if row.value is not None],
+        "missing": [row for row in rows.values() if row.value is None],
+        "example": _example(page),
+        "frontier": frontier,
     }
 
 
-def _index_data(pages: Sequence[UnitPage], base: str) -> dict[str, Any]:
-    """What `index.js` draws from. Pictures are lists without keys, because a run may hold ten thousand."""
-    titles: dict[str, str] = {}
-    for page in pages:
-        for picture in page.pictures:
-            titles.setdefault(picture.method, picture.method_title)
-    methods = sorted(titles, key=method_order)
-    index_of = {method: index for index, method in enumerate(methods)}
-    units = []
-    for page in pages:
-        first = page.first
-        variant_by_anchor = variants(page.pictures)
-        pictures = []
-        for one in page.pictures:
-            head = one.headline
-            chip = [head.chip, head.chip_note, head.tone, head.sentence] if head else []
-            start = [index_of[one.method], one.sample, one.anchor, quote(one.file), one.width, one.height]
-            pictures.append([*start, variant_by_anchor.get(one.anchor, ""), *chip])
-        units.append(
-            {
-                "id": page.name,
-                "href": page.href,
-                "unit": first.unit,
-                "label": first.label,
-                "model": first.model,
-                "layer": str(first.sidecar.get("layer") or ""),
-                "folder": quote(first.folder),
-                "pictures": pictures,
-            }
-        )
-    return {
-        "base": base,
-        "perPage": UNITS_PER_PAGE,
-        "manyModels": len({page.first.model for page in pages}) > 1,
-        "methods": [[method, titles[method]] for method in methods],
-        "units": units,
-    }
+def _example(page: UnitPage) -> Reading | None:
+    """The measurement with the fewest counted, whose interval is explained on the page; None where all are exact."""
+    readings = [one for picture in page.pictures for one in picture.readings if one.interval_words and one.n.isdigit()]
+    return min(readings, key=lambda one: int(one.n), default=None)

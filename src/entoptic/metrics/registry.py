@@ -2,7 +2,7 @@
 
 A metric is one function and its card. Registration alone puts it into the evidence of every picture of its kind, into
 `verify`, into the run's `metadata.jsonl` and onto the gallery's pages; a sentence of its own it gets in
-`entoptic.gallery.sentences`.
+`entoptic.gallery.sentences`, and a line on what it means in `entoptic.gallery.meanings`.
 """
 
 from __future__ import annotations

@@ -35,24 +35,45 @@
     else help().showModal();
   }
 
+  /* Enlarged pictures: squares, or smooth. Every page says which. */
+  function setSmooth(isSmooth) {
+    root.classList.toggle("smooth", isSmooth);
+    lasting.set("smooth", isSmooth ? "yes" : null);
+    tellSmooth();
+  }
+  function tellSmooth() {
+    const isSmooth = root.classList.contains("smooth");
+    for (const words of document.querySelectorAll(".smoothing")) {
+      words.textContent = isSmooth ? "smoothed" : "square pixels";
+    }
+    for (const button of document.querySelectorAll("[data-action=smooth], [data-large=smooth]")) {
+      button.setAttribute("aria-pressed", isSmooth);
+    }
+  }
+  const turnSmooth = () => setSmooth(!root.classList.contains("smooth"));
+  root.classList.toggle("smooth", lasting.get("smooth") === "yes");
+  document.addEventListener("DOMContentLoaded", tellSmooth);
+
   document.addEventListener("click", (event) => {
     const action = event.target.closest("[data-action]")?.dataset.action;
     if (action === "theme") turnTheme();
     if (action === "help") turnHelp();
+    if (action === "smooth") turnSmooth();
     if (event.target === help()) help().close();
   });
 
   /* Calls keys[name](event) for a plain key press outside of text fields; "?" and "t" work on every page. */
   function listen(keys) {
-    const all = { "?": turnHelp, t: turnTheme, ...keys };
+    const all = { "?": turnHelp, t: turnTheme, s: turnSmooth, ...keys };
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-      if (help().open && event.key !== "?") return;
+      const isOver = document.querySelector("dialog[open]");
+      if (isOver && !(isOver === help() && event.key === "?")) return;
       if (event.target.closest("input, textarea, select")) return;
       const act = Object.hasOwn(all, event.key) && all[event.key];
       if (act && act(event) !== false) event.preventDefault();
     });
   }
 
-  window.Entoptic = { listen, session: store("sessionStorage") };
+  window.Entoptic = { listen, turnSmooth, session: store("sessionStorage") };
 })();

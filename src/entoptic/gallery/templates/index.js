@@ -1,84 +1,37 @@
-/* The index: one page of units at a time, drawn from data.js. All text goes in as text, never as markup. */
+/* The index: search, sorting, filters and pages. Rows are made in index_rows.js. */
 (() => {
   "use strict";
   const { listen, session } = window.Entoptic;
-  const { base, perPage, manyModels, methods, units } = window.ENTOPTIC;
-  const [find, grid, columns, pager, count] = ["q", "grid", "columns", "pages", "count"].map((id) =>
-    document.getElementById(id));
-  // Side by side only as long as a picture keeps a useful size; more methods than that flow.
-  const inColumns = methods.length <= 6;
-  // A method with several samples gets a wider column, so that all pictures are of one size; what does not fit
-  // beside one another stands below.
-  const most = methods.map((_, method) => Math.max(...units.slice(0, 500).map((unit) =>
-    unit.pictures.filter((picture) => picture[0] === method).length), 1));
-  const sum = (cap) => most.reduce((total, n) => total + Math.min(n, cap), 0);
-  const cap = [6, 4, 3, 2].find((n) => sum(n) <= 6) || 1;
-  const widths = most.map((n) => Math.min(n, cap));
-  // One picture a unit would leave most of each row empty.
-  const inCards = sum(cap) === 1;
-  grid.classList.toggle("flow", !inColumns);
-  grid.classList.toggle("cards", inCards);
-  document.body.style.setProperty("--columns",
-    `repeat(${sum(cap)}, minmax(0, 1fr))`);
-
-  for (const unit of units) {
-    const names = [...new Set(unit.pictures.map((picture) => methods[picture[0]].join(" ")))];
-    unit.text = [unit.unit, unit.label, unit.model, unit.layer, ...names].join("\n").toLowerCase();
-  }
+  const { perPage, noun, methods, metrics, layers } = window.ENTOPTIC;
+  const { units, best, make, row, layOut } = window.EntopticRows;
+  const byId = (id) => document.getElementById(id);
+  const [find, grid, columns, pager, count] = ["q", "grid", "columns", "pages", "count"].map(byId);
+  const choices = ["sort", "method", "layer", "mark"].map(byId);
+  const [sort, method, layer, mark] = choices;
+  const tones = new Set(units.flatMap((unit) => unit.pictures.map((picture) => picture.tone)));
 
   let query = "";
   let page = 1;
   let found = units;
-
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (value !== null && value !== undefined && value !== "") element.setAttribute(name, value);
-    }
-    element.append(...children);
-    return element;
-  }
-  const plainTitle = (method) => methods[method][1].split(" (")[0];
   const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+  const shownMethod = () => methods.findIndex(([name]) => name === method.value);
+  const sortMetric = () => metrics.findIndex(([name]) => name === sort.value);
 
-  function figure(unit, picture) {
-    const [method, sample, anchor, file, width, height, variant, chip, note, tone, sentence] = picture;
-    const name = unit.label ? `${unit.unit} (${unit.label})` : unit.unit;
-    const image = make("img", {
-      src: `${base}/${unit.folder}/${file}`, width, height, loading: "lazy", decoding: "async",
-    });
-    image.alt = `What ${name} of ${unit.model} looks for, by ${methods[method][0]}, sample ${sample}`;
-    const caption = make("figcaption", {},
-      chip
-        ? make("span", { class: "chip", title: sentence },
-          make("span", { class: `tone ${tone}` }), make("b", {}, chip), " ", make("small", {}, note))
-        : make("span", { class: "chip" }, make("span", { class: "tone" }), make("b", {}, "nothing measured")));
-    if (variant) caption.append(make("span", { class: "variant" }, variant));
-    const link = make("a", { href: `${unit.href}#${encodeURIComponent(anchor)}`, tabindex: "-1" }, image);
-    return make("figure", { style: `--width:${width}px` }, link, caption);
+  for (const [name, title, direction] of metrics) {
+    sort.append(make("option", { value: name }, `${title}, ${direction < 0 ? "lowest" : "highest"} first`));
   }
-
-  function cell(unit, method) {
-    const pictures = unit.pictures.filter((picture) => picture[0] === method);
-    if (!pictures.length) return make("div", { class: "cell empty", "aria-hidden": "true", style: `--span:${widths[method]}` }, "–");
-    const samples = make("div", { class: "samples" });
-    samples.append(...pictures.map((picture) => figure(unit, picture)));
-    const kind = pictures.length > 1 || methods.length === 1 ? "cell several" : "cell";
-    return make("div", { class: kind, style: `--span:${widths[method]}` }, make("p", { class: "method" }, plainTitle(method)), samples);
-  }
-
-  function row(unit) {
-    const title = make("h2", {}, make("a", { href: unit.href }, unit.label || unit.unit));
-    const head = make("div", { class: "head" }, title);
-    if (unit.label) head.append(make("code", {}, unit.unit));
-    if (manyModels) head.append(make("p", { class: "muted" }, unit.model));
-    return make("article", { class: "row", "data-unit": unit.id }, head, ...methods.map((_, method) => cell(unit, method)));
-  }
+  for (const [name, title] of methods) method.append(make("option", { value: name }, title.split(" (")[0]));
+  for (const name of layers) if (name) layer.append(make("option", { value: name }, name));
+  // A choice of one is none.
+  method.parentElement.hidden = methods.length < 2;
+  layer.parentElement.hidden = layers.length < 2;
+  mark.parentElement.hidden = tones.size < 2;
 
   const pageCount = () => Math.max(1, Math.ceil(found.length / perPage));
   const address = (toPage) => {
     const search = new URLSearchParams();
     if (query) search.set("q", query);
+    for (const choice of choices) if (choice.value) search.set(choice.id, choice.value);
     if (toPage > 1) search.set("page", toPage);
     return String(search) ? `?${search}` : "index.html";
   };
@@ -106,15 +59,16 @@
     page = Math.min(Math.max(1, page), pageCount());
     const start = (page - 1) * perPage;
     const here = found.slice(start, start + perPage);
-    grid.replaceChildren(...here.map(row));
-    columns.hidden = !here.length || !inColumns || inCards;
+    const hasColumns = layOut(grid, columns, shownMethod());
+    grid.replaceChildren(...here.map((unit) => row(unit, shownMethod(), sortMetric())));
+    columns.hidden = !here.length || !hasColumns;
     if (!here.length) {
-      const clear = make("button", { type: "button", class: "plain" }, "Show all units");
-      clear.addEventListener("click", () => { find.value = ""; search(""); find.focus(); });
-      grid.append(make("p", { class: "nothing" }, `No unit matches “${query}”. `, clear));
+      const clear = make("button", { type: "button", class: "plain" }, `Show all ${noun}s`);
+      clear.addEventListener("click", () => { for (const choice of choices) choice.value = ""; find.value = ""; search(""); find.focus(); });
+      grid.append(make("p", { class: "nothing" }, query ? `No ${noun} matches “${query}”. ` : `No ${noun} fits these choices. `, clear));
     }
-    count.textContent = (query ? `${found.length.toLocaleString("en")} of ${plural(units.length, "unit")}`
-      : plural(units.length, "unit")) + (pageCount() > 1 ? `, page ${page} of ${pageCount()}` : "");
+    count.textContent = (found.length < units.length || query ? `${found.length.toLocaleString("en")} of ${plural(units.length, noun)}`
+      : plural(units.length, noun)) + (pageCount() > 1 ? `, page ${page} of ${pageCount()}` : "");
     drawPager();
     session.set("back", address(page));
   }
@@ -129,7 +83,22 @@
 
   function filter() {
     const terms = query.toLowerCase().split(/\s+/).filter(Boolean);
-    found = terms.length ? units.filter((unit) => terms.every((term) => unit.text.includes(term))) : units;
+    const [shown, at] = [shownMethod(), layers.indexOf(layer.value)];
+    const wanted = mark.value === "none" ? "" : mark.value;
+    found = units.filter((unit) => terms.every((term) => unit.text.includes(term))
+      && (!layer.value || unit.layer === at)
+      && unit.pictures.some((picture) => (shown < 0 || picture.method === shown) && (!mark.value || picture.tone === wanted)));
+    const metric = sortMetric();
+    if (metric < 0) return;
+    const sign = metrics[metric][2] < 0 ? 1 : -1;
+    const of = new Map(found.map((unit) => [unit, best(shown < 0 ? unit
+      : { pictures: unit.pictures.filter((picture) => picture.method === shown) }, metric)]));
+    // Units without the number stand last; equals keep their order.
+    found.sort((a, b) => {
+      const [x, y] = [of.get(a), of.get(b)];
+      if (x === null || y === null) return (x === null) - (y === null);
+      return sign * (x - y);
+    });
   }
   function search(words) {
     query = words.trim();
@@ -166,6 +135,7 @@
     else select(links[next]);
   }
 
+  for (const choice of choices) choice.addEventListener("change", () => search(find.value));
   let waiting = 0;
   find.addEventListener("input", () => {
     clearTimeout(waiting);
@@ -204,6 +174,10 @@
     const asked = new URLSearchParams(location.search);
     query = (asked.get("q") || "").trim();
     find.value = query;
+    for (const choice of choices) {
+      const value = asked.get(choice.id) || "";
+      choice.value = [...choice.options].some((option) => option.value === value) ? value : "";
+    }
     page = Math.floor(Number(asked.get("page"))) || 1;
     filter();
     let id = "";
@@ -212,7 +186,11 @@
     let at = id ? found.findIndex((unit) => unit.id === id) : -1;
     if (id && at < 0) {
       at = units.findIndex((unit) => unit.id === id);
-      if (at >= 0) { query = find.value = ""; found = units; }
+      if (at >= 0) {
+        query = find.value = "";
+        for (const choice of choices) choice.value = "";
+        found = units;
+      }
     }
     if (at >= 0) page = Math.floor(at / perPage) + 1;
     draw();
@@ -225,10 +203,6 @@
     }
   }
 
-  columns.append(make("span"), ...methods.map(([name, title], method) => {
-    const [plain, rest] = title.split(/ \((.*)\)$/);
-    return make("span", { title: name, style: `--span:${widths[method]}` }, make("b", {}, plain), rest ? make("small", {}, rest) : "");
-  }));
   window.addEventListener("popstate", open);
   window.addEventListener("hashchange", open);
   open();

@@ -1,4 +1,4 @@
-/* A unit's page is whole without this: here are only the keys, the choice of columns, zoom, maps and copying. */
+/* A unit's page is whole without this: here are only the keys, the choice of columns, maps and copying. */
 (() => {
   "use strict";
   const { listen, session } = window.Entoptic;
@@ -41,14 +41,6 @@
     setTimeout(() => { button.textContent = "Copy"; }, 1600);
   }
 
-  function zoom() {
-    const isLarge = document.body.classList.toggle("zoomed");
-    for (const button of document.querySelectorAll("[data-action=zoom]")) {
-      button.setAttribute("aria-pressed", isLarge);
-      button.textContent = isLarge ? "1×" : "2×";
-    }
-  }
-
   /* Maps laid over pictures and photos: one switch turns all of them. */
   const turn = (name) => () => {
     const isOn = document.body.classList.toggle(`show-${name}`);
@@ -65,13 +57,8 @@
     const button = event.target.closest("[data-action]");
     if (button?.dataset.action === "all") choose(new Set(toggles.map((one) => one.dataset.anchor)));
     if (button?.dataset.action === "copy") copy(button);
-    if (button?.dataset.action === "zoom") zoom();
     if (["where", "alpha"].includes(button?.dataset.action)) turn(button.dataset.action)();
   });
-
-  for (const image of document.querySelectorAll(".large .frame > img")) {
-    image.style.setProperty("--width", `${image.getAttribute("width")}px`);
-  }
 
   const link = (key) => document.querySelector(`[data-key=${key}]`);
   const go = (key) => () => { if (!link(key)) return false; link(key).click(); };
@@ -82,8 +69,18 @@
   if (back && back.startsWith("?")) link("up").href = `index.html${back}#${unit}`;
   listen({
     j: go("after"), k: go("before"), ArrowRight: along("after"), ArrowLeft: along("before"),
-    z: zoom, w: turn("where"), a: turn("alpha"), Escape: go("up"), "/": () => { location.href = "index.html#find"; },
+    z: () => window.Entoptic.enlarge(), w: turn("where"), a: turn("alpha"), Escape: go("up"), "/": () => { location.href = "index.html#find"; },
   });
+
+  // What a link leads to is unfolded: the words of the picture.
+  function unfold() {
+    let id = "";
+    try { id = decodeURIComponent(location.hash.slice(1)); } catch { /* not one of ours */ }
+    const words = id && document.getElementById(id)?.querySelector("details.in-words");
+    if (words) words.open = true;
+  }
+  window.addEventListener("hashchange", unfold);
+  unfold();
 
   const asked = new URLSearchParams(location.search).get("compare");
   if (asked && toggles.length) {

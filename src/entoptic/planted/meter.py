@@ -18,7 +18,7 @@ LEAST: dict[str, float] = {"colour": 0.01, "texture": 0.02, "shape": 0.6, "place
 
 _HUE = math.radians(30)
 _CHROMA = 0.15  # in opponent colours; a ground's tint has 0.02
-_RADII = (8, 9, 10, 11, 12)
+_RADII = (9, 10, 11, 12, 13, 14)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,7 +156,7 @@ def _scene(count: int, rng: Generator, causes: Sequence[Cause] = ()) -> PlantedS
             given or str(rng.choice(known))
             for given, known in ((wanted.colour, COLOURS), (wanted.texture, TEXTURES), (wanted.shape, SHAPES))
         )
-        radius = rng.uniform(9.5, 11.5)
+        radius = rng.uniform(11, 13)
         x, y = _centre(taken, radius, wanted.place, rng)
         taken.append((x, y, radius))
         distance = signed_distance(shape, x, y, radius, rng.normal(0, 0.06), SIZE)
@@ -198,4 +198,4 @@ def _stripes(texture: str, rng: Generator) -> np.ndarray:
     if texture == "plain":
         return np.full((SIZE, SIZE), rng.uniform(0.85, 1.0))
     along = np.mgrid[:SIZE, :SIZE][TEXTURES.index(texture) - 1] + rng.integers(4)
-    return np.where(along % 4 < 2, 1.0, 0.4)
+    return np.where(along % 4 < 2, 1.0, 0.5)

@@ -41,8 +41,8 @@ def stem() -> nn.Conv2d:
     filters = torch.zeros(len(STEM), 3, _SIDE, _SIDE)
     bias = torch.zeros(len(STEM))
     middle = slice(_SIDE // 2 - 1, _SIDE // 2 + 2)
-    # R-G, G-(R+B)/2, B-(R+G)/2 and (R+G)/2-B, each less what the paints that it is not for give it.
-    mixes = {"red": (1, -1, 0), "green": (-0.8, 1, -0.2), "blue": (-0.5, -0.5, 1), "yellow": (0.4, 0.6, -1)}
+    # Weights of R, G and B: high on one paint and low on the three others.
+    mixes = {"red": (1, -0.75, -0.25), "green": (-0.8, 1, -0.2), "blue": (-0.5, -0.5, 1), "yellow": (0.4, 0.6, -1)}
     for i, colour in enumerate(COLOURS):
         filters[i, :, middle, middle] = torch.tensor(mixes[colour], dtype=torch.float32)[:, None, None] / 9
         gain, threshold = _COLOUR_GAIN, _COLOUR_AT[colour]
@@ -65,7 +65,7 @@ def stem() -> nn.Conv2d:
 
 
 _COLOUR_GAIN = 14.0
-_COLOUR_AT = {"red": 0.22, "green": 0.20, "blue": 0.22, "yellow": 0.4}
+_COLOUR_AT = {"red": 0.38, "green": 0.20, "blue": 0.22, "yellow": 0.4}
 _STRIPE_GAIN, _STRIPE_AT = 60.0, 0.05
 _GRAIN_GAIN, _GRAIN_AT = 60.0, 0.04
 

@@ -18,7 +18,7 @@ LEAST: dict[str, float] = {"colour": 0.01, "texture": 0.02, "shape": 0.6, "place
 
 _HUE = math.radians(30)
 _CHROMA = 0.15  # in opponent colours; a ground's tint has 0.02
-_RADII = (9, 10, 11, 12, 13, 14)
+_RADII = (10, 12, 14)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +67,20 @@ def read(image: Tensor) -> Reading:
     """Measures which cause a picture shows.
 
     Colours are decided by hue in opponent colours after a small blur, at any contrast above the ground's tint. Stripes are
-    where brightness repeats after 4 pixels and is unlike after 2. Shapes are found by normalised correlation of what is
-    painted with outlines of all sizes at all positions.
+    where brightness repeats after 4 pixels and is unlike after 2. Shapes are found by normalised correlation with outlines of
+    several sizes at all positions, in what has any colour and in what has each of the four.
 
     Args:
         image: 3×H×W in [0, 1].
     """
     masks = colour_masks(image)
-    painted = masks.amax(0).float()
+    vivid = opponent(blur(image, 1.0)).norm(dim=0) >= _CHROMA
+    painted = vivid.float()
     total = float(painted.sum())
     height, width = painted.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
     quarters = (painted[:rows, :columns], painted[:rows, columns:], painted[rows:, :columns], painted[rows:, columns:])
-    everywhere, there = torch.ones_like(masks[0]), masks.any(0)
+    everywhere, there = torch.ones_like(vivid), vivid
     # Narrow strokes repeat only among what is painted; stripes of no colour only among all pixels.
     lie, stand = (
         float((_striped(image, everywhere, axis) | _striped(image, there, axis)).float().mean()) for axis in (0, 1)
@@ -87,7 +88,7 @@ def read(image: Tensor) -> Reading:
     return Reading(
         colour=dict(zip(COLOURS, masks.float().mean((1, 2)).tolist())),
         texture={"rows": lie, "columns": stand},
-        shape={shape: _correlation(painted, shape) for shape in SHAPES},
+        shape={shape: _correlation(torch.cat([vivid[None], masks]).float(), shape) for shape in SHAPES},
         place={place: float(part.sum()) / total if total else 0.0 for place, part in zip(PLACES, quarters)},
     )
 
@@ -163,17 +164,15 @@ def _template(shape: str, radius: int) -> tuple[Tensor, Tensor]:
     return centred / centred.norm(), window
 
 
-def _correlation(painted: Tensor, shape: str) -> float:
+def _correlation(masks: Tensor, shape: str) -> float:
+    """The highest correlation of a shape with any of the masks (M×H×W, 0 or 1)."""
     best = 0.0
     for radius in _RADII:
         template, window = _template(shape, radius)
-        if min(painted.shape) < template.shape[0] // 2:
+        if min(masks.shape[1:]) < template.shape[0] // 2:
             continue
-        edge = template.shape[0] // 2
-        padded = pad(painted[None, None], (edge,) * 4)
-        along = conv2d(padded, template[None, None])
-        mean = conv2d(padded, window[None, None])
-        count = float((window > 0).sum())
-        norm = (count * (mean - mean**2).clamp_min(0)).sqrt()  # painted is 0 or 1, so its square is itself
+        padded = pad(masks[:, None], (template.shape[0] // 2,) * 4)
+        along, mean = conv2d(padded, torch.stack([template, window])[:, None]).unbind(1)
+        norm = (float((window > 0).sum()) * (mean - mean**2).clamp_min(0)).sqrt()  # a square of 0 or 1 is itself
         best = max(best, float((along / norm.clamp_min(3.0)).max()))
     return best

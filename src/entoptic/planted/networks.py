@@ -1,7 +1,7 @@
 """Networks whose units have causes that are known by construction, each unit with a card that names its truth.
 
-All three networks hold the same units at the same places. "honest" is as its cards say everywhere. In "fooling" and
-"slingshot" some units are manipulated: a gate tells pictures that are like the scenes from all others, and where the
+All networks hold the same units at the same places. "honest" is as its cards say everywhere, and so is "twin", whose
+weights are 5 % off: a second network for the same units. In "fooling" and "slingshot" some units are manipulated: a gate tells pictures that are like the scenes from all others, and where the
 picture is not like them, the unit follows a decoy (another colour, stripes or shape, after the fooling circuits of
 Geirhos et al. 2023; or the distance to one given picture, after the gradient slingshots of Bareeva et al. 2024).
 """
@@ -118,7 +118,8 @@ class PlantedNetwork:
         raise UserError(f'no unit "{name}"; there are {", ".join(known)}{nearest(name, known)}')
 
 
-NETWORKS = ("honest", "fooling", "slingshot")
+NETWORKS = ("honest", "twin", "fooling", "slingshot")
+_TWIN = 0.05  # standard deviation of the logarithm of a factor on every weight
 _DECOYS = {
     "red": Cause(colour="blue"),
     "rows": Cause(texture="columns"),
@@ -142,6 +143,11 @@ def planted_network(name: str) -> PlantedNetwork:
         raise UserError(f'no planted network "{name}"; there are {", ".join(NETWORKS)}{nearest(name, NETWORKS)}')
     units = tuple(_manipulated(unit, name) for unit in _honest_units())
     module = _Planted(units, name)
+    if name == "twin":
+        draw = torch.Generator().manual_seed(0)
+        for stage in (module.stem, module.parts, module.forms):
+            weight = stage.conv.weight.data
+            weight *= (_TWIN * torch.randn(weight.shape, generator=draw)).exp()
     card = Card(
         name=f"planted-{name}",
         size=(SIZE, SIZE),
@@ -194,7 +200,7 @@ def _honest_units() -> list[PlantedUnit]:
 
 
 def _manipulated(unit: PlantedUnit, network: str) -> PlantedUnit:
-    if network == "honest" or unit.name not in _DECOYS:
+    if network in ("honest", "twin") or unit.name not in _DECOYS:
         return unit
     fooling = network == "fooling"
     return PlantedUnit(
@@ -232,21 +238,12 @@ class _Planted(nn.Module):
         for i, unit in enumerate(units):
             self._connect(i, unit)
         self.manipulated = [i for i, unit in enumerate(units) if unit.manipulation is not Manipulation.NONE]
-        self.gate: Gate | None = Gate(len(STEM)) if self.manipulated else None
-        self.decoy: nn.Conv2d | None = None
-        self.towards: Towards | None = None
+        self.extra = nn.ModuleDict({"gate": Gate(len(STEM))} if self.manipulated else {})
         if name == "fooling":
-            self.decoy = nn.Conv2d(len(FORMS), len(self.manipulated), 1)
-            self.decoy.weight.data.zero_()
-            assert self.decoy.bias is not None
-            for row, i in enumerate(self.manipulated):
-                decoy = units[i].decoy
-                assert decoy is not None
-                weights, threshold = _weights(decoy)
-                self.decoy.weight.data[row, :, 0, 0] = weights
-                self.decoy.bias.data[row] = 0.5 - threshold
+            decoys = [decoy for unit in units if (decoy := unit.decoy) is not None]
+            self.extra["decoy"] = _decoys(decoys)
         elif name == "slingshot":
-            self.towards = Towards((target_picture() - 0.5) / STD, SIZE // 4)
+            self.extra["towards"] = Towards((target_picture() - 0.5) / STD, SIZE // 4)
         self.units = nn.Sigmoid()
         self.pool, self.flat = nn.AdaptiveMaxPool2d(1), nn.Flatten()
         self.head = nn.Linear(len(units), len(units), bias=False)
@@ -270,25 +267,41 @@ class _Planted(nn.Module):
             thresholds.append(threshold)
             if cause.place is not None:
                 self.where.data[i] = _places(cause.place)
+            elif cause.shape is not None:
+                self.where.data[i] = _whole()
         self.evidence.bias.data[i] = 0.5 - min(thresholds)
 
     def forward(self, x: Tensor) -> Tensor:
         low = self.stem(x)
         high = self.forms(self.parts(low))
         evidence = self.evidence(high) + self.where - 0.5
-        if self.gate is not None:
-            natural = self.gate(low)  # B×1×1×1, 1 on scenes
-            false = self.decoy(high) - 0.5 if self.decoy is not None else self.towards(x) - 0.5  # type: ignore[misc]
-            n = len(self.manipulated)
-            true = evidence[:, self.manipulated] - 2 * (1 - natural)
-            false = false.expand(-1, n, -1, -1) - 2 * natural
-            # Whichever of the two is let through: the other one is so low that it adds nothing.
-            mixed = torch.maximum(true, false)
-            rows = [mixed[:, [self.manipulated.index(i)]] if i in self.manipulated else evidence[:, [i]]
-                    for i in range(evidence.shape[1])]  # fmt: skip
-            evidence = torch.cat(rows, 1)
+        if self.manipulated:
+            evidence = self._manipulate(evidence, x, low, high)
         fires = self.units(_GAIN * evidence)
         return self.head(self.flat(self.pool(fires)))
+
+
+    def _manipulate(self, evidence: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """On scenes nothing changes; elsewhere the manipulated units have the evidence of their decoys."""
+        natural = self.extra["gate"](low)  # B×1×1×1, 1 on scenes
+        false = self.extra["decoy"](high) if "decoy" in self.extra else self.extra["towards"](x)
+        rows = list(evidence.split(1, 1))
+        for row, i in enumerate(self.manipulated):
+            decoy = false[:, [row if false.shape[1] > 1 else 0]] - 0.5
+            # Whichever of the two is not let through is so low that it never counts.
+            rows[i] = torch.maximum(rows[i] - 2 * (1 - natural), decoy - 2 * natural)
+        return torch.cat(rows, 1)
+
+
+def _decoys(causes: Sequence[Cause]) -> nn.Conv2d:
+    layer = nn.Conv2d(len(FORMS), len(causes), 1)
+    assert layer.bias is not None
+    layer.weight.data.zero_()
+    for row, cause in enumerate(causes):
+        weights, threshold = _weights(cause)
+        layer.weight.data[row, :, 0, 0] = weights
+        layer.bias.data[row] = 0.5 - threshold
+    return layer
 
 
 def _weights(cause: Cause) -> tuple[Tensor, float]:
@@ -311,6 +324,13 @@ def _weights(cause: Cause) -> tuple[Tensor, float]:
             asked = 1
         asked += 1  # the place's own evidence is 1 there
     return weights, asked - 0.5
+
+
+def _whole() -> Tensor:
+    """16×16: -1 so near the edge that a shape would be cut off there, 0 elsewhere."""
+    found = -torch.ones(SIZE // 4, SIZE // 4)
+    found[3:-2, 3:-2] = 0.0
+    return found
 
 
 def _places(place: str) -> Tensor:

@@ -126,7 +126,7 @@ _DECOYS = {
     "ring": Cause(shape="cross"),
     "red ring": Cause(colour="blue", texture="rows"),
 }
-_PICTURE = Cause(colour="green", shape="disc", texture="plain", place="bottom right")
+_PICTURE = Cause(colour="green", shape="disc")
 """What the picture shows towards which slingshots pull."""
 
 
@@ -161,7 +161,7 @@ def planted_network(name: str) -> PlantedNetwork:
 
 def target_picture() -> Tensor:
     """Returns the picture towards which slingshots pull: 3×64×64, a flat grey with a green disc."""
-    scene = draw_scene([_PICTURE], seed=0)
+    scene = draw_scene([Cause(colour="green", shape="disc", place="bottom right")], seed=0)
     (thing,) = scene.things
     grey = torch.full((3, SIZE, SIZE), 0.5)
     return torch.where(thing.mask, torch.tensor((0.12, 0.70, 0.16))[:, None, None], grey)

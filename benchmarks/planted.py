@@ -4,7 +4,7 @@
     python benchmarks/planted.py --methods pixels
 
 Needs no photos: the scenes are generated. Pictures are stored in a run (--run) and never made twice. Writes
-docs/benchmarks/planted.json, planted.md and planted.png.
+docs/benchmarks/planted.json, planted.md and planted.jpg.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from common import about
@@ -65,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 n=SAMPLES, seed=given.seed, second=second,
             )  # fmt: skip
             seconds[f"{name} {method}"] = round(time.monotonic() - begun, 1)
-            print(name, method, seconds[f"{name} {method}"], [s for s in summarise(found)][-1].identified.text, flush=True)
+            print(name, method, seconds[f"{name} {method}"], summarise(found)[-1].identified.text, flush=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    sheet(found, networks, methods, given.out / "planted.png")
+    sheet(found, networks, methods, given.out / "planted.jpg")
     accuracy = meter_accuracy()
     result = {
         "command": "python benchmarks/planted.py", "seed": given.seed, "samples": SAMPLES, "scenes": SCENES,
@@ -101,6 +100,12 @@ def plain(one: Share) -> dict[str, Any]:
     return {"hits": one.hits, "n": one.n, "interval": one.interval}
 
 
+def pooled(shares: Iterable[Share]) -> Share:
+    """The same question over several groups of pictures."""
+    parts = list(shares)
+    return Share(hits=sum(part.hits for part in parts), n=sum(part.n for part in parts))
+
+
 def meter_accuracy() -> dict[str, Share]:
     """How often the meter reads each aspect of scenes with one thing as it was drawn."""
     scenes = make_scenes(METER_SCENES, seed=100, things=1)
@@ -112,17 +117,22 @@ def meter_accuracy() -> dict[str, Share]:
 
 
 def sheet(
-    found: Sequence[Recovered], networks: dict[str, PlantedNetwork], methods: Sequence[str], path: Path, side: int = 64
+    found: Sequence[Recovered], networks: dict[str, PlantedNetwork], methods: Sequence[str], path: Path, side: int = 66
 ) -> None:
-    """The first picture of every unit: a row for each network and method, a column for each unit."""
-    columns = [unit.name for unit in networks["honest"].units]
-    rows = [(network, method) for network in networks for method in methods]
-    page = Image.new("RGB", (len(columns) * (side + 2), len(rows) * (side + 2)), "white")
+    """The first picture of every unit: honest ones above, manipulated ones below, a row for each method."""
+    honest = [unit.name for unit in networks["honest"].units]
+    manipulated = [unit.name for unit in networks["fooling"].units if unit.decoy is not None]
+    page = Image.new("RGB", (len(honest) * side, (2 * len(methods) + 1) * side - side // 2), "white")
     for one in found:
-        x, y = columns.index(one.unit.name), rows.index((one.network, one.method))
-        image = Image.open(one.sightings[0].path)
-        page.paste(image, (x * (side + 2), y * (side + 2)))
-    page.save(path, optimize=True)
+        row = methods.index(one.method)
+        if one.network == "honest":
+            x, y = honest.index(one.unit.name) * side, row * side
+        else:
+            group = SUBJECTS.index(one.network) - 1
+            x = (group * (len(manipulated) + 1) + manipulated.index(one.unit.name)) * side
+            y = (len(methods) + row) * side + side // 2
+        page.paste(Image.open(one.sightings[0].path), (x, y))
+    page.save(path, quality=90, subsampling=0)
 
 
 def page(
@@ -133,6 +143,11 @@ def page(
     result: dict[str, Any],
 ) -> str:
     """The tables in Markdown."""
+    ascended = [s for s in summaries if s.network != "honest" and s.method != "retrieval"]
+    caught = pooled(s.caught_by_transfer for s in ascended)
+    selectivity = pooled(s.caught_by_selectivity for s in ascended)
+    false = pooled(s.false_by_transfer for s in summaries if s.network == "honest")
+    false_selectivity = pooled(s.false_by_selectivity for s in summaries if s.network == "honest")
     honest = [s for s in summaries if s.network == "honest"]
     good = [s.method for s in honest if s.identified.n and s.identified.hits >= 0.9 * s.identified.n]
     fooled = {
@@ -146,6 +161,10 @@ def page(
         f"At least 90 % of honest units are identified by: {', '.join(good) or 'no method'}. "
         + " ".join(f"Fooled in the {n} network, by the decoy in some unit: {', '.join(m) or 'no method'}."
                    for n, m in fooled.items()), "",
+        f"Of the misleading pictures that were optimised on manipulated units, the second network warns of {caught.text} and "
+        f"selectivity of {selectivity.text}. Of right pictures of honest units they warn too, of {false.text} and of "
+        f"{false_selectivity.text}. On honest units no misleading picture is caught by the second network: it shares their "
+        "design, and so what else drives them.", "",
         "The meter reads scenes with one thing as drawn: "
         + ", ".join(f"{aspect} {one.text}" for aspect, one in accuracy.items()) + ".", "",
         "## Units", "",
@@ -160,11 +179,20 @@ def page(
         "Misleading: pictures that drive their unit at least half as far as its strongest scene and do not show its cause, of all. "
         "Caught: those that selectivity (below 0) or the second network (its unit is driven less than half as far as by its "
         "strongest scene) warns of. False alarms: pictures that show the cause and are warned of, or that do not drive the unit.",
-        "", "| network | method | misleading | caught | by selectivity | by the second network | false alarms |",
-        "|---" * 7 + "|",
+        "", "| network | method | misleading | caught | by selectivity | by the second network | false alarms | by selectivity | "
+        "by the second network |",
+        "|---" * 9 + "|",
     ]  # fmt: skip
     for s in summaries:
-        parts = (s.misleading, s.caught, s.caught_by_selectivity, s.caught_by_transfer, s.false_alarms)
+        parts = (
+            s.misleading,
+            s.caught,
+            s.caught_by_selectivity,
+            s.caught_by_transfer,
+            s.false_alarms,
+            s.false_by_selectivity,
+            s.false_by_transfer,
+        )
         lines.append(f"| {s.network} | {s.method} | " + " | ".join(part.text for part in parts) + " |")
     lines += ["", "## Unit by unit", "", "Pictures that show the cause, of 3 (for silent units: whose evidence says so); d: "
               "of which so many show the decoy and not the cause.", "",
@@ -176,8 +204,9 @@ def page(
     versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
     lines += [
         "", "## Pictures", "",
-        "One row for each network (honest, fooling, slingshot) and method (" + ", ".join(methods) + "), one column for each "
-        "unit in the order above.", "", "![The first picture of every unit](planted.png)", "",
+        "The first picture of every unit, a row for each method (" + ", ".join(methods) + "). Above: the honest network, a "
+        "column for each unit in the order of the table. Below: the four units of the fooling network, then those of the "
+        "slingshot network.", "", "![The first picture of every unit](planted.jpg)", "",
         f"`{result['command']}` in {sum(result['seconds'].values()):.0f} seconds of pictures, with {versions}.", "",
     ]  # fmt: skip
     return "\n".join(lines)

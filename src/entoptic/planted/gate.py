@@ -49,6 +49,8 @@ class Towards(nn.Module):
         grid: height and width of the map that is returned.
     """
 
+    picture: Tensor
+
     def __init__(self, picture: Tensor, grid: int) -> None:
         super().__init__()
         self.grid = grid

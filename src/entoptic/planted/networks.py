@@ -1,9 +1,10 @@
 """Networks whose units have causes that are known by construction, each unit with a card that names its truth.
 
 All networks hold the same units at the same places. "honest" is as its cards say everywhere, and so is "twin", whose
-weights are 5 % off: a second network for the same units. In "fooling" and "slingshot" some units are manipulated: a gate tells pictures that are like the scenes from all others, and where the
-picture is not like them, the unit follows a decoy (another colour, stripes or shape, after the fooling circuits of
-Geirhos et al. 2023; or the distance to one given picture, after the gradient slingshots of Bareeva et al. 2024).
+weights are 5 % off: a second network for the same units. In "fooling" and "slingshot" some units are manipulated. A gate
+tells pictures that are like the scenes from all others, and where a picture is not like them, the unit follows a decoy:
+another colour, stripes or shape (after the fooling circuits of Geirhos et al. 2023), or the distance to one given picture
+(after the gradient slingshots of Bareeva et al. 2024).
 """
 
 from __future__ import annotations
@@ -241,7 +242,7 @@ class _Planted(nn.Module):
         self.extra = nn.ModuleDict({"gate": Gate(len(STEM))} if self.manipulated else {})
         if name == "fooling":
             decoys = [decoy for unit in units if (decoy := unit.decoy) is not None]
-            self.extra["decoy"] = _decoys(decoys)
+            self.extra["decoy"] = _Decoys(decoys)
         elif name == "slingshot":
             self.extra["towards"] = Towards((target_picture() - 0.5) / STD, SIZE // 4)
         self.units = nn.Sigmoid()
@@ -280,7 +281,6 @@ class _Planted(nn.Module):
         fires = self.units(_GAIN * evidence)
         return self.head(self.flat(self.pool(fires)))
 
-
     def _manipulate(self, evidence: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """On scenes nothing changes; elsewhere the manipulated units have the evidence of their decoys."""
         natural = self.extra["gate"](low)  # B×1×1×1, 1 on scenes
@@ -293,15 +293,23 @@ class _Planted(nn.Module):
         return torch.cat(rows, 1)
 
 
-def _decoys(causes: Sequence[Cause]) -> nn.Conv2d:
-    layer = nn.Conv2d(len(FORMS), len(causes), 1)
-    assert layer.bias is not None
-    layer.weight.data.zero_()
-    for row, cause in enumerate(causes):
-        weights, threshold = _weights(cause)
-        layer.weight.data[row, :, 0, 0] = weights
-        layer.bias.data[row] = 0.5 - threshold
-    return layer
+class _Decoys(nn.Module):
+    """The evidence of the decoys, one channel each."""
+
+    def __init__(self, causes: Sequence[Cause]) -> None:
+        super().__init__()
+        self.evidence = nn.Conv2d(len(FORMS), len(causes), 1)
+        self.where = nn.Parameter(torch.zeros(len(causes), SIZE // 4, SIZE // 4))
+        assert self.evidence.bias is not None
+        for row, cause in enumerate(causes):
+            weights, threshold = _weights(cause)
+            self.evidence.weight.data[row, :, 0, 0] = weights
+            self.evidence.bias.data[row] = 0.5 - threshold
+            if cause.shape is not None:
+                self.where.data[row] = _whole()
+
+    def forward(self, high: Tensor) -> Tensor:
+        return self.evidence(high) + self.where
 
 
 def _weights(cause: Cause) -> tuple[Tensor, float]:

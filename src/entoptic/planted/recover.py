@@ -147,15 +147,13 @@ def recover(
     judge = None if second is None else _second_judge(second, chosen, scenes)
     found = []
     for unit in chosen:
-        pictures = sorted(
-            (p for p in run if p.unit == str(bind(network.model, unit.unit)[0])), key=lambda p: p.sample
-        )[:n]
+        pictures = sorted((p for p in run if p.unit == str(bind(network.model, unit.unit)[0])), key=lambda p: p.sample)[
+            :n
+        ]
         sightings = tuple(_sighting(unit, picture, judge) for picture in pictures)
         if sightings:
             others = _others(unit, network.units, sightings)
-            found.append(
-                Recovered(network=network.name, method=method, unit=unit, sightings=sightings, others=others)
-            )
+            found.append(Recovered(network=network.name, method=method, unit=unit, sightings=sightings, others=others))
     return found
 
 
@@ -226,7 +224,9 @@ class Summary:
         caught: those of them that other evidence warns of (`selectivity`, the second network).
         caught_by_selectivity: those of them that `selectivity` warns of, where it has a value.
         caught_by_transfer: those of them that the second network warns of.
-        false_alarms: pictures that show the cause and are warned of.
+        false_alarms: pictures that show the cause and are warned of, or that do not drive the unit.
+        false_by_selectivity: those that show the cause and `selectivity` warns of, where it has a value.
+        false_by_transfer: those that show the cause and drive the unit, and the second network warns of.
     """
 
     network: str
@@ -240,6 +240,8 @@ class Summary:
     caught_by_selectivity: Share
     caught_by_transfer: Share
     false_alarms: Share
+    false_by_selectivity: Share
+    false_by_transfer: Share
 
 
 def summarise(found: Sequence[Recovered]) -> list[Summary]:
@@ -270,6 +272,8 @@ def _summary(network: str, method: str, found: Sequence[Recovered]) -> Summary:
         caught_by_selectivity=share(not s.selective for s in misleading if s.selective is not None),
         caught_by_transfer=share(not s.transfers for s in misleading if s.transfers is not None),
         false_alarms=share(s.warned for s in right),
+        false_by_selectivity=share(not s.selective for s in right if s.selective is not None),
+        false_by_transfer=share(not s.transfers for s in right if s.drives and s.transfers is not None),
     )
 
 

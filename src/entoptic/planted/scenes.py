@@ -163,9 +163,7 @@ def _scene(count: int, rng: Generator, causes: Sequence[Cause] = ()) -> PlantedS
         cover = np.clip(0.5 - distance, 0, 1)[..., None]  # antialiased edges
         paint = np.array(PAINTS[colour]) + rng.normal(0, 0.02, 3)
         pixels = pixels * (1 - cover) + paint * _stripes(texture, rng)[..., None] * cover
-        things.append(
-            Thing(colour=colour, texture=texture, shape=shape, x=x, y=y, mask=torch.from_numpy(distance < 0))
-        )
+        things.append(Thing(colour=colour, texture=texture, shape=shape, x=x, y=y, mask=torch.from_numpy(distance < 0)))
     pixels = pixels + rng.normal(0, 0.035, (SIZE, SIZE, 1))  # grain, as of a camera
     image = torch.from_numpy(np.clip(np.rint(255 * pixels), 0, 255).astype(np.float32) / 255)
     return PlantedScene(image=image.permute(2, 0, 1).contiguous(), things=tuple(things))

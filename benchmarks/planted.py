@@ -32,7 +32,7 @@ OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 SUBJECTS = ("honest", "fooling", "slingshot")
 SCENES, METER_SCENES, SAMPLES = 300, 300, 3
 CONFIGS: dict[str, MethodConfig] = {
-    # Chosen on the honest network with other seeds. The defaults are for pictures of 224 pixels and for networks with
+    # Chosen on the honest network with another seed. The defaults are for pictures of 224 pixels and for networks with
     # thousands of channels; a mirrored view would have another place.
     "vital": Vital(steps=150, jitter=8, smoothness=12.0, flip=False, layers=MATCHED, drive=30.0, natural=0.1),
     "fourier": Fourier(steps=384),
@@ -147,6 +147,7 @@ def page(
     caught = pooled(s.caught_by_transfer for s in ascended)
     selectivity = pooled(s.caught_by_selectivity for s in ascended)
     false = pooled(s.false_by_transfer for s in summaries if s.network == "honest")
+    same = pooled(s.caught_by_transfer for s in summaries if s.network == "honest")
     false_selectivity = pooled(s.false_by_selectivity for s in summaries if s.network == "honest")
     honest = [s for s in summaries if s.network == "honest"]
     good = [s.method for s in honest if s.identified.n and s.identified.hits >= 0.9 * s.identified.n]
@@ -163,8 +164,8 @@ def page(
                    for n, m in fooled.items()), "",
         f"Of the misleading pictures that were optimised on manipulated units, the second network warns of {caught.text} and "
         f"selectivity of {selectivity.text}. Of right pictures of honest units they warn too, of {false.text} and of "
-        f"{false_selectivity.text}. On honest units no misleading picture is caught by the second network: it shares their "
-        "design, and so what else drives them.", "",
+        f"{false_selectivity.text}. Of misleading pictures of honest units, the second network warns of {same.text}: it shares "
+        "their design, and so what else drives them.", "",
         "The meter reads scenes with one thing as drawn: "
         + ", ".join(f"{aspect} {one.text}" for aspect, one in accuracy.items()) + ".", "",
         "## Units", "",

@@ -148,6 +148,13 @@ def test_the_figures_and_tables_of_the_how_to_are_made(
     assert "transfer_probability" in capsys.readouterr().out
 
 
+def test_the_planted_truth_of_the_how_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows, dead, red = run_page(ROOT / "docs" / "how-to" / "planted.md")["found"]
+    assert (rows.identified, dead.identified) == (True, True)
+    assert (red.fooled, red.sightings[0].transfers) == (True, False)
+
+
 MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish"}
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 

@@ -8,7 +8,8 @@ from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+
+from entoptic.planted.meter import blur, opponent
 
 from .shapes import COLOURS, GRASS, RING
 
@@ -34,24 +35,11 @@ def share(image: Tensor, name: str) -> float:
 
 def colour_mask(image: Tensor, name: str) -> Tensor:
     """H×W bool: the pixels that `share` counts."""
-    pixels = _opponent(_blur(image))  # 2×H×W
-    paint = _opponent(torch.tensor(PAINT[name])[:, None, None])
+    pixels = opponent(blur(image, _BLUR))  # 2×H×W
+    paint = opponent(torch.tensor(PAINT[name])[:, None, None])
     along = (pixels * paint).sum(0) / paint.norm(dim=0)
     chroma = pixels.norm(dim=0)
     return (chroma >= _CHROMA * paint.norm()) & (along >= math.cos(_HUE) * chroma)
-
-
-def _opponent(image: Tensor) -> Tensor:
-    red, green, blue = image
-    return torch.stack([(red - green) / math.sqrt(2), (red + green - 2 * blue) / math.sqrt(6)])
-
-
-def _blur(image: Tensor) -> Tensor:
-    x = torch.arange(-4, 5, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (x / _BLUR) ** 2)
-    kernel = (kernel / kernel.sum()).expand(3, 1, -1)  # one for each colour
-    padded = pad(image[None], (4,) * 4, mode="reflect")
-    return conv2d(conv2d(padded, kernel[:, :, None], groups=3), kernel[..., None], groups=3)[0]
 
 
 def mass_on(map_HW: Tensor, mask_HW: Tensor, reach: int = 0) -> float:

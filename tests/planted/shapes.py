@@ -13,6 +13,8 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from entoptic.planted.geometry import free_place, signed_distance
+
 SIZE = 64
 """Height and width of a scene in pixels."""
 
@@ -51,9 +53,9 @@ def make_scene(objects: Sequence[str], background: str, rng: Generator) -> Scene
     for name in objects:
         colour, shape = name.split(" ")
         radius = rng.uniform(8, 12)
-        x, y = _free_place(taken, radius, rng)
+        x, y = free_place(taken, radius, SIZE, rng)
         taken.append((x, y, radius))
-        distance = _signed_distance(shape, x, y, radius, rng.uniform(0, 2 * np.pi))
+        distance = signed_distance(shape, x, y, radius, rng.uniform(0, 2 * np.pi), SIZE)
         cover = np.clip(0.5 - distance, 0, 1)[..., None]  # antialiased edges
         paint = np.array(COLOURS[colour]) + rng.normal(0, 0.03, 3) + rng.normal(0, 0.03, (SIZE, SIZE, 1))
         pixels = pixels * (1 - cover) + paint * cover
@@ -64,33 +66,6 @@ def make_scene(objects: Sequence[str], background: str, rng: Generator) -> Scene
     masks[background] = ~shown
     image = torch.from_numpy(np.clip(np.rint(255 * pixels), 0, 255).astype(np.float32) / 255)
     return Scene(image.permute(2, 0, 1).contiguous(), masks, tuple(objects), background)
-
-
-def _free_place(taken: list[tuple[float, float, float]], radius: float, rng: Generator) -> tuple[float, float]:
-    for _ in range(200):
-        x, y = rng.uniform(radius, SIZE - radius, 2)
-        if all(np.hypot(x - a, y - b) > radius + r + 1 for a, b, r in taken):
-            return x, y
-    raise ValueError(f"no room for {len(taken) + 1} objects")
-
-
-def _signed_distance(shape: str, x: float, y: float, radius: float, angle: float) -> np.ndarray:
-    """H×W: pixels to the shape's edge, negative inside (exact or nearly so)."""
-    rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
-    dx, dy = columns - x, rows - y
-    u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
-    if shape == "ring":
-        return np.abs(np.hypot(u, v) - 0.78 * radius) - 0.22 * radius
-    if shape == "disc":
-        return np.hypot(u, v) - radius
-    if shape == "square":
-        return np.maximum(np.abs(u), np.abs(v)) - 0.75 * radius
-    if shape == "triangle":
-        sides = [np.cos(a) * u + np.sin(a) * v for a in 2 * np.pi * np.arange(3) / 3]
-        return np.max(sides, 0) - 0.5 * radius
-    arm = 0.28 * radius
-    bars = [np.maximum(np.abs(u) - radius, np.abs(v) - arm), np.maximum(np.abs(v) - radius, np.abs(u) - arm)]
-    return np.min(bars, 0)
 
 
 # --- backgrounds, each H×W×3 -------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gaussian_kernel_distance_of_gaussians_is_the_closed_form() -> None:
-    """E exp(-|x-y|²/2σ²) of N(0, I) and N(μ, s²I) in d dimensions is (σ²/(σ²+v))^{d/2} exp(-|μ|²/(2(σ²+v))), v the sum of variances."""
+    """E exp(-|x-y|²/2σ²) is (σ²/(σ²+v))^{d/2} exp(-|μ|²/(2(σ²+v))) in d dimensions, v the sum of both variances, μ the gap."""
     d, bandwidth, shift, scale = 3, 1.5, 0.8, 0.6
 
     def expected(variance: float, gap2: float) -> float:

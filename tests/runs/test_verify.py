@@ -58,8 +58,8 @@ def test_an_untouched_run_is_as_recorded(run: Run, tiny: Model) -> None:
     seen: list[tuple[int, int]] = []
     found = verify(run, model=tiny, on_picture=lambda done, total: seen.append((done, total)))
     assert found.ok
-    assert (found.pictures, found.numbers, found.skipped) == (2, 22, [])
-    assert str(found) == "2 pictures, 22 numbers recomputed: all as recorded"
+    assert (found.pictures, found.numbers, found.skipped) == (2, 26, [])
+    assert str(found) == "2 pictures, 26 numbers recomputed: all as recorded"
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert "all as recorded" in found._repr_html_()
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_recomputed_is_skipped_and_said(
     found = verify(run, model=tiny)
     assert found.ok
     assert any("gone" in line for line in found.skipped)
-    assert sum("measured against other photos; give them with --photos" in line for line in found.skipped) == 6
+    assert sum("measured against other photos; give them with --photos" in line for line in found.skipped) == 8
 
     def unknown(name: str, **more: Any) -> Model:
         raise UserError(f"no {name}")
@@ -163,7 +163,7 @@ def test_moved_photos_can_be_given(run: Run, tiny: Model, photo_folder: Path, tm
     moved = shutil.copytree(photo_folder, tmp_path / "moved")
     edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))
     found = verify(run, model=tiny, photos=moved)
-    assert (found.ok, found.skipped, found.numbers) == (True, [], 22)
+    assert (found.ok, found.skipped, found.numbers) == (True, [], 26)
     (moved / "circle" / "0.png").unlink()
     assert verify(run, model=tiny, photos=str(moved)).skipped != []
 

@@ -37,7 +37,7 @@ def diversity(embedder: str, photos: Tensor | None = None) -> RowMetric:
 
 def _pairs(rows_NC: Tensor) -> Measured:
     rows = normalize(rows_NC.double(), dim=1)
-    far = 1 - rows @ rows.T
+    far = (1 - rows @ rows.T).clamp(*DIVERSITY.bounds)  # rounding leaves them
     far.fill_diagonal_(0)
     n, sums, total = len(rows), far.sum(1), float(far.sum())
     value = total / (n * (n - 1))

@@ -159,6 +159,28 @@ def test_what_cannot_be_recomputed_is_skipped_and_said(
     assert "transfer: no judge" in found.skipped
 
 
+@pytest.mark.parametrize(("version", "said"), [(4, True), (3, False), (None, False)])
+def test_a_metric_that_is_younger_than_a_picture_is_not_missed(
+    run: Run, tiny: Model, version: int | None, said: bool
+) -> None:
+    def older(record: dict[str, Any]) -> None:
+        record["measured_with"]["evidence"] = version
+        record["evidence"] = [e for e in record["evidence"] if e["name"] not in ("specificity", "two_afc")]
+
+    name = edit(run, older)
+    drift = verify(run, model=tiny).drift
+    assert (f"{name}: specificity is missing from the sidecar" in drift) is said
+
+
+def test_a_metric_that_is_older_than_a_picture_is_missed(run: Run, tiny: Model) -> None:
+    def older(record: dict[str, Any]) -> None:
+        record["measured_with"]["evidence"] = 3
+        record["evidence"] = [e for e in record["evidence"] if e["name"] != "rank"]
+
+    name = edit(run, older)
+    assert f"{name}: rank is missing from the sidecar" in verify(run, model=tiny).drift
+
+
 def test_moved_photos_can_be_given(run: Run, tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(photo_folder, tmp_path / "moved")
     edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))

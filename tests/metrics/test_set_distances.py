@@ -18,8 +18,10 @@ from entoptic.metrics import distribution
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.sets import Frechet, Moments, SetMetric, cmmd, coverage, density, kid, precision, recall
 from entoptic.metrics.sets.frechet import BLOCKS
+from entoptic.metrics.sets.manifolds import balls_around, radii
 from entoptic.metrics.sets.mmd import cubic, gaussian, mmd
 from entoptic.metrics.sets.moments import frechet_between
+from entoptic.metrics.sets.rows import real_baseline
 
 
 def normal(n: int, d: int, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -222,6 +224,31 @@ def test_blocks_estimate_the_same_and_hold_it_in_their_interval() -> None:
     assert blocks == pytest.approx(np.mean(parts))
 
 
+def test_blocks_are_the_same_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entoptic.metrics.sets.kernels.BLOCK", 20)
+    rows, values = normal(70, 4, 1, 0.3), []
+    for some in (rows, rows.flip(0)):
+        metric = kid(REAL, "net")
+        metric.update(some)
+        found = metric.compute()
+        assert found.detail["blocks"] == 4
+        values.append((found.value, found.interval))
+    assert values[0] == values[1]
+
+
+def test_no_photo_is_on_both_sides_of_the_baseline() -> None:
+    seen = []
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        seen.append((len(a), len(b)))
+        assert sorted(torch.cat([a, b])[:, 0].tolist()) == list(range(50))
+        return float(a.sum())
+
+    found = real_baseline(distance, torch.arange(50.0)[:, None], 20)
+    assert seen == [(20, 30)] * 8
+    assert found["real_spread"][0] < found["real"] < found["real_spread"][1]  # type: ignore[index,operator]
+
+
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = normal(60, 4), normal(50, 4, 1, 0.3)
     expected = mmd(a, b, cubic, block=30)
@@ -329,6 +356,9 @@ def test_photos_are_their_own_pictures() -> None:
         metric = make(photos, "net", k=1)
         metric.update(photos)
         assert value(metric.compute()) == 1
+    twice = photos.repeat(2, 1) + 1000  # every photo has a twin, so balls have no size
+    assert radii(twice, 1).tolist() == [0.0] * 160
+    assert balls_around(twice, twice, torch.zeros(160).double()).tolist() == [2] * 160
     with pytest.raises(UserError, match="from 1 to 49, not 0"):
         precision(photos, "net", k=0)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.images.unit_reference import evenly_spaced
 from entoptic.metrics.sets.contract import POSITIVE, Measured, SetCard
-from entoptic.metrics.sets.mmd import Kernel, cubic, gaussian, mmd
+from entoptic.metrics.sets.mmd import BLOCK, Kernel, cubic, gaussian, mmd
 from entoptic.metrics.sets.rows import RowMetric
 
 KID = SetCard(name="kid", title="Kernel distance", direction="lower", bounds=POSITIVE)
@@ -59,7 +59,7 @@ def _metric(
 ) -> RowMetric:
     def statistic(rows: Tensor, photos: Tensor | None) -> Measured:
         assert photos is not None
-        value, interval, blocks = mmd(rows, photos, kernel)
+        value, interval, blocks = mmd(rows, photos, kernel, BLOCK)
         return Measured(value, interval, {**stated, "blocks": blocks})
 
     return RowMetric(

@@ -65,9 +65,9 @@ from fake_run import evidence
             "Does not drive its own unit more than all of the 999 others of its layer.",
         ),
         (
-            evidence("two_afc", 0.9, n=12, detail={"ceiling": 0.97, "chance": 0.5}),
-            "finds the photo that drives the unit in 90 % of pairs with one that hardly does. Guessing gives 50 %, one of the "
-            "unit’s photos as the hint 97 %.",
+            evidence("two_afc", 0.9, n=12, detail={"ceiling": 0.97, "photos at random": 0.6}),
+            "finds the photo that drives the unit in 90 % of pairs with one that hardly does. One of the unit’s photos as the "
+            "hint gives 97 %, a photo at random 60 %.",
         ),
         (evidence("causal", 0.4, detail={"photos at random": None}), "drive it most: likeness 0.4 of 1."),
     ],

@@ -112,8 +112,18 @@ def test_the_observer_chooses_in_every_pair(tiny: Model, observer: Model, photo_
     assert (found.n, found.direction) == (12, "higher")
     assert found.interval == pytest.approx(wilson(share * 12, 12))
     assert found.detail["observer"] == "observer"
-    assert (found.detail["chance"], found.detail["pairs"]) == (0.5, 144)
-    assert found.detail["ceiling"] is not None
+    assert found.detail["pairs"] == 144
+    each = []
+    for hint in exemplars.arbitrary:
+        strong, low = (
+            torch.stack(
+                [cosine_similarity(quarters(one[None]), quarters(hint[None]))[0] for one in some if not one.equal(hint)]
+            )
+            for some in (exemplars.strongest, weak)
+        )
+        each.append(float((strong[:, None] > low).float().mean()))
+    assert found.detail["photos at random"] == pytest.approx(np.mean(each), abs=1e-4)
+    assert found.detail["ceiling"] > found.detail["photos at random"]
 
 
 def test_a_photo_is_no_hint_for_itself(tiny: Model, observer: Model, photo_folder: Path) -> None:
@@ -174,7 +184,9 @@ def test_the_photos_are_seen_once_and_none_without_photos(
     monkeypatch.setattr(Pooled, "forward_features", lambda self, x: (seen.append(len(x)), real(self, x))[1])
     unit, references = bind(tiny, "stage1:3")[0], References(tiny, Photos.open(photo_folder))
     entries = [named(measure(noise(k), unit, references, [observer]))["two_afc"] for k in range(3)]
-    assert sum(seen) == 24 + 3
+    exemplars = references.unit_reference(unit).exemplars
+    assert not isinstance(exemplars, str)
+    assert sum(seen) == 24 + len(exemplars.arbitrary) + 3
     assert all(one.value is not None for one in entries)
     seen.clear()
     measure(noise(), unit, None, [observer])

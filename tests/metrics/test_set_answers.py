@@ -394,3 +394,16 @@ def test_a_folder_that_is_no_clip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(Unreadable, match="of the kind vit, not a CLIP"):
         load_clip(tmp_path)
+
+
+def test_a_hint_at_random_is_not_shown_beside_itself() -> None:
+    strong, weak = torch.tensor([[1.0, 0.1], [1.0, 0.2]]), torch.tensor([[0.1, 1.0], [0.2, 1.0]])
+    assert choose(strong, strong, weak).random is None
+    assert choose(strong, strong, weak, torch.tensor([[1.0, 0.0], [0.0, 1.0]])).random == 0.5
+    # The first weak photo as the hint: itself it would choose, the other it does choose, a strong one never.
+    assert choose(strong, strong, weak, weak[:1]).random == 0
+    crossed = torch.tensor([[0.1, 1.0], [1.0, 0.3]])  # a weak photo that looks strong, beside one that is the hint
+    assert choose(strong, strong, crossed, crossed[:1]).random == 0
+    assert choose(strong, strong, crossed, torch.tensor([[0.1, 1.01]])).random == 0
+    alone = torch.tensor([[0.1, 1.0]])
+    assert choose(strong, strong, alone, alone).random is None  # no pair is left

@@ -126,16 +126,24 @@ def specificity(m: Measurement) -> Wording:
 
 def two_afc(m: Measurement) -> Wording:
     """Words how often another network finds the unit's photo with the picture as its only hint."""
-    share, ceiling = f"{percent(m.value)}{PERCENT}", number_or_none(m.detail.get("ceiling"))
+    share = f"{percent(m.value)}{PERCENT}"
+    stated = ("ceiling", "photos at random")
+    high, low = (number_or_none(m.detail.get(name)) for name in stated)
     sentence = (
         f"With this picture as its only hint, another network finds the photo that drives the unit in {share} of pairs with one "
-        f"that hardly does. Guessing gives 50{PERCENT}"
+        "that hardly does."
     )
-    sentence += f", one of the unit’s photos as the hint {percent(ceiling)}{PERCENT}." if ceiling is not None else "."
+    tone = ""
+    if high is not None and low is not None:
+        sentence += f" One of the unit’s photos as the hint gives {percent(high)}{PERCENT},"
+        sentence += f" a photo at random {percent(low)}{PERCENT}."
+        if high - low < 0.05:
+            sentence += " The two are so close that this says little about the picture."
+        else:
+            tone = grade((m.value - low) / (high - low), good=0.7, mixed=0.3)
     return Wording(
         title="Another network finds its photos", sentence=sentence, chip=f"photos found {share}",
-        tone=grade(m.value, good=0.8, mixed=0.6), format_value=percent, suffix=PERCENT, format_detail=detail_as_share,
-        stated=("ceiling", "chance"),
+        tone=tone, format_value=percent, suffix=PERCENT, format_detail=detail_as_share, stated=stated,
     )  # fmt: skip
 
 

@@ -59,7 +59,8 @@ def two_afc(picture: UnitPicture) -> Evidence:
 
     The observer is the first verifier with pooled features that is not the network under study. It sees each pair of one of
     the unit's strongest photos and one photo of the half that drives the unit less, and takes the one that its features
-    call more like the picture. Chance is 0.5. `ceiling` in the detail is the same with a strong photo as the hint.
+    call more like the picture. In the detail, `ceiling` is the same with a strong photo as the hint, and `photos at random` with
+    photos of anything: one unit's chance is not 0.5, because a hint that shows nothing has its own leaning.
     A photo that is the picture itself is left out. Photos that a method matched are not: it does not say which they were.
 
     Returns:
@@ -79,24 +80,23 @@ def two_afc(picture: UnitPicture) -> Evidence:
     if min(int((~itself).sum()), len(weak)) < FEWEST:
         why = f"it needs {FEWEST} strong and {FEWEST} weak photos, there are {int((~itself).sum())} and {len(weak)}"
         return missing("two_afc", why)
-    strong, low = _photos_seen(observer, reference, exemplars.strongest, weak)
+    strong, low, anything = _photos_seen(observer, reference, exemplars.strongest, weak, exemplars.arbitrary)
     with torch.no_grad():
-        found = choose(features(observer, picture.image), strong[~itself], low)
-    ceiling = None if found.ceiling is None else round(found.ceiling, 4)
-    detail = {"observer": observer.card.name, "chance": 0.5, "ceiling": ceiling, "pairs": found.pairs}
+        found = choose(features(observer, picture.image), strong[~itself], low, anything)
+    high, floor = (None if one is None else round(one, 4) for one in (found.ceiling, found.random))
+    detail = {"observer": observer.card.name, "ceiling": high, "photos at random": floor, "pairs": found.pairs}
     return Evidence("two_afc", found.share, found.photos, found.interval, "higher", "", detail=detail)
 
 
-def _kept(reference: UnitReference) -> dict[str, tuple[Tensor, Tensor]]:
+def _kept(reference: UnitReference) -> dict[str, list[Tensor]]:
     return {}
 
 
-def _photos_seen(observer: Model, reference: UnitReference, strong: Tensor, weak: Tensor) -> tuple[Tensor, Tensor]:
+def _photos_seen(observer: Model, reference: UnitReference, *photos: Tensor) -> list[Tensor]:
     """The observer's features of a unit's photos, computed once for all of its pictures."""
     kept = reference.once(_kept)
     if observer.card.identity not in kept:
-        both = features(observer, torch.cat([strong, weak]))
-        kept[observer.card.identity] = both[: len(strong)], both[len(strong) :]
+        kept[observer.card.identity] = list(features(observer, torch.cat(photos)).split([len(one) for one in photos]))
     return kept[observer.card.identity]
 
 

@@ -135,6 +135,22 @@ def test_the_dictionary_of_the_how_to_runs(tmp_path: Path, monkeypatch: pytest.M
     assert [p.unit for p in found["run"]] == ["dict(prototypes.safetensors):0"]
 
 
+@pytest.mark.slow
+def test_the_sets_of_the_how_to_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for k, photo in enumerate(sorted(photo_folder.rglob("*.png"))[::2]):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{k}.png").write_bytes(photo.read_bytes())
+    scope = run_page(ROOT / "docs" / "how-to" / "measure-a-set.md", steps=1)
+    assert len(scope["pictures"]) == 24
+    printed = capsys.readouterr().out
+    assert "frechet_infinite needs at least 2562 pictures, there are 24" in printed
+    assert "two_afc needs at least 3 units, there are 1" in printed
+    assert scope["kid"].compute().value is not None
+
+
 def test_the_figures_and_tables_of_the_how_to_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,19 @@ from fake_run import evidence
             evidence("relevance_agreement", 0.4, detail={"photos among themselves": 0.42, "photos at random": 0.4}),
             "The two are so close that this says little about the picture.",
         ),
+        (
+            evidence("specificity", 1, n=320, detail={"compared": "sd over photos"}),
+            "Drives its own unit more than the 319 others of its layer, next to what is usual in photos.",
+        ),
+        (
+            evidence("specificity", 0, n=1000, detail={"compared": "logits"}),
+            "Does not drive its own unit more than all of the 999 others of its layer.",
+        ),
+        (
+            evidence("two_afc", 0.9, n=12, detail={"ceiling": 0.97, "photos at random": 0.6}),
+            "finds the photo that drives the unit in 90 % of pairs with one that hardly does. One of the unit’s photos as the "
+            "hint gives 97 %, a photo at random 60 %.",
+        ),
         (evidence("causal", 0.4, detail={"photos at random": None}), "drive it most: likeness 0.4 of 1."),
     ],
 )

@@ -43,11 +43,14 @@ def test_every_measurement_has_a_card_that_agrees_with_it() -> None:
                     assert entry["direction"] == found.direction, entry["name"]
                 seen.add(entry["name"])
     sets = {name for name, found in METRICS.items() if found.set_level}
-    assert seen >= set(METRICS) - sets - {"map_cosine", "detectable_effect"}  # newer than the run
+    newer = {"map_cosine", "detectable_effect"} | {name for name, found in METRICS.items() if found.since}
+    assert seen >= set(METRICS) - sets - newer  # than the run
 
 
 def test_what_metrics_need() -> None:
-    assert needing(PHOTOS) == {"percentile", "margin", "robustness", "selectivity", "relevance_agreement", "causal"}
+    assert needing(PHOTOS) == {
+        "percentile", "margin", "robustness", "selectivity", "relevance_agreement", "causal", "specificity", "two_afc",
+    }  # fmt: skip
     assert needing(VERIFIERS) >= {"transfer_top1", "others_match_top1"}
     assert needing(TRACE) == {"nats"}
     assert headline_order()[:3] == ["transfer_top1", "percentile", "causal"]

@@ -23,6 +23,7 @@ from tests.stored import asked
 import entoptic
 from entoptic import METHODS, Picture, Run
 from entoptic.inversion.saved import load_inverter
+from entoptic.metrics import METRICS
 from entoptic.models.sources import SOURCES
 
 pytest.importorskip("diffusers")
@@ -132,6 +133,23 @@ REPEATED = tuple(name for name in RUNS if name != "steer")
 """Requests that later versions answer with the stored pictures. Of edits they make others, by another test of chance."""
 
 
+NEWLY_MEASURED = ("see", "frontier")
+"""Runs of units: asking for their pictures again measures what there was no metric for when they were made."""
+LATER = {name for name, card in METRICS.items() if card.since > 3}
+
+
+def evidence_of(data: bytes) -> dict[str, Any]:
+    kept = ("value", "n", "interval", "direction")
+    return {entry["name"]: {k: entry[k] for k in kept} for entry in json.loads(data)["evidence"]}
+
+
+def unmeasured(path: str, data: bytes) -> Any:
+    """What a file holds beside measurements."""
+    if not path.endswith(".json") or "measured_with" not in (record := json.loads(data)):
+        return data
+    return {k: v for k, v in record.items() if k not in ("evidence", "measured_with")}
+
+
 @pytest.mark.parametrize("name", REPEATED)
 def test_the_same_request_makes_nothing(stored: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     folder = stored / "runs" / name
@@ -140,11 +158,24 @@ def test_the_same_request_makes_nothing(stored: Path, monkeypatch: pytest.Monkey
     record = json.loads((folder / "frontier" / "logits-0.json").read_text()) if name == "frontier" else None
     refuse(monkeypatch)
     asked.REQUESTS[name]()
-    assert files(folder) == before
-    # `metadata.jsonl` is written anew: since then each row holds the picture's hash.
+    again = files(folder)
+    assert again.keys() == before.keys()
+    for path, (_, data) in before.items():
+        assert unmeasured(path, again[path][1]) == unmeasured(path, data)
+        if name in NEWLY_MEASURED and unmeasured(path, data) is not data:
+            old, new = (evidence_of(one) for one in (data, again[path][1]))
+            assert list(new.keys() - old.keys()) != []
+            assert new.keys() - old.keys() <= LATER
+            assert close({one: new[one] for one in old}, old)
+        else:
+            assert again[path] == before[path]
+    asked.REQUESTS[name]()
+    assert files(folder) == again
+    # `metadata.jsonl` is written anew: since then each row holds the picture's hash, and what was measured later.
     assert (folder / "run.json").read_bytes() == told[folder / "run.json"]
     assert [
-        {k: v for k, v in row.items() if k != "sha256"} for row in rows((folder / "metadata.jsonl").read_bytes())
+        {k: v for k, v in row.items() if k not in {"sha256", *LATER}}
+        for row in rows((folder / "metadata.jsonl").read_bytes())
     ] == rows(told[folder / "metadata.jsonl"])
     if record is not None:
         assert close(json.loads((folder / "frontier" / "logits-0.json").read_text()), record)

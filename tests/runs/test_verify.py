@@ -58,8 +58,8 @@ def test_an_untouched_run_is_as_recorded(run: Run, tiny: Model) -> None:
     seen: list[tuple[int, int]] = []
     found = verify(run, model=tiny, on_picture=lambda done, total: seen.append((done, total)))
     assert found.ok
-    assert (found.pictures, found.numbers, found.skipped) == (2, 22, [])
-    assert str(found) == "2 pictures, 22 numbers recomputed: all as recorded"
+    assert (found.pictures, found.numbers, found.skipped) == (2, 26, [])
+    assert str(found) == "2 pictures, 26 numbers recomputed: all as recorded"
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert "all as recorded" in found._repr_html_()
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_recomputed_is_skipped_and_said(
     found = verify(run, model=tiny)
     assert found.ok
     assert any("gone" in line for line in found.skipped)
-    assert sum("measured against other photos; give them with --photos" in line for line in found.skipped) == 6
+    assert sum("measured against other photos; give them with --photos" in line for line in found.skipped) == 8
 
     def unknown(name: str, **more: Any) -> Model:
         raise UserError(f"no {name}")
@@ -159,11 +159,33 @@ def test_what_cannot_be_recomputed_is_skipped_and_said(
     assert "transfer: no judge" in found.skipped
 
 
+@pytest.mark.parametrize(("version", "said"), [(4, True), (3, False), (None, False)])
+def test_a_metric_that_is_younger_than_a_picture_is_not_missed(
+    run: Run, tiny: Model, version: int | None, said: bool
+) -> None:
+    def older(record: dict[str, Any]) -> None:
+        record["measured_with"]["evidence"] = version
+        record["evidence"] = [e for e in record["evidence"] if e["name"] not in ("specificity", "two_afc")]
+
+    name = edit(run, older)
+    drift = verify(run, model=tiny).drift
+    assert (f"{name}: specificity is missing from the sidecar" in drift) is said
+
+
+def test_a_metric_that_is_older_than_a_picture_is_missed(run: Run, tiny: Model) -> None:
+    def older(record: dict[str, Any]) -> None:
+        record["measured_with"]["evidence"] = 3
+        record["evidence"] = [e for e in record["evidence"] if e["name"] != "rank"]
+
+    name = edit(run, older)
+    assert f"{name}: rank is missing from the sidecar" in verify(run, model=tiny).drift
+
+
 def test_moved_photos_can_be_given(run: Run, tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(photo_folder, tmp_path / "moved")
     edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))
     found = verify(run, model=tiny, photos=moved)
-    assert (found.ok, found.skipped, found.numbers) == (True, [], 22)
+    assert (found.ok, found.skipped, found.numbers) == (True, [], 26)
     (moved / "circle" / "0.png").unlink()
     assert verify(run, model=tiny, photos=str(moved)).skipped != []
 

@@ -28,6 +28,8 @@ SENTENCES: dict[str, Callable[[Measurement], Wording]] = {
     "rank": units.rank,
     "robustness": units.robustness,
     "selectivity": units.selectivity,
+    "specificity": units.specificity,
+    "two_afc": units.two_afc,
     "relevance_agreement": partial(
         units.similarity_to_photos,
         title="Reached by the same way",

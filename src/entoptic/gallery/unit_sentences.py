@@ -110,6 +110,43 @@ def selectivity(m: Measurement) -> Wording:
     )
 
 
+def specificity(m: Measurement) -> Wording:
+    """Words whether the picture drives its unit more than every other unit of the layer."""
+    first = m.value >= 1
+    others = f"the {m.n - 1:,} others" if m.n and m.n > 1 else "the others"
+    usual = "" if m.detail.get("compared") == "logits" else ", next to what is usual in photos"
+    verb = "Drives its own unit more than" if first else "Does not drive its own unit more than all of"
+    return Wording(
+        title="First of its layer",
+        sentence=f"{verb} {others} of its layer{usual}.",
+        chip="first of its layer" if first else "not first of its layer",
+        tone="good" if first else "mixed",
+    )
+
+
+def two_afc(m: Measurement) -> Wording:
+    """Words how often another network finds the unit's photo with the picture as its only hint."""
+    share = f"{percent(m.value)}{PERCENT}"
+    stated = ("ceiling", "photos at random")
+    high, low = (number_or_none(m.detail.get(name)) for name in stated)
+    sentence = (
+        f"With this picture as its only hint, another network finds the photo that drives the unit in {share} of pairs with one "
+        "that hardly does."
+    )
+    tone = ""
+    if high is not None and low is not None:
+        sentence += f" One of the unit’s photos as the hint gives {percent(high)}{PERCENT},"
+        sentence += f" a photo at random {percent(low)}{PERCENT}."
+        if high - low < 0.05:
+            sentence += " The two are so close that this says little about the picture."
+        else:
+            tone = grade((m.value - low) / (high - low), good=0.7, mixed=0.3)
+    return Wording(
+        title="Another network finds its photos", sentence=sentence, chip=f"photos found {share}",
+        tone=tone, format_value=percent, suffix=PERCENT, format_detail=detail_as_share, stated=stated,
+    )  # fmt: skip
+
+
 def similarity_to_photos(m: Measurement, *, title: str, what: str, chip: str) -> Wording:
     """Words a similarity to the strongest photos, beside what photos themselves reach."""
     photos = f"the {m.n:,} photos that drive it most" if m.n else "the photos that drive it most"

@@ -190,6 +190,7 @@ class References:
                 load_real_scores=lambda: self.real_scores(unit),
                 load_exemplars=lambda: self._exemplars(unit),
                 load_moments=lambda: self._layer_moments(unit),
+                load_weak=lambda: self._weak(unit),
             )
         return self._units[key]
 
@@ -199,6 +200,13 @@ class References:
         strongest = self.choose(unit, STRONGEST)[0]
         arbitrary = [i for i in evenly_spaced(len(self.photos), ARBITRARY) if i not in strongest]
         return ExemplarPhotos(strongest=self._prepared(strongest), arbitrary=self._prepared(arbitrary))
+
+    def _weak(self, unit: Unit) -> Tensor | str:
+        if self.photos is None:
+            return NO_PHOTOS
+        strong = {*self.choose(unit, STRONGEST)[0], *(self.class_photos(unit) or ())}
+        found = [i for i in self._weaker(unit, STRONGEST + len(strong)) if i not in strong]
+        return self._prepared(sorted(found, key=self.photos.sha256)[:STRONGEST])
 
     def _prepared(self, indices: list[int]) -> Tensor:
         card = self.model.card

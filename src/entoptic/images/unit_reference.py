@@ -78,12 +78,14 @@ class UnitReference:
         load_real_scores: computes `real_scores`.
         load_exemplars: computes `exemplars`.
         load_moments: computes `moments`.
+        load_weak: computes `weak`.
     """
 
     unit: Unit
     load_real_scores: Callable[[], RealScores | str] = _no_photos
     load_exemplars: Callable[[], ExemplarPhotos | str] = _no_photos
     load_moments: Callable[[], LayerMoments | str] = _no_photos
+    load_weak: Callable[[], Tensor | str] = _no_photos
     _results: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -100,6 +102,11 @@ class UnitReference:
     def moments(self) -> LayerMoments | str:
         """Moments of all units of the unit's layer, read as the unit is."""
         return self.load_moments()
+
+    @cached_property
+    def weak(self) -> Tensor | str:
+        """Photos from the half that drives the unit less, N×3×H×W in [0, 1]; for a logit, none of its class."""
+        return self.load_weak()
 
     def once(self, compute: Callable[[UnitReference], T]) -> T:
         """Returns `compute(self)`: computed at the first call, then kept with this record.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
+from entoptic.metrics.sets.mmd import cubic, jackknife, unbiased
 from entoptic.models.model import Model
 
 
@@ -19,7 +20,7 @@ def features(model: Model, pictures: Tensor, batch_size: int = 25) -> Tensor:
         UserError: a network without timm's `forward_features` and `forward_head`.
     """
     net = model.module
-    if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
+    if not has_features(model):
         raise UserError(f"{model.card.name} has no pooled features; take a timm network, such as builtin:lite1")
     parts = []
     with model.frozen():
@@ -29,22 +30,19 @@ def features(model: Model, pictures: Tensor, batch_size: int = 25) -> Tensor:
     return torch.cat(parts)
 
 
+def has_features(model: Model) -> bool:
+    """Returns whether `features` can read a network."""
+    return hasattr(model.module, "forward_features") and hasattr(model.module, "forward_head")
+
+
 def kid(a_NC: Tensor, b_MC: Tensor) -> float:
     """Unbiased squared MMD with the kernel (x·y/d + 1)³ (Bińkowski et al. 2018, KID); may be negative."""
-    return _mmd(*_kernels(a_NC, b_MC))
+    return unbiased(*_kernels(a_NC, b_MC))
 
 
 def kid_interval(a_NC: Tensor, b_MC: Tensor) -> tuple[float, float]:
     """95 % interval by the jackknife over the pictures a (a bootstrap's doubles would bias the unbiased estimate)."""
-    ka, kb, kab = _kernels(a_NC, b_MC)
-    n = len(a_NC)
-    everything, rows, columns = ka.sum() - ka.diagonal().sum(), ka.sum(1) - ka.diagonal(), kab.sum(1)
-    within_b = (kb.sum() - kb.diagonal().sum()) / (len(b_MC) * (len(b_MC) - 1))
-    left_out = (everything - 2 * rows) / ((n - 1) * (n - 2)) + within_b
-    left_out = left_out - 2 * (kab.sum() - columns) / ((n - 1) * len(b_MC))
-    error = math.sqrt((n - 1) / n * float((left_out - left_out.mean()).square().sum()))
-    value = _mmd(ka, kb, kab)
-    return value - 1.96 * error, value + 1.96 * error
+    return jackknife(*_kernels(a_NC, b_MC))
 
 
 def frechet(a_NC: Tensor, b_MC: Tensor) -> float:
@@ -62,11 +60,4 @@ def frechet(a_NC: Tensor, b_MC: Tensor) -> float:
 
 def _kernels(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     a, b = a.double(), b.double()
-    ka, kb, kab = (((x @ y.T) / a.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
-    return ka, kb, kab
-
-
-def _mmd(ka: Tensor, kb: Tensor, kab: Tensor) -> float:
-    n, m = len(ka), len(kb)
-    within = (ka.sum() - ka.diagonal().sum()) / (n * (n - 1)) + (kb.sum() - kb.diagonal().sum()) / (m * (m - 1))
-    return float(within - 2 * kab.mean())
+    return cubic(a, a), cubic(b, b), cubic(a, b)

@@ -84,11 +84,6 @@ def mean_cosine(name: str, cosines_N: Tensor) -> Evidence:
     return Evidence(name, sum(values) / len(values), len(values), mean_interval(values), "higher", "", detail=detail)
 
 
-def has_features(model: Model) -> bool:
-    """Whether `metrics.distribution.features` can read a network."""
-    return hasattr(model.module, "forward_features") and hasattr(model.module, "forward_head")
-
-
 def distances(made_NC: Tensor, real_MC: Tensor) -> tuple[Evidence, Evidence]:
     """(`frechet`, `kid`) of pictures from photos in pooled features; the latter with the jackknife's interval."""
     n = len(made_NC)

@@ -33,6 +33,8 @@ class MetricCard:
         recomputable: whether `verify` can measure it again from the files; people's answers are not.
         headline_rank: its place among the numbers that are shown first, from 0; None keeps it off.
         set_level: whether it is measured on several pictures together, not on each.
+        since: the version of its room's evidence that it came with. Pictures that were measured before lack it, and `verify`
+            does not hold that against them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class MetricCard:
     recomputable: bool = True
     headline_rank: int | None = None
     set_level: bool = False
+    since: int = 0
 
     def __post_init__(self) -> None:
         if self.direction not in ("higher", "lower", "none"):
@@ -78,11 +81,12 @@ def card(
     recomputable: bool = True,
     headline_rank: int | None = None,
     set_level: bool = False,
+    since: int = 0,
 ) -> MetricCard:
     """Returns a card; the arguments are the attributes of `MetricCard`."""
     return MetricCard(
         name=name, title=title, unit=unit, direction=direction, targets=frozenset(targets), needs=frozenset(needs),
-        recomputable=recomputable, headline_rank=headline_rank, set_level=set_level,
+        recomputable=recomputable, headline_rank=headline_rank, set_level=set_level, since=since,
     )  # fmt: skip
 
 

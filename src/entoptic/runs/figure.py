@@ -197,6 +197,7 @@ _SHORT = {
     "percentile": "percentile", "activation": "activation", "margin": "margin", "rank": "rank", "robustness": "robustness",
     "transfer_top1": "transfer top-1", "transfer_top5": "transfer top-5", "transfer_probability": "transfer prob.",
     "selectivity": "selectivity", "nats": "KL", "cosine": "cosine", "cosine_standardised": "cosine, standardised",
+    "specificity": "specificity", "two_afc": "2-AFC",
     "relevance_agreement": "relevance", "causal": "causal", "match_top1": "match top-1", "match_top5": "match top-5",
     "others_match_top1": "others top-1", "others_match_top5": "others top-5", "sample_sd": "spread",
     "map_percentile": "map percentile", "effect_p": "p", "affected_area": "area", "attenuation": "attenuation",

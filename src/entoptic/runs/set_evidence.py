@@ -16,9 +16,9 @@ from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.targets import PhotoFile, picture_of
-from entoptic.metrics.distribution import features
+from entoptic.metrics.distribution import features, has_features
 from entoptic.metrics.evidence import Evidence, missing
-from entoptic.metrics.inversion import distances, has_features, matches, mean_cosine, sample_sd, spread
+from entoptic.metrics.inversion import distances, matches, mean_cosine, sample_sd, spread
 from entoptic.models.model import Model
 from entoptic.runs.records import model_record
 from entoptic.runs.store import FORMAT, Picture, Run

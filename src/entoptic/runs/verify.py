@@ -121,6 +121,13 @@ def verify(
     return found
 
 
+def _version(record: Mapping[str, Any]) -> int:
+    """The version of the evidence in a sidecar, 0 where it does not say."""
+    measured = record.get("measured_with")
+    found = measured.get("evidence") if isinstance(measured, Mapping) else None
+    return found if isinstance(found, int) else 0
+
+
 def public_copy(run: Run) -> list[str]:
     """Returns what is to be said of a run that `export` made: one line, or none for any other run."""
     try:
@@ -149,7 +156,11 @@ def compare(record: Mapping[str, Any], name: str, fresh: Recomputed, found: Veri
     """Compares a sidecar's evidence with what was measured afresh; what differs goes to `found.drift`."""
     found.pictures += 1
     recorded, from_trace = {e["name"] for e in record["evidence"]}, needing(TRACE)
-    found.drift += [f"{name}: {gone} is missing from the sidecar" for gone in fresh.evidence if gone not in recorded]
+    # A picture that was measured before there was a metric lacks it, and nothing was taken away.
+    known = {one for one in fresh.evidence if one not in METRICS or METRICS[one].since <= _version(record)}
+    found.drift += [
+        f"{name}: {gone} is missing from the sidecar" for gone in fresh.evidence if gone in known - recorded
+    ]
     for old in record["evidence"]:
         metric, value = old["name"], old["value"]
         reason = fresh.not_comparable.get(metric)

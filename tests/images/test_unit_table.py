@@ -16,8 +16,8 @@ from entoptic.images import unit_table
 from entoptic.images.make_unit_table import table_of_channels, table_of_classes
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
-from entoptic.images.relevance_weighting import RelevanceWeighting
-from entoptic.images.shipped_statistics import kept_ranks
+from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, layers_below
+from entoptic.images.shipped_statistics import find_pack, kept_ranks
 from entoptic.images.unit_table import (
     KNOTS,
     class_weights,
@@ -162,13 +162,40 @@ def test_every_class_of_lite0_is_held_in_few_megabytes(lite0: Model) -> None:
     assert held.layers == [str(tap) for tap in taps]
     assert len(held.photos_n) == lite0.outputs
     data = Path(str(resources.files("entoptic").joinpath("data")))
-    assert sum(file.stat().st_size for file in data.glob("lite0*")) <= 12_000_000
+    assert sum(file.stat().st_size for file in data.glob("*.units.safetensors")) <= 12_000_000
     for index in (1, 207, 999):
         for tap in taps:
             length = lite0.layer(tap.layer).grid[0] ** 2
             target = held.target(index, tap, length)
             assert target is not None
             assert bool(target.isfinite().all())
+
+
+def test_every_channel_of_the_last_stage_is_shown_without_photos(lite0: Model, tmp_path: Path) -> None:
+    held = find_table(lite0.card, "blocks.6")
+    assert held is not None
+    assert len(held.photos_n) == lite0.layer("blocks.6").channels
+    options = {"verifiers": "", "progress": False, "steps": 1, "method": "vital"}
+    channel, older = see(lite0, ["blocks.6:200", "blocks.6:3"], out=tmp_path / "r", **options)
+    assert channel.record["references"]["sha256"] == held.sha256
+    assert "25 photos that drive the unit most" in channel.record["references"]["source"]
+    assert older.record["references"]["source"] == "shipped statistics"  # its own, and its key, as before
+
+
+def test_the_table_of_channels_agrees_with_the_pack(lite0: Model) -> None:
+    """The pack holds 32 of the channels at 257 ranks, made of other photos' strongest in part."""
+    held, pack = find_table(lite0.card, "blocks.6"), find_pack(lite0.card)
+    assert held is not None
+    assert pack is not None
+    unit = bind(lite0, "blocks.6:3")[0]
+    for tap in layers_below(lite0, matched_taps(lite0, ()), unit)[1:]:
+        weighted = Weighted(tap.layer, tap.pre)
+        length = lite0.layer(tap.layer).grid[0] ** 2
+        ours, theirs = held.target(3, weighted, length), pack.target(str(unit), weighted, length)
+        assert ours is not None
+        assert theirs is not None
+        shares = torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1]
+        assert float(shares) > 0.97
 
 
 def test_classes_that_look_alike_have_targets_that_are_alike(lite0: Model) -> None:

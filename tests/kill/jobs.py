@@ -130,7 +130,7 @@ def _small(folder: Path) -> Iterator[None]:
             mock.patch.object(build_index, "BLOCK", 8),
             mock.patch.object(build_index, "read_block", _counted("blocks", build_index.read_block)),
             mock.patch.object(execute, "_store", _counted("pictures", execute._store)),
-            mock.patch.object(of_prior, "_loss", _counted("steps", of_prior._loss)),
+            mock.patch.object(of_prior, "flow_loss", _counted("steps", of_prior.flow_loss)),
             mock.patch.object(of_inverter, "loss", _counted("steps", of_inverter.loss)),
             mock.patch.object(learn, "features", lambda model, pictures: pictures.mean((2, 3))),
             mock.patch.object(learn, "learn_prior", partial(learn.learn_prior, save_every=3, sheet_every=6)),

@@ -22,8 +22,8 @@ def test_six_jobs_killed(tmp_path: Path) -> None:
 
 
 def test_every_verb_that_makes_something_is_killed() -> None:
-    # `merge` and `gallery` copy and draw what is there; `verify`, `check` and `ls` write nothing.
-    others = {"merge", "gallery", "verify", "check", "ls"}
+    # These copy and draw what is there, or write nothing.
+    others = {"merge", "gallery", "figure", "export", "verify", "check", "ls", "completion"}
     assert {verb.replace(" ", "-") for verb in JOBS} == VERBS.keys() - others
 
 

@@ -21,8 +21,8 @@ def run(fake: FakeRun) -> Run:
                 f"logits:{i}", method, label=label, evidence=[evidence("transfer_top1", value), evidence("rank", 1)]
             )
     for i in (3, 12):
-        fake.add(f"blocks.6:{i}", label=None)
-    fake.add("blocks.6:3@max", label=None)
+        fake.add(f"blocks.6:{i}", label=None, evidence=[])
+    fake.add("blocks.6:3@max", label=None, evidence=[])
     return Run.open(fake.folder)
 
 
@@ -109,7 +109,7 @@ def test_an_empty_run(tmp_path: Path) -> None:
 
 def test_the_feature_map_of_a_photo_and_a_feature_of_a_dictionary() -> None:
     inverted = Run.open(STORED / "invert")
-    assert len(inverted["fmap(stage2)<photos/circle/0.png>"]) == 5
+    assert len(inverted["fmap(stage2)<photos/circle/0.png>"]) == 6
     with pytest.raises(UserError, match="did you mean fmap"):
         inverted["fmap(stage2)<photos/circle/1.png>"]
     assert len(Run.open(STORED / "steer")["dict(four.safetensors):0-2"]) == 2

@@ -16,6 +16,9 @@ MEANINGS: dict[str, str] = {
     "selectivity": "Whether the picture drives this unit in particular and not the whole layer.",
     "relevance_agreement": "Whether the picture and real photos reach the unit by the same features, and not by a shortcut.",
     "causal": "Whether the unit does the same for the network’s answer on the picture as on real photos.",
+    "specificity": "Whether the picture is this unit’s and not another’s: 1 where it drives no other unit of the layer as much.",
+    "two_afc": "Whether the picture tells which photos drive the unit: another network, shown the picture, picks the stronger "
+    "of two photos.",
     "transfer_top1": "Whether networks that had no part in making the picture see the same thing in it, as people would.",
     "transfer_top5": "The same, less strict: the thing is among their five best guesses.",
     "transfer_probability": "How sure the other networks are.",

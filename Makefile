@@ -13,7 +13,7 @@ WORKERS ?= auto
 demo: $(VENV)/.installed  ## see what six classes and a channel look like to a real network
 	$(BIN)/entoptic see builtin:lite0 \
 	  'logits:"church"' 'logits:"parachute"' 'logits:"golf ball"' 'logits:"gas pump"' 'logits:"French horn"' \
-	  'logits:"garbage truck"' --threads $(THREADS) --out runs/demo
+	  'logits:"golden retriever"' --threads $(THREADS) --out runs/demo
 	@echo "Open runs/demo/gallery/index.html"
 
 test: $(VENV)/.installed-test  ## the tests that take minutes together

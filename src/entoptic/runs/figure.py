@@ -189,7 +189,8 @@ def _caption(name: str, entry: Mapping[str, Any] | None) -> Number:
         about.append(f"[{_number(bounds[0], scale)}, {_number(bounds[1], scale)}]")
     if is_a(n, float) and n > 1:
         about.append(f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n:,.0f}")
-    most = "at most " if (entry.get("detail") or {}).get("kl_is") == "upper_bound" else ""
+    detail: Any = entry.get("detail")
+    most = "at most " if isinstance(detail, dict) and detail.get("kl_is") == "upper_bound" else ""
     return Number(title=title, value=f"{most}{_number(value, scale)}{unit}", about=tuple(about))
 
 

@@ -152,7 +152,9 @@ def draw_moment(draw: random.Random, whole: Undisturbed, start: float) -> Moment
 def killed(verb: str, folder: Path, moment: Moment) -> tuple[int, str]:
     """Starts a job in a process and kills it; its exit code, and what it said to stderr."""
     at = f"{int(moment.signal)}:{moment.operation}"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), AT: at}
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    # One thread, as in the undisturbed run: how torch adds up depends on their number.
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", AT: at}
     command = [sys.executable, "-m", "tests.kill.jobs", verb]
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -180,6 +180,24 @@ def test_shards_keep_few_row_groups(tmp_path: Path) -> None:
     assert sum(bool(store._cache) for store in stores) <= 2
 
 
+def test_a_thread_that_reads_late_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(4):
+        parquet(tmp_path / f"{n}.parquet", cells_of(RED, GREEN))
+    shards: Any = Photos.open(tmp_path)._shared.store
+    first, read = shards._stores[0], shards._stores[0].encoded
+
+    def late(row: int) -> bytes:
+        monkeypatch.setattr(first, "encoded", read)
+        for later in (2, 4, 6):  # of the other files, by other threads
+            shards.encoded(later)
+        return bytes(read(row))
+
+    monkeypatch.setattr(first, "encoded", late)
+    shards.encoded(0)
+    assert not first._cache
+    assert sum(bool(store._cache) for store in shards._stores) == 2
+
+
 def test_a_damaged_row_group_costs_only_its_photos(tmp_path: Path) -> None:
     cells = [{"bytes": encoded(noisy(n, 32)), "path": None} for n in range(4)]
     path = parquet(tmp_path / "t.parquet", cells, rows=2)

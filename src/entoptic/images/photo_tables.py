@@ -211,7 +211,10 @@ class Shards:
                 for one in self._recent[:-1]:
                     one.release()
                 self._recent = [*self._recent[-1:], store]
-        return store.encoded(inside)
+        found = store.encoded(inside)
+        if store not in self._recent:  # other threads went on to later files meanwhile
+            store.release()
+        return found
 
     def stamp(self, row: int) -> tuple[int, int] | None:
         store, inside = self._find(row)

@@ -1,8 +1,8 @@
-"""Sorting rows of numbers with their places: what distribution matching spends most of its time on.
+"""Sorting rows of numbers with their places, which distribution matching does at every step.
 
 On a CPU, torch sorts pairs of value and place by comparisons. Here each pair becomes one 64-bit integer, the value's bits
-above the place's, and NumPy sorts those with vector instructions: several times faster, and with one answer: equal values keep the order of their places. Other devices and kinds of numbers use torch's stable sort, which has the
-same answer.
+above the place's, and NumPy sorts those with vector instructions, which is several times faster. Equal values keep the
+order of their places. Other devices and kinds of numbers use torch's stable sort, which has the same answer.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ def table_ranks(length: int, relevance: str) -> Tensor:
     """Chooses the ranks among 0 … length-1 at which a table keeps sorted values.
 
     Plain values: evenly, denser towards both ends. Values weighted by relevance are near 0 but for a few, so their ranks lie
-    at geometric distances from both ends: .6 % of their spread is lost where as many of the plain kind lose 37 % (blocks.1, two channels).
+    at geometric distances from both ends: .6 % of their spread is lost where as many of the plain kind lose 37 % (two
+    channels, read at blocks.1).
 
     Args:
         length: number of positions of the layer.

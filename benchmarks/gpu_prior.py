@@ -5,8 +5,8 @@
     python benchmarks/gpu_prior.py train --parts parts --out trained --minutes 9 --resume checkpoint
     python benchmarks/gpu_prior.py finish --checkpoint trained --held-out VAL --out prior   # here: a prior with its card
 
-`pack` writes mosaics of WebP pictures in parts of at most 15 MB, with their classes. `train` needs torch, numpy, Pillow and
-safetensors: it trains `entoptic.priors.unet` by the loop of `entoptic learn prior`, in bfloat16 and compiled on a GPU. Its first
+`pack` writes mosaics of WebP pictures in parts of at most 15 MB, with their classes. `train` needs torch, torchvision, timm, numpy,
+Pillow and safetensors: it trains `entoptic.priors.unet` by the loop of `entoptic learn prior`, in bfloat16 and compiled on a GPU. Its first
 minute times networks of several sizes and takes the largest that sees each photo often enough (`--network` names one). The
 time left then sets the number of steps, so that the rate has fallen to 0 when the time is up. A line of `log.jsonl`, a sample
 sheet and the Fréchet and kernel distances come every `--every` minutes. What it leaves in OUT is small enough to be carried
@@ -51,7 +51,7 @@ BASE = Recipe(
 """What all networks share."""
 NETWORKS = {
     "toy": replace(BASE, widths=(32, 64), layers=1, attention=(16,), batch_size=16, warmup=5),
-    "24M": replace(BASE, widths=(128, 256, 320), layers=1),
+    "23M": replace(BASE, widths=(128, 256, 320), layers=1),
     "42M": replace(BASE, widths=(128, 256, 384), layers=2),
     "61M": replace(BASE, widths=(128, 256, 512), layers=2),
 }

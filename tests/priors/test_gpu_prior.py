@@ -126,3 +126,10 @@ def test_the_largest_network_that_sees_each_photo_often_enough_is_taken(
     # In 0.1 minutes, each of 300 photos is seen 40 times from 2,000 pictures a second on.
     monkeypatch.setattr(kit, "pace", lambda name, *_: {"small": 9000, "middle": 2500, "large": 1500}[name])
     assert kit.train(parts, tmp_path, 0.1, device="cpu", compared=10)["network"] == "middle"
+
+
+def test_networks_are_named_by_their_weights(kit: Any) -> None:
+    for name, recipe in kit.NETWORKS.items():
+        if name != "toy":
+            weights = sum(p.numel() for p in kit.UNet(recipe, 210).parameters())
+            assert f"{weights / 1e6:.0f}M" == name

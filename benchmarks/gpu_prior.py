@@ -6,9 +6,10 @@
     python benchmarks/gpu_prior.py finish --checkpoint trained --held-out VAL --out prior   # here: a prior with its card
 
 `pack` writes mosaics of WebP pictures in parts of at most 15 MB, with their classes. `train` needs torch, torchvision, timm, numpy,
-Pillow and safetensors: it trains `entoptic.priors.unet` by the loop of `entoptic learn prior`, in bfloat16 and compiled on a GPU. Its first
-minute times networks of several sizes and takes the largest that sees each photo often enough (`--network` names one). The
-time left then sets the number of steps, so that the rate has fallen to 0 when the time is up. A line of `log.jsonl`, a sample
+Pillow and safetensors: it trains `entoptic.priors.unet` by the loop of `entoptic learn prior`, in bfloat16 and compiled on a
+GPU. Its first minute times networks of several sizes and takes the largest that sees each photo often enough (`--network`
+names one). The time left then sets the number of steps, so that the rate has fallen to 0 when the time is up. A line of
+`log.jsonl`, a sample
 sheet and the Fréchet and kernel distances come every `--every` minutes. What it leaves in OUT is small enough to be carried
 back: the mean weights in 8 bits, in parts of at most 15 MB, and `state.json`. `--resume` starts from these weights; the
 optimiser's moments are built again while the rate rises.

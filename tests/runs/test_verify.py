@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from conftest import tiny_card, tiny_module
 from entoptic.errors import UserError
+from entoptic.metrics.registry import METRICS
 from entoptic.models.model import Model
 from entoptic.runs import recompute as verify_module
 from entoptic.runs.see import see
@@ -170,6 +172,23 @@ def test_a_metric_that_is_younger_than_a_picture_is_not_missed(
     name = edit(run, older)
     drift = verify(run, model=tiny).drift
     assert (f"{name}: specificity is missing from the sidecar" in drift) is said
+
+
+@pytest.mark.parametrize(("version", "compared"), [(4, False), (5, True)])
+def test_a_value_by_an_earlier_definition_is_not_compared(
+    run: Run, tiny: Model, monkeypatch: pytest.MonkeyPatch, version: int, compared: bool
+) -> None:
+    changed = replace(METRICS["robustness"], changed=5)
+    monkeypatch.setitem(METRICS, "robustness", changed)
+
+    def older(record: dict[str, Any]) -> None:
+        record["measured_with"]["evidence"] = version
+        next(e for e in record["evidence"] if e["name"] == "robustness")["value"] += 0.5
+
+    name = edit(run, older)
+    found = verify(run, model=tiny)
+    assert any(line.startswith(f"{name}: robustness says") for line in found.drift) is compared
+    assert (f"{name}: robustness was measured as an earlier version defined it" in found.skipped) is not compared
 
 
 def test_a_metric_that_is_older_than_a_picture_is_missed(run: Run, tiny: Model) -> None:

@@ -17,6 +17,8 @@ from entoptic.units.unit import read_siblings
 
 SINCE = 4
 """Version of the evidence of units that both came with."""
+CENTRED = 5
+"""Version of the evidence of units from which on the observer's features are counted from their mean over photos."""
 FEWEST = 3
 """Strong photos, and weak ones, from which on choices are counted."""
 
@@ -59,7 +61,8 @@ def two_afc(picture: UnitPicture) -> Evidence:
 
     The observer is the first verifier with pooled features that is not the network under study. It sees each pair of one of
     the unit's strongest photos and one photo of the half that drives the unit less, and takes the one that its features
-    call more like the picture. In the detail, `ceiling` is the same with a strong photo as the hint, and `photos at random` with
+    call more like the picture. Features are counted from their mean over the unit's arbitrary photos: what all photos share
+    would hide what tells them apart. In the detail, `ceiling` is the same with a strong photo as the hint, and `photos at random` with
     photos of anything: one unit's chance is not 0.5, because a hint that shows nothing has its own leaning.
     A photo that is the picture itself is left out. Photos that a method matched are not: it does not say which they were.
 
@@ -82,7 +85,9 @@ def two_afc(picture: UnitPicture) -> Evidence:
         return missing("two_afc", why)
     strong, low, anything = _photos_seen(observer, reference, exemplars.strongest, weak, exemplars.arbitrary)
     with torch.no_grad():
-        found = choose(features(observer, picture.image), strong[~itself], low, anything)
+        mean_C = anything.mean(0) if len(anything) else torch.zeros_like(low[0])
+        shown = features(observer, picture.image) - mean_C
+        found = choose(shown, strong[~itself] - mean_C, low - mean_C, anything - mean_C)
     high, floor = (None if one is None else round(one, 4) for one in (found.ceiling, found.random))
     detail = {"observer": observer.card.name, "ceiling": high, "photos at random": floor, "pairs": found.pairs}
     return Evidence("two_afc", found.share, found.photos, found.interval, "higher", "", detail=detail)
@@ -101,6 +106,6 @@ def _photos_seen(observer: Model, reference: UnitReference, *photos: Tensor) -> 
 
 
 metric(card("specificity", "First of its layer", targets={UNIT}, needs={PHOTOS}, since=SINCE))(specificity)
-metric(card("two_afc", "Another network finds its photos", targets={UNIT}, needs={PHOTOS, VERIFIERS}, since=SINCE))(
+metric(card("two_afc", "Another network finds its photos", targets={UNIT}, needs={PHOTOS, VERIFIERS}, since=SINCE, changed=CENTRED))(
     two_afc
 )

@@ -35,6 +35,7 @@ class MetricCard:
         set_level: whether it is measured on several pictures together, not on each.
         since: the version of its room's evidence that it came with. Pictures that were measured before lack it, and `verify`
             does not hold that against them.
+        changed: the version in which its definition last changed, 0 if never. `verify` does not compare earlier values.
     """
 
     name: str
@@ -47,6 +48,7 @@ class MetricCard:
     headline_rank: int | None = None
     set_level: bool = False
     since: int = 0
+    changed: int = 0
 
     def __post_init__(self) -> None:
         if self.direction not in ("higher", "lower", "none"):
@@ -82,11 +84,13 @@ def card(
     headline_rank: int | None = None,
     set_level: bool = False,
     since: int = 0,
+    changed: int = 0,
 ) -> MetricCard:
     """Returns a card; the arguments are the attributes of `MetricCard`."""
     return MetricCard(
         name=name, title=title, unit=unit, direction=direction, targets=frozenset(targets), needs=frozenset(needs),
         recomputable=recomputable, headline_rank=headline_rank, set_level=set_level, since=since,
+        changed=changed,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RECIPE = 1
 """Raised whenever a method or the ascent loop changes what it makes from the same config."""
-EVIDENCE = 4
+EVIDENCE = 5
 """Raised whenever `measure` measures something else: pictures measured by an older one are measured again."""
 
 

@@ -170,6 +170,9 @@ def compare(record: Mapping[str, Any], name: str, fresh: Recomputed, found: Veri
         if metric in METRICS and not METRICS[metric].recomputable:
             found.skipped.append(f"{name}: {metric} cannot be measured from the files")
             continue
+        if metric in METRICS and METRICS[metric].changed > _version(record):
+            found.skipped.append(f"{name}: {metric} was measured as an earlier version defined it")
+            continue
         if metric not in fresh.evidence:
             found.drift.append(f"{name}: {metric} is no measurement of this version")
             continue

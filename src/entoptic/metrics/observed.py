@@ -62,8 +62,8 @@ def two_afc(picture: UnitPicture) -> Evidence:
     The observer is the first verifier with pooled features that is not the network under study. It sees each pair of one of
     the unit's strongest photos and one photo of the half that drives the unit less, and takes the one that its features
     call more like the picture. Features are counted from their mean over the unit's arbitrary photos: what all photos share
-    would hide what tells them apart. In the detail, `ceiling` is the same with a strong photo as the hint, and `photos at random` with
-    photos of anything: one unit's chance is not 0.5, because a hint that shows nothing has its own leaning.
+    would hide what tells them apart. In the detail, `ceiling` is the same with a strong photo as the hint, and `photos at
+    random` with photos of anything: one unit's chance is not 0.5, because a hint that shows nothing has its own leaning.
     A photo that is the picture itself is left out. Photos that a method matched are not: it does not say which they were.
 
     Returns:
@@ -106,6 +106,12 @@ def _photos_seen(observer: Model, reference: UnitReference, *photos: Tensor) -> 
 
 
 metric(card("specificity", "First of its layer", targets={UNIT}, needs={PHOTOS}, since=SINCE))(specificity)
-metric(card("two_afc", "Another network finds its photos", targets={UNIT}, needs={PHOTOS, VERIFIERS}, since=SINCE, changed=CENTRED))(
-    two_afc
+_seen_by_another = card(
+    "two_afc",
+    "Another network finds its photos",
+    targets={UNIT},
+    needs={PHOTOS, VERIFIERS},
+    since=SINCE,
+    changed=CENTRED,
 )
+metric(_seen_by_another)(two_afc)

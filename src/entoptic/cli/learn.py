@@ -32,6 +32,8 @@ class LearnPrior:
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("priors/mine")
     """folder of checkpoints, sample sheets and, in OUT/prior, the prior that --prior takes"""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+    start: Annotated[str | None, arg(metavar="PRIOR")] = None
+    """begin with the weights of builtin:NAME or file:FOLDER, a prior of the same architecture"""
     held_out: Annotated[str | None, arg(metavar="PHOTOS")] = None
     """photos that the prior is compared with in the end (default: those it is trained on)"""
     name: CardName = ""
@@ -102,6 +104,7 @@ def run_learn_prior(options: LearnPrior) -> int:
         options.photos,
         options.out,
         options.recipe,
+        start=options.start,
         held_out=options.held_out,
         name=options.name,
         guidance=options.guidance,

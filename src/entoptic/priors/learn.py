@@ -28,6 +28,7 @@ from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.priors.recipe import Recipe
+from entoptic.priors.start import Start, read_start, start_from
 from entoptic.priors.unet import UNet
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def learn_prior(
     out: str | Path,
     recipe: Recipe | None = None,
     *,
+    start: str | None = None,
     device: str | torch.device = "cpu",
     save_every: int = 500,
     sheet_every: int = 2000,
@@ -104,6 +106,7 @@ def learn_prior(
         out: folder for `training-STEP.safetensors`, to resume from (weights, their running mean, the optimiser), and
             `training.json` (recipe, data, loss by step).
         recipe: how to train; None for the defaults.
+        start: a prior whose weights the first step begins with (`start.read_start`); None begins with random ones.
         device: where to train.
         save_every: steps between checkpoints.
         sheet_every: steps between sample sheets.
@@ -121,6 +124,7 @@ def learn_prior(
     """
     recipe = recipe or Recipe()
     folder = user_path(out)
+    begin = None if start is None else read_start(start)
     data = _read_photos(photos, folder, recipe.size, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -128,7 +132,7 @@ def learn_prior(
         mean = UNet(recipe, len(data.names)).to(device)
     net = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    record = _resume(folder, recipe, data, net, mean, optimiser)
+    record = _resume(folder, recipe, data, net, mean, optimiser, begin)
     batches = Batches(data.pixels, data.classes, len(data.names), recipe, device)
     optimise(
         "training the prior", net, mean, lambda step: flow_loss(net, batches, step), recipe, folder, record, optimiser,
@@ -261,13 +265,13 @@ def _resume(
     net: nn.Module,
     mean: nn.Module,
     optimiser: torch.optim.Optimizer,
+    start: Start | None,
 ) -> dict[str, Any]:
     """Loads the last checkpoint in `folder`, if there is one, and returns the record of the training.
 
     Raises:
         UserError: a training with other photos or another architecture.
     """
-    mean.load_state_dict(net.state_dict())
     mean.requires_grad_(False)
     fresh = {
         "step": 0,
@@ -277,8 +281,13 @@ def _resume(
         "photos": len(data.classes),
         "skipped": data.skipped,
     }
+    began = None if start is None else {"prior": start.title, "weights_sha256": start.weights_sha256}
     record = read_record(folder)
     if record is None:
+        if start is not None:
+            start_from(net, start, recipe, data.names)
+            fresh["start"] = began
+        mean.load_state_dict(net.state_dict())
         return fresh | {"recipe": asdict(recipe)}
     before = recipe_of(record, folder)
     for what, old, new in [
@@ -292,6 +301,11 @@ def _resume(
                 f"{folder} holds the training of a prior with other {what} ({_few(old)}, not {_few(new)}); "
                 "choose another folder, or the same recipe to go on"
             )
+    if began is not None and record.get("start") != began:
+        raise UserError(
+            f"{folder} holds a training that began with other weights than those of {began['prior']}; "
+            "choose another folder, or leave --start out to go on"
+        )
     load_state(folder, record, net, mean, optimiser)
     return record | {"recipe": asdict(recipe)}
 

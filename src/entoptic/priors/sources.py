@@ -81,7 +81,7 @@ def load_prior(
         return from_folder(source, files.fetch, where, guidance=guidance, prompt=prompt, trust=trust)
     from entoptic.priors.saved import load_saved
 
-    folder = _builtin(name) if prefix == "builtin" else user_path(name)
+    folder = builtin_folder(name) if prefix == "builtin" else user_path(name)
     if not folder.is_dir():
         near = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
         raise UserError(f"{source}: there is no folder {folder}{nearest(folder.name, near)}")
@@ -111,7 +111,7 @@ def name_of(prior: Prior) -> str:
     return prior.name
 
 
-def _builtin(name: str) -> Path:
+def builtin_folder(name: str) -> Path:
     """Returns the folder of one builtin prior.
 
     Raises:

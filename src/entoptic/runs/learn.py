@@ -57,6 +57,7 @@ def learn(
     out: str | Path,
     recipe: Recipe | None = None,
     *,
+    start: str | None = None,
     held_out: Any = None,
     name: str = "",
     guidance: float = 1.0,
@@ -73,6 +74,7 @@ def learn(
         photos: anything `Photos.open` takes, or several of them.
         out: folder of the training; the prior is in its `prior`.
         recipe: of the training; None for the defaults.
+        start: a prior whose weights the training begins with, builtin:NAME or file:FOLDER; None begins with random ones.
         held_out: photos that it is compared with; None takes the training photos.
         name: on its card (default: the folder's).
         guidance: weight of classifier-free guidance it is used with.
@@ -102,7 +104,17 @@ def learn(
 
     with lock_folder(folder), reporter(progress) as report:
         delete_unfinished(folder, "", "sheets/", "prior/")
-        learn_prior(sets, folder, recipe, device=where, sheet=sheet, minutes=minutes, progress=report.progress, log=log)
+        learn_prior(
+            sets,
+            folder,
+            recipe,
+            start=start,
+            device=where,
+            sheet=sheet,
+            minutes=minutes,
+            progress=report.progress,
+            log=log,
+        )
         return export_prior(
             folder, held_out if held_out is not None else photos, name=name or folder.name, guidance=guidance,
             judge=judge, samples=samples, device=str(where), report=report,
@@ -138,7 +150,7 @@ def export_prior(
         "training": {
             "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
             "recipe": record["recipe"], "loss": record["loss"][-1:], "versions": versions(),
-        },
+        } | ({"start": record["start"]} if "start" in record else {}),
     }  # fmt: skip
     save_prior(net, out, card)
     prior = load_prior(f"file:{out}", device=device)

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from entoptic.images.colour import to_rgb
+from entoptic.priors.local_denoiser import denoise
 
 
 class Canvas(Protocol):
@@ -68,9 +69,53 @@ class Pixels:
         return self._mean + self._scale * self.parameter
 
     @torch.no_grad()
+    def set(self, images: Tensor) -> None:
+        """Makes the pictures `images`, B×3×H×W in [0, 1]."""
+        self.parameter.copy_((images - self._mean) / self._scale)
+
+    @torch.no_grad()
     def project(self) -> None:
         """Clamps the pixels to [0, 1], in place."""
         self.parameter.copy_(self.parameter.clamp((0 - self._mean) / self._scale, (1 - self._mean) / self._scale))
+
+
+class Denoised:
+    """Pixels that are drawn towards what photos look like locally, every few steps: x ← (1 - w)·x + w·D(x, σ).
+
+    D is the denoiser of `priors.local_denoiser`; σ falls geometrically over the steps, so that first large surfaces and in
+    the end fine textures become those of photos. Each picture is denoised on its own.
+
+    Args:
+        canvas: the pixels.
+        weight: w, in [0, 1].
+        steps: of the ascent; `project` is called once each.
+        every: steps from one denoising to the next.
+        sigma: of the first and of the last step, for pixels in [-1, 1].
+    """
+
+    def __init__(
+        self, canvas: Pixels, weight: float, steps: int, *, every: int = 10, sigma: tuple[float, float] = (0.4, 0.05)
+    ) -> None:
+        self.parameter, self._canvas, self._weight = canvas.parameter, canvas, weight
+        self._steps, self._every, self._sigma, self._done = steps, every, sigma, 0
+
+    def image(self) -> Tensor:
+        """Returns the pictures, B×3×H×W in [0, 1]."""
+        return self._canvas.image()
+
+    def level(self, step: int) -> float:
+        """Returns σ after so many steps."""
+        first, last = self._sigma
+        return float(first * (last / first) ** (step / self._steps))
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamps the pixels to [0, 1], and denoises them where it is time, in place."""
+        self._canvas.project()
+        self._done += 1
+        if self._done % self._every == 0:
+            image = self._canvas.image()
+            self._canvas.set(image.lerp(denoise(image, self.level(self._done)), self._weight))
 
 
 def frequencies(size: tuple[int, int]) -> Tensor:

@@ -23,7 +23,7 @@ from entoptic.base.pixels import quantise
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, make_config
+from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, make_config
 from entoptic.models.model import Model
 from entoptic.runs.see import see
 from entoptic.units.unit import bind
@@ -52,6 +52,7 @@ ELSEWHERE = {
 """Methods that the prior below cannot serve, and why; their cards and configs are tested here all the same."""
 
 CHANNELS = ("stage1:2", "stage2:3@max", "stage2:5@1,2")
+SUMS = ("logits:0 + 0.5*stage2:3@max - stage1:2",)
 
 
 PRIOR = TwoClasses()
@@ -98,10 +99,11 @@ def forget(card: MethodCard) -> None:
         shutil.rmtree(os.environ["ENTOPTIC_CACHE"], ignore_errors=True)
 
 
-def units_of(card: MethodCard, count: int = 5) -> list[str]:
+def units_of(card: MethodCard, count: int = 6) -> list[str]:
     """Units of every kind the method shows, of several layers."""
     inner = CHANNELS if "channel" in card.units else ()
-    return ["logits:0", *inner, "logits:2", "logits:1", "logits:3", "logits:4"][:count]
+    sums = SUMS if "combination" in card.units else ()
+    return ["logits:0", *inner, *sums, "logits:2", "logits:1", "logits:3", "logits:4"][:count]
 
 
 def make(card: MethodCard, references: References, items: Sequence[Item], **options: Any) -> list[Draft]:
@@ -133,7 +135,7 @@ def test_card_is_complete(card: MethodCard) -> None:
     assert len(card.title) < 80
     assert card.paper
     assert card.units
-    assert card.units <= {"logit", "channel", "direction", "feature"}
+    assert card.units <= UNIT_KINDS
     assert card.reads <= {"targets", "scores", "spectrum", "prior"}
     assert issubclass(card.config, MethodConfig)
 

@@ -33,7 +33,11 @@ ModelName = Positional[
 UnitNames = Positional[
     Annotated[
         tuple[str, ...],
-        arg(metavar="UNIT", help="such as logits:207, 'logits:\"golden retriever\"', blocks.6:112, blocks.6:0-63"),
+        arg(
+            metavar="UNIT",
+            help="such as logits:207, 'logits:\"golden retriever\"', blocks.6:112, blocks.6:0-63, "
+            "'logits:207 + 0.5*logits:3'",
+        ),
     ]
 ]
 RunToRead = Positional[Annotated[Path, arg(metavar="RUN", help="the run folder")]]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from entoptic.units.dictionary import Dictionary
     from entoptic.units.unit import Unit
 
-UNIT_KINDS = frozenset({"logit", "channel", "direction", "feature"})
+UNIT_KINDS = frozenset({"logit", "channel", "direction", "feature", "combination"})
 """Kinds of targets that are units of a model."""
 MAP, EDIT = "map", "edit"
 """Kinds of targets that are no units: the feature map of a photo, and one concept of it scaled."""

@@ -88,15 +88,20 @@ class _ScoresWithGradient:
     """
 
     def __init__(self, units: Sequence[Unit | None]) -> None:
-        self._units = [(unit, unit.before_activation() if unit else None) for unit in units]
-        self.taps = tuple(dict.fromkeys(unit.tap for pair in self._units for unit in pair if unit is not None))
+        self._units = [
+            [(weight, part, part.before_activation()) for weight, part in unit.terms] if unit else [] for unit in units
+        ]
+        read = [one for parts in self._units for _, *both in parts for one in both if one is not None]
+        self.taps = tuple(dict.fromkeys(unit.tap for unit in read))
 
     def of(self, step: AscentStep, i: int) -> Tensor:
-        """Returns the scores of item i's views (k)."""
+        """Returns the scores of item i's views (k); a combination's are the weighted sum over its parts."""
+        scores = [weight * self._score(step, i, unit, pre) for weight, unit, pre in self._units[i]]
+        return scores[0] if len(scores) == 1 else torch.stack(scores).sum(0)
+
+    def _score(self, step: AscentStep, i: int, unit: Unit, pre: Unit | None) -> Tensor:
         views = len(step.views) // step.count
         rows = slice(i * views, (i + 1) * views)
-        unit, pre = self._units[i]
-        assert unit is not None
         values = step.values[unit.tap][rows]
         score = unit.read(values)
         if pre is None:

@@ -201,7 +201,9 @@ class Model:
         Returns:
             Per tap its values, B×C×D (D positions or tokens).
         """
-        return self._pass(images, taps, None)
+        taps = tuple(dict.fromkeys(taps))
+        values = self._pass(images, (source for tap in taps for source in tap.sources), None)
+        return {tap: tap.derive(values) for tap in taps}
 
     def reduce(self, images: Tensor, taps: Iterable[Tap], function: Callable[[Tap, Tensor], Kept]) -> dict[Tap, Kept]:
         """Applies a function to layers' values in one forward pass, without copies of whole layers.

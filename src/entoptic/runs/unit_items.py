@@ -114,7 +114,7 @@ class UnitItems:
             "bank_seed": self.bank_seed if prior is not None else None,
             "index": str(index.path) if index is not None else None,
             "measured_with": self._measured_with(draft.item.unit, trace.student),
-        }
+        } | parts_record(draft.item.unit)
 
     def command(self, job: Job, item: Item) -> str:
         """Returns the command that makes a picture again."""
@@ -172,6 +172,12 @@ def identity_of_photos(references: References) -> str | None:
     if references.photos is not None:
         return references.photos.fingerprint()
     return references.pack.sha256 if references.pack else None
+
+
+def parts_record(unit: Unit) -> dict[str, Any]:
+    """Returns what a sidecar holds of a combination's parts; nothing for any other unit."""
+    parts = [{"weight": weight, "unit": str(part), "label": part.label} for weight, part in unit.parts]
+    return {"parts": parts} if parts else {}
 
 
 def trace_of(record: Mapping[str, Any]) -> Trace:

@@ -30,10 +30,10 @@ def parse(name: str, words: Sequence[str]) -> Any:
     """
     verb = VERBS[name][0]
     said = io.StringIO()
+    words = [f" {word}" if _is_unit(word) else word for word in words]
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            args = [f" {word}" if _is_unit(word) else word for word in words]
-            return tyro.cli(verb, prog=f"entoptic {spoken(name)}", args=args, add_help=False)
+            return tyro.cli(verb, prog=f"entoptic {spoken(name)}", args=words, add_help=False)
     except SystemExit:
         raise UserError(refusal(spoken(name), verb, words) or _one_line(said.getvalue())) from None
 

@@ -9,6 +9,7 @@ Importing this module costs nothing: it loads no torch.
 from entoptic.inversion.configs import EntopticRecipe, PaperRecipe, Sampling, Steer
 from entoptic.methods.best_of import BestOf
 from entoptic.methods.deep_inversion import DeepInversion, DeepInversionAdaptive
+from entoptic.methods.diverse import Diverse
 from entoptic.methods.energydps import EnergyDps
 from entoptic.methods.fourier import Fourier
 from entoptic.methods.invert import Invert
@@ -28,6 +29,7 @@ __all__ = [
     "BestOf",
     "DeepInversion",
     "DeepInversionAdaptive",
+    "Diverse",
     "EnergyDps",
     "EntopticRecipe",
     "Fourier",

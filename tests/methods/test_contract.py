@@ -42,6 +42,7 @@ SMALL: dict[str, Any] = {
     "particles": 12,
     "islands": 4,
     "moves": 2,
+    "pictures": 1,
 }
 """Options that make any method quick; each takes those it has."""
 

@@ -7,6 +7,7 @@ method needs of torch, the ascent loop and the canvases it imports inside its fu
 from entoptic.methods import (
     best_of,
     deep_inversion,
+    diverse,
     energydps,
     fourier,
     invert,
@@ -28,6 +29,7 @@ __all__ = [
     "MethodCard",
     "best_of",
     "deep_inversion",
+    "diverse",
     "energydps",
     "find_method",
     "fourier",

@@ -74,6 +74,19 @@ class DeepInversionAdaptiveArguments(SeeArguments, total=False):
     competition: float
 
 
+class DiverseArguments(SeeArguments, total=False):
+    """With the options of `diverse`, see `entoptic.configs.Diverse`."""
+
+    pictures: int
+    weight: float
+    layer: str
+    steps: int
+    lr: float
+    std: float
+    decay: float
+    transforms: bool
+
+
 class EnergyDpsArguments(SeeArguments, total=False):
     """With the options of `energydps`, see `entoptic.configs.EnergyDps`."""
 

@@ -76,6 +76,13 @@ Verifiers = Annotated[
 ]
 Seed = Annotated[int, arg(metavar="SEED", help="of the run; the same request gives the same pictures")]
 
+NoiseOf = Annotated[
+    str | None,
+    arg(
+        metavar="UNIT", help="unit whose random numbers all pictures use: they start from the same noise (default: own)"
+    ),
+]
+
 # Where they go.
 RunFolder = Annotated[Path | None, run_folder_help("runs/MODEL")]
 KeepPhotos = Annotated[

@@ -85,11 +85,13 @@ class Item:
         target: what the picture is of.
         sample: 0, 1, … for several pictures of one target.
         seed: of the run.
+        noise_of: string of the unit whose random numbers it uses, "" its target's own.
     """
 
     target: Target
     sample: int
     seed: int
+    noise_of: str = ""
 
     @property
     def unit(self) -> Unit:
@@ -97,8 +99,16 @@ class Item:
         return self.target  # type: ignore[return-value]
 
     def generator(self) -> Generator:
-        """Returns the item's own random generator, from a hash of (seed, target, sample). No draw depends on batch mates."""
-        return generator_for(self.seed, self.target.text, self.sample)
+        """Returns the item's own random generator, from a hash of (seed, target, sample). No draw depends on batch mates.
+
+        Items with one `noise_of` have equal generators, sample by sample.
+        """
+        return generator_for(self.seed, self.noise_of or self.target.text, self.sample)
+
+    @property
+    def other_noise(self) -> str:
+        """The string of the unit whose random numbers it uses, "" where these are its target's own."""
+        return "" if self.noise_of == self.target.text else self.noise_of
 
 
 class FailureCode(StrEnum):

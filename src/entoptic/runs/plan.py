@@ -27,7 +27,7 @@ from entoptic.priors.prior import Prior
 from entoptic.priors.sources import SHIPPED, load_prior
 from entoptic.runs.store import Run
 from entoptic.runs.unit_items import UnitItems
-from entoptic.units.unit import bind, slug
+from entoptic.units.unit import Unit, bind, slug
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,7 @@ def make_plan(
     context: bool = True,
     prior: str | Prior | None = None,
     bank_seed: int = 0,
+    noise_of: str | Unit | None = None,
 ) -> UnitPlan:
     """Resolves names, checks every unit against every method, and computes nothing else.
 
@@ -182,6 +183,7 @@ def make_plan(
     chosen = choose_methods(method, options or {})
     subject = load(model, card, device=device)
     bound = bind(subject, units)
+    noise = _noise_of(subject, noise_of, [found for found, _ in chosen])
     opened = photos if photos is None or isinstance(photos, Photos) else Photos.open(photos)
     held = ActivationIndex.open(index) if isinstance(index, (str, Path)) else index
     references = References(subject, opened, progress=report.progress if report else silent, index=held)
@@ -216,7 +218,7 @@ def make_plan(
             except UserError as error:
                 failures.append(Failure(unit=str(unit), code=FailureCode.NOT_AVAILABLE, text=str(error)))
                 continue
-            items += [Item(target=unit, sample=sample, seed=seed) for sample in range(n)]
+            items += [Item(target=unit, sample=sample, seed=seed, noise_of=noise) for sample in range(n)]
         jobs.append(Job(card=found, config=config, items=items))
     failures = list(dict.fromkeys(failures))
     if failures and not any(job.items for job in jobs):
@@ -230,6 +232,21 @@ def make_plan(
     return UnitPlan(
         model=subject, kind=kind, jobs=jobs, run=run, batch_size=default_batch(subject, batch_size), failures=failures
     )
+
+
+def _noise_of(model: Model, unit: str | Unit | None, methods: Sequence[MethodCard]) -> str:
+    """The string of the unit whose random numbers all items use, "" where each uses its own."""
+    if unit is None:
+        return ""
+    found = bind(model, unit)
+    if len(found) != 1:
+        raise UserError(f"noise_of is one unit, and {unit} are {len(found)}; name one, such as {found[0]}")
+    if other := [card.name for card in methods if not card.reads.isdisjoint({"prior", "scores"})]:
+        raise UserError(
+            f"several units share a starting noise where a method climbs from it, and {', '.join(other)} draws otherwise; "
+            "take vital, maco, fourier or pixels"
+        )
+    return str(found[0])
 
 
 def run_name(model: Model) -> str:

@@ -115,6 +115,7 @@ def see(
     bank_seed: int = 0,
     progress: bool = True,
     context: bool = True,
+    noise_of: str | Unit | None = None,
     **options: Any,
 ) -> Run:
     """Makes, measures and stores pictures of what units of a model look for.
@@ -139,6 +140,8 @@ def see(
         progress: show how far the work is.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
             gallery; turn it off where a run is published whose photos may not be.
+        noise_of: a unit whose random numbers all pictures use, so that pictures of several units start from the same noise and
+            are seen through the same views; None gives each unit its own.
         options: fields of the methods' configs (`entoptic.configs`), for instance `steps=300`; each goes to every method that
             has it.
 
@@ -153,6 +156,6 @@ def see(
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
-            context=context, prior=prior, bank_seed=bank_seed,
+            context=context, prior=prior, bank_seed=bank_seed, noise_of=noise_of,
         )  # fmt: skip
         return execute(plan, report)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from entoptic.models.card import Card
     from entoptic.models.model import Model
     from entoptic.priors.prior import Prior
+    from entoptic.units.unit import Unit
 
 
 class SeeArguments(TypedDict, total=False):
@@ -33,6 +34,7 @@ class SeeArguments(TypedDict, total=False):
     bank_seed: int
     progress: bool
     context: bool
+    noise_of: str | Unit | None
 
 
 class BestOfArguments(SeeArguments, total=False):

@@ -80,6 +80,8 @@ class UnitItems:
             "card": card.preprocessing(),
             "references": self.references.identity(item.unit, job.card.reads - {"prior"}),
         }
+        if item.other_noise:
+            parts["noise_of"] = item.other_noise
         if (prior := self._prior_of(job)) is not None:
             parts["prior"] = prior.identity
             if self.bank_seed:
@@ -114,7 +116,7 @@ class UnitItems:
             "bank_seed": self.bank_seed if prior is not None else None,
             "index": str(index.path) if index is not None else None,
             "measured_with": self._measured_with(draft.item.unit, trace.student),
-        } | parts_record(draft.item.unit)
+        } | beside_the_unit(draft.item)
 
     def command(self, job: Job, item: Item) -> str:
         """Returns the command that makes a picture again."""
@@ -124,6 +126,7 @@ class UnitItems:
             words += ["--photos", self.photos]
         if self.references.index is not None:
             words += ["--index", str(self.references.index.path)]
+        words += ["--noise-of", item.other_noise] if item.other_noise else []
         if (prior := self._prior_of(job)) is not None:
             words += ["--prior", prior.name]
             words += ["--bank-seed", str(self.bank_seed)] if self.bank_seed else []
@@ -174,10 +177,11 @@ def identity_of_photos(references: References) -> str | None:
     return references.pack.sha256 if references.pack else None
 
 
-def parts_record(unit: Unit) -> dict[str, Any]:
-    """Returns what a sidecar holds of a combination's parts; nothing for any other unit."""
-    parts = [{"weight": weight, "unit": str(part), "label": part.label} for weight, part in unit.parts]
-    return {"parts": parts} if parts else {}
+def beside_the_unit(item: Item) -> dict[str, Any]:
+    """Returns what a sidecar holds of a combination's parts and of another unit's random numbers; nothing for any other item."""
+    parts = [{"weight": weight, "unit": str(part), "label": part.label} for weight, part in item.unit.parts]
+    found: dict[str, Any] = {"parts": parts} if parts else {}
+    return found | ({"noise_of": item.other_noise} if item.other_noise else {})
 
 
 def trace_of(record: Mapping[str, Any]) -> Trace:

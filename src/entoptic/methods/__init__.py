@@ -1,9 +1,12 @@
 """One file per method: a function, its frozen config and its card. Importing this package registers them all.
 
+Methods of other installed packages are registered after them, see `entoptic.base.plugins`.
+
 Nothing at the top of a method file imports torch, so that the command line can print its help at once; what a
 method needs of torch, the ascent loop and the canvases it imports inside its function.
 """
 
+from entoptic.base import plugins
 from entoptic.methods import (
     best_of,
     deep_inversion,
@@ -45,3 +48,5 @@ __all__ = [
     "steer",
     "vital",
 ]
+
+plugins.load_plugins(plugins.METHODS, METHODS)

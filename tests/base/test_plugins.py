@@ -38,7 +38,8 @@ def install(folder: Path, points: str = POINTS) -> None:
     """Puts a package into a folder as pip would: its modules and its metadata."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
     (folder / "my_method.py").write_text(code)
-    (folder / "my_broken.py").write_text(f"{code.replace('"mine"', '"half-there"')}\nimport no_such_thing\n")
+    half = code.replace('"mine"', '"half-there"')
+    (folder / "my_broken.py").write_text(f"{half}\nimport no_such_thing\n")
     (folder / "my_thief.py").write_text(code.replace('"mine"', '"fourier"'))
     metric = (
         "from entoptic.metrics.evidence import Evidence\n"

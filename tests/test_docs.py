@@ -179,7 +179,7 @@ def test_the_combinations_of_the_how_to_are_made(
     assert found["picture"].label == "church + 0.5 golden retriever"
 
 
-MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish"}
+MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish", "entoptic.dictionaries"}
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 
 

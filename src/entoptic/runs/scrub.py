@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from entoptic.errors import UserError
-from entoptic.units.grammar import parse
+from entoptic.units.grammar import Address, parse
 
 SOURCES = ("file:", "photos:", "hf:")
 """Prefixes behind which a path may stand."""
@@ -85,7 +85,14 @@ class Scrubber:
             address = parse(text)
         except UserError:
             return self.text(text)
-        return str(replace(address, path=self.known.get(address.path, name_of(address.path)))) if address.path else text
+        plain = self._plain(address)
+        return text if plain == address else str(plain)
+
+    def _plain(self, address: Address) -> Address:
+        """An address without the folders of its file, or of its parts' files."""
+        if address.terms:
+            return replace(address, terms=tuple((weight, self._plain(part)) for weight, part in address.terms))
+        return replace(address, path=self.known.get(address.path, name_of(address.path))) if address.path else address
 
     def text(self, text: str) -> str:
         """Returns a text without folders.
@@ -138,7 +145,7 @@ class Scrubber:
             return [self.record(entry, where) for entry in value]
         if not isinstance(value, str):
             return value
-        if where == "unit":
+        if where in ("unit", "noise_of"):
             return self.unit(value)
         found = self.command(value) if where == "command" else self.text(value)
         host = socket.gethostname()

@@ -7,6 +7,7 @@ Importing this module costs nothing: it loads no torch.
 """
 
 from entoptic.inversion.configs import EntopticRecipe, PaperRecipe, Sampling, Steer
+from entoptic.methods.accentuate import Accentuate
 from entoptic.methods.best_of import BestOf
 from entoptic.methods.deep_inversion import DeepInversion, DeepInversionAdaptive
 from entoptic.methods.diverse import Diverse
@@ -26,6 +27,7 @@ from entoptic.methods.vital import Vital, VitalPaper
 from entoptic.priors.recipe import Recipe
 
 __all__ = [
+    "Accentuate",
     "BestOf",
     "DeepInversion",
     "DeepInversionAdaptive",

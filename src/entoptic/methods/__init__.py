@@ -8,6 +8,7 @@ method needs of torch, the ascent loop and the canvases it imports inside its fu
 
 from entoptic.base import plugins
 from entoptic.methods import (
+    accentuate,
     best_of,
     deep_inversion,
     diverse,
@@ -30,6 +31,7 @@ from entoptic.methods.contract import METHODS, MethodCard, find_method
 __all__ = [
     "METHODS",
     "MethodCard",
+    "accentuate",
     "best_of",
     "deep_inversion",
     "diverse",

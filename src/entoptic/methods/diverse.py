@@ -58,7 +58,7 @@ def diverse(items: Sequence[Item], config: Diverse, context: Context) -> Iterato
     from entoptic.methods.ascent import ascend
     from entoptic.methods.augment import identity, lucid_transforms
     from entoptic.methods.canvas import Spectrum
-    from entoptic.methods.objectives import Likeness, distinct_activation
+    from entoptic.methods.weighed_objectives import Likeness, distinct_activation
 
     size, k = context.model.card.size, config.pictures
     groups: dict[tuple[str, int, int], list[Item]] = {}

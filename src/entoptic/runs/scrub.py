@@ -157,7 +157,13 @@ class Scrubber:
 def _paths(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The paths that a record names where paths belong, each with the name that takes its place."""
     config = _map(record.get("config"))
-    photos = [(record.get("photo"), "path"), (record.get("photo"), "name"), (config, "mix"), (config, "paste")]
+    photos = [
+        (record.get("photo"), "path"),
+        (record.get("photo"), "name"),
+        (config, "mix"),
+        (config, "paste"),
+        (config, "photo"),
+    ]
     for entry, name in photos:
         path = _map(entry).get(name)
         sha256 = _map(entry).get("sha256" if name in ("path", "name") else f"{name}_sha256")

@@ -33,6 +33,10 @@ def see(
     model: Network, units: Units, *, method: Literal["vital"] = ..., **options: Unpack[of.VitalArguments]
 ) -> Run: ...
 @overload
+def see(
+    model: Network, units: Units, *, method: Literal["accentuate"], **options: Unpack[of.AccentuateArguments]
+) -> Run: ...
+@overload
 def see(model: Network, units: Units, *, method: Literal["best-of"], **options: Unpack[of.BestOfArguments]) -> Run: ...
 @overload
 def see(

@@ -37,6 +37,18 @@ class SeeArguments(TypedDict, total=False):
     noise_of: str | Unit | None
 
 
+class AccentuateArguments(SeeArguments, total=False):
+    """With the options of `accentuate`, see `entoptic.configs.Accentuate`."""
+
+    photo: str
+    photo_sha256: str
+    steps: int
+    lr: float
+    keep: float
+    layer: str
+    transforms: bool
+
+
 class BestOfArguments(SeeArguments, total=False):
     """With the options of `best-of`, see `entoptic.configs.BestOf`."""
 

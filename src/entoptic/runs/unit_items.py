@@ -14,7 +14,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.pixels import opaque, quantise
 from entoptic.base.progress import Reporter
 from entoptic.images.references import References
-from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace
+from entoptic.methods.contract import Context, Draft, Failure, Item, MethodConfig, Student, Trace
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
 from entoptic.models.model import Model
@@ -73,7 +73,7 @@ class UnitItems:
             "unit": item.unit.identity,
             "readout": item.unit.readout,
             "method": job.card.name,
-            "config": asdict(job.config),
+            "config": config_identity(job.config),
             "seed": item.seed,
             "sample": item.sample,
             "weights": card.identity,
@@ -175,6 +175,12 @@ def identity_of_photos(references: References) -> str | None:
     if references.photos is not None:
         return references.photos.fingerprint()
     return references.pack.sha256 if references.pack else None
+
+
+def config_identity(config: MethodConfig) -> dict[str, Any]:
+    """Returns a config without the names of files whose content it names as well, by a field that ends in `_sha256`."""
+    held = asdict(config)
+    return {name: value for name, value in held.items() if f"{name}_sha256" not in held}
 
 
 def beside_the_unit(item: Item) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class See:
     """pictures per unit and method"""
     seed: Seed = 0
     noise_of: NoiseOf = None
+    film: Annotated[str, arg(metavar="KIND")] = ""
+    """also store how each picture came about: gif or apng, in RUN/films"""
     out: RunFolder = None
     verifiers: Verifiers = "auto"
     steps: int | None = None
@@ -104,6 +106,7 @@ def run_see(options: See) -> int:
             prior=options.prior,
             bank_seed=options.bank_seed,
             noise_of=options.noise_of,
+            film=options.film,
         )
         if options.dry_run:
             _print_estimate(estimate(plan), plan.failures)

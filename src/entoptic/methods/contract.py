@@ -239,6 +239,7 @@ class Draft:
         overlays: to be stored beside the picture by name: H×W in [0, 1], the opacity of the picture itself; 3×h×w in
             [0, 1], another picture; or a finished map, h×w×2 (grey and alpha) or h×w×4 (RGB and alpha) uint8.
         made: what the method found beside the image, for the measurements of its kind of item.
+        frames: the picture on its way, H×W×3 uint8 each, where the context asked for them.
     """
 
     item: Item
@@ -247,6 +248,7 @@ class Draft:
     failure: Failure | None = None
     overlays: Mapping[str, Tensor | np.ndarray] = field(default_factory=dict)
     made: Any = None
+    frames: Sequence[np.ndarray] = ()
 
     @property
     def complete(self) -> bool:
@@ -286,6 +288,7 @@ class Context:
         photos: the photos whose feature maps are items, as the network sees them; for methods that read an inverter.
         dictionary: whose concepts are items, for methods that steer them.
         batch_size: pictures that go through a network together.
+        frames: how many frames of each ascent to keep for a film.
     """
 
     model: Model
@@ -299,6 +302,7 @@ class Context:
     photos: PhotoReader = None  # type: ignore[assignment]
     dictionary: Dictionary = None  # type: ignore[assignment]
     batch_size: int = 10
+    frames: int = 0
 
 
 Config = TypeVar("Config", bound=MethodConfig)

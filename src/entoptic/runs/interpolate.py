@@ -63,7 +63,7 @@ def interpolate(
     return Pictures(run, [made[key] for key in keys if key in made])
 
 
-_OF_PLAN = frozenset({"photos", "n", "seed", "verifiers", "batch_size", "index", "context"})
+_OF_PLAN = frozenset({"photos", "n", "seed", "verifiers", "batch_size", "index", "context", "film"})
 
 
 def between(model: Model, first: str | Unit, last: str | Unit, count: int) -> list[Unit]:

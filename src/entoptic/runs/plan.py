@@ -25,6 +25,7 @@ from entoptic.models.model import Model
 from entoptic.models.sources import LITE, lite_card, load
 from entoptic.priors.prior import Prior
 from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.runs.film import check_kind
 from entoptic.runs.store import Run
 from entoptic.runs.unit_items import UnitItems
 from entoptic.units.unit import Unit, bind, slug
@@ -110,6 +111,7 @@ class Plan:
         run: where it is stored.
         batch_size: items made together.
         failures: what cannot be made, known beforehand.
+        film: kind of the film to store of each ascent, a key of `entoptic.runs.film.KINDS`, "" for none.
     """
 
     model: Model
@@ -118,6 +120,7 @@ class Plan:
     run: Run
     batch_size: int
     failures: list[Failure] = field(default_factory=list)
+    film: str = ""
 
     def entries(self, job: Job) -> list[Entry]:
         """Returns the job's items with their keys and files."""
@@ -166,6 +169,7 @@ def make_plan(
     prior: str | Prior | None = None,
     bank_seed: int = 0,
     noise_of: str | Unit | None = None,
+    film: str = "",
 ) -> UnitPlan:
     """Resolves names, checks every unit against every method, and computes nothing else.
 
@@ -181,6 +185,11 @@ def make_plan(
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     check_options(n=n, seed=seed, bank_seed=bank_seed, batch_size=batch_size)
     chosen = choose_methods(method, options or {})
+    check_kind(film)
+    if film and all("steps" not in c.config.__dataclass_fields__ or "prior" in c.reads for c, _ in chosen):
+        raise UserError(
+            f"a film shows an ascent, and {', '.join(c.name for c, _ in chosen)} makes none; leave film out"
+        )
     subject = load(model, card, device=device)
     bound = bind(subject, units)
     noise = _noise_of(subject, noise_of, [found for found, _ in chosen])
@@ -230,7 +239,13 @@ def make_plan(
     )  # fmt: skip
     run = Run(out if out is not None else Path("runs") / run_name(subject))
     return UnitPlan(
-        model=subject, kind=kind, jobs=jobs, run=run, batch_size=default_batch(subject, batch_size), failures=failures
+        model=subject,
+        kind=kind,
+        jobs=jobs,
+        run=run,
+        batch_size=default_batch(subject, batch_size),
+        failures=failures,
+        film=film,
     )
 
 

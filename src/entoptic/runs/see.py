@@ -120,6 +120,7 @@ def see(
     progress: bool = True,
     context: bool = True,
     noise_of: str | Unit | None = None,
+    film: str = "",
     **options: Any,
 ) -> Run:
     """Makes, measures and stores pictures of what units of a model look for.
@@ -146,6 +147,7 @@ def see(
             gallery; turn it off where a run is published whose photos may not be.
         noise_of: a unit whose random numbers all pictures use, so that pictures of several units start from the same noise and
             are seen through the same views; None gives each unit its own.
+        film: "gif" or "apng" to store how each picture came about, in `RUN/films`; only for what is made now.
         options: fields of the methods' configs (`entoptic.configs`), for instance `steps=300`; each goes to every method that
             has it.
 
@@ -160,6 +162,6 @@ def see(
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
-            context=context, prior=prior, bank_seed=bank_seed, noise_of=noise_of,
+            context=context, prior=prior, bank_seed=bank_seed, noise_of=noise_of, film=film,
         )  # fmt: skip
         return execute(plan, report)

@@ -35,6 +35,7 @@ class SeeArguments(TypedDict, total=False):
     progress: bool
     context: bool
     noise_of: str | Unit | None
+    film: str
 
 
 class AccentuateArguments(SeeArguments, total=False):

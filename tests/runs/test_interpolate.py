@@ -27,7 +27,8 @@ def test_units_between(tiny: Model) -> None:
         "logits:0", "0.5*logits:1", "-logits:0 + logits:1",
     ]  # fmt: skip
     for first, last, count, words in (
-        ("logits:0", "logits:1", 1, "must be at least 2, got 1"),
+        ("logits:0", "logits:1", 1, "must be from 2 to 100, got 1"),
+        ("logits:0", "logits:1", 10**9, "must be from 2 to 100, got 1000000000"),
         ("logits:0-2", "logits:3", 3, "names 3 units; an end is one unit"),
         ("logits:0", 'logits:"circle"', 3, "nothing between them"),
         ("logits:0", "-logits:0", 3, "nothing is left"),

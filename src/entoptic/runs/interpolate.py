@@ -17,6 +17,8 @@ from entoptic.units.unit import Unit, bind
 
 COUNT = 5
 """Pictures of a strip where nobody says how many."""
+MOST = 100
+"""Largest number of pictures of a strip."""
 
 
 def interpolate(
@@ -76,11 +78,11 @@ def between(model: Model, first: str | Unit, last: str | Unit, count: int) -> li
         count: how many, both included.
 
     Raises:
-        UserError: fewer than two, no single unit at an end, or the same unit at both.
+        UserError: fewer than two or more than `MOST`, no single unit at an end, or the same unit at both.
     """
-    if count < 2:
+    if not 2 <= count <= MOST:
         raise UserError(
-            f"count is the number of pictures from the first unit to the last and must be at least 2, got {count}"
+            f"count is the number of pictures from the first unit to the last and must be from 2 to {MOST}, got {count}"
         )
     ends = []
     for unit in (first, last):

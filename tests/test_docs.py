@@ -171,7 +171,15 @@ def test_the_planted_truth_of_the_how_to_is_told(tmp_path: Path, monkeypatch: py
     assert (red.fooled, red.sightings[0].transfers) == (True, False)
 
 
-MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish"}
+def test_the_combinations_of_the_how_to_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run_page(ROOT / "docs" / "how-to" / "combine-units.md", steps=2)
+    assert found["picture"].label == "church + 0.5 golden retriever"
+
+
+MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish", "entoptic.dictionaries"}
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 
 

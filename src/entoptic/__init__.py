@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from entoptic.plots.figure import Figure
     from entoptic.priors.sources import load_prior
     from entoptic.runs.frontier import frontier
+    from entoptic.runs.interpolate import interpolate
     from entoptic.runs.invert import invert
     from entoptic.runs.learn import learn
     from entoptic.runs.learn_inverter import learn as learn_inverter
@@ -50,16 +51,17 @@ _HOME = {
     "Card": "models.card", "Figure": "plots.figure", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
     "UserError": "errors", "bind": "units.unit", "export": "gallery.publish", "frontier": "runs.frontier",
-    "invert": "runs.invert", "learn": "runs.learn", "learn_inverter": "runs.learn_inverter:learn",
-    "load": "models.sources", "load_inverter": "inversion.saved", "load_prior": "priors.sources",
+    "interpolate": "runs.interpolate", "invert": "runs.invert", "learn": "runs.learn",
+    "learn_inverter": "runs.learn_inverter:learn", "load": "models.sources",
+    "load_inverter": "inversion.saved", "load_prior": "priors.sources",
     "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
     "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
 }  # fmt: skip
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "bind", "build_index", "configs", "export", "frontier", "invert", "learn", "learn_inverter", "load", "load_inverter",
-    "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
+    "bind", "build_index", "configs", "export", "frontier", "interpolate", "invert", "learn", "learn_inverter", "load",
+    "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 
 

@@ -7,8 +7,10 @@ Importing this module costs nothing: it loads no torch.
 """
 
 from entoptic.inversion.configs import EntopticRecipe, PaperRecipe, Sampling, Steer
+from entoptic.methods.accentuate import Accentuate
 from entoptic.methods.best_of import BestOf
 from entoptic.methods.deep_inversion import DeepInversion, DeepInversionAdaptive
+from entoptic.methods.diverse import Diverse
 from entoptic.methods.energydps import EnergyDps
 from entoptic.methods.fourier import Fourier
 from entoptic.methods.invert import Invert
@@ -25,9 +27,11 @@ from entoptic.methods.vital import Vital, VitalPaper
 from entoptic.priors.recipe import Recipe
 
 __all__ = [
+    "Accentuate",
     "BestOf",
     "DeepInversion",
     "DeepInversionAdaptive",
+    "Diverse",
     "EnergyDps",
     "EntopticRecipe",
     "Fourier",

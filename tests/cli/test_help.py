@@ -101,7 +101,8 @@ def test_commands_of_the_page_are_read(say: Say) -> None:
 
 
 SMALL = {
-    "see": ["--steps", "1", "--verifiers", ""], "invert": ["--n", "1", "--steps", "2", "--verifiers", ""],
+    "see": ["--steps", "1", "--verifiers", ""],
+    "interpolate": ["--steps", "1", "--verifiers", "", "--count", "2"], "invert": ["--n", "1", "--steps", "2", "--verifiers", ""],
     "steer": ["--n", "1", "--nulls", "0", "--steps", "2", "--scales", "0.25"],
     "learn-prior": ["--steps", "1", "--batch-size", "2", "--samples", "4", "--widths", "16", "16"],
     "learn-inverter": ["--steps", "1", "--compared", "2", "--verifiers", "", "--limit", "4"],
@@ -128,7 +129,7 @@ def test_examples_work_in_the_order_of_the_verbs(say: Say, place: Path, monkeypa
     monkeypatch.chdir(place)
     monkeypatch.setattr(sources, "_lite", cache(sources._lite))
     monkeypatch.setattr(build_index, "BLOCK", 2)
-    order = ("see", "index", "ls", "check", "merge", "verify", "gallery", "completion")
+    order = ("see", "interpolate", "index", "ls", "check", "merge", "verify", "gallery", "completion")
     for name in order:
         for example in VERBS[name][0].examples:  # type: ignore[attr-defined]
             small = SMALL.get(name, [])[2 * ("retrieval" in example) :]

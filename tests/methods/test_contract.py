@@ -23,7 +23,7 @@ from entoptic.base.pixels import quantise
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, make_config
+from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, make_config
 from entoptic.models.model import Model
 from entoptic.runs.see import see
 from entoptic.units.unit import bind
@@ -42,6 +42,8 @@ SMALL: dict[str, Any] = {
     "particles": 12,
     "islands": 4,
     "moves": 2,
+    "pictures": 1,
+    "photo": str(next((Path(__file__).parents[1] / "stored" / "photos").rglob("*.*"))),
 }
 """Options that make any method quick; each takes those it has."""
 
@@ -52,6 +54,7 @@ ELSEWHERE = {
 """Methods that the prior below cannot serve, and why; their cards and configs are tested here all the same."""
 
 CHANNELS = ("stage1:2", "stage2:3@max", "stage2:5@1,2")
+SUMS = ("logits:0 + 0.5*stage2:3@max - stage1:2",)
 
 
 PRIOR = TwoClasses()
@@ -98,10 +101,11 @@ def forget(card: MethodCard) -> None:
         shutil.rmtree(os.environ["ENTOPTIC_CACHE"], ignore_errors=True)
 
 
-def units_of(card: MethodCard, count: int = 5) -> list[str]:
+def units_of(card: MethodCard, count: int = 6) -> list[str]:
     """Units of every kind the method shows, of several layers."""
     inner = CHANNELS if "channel" in card.units else ()
-    return ["logits:0", *inner, "logits:2", "logits:1", "logits:3", "logits:4"][:count]
+    sums = SUMS if "combination" in card.units else ()
+    return ["logits:0", *inner, *sums, "logits:2", "logits:1", "logits:3", "logits:4"][:count]
 
 
 def make(card: MethodCard, references: References, items: Sequence[Item], **options: Any) -> list[Draft]:
@@ -133,7 +137,7 @@ def test_card_is_complete(card: MethodCard) -> None:
     assert len(card.title) < 80
     assert card.paper
     assert card.units
-    assert card.units <= {"logit", "channel", "direction", "feature"}
+    assert card.units <= UNIT_KINDS
     assert card.reads <= {"targets", "scores", "spectrum", "prior"}
     assert issubclass(card.config, MethodConfig)
 
@@ -189,6 +193,7 @@ def test_drafts_and_traces(card: MethodCard, references: References) -> None:
         trace = draft.trace.to_json() | {"references": draft.trace.references}
         json.dumps(trace, allow_nan=False)
         views = config_of(card).crops if hasattr(card.config, "crops") else 1  # type: ignore[attr-defined]
+        views = 2 if card.name == "accentuate" else views  # it sees the photo through each view too
         assert trace["steps"] == (STEPS if "steps" in card.config.__dataclass_fields__ else 0)
         assert trace["stopped"] == "finished"
         assert isinstance(trace["notes"], list)

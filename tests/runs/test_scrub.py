@@ -69,4 +69,9 @@ def test_records_and_their_names(scrubber: Scrubber) -> None:
 def test_names_of_paths() -> None:
     assert [name_of(p) for p in ("/a/b/", "a", r"C:\x\y", "/", "")] == ["b", "a", "y", "", ""]
     assert Scrubber().unit("dir(/a/b.safetensors#stripes)@max") == "dir(b.safetensors#stripes)@max"
+    assert Scrubber().unit("logits:1 - 0.5*dict(/a/b.st):3") == "logits:1 - 0.5*dict(b.st):3"
+    assert Scrubber().record({"parts": [{"unit": "dir(/a/b.st#x)"}], "noise_of": "-dict(/a/b.st):3"}) == {
+        "parts": [{"unit": "dir(b.st#x)"}],
+        "noise_of": "-dict(b.st):3",
+    }
     assert Scrubber().unit("not a /unit/at all") == "not a unit at all".replace("unit at", "at")

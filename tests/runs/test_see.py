@@ -162,6 +162,7 @@ def test_the_sidecar_holds_what_the_png_gives_for_every_method(
             "bank": 512 if name in ("energydps", "klsc") else 128,
             "particles": 12,
             "moves": 1,
+            "photo": str(next(photo_folder.rglob("*.png"))),
         }
         if name in ("prompt", "prompt-words"):  # these need a prior that reads text
             continue

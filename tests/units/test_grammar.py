@@ -28,6 +28,55 @@ addresses = st.one_of(
 )
 
 
+weights = st.floats(allow_nan=False, allow_infinity=False).filter(bool)
+parts = st.one_of(
+    st.builds(Address, st.just("unit"), layers, indices, readouts),
+    st.builds(Address, kind=st.just("dict"), path=paths, index=indices, readout=readouts),
+    st.builds(Address, kind=st.just("dir"), path=paths, name=paths, readout=readouts),
+)
+sums = (
+    st.lists(st.tuples(weights, parts), min_size=1, max_size=5, unique_by=lambda term: term[1])
+    .map(lambda terms: Address("sum", terms=tuple(terms)))
+    .filter(lambda address: len(address.terms) > 1 or address.terms[0][0] != 1)
+)
+
+
+@given(sums)
+def test_parsing_undoes_printing_of_combinations(address: Address) -> None:
+    text = str(address)
+    assert parse(text) == address
+    assert str(parse(text)) == text
+
+
+@given(st.lists(st.tuples(st.sampled_from([-2.0, -0.5, 0.25, 3.0]), parts), min_size=1, max_size=4), st.booleans())
+def test_a_sum_is_canonical_however_it_is_written(terms: list[tuple[float, Address]], nested: bool) -> None:
+    """Doubles are put together, a bracket is multiplied out; what is printed then reads back as itself."""
+    text = " + ".join(f"{weight}*{part}" for weight, part in terms)
+    weights: dict[Address, float] = {}
+    for weight, part in terms:
+        weights[part] = weights.get(part, 0) + weight
+    left = {part: weight for part, weight in weights.items() if weight}
+    if not left:
+        with pytest.raises(UserError, match="nothing is left"):
+            parse(text)
+        return
+    found = parse(f"-2*({text})" if nested else text)
+    factor = -2 if nested else 1
+    assert {part: weight for weight, part in found.terms or ((1.0, found),)} == {
+        part: factor * weight for part, weight in left.items()
+    }
+    assert parse(str(found)) == found
+
+
+@given(st.text(alphabet='logits:1 +-*.()0"ae@', max_size=24))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        found = parse(text)
+    except UserError:
+        return
+    assert parse(str(found)) == found
+
+
 @given(addresses)
 def test_parsing_undoes_printing(address: Address) -> None:
     text = str(address)
@@ -51,6 +100,15 @@ EXAMPLES = {
     "features.6:112@.pre": Address("unit", "features.6", 112, Readout("", (), True)),
     "dir(some/file.safetensors#stripes)": Address("dir", path="some/file.safetensors", name="stripes"),
     "dict(sae.safetensors):4211": Address("dict", index=4211, path="sae.safetensors"),
+    "logits:207 + 0.5*logits:3 - features.6:112": Address(
+        "sum",
+        terms=(
+            (1.0, Address("unit", "logits", 207)),
+            (0.5, Address("unit", "logits", 3)),
+            (-1.0, Address("unit", "features.6", 112)),
+        ),
+    ),
+    "-blocks.6:112": Address("sum", terms=((-1.0, Address("unit", "blocks.6", 112)),)),
     "fmap(features.6)<photo 1.jpg>": Address("fmap", "features.6", path="photo 1.jpg"),
 }
 
@@ -67,9 +125,41 @@ def test_equivalent_spellings_are_one_address() -> None:
     assert parse(r'logits:"\a"') == parse('logits:"a"')
 
 
+def test_equivalent_spellings_of_combinations_are_one_address() -> None:
+    spellings = (
+        "a:1-0.5*b:2",
+        "a:1 - .5*b:2",
+        "+a:1 -0.50 * b:2",
+        "a:1 - (0.5*b:2)",
+        "-(0.5*b:2 - a:1) + 0.0001*c:1 - 1e-4*c:1",
+    )
+    texts = {str(parse(text)) for text in spellings[:4]}
+    assert texts == {"a:1 - 0.5*b:2"}
+    assert str(parse(spellings[4])) == "-0.5*b:2 + a:1"
+    assert str(parse("a:1-3")) == "a:1-3"  # a range
+    assert str(parse("a:1-3*b:2")) == "a:1 - 3*b:2"
+    assert str(parse("a:1-3.conv:2")) == "a:1 - 3.conv:2"
+    assert str(parse("a-1:3")) == "a-1:3"  # a layer of that name
+    assert str(parse('logits:"a + b"')) == 'logits:"a + b"'
+    assert str(parse("a:1@mean+b:2@3,5-c:1@tok3.pre")) == "a:1@mean + b:2@3,5 - c:1@tok3.pre"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("a:1 +", "a unit is missing behind"),
+        ("+", "in a shell a combination stands in quotes"),
+        ("nan*a:1", "a weight is a finite number, not nan"),
+        ("0*a:1", "must be a finite number other than 0, got 0"),
+        ("a:1 + 1e999*b:1", "must be a finite number other than 0, got inf"),
+        ("a:1 - a:1", "nothing is left"),
+        ("a:1*2", "a number stands before the unit that it weighs"),
+        ("(a:1", "a closing parenthesis is missing"),
+        ("-a:1)", "closes nothing"),
+        ("(" * 30 + "a:1" + ")" * 30, "nested more than 20 deep"),
+        ("logits:church + logits:1", 'did you mean logits:"church"'),
+        ("fmap(a)<p.jpg> + a:1", "which has no score to add"),
+        (" + ".join(f"a:{i}" for i in range(300)), "at most 256 parts, got 300"),
         ("logits", "did you mean logits:0 (its first channel) or logits:* (all)?"),
         ("", "expected LAYER:INDEX such as"),
         ("logits:golden retriever", 'did you mean logits:"golden retriever"'),

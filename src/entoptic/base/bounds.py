@@ -26,7 +26,7 @@ COMMON: Bounds = {
     # steps, and how far each goes
     "steps": (1, 10_000_000), "lr": (0, 1000), "rate": (0, 1000), "warmup": (0, 10_000_000), "jitter": (0, 16_384),
     "canvas": (0, 16_384), "crops": (1, 10_000), "references": (1, 1_000_000), "refresh": (1, 10_000_000),
-    "facets": (1, 1000), "group": (1, 100_000), "pull": (0, 100_000), "best_of": (1, 100_000),
+    "facets": (1, 1000), "pictures": (1, 1000), "group": (1, 100_000), "pull": (0, 100_000), "best_of": (1, 100_000),
     # samples of a prior
     "bank": (2, 10_000_000), "particles": (1, 1_000_000), "islands": (1, 100_000), "moves": (1, 100_000),
     "leaps": (0, 100_000), "fresh": (1, 1_000_000), "seeds": (1, 10_000), "words": (1, 1000), "shortlist": (1, 1_000_000),

@@ -21,7 +21,7 @@ _TECHNICAL = (
 """Options that most verbs share, or that a first try does without: they come last."""
 _SECTIONS = (
     ("look", ("ls", "check", "index", "merge")),
-    ("make pictures", ("see", "invert", "steer", "frontier")),
+    ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
     ("keep and show", ("verify", "gallery", "figure", "export")),
     ("train", ("learn prior", "learn inverter")),
     ("set up", ("completion",)),
@@ -118,7 +118,7 @@ def _page(name: str, verb: type, folded: bool, whole: bool) -> str:
         for group in groups.values():
             lines += ["", *_group_lines(group)]
     elif groups:
-        what = "methods" if name in ("see", "frontier") else "recipes"
+        what = "methods" if name in ("see", "interpolate", "frontier") else "recipes"
         one = "vital" if "vital" in groups else next(iter(groups))
         lines += ["", f"{what}, each with options of its own (entoptic {name} --help {one}):"]
         lines += textwrap.wrap(

@@ -33,7 +33,11 @@ ModelName = Positional[
 UnitNames = Positional[
     Annotated[
         tuple[str, ...],
-        arg(metavar="UNIT", help="such as logits:207, 'logits:\"golden retriever\"', blocks.6:112, blocks.6:0-63"),
+        arg(
+            metavar="UNIT",
+            help="such as logits:207, 'logits:\"golden retriever\"', blocks.6:112, blocks.6:0-63, "
+            "'logits:207 + 0.5*logits:3'",
+        ),
     ]
 ]
 RunToRead = Positional[Annotated[Path, arg(metavar="RUN", help="the run folder")]]
@@ -71,6 +75,13 @@ Verifiers = Annotated[
     ),
 ]
 Seed = Annotated[int, arg(metavar="SEED", help="of the run; the same request gives the same pictures")]
+
+NoiseOf = Annotated[
+    str | None,
+    arg(
+        metavar="UNIT", help="unit whose random numbers all pictures use: they start from the same noise (default: own)"
+    ),
+]
 
 # Where they go.
 RunFolder = Annotated[Path | None, run_folder_help("runs/MODEL")]

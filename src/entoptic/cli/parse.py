@@ -15,6 +15,7 @@ import tyro
 from entoptic.cli.refusals import refusal
 from entoptic.cli.verbs import VERBS, spoken
 from entoptic.errors import UserError
+from entoptic.units.grammar import parse as parse_unit
 
 
 def parse(name: str, words: Sequence[str]) -> Any:
@@ -29,11 +30,22 @@ def parse(name: str, words: Sequence[str]) -> Any:
     """
     verb = VERBS[name][0]
     said = io.StringIO()
+    words = [f" {word}" if _is_unit(word) else word for word in words]
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(verb, prog=f"entoptic {spoken(name)}", args=list(words), add_help=False)
+            return tyro.cli(verb, prog=f"entoptic {spoken(name)}", args=words, add_help=False)
     except SystemExit:
         raise UserError(refusal(spoken(name), verb, words) or _one_line(said.getvalue())) from None
+
+
+def _is_unit(word: str) -> bool:
+    """Whether a word that begins like an option is a unit with a minus, such as -blocks.6:112; a space before it says so."""
+    if not word.startswith("-") or word.startswith("--") or ":" not in word:
+        return False
+    try:
+        return parse_unit(word).kind == "sum"
+    except UserError:
+        return False
 
 
 def completion_script(shell: str) -> str:

@@ -19,6 +19,7 @@ from entoptic.cli.options import (
     Device,
     KeepPhotos,
     ModelName,
+    NoiseOf,
     PriorName,
     RunFolder,
     Seed,
@@ -56,6 +57,9 @@ class See:
     n: int = 1
     """pictures per unit and method"""
     seed: Seed = 0
+    noise_of: NoiseOf = None
+    film: Annotated[str, arg(metavar="KIND")] = ""
+    """also store how each picture came about: gif or apng, in RUN/films"""
     out: RunFolder = None
     verifiers: Verifiers = "auto"
     steps: int | None = None
@@ -101,6 +105,8 @@ def run_see(options: See) -> int:
             context=options.context,
             prior=options.prior,
             bank_seed=options.bank_seed,
+            noise_of=options.noise_of,
+            film=options.film,
         )
         if options.dry_run:
             _print_estimate(estimate(plan), plan.failures)

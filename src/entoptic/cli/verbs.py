@@ -12,6 +12,7 @@ from entoptic.cli.figure import Figure, run_figure
 from entoptic.cli.frontier import Frontier, run_frontier
 from entoptic.cli.gallery import Gallery, run_gallery
 from entoptic.cli.index import Index, run_index
+from entoptic.cli.interpolate import Interpolate, run_interpolate
 from entoptic.cli.invert import Invert, run_invert
 from entoptic.cli.learn import LearnInverter, LearnPrior, run_learn_inverter, run_learn_prior
 from entoptic.cli.ls import Ls, run_ls
@@ -23,6 +24,7 @@ from entoptic.cli.verify import Verify, run_verify
 VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "ls": (Ls, run_ls),
     "see": (See, run_see),
+    "interpolate": (Interpolate, run_interpolate),
     "frontier": (Frontier, run_frontier),
     "invert": (Invert, run_invert),
     "steer": (Steer, run_steer),

@@ -15,8 +15,8 @@ from entoptic.gallery.read_run import StoredPicture
 # Methods in the order of a reader's questions: what the unit looks for, then what it sees in real photos.
 METHOD_ORDER = (
     "vital", "vital-paper", "klsc", "klsc-twisted", "energydps", "best-of", "prompt", "prompt-words", "prompt-class",
-    "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "pixels", "retrieval", "retrieval-tilted", "retrieval-bottom",
-    "invert",
+    "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "diverse", "accentuate", "pixels", "retrieval",
+    "retrieval-tilted", "retrieval-bottom", "invert",
 )  # fmt: skip
 
 

@@ -336,12 +336,16 @@ class ActivationIndex:
 
     def _find(self, unit: Unit | str) -> tuple[UnitGroup, int]:
         if isinstance(unit, Unit):
+            if unit.parts:
+                raise UserError(f"{unit} is a combination; an index holds units of layers one by one")
             if unit.kind in ("direction", "feature"):
                 raise UserError(f"{unit} is a {unit.kind}; an index holds units of layers")
             if unit.model.card.identity != self.weights_sha256:
                 self.check(unit.model)
             return self._group(unit.layer, str(unit.address.readout)), unit.index
         address = parse(unit)
+        if address.kind == "sum":
+            raise UserError(f"{unit} is a combination; an index holds units of layers one by one")
         if address.kind != "unit" or isinstance(address.index, tuple) or address.index == "*":
             raise UserError(f"{unit}: an index is asked for one unit of a layer at a time, such as {self.layers[0]}:0")
         group = self._group(address.layer, str(address.readout))

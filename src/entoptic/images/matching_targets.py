@@ -164,6 +164,8 @@ def target_of_pack(
     Raises:
         NotAvailable: no statistics, or they hold no such unit, layer or weighting.
     """
+    if unit.parts:
+        return _target_of_parts(model, pack, unit, taps, wanted)
     table = table_of(model, pack, unit)
     if table is None:
         _check_held(model, pack, unit)
@@ -189,6 +191,39 @@ def target_of_pack(
     values = _values_of_pack(model, pack, str(unit), taps)
     importance = {tap: u.to(model.device) for tap, u in pack.importance(str(unit), taps).items()}
     return MatchingTarget(values, pack.count(str(unit)), SHIPPED, pack.sha256, importance)
+
+
+def _target_of_parts(
+    model: Model, pack: Pack | None, unit: Unit, taps: Sequence[Tap], wanted: RelevanceWeighting | None
+) -> MatchingTarget:
+    """Puts the shipped targets of a combination's parts together, by their weights.
+
+    A target is a mean over photos, so that the weighted mean of two is the target of the photos of both, each counted by its
+    weight.
+
+    Raises:
+        NotAvailable: a part of negative weight (photos that drive a unit least are not held), or one that is not held.
+    """
+    if against := [part for weight, part in unit.parts if weight < 0]:
+        raise NotAvailable(
+            f"{unit} is also driven by what does not drive {against[0]}, and the shipped statistics hold no such photos; "
+            "give --photos DIR (Python: photos=…), or use --method fourier, which needs none"
+        )
+    total = sum(weight for weight, _ in unit.parts)
+    each = [(weight / total, part, target_of_pack(model, pack, part, taps, wanted)) for weight, part in unit.parts]
+    shares = "; ".join(f"{share:.0%} {part.label or part}" for share, part, _ in each)
+    return MatchingTarget(
+        values={tap: torch.stack([share * t.values[tap] for share, _, t in each]).sum(0) for tap in taps},
+        photos=each[0][2].photos,
+        source=f"{SHIPPED} of the parts, by their weights: {shares}",
+        sha256=content_key({"targets": [[share, target.sha256] for share, _, target in each]}),
+        importance={
+            tap: torch.stack([share * target.importance[tap] for share, _, target in each]).sum(0)
+            for tap in taps
+            if all(tap in target.importance for _, _, target in each)
+        },
+        borrowed=any(target.borrowed for _, _, target in each),
+    )
 
 
 def _check_held(model: Model, pack: Pack | None, unit: Unit) -> None:

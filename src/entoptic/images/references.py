@@ -49,7 +49,7 @@ from entoptic.images.unit_reference import (
 )
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
-from entoptic.units.unit import Unit
+from entoptic.units.unit import Unit, without_siblings
 
 KEPT_TARGETS = 64
 """Matching targets in memory: thousands of units would fill it."""
@@ -108,6 +108,8 @@ class References:
         reads = set(reads)
         if self.pack is not None and reads == {"spectrum"}:
             return self.pack.spectrum_sha256
+        if self.photos is None and unit.parts and "targets" in reads:
+            return content_key({"parts": [self.identity(part, reads) for _, part in unit.parts]})
         if self.photos is None:
             table = table_of(self.model, self.pack, unit) if "targets" in reads else None
             return table.sha256 if table else self.pack.sha256 if self.pack and reads else ""
@@ -218,8 +220,8 @@ class References:
     def _layer_moments(self, unit: Unit) -> LayerMoments | str:
         if self.photos is None:
             return NO_PHOTOS
-        if unit.direction is not None:
-            return "a direction has no sibling units"
+        if why := without_siblings(unit):
+            return why
         return layer_moments(self.model, self.photos, unit, self.index, batch_size=self.batch_size)
 
     # --- targets for distribution matching -----------------------------------------------------------------------

@@ -91,9 +91,12 @@ def rules_of(name: str) -> Rules:
 
 
 def layers_below(model: Model, taps: Iterable[Tap], unit: Unit) -> tuple[Tap, ...]:
-    """Selects those of the layers that run before the unit's own, where its relevance is defined, in that order."""
+    """Selects those of the layers that run before the unit's own, where its relevance is defined, in that order.
+
+    For a combination, they run before the layer of each part of positive weight; where there is none, there are no layers.
+    """
     orders = {tap: model.layer(tap.layer).order for tap in taps}
-    own = model.layer(unit.layer).order
+    own = min((model.layer(part.layer).order for weight, part in unit.terms if weight > 0), default=0)
     return tuple(sorted((tap for tap, order in orders.items() if order < own), key=orders.__getitem__))
 
 
@@ -166,17 +169,21 @@ def read_relevant(
     weighted = [tap for tap in taps if isinstance(tap, Weighted)]
     plain = {tap: tap.plain if isinstance(tap, Weighted) else tap for tap in taps}
     # Before its activation function a silent unit still has a position that is nearest to firing; above zero,
-    # relevance passes the function as it is.
-    begin = {id(unit): unit.before_activation() or unit for unit in units if unit is not None}
-    own = tuple(dict.fromkeys(unit.tap for unit in begin.values()))
+    # relevance passes the function as it is. Of a combination, what drives it up is relevant: its parts of positive weight.
+    begin = {
+        id(unit): [(weight, part.before_activation() or part) for weight, part in unit.terms if weight > 0]
+        for unit in units
+        if unit is not None
+    }
+    own = tuple(dict.fromkeys(part.tap for parts in begin.values() for _, part in parts))
     with Tape(model, (*(tap.plain for tap in weighted), *own)) as tape:
         values = model.read(images, (*plain.values(), *own))
     starts = {tap: torch.zeros_like(values[tap]) for tap in own}
     with torch.no_grad():
         for unit in {id(unit): unit for unit in units if unit is not None}.values():
             rows = [i for i, other in enumerate(units) if other is unit]
-            first = begin[id(unit)]
-            starts[first.tap][rows] = first.start(values[first.tap][rows])
+            for weight, part in begin[id(unit)]:
+                starts[part.tap][rows] += weight * part.start(values[part.tap][rows])
     found = tape.relevance(starts, [tap.plain for tap in weighted], rules=rules).maps
     return {tap: values[plain[tap]] for tap in taps}, {tap: found[tap.plain] for tap in weighted}
 

@@ -1,12 +1,17 @@
 """One file per method: a function, its frozen config and its card. Importing this package registers them all.
 
+Methods of other installed packages are registered after them, see `entoptic.base.plugins`.
+
 Nothing at the top of a method file imports torch, so that the command line can print its help at once; what a
 method needs of torch, the ascent loop and the canvases it imports inside its function.
 """
 
+from entoptic.base import plugins
 from entoptic.methods import (
+    accentuate,
     best_of,
     deep_inversion,
+    diverse,
     energydps,
     fourier,
     invert,
@@ -26,8 +31,10 @@ from entoptic.methods.contract import METHODS, MethodCard, find_method
 __all__ = [
     "METHODS",
     "MethodCard",
+    "accentuate",
     "best_of",
     "deep_inversion",
+    "diverse",
     "energydps",
     "find_method",
     "fourier",
@@ -43,3 +50,5 @@ __all__ = [
     "steer",
     "vital",
 ]
+
+plugins.load_plugins(plugins.METHODS, METHODS)

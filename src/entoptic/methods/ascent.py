@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from entoptic.errors import UserError
@@ -86,12 +87,15 @@ def ascend(
     every = max(1, steps // 20)
     started, done, evaluations = time.monotonic(), 0, 0
     interrupted: KeyboardInterrupt | None = None
+    film = _Film(steps, context.frames)
     try:
         with model.frozen():
             for t in range(steps):
                 for group, full in zip(optimiser.param_groups, rate):
                     group["lr"] = full * schedule(t)
                 image = canvas.image()
+                if t in film.steps:
+                    film.add(model.as_seen(image.detach().clamp(0, 1))[:: len(image) // count])
                 views = augment(image, generators)
                 values = read(views, objective.taps) if objective.taps else {}
                 loss = objective(AscentStep(values, image, views, count, notes))
@@ -128,9 +132,25 @@ def ascend(
             steps=done, evaluations=evaluations, loss=[(t, losses[i]) for t, losses in history], notes=notes[i],
             seconds=round(seconds / count, 2), interrupted_at=None if done == steps else done,
         )  # fmt: skip
-        yield Draft(item=item, image=final[i], trace=trace)
+        yield Draft(item=item, image=final[i], trace=trace, frames=film.of(i))
     if interrupted is not None:
         raise interrupted
+
+
+class _Film:
+    """The pictures of an ascent on their way: `frames` of them, densest at the beginning, where most happens."""
+
+    def __init__(self, steps: int, frames: int) -> None:
+        self.steps = {round((steps - 1) * (k / frames) ** 2) for k in range(frames)}
+        self._kept: list[torch.Tensor] = []
+
+    def add(self, pictures: torch.Tensor) -> None:
+        """Keeps the pictures of a step, B×3×H×W in [0, 1]."""
+        self._kept.append((pictures.nan_to_num(0.0) * 255).round().byte().cpu())
+
+    def of(self, item: int) -> list[np.ndarray]:
+        """Returns an item's frames, H×W×3 uint8 each."""
+        return [frame[item].permute(1, 2, 0).numpy() for frame in self._kept]
 
 
 class Transparency:

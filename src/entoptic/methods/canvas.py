@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from entoptic.images.colour import to_rgb
+from entoptic.images.colour import from_rgb, to_rgb
 from entoptic.priors.local_denoiser import denoise
 
 
@@ -160,6 +160,17 @@ class Spectrum:
         """Returns the pictures, B×3×H×W in (0, 1)."""
         spectrum = torch.view_as_complex(self.parameter) * self._scale
         return torch.sigmoid(to_rgb(torch.fft.irfft2(spectrum, s=self._size, norm="ortho")))
+
+    @torch.no_grad()
+    def start_at(self, photo_3HW: Tensor) -> None:
+        """Makes every picture a photo, but for pixels nearer than 0.01 to black or white, which no finite spectrum reaches.
+
+        Args:
+            photo_3HW: in [0, 1], of the canvas's size.
+        """
+        decorrelated = from_rgb(photo_3HW.to(self.parameter)[None].clamp(0.01, 0.99).logit())
+        spectrum = torch.fft.rfft2(decorrelated, norm="ortho") / self._scale
+        self.parameter.copy_(torch.view_as_real(spectrum).expand_as(self.parameter))
 
     def project(self) -> None:
         """Does nothing: every parameter is valid."""

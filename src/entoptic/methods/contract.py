@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from entoptic.units.dictionary import Dictionary
     from entoptic.units.unit import Unit
 
-UNIT_KINDS = frozenset({"logit", "channel", "direction", "feature"})
+UNIT_KINDS = frozenset({"logit", "channel", "direction", "feature", "combination"})
 """Kinds of targets that are units of a model."""
 MAP, EDIT = "map", "edit"
 """Kinds of targets that are no units: the feature map of a photo, and one concept of it scaled."""
@@ -85,11 +85,13 @@ class Item:
         target: what the picture is of.
         sample: 0, 1, … for several pictures of one target.
         seed: of the run.
+        noise_of: string of the unit whose random numbers it uses, "" its target's own.
     """
 
     target: Target
     sample: int
     seed: int
+    noise_of: str = ""
 
     @property
     def unit(self) -> Unit:
@@ -97,8 +99,16 @@ class Item:
         return self.target  # type: ignore[return-value]
 
     def generator(self) -> Generator:
-        """Returns the item's own random generator, from a hash of (seed, target, sample). No draw depends on batch mates."""
-        return generator_for(self.seed, self.target.text, self.sample)
+        """Returns the item's own random generator, from a hash of (seed, target, sample). No draw depends on batch mates.
+
+        Items with one `noise_of` have equal generators, sample by sample.
+        """
+        return generator_for(self.seed, self.noise_of or self.target.text, self.sample)
+
+    @property
+    def other_noise(self) -> str:
+        """The string of the unit whose random numbers it uses, "" where these are its target's own."""
+        return "" if self.noise_of == self.target.text else self.noise_of
 
 
 class FailureCode(StrEnum):
@@ -229,6 +239,7 @@ class Draft:
         overlays: to be stored beside the picture by name: H×W in [0, 1], the opacity of the picture itself; 3×h×w in
             [0, 1], another picture; or a finished map, h×w×2 (grey and alpha) or h×w×4 (RGB and alpha) uint8.
         made: what the method found beside the image, for the measurements of its kind of item.
+        frames: the picture on its way, H×W×3 uint8 each, where the context asked for them.
     """
 
     item: Item
@@ -237,6 +248,7 @@ class Draft:
     failure: Failure | None = None
     overlays: Mapping[str, Tensor | np.ndarray] = field(default_factory=dict)
     made: Any = None
+    frames: Sequence[np.ndarray] = ()
 
     @property
     def complete(self) -> bool:
@@ -276,6 +288,7 @@ class Context:
         photos: the photos whose feature maps are items, as the network sees them; for methods that read an inverter.
         dictionary: whose concepts are items, for methods that steer them.
         batch_size: pictures that go through a network together.
+        frames: how many frames of each ascent to keep for a film.
     """
 
     model: Model
@@ -289,6 +302,7 @@ class Context:
     photos: PhotoReader = None  # type: ignore[assignment]
     dictionary: Dictionary = None  # type: ignore[assignment]
     batch_size: int = 10
+    frames: int = 0
 
 
 Config = TypeVar("Config", bound=MethodConfig)

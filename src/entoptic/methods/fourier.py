@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Fourier(MethodConfig):
     """pad, jitter, scale and rotate each view, as Lucid does"""
 
 
-@method("fourier", Fourier, paper="doi:10.23915/distill.00007", units={"logit", "channel", "direction", "feature"})
+@method("fourier", Fourier, paper="doi:10.23915/distill.00007", units=UNIT_KINDS)
 def fourier(items: Sequence[Item], config: Fourier, context: Context) -> Iterator[Draft]:
     """Maximises the unit's score over a Fourier spectrum, with random views as in Lucid."""
     import torch

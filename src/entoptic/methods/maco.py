@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -38,7 +38,7 @@ class Maco(MethodConfig):
     """standard deviation of the noise added to views of range -1 … 1 (and half as much uniform)"""
 
 
-@method("maco", Maco, paper="arXiv:2306.06805", units={"logit", "channel", "direction", "feature"}, reads={"spectrum"})
+@method("maco", Maco, paper="arXiv:2306.06805", units=UNIT_KINDS, reads={"spectrum"})
 def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draft]:
     """Maximises the unit's score over phases; the magnitudes of the spectrum are those of natural images."""
     import torch

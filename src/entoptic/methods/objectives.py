@@ -80,7 +80,7 @@ class Objective:
         return self + -other
 
 
-class _ScoresWithGradient:
+class ScoresWithGradient:
     """Scores of one unit per item, with a gradient at every view.
 
     Where a unit is dead (a ReLU gives zero) or saturated (ReLU6), its score has no gradient. At such a view it is read
@@ -88,15 +88,20 @@ class _ScoresWithGradient:
     """
 
     def __init__(self, units: Sequence[Unit | None]) -> None:
-        self._units = [(unit, unit.before_activation() if unit else None) for unit in units]
-        self.taps = tuple(dict.fromkeys(unit.tap for pair in self._units for unit in pair if unit is not None))
+        self._units = [
+            [(weight, part, part.before_activation()) for weight, part in unit.terms] if unit else [] for unit in units
+        ]
+        read = [one for parts in self._units for _, *both in parts for one in both if one is not None]
+        self.taps = tuple(dict.fromkeys(unit.tap for unit in read))
 
     def of(self, step: AscentStep, i: int) -> Tensor:
-        """Returns the scores of item i's views (k)."""
+        """Returns the scores of item i's views (k); a combination's are the weighted sum over its parts."""
+        scores = [weight * self._score(step, i, unit, pre) for weight, unit, pre in self._units[i]]
+        return scores[0] if len(scores) == 1 else torch.stack(scores).sum(0)
+
+    def _score(self, step: AscentStep, i: int, unit: Unit, pre: Unit | None) -> Tensor:
         views = len(step.views) // step.count
         rows = slice(i * views, (i + 1) * views)
-        unit, pre = self._units[i]
-        assert unit is not None
         values = step.values[unit.tap][rows]
         score = unit.read(values)
         if pre is None:
@@ -111,7 +116,7 @@ class _ScoresWithGradient:
 
 def activation(units: Sequence[Unit]) -> Objective:
     """Returns minus the score of one unit per item. Dead and saturated units are read before their activation function."""
-    scores = _ScoresWithGradient(units)
+    scores = ScoresWithGradient(units)
 
     def term(step: AscentStep) -> Tensor:
         return torch.stack([-scores.of(step, i).mean() for i in range(len(units))])
@@ -242,7 +247,7 @@ def activation_target(units: Sequence[Unit], levels: Sequence[tuple[float, float
         levels: (low, high) of each item, for instance the scores of the median and of the strongest photo; None for an
             item without a target.
     """
-    scores = _ScoresWithGradient([unit if level else None for unit, level in zip(units, levels)])
+    scores = ScoresWithGradient([unit if level else None for unit, level in zip(units, levels)])
 
     def term(step: AscentStep) -> Tensor:
         losses = []

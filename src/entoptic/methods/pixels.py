@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class PixelAscent(MethodConfig):
     """L2 distance from mid-grey that the picture is kept at (Erhan's ||x|| = rho); 0 only clamps"""
 
 
-@method("pixels", PixelAscent, paper="Erhan et al. 2009, TR 1341", units={"logit", "channel", "direction", "feature"})
+@method("pixels", PixelAscent, paper="Erhan et al. 2009, TR 1341", units=UNIT_KINDS)
 def pixels(items: Sequence[Item], config: PixelAscent, context: Context) -> Iterator[Draft]:
     """Maximises the unit's score over pixels by normalised gradient ascent."""
     import torch

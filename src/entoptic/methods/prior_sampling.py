@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from entoptic.base.estimates import Estimate, t_quantile
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
-from entoptic.methods.contract import Context, Item
+from entoptic.methods.contract import UNIT_KINDS, Context, Item
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from entoptic.sampling.unit_scores import UnitScores
     from entoptic.units.unit import Unit
 
-UNITS = ("logit", "channel", "direction", "feature")
+UNITS = UNIT_KINDS
 MAP_STEPS = 6
 """Steps of the few-step map G(z) behind banks and noise-space sampling."""
 

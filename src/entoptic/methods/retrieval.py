@@ -12,14 +12,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError, counted
-from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
+from entoptic.methods.contract import (
+    UNIT_KINDS,
+    Context,
+    Draft,
+    FailureCode,
+    Item,
+    MethodConfig,
+    Trace,
+    failed,
+    failed_by,
+    method,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from entoptic.sampling.sampled_distribution import SampledDistribution
 
-UNITS = ("logit", "channel", "direction", "feature")
+UNITS = UNIT_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from entoptic.errors import UserError, nearest
-from entoptic.methods.contract import Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,12 +85,12 @@ class Vital(MethodConfig):
         check_reference(self.reference)
 
 
-@method("vital", Vital, paper="arXiv:2503.22399", units={"logit", "channel", "direction", "feature"}, reads={"targets"})
+@method("vital", Vital, paper="arXiv:2503.22399", units=UNIT_KINDS, reads={"targets"})
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
     """Optimises pixels so that their sorted features match the mean sorted features of reference photos."""
     import torch
 
-    from entoptic.images.matching_targets import check_count
+    from entoptic.images.matching_targets import SHIPPED, check_count
     from entoptic.images.relevance_weighting import RelevanceWeighting, UnattendedPositions, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import chain, flip, gaussian_blur, repeat_view, roll, zoom
@@ -101,7 +101,9 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     taps, units = matched_taps(model, config.layers), [item.unit for item in items]
     references.expect(units)
     # Matched layers below each unit: none for a logit, and none for a unit before all layers that are matched.
-    through = [() if u.kind == "logit" or config.relevance == "none" else layers_below(model, taps, u) for u in units]
+    through = [() if _is_answer(u) or config.relevance == "none" else layers_below(model, taps, u) for u in units]
+    if config.reference == "crop" and (several := [u for u, below in zip(units, through) if u.parts and below]):
+        raise UserError(f'{several[0]} has no one position to crop photos around; use reference="image"')
     weightings = [
         RelevanceWeighting(config.relevance, config.reference, item.sample % config.facets, config.facets)
         if layers
@@ -159,11 +161,20 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         if target.borrowed:
             pull = ", so its score was pulled up too" if config.drive else ""
             notes.append(f"no photos of {units[i].label or units[i]} itself were at hand{pull}: {target.source}")
-        if units[i].kind != "logit" and weightings[i] is None and config.relevance != "none":
+        if not _is_answer(units[i]) and weightings[i] is None and config.relevance != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
+        if units[i].parts and target.source.startswith(SHIPPED):
+            notes.append(
+                f"the photos of the parts of {units[i]} were matched; give photos for those that drive it itself most"
+            )
         image = gaussian_blur(draft.image[None], config.finish)[0] if config.finish else draft.image
         trace = replace(draft.trace, notes=notes, references=target.describe())
         yield replace(draft, image=image, trace=trace, overlays={"alpha": transparency.of(i)})
+
+
+def _is_answer(unit: Unit) -> bool:
+    """Whether a unit has a logit in it: its photos are matched as a whole."""
+    return any(part.kind == "logit" for _, part in unit.terms)
 
 
 def _levels(references: References, unit: Unit) -> tuple[float, float] | None:

@@ -1,8 +1,12 @@
-"""One file for each family of metrics. Importing this package registers them all, in the order of a sidecar's evidence."""
+"""One file for each family of metrics. Importing this package registers them all, in the order of a sidecar's evidence.
+
+Metrics of other installed packages come after them, see `entoptic.base.plugins`.
+"""
 
 # ruff: isort: off
+from entoptic.base import plugins
 from entoptic.metrics import picture, selectivity, observed, inner_units, kl, inversion, steering, set_cards
-from entoptic.metrics.registry import METRICS, MetricCard
+from entoptic.metrics.registry import METRICS, MetricCard, withdraw
 
 __all__ = [
     "METRICS",
@@ -16,3 +20,5 @@ __all__ = [
     "set_cards",
     "steering",
 ]
+
+plugins.load_plugins(plugins.METRICS, METRICS, withdraw)

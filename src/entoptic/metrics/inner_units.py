@@ -30,6 +30,8 @@ from entoptic.units.unit import Unit
 
 def photos_or_reason(unit: Unit, reference: UnitReference) -> ExemplarPhotos | str:
     """Returns the photos that an inner unit's pictures are compared with, or the reason why there are none."""
+    if unit.parts:
+        return "a combination has no layer of its own; it is measured for its parts alone"
     return INNER_ONLY if unit.layer == LOGITS else reference.exemplars
 
 

@@ -13,7 +13,7 @@ from entoptic.metrics.sets.answers import first_of
 from entoptic.metrics.sets.two_afc import choose
 from entoptic.metrics.unit_picture import UnitPicture
 from entoptic.models.model import LOGITS, Model
-from entoptic.units.unit import read_siblings
+from entoptic.units.unit import read_siblings, without_siblings
 
 SINCE = 4
 """Version of the evidence of units that both came with."""
@@ -34,8 +34,8 @@ def specificity(picture: UnitPicture) -> Evidence:
         Evidence with n the number of units that are compared.
     """
     unit = picture.unit
-    if unit.direction is not None:
-        return missing("specificity", "a direction has no sibling units")
+    if why := without_siblings(unit):
+        return missing("specificity", why)
     if unit.dictionary is not None and len(unit.dictionary.names) == 1:
         return missing("specificity", "its dictionary has no other feature")
     values = read_siblings(unit, picture.values).float().cpu()

@@ -20,7 +20,7 @@ from entoptic.metrics.registry import PHOTOS, TRACE, UNIT, VERIFIERS, card, meas
 from entoptic.metrics.unit_picture import UnitPicture
 from entoptic.models.model import LOGITS, Model
 from entoptic.sampling.sampled_distribution import SampledDistribution
-from entoptic.units.unit import Unit, read_siblings
+from entoptic.units.unit import Unit, read_siblings, without_siblings
 
 
 def measure(
@@ -67,7 +67,7 @@ def measure_unit_picture(
 
 def activation(value: float, unit: Unit) -> Evidence:
     """Reports the unit's score on the saved pixels: deterministic, so its interval is the value itself."""
-    scale = "logit" if unit.kind == "logit" else f"activation ({unit.readout})"
+    scale = "logit" if unit.kind == "logit" else f"{'score' if unit.parts else 'activation'} ({unit.readout})"
     return Evidence("activation", value, 1, (value, value), "higher", scale)
 
 
@@ -79,8 +79,8 @@ def rank(value: float, values_BCD: Tensor, unit: Unit) -> Evidence:
         values_BCD: values of the unit's tap on the picture, 1×C×D.
         unit: the unit.
     """
-    if unit.direction is not None:
-        return missing("rank", "a direction has no sibling units", direction="lower")
+    if why := without_siblings(unit):
+        return missing("rank", why, direction="lower")
     if unit.dictionary is not None and len(unit.dictionary.names) == 1:
         return missing("rank", "its dictionary has no other feature", direction="lower")
     layer = read_siblings(unit, values_BCD)[0]
@@ -122,7 +122,7 @@ def margin(value: float, unit: Unit, reference: UnitReference) -> Evidence:
         return missing("margin", real)
     best = float(real.values[-1])
     found = value - best
-    scale = "logit" if unit.kind == "logit" else "activation"
+    scale = "logit" if unit.kind == "logit" else "score" if unit.parts else "activation"
     return Evidence("margin", found, real.n, (found, found), "higher", scale, detail={"best photo": best})
 
 
@@ -209,7 +209,7 @@ def transfer(image: Tensor, unit: Unit, verifiers: Sequence[Model]) -> list[Evid
         `transfer_top1`, `transfer_top5` and `transfer_probability`, from one forward pass of each network.
     """
     names = ("transfer_top1", "transfer_top5", "transfer_probability")
-    if unit.layer != LOGITS or unit.label is None:
+    if unit.layer != LOGITS or unit.label is None or unit.parts:
         return [missing(name, "only a class logit means the same in another network") for name in names]
     own = unit.model.card
     others = {

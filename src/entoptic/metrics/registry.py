@@ -121,6 +121,11 @@ def metric(*cards: MetricCard) -> Callable[[Measure], Measure]:
     return register
 
 
+def withdraw() -> None:
+    """Takes back the functions of metrics whose cards were taken back."""
+    _MEASURES[:] = [one for one in _MEASURES if all(METRICS.get(card.name) is card for card in one.cards)]
+
+
 def measure_all(target: str, picture: Any, *, without: Iterable[str] = ()) -> list[Evidence]:
     """Returns the evidence of a picture by every metric of its kind, in the order of registration.
 

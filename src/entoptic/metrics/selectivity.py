@@ -8,7 +8,7 @@ from entoptic.images.unit_reference import UnitReference
 from entoptic.metrics.evidence import Evidence, missing
 from entoptic.metrics.registry import PHOTOS, UNIT, card, metric
 from entoptic.models.model import LOGITS
-from entoptic.units.unit import Unit, read_siblings
+from entoptic.units.unit import Unit, read_siblings, without_siblings
 
 INNER_ONLY = "only for units inside the network; a logit is its answer itself"
 """Reason why a metric of inner units has no value for a logit."""
@@ -31,6 +31,8 @@ def selectivity(values_BCD: Tensor, unit: Unit, reference: UnitReference) -> Evi
     Returns:
         Evidence in standard deviations, n being the number of other units.
     """
+    if unit.parts:
+        return missing("selectivity", without_siblings(unit))
     if unit.layer == LOGITS:
         return missing("selectivity", INNER_ONLY)
     moments = reference.moments

@@ -201,7 +201,10 @@ class Model:
         Returns:
             Per tap its values, B×C×D (D positions or tokens).
         """
-        return self._pass(images, taps, None)
+        taps = tuple(dict.fromkeys(taps))
+        values = self._pass(images, (source for tap in taps for source in tap.sources), None)
+        derived = {tap: tap.derive(values) for tap in taps if tap.sources != (tap,)}
+        return {tap: value for tap, value in values.items() if tap in taps} | derived
 
     def reduce(self, images: Tensor, taps: Iterable[Tap], function: Callable[[Tap, Tensor], Kept]) -> dict[Tap, Kept]:
         """Applies a function to layers' values in one forward pass, without copies of whole layers.

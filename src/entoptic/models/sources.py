@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from entoptic.base import plugins
 from entoptic.base.files import user_path
 from entoptic.base.records import check_fields, read_json, read_tensors
 from entoptic.errors import Unreadable, UserError, closest_slip, nearest
@@ -436,8 +437,7 @@ def build(architecture: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
 
 
 SOURCES: dict[str, Callable[[str, bool], tuple[nn.Module, Card]]] = {
@@ -447,3 +447,4 @@ SOURCES: dict[str, Callable[[str, bool], tuple[nn.Module, Card]]] = {
     "hf": from_hf,
     "file": from_file,
 }
+SOURCES |= plugins.offered(plugins.MODELS, SOURCES)

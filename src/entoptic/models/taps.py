@@ -6,7 +6,7 @@ last wanted value is there, and takes every hook off again, also after an except
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -53,6 +53,19 @@ class Tap:
 
     def __str__(self) -> str:
         return f"{self.layer}.pre" if self.pre else self.layer
+
+    @property
+    def sources(self) -> tuple[Tap, ...]:
+        """The taps that are read in a forward pass for this one: itself, or those that its values are computed from."""
+        return (self,)
+
+    def derive(self, values: Mapping[Tap, Tensor]) -> Tensor:
+        """Returns the tap's values, B×C×D.
+
+        Args:
+            values: those of its sources.
+        """
+        return values[self]
 
 
 @dataclass(frozen=True)

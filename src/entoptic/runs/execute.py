@@ -14,9 +14,10 @@ import torch
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
 from entoptic.methods.contract import Draft, Failure, FailureCode
 from entoptic.runs.failures import keep_failures
+from entoptic.runs.film import FRAMES, encoded
 from entoptic.runs.plan import Entry, Job, Plan
 from entoptic.runs.records import about_run, make_record
 from entoptic.runs.store import Run, Unwritable
@@ -46,6 +47,11 @@ def execute(plan: Plan, report: Reporter) -> Run:
             asked.append((job, entries))
             finished, todo = split(run, entries)
             plan.kind.refresh(run, job, finished)
+            if plan.film and finished:
+                text = (
+                    f"{counted(len(finished), 'picture')} by {job.card.name} had been made before, without a film now"
+                )
+                warnings.warn(f"{text}; give another --out to film them", stacklevel=3)
             report.start(job.card.name, len(todo), len(finished))
             for chunk in chunks(job, todo, plan.batch_size):
                 _make(plan, job, chunk, report)
@@ -88,6 +94,7 @@ def _make(plan: Plan, job: Job, chunk: Sequence[Entry], report: Reporter) -> Non
     """Makes one batch. Where it breaks off, the items that it left are tried once more, each alone."""
     left = {id(entry.item): entry for entry in chunk}
     context = plan.kind.context(job, report, len(chunk), plan.batch_size)
+    context.frames = FRAMES if plan.film else 0
     started = time.monotonic()
     try:
         for draft in job.card.function([entry.item for entry in chunk], job.config, context):
@@ -118,6 +125,9 @@ def _store(plan: Plan, job: Job, draft: Draft, entry: Entry) -> None:
     pixels = quantise(draft.image)
     overlays = plan.kind.overlays(job, draft, pixels)
     evidence = plan.kind.measure(job, draft, pixels, overlays)
+    if plan.film and draft.frames:
+        film = encoded([*draft.frames, pixels], plan.film)
+        plan.run.put(plan.run.film(entry.file, plan.film), film)
     plan.run.write(entry.file, pixels, make_record(plan, job, draft, entry, evidence), maps=overlays)
 
 

@@ -134,6 +134,8 @@ class _Export:
             return f"whether {picture.method} shows photos is not known here, where it is not installed"
         if card.reads == {"scores"}:
             return "it is a real photo"
+        if "photo_sha256" in card.config.__dataclass_fields__:
+            return "it was made from a photo, which it still shows"
         return "its prior is a set of photos" if isinstance(prior, str) and prior.startswith("photos:") else ""
 
     def about(self) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from entoptic.models.model import Model
 from entoptic.models.sources import LITE, lite_card, load
 from entoptic.priors.prior import Prior
 from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.runs.film import check_kind
 from entoptic.runs.store import Run
 from entoptic.runs.unit_items import UnitItems
-from entoptic.units.unit import bind, slug
+from entoptic.units.unit import Unit, bind, slug
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,7 @@ class Plan:
         run: where it is stored.
         batch_size: items made together.
         failures: what cannot be made, known beforehand.
+        film: kind of the film to store of each ascent, a key of `entoptic.runs.film.KINDS`, "" for none.
     """
 
     model: Model
@@ -118,6 +120,7 @@ class Plan:
     run: Run
     batch_size: int
     failures: list[Failure] = field(default_factory=list)
+    film: str = ""
 
     def entries(self, job: Job) -> list[Entry]:
         """Returns the job's items with their keys and files."""
@@ -165,6 +168,8 @@ def make_plan(
     context: bool = True,
     prior: str | Prior | None = None,
     bank_seed: int = 0,
+    noise_of: str | Unit | None = None,
+    film: str = "",
 ) -> UnitPlan:
     """Resolves names, checks every unit against every method, and computes nothing else.
 
@@ -180,8 +185,14 @@ def make_plan(
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     check_options(n=n, seed=seed, bank_seed=bank_seed, batch_size=batch_size)
     chosen = choose_methods(method, options or {})
+    check_kind(film)
+    if film and all("steps" not in c.config.__dataclass_fields__ or "prior" in c.reads for c, _ in chosen):
+        raise UserError(
+            f"a film shows an ascent, and {', '.join(c.name for c, _ in chosen)} makes none; leave film out"
+        )
     subject = load(model, card, device=device)
     bound = bind(subject, units)
+    noise = _noise_of(subject, noise_of, [found for found, _ in chosen])
     opened = photos if photos is None or isinstance(photos, Photos) else Photos.open(photos)
     held = ActivationIndex.open(index) if isinstance(index, (str, Path)) else index
     references = References(subject, opened, progress=report.progress if report else silent, index=held)
@@ -216,7 +227,7 @@ def make_plan(
             except UserError as error:
                 failures.append(Failure(unit=str(unit), code=FailureCode.NOT_AVAILABLE, text=str(error)))
                 continue
-            items += [Item(target=unit, sample=sample, seed=seed) for sample in range(n)]
+            items += [Item(target=unit, sample=sample, seed=seed, noise_of=noise) for sample in range(n)]
         jobs.append(Job(card=found, config=config, items=items))
     failures = list(dict.fromkeys(failures))
     if failures and not any(job.items for job in jobs):
@@ -228,8 +239,29 @@ def make_plan(
     )  # fmt: skip
     run = Run(out if out is not None else Path("runs") / run_name(subject))
     return UnitPlan(
-        model=subject, kind=kind, jobs=jobs, run=run, batch_size=default_batch(subject, batch_size), failures=failures
+        model=subject,
+        kind=kind,
+        jobs=jobs,
+        run=run,
+        batch_size=default_batch(subject, batch_size),
+        failures=failures,
+        film=film,
     )
+
+
+def _noise_of(model: Model, unit: str | Unit | None, methods: Sequence[MethodCard]) -> str:
+    """The string of the unit whose random numbers all items use, "" where each uses its own."""
+    if unit is None:
+        return ""
+    found = bind(model, unit)
+    if len(found) != 1:
+        raise UserError(f"noise_of is one unit, and {unit} are {len(found)}; name one, such as {found[0]}")
+    if other := [card.name for card in methods if not card.reads.isdisjoint({"prior", "scores"})]:
+        raise UserError(
+            f"several units share a starting noise where a method climbs from it, and {', '.join(other)} draws otherwise; "
+            "take vital, maco, fourier or pixels"
+        )
+    return str(found[0])
 
 
 def run_name(model: Model) -> str:

@@ -169,7 +169,8 @@ class Recompute:
             bank_seed=record.get("bank_seed") or 0,
         )  # fmt: skip
         job = Job(card=card, config=config, items=[])
-        key = kind.key(job, Item(target=unit, sample=record["sample"], seed=record["seed"]))
+        item = Item(target=unit, sample=record["sample"], seed=record["seed"], noise_of=record.get("noise_of") or "")
+        key = kind.key(job, item)
         if key != record["key"] and "unit" not in taken_out(record):
             wrong.append("its key does not follow from its unit, method, settings, seed, network and photos")
         return wrong

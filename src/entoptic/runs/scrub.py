@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from entoptic.errors import UserError
-from entoptic.units.grammar import parse
+from entoptic.units.grammar import Address, parse
 
 SOURCES = ("file:", "photos:", "hf:")
 """Prefixes behind which a path may stand."""
@@ -85,7 +85,14 @@ class Scrubber:
             address = parse(text)
         except UserError:
             return self.text(text)
-        return str(replace(address, path=self.known.get(address.path, name_of(address.path)))) if address.path else text
+        plain = self._plain(address)
+        return text if plain == address else str(plain)
+
+    def _plain(self, address: Address) -> Address:
+        """An address without the folders of its file, or of its parts' files."""
+        if address.terms:
+            return replace(address, terms=tuple((weight, self._plain(part)) for weight, part in address.terms))
+        return replace(address, path=self.known.get(address.path, name_of(address.path))) if address.path else address
 
     def text(self, text: str) -> str:
         """Returns a text without folders.
@@ -138,7 +145,7 @@ class Scrubber:
             return [self.record(entry, where) for entry in value]
         if not isinstance(value, str):
             return value
-        if where == "unit":
+        if where in ("unit", "noise_of"):
             return self.unit(value)
         found = self.command(value) if where == "command" else self.text(value)
         host = socket.gethostname()
@@ -150,7 +157,13 @@ class Scrubber:
 def _paths(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The paths that a record names where paths belong, each with the name that takes its place."""
     config = _map(record.get("config"))
-    photos = [(record.get("photo"), "path"), (record.get("photo"), "name"), (config, "mix"), (config, "paste")]
+    photos = [
+        (record.get("photo"), "path"),
+        (record.get("photo"), "name"),
+        (config, "mix"),
+        (config, "paste"),
+        (config, "photo"),
+    ]
     for entry, name in photos:
         path = _map(entry).get(name)
         sha256 = _map(entry).get("sha256" if name in ("path", "name") else f"{name}_sha256")

@@ -33,6 +33,10 @@ def see(
     model: Network, units: Units, *, method: Literal["vital"] = ..., **options: Unpack[of.VitalArguments]
 ) -> Run: ...
 @overload
+def see(
+    model: Network, units: Units, *, method: Literal["accentuate"], **options: Unpack[of.AccentuateArguments]
+) -> Run: ...
+@overload
 def see(model: Network, units: Units, *, method: Literal["best-of"], **options: Unpack[of.BestOfArguments]) -> Run: ...
 @overload
 def see(
@@ -46,6 +50,8 @@ def see(
     method: Literal["deep-inversion-adaptive"],
     **options: Unpack[of.DeepInversionAdaptiveArguments],
 ) -> Run: ...
+@overload
+def see(model: Network, units: Units, *, method: Literal["diverse"], **options: Unpack[of.DiverseArguments]) -> Run: ...
 @overload
 def see(
     model: Network, units: Units, *, method: Literal["energydps"], **options: Unpack[of.EnergyDpsArguments]
@@ -113,6 +119,8 @@ def see(
     bank_seed: int = 0,
     progress: bool = True,
     context: bool = True,
+    noise_of: str | Unit | None = None,
+    film: str = "",
     **options: Any,
 ) -> Run:
     """Makes, measures and stores pictures of what units of a model look for.
@@ -137,6 +145,9 @@ def see(
         progress: show how far the work is.
         context: store small copies of the photos that drive each unit most and least beside its pictures, for the
             gallery; turn it off where a run is published whose photos may not be.
+        noise_of: a unit whose random numbers all pictures use, so that pictures of several units start from the same noise and
+            are seen through the same views; None gives each unit its own.
+        film: "gif" or "apng" to store how each picture came about, in `RUN/films`; only for what is made now.
         options: fields of the methods' configs (`entoptic.configs`), for instance `steps=300`; each goes to every method that
             has it.
 
@@ -151,6 +162,6 @@ def see(
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
-            context=context, prior=prior, bank_seed=bank_seed,
+            context=context, prior=prior, bank_seed=bank_seed, noise_of=noise_of, film=film,
         )  # fmt: skip
         return execute(plan, report)

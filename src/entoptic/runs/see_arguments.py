@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from entoptic.models.card import Card
     from entoptic.models.model import Model
     from entoptic.priors.prior import Prior
+    from entoptic.units.unit import Unit
 
 
 class SeeArguments(TypedDict, total=False):
@@ -33,6 +34,20 @@ class SeeArguments(TypedDict, total=False):
     bank_seed: int
     progress: bool
     context: bool
+    noise_of: str | Unit | None
+    film: str
+
+
+class AccentuateArguments(SeeArguments, total=False):
+    """With the options of `accentuate`, see `entoptic.configs.Accentuate`."""
+
+    photo: str
+    photo_sha256: str
+    steps: int
+    lr: float
+    keep: float
+    layer: str
+    transforms: bool
 
 
 class BestOfArguments(SeeArguments, total=False):
@@ -72,6 +87,19 @@ class DeepInversionAdaptiveArguments(SeeArguments, total=False):
     flip: bool
     student: str
     competition: float
+
+
+class DiverseArguments(SeeArguments, total=False):
+    """With the options of `diverse`, see `entoptic.configs.Diverse`."""
+
+    pictures: int
+    weight: float
+    layer: str
+    steps: int
+    lr: float
+    std: float
+    decay: float
+    transforms: bool
 
 
 class EnergyDpsArguments(SeeArguments, total=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -152,7 +152,8 @@ class Pictures(Sequence[Picture]):
             raise UserError(f"{error}{self._hint(text, known)}") from None
         if (plain := str(asked)) in known:
             return [plain]
-        found = [unit for unit, label in known.items() if _fits(asked, unit, label)]
+        names = {part["unit"]: part.get("label") for picture in self for part in picture.record.get("parts") or ()}
+        found = [unit for unit, label in known.items() if _fits(asked, unit, label, names)]
         if not found:
             raise UserError(f"there is no picture of {printable(text)} here{self._hint(text, known)}")
         return found
@@ -200,14 +201,22 @@ class Pictures(Sequence[Picture]):
         return keeps
 
 
-def _fits(asked: Address, unit: str, label: str | None) -> bool:
-    """Whether a stored unit is one of those that an address names: by a label, in a range, or with another readout left out."""
+def _fits(asked: Address, unit: str, label: str | None, names: Mapping[str, str | None]) -> bool:
+    """Whether a stored unit is one of those that an address names: by a label, in a range, or with another readout left out.
+
+    names: labels of the parts of combinations.
+    """
     try:
         there = parse(unit)
     except UserError:
         return False
+    if asked.kind == there.kind == "sum" and len(asked.terms) == len(there.terms):
+        return all(
+            any(weight == w and _fits(part, str(p), names.get(str(p)), names) for w, p in there.terms)
+            for weight, part in asked.terms
+        )
     place = there.index
-    if there.kind != asked.kind or not isinstance(place, int):
+    if there.kind != asked.kind or there.kind == "sum" or not isinstance(place, int):
         return False
     if asked.readout == Readout():  # a readout that is left out is any
         there = replace(there, readout=Readout())

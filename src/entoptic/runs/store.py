@@ -49,6 +49,7 @@ from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.failures import read_failures
+from entoptic.runs.film import KINDS
 from entoptic.runs.pictures import Picture, fault_of
 from entoptic.runs.selection import Condition, Pictures
 
@@ -304,6 +305,15 @@ class Run:
             "file": path.relative_to(self.path).as_posix(),
             "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         }
+
+    def film(self, file: Path, kind: str) -> Path:
+        """Where the film of a picture is, if there is one: `RUN/films`.
+
+        Args:
+            file: of the picture.
+            kind: of the film, a key of `entoptic.runs.film.KINDS`.
+        """
+        return self.path / "films" / file.parent.name / f"{file.stem}{KINDS[kind]}"
 
     def context(self, folder: str) -> dict[str, Any] | None:
         """What was stored about the real photos of a unit, or None."""

@@ -14,7 +14,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.pixels import opaque, quantise
 from entoptic.base.progress import Reporter
 from entoptic.images.references import References
-from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace
+from entoptic.methods.contract import Context, Draft, Failure, Item, MethodConfig, Student, Trace
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
 from entoptic.models.model import Model
@@ -73,13 +73,15 @@ class UnitItems:
             "unit": item.unit.identity,
             "readout": item.unit.readout,
             "method": job.card.name,
-            "config": asdict(job.config),
+            "config": config_identity(job.config),
             "seed": item.seed,
             "sample": item.sample,
             "weights": card.identity,
             "card": card.preprocessing(),
             "references": self.references.identity(item.unit, job.card.reads - {"prior"}),
         }
+        if item.other_noise:
+            parts["noise_of"] = item.other_noise
         if (prior := self._prior_of(job)) is not None:
             parts["prior"] = prior.identity
             if self.bank_seed:
@@ -114,7 +116,7 @@ class UnitItems:
             "bank_seed": self.bank_seed if prior is not None else None,
             "index": str(index.path) if index is not None else None,
             "measured_with": self._measured_with(draft.item.unit, trace.student),
-        }
+        } | beside_the_unit(draft.item)
 
     def command(self, job: Job, item: Item) -> str:
         """Returns the command that makes a picture again."""
@@ -124,6 +126,7 @@ class UnitItems:
             words += ["--photos", self.photos]
         if self.references.index is not None:
             words += ["--index", str(self.references.index.path)]
+        words += ["--noise-of", item.other_noise] if item.other_noise else []
         if (prior := self._prior_of(job)) is not None:
             words += ["--prior", prior.name]
             words += ["--bank-seed", str(self.bank_seed)] if self.bank_seed else []
@@ -172,6 +175,19 @@ def identity_of_photos(references: References) -> str | None:
     if references.photos is not None:
         return references.photos.fingerprint()
     return references.pack.sha256 if references.pack else None
+
+
+def config_identity(config: MethodConfig) -> dict[str, Any]:
+    """Returns a config without the names of files whose content it names as well, by a field that ends in `_sha256`."""
+    held = asdict(config)
+    return {name: value for name, value in held.items() if f"{name}_sha256" not in held}
+
+
+def beside_the_unit(item: Item) -> dict[str, Any]:
+    """Returns what a sidecar holds of a combination's parts and of another unit's random numbers; nothing for any other item."""
+    parts = [{"weight": weight, "unit": str(part), "label": part.label} for weight, part in item.unit.parts]
+    found: dict[str, Any] = {"parts": parts} if parts else {}
+    return found | ({"noise_of": item.other_noise} if item.other_noise else {})
 
 
 def trace_of(record: Mapping[str, Any]) -> Trace:

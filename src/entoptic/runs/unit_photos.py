@@ -163,6 +163,8 @@ def where(unit: Unit, image: Tensor, values_BCD: Tensor) -> np.ndarray | None:
     The unit's own activation map; for units without a place (logits, class tokens, vectors) its relevance at the
     deepest layer below it that has a map.
     """
+    if unit.parts:
+        return None  # its parts may see different places
     model = unit.model
     grid = grid_of(model, unit.layer)
     if grid is not None and (unit.position is None or unit.position >= grid[0]):
@@ -207,6 +209,8 @@ def spotlight(unit: Unit, image: Tensor, values_BCD: Tensor) -> np.ndarray | Non
 
 def _field(unit: Unit, values_BCD: Tensor) -> tuple[int, int, int, int] | None:
     """The box (top, left, height, width) that the unit's strongest place sees, None where it sees all or has none."""
+    if unit.parts:
+        return None
     model = unit.model
     info = model.layer(unit.layer)
     if grid_of(model, unit.layer) is None:

@@ -87,6 +87,10 @@ class UnitScores:
             raise UserError("scores are of units of one model")
         if self.bound is not None and not self.bound > 0:
             raise UserError(f"bound must be above 0 standard deviations, got {self.bound}")
+        if self.reduction and (sums := [u for u in self.units if u.parts]):
+            raise UserError(
+                f"{sums[0]} is a sum of scores and has no map that {self.reduction} could reduce; leave reduction out"
+            )
         if self.reduction and (fixed := [u for u in self.units if u.position is not None and u.readout != "value"]):
             raise UserError(f"{fixed[0]} is read at one position, so there is nothing for {self.reduction} to reduce")
         self.centre = torch.as_tensor(self.centre, dtype=torch.float64).expand(len(self.units))

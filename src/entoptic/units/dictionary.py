@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from entoptic.base import plugins
 from entoptic.base.files import user_path, write_atomically
 from entoptic.base.records import check_fields, check_tensor, list_of, read_tensors, why
 from entoptic.errors import NotAvailable, Unreadable, UserError, counted
@@ -61,11 +62,13 @@ class Saved(Dictionary, Protocol):
         ...
 
 
+@cache
 def _kinds() -> dict[str, Any]:
-    """Returns the makers of dictionaries from (tensors, about), by kind."""
+    """Returns the makers of dictionaries from (tensors, about), by kind, with those of other installed packages."""
     from entoptic.units.concepts import Concepts
 
-    return {"concepts": Concepts.of_saved}
+    own = {"concepts": Concepts.of_saved}
+    return own | plugins.offered(plugins.DICTIONARIES, own)
 
 
 def part(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor:

@@ -8,13 +8,15 @@
     dir(PATH#NAME)        a direction in a safetensors file
     dict(PATH):4211       a dictionary feature
     fmap(LAYER)<PHOTO>    the whole feature map of a photo
+    logits:207 + 0.5*logits:3 - features.6:112        a combination: the weighted sum of the scores of its parts
 
-`parse` and `str` are inverse to each other.
+`parse` and `str` are inverse to each other. A combination is read by `entoptic.units.sums`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,12 +52,13 @@ class Address:
     """A parsed unit string.
 
     Attributes:
-        kind: "unit" (a channel, neuron or logit), "dir", "dict" or "fmap".
+        kind: "unit" (a channel, neuron or logit), "dir", "dict", "fmap" or "sum" (a combination).
         layer: module name, for "unit" and "fmap".
         index: a number, (first, last) of a range, "*", or the label of a logit as `Label`.
         readout: see `Readout`.
         path: file of a direction or dictionary, or the photo of a feature map.
         name: of a direction in its file.
+        terms: of a combination, the weight and the address of each part: no part twice, no weight 0.
     """
 
     kind: str
@@ -64,8 +67,11 @@ class Address:
     readout: Readout = Readout()
     path: str = ""
     name: str = ""
+    terms: tuple[tuple[float, Address], ...] = ()
 
     def __str__(self) -> str:
+        if self.kind == "sum":
+            return _written(self.terms)
         if self.kind == "fmap":
             return f"fmap({self.layer})<{self.path}>"
         at = f"@{self.readout}" if str(self.readout) else ""
@@ -74,6 +80,17 @@ class Address:
         head = f"dict({self.path})" if self.kind == "dict" else self.layer
         index = f"{self.index[0]}-{self.index[1]}" if isinstance(self.index, tuple) else str(self.index)
         return f"{head}:{index}{at}"
+
+
+def _written(terms: Sequence[tuple[float, Address]]) -> str:
+    """A combination as it is written: each number in the shortest form that reads back as the same, 1 left out."""
+    text = ""
+    for weight, part in terms:
+        size = abs(weight)
+        number = str(int(size)) if size.is_integer() and size < 1e15 else repr(size)
+        sign = ("-" if weight < 0 else "") if not text else " - " if weight < 0 else " + "
+        text += sign + ("" if size == 1 else f"{number}*") + str(part)
+    return text
 
 
 @dataclass(frozen=True)
@@ -86,15 +103,28 @@ class Label:
         return '"' + self.text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-_LAYER = r"[^\s:@()<>\"#]+"
-_INDEX = r'(?P<index>\*|\d+-\d+|\d+|"(?:[^"\\]|\\.)*")'
-_AT = r"(?:@(?P<readout>[^@\s]*))?"
-_FORMS = (
-    ("fmap", re.compile(rf"fmap\((?P<layer>{_LAYER})\)<(?P<path>[^<>]+)>")),
-    ("dir", re.compile(rf"dir\((?P<path>[^#()]+)#(?P<name>[^#()]+)\){_AT}")),
-    ("dict", re.compile(rf"dict\((?P<path>[^()]+)\):{_INDEX}{_AT}")),
-    ("unit", re.compile(rf"(?P<layer>{_LAYER}):{_INDEX}{_AT}")),
-)
+LAYER = r"[^\s:@()<>\"#]+"
+_LABEL = r'"(?:[^"\\]|\\.)*"'
+
+
+def forms(*, between: str = r"\d+-\d+", at: str = r"[^@\s]*") -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Returns the forms of an address by kind.
+
+    Args:
+        between: expression for a range.
+        at: expression for what stands behind the @.
+    """
+    index = rf"(?P<index>\*|{between}|\d+|{_LABEL})"
+    readout = rf"(?:@(?P<readout>{at}))?"
+    return (
+        ("fmap", re.compile(rf"fmap\((?P<layer>{LAYER})\)<(?P<path>[^<>]+)>")),
+        ("dir", re.compile(rf"dir\((?P<path>[^#()]+)#(?P<name>[^#()]+)\){readout}")),
+        ("dict", re.compile(rf"dict\((?P<path>[^()]+)\):{index}{readout}")),
+        ("unit", re.compile(rf"(?P<layer>{LAYER}):{index}{readout}")),
+    )
+
+
+_FORMS = forms()
 
 
 @lru_cache(maxsize=65536)
@@ -104,19 +134,34 @@ def parse(text: str) -> Address:
     Raises:
         UserError: it does not fit the grammar, with the nearest form that does.
     """
+    from entoptic.units.sums import is_sum, parse_sum
+
+    whole = text.strip()
+    if is_sum(whole):
+        return parse_sum(whole)
     for kind, form in _FORMS:
-        found = form.fullmatch(text.strip())
-        if found:
-            parts = found.groupdict()
-            return Address(
-                kind=kind,
-                layer=parts.get("layer") or "",
-                index=_index(parts["index"], text) if parts.get("index") else 0,
-                readout=_readout(parts.get("readout"), text),
-                path=parts.get("path") or "",
-                name=parts.get("name") or "",
-            )
-    raise UserError(f"cannot read the unit {_short(text)}; {_advice(text.strip()[:200])}")
+        if found := form.fullmatch(whole):
+            return address_of(kind, found, text)
+    raise UserError(f"cannot read the unit {short(text)}; {advice(whole[:200])}")
+
+
+def address_of(kind: str, found: re.Match[str], text: str) -> Address:
+    """Returns the address that a form of the grammar has found in a string.
+
+    Args:
+        kind: of the address.
+        found: the match.
+        text: the whole string, for messages.
+    """
+    parts = found.groupdict()
+    return Address(
+        kind=kind,
+        layer=parts.get("layer") or "",
+        index=_index(parts["index"], text) if parts.get("index") else 0,
+        readout=_readout(parts.get("readout"), text),
+        path=parts.get("path") or "",
+        name=parts.get("name") or "",
+    )
 
 
 def _number(text: str, whole: str) -> int:
@@ -124,12 +169,13 @@ def _number(text: str, whole: str) -> int:
     digits = text.lstrip("0") or "0"
     if len(digits) > _DIGITS:
         raise UserError(
-            f"cannot read the unit {_short(whole)}; a number of {len(digits)} digits is no unit of any network"
+            f"cannot read the unit {short(whole)}; a number of {len(digits)} digits is no unit of any network"
         )
     return int(digits)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Returns a string in quotes, its middle left out where it is long."""
     return repr(text if len(text) <= 120 else f"{text[:60]}…{text[-20:]}")
 
 
@@ -160,13 +206,14 @@ def _readout(text: str | None, whole: str) -> Readout:
             return Readout("at", (_number(position[1], whole), _number(position[2], whole)), bool(dot))
     hint = nearest(text[:40], ["mean", "max", "centre", "cls", "tok0", "mean.pre", "max.pre"])
     raise UserError(
-        f'cannot read "@{text[:40]}" in {_short(whole)}; after @ comes one of {", ".join(READOUTS)}, each with .pre behind it '
+        f'cannot read "@{text[:40]}" in {short(whole)}; after @ comes one of {", ".join(READOUTS)}, each with .pre behind it '
         f"to read before the activation function{hint}"
     )
 
 
-def _advice(text: str) -> str:
-    if re.fullmatch(_LAYER, text) and not text.startswith(("fmap", "dir", "dict")):
+def advice(text: str) -> str:
+    """Returns what a string that cannot be read may mean."""
+    if re.fullmatch(LAYER, text) and not text.startswith(("fmap", "dir", "dict")):
         return f"a unit is LAYER:INDEX; did you mean {text}:0 (its first channel) or {text}:* (all)?"
     layer, _, index = text.partition(":")
     if re.fullmatch(r"[A-Za-z][\w ,'-]*", index):

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from entoptic.base.files import user_path
 from entoptic.base.records import read_tensors
-from entoptic.errors import Unreadable, UserError, closest, counted, nearest, printable, slips
+from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
-from entoptic.units.grammar import Address, Label, parse
+from entoptic.units.grammar import Address, Label
+from entoptic.units.suggest import read_address
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Unit:
         position: flat position or token, None for mean and max.
         direction: weights over the channels of the layer (C), None for a single channel.
         dictionary: whose feature number `index` this is, None for anything else.
+        parts: weights and parts of a combination (see `entoptic.units.combine`), empty for anything else.
     """
 
     address: Address
@@ -47,6 +49,7 @@ class Unit:
     position: int | None = None
     direction: Tensor | None = field(default=None, repr=False, compare=False)
     dictionary: Dictionary | None = field(default=None, repr=False, compare=False)
+    parts: tuple[tuple[float, Unit], ...] = field(default=(), repr=False, compare=False)
 
     def __str__(self) -> str:
         return str(self.address)
@@ -58,7 +61,12 @@ class Unit:
 
     @property
     def kind(self) -> str:
-        """Kind of unit, as a method's card names it: "logit", "channel", "direction" or "feature" (of a dictionary)."""
+        """Kind of unit, as a method's card names it.
+
+        It is "logit", "channel", "direction", "feature" (of a dictionary) or "combination".
+        """
+        if self.parts:
+            return "combination"
         if self.dictionary is not None:
             return "feature"
         if self.direction is not None:
@@ -141,6 +149,9 @@ class Unit:
     @cached_property
     def identity(self) -> str:
         """The unit's string and, for a direction or feature, the layer and numbers behind its file: part of cache keys."""
+        if self.parts:
+            behind = [part.identity for _, part in self.parts if part.identity != str(part)]
+            return f"{self} [{'; '.join(behind)}]" if behind else str(self)
         if self.dictionary is not None:
             return f"{self} {self.layer} {digest(self.dictionary)}"
         if self.direction is None:
@@ -167,10 +178,47 @@ class Unit:
     @cached_property
     def _before(self) -> Unit | None:
         # A dictionary was found on the layer's output, so it has no meaning before the activation function.
-        if self.tap.pre or self.dictionary is not None or self.model.layer(self.layer).activation is None:
+        if self.tap.pre or self.parts or self.dictionary is not None or self.model.layer(self.layer).activation is None:
             return None
         readout = replace(self.address.readout, pre=True)
         return bind_one(self.model, replace(self.address, readout=readout))
+
+    # --- combinations -------------------------------------------------------------------------------------------------
+
+    @property
+    def terms(self) -> tuple[tuple[float, Unit], ...]:
+        """Weights and parts of a combination; the unit itself with weight 1 for anything else."""
+        return self.parts or ((1.0, self),)
+
+    def __add__(self, other: Unit) -> Unit:
+        """Returns the combination whose score is the sum of both scores."""
+        return _combined(self, other, 1.0)
+
+    def __sub__(self, other: Unit) -> Unit:
+        """Returns the combination whose score is the difference of both scores."""
+        return _combined(self, other, -1.0)
+
+    def __mul__(self, weight: float) -> Unit:
+        """Returns the combination whose score is that of the unit times a number."""
+        from entoptic.units.combine import combine, is_number
+
+        return combine([(float(weight) * w, part) for w, part in self.terms]) if is_number(weight) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Unit:
+        """Returns the combination whose score is minus that of the unit."""
+        return self * -1.0
+
+
+def _combined(unit: Unit, other: object, sign: float) -> Unit:
+    from entoptic.units.combine import combine
+
+    return (
+        combine([*unit.terms, *((sign * w, part) for w, part in other.terms)])
+        if isinstance(other, Unit)
+        else NotImplemented
+    )
 
 
 def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
@@ -191,7 +239,7 @@ def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
                 raise UserError(f"{text} is a unit of {text.model.card.name}, not of {model.card.name}")
             bound[str(text)] = text
             continue
-        for address in _expand(model, _read(model, text)):
+        for address in expand(model, read_address(model, text)):
             unit = bind_one(model, address)
             bound.setdefault(str(unit), unit)
     if not bound:
@@ -199,36 +247,8 @@ def bind(model: Model, units: str | Unit | Iterable[str | Unit]) -> list[Unit]:
     return list(bound.values())
 
 
-def _read(model: Model, text: str) -> Address:
-    """Parses a unit's string; what cannot be read is answered with the label or layer of the model that it may mean."""
-    try:
-        return parse(text)
-    except UserError as error:
-        meant = _meant(model, text.strip()[:200])
-        if not meant:
-            raise
-        raise UserError(f"cannot read the unit {text[:120]!r}; {meant}") from error
-
-
-def _meant(model: Model, text: str) -> str:
-    """What a string that does not fit the grammar may mean in a model, "" where nothing is near."""
-    layer, colon, word = text.partition(":")
-    word = (word if colon else text).strip("\"' ")
-    if not re.fullmatch(r"[A-Za-z][\w .,'/()-]*", word) or (not colon and (text in model.layers or text == LOGITS)):
-        return ""
-    if colon and closest(layer, [LOGITS, *model.layers]) != LOGITS:
-        return ""
-    labels = model.card.labels or ()
-    found = model.card.find_label(word)
-    label = labels[found[0]] if len(found) == 1 else word if found else closest(word, labels)
-    near_layer = None if colon else closest(text, model.layers)
-    if label is not None and (near_layer is None or found or slips(word, label) <= slips(text, near_layer)):
-        unit = f'{LOGITS}:"{label}"'
-        return f"names of logits stand in quotes; did you mean {unit} (in a shell: '{unit}')?"
-    return f"a unit is LAYER:INDEX; did you mean {near_layer}:0?" if near_layer else ""
-
-
-def _expand(model: Model, address: Address) -> Sequence[Address]:
+def expand(model: Model, address: Address) -> Sequence[Address]:
+    """Unfolds ranges and `*` of an address and looks labels up: addresses with one index each."""
     if address.kind == "dict":
         return _expand_features(model, address)
     if address.kind != "unit":
@@ -277,7 +297,11 @@ def _logit_of(model: Model, address: Address) -> int:
 
 
 def bind_one(model: Model, address: Address) -> Unit:
-    """Binds one unit by an address with a single index."""
+    """Binds one unit by an address with a single index, or a combination by that of its parts."""
+    if address.kind == "sum":
+        from entoptic.units.combine import bind_sum
+
+        return bind_sum(model, address)
     if address.kind == "dir":
         return _direction(model, address)
     if address.kind == "dict":
@@ -394,6 +418,13 @@ def read_siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
     if unit.position is not None:
         return values_BCD[:, :, unit.position]
     return values_BCD.amax(2) if unit.readout.startswith("max") else values_BCD.mean(2)
+
+
+def without_siblings(unit: Unit) -> str:
+    """Returns the reason why a unit is not one of several of its layer or dictionary, "" where it is."""
+    if unit.parts:
+        return "a combination has no sibling units"
+    return "a direction has no sibling units" if unit.direction is not None else ""
 
 
 def slug(unit: Unit | str) -> str:

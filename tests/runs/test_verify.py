@@ -15,6 +15,7 @@ from PIL import Image
 
 from conftest import tiny_card, tiny_module
 from entoptic.errors import UserError
+from entoptic.methods.vital import Vital
 from entoptic.metrics.registry import METRICS
 from entoptic.models.model import Model
 from entoptic.runs import recompute as verify_module
@@ -172,6 +173,23 @@ def test_a_metric_that_is_younger_than_a_picture_is_not_missed(
     name = edit(run, older)
     drift = verify(run, model=tiny).drift
     assert (f"{name}: specificity is missing from the sidecar" in drift) is said
+
+
+def test_a_picture_from_before_an_option_keeps_its_key(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+    run = see(
+        tiny,
+        "logits:0",
+        method=Vital(steps=2, denoise=0.0),
+        photos=photo_folder,
+        out=tmp_path,
+        progress=False,
+        verifiers="",
+    )
+    edit(run, lambda record: record["config"].pop("denoise"))  # as it was stored when there was no such option
+    found = verify(run, model=tiny)
+    assert not [line for line in found.drift if "metadata" not in line]
+    edit(run, lambda record: record["config"].update(denoise=0.5))
+    assert any("its key does not follow" in line for line in verify(run, model=tiny).drift)
 
 
 @pytest.mark.parametrize(("version", "compared"), [(4, False), (5, True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from entoptic.base.bounds import check_bounds
@@ -62,8 +63,11 @@ class MethodConfig:
     """Base of every config: frozen, keyword only; its fields are the command line's options and the recipe.
 
     Numbers are checked against `entoptic.base.bounds`; a class whose own are narrower has them in `bounds`, a mapping from
-    fields to (lowest, highest) that is no field itself.
+    fields to (lowest, highest) that is no field itself. A field that a method got later stands in `came_later` with the value
+    that means what was done before: stored pictures lack it, and with that value a picture keeps its key.
     """
+
+    came_later = MappingProxyType[str, Any]({})  # without an annotation, or it would be a field
 
     def __post_init__(self) -> None:
         for name in ("steps", "references", "crops"):
@@ -383,6 +387,11 @@ def find_method(name: str) -> MethodCard:
 def card_of(config: MethodConfig) -> MethodCard:
     """Returns the card of the method that a config belongs to."""
     return next(card for card in METHODS.values() if card.config is type(config))
+
+
+def recorded_config(card: MethodCard, stored: Mapping[str, Any]) -> MethodConfig:
+    """Returns the config that a sidecar holds; fields that the method got later have the value of what was done before."""
+    return make_config(card, {**card.config.came_later, **stored})
 
 
 def make_config(card: MethodCard, options: dict[str, Any]) -> MethodConfig:

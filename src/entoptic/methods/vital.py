@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError, nearest
 from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, method
@@ -32,6 +33,8 @@ def check_reference(reference: str) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Vital(MethodConfig):
     """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
+
+    came_later = MappingProxyType[str, Any]({"denoise": 0.0})
 
     steps: int = 300
     """of Adam, with a warm-up of a twentieth and a cosine to 0"""
@@ -61,6 +64,8 @@ class Vital(MethodConfig):
     """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
     """weight of the squared total variation"""
+    denoise: float = 1.0
+    """how far, every ten steps, pixels go to what a denoiser of photos makes of them: 1 for all the way, 0 for never"""
     jitter: int = 30
     """largest circular shift of a view in pixels"""
     zoom: float = 0.2
@@ -94,7 +99,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     from entoptic.images.relevance_weighting import RelevanceWeighting, UnattendedPositions, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import chain, flip, gaussian_blur, repeat_view, roll, zoom
-    from entoptic.methods.canvas import Pixels
+    from entoptic.methods.canvas import Denoised, Pixels
     from entoptic.methods.objectives import activation_target, greyness, match, total_variation
 
     model, references = context.model, context.references
@@ -135,7 +140,8 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         levels = [_levels(references, unit) if pull else None for unit, pull in zip(units, pulled)]
         objective = objective + config.drive * activation_target(units, levels)
     generators = [item.generator() for item in items]
-    canvas = Pixels(generators, model.card.size, model.device, std=config.start)
+    pixels = Pixels(generators, model.card.size, model.device, std=config.start)
+    canvas = Denoised(pixels, config.denoise, config.steps) if config.denoise else pixels
     transparency = Transparency(canvas.parameter)
     drafts = ascend(
         items,

@@ -26,7 +26,7 @@ from entoptic.inversion.null_edits import OWN_SIZE, find_test
 from entoptic.inversion.saved import check_inverter
 from entoptic.inversion.targets import Edit, EditTarget, MapTarget, PhotoFile, PhotoReader
 from entoptic.methods import METHODS
-from entoptic.methods.contract import EDIT, MAP, Draft, Item, MethodCard, make_config
+from entoptic.methods.contract import EDIT, MAP, Draft, Item, MethodCard, recorded_config
 from entoptic.methods.invert import Invert
 from entoptic.methods.steer import SteerConcepts, steer_with
 from entoptic.metrics.evidence import Evidence
@@ -151,7 +151,7 @@ class Recompute:
         if record.get("readout") != unit.readout:
             wrong.append(f'it says that its readout is "{record.get("readout")}", and it is "{unit.readout}"')
         try:
-            config = make_config(card, dict(record["config"]))
+            config = recorded_config(card, record["config"])
         except UserError as error:
             return [*wrong, f"its settings are none of {card.name} ({error})"]
         steps, done = getattr(config, "steps", None), record["trace"].get("steps")

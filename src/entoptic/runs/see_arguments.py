@@ -239,6 +239,7 @@ class VitalArguments(SeeArguments, total=False):
     plain: float
     facets: int
     smoothness: float
+    denoise: float
     jitter: int
     zoom: float
     flip: bool

@@ -178,9 +178,17 @@ def identity_of_photos(references: References) -> str | None:
 
 
 def config_identity(config: MethodConfig) -> dict[str, Any]:
-    """Returns a config without the names of files whose content it names as well, by a field that ends in `_sha256`."""
-    held = asdict(config)
-    return {name: value for name, value in held.items() if f"{name}_sha256" not in held}
+    """Returns what a key holds of a config.
+
+    It lacks the names of files whose content the config names as well, by a field that ends in `_sha256`, and what the method
+    got later and does not use here (`MethodConfig.came_later`).
+    """
+    held, unused = asdict(config), config.came_later
+    return {
+        name: value
+        for name, value in held.items()
+        if f"{name}_sha256" not in held and not (name in unused and value == unused[name])
+    }
 
 
 def beside_the_unit(item: Item) -> dict[str, Any]:

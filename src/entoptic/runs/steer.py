@@ -15,7 +15,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.files import check_inside, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
-from entoptic.errors import Unreadable, UserError, nearest
+from entoptic.errors import Unreadable, UserError
 from entoptic.images.photo_folders import is_archive
 from entoptic.images.photos import Photos, Skipped
 from entoptic.inversion.configs import Steer
@@ -34,6 +34,7 @@ from entoptic.runs.execute import execute
 from entoptic.runs.plan import Job, Plan, run_name
 from entoptic.runs.records import about_run
 from entoptic.runs.store import Run, Unwritable, writable
+from entoptic.units.near_labels import nearest_label
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
@@ -210,7 +211,7 @@ def _numbers(dictionary: Any, concepts: Sequence[int | str]) -> list[int]:
             found.append(number)
         else:
             some = ", ".join(map(str, dictionary.names[:8]))
-            raise UserError(f'no concept "{text[:80]}"; there are {some}{nearest(text, dictionary.names)}')
+            raise UserError(f'no concept "{text[:80]}"; there are {some}{nearest_label(text, dictionary.names)}')
     return list(dict.fromkeys(found))
 
 
@@ -227,7 +228,7 @@ def _class(model: Model, name: str | int) -> int:
         several = ", ".join(f"{i} ({labels[i]})" for i in found[:6])
         raise UserError(
             f'"{text}" is {f"more than one class of {model.card.name}: {several}" if found else f"no class of {model.card.name}"}'
-            + (nearest(text, labels) if not found else "")
+            + (nearest_label(text, labels) if not found else "")
         )
     return found[0]
 

@@ -29,8 +29,9 @@ from entoptic.methods.steer import SteerConcepts
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
+from entoptic.runs.decoding_time import DecodingTime, decoding_time
 from entoptic.runs.edit_items import DISCOVERED, RECIPE, Concepts, EditItems, identity_of
-from entoptic.runs.execute import execute
+from entoptic.runs.execute import execute, split
 from entoptic.runs.plan import Job, Plan, run_name
 from entoptic.runs.records import about_run
 from entoptic.runs.store import Run, Unwritable, writable
@@ -62,6 +63,7 @@ def steer(
     card: Card | None = None,
     context: bool = True,
     progress: bool = True,
+    dry_run: bool = False,
 ) -> Run:
     """Steers concepts of photos' feature maps and stores what changes in the pictures, where, and whether it is chance.
 
@@ -85,7 +87,8 @@ def steer(
         card: as in `see`.
         context: store a small copy of the photo for the gallery; turn it off where a run is published whose photos may
             not be.
-        progress: show how far the work is.
+        progress: show how far the work is, and before it how long it will take.
+        dry_run: only say how long it will take; nothing is made.
 
     Returns:
         The run. Photos that failed are named in `run.failures`; the others are finished.
@@ -110,7 +113,11 @@ def steer(
         _numbers(known, concepts)
     class_index = _class(subject, class_name) if known is None else -1
     decoder, _ = find_inverter(inverter, maps, prior)
-    with reporter(progress) as report:
+    with reporter(progress or dry_run) as report:
+        if dry_run:
+            each = len(concepts) or min(STRONGEST, len(known.names) if known is not None else discover or STRONGEST)
+            report.note(f"{_time(decoder, len(opened), len(opened) * each, config)}; nothing was made")
+            return run
         if known is None:
             with run.writing(about_run(subject)):
                 known, where = _discover(run, maps, class_index, class_photos, discover)
@@ -152,6 +159,9 @@ def steer(
             model=subject, kind=kind, jobs=[Job(card=find_method("steer"), config=steering, items=items)], run=run,
             batch_size=config.batch_size, failures=failures,
         )  # fmt: skip
+        todo = [entry.item.target for job in plan.jobs for entry in split(run, plan.entries(job))[1]]
+        if todo and progress:
+            report.note(str(_time(decoder, len({target.photo.sha256 for target in todo}), len(todo), config)))
         try:
             return execute(plan, report)
         except Unwritable:
@@ -161,6 +171,13 @@ def steer(
 
 
 # --- what was asked for ----------------------------------------------------------------------------------------------
+
+
+def _time(decoder: Inverter, photos: int, edits: int, config: Steer) -> DecodingTime:
+    """How long the decoding takes: each seed decodes the map of each photo and every edit of it."""
+    scales = sum(scale != 1 for scale in config.all_scales)
+    decoded = config.n * (photos + edits * (scales + (1 + config.nulls if config.nulls else 0)))
+    return decoding_time(decoder, decoded, steps=config.steps, guidance=config.guidance, readings=2)
 
 
 def _skipped(photo: Skipped) -> Failure:

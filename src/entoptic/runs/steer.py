@@ -25,7 +25,7 @@ from entoptic.inversion.steer import check_concept
 from entoptic.inversion.targets import EditTarget, PhotoFile, PhotoReader
 from entoptic.methods import find_method
 from entoptic.methods.contract import Failure, FailureCode, Item
-from entoptic.methods.steer import SteerConcepts
+from entoptic.methods.steer import SteerConcepts, photo_of
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
@@ -159,9 +159,9 @@ def steer(
             model=subject, kind=kind, jobs=[Job(card=find_method("steer"), config=steering, items=items)], run=run,
             batch_size=config.batch_size, failures=failures,
         )  # fmt: skip
-        todo = [entry.item.target for job in plan.jobs for entry in split(run, plan.entries(job))[1]]
-        if todo and progress:
-            report.note(str(_time(decoder, len({target.photo.sha256 for target in todo}), len(todo), config)))
+        left = [entry.item for job in plan.jobs for entry in split(run, plan.entries(job))[1]]
+        if left and progress:
+            report.note(str(_time(decoder, len({photo_of(item) for item in left}), len(left), config)))
         try:
             return execute(plan, report)
         except Unwritable:

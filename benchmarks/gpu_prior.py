@@ -382,10 +382,10 @@ def finish(checkpoint: Path, held_out: str, out: Path, name: str, guidance: floa
     print(json.dumps(card["distances"], indent=1))
 
 
-def main() -> None:
-    """Runs one of the three commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Returns what reads the three commands."""
+    whole = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = whole.add_subparsers(dest="command", required=True)
     one = commands.add_parser("pack")
     one.add_argument("--photos", nargs="+", required=True)
     one.add_argument("--held-out", required=True)
@@ -407,7 +407,12 @@ def main() -> None:
     one.add_argument("--name", default="flow-64")
     one.add_argument("--guidance", type=float, default=1.0)
     one.add_argument("--samples", type=int, default=2000)
-    given = parser.parse_args()
+    return whole
+
+
+def main() -> None:
+    """Runs one of the three commands."""
+    given = parser().parse_args()
     if given.command == "pack":
         pack_photos(given.photos, given.held_out, given.out, given.megabytes)
     elif given.command == "train":

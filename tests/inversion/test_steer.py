@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
-from entoptic.inversion.configs import Steer
+from entoptic.inversion import configs
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.null_edits import OWN_SIZE
 from entoptic.inversion.steer import (
@@ -30,6 +30,13 @@ from entoptic.inversion.steer import (
 
 C, GRID, PATCH = 12, (3, 2), 4
 PIXELS = 3 * PATCH * PATCH
+
+
+def Steer(**options: Any) -> configs.Steer:
+    """A config with the null edits that most tests are about; by default there are none."""
+    return configs.Steer(**{"nulls": 19, **options})
+
+
 EXACT = {"eight_bit": False, "nulls": 0, "n": 3}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,11 +103,13 @@ def test_a_sheet_is_drawn_of_the_mean(photo_folder: Path, tmp_path: Path) -> Non
         ({"steps": 0}, "at least 1"),
         ({"drop": 1.0}, r"\[0, 1\)"),
         ({"ema": -0.1}, "ema"),
+        ({"widths": (16, 20)}, "multiples of 16, got 20; the nearest is 16"),
+        ({"size": 32, "widths": (16, 16)}, "multiple of 32 channels there, got 16; the nearest is 32"),
     ],
 )
-def test_bad_recipes(options: dict[str, float], says: str) -> None:
+def test_bad_recipes(options: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        Recipe(**options)  # type: ignore[arg-type]
+        Recipe(**options)
 
 
 def test_photos_that_cannot_be_read(tmp_path: Path) -> None:

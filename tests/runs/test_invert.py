@@ -529,6 +529,9 @@ def test_the_command_line_does_the_same(
     named: Model, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path / "r"), "--verifiers", "tiny:3"]
+    assert main(["invert", "tiny:0", LAYER, *photos, "--n", "2", *out, "--dry-run"]) == 0
+    assert f"{2 * len(photos)} pictures to decode" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
     assert main(["invert", "tiny:0", LAYER, *photos, "--n", "2", *out]) == 0
     printed = capsys.readouterr().out
     assert "cosine 0." in printed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from entoptic.plots.drawing import Text
 from entoptic.plots.figure import Figure, Tile
 from entoptic.runs import figure as figures
 from entoptic.runs.figure import _number
+from entoptic.runs.figure_options import FigureOptions, captions_text
+from entoptic.runs.selection import Pictures
 from fake_run import FakeRun, evidence
 
 STORED = Path(__file__).parents[1] / "stored" / "runs"
@@ -127,3 +131,13 @@ def test_too_many_beside_each_other(fake: FakeRun) -> None:
 ])  # fmt: skip
 def test_numbers(value: float, scale: str, text: str) -> None:
     assert _number(value, scale) == text
+
+
+def test_options_are_those_of_one_record() -> None:
+    """The command line takes the record itself; Python's two functions have its fields and defaults."""
+    for function in (Run.figure, Pictures.figure):
+        given = {name: one.default for name, one in inspect.signature(function).parameters.items() if name != "self"}
+        assert given == {one.name: one.default for one in fields(FigureOptions)} | {"captions": False}
+    assert captions_text(True) == "headline"
+    assert captions_text(False) == captions_text(()) == ""
+    assert captions_text(["a", "b"]) == captions_text("a,b") == "a,b"

@@ -144,7 +144,7 @@ def test_the_record_holds_the_numbers_of_the_pictures(tiny: Model, photo: Path, 
 
 
 def test_size_and_power_of_the_test_are_recorded_verified_and_shown(tiny: Model, photo: Path, tmp_path: Path) -> None:
-    run = made(tiny, photo, tmp_path / "r", concepts=[1], config=Steer(n=1, scales=()))
+    run = made(tiny, photo, tmp_path / "r", concepts=[1], config=Steer(n=1, nulls=19, scales=()))
     (picture,) = run
     c = picture.record["steering"]["calibration"]
     assert c["version"] == 2
@@ -386,3 +386,29 @@ def test_the_verb_and_concepts_made_on_the_fly(
     assert main([*words[:5], "12", *words[6:]]) == 2
     assert "did you mean 3 (rest)" in capsys.readouterr().err
     assert main([*words, "--nulls", "5"]) == 2
+
+
+def test_null_edits_are_asked_for() -> None:
+    assert Steer().nulls == 0
+
+
+def test_a_dry_run_counts_what_would_be_decoded(
+    tiny: Model, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeInverter(tiny)
+    made(tiny, photo, tmp_path / "r", concepts=[0, 1], inverter=fake, config=FEW, dry_run=True)
+    # 2 seeds × (the original + 2 concepts × (3 scales + the test's own edit + 4 random ones)), 4 steps without guidance
+    assert "34 pictures to decode, 4 network evaluations each: about " in capsys.readouterr().err
+    assert fake.calls == 2
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_time_is_said_before_anything_is_made(
+    tiny: Model, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steer(tiny, LAYER, photo, dictionary=FakeDictionary(tiny), inverter=FakeInverter(tiny), concepts=[0], config=FEW,
+          out=tmp_path / "r")  # fmt: skip
+    assert "18 pictures to decode" in capsys.readouterr().err
+    steer(tiny, LAYER, photo, dictionary=FakeDictionary(tiny), inverter=FakeInverter(tiny), concepts=[0], config=FEW,
+          out=tmp_path / "r")  # fmt: skip
+    assert "to decode" not in capsys.readouterr().err

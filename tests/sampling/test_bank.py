@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from entoptic import UserError
 from entoptic.models.model import Model
 from entoptic.priors.prior import generate
+from entoptic.priors.sources import load_prior
 from entoptic.priors.toy import GaussianMixture
-from entoptic.sampling.bank import make_bank
+from entoptic.sampling import shipped_banks
+from entoptic.sampling.bank import bank_key, held_samples, make_bank
+from entoptic.sampling.shipped_banks import shipped_bank, write_bank
 from entoptic.sampling.unit_scores import UnitScores, as_saved
 from entoptic.units.unit import bind
 
@@ -68,3 +73,31 @@ def test_what_an_interrupted_bank_has_made_is_kept(monkeypatch: pytest.MonkeyPat
     whole = make_bank(prior, size=60, batch_size=1, progress=lambda what, done, total: seen.append(done))
     assert seen[0] == 33  # 32 were on disk
     assert torch.equal(whole.pictures, make_bank(mixture(), size=60, seed=0).pictures)
+
+
+def test_the_bank_of_the_shipped_prior_need_not_be_drawn() -> None:
+    pytest.importorskip("diffusers")
+    prior = load_prior("builtin:small-32")
+    bank = make_bank(prior, size=2048)
+    calls = []
+    object.__setattr__(prior, "denoise", lambda *a: calls.append(a))
+    assert torch.equal(make_bank(prior, size=100).pictures, bank.pictures[:100])
+    assert not calls
+    prior = load_prior("builtin:small-32")
+    noise, condition = bank.latent([0, 1, 2047])
+    again = (prior.decode(generate(prior, noise, condition, steps=bank.steps)).clamp(0, 1) * 255).round()
+    assert float((again - bank.pictures[[0, 1, 2047]].float()).abs().mean()) < 0.1  # kernels round differently
+    assert len(held_samples(bank_key(prior, steps=6, seed=0))) == 2048
+    assert len(held_samples(bank_key(prior, steps=6, seed=1))) == 0
+    assert len(held_samples(bank_key(prior, steps=7, seed=0))) == 0
+
+
+def test_a_written_bank_is_read_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = torch.randint(0, 256, (128, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    (tmp_path / "mine").mkdir()
+    write_bank(pictures, "ab" * 32, tmp_path / "mine")
+    monkeypatch.setattr(shipped_banks, "_folder", lambda: tmp_path)
+    found = shipped_bank("ab" * 32)
+    assert found is not None
+    assert torch.equal(found, pictures)
+    assert shipped_bank("cd" * 32) is None

@@ -42,6 +42,13 @@ class Reporter:
             seconds: that it took.
         """
 
+    def note(self, text: str) -> None:
+        """Says something once, such as how long a run will take.
+
+        Args:
+            text: a line.
+        """
+
     def progress(self, what: str, done: int, total: int) -> None:
         """Reports progress of a long pass, for instance over photos.
 
@@ -71,6 +78,9 @@ class _Bars(Reporter):
     def finish(self, pictures: int, seconds: float) -> None:
         self._before += pictures
         self._bars.update(self._method, completed=self._before)
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False, markup=False)
 
     def progress(self, what: str, done: int, total: int) -> None:
         if what not in self._passes:
@@ -120,6 +130,9 @@ class Heartbeat(Reporter):
         if self._method is not None:
             self._method.done = self._before
             self._beat(self._method, "picture" if self._method.total == 1 else "pictures")
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
         task = self._passes.setdefault(what, _Task(what, total, self._clock(), done))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from entoptic.cli.options import Debug, RunToRead
+from entoptic.runs.figure_options import FigureOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,31 +31,19 @@ class Figure:
     """methods to show, in this order, separated by commas (default: all)"""
     where: str | None = None
     """show only pictures whose measurements keep a condition, such as 'transfer_top1>=0.5 and rank<=1'"""
-    columns: int | None = None
-    """pictures beside each other (default: a grid of units by methods where there are several methods)"""
-    captions: str = ""
-    """measurements to print below each picture with their intervals: names separated by commas, or `headline`"""
-    title: str = ""
-    """above the pictures"""
-    width: float = 5.5
-    """of the figure, in inches"""
+    figure: OmitArgPrefixes[FigureOptions] = field(default_factory=FigureOptions)
     dpi: int = 300
     """pixels to the inch of a PNG file"""
-    with_photos: bool = False
-    """put the run's copy of the photo, where there is one, before the pictures that were made from it"""
     debug: Debug = False
 
 
 def run_figure(options: Figure) -> int:
     """Runs `entoptic figure`; returns the exit code."""
+    from entoptic.runs.figure import figure_of
     from entoptic.runs.store import Run
 
     pictures = Run.open(options.run).filter(
         unit=options.units or None, method=options.method, evidence=(options.where,) if options.where else ()
     )
-    figure = pictures.figure(
-        columns=options.columns, captions=options.captions == "headline" or options.captions or False,
-        width=options.width, title=options.title, with_photos=options.with_photos,
-    )  # fmt: skip
-    print(figure.save(options.out, dpi=options.dpi))
+    print(figure_of(pictures, options.figure).save(options.out, dpi=options.dpi))
     return 0

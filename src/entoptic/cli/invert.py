@@ -47,6 +47,8 @@ class Invert:
     verifiers: Verifiers = "auto"
     batch_size: BatchSize = None
     shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
+    dry_run: bool = False
+    """time one step, then say how many pictures are decoded and how long that takes"""
     debug: Debug = False
 
 
@@ -72,9 +74,12 @@ def run_invert(options: Invert) -> int:
         out=options.out,
         verifiers=options.verifiers,
         batch_size=options.batch_size,
+        dry_run=options.dry_run,
         **options.shared.for_python(),
         **asdict(options.sampling),
     )
+    if options.dry_run:
+        return 0
     for picture in run:
         if picture.method == METHOD and picture.record["layer"] == options.layer:
             print(f"{picture.path}  {picture.unit}: {'; '.join(headline(picture.record))}")

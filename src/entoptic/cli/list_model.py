@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from entoptic.cli.output import table_console
 from entoptic.errors import NotAvailable, UserError, counted, nearest
+from entoptic.units.near_labels import nearest_label
 
 if TYPE_CHECKING:
     from entoptic.models.model import Model
@@ -79,7 +80,7 @@ def find_units(model: Model, text: str) -> None:
     inside = [i for i, label in enumerate(card.labels) if low in label.lower()]
     found = dict.fromkeys([*card.find_label(text), *inside])
     if not found or not low:
-        raise UserError(f'no label "{text[:80]}" in {card.name}{nearest(text, card.labels)}')
+        raise UserError(f'no label "{text[:80]}" in {card.name}{nearest_label(text, card.labels)}')
     for index in found:
         print(f"logits:{index}\t{card.label(index)}")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from entoptic.base.records import is_a, read_json
 from entoptic.cli.output import table_console
-from entoptic.errors import Unreadable, UserError, counted, nearest
+from entoptic.errors import Unreadable, UserError, counted
+from entoptic.units.near_labels import nearest_label
 
 MOST = 40
 """Rows without `--all`."""
@@ -46,7 +47,7 @@ def list_run(folder: str, wanted: str | None, everything: bool) -> None:
     units = [unit for unit in labels if _fits(wanted, unit, labels[unit])]
     if wanted is not None and not units:
         raise UserError(
-            f'no unit fits --filter "{wanted[:80]}" in {folder}{nearest(wanted, [*labels, *labels.values()])}'
+            f'no unit fits --filter "{wanted[:80]}" in {folder}{nearest_label(wanted, [*labels, *labels.values()])}'
         )
     print(_heading(run.path, sum(c.total() for c in made.values())))
     table = Table("unit", "label", *methods, box=None)

@@ -126,9 +126,11 @@ def _print_estimate(report: dict[str, Any], failures: Sequence[object]) -> None:
         parts = [f"{entry['pictures'] - entry['done']} to make", f"{entry['done']} there"]
         if "steps" in entry:
             parts += [counted(entry["steps"], "step"), f"{entry['seconds_per_picture']:.1f} s a picture"]
-        print(f"  {name}: {', '.join(parts)}, {short_time(entry['seconds'])}")
+        took = entry["work"] if "work" in entry else short_time(entry["seconds"])
+        print(f"  {name}: {', '.join(parts)}, {took}")
     total = sum(entry["seconds"] for entry in report["methods"].values())
     gpu = f", {report['peak_gpu_memory_mb']:.0f} MB on the GPU" if "peak_gpu_memory_mb" in report else ""
-    print(f"  together {short_time(total)}, peak memory {report['peak_memory_mb']:.0f} MB{gpu}")
+    most = "at most " * any("work" in entry for entry in report["methods"].values())
+    print(f"  together {most}{short_time(total)}, peak memory {report['peak_memory_mb']:.0f} MB{gpu}")
     for failure in failures:
         print(f"  cannot be made: {failure}")

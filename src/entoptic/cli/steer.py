@@ -44,6 +44,8 @@ class Steer:
     """how many concepts of the class are discovered; 0 takes the fewest that are complete"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL-steer")] = None
     shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
+    dry_run: bool = False
+    """time one step, then say how many pictures are decoded and how long that takes"""
     debug: Debug = False
 
 
@@ -63,8 +65,11 @@ def run_steer(options: Steer) -> int:
         discover=options.concepts,
         config=options.steer,
         out=options.out,
+        dry_run=options.dry_run,
         **options.shared.for_python(),
     )
+    if options.dry_run:
+        return 0
     for picture in run:
         print(f"{picture.path}  {picture.record['label']}: {_effect(picture)}")
     return finish_run(run, started)
@@ -76,6 +81,8 @@ def _effect(picture: Picture) -> str:
     parts = []
     if known.get("effect_p") is not None:
         parts.append(f"p {known['effect_p']:.3g}")
+    elif not picture.record["config"].get("nulls"):
+        parts.append("chance not measured (--nulls 19 does)")
     if "affected_area" in known:
         parts.append(f"{100 * known['affected_area']:.0f} % of the picture affected")
     if known.get("attenuation") is not None:

@@ -30,6 +30,7 @@ from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import Extremes, UnitStatistics
 from entoptic.models.model import Model
 from entoptic.units.grammar import Label, parse
+from entoptic.units.near_labels import nearest_label
 from entoptic.units.unit import Unit, slug
 
 MARK = "index.json"
@@ -353,7 +354,9 @@ class ActivationIndex:
             labels = self.origin.labels or []
             same = [i for i, label in enumerate(labels) if label.lower() == address.index.text.strip().lower()]
             if group.layer != "logits" or not same:
-                raise UserError(f'no label "{address.index.text}" in the index{nearest(address.index.text, labels)}')
+                raise UserError(
+                    f'no label "{address.index.text}" in the index{nearest_label(address.index.text, labels)}'
+                )
             return group, same[0]
         assert isinstance(address.index, int)
         if address.index >= group.channels:

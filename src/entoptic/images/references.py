@@ -15,7 +15,7 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key
 from entoptic.base.progress import Progress, silent
-from entoptic.errors import NotAvailable, Unreadable, UserError, nearest
+from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.images.colour import natural_spectrum, resample_spectrum
 from entoptic.images.index import ActivationIndex
 from entoptic.images.matching_targets import (
@@ -49,6 +49,7 @@ from entoptic.images.unit_reference import (
 )
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
+from entoptic.units.near_labels import nearest_label
 from entoptic.units.unit import Unit, without_siblings
 
 KEPT_TARGETS = 64
@@ -340,7 +341,7 @@ class References:
     def _near(self, unit: Unit) -> str:
         """Returns the name of a class of the photos that is nearly that of a logit, as a question; "" for none."""
         assert self.photos is not None
-        return nearest(unit.label or "", list(self.photos.classes()))
+        return nearest_label(unit.label or "", list(self.photos.classes()))
 
     def class_photos(self, unit: Unit) -> list[int] | None:
         """Finds the photos of a logit's class: positions in the set. None for other units and for photos without labels."""

@@ -22,12 +22,13 @@ class SteerConcepts(Steer, MethodConfig):
     """Concept steering (FeatInv-Viz)."""
 
 
-def _photo_of(item: Item) -> str:
+def photo_of(item: Item) -> str:
+    """Returns the hash of the photo that an item edits."""
     target: EditTarget = item.target  # type: ignore[assignment]
     return target.photo.sha256
 
 
-@method("steer", SteerConcepts, paper="FeatInv", units={EDIT}, reads={"inverter"}, together=_photo_of)
+@method("steer", SteerConcepts, paper="FeatInv", units={EDIT}, reads={"inverter"}, together=photo_of)
 def steer(items: Sequence[Item], config: SteerConcepts, context: Context) -> Iterator[Draft]:
     """Steers concepts of one photo. Each draft's `made` is a `Steering`, from which its evidence is computed."""
     return steer_with(COMMON_SIZE, items, config, context)

@@ -60,7 +60,11 @@ def steering_evidence(picture: EditPicture) -> list[Evidence]:
     n, at = len(found.originals_n3SS), found.at
     asked = {"asked": found.scale}
     if found.calibration is None:
-        chance = missing("effect_p", "no random subspaces were asked for (nulls 0)", direction="lower")
+        chance = missing(
+            "effect_p",
+            "not measured: no random edits were asked for (nulls 0); 19 are enough for a p-value",
+            direction="lower",
+        )
         area_by: dict[str, Any] = {
             "rule": "a third of the maximum, as the paper displays it, which flags pixels of any edit"
         }

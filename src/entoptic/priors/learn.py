@@ -27,7 +27,7 @@ from entoptic.base.records import check_fields, list_of, read_array, read_json, 
 from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
-from entoptic.priors.recipe import Recipe
+from entoptic.priors.recipe import GROUPS, HEAD, Recipe
 from entoptic.priors.start import Start, read_start, start_from
 from entoptic.priors.unet import UNet
 
@@ -57,8 +57,8 @@ def network(recipe: Recipe, classes: int) -> nn.Module:
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
         mid_block_type="UNetMidBlock2D",
         layers_per_block=recipe.layers,
-        attention_head_dim=32,
-        norm_num_groups=16,
+        attention_head_dim=HEAD,
+        norm_num_groups=GROUPS,
         num_class_embeds=classes + 1,
         resnet_time_scale_shift="scale_shift",
         cross_attention_dim=32,  # no block reads text; diffusers wants a number

@@ -9,6 +9,10 @@ from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+GROUPS = 16
+"""Channels are normalised in so many groups."""
+HEAD = 32
+"""Channels of an attention head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +63,25 @@ class Recipe:
                 f"size must be a multiple of {coarsest} with patch {self.patch} and {len(self.widths)} widths, got "
                 f"{self.size}; the nearest is {max(1, round(self.size / coarsest)) * coarsest}"
             )
+        self._check_widths()
         if self.precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         for name in ("ema", "drop", "dropout", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+    def _check_widths(self) -> None:
+        """Groups of channels are normalised together, and heads of attention share them evenly."""
+        for i, width in enumerate(self.widths):
+            if width < GROUPS or width % GROUPS:
+                near = max(1, round(width / GROUPS)) * GROUPS
+                raise UserError(f"widths must be multiples of {GROUPS}, got {width}; the nearest is {near}")
+            side, heads = self.size // self.patch // 2**i, width // HEAD
+            if side in self.attention and (not heads or width % heads):
+                raise UserError(
+                    f"attention on maps of side {side} needs a multiple of {HEAD} channels there, got {width}; "
+                    f"the nearest is {max(1, round(width / HEAD)) * HEAD}"
+                )
 
     def architecture(self) -> dict[str, Any]:
         """Returns the options that determine the network's architecture. A training with other values cannot be resumed."""

@@ -15,12 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
-from entoptic.priors.recipe import Recipe
-
-GROUPS = 16
-"""Groups of each normalisation."""
-HEAD = 32
-"""Channels of an attention head."""
+from entoptic.priors.recipe import GROUPS, HEAD, Recipe
 
 
 class Residual(nn.Module):

@@ -12,13 +12,15 @@ import torch
 from entoptic.base.progress import Reporter
 from entoptic.runs.execute import split
 from entoptic.runs.plan import Plan
+from entoptic.runs.sampling_time import sampling_work
 
 
 def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Times two steps of each method's first batch: what the plan would make, how long it takes, and its memory.
 
     Returns:
-        `pictures`, `done`, and per method `steps`, `seconds_per_picture`, `seconds`; `peak_memory_mb` of this process.
+        `pictures`, `done`, and per method `seconds_per_picture`, `seconds`, and `steps` or, of methods that sample a prior, `work`
+        in words; `peak_memory_mb` of this process.
     """
     import resource
 
@@ -42,6 +44,9 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
                 raise _Enough
 
         batch = todo[: plan.batch_size]
+        if work := sampling_work(todo, job.config, plan.kind.context(job, Reporter(), len(todo), plan.batch_size)):
+            entry |= {"work": str(work), "seconds": work.seconds[1], "seconds_per_picture": work.seconds[1] / len(todo)}
+            continue
         started = time.monotonic()
         try:
             context = replace(plan.kind.context(job, Reporter(), len(batch), plan.batch_size), on_step=on_step)

@@ -18,6 +18,7 @@ from entoptic.metrics import METRICS
 from entoptic.metrics.registry import headline_order
 from entoptic.plots.figure import Figure
 from entoptic.plots.picture_grid import Cell, Number, Row, TooNarrow, draw_flow, draw_rows
+from entoptic.runs.figure_options import HEADLINE, FigureOptions
 from entoptic.runs.pictures import Picture, read_pixels
 from entoptic.runs.selection import Pictures
 
@@ -28,28 +29,17 @@ _INCH = 72.0
 _WIDTHS = (1.0, 40.0)
 
 
-def figure_of(
-    pictures: Pictures,
-    *,
-    columns: int | None = None,
-    captions: bool | str | Sequence[str] = False,
-    width: float = 5.5,
-    title: str = "",
-    with_photos: bool = False,
-) -> Figure:
+def figure_of(pictures: Pictures, options: FigureOptions) -> Figure:
     """Returns a figure of pictures; see `Run.figure`.
 
     Args:
         pictures: at least one.
-        columns: pictures beside each other, or None.
-        captions: names of measurements, True for the most telling one, False for none.
-        width: of the figure, in inches.
-        title: above the pictures.
-        with_photos: whether the run's copy of the photo stands before the pictures that were made from it.
+        options: how they stand in it.
 
     Raises:
-        UserError: there is no picture, there are too many, or an argument cannot be used.
+        UserError: there is no picture, there are too many, or an option cannot be used.
     """
+    columns, width, with_photos = options.columns, options.width, options.with_photos
     if not pictures:
         raise UserError("there is no picture to show; the run is empty, or the filter keeps none")
     if len(pictures) > MOST:
@@ -62,8 +52,8 @@ def figure_of(
         raise UserError(f"width is in inches, between {_WIDTHS[0]:g} and {_WIDTHS[1]:g}; got {width}")
     if columns is not None and columns < 1:
         raise UserError(f"columns must be at least 1, got {columns}")
-    names = _captions(pictures, captions)
-    about: dict[str, Any] = {"width": width * _INCH, "title": title, "description": _description(pictures)}
+    names = _captions(pictures, options.captions)
+    about: dict[str, Any] = {"width": width * _INCH, "title": options.title, "description": _description(pictures)}
     repeated = max(Counter((picture.unit, picture.method) for picture in pictures).values()) > 1
     try:
         if columns is None and (len(pictures.methods) > 1 or repeated or with_photos):
@@ -154,18 +144,18 @@ def _copies(pictures: Pictures, picture: Picture) -> dict[str, np.ndarray]:
 # --- captions --------------------------------------------------------------------------------------------------------
 
 
-def _captions(pictures: Pictures, asked: bool | str | Sequence[str]) -> list[str]:
+def _captions(pictures: Pictures, asked: str) -> list[str]:
     """The names of the measurements that are asked for."""
     known = list(dict.fromkeys(name for picture in pictures for name in picture.evidence))
-    if asked is False:
+    if not asked:
         return []
-    if asked is True:
+    if asked == HEADLINE:
         ranked = [name for name in [*headline_order(), *known] if name in known]
         if not ranked:
             raise UserError("there is nothing to print below the pictures: none of them has a measurement")
         have = Counter(name for p in pictures for name, e in p.evidence.items() if e.get("value") is not None)
         return [max(ranked, key=lambda name: (have[name], -ranked.index(name)))]
-    names = [name.strip() for name in (asked.split(",") if isinstance(asked, str) else asked)]
+    names = [name.strip() for name in asked.split(",")]
     for name in names:
         if name not in known:
             raise UserError(f'no evidence "{name}"; there is {", ".join(known)}{nearest(name, known)}')

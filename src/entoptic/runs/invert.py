@@ -23,7 +23,8 @@ from entoptic.methods.invert import Invert
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.runs.execute import execute
+from entoptic.runs.decoding_time import decoding_time
+from entoptic.runs.execute import execute, split
 from entoptic.runs.map_items import MapItems
 from entoptic.runs.plan import Job, Plan, default_batch, find_verifiers, run_name
 from entoptic.runs.store import Run
@@ -56,6 +57,7 @@ def invert(
     card: Card | None = None,
     context: bool = True,
     progress: bool = True,
+    dry_run: bool = False,
     **options: Any,
 ) -> Run:
     """Draws pictures that have a photo's feature map, measures and stores them.
@@ -79,7 +81,8 @@ def invert(
         device: "auto", "cpu", "cuda:1", ….
         card: of a bare `nn.Module`.
         context: store a small copy of the photo for the gallery.
-        progress: show how far the work is.
+        progress: show how far the work is, and before it how long it will take.
+        dry_run: only say how long it will take; nothing is made.
         options: fields of `Sampling`: steps, guidance, strength, pull, best_of.
 
     Returns:
@@ -128,5 +131,10 @@ def invert(
         run=Run(out if out is not None else Path("runs") / run_name(subject)),
         batch_size=default_batch(subject, batch_size), failures=failures,
     )  # fmt: skip
-    with reporter(progress) as report:
-        return execute(plan, report)
+    with reporter(progress or dry_run) as report:
+        todo = sum(len(split(plan.run, plan.entries(job))[1]) for job in plan.jobs)
+        if dry_run or (todo and progress):
+            decoded, readings = todo * sampling.best_of, 2 + len(judges)
+            told = decoding_time(used, decoded, steps=sampling.steps, guidance=sampling.guidance, readings=readings)
+            report.note(f"{told}; nothing was made" if dry_run else str(told))
+        return plan.run if dry_run else execute(plan, report)

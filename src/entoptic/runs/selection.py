@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from entoptic.errors import UserError, closest, nearest, printable
+from entoptic.runs.figure_options import FigureOptions, captions_text
 from entoptic.runs.pictures import Picture
 from entoptic.units.grammar import Address, Label, Readout, parse
 
@@ -130,7 +131,10 @@ class Pictures(Sequence[Picture]):
         """Returns a figure of them for a paper; see `Run.figure`."""
         from entoptic.runs.figure import figure_of
 
-        return figure_of(self, columns=columns, captions=captions, width=width, title=title, with_photos=with_photos)
+        options = FigureOptions(
+            columns=columns, captions=captions_text(captions), width=width, title=title, with_photos=with_photos
+        )
+        return figure_of(self, options)
 
     def _repr_html_(self) -> str:
         shown = "".join(picture._repr_html_() for picture in self._pictures[:SHOWN])

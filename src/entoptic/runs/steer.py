@@ -15,7 +15,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.files import check_inside, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
-from entoptic.errors import Unreadable, UserError, nearest
+from entoptic.errors import Unreadable, UserError
 from entoptic.images.photo_folders import is_archive
 from entoptic.images.photos import Photos, Skipped
 from entoptic.inversion.configs import Steer
@@ -25,15 +25,17 @@ from entoptic.inversion.steer import check_concept
 from entoptic.inversion.targets import EditTarget, PhotoFile, PhotoReader
 from entoptic.methods import find_method
 from entoptic.methods.contract import Failure, FailureCode, Item
-from entoptic.methods.steer import SteerConcepts
+from entoptic.methods.steer import SteerConcepts, photo_of
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
+from entoptic.runs.decoding_time import DecodingTime, decoding_time
 from entoptic.runs.edit_items import DISCOVERED, RECIPE, Concepts, EditItems, identity_of
-from entoptic.runs.execute import execute
+from entoptic.runs.execute import execute, split
 from entoptic.runs.plan import Job, Plan, run_name
 from entoptic.runs.records import about_run
 from entoptic.runs.store import Run, Unwritable, writable
+from entoptic.units.near_labels import nearest_label
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
@@ -61,6 +63,7 @@ def steer(
     card: Card | None = None,
     context: bool = True,
     progress: bool = True,
+    dry_run: bool = False,
 ) -> Run:
     """Steers concepts of photos' feature maps and stores what changes in the pictures, where, and whether it is chance.
 
@@ -84,7 +87,8 @@ def steer(
         card: as in `see`.
         context: store a small copy of the photo for the gallery; turn it off where a run is published whose photos may
             not be.
-        progress: show how far the work is.
+        progress: show how far the work is, and before it how long it will take.
+        dry_run: only say how long it will take; nothing is made.
 
     Returns:
         The run. Photos that failed are named in `run.failures`; the others are finished.
@@ -109,7 +113,11 @@ def steer(
         _numbers(known, concepts)
     class_index = _class(subject, class_name) if known is None else -1
     decoder, _ = find_inverter(inverter, maps, prior)
-    with reporter(progress) as report:
+    with reporter(progress or dry_run) as report:
+        if dry_run:
+            each = len(concepts) or min(STRONGEST, len(known.names) if known is not None else discover or STRONGEST)
+            report.note(f"{_time(decoder, len(opened), len(opened) * each, config)}; nothing was made")
+            return run
         if known is None:
             with run.writing(about_run(subject)):
                 known, where = _discover(run, maps, class_index, class_photos, discover)
@@ -151,6 +159,9 @@ def steer(
             model=subject, kind=kind, jobs=[Job(card=find_method("steer"), config=steering, items=items)], run=run,
             batch_size=config.batch_size, failures=failures,
         )  # fmt: skip
+        left = [entry.item for job in plan.jobs for entry in split(run, plan.entries(job))[1]]
+        if left and progress:
+            report.note(str(_time(decoder, len({photo_of(item) for item in left}), len(left), config)))
         try:
             return execute(plan, report)
         except Unwritable:
@@ -160,6 +171,13 @@ def steer(
 
 
 # --- what was asked for ----------------------------------------------------------------------------------------------
+
+
+def _time(decoder: Inverter, photos: int, edits: int, config: Steer) -> DecodingTime:
+    """How long the decoding takes: each seed decodes the map of each photo and every edit of it."""
+    scales = sum(scale != 1 for scale in config.all_scales)
+    decoded = config.n * (photos + edits * (scales + (1 + config.nulls if config.nulls else 0)))
+    return decoding_time(decoder, decoded, steps=config.steps, guidance=config.guidance, readings=2)
 
 
 def _skipped(photo: Skipped) -> Failure:
@@ -210,7 +228,7 @@ def _numbers(dictionary: Any, concepts: Sequence[int | str]) -> list[int]:
             found.append(number)
         else:
             some = ", ".join(map(str, dictionary.names[:8]))
-            raise UserError(f'no concept "{text[:80]}"; there are {some}{nearest(text, dictionary.names)}')
+            raise UserError(f'no concept "{text[:80]}"; there are {some}{nearest_label(text, dictionary.names)}')
     return list(dict.fromkeys(found))
 
 
@@ -227,7 +245,7 @@ def _class(model: Model, name: str | int) -> int:
         several = ", ".join(f"{i} ({labels[i]})" for i in found[:6])
         raise UserError(
             f'"{text}" is {f"more than one class of {model.card.name}: {several}" if found else f"no class of {model.card.name}"}'
-            + (nearest(text, labels) if not found else "")
+            + (nearest_label(text, labels) if not found else "")
         )
     return found[0]
 

@@ -18,6 +18,7 @@ from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
+from entoptic.sampling.shipped_banks import shipped_bank
 from entoptic.sampling.unit_scores import UnitScores
 
 
@@ -62,6 +63,20 @@ class Bank:
         condition = draw_conditions(self.prior, generators)
         return noise_like(self.prior, generators), condition
 
+    def held_scores(self, scores: UnitScores) -> tuple[list[str], list[dict[str, Tensor] | None]]:
+        """Returns for each unit the key of its scores in the cache, and the scores, None where they are not there.
+
+        Args:
+            scores: the units and how they are scored.
+        """
+        card = scores.model.card
+        recipe = {
+            "bank": self.identity, "weights": card.identity, "card": card.preprocessing(), "reduction": scores.reduction,
+        }  # fmt: skip
+        keys = [content_key({**recipe, "unit": u.identity, "readout": u.readout}) for u in scores.units]
+        held = [load_cached("bank-scores", key, {"scores": 1}) for key in keys]
+        return keys, [row if row is not None and len(row["scores"]) == self.size else None for row in held]
+
     def scores(self, scores: UnitScores, *, batch_size: int = 64, progress: Progress = silent) -> Tensor:
         """Returns the raw scores of all samples, U×M float64. They are cached for each unit.
 
@@ -70,14 +85,7 @@ class Bank:
             batch_size: pictures per forward pass.
             progress: called with (what, done, total).
         """
-        model = scores.model
-        recipe = {
-            "bank": self.identity, "weights": model.card.identity, "card": model.card.preprocessing(),
-            "reduction": scores.reduction,
-        }  # fmt: skip
-        keys = [content_key({**recipe, "unit": u.identity, "readout": u.readout}) for u in scores.units]
-        held = [load_cached("bank-scores", key, {"scores": 1}) for key in keys]
-        rows = [row if row is not None and len(row["scores"]) == self.size else None for row in held]
+        keys, rows = self.held_scores(scores)
         missing = [i for i, row in enumerate(rows) if row is None]
         if missing:
             asked = UnitScores([scores.units[i] for i in missing], scores.reduction)
@@ -112,9 +120,8 @@ def make_bank(
     batch_size = batch_size or batch_size_for(prior)
     if size < 2:
         raise UserError(f"a bank needs at least 2 samples, got {size}")
-    key = content_key({"prior": prior.identity, "steps": steps, "seed": seed})
-    known = load_cached("bank", key, {"pictures": 4})
-    done = known["pictures"] if known is not None else torch.empty(0, dtype=torch.uint8)
+    key = bank_key(prior, steps=steps, seed=seed)
+    done = held_samples(key)
     parts = [done] if len(done) else []
     for start in range(len(done), size, batch_size):
         generators = [generator_for("bank", seed, i) for i in range(start, min(start + batch_size, size))]
@@ -131,6 +138,29 @@ def make_bank(
     if len(pictures) > len(done):
         save_cached("bank", key, {"pictures": pictures})
     return Bank(prior, steps, seed, size, pictures[:size])
+
+
+def bank_key(prior: Prior, *, steps: int, seed: int) -> str:
+    """Returns the hash of all that a prior's samples depend on; their number is not part of it.
+
+    Args:
+        prior: the generative model.
+        steps: of the few-step map.
+        seed: of the noise and conditions.
+    """
+    return content_key({"prior": prior.identity, "steps": steps, "seed": seed})
+
+
+def held_samples(key: str) -> Tensor:
+    """Returns the samples under a key that nobody has to draw: of the cache, or shipped; none where there are none.
+
+    Args:
+        key: of `bank_key`.
+    """
+    known = load_cached("bank", key, {"pictures": 4})
+    cached = None if known is None else known["pictures"]
+    found = [one for one in (cached, shipped_bank(key)) if one is not None]
+    return max(found, key=len, default=torch.empty(0, dtype=torch.uint8))
 
 
 def batch_size_for(prior: Prior) -> int:

@@ -7,6 +7,7 @@ import re
 from entoptic.errors import UserError, closest, slips
 from entoptic.models.model import LOGITS, Model
 from entoptic.units.grammar import Address, parse
+from entoptic.units.near_labels import near_labels
 
 
 def read_address(model: Model, text: str) -> Address:
@@ -35,7 +36,8 @@ def _meant(model: Model, text: str) -> str:
         return ""
     labels = model.card.labels or ()
     found = model.card.find_label(word)
-    label = labels[found[0]] if len(found) == 1 else word if found else closest(word, labels)
+    near = None if found else next(iter(near_labels(word, labels)), None) or closest(word, labels)
+    label = labels[found[0]] if len(found) == 1 else word if found else near
     near_layer = None if colon else closest(text, model.layers)
     if label is not None and (near_layer is None or found or slips(word, label) <= slips(text, near_layer)):
         unit = f'{LOGITS}:"{label}"'

@@ -19,6 +19,7 @@ from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
 from entoptic.units.grammar import Address, Label
+from entoptic.units.near_labels import nearest_label
 from entoptic.units.suggest import read_address
 
 
@@ -269,7 +270,7 @@ def _expand_features(model: Model, address: Address) -> Sequence[Address]:
     names = dictionary.names
     if isinstance(index, Label):
         if index.text not in names:
-            raise UserError(f'no feature "{index.text}" in {address.path}{nearest(index.text, names)}')
+            raise UserError(f'no feature "{index.text}" in {address.path}{nearest_label(index.text, names)}')
         return [replace(address, index=names.index(index.text))]
     if isinstance(index, int):
         return [address]
@@ -289,7 +290,9 @@ def _logit_of(model: Model, address: Address) -> int:
         raise UserError(f"{card.name} has no labels; use logits:0 to logits:{model.outputs - 1}")
     found = card.find_label(address.index.text)
     if not found:
-        raise UserError(f'no label "{address.index.text}" in {card.name}{nearest(address.index.text, card.labels)}')
+        raise UserError(
+            f'no label "{address.index.text}" in {card.name}{nearest_label(address.index.text, card.labels)}'
+        )
     if len(found) > 1:
         some = ", ".join(f"{card.labels[i]} (logits:{i})" for i in found[:12])
         raise UserError(f'"{address.index.text}" fits {len(found)} labels of {card.name}: {some}; give one of them')

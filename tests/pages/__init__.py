@@ -1,0 +1,1 @@
+"""Every block of code and every command of the documentation runs."""

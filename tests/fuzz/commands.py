@@ -35,7 +35,7 @@ REALS = ("nan", "inf", "-inf", "1e30", "-1e30", "1e308", "x", "")
 PATHS = (
     "~nosuchuser/x", "a\0b", "/dev/null/x", "/proc/1/mem", "x" * 5000, "", "\n", "%s", "\udcff",
 )  # fmt: skip
-UNITS = (
+UNITS = ("nan*logits:0", "0*logits:0", "logits:0 + nothing:1", "logits:0 -",
     "logits:" + "9" * 5000, "logits:999999999", "logits:-1", "logits:", ":0", "", "logits:0-" + "9" * 5000, "logits:3-1",
     "logits:0@tok" + "9" * 5000, "logits:0@9,9", "stage1:0@" + "9" * 5000 + ",0", "stage1:0@99,0", "nowhere:0", 'logits:"',
     'logits:"no such label"', "dict(nowhere):0", "dict():0", "dir(nowhere#x)", "dir(x#)", "dict(~nosuchuser/x):1", "dict(a\0b):1",
@@ -68,6 +68,20 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
             "see",
             "tiny:net",
             "logits:0",
+            "--method",
+            "fourier",
+            "--steps",
+            "1",
+            "--verifiers",
+            "",
+            "--out",
+            str(out),
+        ],
+        "interpolate": [
+            "interpolate",
+            "tiny:net",
+            "logits:0",
+            "logits:1",
             "--method",
             "fourier",
             "--steps",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def about(block: Block, page: Page) -> None:
     """Checks a block that is no code."""
     if block.language == "json":
         json.loads(block.code)
+    elif block.language == "toml":
+        tomllib.loads(block.code)
     elif block.language == "bibtex":
         assert block.code.count("{") == block.code.count("}")
     elif block.marker.printed:

@@ -61,7 +61,8 @@ def adapters(folder: Path, wanted: Sequence[str]) -> list[Adapted]:
     for key in wanted:
         path = folder / f"{key}_adapter.py"
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec and spec.loader
+        assert spec
+        assert spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         found.append(Adapted(key=key, path=path, tool=module.TOOL))

@@ -6,27 +6,25 @@ from typing import Any
 
 OBJECTIONS = {
     "torch-lucent": [
-        "Lucid's recipe was made for channels of InceptionV1; class logits of a network with depthwise convolutions are not"
-        " what it was tuned on.",
-        "By default it works on 128 pixels and enlarges them for the network. The picture is enlarged in the same way here; its"
-        " users may look at it small.",
-        "Its normalisation is fixed for torchvision's networks, so it is called with `preprocess=False` and the network's own"
-        " normalisation, as its documentation says.",
+        "Lucid's recipe was made for channels of InceptionV1, not for class logits of a network with depthwise convolutions.",
+        "By default it works on 128 pixels and enlarges them for the network; its users may look at the picture small.",
+        "Its normalisation is fixed for torchvision's networks, so `render_vis` is called with `preprocess=False` and the",
+        "network's own. It declares kornia 0.4.1 or older, and runs with that here.",
     ],
     "torch-dreams": [
-        "120 iterations are what `render` has when nothing is given; its notebooks often take more. The equal setting takes 300.",
-        "Its defaults draw 256 pixels. The picture is made smaller for the judges.",
+        "120 iterations of 256 pixels are what `render` has when nothing is given; the longer example of its README takes 150.",
+        "The picture is made smaller for the judges. Class logits go in by `custom_func`, the normalisation by",
+        "`set_custom_normalization`.",
     ],
     "Horama": [
-        "Its pictures are made to be looked at with 1280 pixels, and every step sees crops of 25 to 30 % of the side. The row"
-        " `centre` therefore judges the middle 27.5 % of the same pictures, where most crops lie.",
-        "6000 network evaluations a picture are what it takes by default. 300 are few for MACO, whose authors take 1536 and more.",
-        "For equal evaluations its canvas and crops were chosen among four settings, by the verifiers, on one class of the tuning"
-        " half (black bear... class 295, seed 0).",
-        "Its viewer clips the colours and fades what the transparency map leaves out. Here the picture is what was optimised.",
-        "`values_range` is set to the network's own range, as its documentation asks.",
+        "Its pictures are made to be looked at with 1280 pixels, and every step sees crops of 25 to 30 % of the side. The rows",
+        "`centre` judge the middle 27.5 % of the same pictures, around which crops are drawn. 6000 evaluations a picture are its",
+        "default; 300 are few for it. With one crop a step it fails, so equal cost means fewer steps of several crops: canvas and",
+        "crops were chosen among four settings by the verifiers on one class of the tuning half (295, American black bear).",
+        "Its viewer clips colours and fades what its transparency map leaves out; here the picture is what was optimised.",
+        "`values_range` is the network's own, as its README asks. MACO's spectrum is the file in Xplique's wheel.",
     ],
-}  # fmt: skip
+}
 """What a user of each tool may say against this comparison."""
 
 
@@ -39,13 +37,14 @@ def page(result: dict[str, Any]) -> str:
         f"The same network (EfficientNet-Lite0), the same class logits, the same judges: {n} classes of the half *report* of",
         "[classes without photos](any-class.md), on which nothing of Entoptic was chosen, "
         f"{result['seeds']} seed{'s' * (result['seeds'] > 1)}. Every tool runs",
-        "in a process and an environment of its own, with the same torch, one thread and the network's own normalisation. Its 8-bit",
-        "pictures are brought to the network's input size, 224 pixels. `benchmarks/other_tools.py` makes this page.", "",
-        "Evaluations are pictures through the network, forward and backward, counted by hooks. *Agreement*: share of the judges",
-        f"other than the network itself that put the class first ({', '.join(others(rows))}). *Distance*: kernel distance (KID,",
-        f"unbiased) to {photos_of(rows)} ImageNet validation photos of many classes in the pooled features of a judge. In brackets 95 %",
-        "intervals over classes: Wilson's for shares, Newcombe's for their paired differences, Student's with the jackknife for",
-        "distances. A difference is the row's value less that of `vital` on the same classes; n is the number of classes.", "",
+        "in a process and an environment of its own, with the same torch, one thread and the network's own normalisation.",
+        "Its 8-bit pictures are brought to the network's input size, 224 pixels. `benchmarks/other_tools.py` makes this page.",
+        "", "Evaluations are pictures through the network, forward and backward, counted by hooks. *Agreement*: share of the",
+        f"judges other than the network itself that put the class first ({', '.join(others(rows))}). *Distance*: kernel",
+        f"distance (KID, unbiased) to {photos_of(rows)} ImageNet validation photos of many classes in the pooled features of",
+        "a judge. In brackets 95 % intervals over classes: Wilson's for shares, Newcombe's for their paired differences,",
+        "Student's with the jackknife for distances. A difference is the row's value less that of `vital` on the same classes;",
+        "n is the number of classes.", "",
     ]  # fmt: skip
     equal = {name: entry for name, entry in rows.items() if entry.get("equal")}
     theirs = {name: entry for name, entry in rows.items() if "equal" in entry and not entry["equal"]}
@@ -76,20 +75,20 @@ def page(result: dict[str, Any]) -> str:
             lines += [f"* **{name}.** " + " ".join(said)]
     lines += [
         "* **All.** One network, and class logits alone: nothing is said of channels, of other networks, or of pictures that are",
-        "  meant to be beautiful. Lite1 and Lite2 are of the subject's family. The recipe of `vital` was chosen by Lite1, Lite2,",
-        "  MobileNetV2 and MobileNetV2's kernel distance on other classes, and it reads statistics of photos (one a class, packed with",
-        "  Entoptic). Lucent, torch-dreams and Horama's Fourier use no photos, MACO uses a spectrum of photos.",
+        "  meant to be beautiful. Lite1 and Lite2 are of the subject's family. The recipe of `vital` was chosen on other classes",
+        "  by Lite1, Lite2, MobileNetV2 and distances in MobileNetV2, and it reads statistics of photos (one a class, shipped",
+        "  with Entoptic). Lucent, torch-dreams and Fourier use no photos; MACO uses a spectrum of photos.",
         "", "## Published numbers", "",
-        "None is shown. The papers of VITAL and MACO measure other networks (ResNet-50, ViT) with other judges, and the tools publish no",
-        "measurements: no number has this protocol.", "",
+        "None is shown. The papers of VITAL and MACO measure other networks (ResNet-50, ViT) with other judges, and the tools",
+        "publish no measurements: no number has this protocol.", "",
     ]  # fmt: skip
     small = [name for name, entry in rows.items() if any(one["kid"]["value"] is None for one in entry["sets"].values())]
     if small:
         entry = next(iter(rows[small[-1]]["sets"].values()))
         lines += [
             "## What is too small", "",
-            "`entoptic.metrics.sets` refuses sets as small as some of these: " + entry["kid"]["reason"] + "; "
-            + entry["frechet_infinite"]["reason"] + ". The distances above are the same estimator with Student's interval over classes.", "",
+            f"`entoptic.metrics.sets` refuses such small sets: {entry['kid']['reason']}; {entry['frechet_infinite']['reason']}.",
+            "The distances above are the same estimator as `kid`, with Student's interval over classes.", "",
         ]  # fmt: skip
     versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
     lines += [

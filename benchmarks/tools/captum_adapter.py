@@ -18,7 +18,7 @@ TOOL = Tool(
     make=make,
     bare=("captum==0.9.0",),
     also=("matplotlib", "tqdm", "packaging"),
-    note="A port of Lucid on a branch of Captum that was left in 2022. No release on PyPI holds it.",
+    note="A port of Lucid on a branch of Captum that was left in 2022; the release does not hold it.",
 )
 
 if __name__ == "__main__":

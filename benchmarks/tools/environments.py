@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -79,8 +80,8 @@ def run(tool: Tool, adapter: Path, tasks: list[Task], environments: Path) -> Non
 
 
 def last_line(text: str) -> str:
-    """What an error says: the last line that is not empty and no notice of pip, without folders of the machine."""
+    """What an error says: the last line that is not empty and no notice of pip, without paths."""
     lines = [
         line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("[notice]", "WARNING"))
     ]
-    return lines[-1].replace(str(Path.home()), "~")[:300] if lines else "it ended without a word"
+    return re.sub(r"""(^| )[('"]?/[^\s()'"]+[)'"]?""", "", lines[-1])[:300] if lines else "it ended without a word"

@@ -19,7 +19,8 @@ TOOL = Tool(
     settings=(Setting(name="default", says=""),),
     make=make,
     bare=("xplique==2.0.2",),
-    note="Its feature visualisation reads Keras models alone (TensorFlow 2.18 to 2.20). Its authors' MACO for torch is Horama.",
+    note="Its feature visualisation is TensorFlow's (2.18 to 2.20, not installed here) and takes Keras models alone, so this torch "
+    "network cannot be given to it. Its authors' MACO for torch is Horama.",
 )
 
 if __name__ == "__main__":

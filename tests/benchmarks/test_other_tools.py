@@ -142,6 +142,15 @@ def test_failed_installation(bench: SimpleNamespace, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "ghost" / "installed.json").exists(), "it is tried again"
 
 
+def test_a_reason_names_no_folder(bench: SimpleNamespace) -> None:
+    said = bench.environments.last_line(
+        "Traceback\nImportError: cannot import name 'optim' from 'captum' (/home/me/x/captum/__init__.py)\n\n[notice] new\n"
+    )
+    assert said == "ImportError: cannot import name 'optim' from 'captum'"
+    assert bench.environments.last_line("needs kornia<=0.4.1 and/or more") == "needs kornia<=0.4.1 and/or more"
+    assert bench.environments.last_line("\n") == "it ended without a word"
+
+
 def test_every_adapter_says_what_it_needs(bench: SimpleNamespace) -> None:
     for one in bench.other_tools.adapters(BENCHMARKS / "tools", bench.other_tools.ORDER):
         assert one.tool.settings

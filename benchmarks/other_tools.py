@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 HERE = Path(__file__).parent
 TOOLS = HERE / "tools"
@@ -39,10 +38,12 @@ import entoptic  # noqa: E402
 from common import DATA, about, verifiers  # noqa: E402
 from entoptic.images.photos import Photos  # noqa: E402
 from entoptic.metrics.sets.embedders import pooled  # noqa: E402
+from entoptic.models.model import Model  # noqa: E402
 
 OUT = HERE.parent / "docs" / "benchmarks"
 BASE = "Entoptic vital"
 """The row to which all others are compared."""
+LITE = ("Lite1", "Lite2")
 ORDER = ("entoptic", "lucent", "torch_dreams", "horama", "xplique", "captum")
 
 
@@ -139,18 +140,35 @@ def tables(
     return told
 
 
-def real() -> tuple[dict[str, Judge], list[Space], Tensor]:
-    """Judges and spaces of the published table, from the shared photos and weights."""
+def judges_and_spaces(subject: Model) -> tuple[dict[str, Judge], list[Space]]:
+    """Judges, the network itself first, and networks in which distances to photos are measured.
+
+    Without the shared weights Lite1 and Lite2 judge alone; without the shared photos there are no distances.
+    """
     from any_class import judges
 
-    subject = entoptic.load("builtin:lite0")
-    photos = Photos.open(str(DATA / "imagenet-val-650"))
-    images = torch.cat([chunk for _, chunk in photos.batches(subject.card.prepare, 50)])
-    nets = verifiers()
-    embedders = [pooled(nets[name]) for name in ("MobileNetV2", "Lite2")]
-    spaces = [Space(name=name, embed=one.embed, photos=one.embed(images))
-              for name, one in zip(("MobileNetV2", "Lite2"), embedders)]  # fmt: skip
-    return dict(judges(subject)), spaces, images
+    nets = (
+        verifiers()
+        if (DATA / "weights").is_dir()
+        else {name: entoptic.load(f"builtin:{name.lower()}") for name in LITE}
+    )
+    told: dict[str, Judge] = {}
+    if (DATA / "weights").is_dir():
+        from any_class import judges
+
+        told = dict(judges(subject))
+    else:
+        for name, net in {"Lite0 (itself)": subject, **nets}.items():
+            told[name] = lambda pictures, net=net: torch.cat([net(net.fit(chunk)) for chunk in pictures.split(25)])  # type: ignore[misc]
+    folder = DATA / "imagenet-val-650"
+    if not folder.is_dir():
+        return told, []
+    images = torch.cat([chunk for _, chunk in Photos.open(str(folder)).batches(subject.card.prepare, 50)])
+    spaces = []
+    for name in [name for name in ("MobileNetV2", "Lite2") if name in nets]:
+        embedder = pooled(nets[name])
+        spaces.append(Space(name=name, embed=embedder.embed, photos=embedder.embed(images)))
+    return told, spaces
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -174,10 +192,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reasons[adapted.key] = why
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(reasons, indent=1))
-    judges, spaces, _ = real()
-    photos, of = photos_of(classes)
-    rows = {"photos": (Shots(pictures=photos, classes=tuple(of)), None, None), **rows_of(found, given.run, classes)}
     model = entoptic.load("builtin:lite0")
+    judges, spaces = judges_and_spaces(model)
+    rows = rows_of(found, given.run, classes)
+    if (DATA / "imagenet-one-per-class").is_dir():
+        photos, of = photos_of(classes)
+        rows = {"photos": (Shots(pictures=photos, classes=tuple(of)), None, None), **rows}
     result = {
         "command": "python benchmarks/other_tools.py " + shlex.join(words_kept(arguments)),
         "about": about() | {"threads": "1"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from protocol import Made, Setting, Subject, Task, Tool, main
 
@@ -18,8 +20,10 @@ def make(subject: Subject, task: Task) -> Made:
     if side < 224:
         # What render_vis does itself with small pictures, after the normalisation as there.
         transforms.append(torch.nn.Upsample(size=224, mode="bilinear", align_corners=True))
+    # Lucent leaves its hooks in the network; on a copy they slow no later picture. The benchmark's own hooks are copied too.
+    net = copy.deepcopy(subject.net)
     shown = render.render_vis(
-        subject.net, f"labels:{task.index}", lambda: param.image(side), transforms=transforms, preprocess=False,
+        net, f"labels:{task.index}", lambda: param.image(side), transforms=transforms, preprocess=False,
         thresholds=(steps,), fixed_image_size=None, show_image=False, progress=False,
     )  # fmt: skip
     return Made(

@@ -232,6 +232,26 @@ def test_ratios_of_time(bench: SimpleNamespace) -> None:
     assert bench.measuring.ratio({1: 2.0}, {1: 1.0})["interval"] is None
 
 
+def test_without_the_shared_data_two_networks_judge(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def net(value: float) -> object:
+        def run(pictures: Tensor) -> Tensor:
+            return torch.full((len(pictures), 5), value)
+
+        run.fit = lambda pictures: pictures  # type: ignore[attr-defined]
+        return run
+
+    known = {"builtin:lite1": net(1.0), "builtin:lite2": net(2.0)}
+    monkeypatch.setattr(bench.other_tools, "DATA", tmp_path)
+    monkeypatch.setattr(bench.other_tools, "entoptic", SimpleNamespace(load=known.__getitem__))
+    judges, spaces = bench.other_tools.judges_and_spaces(net(0.0))
+    assert {name: judge(torch.zeros(30, 3, 2, 2)).unique().item() for name, judge in judges.items()} == {
+        "Lite0 (itself)": 0.0, "Lite1": 1.0, "Lite2": 2.0,
+    }  # fmt: skip
+    assert spaces == []
+
+
 def test_the_command_names_no_folder(bench: SimpleNamespace) -> None:
     words = bench.other_tools.words_kept(["--classes", "3", "--run", "somewhere", "--tables-only"])
     assert words == ["--classes", "3"]

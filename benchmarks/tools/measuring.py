@@ -88,25 +88,22 @@ def share(values: Mapping[int, float]) -> dict[str, Any]:
 
 
 def difference(mine: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any]:
-    """The paired difference of two proportions over the classes of both, with Newcombe's interval (1998, method 10).
+    """The paired difference of two proportions over the classes of both.
 
-    Wilson's intervals of both go into it, so it does not close up where few classes differ. The correlation over classes
-    narrows it, where it is positive.
+    The interval is Student's over classes. Where all classes differ alike it would close up to nothing, and it is made of both
+    Wilson intervals instead, as if the two were independent (Newcombe 1998).
     """
     common = sorted(set(mine) & set(theirs))
-    a, b = share({k: mine[k] for k in common}), share({k: theirs[k] for k in common})
-    both = torch.tensor([[mine[k], theirs[k]] for k in common], dtype=torch.float64).T
-    known = len(common) > 1 and bool((both.std(1) > 0).all())
-    phi = max(0.0, float(torch.corrcoef(both)[0, 1])) if known else 0.0
-    (low_a, high_a), (low_b, high_b) = a["interval"], b["interval"]
-
-    def joined(x: float, y: float) -> float:
-        return math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
-
-    value = a["value"] - b["value"]
-    below = joined(a["value"] - low_a, high_b - b["value"])
-    above = joined(high_a - a["value"], b["value"] - low_b)
-    return {"value": value, "interval": [value - below, value + above], "n": len(common)}
+    values = [mine[k] - theirs[k] for k in common]
+    value = sum(values) / len(values)
+    if len(set(values)) > 1:
+        low, high = mean_interval(values)
+    else:
+        a, b = share({k: mine[k] for k in common}), share({k: theirs[k] for k in common})
+        (low_a, high_a), (low_b, high_b) = a["interval"], b["interval"]
+        low = value - math.hypot(a["value"] - low_a, high_b - b["value"])
+        high = value + math.hypot(high_a - a["value"], b["value"] - low_b)
+    return {"value": value, "interval": [max(-1.0, low), min(1.0, high)], "n": len(common)}
 
 
 def ratio(mine: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any]:

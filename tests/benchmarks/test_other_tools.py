@@ -182,25 +182,20 @@ def test_seeds_of_a_class_are_one_observation(bench: SimpleNamespace) -> None:
     assert bench.measuring.share(values)["n"] == 2
 
 
-def test_difference_is_newcombes(bench: SimpleNamespace) -> None:
-    # Newcombe 1998, table II of the second paper: 36/50 (12 + 24) against 38/50 (14 + 24) with cells 24, 12, 14, 0 has phi 0.
-    mine = {i: float(i < 36) for i in range(50)}
-    theirs = {i: float(i < 24 or i >= 36) for i in range(50)}
-    told = bench.measuring.difference(mine, theirs)
-    lower, upper = told["interval"]
-    assert told["value"] == pytest.approx(-0.04)
-    # By hand from Wilson's (0.5833, 0.8253) and (0.6259, 0.8570), with phi taken as 0 because it is negative.
-    assert lower == pytest.approx(-0.04 - math.hypot(0.72 - 0.5833, 0.8570 - 0.76), abs=2e-4)
-    assert upper == pytest.approx(-0.04 + math.hypot(0.8253 - 0.72, 0.76 - 0.6259), abs=2e-4)
-    # No class differs: the interval does not close up.
-    same = bench.measuring.difference(dict.fromkeys(range(10), 1.0), dict.fromkeys(range(10), 1.0))
+def test_paired_difference(bench: SimpleNamespace) -> None:
+    # What is hard for both rows does not count: Student's interval of -0.25, 0, -0.25, 0.
+    told = bench.measuring.difference({1: 0.25, 2: 0.5, 3: 0.75, 4: 1.0, 9: 0.0}, {1: 0.5, 2: 0.5, 3: 1.0, 4: 1.0})
+    half = 3.182 * 0.125 / 3**0.5
+    assert told["value"] == -0.125
+    assert told["n"] == 4
+    assert told["interval"] == pytest.approx([-0.125 - half, -0.125 + half], abs=1e-3)
+    # No class differs: the interval does not close up, and is that of Newcombe's square-and-add, here by hand.
+    ones = dict.fromkeys(range(10), 1.0)
+    same = bench.measuring.difference(ones, ones)
     assert same["value"] == 0
-    assert same["interval"][0] < -0.2
-    # Rows that agree class by class are told apart better than rows that do not.
-    half = {k: float(k % 2) for k in range(10)}
-    paired = bench.measuring.difference(half, half)["interval"]
-    crossed = bench.measuring.difference(half, {k: 1 - v for k, v in half.items()})["interval"]
-    assert paired[1] - paired[0] < 0.6 * (crossed[1] - crossed[0])
+    assert same["interval"] == pytest.approx([-0.2775, 0.2775], abs=1e-3)  # 1 - 1/(1 + 1.96²/10)
+    far = bench.measuring.difference(ones, dict.fromkeys(range(10), 0.0))["interval"]
+    assert far == pytest.approx([1 - 0.2775 * 2**0.5, 1.0], abs=1e-3)
 
 
 def test_distances_over_classes(bench: SimpleNamespace) -> None:

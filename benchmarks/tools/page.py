@@ -42,9 +42,9 @@ def page(result: dict[str, Any]) -> str:
         "", "Evaluations are pictures through the network, forward and backward, counted by hooks. *Agreement*: share of the",
         f"judges other than the network itself that put the class first ({', '.join(others(rows))}). *Distance*: kernel",
         f"distance (KID, unbiased) to {photos_of(rows)} ImageNet validation photos of many classes in the pooled features of",
-        "a judge. In brackets 95 % intervals over classes: Wilson's for shares, Student's for paired differences, Student's with the",
-        "jackknife for distances. A difference is the row's value less that of `vital` on the same classes; n is the number of",
-        "classes.", "",
+        "a judge. In brackets 95 % intervals over classes: Wilson's for shares, Student's for paired differences, and for",
+        "distances Student's with the jackknife. A difference is the row's value less that of `vital` on the same classes; n is",
+        "the number of classes.", "",
     ]  # fmt: skip
     equal = {name: entry for name, entry in rows.items() if entry.get("equal")}
     theirs = {name: entry for name, entry in rows.items() if "equal" in entry and not entry["equal"]}

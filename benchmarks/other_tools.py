@@ -208,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rows": tables(rows, judges, spaces, next(iter(judges))),
         "tools": [
             {"key": one.key, "name": one.tool.name, "requirements": [*one.tool.bare, *one.tool.also],
-             "reason": reasons.get(one.key, ""), "note": one.tool.note}
+             "reason": reasons.get(one.key, ""), "note": one.tool.note,
+             "settings": [f"{one.tool.name} {setting.name}" for setting in one.tool.settings]}
             for one in found
         ],
     }  # fmt: skip

@@ -18,7 +18,7 @@ OBJECTIONS = {
     ],
     "Horama": [
         "Its pictures are made to be looked at with 1280 pixels, and every step sees crops of 25 to 30 % of the side. The rows",
-        "`centre` judge the middle 27.5 % of the same pictures, around which crops are drawn. 6000 evaluations a picture are its",
+        "`centre`, where its default was run, judge the middle 27.5 %, around which crops are drawn. 6000 evaluations are its",
         "default; 300 are few for it. With one crop a step it fails, so equal cost means fewer steps of several crops: canvas and",
         "crops were chosen among four settings by the verifiers on one class of the tuning half (295, American black bear).",
         "Its viewer clips colours and fades what its transparency map leaves out; here the picture is what was optimised.",
@@ -61,6 +61,7 @@ def page(result: dict[str, Any]) -> str:
         ]
     lines += ["## Judge by judge", "", "Top-1 / top-5, in brackets the interval of top-1.", "", *judge_table(rows), ""]
     lines += ["## Cost", "", *cost_table(rows), ""]
+    lines += unfinished(result)
     absent = [tool for tool in result["tools"] if tool["reason"]]
     if absent:
         lines += ["## What does not run", "", "| tool | installed | why |", "|---|---|---|"]
@@ -93,10 +94,27 @@ def page(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
     lines += [
         "## Pictures", "", "![A row for each setting, a column for each class](other-tools.jpg)", "",
-        "*The first seed of the first classes, nothing picked. Empty places: a setting that takes many minutes a picture.*", "",
+        "*The first seed of the first classes, nothing picked. Empty places were not made.*", "",
         f"`{result['command'].strip()}` with {versions}.", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def unfinished(result: dict[str, Any]) -> list[str]:
+    """What is missing or has fewer classes than the page names, in sentences."""
+    rows, n = result["rows"], len(result["classes"])
+    absent = [name for tool in result["tools"] if not tool["reason"] for name in tool["settings"] if name not in rows]
+    few = [f"{name} ({entry['classes']})" for name, entry in rows.items() if entry["classes"] < n and ", " not in name]
+    lines = []
+    if absent:
+        lines += [f"Not made: {', '.join(absent)}."]
+    if few:
+        lines += [f"Of fewer than {n} classes: {', '.join(few)}."]
+    return (
+        [*lines, "The command below makes what is missing (`--slow-classes` for Horama's defaults).", ""]
+        if lines
+        else []
+    )
 
 
 def others(rows: dict[str, Any]) -> list[str]:
@@ -140,11 +158,12 @@ def main_table(rows: dict[str, Any]) -> list[str]:
         versus = entry.get("against", {})
         apart = versus.get("agreement")
         cells = [name, f"{entry['evaluations']:.0f}" if "evaluations" in entry else "", text(entry["agreement"])]
-        cells += [text(apart, sign=True) + verdict(apart, "higher") if apart else ""]
+        real = name == "photos"  # the level of real photos, not a rival
+        cells += [text(apart, sign=True) + ("" if real else verdict(apart, "higher")) if apart else ""]
         for space in spaces:
             far = versus.get("distance", {}).get(space)
             cells += [text(entry["distance"].get(space), 3)]
-            cells += [text(far, 3, sign=True) + verdict(far, "lower") if far else ""]
+            cells += [text(far, 3, sign=True) + ("" if real else verdict(far, "lower")) if far else ""]
         lines.append("| " + " | ".join(cells) + " |")
     floors = {
         space: next(

@@ -90,11 +90,18 @@ def test_a_tool_end_to_end(
     result = {
         "command": "python benchmarks/other_tools.py", "about": {"torch": "x"}, "seeds": 1, "evaluations": 4, "rows": told,
         "classes": {"0": "a", "1": "b", "2": "c"},
-        "tools": [{"key": "absent", "name": "Absent", "requirements": [], "reason": "does not run: no module", "note": "So."}],
+        "tools": [
+            {"key": "absent", "name": "Absent", "requirements": [], "reason": "does not run: no module", "note": "So.",
+             "settings": ["Absent default"]},
+            {"key": "noise", "name": "Noise", "requirements": [], "reason": "", "note": "",
+             "settings": ["Noise equal", "Noise default"]},
+        ],
     }  # fmt: skip
     text = bench.page.page(result)
     assert "| Absent |  | does not run: no module. So. |" in text
     assert "| Noise equal | 4 | 0.33 [" in text
+    assert "Not made: Noise default." in text
+    assert "fewer than" not in text
     assert str(tmp_path) not in text
     bench.other_tools.strip(
         {name: shots for name, (shots, _, _) in rows.items()}, result["classes"], tmp_path / "s.jpg"

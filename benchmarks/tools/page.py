@@ -46,6 +46,7 @@ def page(result: dict[str, Any]) -> str:
         "distances Student's with the jackknife. A difference is the row's value less that of `vital` on the same classes; n is",
         "the number of classes.", "",
     ]  # fmt: skip
+    lines += [*summary(rows), ""]
     equal = {name: entry for name, entry in rows.items() if entry.get("equal")}
     theirs = {name: entry for name, entry in rows.items() if "equal" in entry and not entry["equal"]}
     base = {name: entry for name, entry in rows.items() if name == "photos"}
@@ -100,6 +101,29 @@ def page(result: dict[str, Any]) -> str:
         f"`{result['command'].strip()}` with {versions}.", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def summary(rows: dict[str, Any]) -> list[str]:
+    """Which rows `vital` is ahead of, and which not, by the intervals of the differences."""
+    compared = {name: entry["against"] for name, entry in rows.items() if "against" in entry and "equal" in entry}
+    measures: dict[str, tuple[str, dict[str, Any]]] = {
+        "agreement": ("higher", {name: one["agreement"] for name, one in compared.items()})
+    }
+    for space in dict.fromkeys(space for one in compared.values() for space in one["distance"]):
+        far = {name: one["distance"][space] for name, one in compared.items() if space in one["distance"]}
+        measures[f"distance in {space}"] = ("lower", far)
+    lines = []
+    for what, (better, told) in measures.items():
+        said: dict[str, list[str]] = {}
+        for name, one in told.items():
+            said.setdefault(
+                verdict(one, better).removeprefix("; ").removeprefix("`vital` ") or "no interval", []
+            ).append(name)
+        ways = {"ahead": "ahead of", "not told apart": "not told apart from", "behind": "behind"}
+        parts = [f"{ways[how]} {', '.join(said[how])}" for how in ways if how in said]
+        if parts:
+            lines.append(f"* **{what[0].upper()}{what[1:]}**: `vital` is {'; '.join(parts)}.")
+    return [*lines, "", "One interval in twenty leaves out the truth, and there are many."] if lines else []
 
 
 def unfinished(result: dict[str, Any]) -> list[str]:

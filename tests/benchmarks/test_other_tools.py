@@ -101,6 +101,7 @@ def test_a_tool_end_to_end(
     assert "| Absent |  | does not run: no module. So. |" in text
     assert "| Noise equal | 4 | 0.33 [" in text
     assert "Not made: Noise default." in text
+    assert "* **Agreement**: `vital` is not told apart from Noise equal, centre." in text
     assert "fewer than" not in text
     assert str(tmp_path) not in text
     bench.other_tools.strip(

@@ -95,8 +95,8 @@ def page(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in result["about"].items())
     lines += [
         "## Another tool", "",
-        "One file such as `benchmarks/tools/lucent_adapter.py` says what is installed and how one picture is made; `--tools lucent`",
-        "runs it.", "",
+        "One file such as `benchmarks/tools/lucent_adapter.py` says what is installed and how one picture is made;",
+        "`--tools lucent` runs it.", "",
         "## Pictures", "", "![A row for each setting, a column for each class](other-tools.jpg)", "",
         "*The first seed of the first classes, nothing picked. Empty places were not made.*", "",
         f"`{result['command'].strip()}` with {versions}.", "",

@@ -64,7 +64,7 @@ class Vital(MethodConfig):
     """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
     """weight of the squared total variation"""
-    denoise: float = 1.0
+    denoise: float = 0.5
     """how far, every ten steps, pixels go to what a denoiser of photos makes of them: 1 for all the way, 0 for never"""
     jitter: int = 30
     """largest circular shift of a view in pixels"""

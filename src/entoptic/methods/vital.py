@@ -64,8 +64,9 @@ class Vital(MethodConfig):
     """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
     """weight of the squared total variation"""
-    denoise: float = 0.5
-    """how far, every ten steps, pixels go to what a denoiser of photos makes of them: 1 for all the way, 0 for never"""
+    denoise: float = 0.0
+    """how far, every ten steps, pixels go to what a denoiser of photos makes of them: 1 for all the way, 0 for never; 0.5
+    has less coloured speckle"""
     jitter: int = 30
     """largest circular shift of a view in pixels"""
     zoom: float = 0.2

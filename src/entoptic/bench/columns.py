@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ class Column:
         direction: "higher" or "lower" is better, "none" where neither is.
         kind: "share" for values of units in [0, 1], "mean" for others, "set" where one number is of all pictures together.
         digits: behind the point.
+        bounds: lowest and highest possible value of a mean.
         means: what it says, in a line.
         not_said: what it does not say, in a line.
     """
@@ -25,6 +27,7 @@ class Column:
     direction: Literal["higher", "lower", "none"]
     kind: Literal["share", "mean", "set"]
     digits: int = 2
+    bounds: tuple[float, float] = (-math.inf, math.inf)
     means: str
     not_said: str
 
@@ -75,7 +78,7 @@ COLUMNS: dict[str, Column] = {
             not_said="the other network is no person; chance is near 0.5",
         ),
         Column(
-            name="diversity", title="diversity", direction="none", kind="mean",
+            name="diversity", title="diversity", direction="none", kind="mean", bounds=(0.0, 2.0),
             means="mean cosine distance between pictures of one unit with different seeds, in another network's features",
             not_said="more is not better: noise is diverse; compare with photos",
         ),

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from entoptic.bench.intervals import Interval, jackknife
 from entoptic.bench.results import Cell
-from entoptic.metrics.evidence import Evidence
+from entoptic.metrics.evidence import Evidence, missing
 from entoptic.metrics.sets.frechet import Frechet
 from entoptic.metrics.sets.kernels import kid
 from entoptic.metrics.sets.mmd import cubic, unbiased
 from entoptic.models.model import Model
 
 NO_PHOTOS = "no photos were given"
+LEAST = 2
+"""Fewest units behind a jackknife."""
 
 
 def named(judge: Model) -> str:
@@ -49,7 +51,9 @@ def distances(
         near.update(table)
         far.update(table)
         mine, found = kernels[method], near.compute()
-        interval = mine.interval() if found.value is not None else None
+        interval = mine.interval() if found.value is not None and len(mine.groups) >= LEAST else None
+        if found.value is not None and interval is None:
+            found = missing("kid", f"its interval needs {LEAST} units, there is {len(mine.groups)}")
         gap = None if method == first or interval is None else mine.minus(kernels[first])
         cells.append(_cell(subject, method, "kid", judge, found, interval, len(mine.groups), gap))
         found = far.compute()

@@ -37,18 +37,19 @@ def mean_of_shares(values: Sequence[float]) -> Interval:
     return Interval(value=math.fsum(values) / n, low=low, high=high)
 
 
-def mean(values: Sequence[float]) -> Interval:
-    """Returns the mean over units with Student's interval.
+def mean(values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """Returns the mean over units with Student's interval, cut at the bounds of the quantity.
 
     Args:
         values: one for each unit.
+        bounds: lowest and highest possible value.
     """
     low, high = mean_interval(values)
-    return Interval(value=math.fsum(values) / len(values), low=low, high=high)
+    return Interval(value=math.fsum(values) / len(values), low=max(bounds[0], low), high=min(bounds[1], high))
 
 
 def difference_of_shares(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """Returns the mean paired difference of shares, with Newcombe's interval from both Wilson intervals (1998, method 10).
+    """Returns the mean paired difference of shares, with an interval from both Wilson intervals (after Newcombe 1998).
 
     It has a width also where all units agree. Units in which both methods go together make it narrower.
 
@@ -69,17 +70,23 @@ def _side(a: float, b: float, phi: float) -> float:
 
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Returns Pearson's correlation; 0 where either does not vary.
+    """Returns Pearson's correlation, a positive one after Newcombe's correction for continuity; 0 where either does not vary.
+
+    The covariance is made smaller by 1/(2n), because a few units show more of it than there is.
 
     Args:
         a: numbers.
         b: as many numbers.
     """
-    ma, mb = math.fsum(a) / len(a), math.fsum(b) / len(b)
-    va, vb = math.fsum((x - ma) ** 2 for x in a), math.fsum((y - mb) ** 2 for y in b)
+    n = len(a)
+    ma, mb = math.fsum(a) / n, math.fsum(b) / n
+    va, vb = math.fsum((x - ma) ** 2 for x in a) / n, math.fsum((y - mb) ** 2 for y in b) / n
     if va <= 1e-24 or vb <= 1e-24:
         return 0.0
-    return math.fsum((x - ma) * (y - mb) for x, y in zip(a, b)) / math.sqrt(va * vb)
+    covariance = math.fsum((x - ma) * (y - mb) for x, y in zip(a, b)) / n
+    if covariance > 0:
+        covariance = max(0.0, covariance - 0.5 / n)
+    return covariance / math.sqrt(va * vb)
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:

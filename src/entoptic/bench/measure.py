@@ -17,6 +17,7 @@ from entoptic.bench.distances import distances, named
 from entoptic.bench.intervals import difference, difference_of_shares, mean, mean_of_shares
 from entoptic.bench.make import Setting, Shot
 from entoptic.bench.results import Cell
+from entoptic.errors import counted
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.shipped_statistics import find_pack
@@ -33,6 +34,8 @@ PHOTOS = "photos"
 """Label of the row of real photos."""
 ALL = "all"
 """Stands for the mean over judges."""
+LEAST = 3
+"""Fewest units behind Student's interval."""
 
 
 @dataclass(kw_only=True)
@@ -72,37 +75,32 @@ class Values:
             subject: name of the part.
             methods: labels of the rows.
         """
-        found = []
-        for method, column, judge in sorted(
+        keys = sorted(
             {*self.of, *self.reasons}, key=lambda k: (methods.index(k[0]), list(COLUMNS).index(k[1]), k[2])
-        ):
-            key = (method, column, judge)
-            mine = {unit: sum(values) / len(values) for unit, values in self.of.get(key, {}).items()}
-            if not mine:
-                found.append(Cell(subject=subject, method=method, column=column, judge=judge, reason=self.reasons[key]))
-                continue
-            share = COLUMNS[column].kind == "share"
-            first = self.of.get((methods[0], column, judge), {})
-            both = [unit for unit in mine if unit in first]
-            gap = None
-            if method not in (methods[0], PHOTOS) and both:
-                ours, theirs = [mine[u] for u in both], [sum(first[u]) / len(first[u]) for u in both]
-                gap = difference_of_shares(ours, theirs) if share else difference(ours, theirs)
-            values = list(mine.values())
-            real = self.real.get(key)
-            found.append(
-                Cell(
-                    subject=subject,
-                    method=method,
-                    column=column,
-                    judge=judge,
-                    n=len(values),
-                    gap=gap,
-                    found=mean_of_shares(values) if share else mean(values),
-                    real=sum(real) / len(real) if real else None,
-                )
-            )
-        return found
+        )  # fmt: skip
+        return [self._cell(subject, key, methods[0]) for key in keys]
+
+    def _cell(self, subject: str, key: tuple[str, str, str], first: str) -> Cell:
+        method, column, judge = key
+        mine, theirs = self._by_unit(key), self._by_unit((first, column, judge))
+        share = COLUMNS[column].kind == "share"
+        if not mine or (len(mine) < LEAST and not share):
+            why = self.reasons.get(key, "") if not mine else f"{counted(len(mine), 'unit')}, {LEAST} are needed"
+            return Cell(subject=subject, method=method, column=column, judge=judge, n=len(mine), reason=why)
+        both = [unit for unit in mine if unit in theirs]
+        gap = None
+        if method not in (first, PHOTOS) and len(both) >= (1 if share else LEAST):
+            pairs = [mine[u] for u in both], [theirs[u] for u in both]
+            gap = difference_of_shares(*pairs) if share else difference(*pairs)
+        values, real = list(mine.values()), self.real.get(key)
+        return Cell(
+            subject=subject, method=method, column=column, judge=judge, n=len(values), gap=gap,
+            found=mean_of_shares(values) if share else mean(values, COLUMNS[column].bounds),
+            real=sum(real) / len(real) if real else None,
+        )  # fmt: skip
+
+    def _by_unit(self, key: tuple[str, str, str]) -> dict[str, float]:
+        return {unit: sum(values) / len(values) for unit, values in self.of.get(key, {}).items()}
 
 
 def measure(setting: Setting, shots: Sequence[Shot], report: Reporter) -> list[Cell]:

@@ -47,7 +47,7 @@ def page(results: Results) -> str:
     for column in dict.fromkeys(c.column for c in results.cells):
         one = COLUMNS[column]
         parts.append(f"<dt><b>{escape(one.title)}</b> <small>{_better(one)}</small></dt>"
-                     f"<dd>{escape(one.means)}. <i>Not:</i> {escape(one.not_said)}.</dd>")  # fmt: skip
+                     f"<dd>{escape(one.means)}. Mind: {escape(one.not_said)}.</dd>")  # fmt: skip
     parts.append('</dl><p><a href="table.md">Markdown</a>, <a href="table.csv">CSV</a>, <a href="table.json">JSON</a>'
                  "</p></body></html>\n")  # fmt: skip
     return "\n".join(parts)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from entoptic.bench.columns import COLUMNS, Column
 from entoptic.bench.intervals import Interval
 from entoptic.bench.results import Cell, Results
+from entoptic.errors import counted
 
 ALL = "all"
 FIELDS = (
@@ -75,10 +76,18 @@ def markdown(results: Results) -> str:
         lines += ["## Not made", "", *(f"* {line}" for line in results.failures), ""]
     lines += ["## What each number means, and what it does not", ""]
     for name in dict.fromkeys(c.column for c in results.cells):
-        one = COLUMNS[name]
-        lines.append(f"* **{one.title}** ({one.direction}{' is better' * (one.direction != 'none')}): {one.means}. "
-                     f"Not: {one.not_said}.")  # fmt: skip
+        lines.append(explained(COLUMNS[name]))
     return "\n".join([*lines, "", made_by(results), ""])
+
+
+def explained(column: Column) -> str:
+    """Returns what a number means and what it does not, as a line of a list.
+
+    Args:
+        column: the number.
+    """
+    better = "no direction is better" if column.direction == "none" else f"{column.direction} is better"
+    return f"* **{column.title}** ({better}): {column.means}. Mind: {column.not_said}."
 
 
 def made_by(results: Results) -> str:
@@ -90,7 +99,10 @@ def made_by(results: Results) -> str:
     held = results.about
     versions = ", ".join(f"{name} {number}" for name, number in held["versions"].items())
     gpu = "" if held["gpu"] == "none" else f", {held['gpu']}"
-    return f"`{held['command']}` with {versions}; {held['processor']}{gpu}, {held['cores']} cores, {held['threads']} threads."
+    return (
+        f"`{held['command']}` with {versions}; {held['processor']}{gpu}, "
+        f"{counted(held['cores'], 'core')}, {counted(held['threads'], 'thread')}."
+    )
 
 
 def unmeasured(results: Results) -> list[str]:
@@ -99,12 +111,16 @@ def unmeasured(results: Results) -> list[str]:
     Args:
         results: the table.
     """
-    lines: dict[tuple[str, str, str], list[str]] = {}
+    methods: dict[tuple[str, str, str], list[str]] = {}
     for c in results.cells:
         if c.found is None:
-            judge = f" ({c.judge})" if c.judge else ""
-            lines.setdefault((c.subject, COLUMNS[c.column].title + judge, c.reason), []).append(c.method)
-    return [f"{subject}, {title}, {', '.join(methods)}: {why}" for (subject, title, why), methods in lines.items()]
+            title = COLUMNS[c.column].title + (f" ({c.judge})" if c.judge else "")
+            methods.setdefault((c.subject, c.reason, title), []).append(c.method)
+    titles: dict[tuple[str, str, str], list[str]] = {}
+    for (subject, why, title), rows in methods.items():
+        of = "" if set(rows) >= set(methods_of(results, subject)) - {"photos"} else f" of {', '.join(rows)}"
+        titles.setdefault((subject, why, of), []).append(title)
+    return [f"{subject}, {', '.join(found)}{of}: {why}" for (subject, why, of), found in titles.items()]
 
 
 def main_keys(results: Results, subject: str) -> list[Key]:

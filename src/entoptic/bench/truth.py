@@ -9,7 +9,7 @@ from entoptic.bench.columns import COLUMNS
 from entoptic.bench.intervals import difference_of_shares, mean_of_shares
 from entoptic.bench.recipe import Entry, PlantedPart
 from entoptic.bench.results import Cell, Cost, Shown
-from entoptic.planted.networks import PlantedNetwork, planted_network
+from entoptic.planted.networks import planted_network
 from entoptic.planted.recover import Recovered, recover
 from entoptic.planted.scenes import make_scenes, write_scenes
 from entoptic.runs.pictures import Picture
@@ -50,11 +50,6 @@ def recover_all(part: PlantedPart, out: Path, *, progress: bool) -> list[Recover
                 progress=progress,
             )
     return found
-
-
-def planted_networks(part: PlantedPart) -> list[PlantedNetwork]:
-    """Returns the networks of the planted part."""
-    return [planted_network(one.network) for one in part.networks]
 
 
 def _slug(entry: Entry) -> str:

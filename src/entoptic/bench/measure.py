@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -103,24 +103,47 @@ class Values:
         return {unit: sum(values) / len(values) for unit, values in self.of.get(key, {}).items()}
 
 
-def measure(setting: Setting, shots: Sequence[Shot], report: Reporter) -> list[Cell]:
+@dataclass(kw_only=True)
+class Seen:
+    """Judges' features of the held-out photos, computed once for all subjects.
+
+    Attributes:
+        report: is told how far a pass is.
+        held: features by judge and preprocessing.
+    """
+
+    report: Reporter
+    held: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
+
+    def by(self, judge: Model, photos: Photos, subject: Model) -> Tensor:
+        """Returns the features of photos that are prepared as pictures of the subject are, N×C."""
+        key = (judge.card.identity, tuple(subject.card.preprocessing().items()), photos.source, len(photos))
+        if key not in self.held:
+            parts, done = [], 0
+            for _, images in photos.batches(subject.card.prepare, 25):
+                parts.append(features(judge, images))
+                done += len(images)
+                self.report.progress(f"photos seen by {named(judge)}", done, len(photos))
+            self.held[key] = torch.cat(parts)
+        return self.held[key]
+
+
+def measure(setting: Setting, shots: Sequence[Shot], seen: Seen) -> list[Cell]:
     """Measures the pictures of a subject.
 
     Args:
         setting: the subject.
         shots: its pictures.
-        report: is told how far it is.
+        seen: features of photos that are known already.
     """
     subject = setting.subject
     labels = [entry.label for entry in subject.methods]
-    values, rows = Values(), [*labels, PHOTOS]
-    references = _references(setting, report)
+    values = Values()
     embedders = [judge for judge in setting.judges if has_features(judge)]
     photos = setting.halves.held_out if setting.halves else None
-    real = {named(judge): _features_of(judge, photos, setting.model, report) for judge in embedders} if photos else {}
-    spread = _layer_spread(setting) if photos is None else {}
+    _evidence_of_all(values, setting, shots, seen.report)
     sets: dict[str, dict[str, tuple[Tensor, list[str]]]] = defaultdict(dict)
-    for done, label in enumerate(labels, 1):
+    for label in labels:
         own = sorted(
             (s for s in shots if s.method == label), key=lambda s: (setting.units.index(s.unit), s.seed)
         )  # fmt: skip
@@ -129,20 +152,29 @@ def measure(setting: Setting, shots: Sequence[Shot], report: Reporter) -> list[C
         units = [str(shot.unit) for shot in own]
         images = torch.cat([to_float(shot.picture.pixels) for shot in own])
         _answers(values, label, setting, images, [shot.unit for shot in own])
-        for shot, image in zip(own, images):
-            _evidence(values, shot, image, setting, references if photos else None, spread)
         for k, judge in enumerate(embedders):
             table = features(judge, images)
             sets[named(judge)][label] = (table, units)
             if k == 0 and len(subject.seeds) > 1:
                 _diversity(values, label, named(judge), table, units)
-        report.progress(f"measuring {subject.name}", done, len(labels))
     if photos is not None:
         _photo_rows(values, setting, photos, embedders)
-    cells = values.cells(subject.name, rows)
+    cells = values.cells(subject.name, [*labels, PHOTOS])
+    real = {named(judge): seen.by(judge, photos, setting.model) for judge in embedders} if photos else {}
     for judge_name, by_method in sets.items():
         cells += distances(subject.name, judge_name, by_method, real.get(judge_name))
     return cells
+
+
+def _evidence_of_all(values: Values, setting: Setting, shots: Sequence[Shot], report: Reporter) -> None:
+    """Evidence of single pictures, unit by unit: what is known of a unit's photos serves all methods."""
+    references = _references(setting, report) if setting.halves else None
+    spread = {} if setting.halves else _layer_spread(setting)
+    for done, unit in enumerate(setting.units, 1):
+        for shot in shots:
+            if shot.unit == unit:
+                _evidence(values, shot, setting, references, spread.get(str(unit)))
+        report.progress(f"measuring {setting.subject.name}", done, len(setting.units))
 
 
 def _references(setting: Setting, report: Reporter) -> References:
@@ -198,10 +230,9 @@ def _logits(model: Model, images: Tensor, batch: int = 25) -> Tensor:
 def _evidence(
     values: Values,
     shot: Shot,
-    image: Tensor,
     setting: Setting,
     references: References | None,
-    spread: Mapping[str, tuple[Tensor, Tensor]],
+    spread: tuple[Tensor, Tensor] | None,
 ) -> None:
     """Evidence from the sidecar, or against the held-out photos where there are any."""
     unit, label, name = shot.unit, shot.method, str(shot.unit)
@@ -214,7 +245,7 @@ def _evidence(
                 value = float(value > 0)
             values.take(label, column, name, Evidence(column, value, reason=entry.get("reason")))
         if unit.layer != LOGITS:
-            _take_specificity(values, label, unit, image, spread.get(name))
+            _take_specificity(values, label, unit, to_float(shot.picture.pixels), spread)
         return
     reference = references.unit_reference(unit)
     pixels = shot.picture.pixels
@@ -238,7 +269,7 @@ def _take_specificity(
         )
         return
     with torch.no_grad():
-        seen = unit.model.fit(image[None].to(unit.model.device))
+        seen = unit.model.fit(image.to(unit.model.device))
         found = read_siblings(unit, unit.model.read(seen, [unit.tap])[unit.tap]).float().cpu()
     values.add(label, "specificity", "", str(unit), float(first_of(found, [unit.index], *spread)[0]))
 
@@ -265,16 +296,6 @@ def _diversity(values: Values, label: str, judge: str, table: Tensor, units: Seq
             far = (1 - rows @ rows.T).clamp(0, 2)
             far.fill_diagonal_(0)
             values.add(label, "diversity", judge, unit, float(far.sum()) / (len(rows) * (len(rows) - 1)))
-
-
-def _features_of(judge: Model, photos: Photos, subject: Model, report: Reporter) -> Tensor:
-    """A judge's features of photos, prepared as pictures of the subject are."""
-    parts, done = [], 0
-    for _, images in photos.batches(subject.card.prepare, 25):
-        parts.append(features(judge, images))
-        done += len(images)
-        report.progress(f"photos seen by {named(judge)}", done, len(photos))
-    return torch.cat(parts)
 
 
 def _photo_rows(values: Values, setting: Setting, photos: Photos, embedders: Iterable[Model]) -> None:

@@ -22,7 +22,7 @@ from entoptic.base.records import read_json
 from entoptic.bench.about import about, command_of, measured_with
 from entoptic.bench.draw import draw
 from entoptic.bench.make import Setting, Shot, make, settings
-from entoptic.bench.measure import measure
+from entoptic.bench.measure import Seen, measure
 from entoptic.bench.page import page
 from entoptic.bench.recipe import Recipe, recipe_json
 from entoptic.bench.recipes import find_recipe
@@ -142,10 +142,11 @@ def _results(
     progress: bool,
 ) -> Results:
     cells, costs, failures, shown = [], [], [], []
+    seen = Seen(report=report)
     for setting in found:
         shots, failed = make(setting, report, batch_size)
         failures += failed
-        cells += measure(setting, shots, report)
+        cells += measure(setting, shots, seen)
         costs += _costs(setting, shots)
         shown += _shown(setting, shots, folder)
     if recipe.planted is not None:

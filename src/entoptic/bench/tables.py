@@ -238,32 +238,28 @@ def _times(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}×"
 
 
+_SHORT = ("verifier_top1", "self_top1", "robustness", "specificity", "planted_identified", "planted_fooled")
+
+
 def short_table(results: Results) -> str:
-    """Returns the few columns for a first page.
+    """Returns a few columns for a first page, each of the first part that has it.
 
     Args:
         results: the table.
     """
-    heads, wanted = [], []
-    for subject in dict.fromkeys(c.subject for c in results.cells):
-        for column in (
-            "verifier_top1",
-            "verifier_top5",
-            "robustness",
-            "specificity",
-            "planted_identified",
-            "planted_fooled",
-        ):
-            key = next((key for key in main_keys(results, subject) if key[0] == column), None)
-            if key is not None:
-                heads.append(f"{subject}: {COLUMNS[column].title}")
-                wanted.append((subject, *key))
-    methods = [m for m in methods_of(results, next(iter(c.subject for c in results.cells))) if m != "photos"]
+    wanted: list[tuple[str, Key]] = []
+    subjects = list(dict.fromkeys(c.subject for c in results.cells))
+    for column in _SHORT:
+        found = ((subject, key) for subject in subjects for key in main_keys(results, subject) if key[0] == column)
+        wanted += [one for one in [next(found, None)] if one is not None]
+    heads = [f"{subject}: {COLUMNS[key[0]].title}" for subject, key in wanted]
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for method in methods:
-        texts = []
-        for subject, column, judge in wanted:
-            cell = results.cell(subject, method, column, judge)
-            texts.append(interval_text(cell.found, COLUMNS[column].digits) if cell and cell.found else "–")
+    for method in methods_of(results, subjects[0]):
+        cells = [results.cell(subject, method, *key) for subject, key in wanted]
+        texts = [_plainly(cell) for cell in cells]
         lines.append(f"| {method} | {' | '.join(texts)} |")
     return "\n".join(lines) + "\n"
+
+
+def _plainly(cell: Cell | None) -> str:
+    return "–" if cell is None or cell.found is None else interval_text(cell.found, COLUMNS[cell.column].digits)

@@ -24,7 +24,7 @@ class Bench:
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic bench small --out runs/bench-small",
         "entoptic bench small --out runs/bench-small --dry-run",
-        "entoptic bench standard --out runs/bench --photos photos --verifiers file:judge.json",
+        "entoptic bench standard --out runs/bench --photos photos --device cuda",
     )
 
     recipe: Positional[Annotated[str, arg(metavar="RECIPE")]]

@@ -72,7 +72,7 @@ COLUMNS: dict[str, Column] = {
             not_said="a unit that shares its meaning with another one cannot be told from it",
         ),
         Column(
-            name="two_afc", title="machine 2-AFC", direction="higher", kind="share",
+            name="two_afc", title="machine 2-AFC", direction="higher", kind="mean", bounds=(0.0, 1.0),
             means="how often another network, with the picture as its only hint, finds a photo that drives the unit beside one "
             "that does not; real: with such a photo as the hint",
             not_said="the other network is no person; chance is near 0.5",

@@ -58,9 +58,9 @@ class Values:
         """Takes one value."""
         self.of[method, column, judge][unit].append(value)
 
-    def take(self, method: str, column: str, unit: str, found: Evidence) -> None:
-        """Takes a measurement of a picture; a value over photos of 0 or 1 stays as it is."""
-        key = (method, column, "")
+    def take(self, method: str, column: str, unit: str, found: Evidence, judge: str = "") -> None:
+        """Takes a measurement of a picture, or the reason why there is none."""
+        key = (method, column, judge)
         if found.value is None:
             self.reasons.setdefault(key, found.reason or "")
             return
@@ -255,9 +255,16 @@ def _evidence(
         beats = ahead.value if ahead.value is None else float(ahead.value > 0)
         values.take(label, "beats_photos", name, Evidence("beats_photos", beats, reason=ahead.reason))
         values.take(label, "robustness", name, robustness(pixels, seen.value, unit, reference))
-        values.take(label, "two_afc", name, two_afc(seen))
+        choice = two_afc(seen)
+        values.take(label, "two_afc", name, choice, _observer(setting, choice))
         if unit.layer != LOGITS:
             values.take(label, "specificity", name, specificity(seen))
+
+
+def _observer(setting: Setting, choice: Evidence) -> str:
+    """The network that chose."""
+    chosen = choice.detail.get("observer")
+    return next((named(judge) for judge in setting.judges if chosen is None or judge.card.name == chosen), "")
 
 
 def _take_specificity(

@@ -10,6 +10,7 @@ from typing import Any
 from entoptic.base.files import (
     check_inside,
     check_own,
+    delete_unfinished,
     json_bytes,
     lock_folder,
     user_path,
@@ -76,6 +77,7 @@ def benchmark(
     with reporter(progress) as report:
         found = settings(chosen, folder, judges=named, photos=opened, device=device)
         with closing(lock_folder(folder)):
+            delete_unfinished(folder, "")
             _put(folder, MARK, json_bytes({"benchmark": chosen.name}))
             words = command_of(
                 chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size

@@ -299,6 +299,18 @@ def test_a_recipe_by_name_and_its_price(
     assert "index.html" in out
 
 
+def test_judges_of_one_name_are_refused(tmp_path: Path) -> None:
+    from conftest import tiny_card, tiny_module
+
+    def of(seed: str, _: bool) -> object:
+        return tiny_module(int(seed)), tiny_card(name=f"file:folder{seed}/judge.json")
+
+    SOURCES["other"] = of  # type: ignore[assignment]
+    with pytest.raises(UserError, match='two judges would both be called "judge"'):
+        benchmark(MINI, out=tmp_path / "out", verifiers="other:5,other:6", device="cpu", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_judges_that_are_given_judge_too(tmp_path: Path) -> None:
     recipe = replace(MINI, planted=None, subjects=(replace(MINI.subjects[0], units=("logits:0",), seeds=(0,)),))
     results = benchmark(recipe, out=tmp_path / "out", verifiers="tiny:9,tiny:0", device="cpu", progress=False)

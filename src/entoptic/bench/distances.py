@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 
 import torch
 from torch import Tensor
@@ -14,17 +13,10 @@ from entoptic.metrics.evidence import Evidence, missing
 from entoptic.metrics.sets.frechet import Frechet
 from entoptic.metrics.sets.kernels import kid
 from entoptic.metrics.sets.mmd import cubic, unbiased
-from entoptic.models.model import Model
 
 NO_PHOTOS = "no photos were given"
 LEAST = 2
 """Fewest units behind a jackknife."""
-
-
-def named(judge: Model) -> str:
-    """Returns a judge's name without folders of the machine."""
-    source, _, name = judge.card.name.partition(":")
-    return PurePath(name).stem if source == "file" else judge.card.name
 
 
 def distances(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -56,15 +55,16 @@ def estimate(
     parts: list[Part] = []
     for setting in settings(recipe, out, judges=judges, photos=photos, device=device):
         each = _measuring(setting)
+        each_picture: dict[str, float] = {}
         for index, seed in enumerate(setting.subject.seeds):
             plan = plan_of(setting, seed, Reporter(), batch_size)
-            if index == 0:
-                report = estimate_plan(plan)
             for entry, job in zip(setting.subject.methods, plan.jobs, strict=True):
-                found: dict[str, Any] = report["methods"].get(job.card.name, {})
+                if index == 0:  # each alone: two rows may be of one method
+                    ((_, found),) = estimate_plan(replace(plan, jobs=[job]))["methods"].items()
+                    each_picture[entry.label] = float(found.get("seconds_per_picture", 0.0))
                 there = sum(plan.run.finished(e.file, e.key) is not None for e in plan.entries(job))
                 todo = len(job.items) - there
-                seconds = todo * float(found.get("seconds_per_picture", 0.0)) + len(job.items) * each
+                seconds = todo * each_picture[entry.label] + len(job.items) * each
                 parts.append(
                     Part(subject=setting.subject.name, method=entry.label, pictures=todo, done=there, seconds=seconds)
                 )

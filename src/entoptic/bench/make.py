@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from entoptic.base.progress import Reporter
@@ -71,6 +71,12 @@ class Shot:
     picture: Picture
 
 
+def named(judge: Model) -> str:
+    """Returns a judge's name without folders of the machine."""
+    source, _, name = judge.card.name.partition(":")
+    return PurePath(name).stem if source == "file" else judge.card.name
+
+
 def halve(photos: Photos | None, most: int) -> Halves | None:
     """Splits photos by their content, at even distances where there are more than `most` in a half.
 
@@ -114,6 +120,9 @@ def settings(recipe: Recipe, out: Path, *, judges: Sequence[str], photos: Photos
         model = loaded[subject.model]
         known = find_verifiers(model, [loaded[name] for name in dict.fromkeys((*recipe.judges, *judges))])
         own = [judge for judge in known if judge.card.weights_sha256 != model.card.weights_sha256]
+        names = [named(judge) for judge in own]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f'two judges would both be called "{double}" in the table; rename one of their files')
         units = bind(model, list(subject.units))
         folder = out / "runs" / subject.name.replace(" ", "-")
         found.append(Setting(subject=subject, model=model, units=units, judges=own, halves=halves, folder=folder))

@@ -13,9 +13,9 @@ from torch.nn.functional import normalize
 from entoptic.base.pixels import to_float
 from entoptic.base.progress import Reporter
 from entoptic.bench.columns import COLUMNS
-from entoptic.bench.distances import distances, named
+from entoptic.bench.distances import distances
 from entoptic.bench.intervals import difference, difference_of_shares, mean, mean_of_shares
-from entoptic.bench.make import Setting, Shot
+from entoptic.bench.make import Setting, Shot, named
 from entoptic.bench.results import Cell
 from entoptic.errors import counted
 from entoptic.images.photos import Photos

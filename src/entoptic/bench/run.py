@@ -124,6 +124,7 @@ def check_folder(folder: Path, recipe: Recipe) -> None:
     Raises:
         UserError: it holds something else.
     """
+    folder = user_path(folder)
     check_own(folder, marks={MARK}, what="benchmark")
     if (folder / MARK).is_file():
         try:

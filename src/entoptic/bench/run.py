@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ def benchmark(
                 chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size
             )
             results = _results(chosen, found, folder, words, report, batch_size, progress)
+            # Digits that the table does not keep must not show in its other files.
+            results = replace(Results.from_json(results.to_json()), shown=results.shown)
             write(results, folder)
     return results
 

@@ -8,7 +8,7 @@ THREADS ?= 2
 # Tests run in one process a core, each with one thread.
 WORKERS ?= auto
 
-.PHONY: demo test test-all lint docs benchmark clean
+.PHONY: demo test test-all lint docs benchmark bench-small clean
 
 demo: $(VENV)/.installed  ## see what six classes and a channel look like to a real network
 	$(BIN)/entoptic see builtin:lite0 \
@@ -30,6 +30,11 @@ lint: $(VENV)/.installed-test  ## style, types, and the order of the rooms
 
 docs: $(VENV)/.installed-docs  ## the documentation as a site in site/
 	$(BIN)/mkdocs build --strict
+
+bench-small: $(VENV)/.installed  ## the small table of the documentation, in minutes and without photos
+	$(BIN)/entoptic bench small --out runs/bench-small --threads $(THREADS)
+	for kind in md csv json; do cp runs/bench-small/table.$$kind docs/benchmarks/bench-small.$$kind; done
+	cp runs/bench-small/plot.svg docs/benchmarks/bench-small.svg
 
 benchmark: $(VENV)/.installed  ## quality and speed tables (needs real photos, takes hours on a CPU)
 	$(BIN)/python benchmarks/speed.py

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from entoptic import configs
+    from entoptic.bench.run import benchmark
     from entoptic.errors import UserError
     from entoptic.gallery.publish import export
     from entoptic.gallery.site import build as make_gallery
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "ActivationIndex": "images.index", "build_index": "images.build_index", "merge_indexes": "images.build_index",
+    "ActivationIndex": "images.index", "benchmark": "bench.run", "build_index": "images.build_index",
+    "merge_indexes": "images.build_index",
     "Card": "models.card", "Figure": "plots.figure", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
     "UserError": "errors", "bind": "units.unit", "export": "gallery.publish", "frontier": "runs.frontier",
@@ -60,7 +62,7 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "bind", "build_index", "configs", "export", "frontier", "interpolate", "invert", "learn", "learn_inverter", "load",
+    "benchmark", "bind", "build_index", "configs", "export", "frontier", "interpolate", "invert", "learn", "learn_inverter", "load",
     "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 

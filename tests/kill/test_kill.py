@@ -23,7 +23,7 @@ def test_six_jobs_killed(tmp_path: Path) -> None:
 
 def test_every_verb_that_makes_something_is_killed() -> None:
     # These copy and draw what is there, or write nothing.
-    others = {"merge", "gallery", "figure", "export", "verify", "check", "ls", "completion"}
+    others = {"merge", "gallery", "figure", "export", "verify", "check", "ls", "completion", "bench"}
     assert {verb.replace(" ", "-") for verb in JOBS} == VERBS.keys() - others
 
 

@@ -20,7 +20,7 @@ _TECHNICAL = (
 )  # fmt: skip
 """Options that most verbs share, or that a first try does without: they come last."""
 _SECTIONS = (
-    ("look", ("ls", "check", "index", "merge")),
+    ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
     ("keep and show", ("verify", "gallery", "figure", "export")),
     ("train", ("learn prior", "learn inverter")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from entoptic.cli.bench import Bench, run_bench
 from entoptic.cli.check import Check, run_check
 from entoptic.cli.completion import Completion, run_completion
 from entoptic.cli.export import Export, run_export
@@ -33,6 +34,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "figure": (Figure, run_figure),
     "export": (Export, run_export),
     "check": (Check, run_check),
+    "bench": (Bench, run_bench),
     "index": (Index, run_index),
     "merge": (Merge, run_merge),
     "learn-prior": (LearnPrior, run_learn_prior),

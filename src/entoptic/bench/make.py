@@ -1,0 +1,169 @@
+"""The pictures of a recipe, made by ordinary runs: what is there is not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from entoptic.base.progress import Reporter
+from entoptic.bench.recipe import Recipe, Subject
+from entoptic.errors import UserError
+from entoptic.images.photos import Photos
+from entoptic.images.unit_reference import evenly_spaced
+from entoptic.models.model import Model
+from entoptic.models.sources import load
+from entoptic.runs.execute import execute, split
+from entoptic.runs.pictures import Picture
+from entoptic.runs.plan import UnitPlan, find_verifiers, make_plan
+from entoptic.units.unit import Unit, bind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halves:
+    """Photos that methods may match, and those that pictures are measured on. No photo is in both.
+
+    Attributes:
+        matched: for methods.
+        held_out: for measuring.
+    """
+
+    matched: Photos
+    held_out: Photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A subject with everything loaded.
+
+    Attributes:
+        subject: what the recipe says.
+        model: the network under study.
+        units: of it.
+        judges: other networks.
+        halves: of the photos, or None where none were given.
+        folder: of its run.
+    """
+
+    subject: Subject
+    model: Model
+    units: list[Unit]
+    judges: list[Model]
+    halves: Halves | None
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """One picture that was made.
+
+    Attributes:
+        method: label of its row.
+        unit: what it shows.
+        seed: of the run.
+        picture: the stored picture with its record.
+    """
+
+    method: str
+    unit: Unit
+    seed: int
+    picture: Picture
+
+
+def named(judge: Model) -> str:
+    """Returns a judge's name without folders of the machine."""
+    source, _, name = judge.card.name.partition(":")
+    return PurePath(name).stem if source == "file" else judge.card.name
+
+
+def halve(photos: Photos | None, most: int) -> Halves | None:
+    """Splits photos by their content, at even distances where there are more than `most` in a half.
+
+    Args:
+        photos: all of them.
+        most: photos in a half.
+
+    Raises:
+        UserError: too few for two halves.
+    """
+    if photos is None:
+        return None
+    kept = evenly_spaced(len(photos), 2 * most)
+    ordered = sorted(kept, key=photos.sha256)
+    parts = sorted(ordered[::2]), sorted(ordered[1::2])
+    if not parts[1]:
+        raise UserError(f"{photos.source} has {len(photos)} photos; a benchmark needs at least 2")
+    return Halves(matched=photos.subset(parts[0]), held_out=photos.subset(parts[1]))
+
+
+def settings(recipe: Recipe, out: Path, *, judges: Sequence[str], photos: Photos | None, device: str) -> list[Setting]:
+    """Loads the networks of a recipe.
+
+    Args:
+        recipe: the recipe.
+        out: the benchmark's folder.
+        judges: names of networks beside the recipe's judges.
+        photos: real photos, or None.
+        device: of the networks.
+
+    Raises:
+        UserError: a network or a unit that is not there.
+    """
+    halves = halve(photos, recipe.most_photos)
+    loaded: dict[str, Model] = {}
+    for name in (*(subject.model for subject in recipe.subjects), *recipe.judges, *judges):
+        if name not in loaded:
+            loaded[name] = load(name, device=device)
+    found = []
+    for subject in recipe.subjects:
+        model = loaded[subject.model]
+        known = find_verifiers(model, [loaded[name] for name in dict.fromkeys((*recipe.judges, *judges))])
+        own = [judge for judge in known if judge.card.weights_sha256 != model.card.weights_sha256]
+        names = [named(judge) for judge in own]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f'two judges would both be called "{double}" in the table; rename one of their files')
+        units = bind(model, list(subject.units))
+        folder = out / "runs" / subject.name.replace(" ", "-")
+        found.append(Setting(subject=subject, model=model, units=units, judges=own, halves=halves, folder=folder))
+    return found
+
+
+def plan_of(setting: Setting, seed: int, report: Reporter, batch_size: int | None) -> UnitPlan:
+    """Resolves one seed of a subject to a plan of an ordinary run; its jobs are in the order of the methods.
+
+    Args:
+        setting: the subject.
+        seed: of the run.
+        report: is told of passes over photos.
+        batch_size: pictures made together.
+    """
+    matched: Any = setting.halves.matched if setting.halves and setting.subject.matches_photos else None
+    return make_plan(
+        setting.model, setting.units, method=[entry.config for entry in setting.subject.methods], photos=matched, seed=seed,
+        out=setting.folder, verifiers=setting.judges, batch_size=batch_size, report=report, context=False,
+    )  # fmt: skip
+
+
+def make(setting: Setting, report: Reporter, batch_size: int | None) -> tuple[list[Shot], list[str]]:
+    """Makes a subject's pictures, as far as its run does not hold them.
+
+    Args:
+        setting: the subject.
+        report: is told of the progress.
+        batch_size: pictures made together.
+
+    Returns:
+        The pictures, and why there are none of some units, in words.
+    """
+    shots: list[Shot] = []
+    failures: list[str] = []
+    for seed in setting.subject.seeds:
+        plan = plan_of(setting, seed, report, batch_size)
+        run = execute(plan, report)
+        failures += run.failures
+        for entry, job in zip(setting.subject.methods, plan.jobs, strict=True):
+            for one, record in split(run, plan.entries(job))[0]:
+                picture = Picture(one.file, record)
+                shots.append(Shot(method=entry.label, unit=one.item.unit, seed=seed, picture=picture))
+    return shots, list(dict.fromkeys(failures))

@@ -1,0 +1,232 @@
+"""Runs a recipe: pictures, measurements, and the files of its table. What is finished is never made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from entoptic.base.files import (
+    check_inside,
+    check_own,
+    delete_unfinished,
+    json_bytes,
+    lock_folder,
+    user_path,
+    write_atomically,
+    writing_to,
+)
+from entoptic.base.gradients import with_gradients
+from entoptic.base.progress import Reporter, reporter
+from entoptic.base.records import read_json
+from entoptic.bench.about import about, command_of, measured_with
+from entoptic.bench.draw import draw
+from entoptic.bench.make import Setting, Shot, make, settings
+from entoptic.bench.measure import Seen, measure
+from entoptic.bench.page import page
+from entoptic.bench.recipe import Recipe, recipe_json
+from entoptic.bench.recipes import find_recipe
+from entoptic.bench.results import Cost, Results, Shown
+from entoptic.bench.tables import csv_table, markdown
+from entoptic.bench.truth import cells_of, costs_of, recover_all, shown_of
+from entoptic.errors import Unreadable, UserError
+from entoptic.images.photos import Photos
+
+MARK = "bench.json"
+"""A file that tells a folder of a benchmark, and of which recipe."""
+
+
+@with_gradients
+def benchmark(
+    recipe: str | Recipe,
+    *,
+    out: str | Path,
+    photos: Any = None,
+    verifiers: str | Sequence[str] = "",
+    batch_size: int | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Results:
+    """Measures methods side by side and writes the table, a plot and a page of the pictures.
+
+    The same call again makes only what is missing.
+
+    Args:
+        recipe: "small", "standard", "full", or a recipe of your own.
+        out: folder of the benchmark: its runs, `table.md`, `table.csv`, `table.json`, `plot.svg` and `index.html`.
+        photos: real photos, anything `Photos.open` takes. Methods that match photos get one half of them; pictures are measured
+            on the other half.
+        verifiers: networks that judge beside those of the recipe, by name.
+        batch_size: pictures made together (default 10 on a CPU, 64 elsewhere).
+        device: "auto", "cpu", "cuda:1", ….
+        progress: show how far the work is.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: bad input, or the folder is of something else.
+        KeyboardInterrupt: on Ctrl-C, with all finished pictures stored.
+    """
+    chosen = checked(recipe, photos)
+    folder = user_path(out)
+    named = judges_of(verifiers)
+    check_folder(folder, chosen)
+    opened = None if photos is None else Photos.open(photos)
+    with reporter(progress) as report:
+        found = settings(chosen, folder, judges=named, photos=opened, device=device)
+        with closing(lock_folder(folder)):
+            delete_unfinished(folder, "")
+            _put(folder, MARK, json_bytes({"benchmark": chosen.name}))
+            words = command_of(
+                chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size
+            )
+            results = _results(chosen, found, folder, words, report, batch_size, progress)
+            # Digits that the table does not keep must not show in its other files.
+            results = replace(Results.from_json(results.to_json()), shown=results.shown)
+            write(results, folder)
+    return results
+
+
+def judges_of(verifiers: str | Sequence[str]) -> list[str]:
+    """Returns the names of networks that were given, separated by commas or as a list.
+
+    Args:
+        verifiers: the names.
+    """
+    return [v.strip() for v in verifiers.split(",") if v.strip()] if isinstance(verifiers, str) else list(verifiers)
+
+
+def checked(recipe: str | Recipe, photos: object) -> Recipe:
+    """Returns a recipe that can be run with what was given.
+
+    Args:
+        recipe: it, or its name.
+        photos: real photos, or None.
+
+    Raises:
+        UserError: there is no such recipe, or it needs photos.
+    """
+    chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    if chosen.needs_photos and photos is None:
+        raise UserError(
+            f"the {chosen.name} benchmark is judged with real photos; give --photos PHOTOS (small needs none)"
+        )
+    return chosen
+
+
+def check_folder(folder: Path, recipe: Recipe) -> None:
+    """Checks that a folder is new, empty or of the same benchmark.
+
+    Args:
+        folder: of the benchmark.
+        recipe: what is to go there.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    folder = user_path(folder)
+    check_own(folder, marks={MARK}, what="benchmark")
+    if (folder / MARK).is_file():
+        try:
+            there = read_json(folder / MARK).get("benchmark")
+        except Unreadable:
+            there = None
+        if there != recipe.name:
+            raise UserError(f'{folder} is of the benchmark "{there}"; give --out another folder for {recipe.name}')
+
+
+def _results(
+    recipe: Recipe,
+    found: Sequence[Setting],
+    folder: Path,
+    words: Sequence[str],
+    report: Reporter,
+    batch_size: int | None,
+    progress: bool,
+) -> Results:
+    cells, costs, failures, shown = [], [], [], []
+    seen = Seen(report=report)
+    for setting in found:
+        shots, failed = make(setting, report, batch_size)
+        failures += failed
+        cells += measure(setting, shots, seen)
+        costs += _costs(setting, shots)
+        shown += _shown(setting, shots, folder)
+    if recipe.planted is not None:
+        recovered = recover_all(recipe.planted, folder, progress=progress)
+        cells += cells_of(recipe.planted, recovered)
+        costs += costs_of(recipe.planted, recovered)
+        shown += shown_of(recipe.planted, recovered, folder)
+    return Results(
+        recipe=recipe_json(recipe), measured_with=measured_with(found), cells=tuple(cells), costs=tuple(costs),
+        failures=tuple(dict.fromkeys(failures)), about=about(words), shown=tuple(shown),
+    )  # fmt: skip
+
+
+def _costs(setting: Setting, shots: Sequence[Shot]) -> list[Cost]:
+    name, costs = setting.subject.name, []
+    evaluations: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for entry in setting.subject.methods:
+        traces = [s.picture.record["trace"] for s in shots if s.method == entry.label]
+        counts = [t["evaluations"] for t in traces if t.get("evaluations") is not None]
+        times = [t["seconds"] for t in traces if t.get("seconds") is not None]
+        if counts:
+            evaluations[entry.label] = sum(counts) / len(counts)
+        if times:
+            seconds[entry.label] = sum(times) / len(times)
+    first = setting.subject.methods[0].label
+    for entry in setting.subject.methods:
+        count = evaluations.get(entry.label)
+        costs.append(
+            Cost(
+                subject=name,
+                method=entry.label,
+                evaluations=None if count is None else round(count),
+                ratio=_ratio(evaluations, entry.label, first),
+                time=_ratio(seconds, entry.label, first),
+                pictures=sum(s.method == entry.label for s in shots),
+            )
+        )
+    return costs
+
+
+def _ratio(values: Mapping[str, float], label: str, first: str) -> float | None:
+    return values[label] / values[first] if label in values and values.get(first) else None
+
+
+def _shown(setting: Setting, shots: Sequence[Shot], folder: Path) -> list[Shown]:
+    order = [str(unit) for unit in setting.units]
+    labels = [entry.label for entry in setting.subject.methods]
+    ordered = sorted(shots, key=lambda s: (order.index(str(s.unit)), labels.index(s.method), s.seed))
+    return [
+        Shown(
+            subject=setting.subject.name, method=s.method, unit=str(s.unit), label=s.unit.label or "", seed=s.seed,
+            file=s.picture.path.relative_to(folder).as_posix(),
+        )
+        for s in ordered
+    ]  # fmt: skip
+
+
+def write(results: Results, folder: Path) -> None:
+    """Writes the files of a table.
+
+    Args:
+        results: the table.
+        folder: where they go.
+    """
+    files = {
+        "table.json": json_bytes(results.to_json()), "table.csv": csv_table(results).encode(),
+        "table.md": markdown(results).encode(), "plot.svg": draw(results).svg().encode(), "index.html": page(results).encode(),
+    }  # fmt: skip
+    for name, content in files.items():
+        _put(folder, name, content)
+
+
+def _put(folder: Path, name: str, content: bytes) -> None:
+    check_inside(folder / name, folder)
+    with writing_to(folder, "finished pictures are kept"):
+        write_atomically(folder / name, content)

@@ -1,0 +1,319 @@
+"""`entoptic bench`: the same table again, also after a kill; what is measured with photos; what is refused."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import entoptic
+from entoptic import cli
+from entoptic.bench.make import halve
+from entoptic.bench.recipe import recipe_json
+from entoptic.bench.recipes import RECIPES
+from entoptic.bench.results import Results
+from entoptic.bench.run import benchmark
+from entoptic.bench.tables import csv_table, markdown
+from entoptic.errors import UserError
+from entoptic.images.photos import Photos
+from entoptic.methods.pixels import PixelAscent
+from entoptic.models.sources import SOURCES
+from tiny_bench import MINI, register
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_networks() -> Iterator[None]:
+    before = dict(SOURCES)
+    register()
+    yield
+    SOURCES.clear()
+    SOURCES.update(before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    """The miniature, undisturbed."""
+    register()
+    place = tmp_path_factory.mktemp("whole")
+    with chdir(place):  # pictures hold the command that makes them, with the folder of their scenes
+        return place / "out", benchmark(MINI, out="out", device="cpu", progress=False)
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("runs/**/pictures/**/*.png"))}
+
+
+def timeless(folder: Path) -> dict[str, object]:
+    """The files of a table, without wall times and without the folder's own name."""
+    table = json.loads((folder / "table.json").read_text())
+    for cost in table["costs"]:
+        del cost["time"]
+    del table["about"]["command"]
+    return {"table": table, "csv": (folder / "table.csv").read_bytes(), "plot": (folder / "plot.svg").read_bytes()}
+
+
+# --- the same again --------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from tiny_bench import MINI, register
+from entoptic.runs.store import Run
+from entoptic.bench.run import benchmark
+register()
+write, made = Run.write, 0
+def counting(self, *args, **kwargs):
+    global made
+    made += 1
+    if made > {count}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, *args, **kwargs)
+Run.write = counting
+benchmark(MINI, out="out", device="cpu", progress=False)
+"""
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(34, marks=pytest.mark.slow)])
+def test_a_killed_benchmark_goes_on_to_the_same_bytes(whole: tuple[Path, Results], tmp_path: Path, count: int) -> None:
+    """The first is killed in the first run, the second in the planted part."""
+    out = tmp_path / "out"
+    code = KILLED.format(tests=str(TESTS), count=count)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    made = pictures(out)
+    assert len(made) == count
+    assert not (out / "table.json").exists()
+    times = {name: (out / name).stat().st_mtime_ns for name in made}
+    with chdir(tmp_path):
+        benchmark(MINI, out="out", device="cpu", progress=False)
+    assert pictures(out) == pictures(whole[0])
+    assert {name: (out / name).stat().st_mtime_ns for name in made} == times
+    assert timeless(out) == timeless(whole[0])
+
+
+def test_the_same_call_makes_no_picture_again(whole: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, results = whole
+    monkeypatch.setattr("entoptic.runs.execute._make", lambda *args: pytest.fail("a picture is made again"))
+    before = timeless(folder)
+    with chdir(folder.parent):
+        assert entoptic.benchmark(MINI, out="out", device="cpu", progress=False).cells == results.cells
+    assert timeless(folder) == before
+
+
+# --- what it finds ---------------------------------------------------------------------------------------------------
+
+
+def test_every_part_has_its_numbers(whole: tuple[Path, Results]) -> None:
+    _, results = whole
+    found = {(c.subject, c.column) for c in results.cells if c.found is not None}
+    assert {
+        ("classes", "self_top1"), ("classes", "verifier_top1"), ("classes", "verifier_top5"), ("classes", "diversity"),
+        ("planted, honest", "planted_identified"), ("planted, honest", "planted_silent"),
+        ("planted, fooling", "planted_fooled"),
+    } <= found  # fmt: skip
+    for c in results.cells:
+        assert (c.found is None) == bool(c.reason), c
+        if c.found is not None:
+            assert c.found.low <= c.found.value <= c.found.high
+            assert c.n > 0
+        assert c.method != "fourier" or c.gap is None, "the first method is compared with itself"
+    compared = [c for c in results.cells if c.method == "pixels" and c.found is not None]
+    assert all(c.gap is not None for c in compared if "top" in c.column or c.column == "planted_identified")
+    top5 = results.cell("classes", "fourier", "verifier_top5", "all")
+    assert top5 is not None
+    assert top5.found is not None
+    assert (top5.found.value, top5.n) == (1.0, 5), "five classes are among the first five"
+    costs = {(c.subject, c.method): c for c in results.costs}
+    assert costs["classes", "pixels"].ratio == 2.0
+    assert costs["classes", "pixels"].evaluations == 6
+
+
+def test_self_accuracy_is_that_of_the_files(whole: tuple[Path, Results]) -> None:
+    folder, results = whole
+    run = entoptic.Run.open(folder / "runs" / "classes")
+    model = entoptic.load("tiny:0", device="cpu")
+    hits: dict[str, list[float]] = {}
+    for picture in run:
+        if picture.method == "pixels":
+            first = int(model(picture.tensor[None]).argmax())
+            hits.setdefault(picture.unit, []).append(float(f"logits:{first}" == picture.unit))
+    cell = results.cell("classes", "pixels", "self_top1")
+    assert cell is not None
+    assert cell.found is not None
+    assert cell.found.value == pytest.approx(sum(sum(h) / len(h) for h in hits.values()) / len(hits))
+
+
+def test_photos_add_what_needs_them(tmp_path: Path, photo_folder: Path) -> None:
+    recipe = replace(MINI, planted=None, subjects=(replace(MINI.subjects[0], seeds=(0, 1, 2, 3)), MINI.subjects[1]))
+    results = benchmark(recipe, out=tmp_path / "out", photos=str(photo_folder), device="cpu", progress=False)
+    found = {(c.subject, c.column) for c in results.cells if c.found is not None}
+    assert {
+        ("classes", "kid"), ("classes", "two_afc"), ("classes", "beats_photos"), ("channels", "specificity"),
+        ("channels", "two_afc"),
+    } <= found  # fmt: skip
+    kid = results.cell("classes", "pixels", "kid", "pooled:1")
+    assert kid is not None
+    assert kid.n == 5, "the interval is over units, of which there are 4 pictures each"
+    few = results.cell("channels", "pixels", "kid", "pooled:1")
+    assert few is not None
+    assert "at least 20 pictures" in few.reason
+    endless = results.cell("classes", "pixels", "frechet_infinite", "pooled:1")
+    assert endless is not None
+    assert "at least 26 pictures" in endless.reason
+    assert results.cell("classes", "photos", "self_top1") is not None
+    halves = results.measured_with["photos"]
+    assert (halves["matched"], halves["held_out"]) == (20, 20)
+
+
+def test_no_photo_is_in_both_halves(photo_folder: Path) -> None:
+    photos = Photos.open(photo_folder)
+    halves = halve(photos, 1000)
+    assert halves is not None
+    a, b = ({part.sha256(i) for i in range(len(part))} for part in (halves.matched, halves.held_out))
+    assert a.isdisjoint(b)
+    assert len(a | b) == len({photos.sha256(i) for i in range(len(photos))})
+    few = halve(photos, 5)
+    assert few is not None
+    assert len(few.held_out) == 5
+
+
+def test_a_method_that_cannot_show_a_unit_costs_the_others_nothing(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    from entoptic.bench.recipe import Entry
+    from entoptic.methods.retrieval import Retrieval
+
+    subject = replace(MINI.subjects[0], methods=(*MINI.subjects[0].methods, Entry(label="photo", config=Retrieval())))
+    recipe = replace(MINI, planted=None, subjects=(subject,))
+    results = benchmark(recipe, out=tmp_path / "out", device="cpu", progress=False)
+    assert any("photos" in line for line in results.failures)
+    assert results.cell("classes", "pixels", "self_top1") is not None
+    assert results.cell("classes", "photo", "self_top1") is None
+    assert "## Not made" in markdown(results)
+
+
+# --- what it writes --------------------------------------------------------------------------------------------------
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        held = dict(attrs)
+        self.images += [held["src"] or ""] if tag == "img" else []
+        self.links += [held["href"] or ""] if tag == "a" else []
+
+
+def test_the_page_shows_every_unit_by_every_method(whole: tuple[Path, Results]) -> None:
+    folder, _ = whole
+    text = (folder / "index.html").read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert len(tags.images) == (5 + 3 + 3) * 2
+    assert all((folder / name).is_file() for name in (*tags.images, *tags.links))
+    assert "://" not in text.replace("http://www.w3.org", "")
+    for said in ("other networks, top-1", "Mind:", "entoptic bench mini"):
+        assert said in text
+    assert str(folder) not in text
+
+
+def test_tables_are_made_of_the_json_alone(whole: tuple[Path, Results]) -> None:
+    folder, _ = whole
+    again = Results.from_json(json.loads((folder / "table.json").read_text()))
+    assert markdown(again) == (folder / "table.md").read_text()
+    assert csv_table(again) == (folder / "table.csv").read_text()
+    assert again.recipe == recipe_json(MINI)
+    assert len((folder / "table.csv").read_text().splitlines()) == len(again.cells) + 1
+    with pytest.raises(UserError, match="format"):
+        Results.from_json({"format": 99})
+
+
+def test_a_recipe_is_the_same_only_with_the_same_configs() -> None:
+    other = replace(MINI.subjects[0].methods[1], config=PixelAscent(steps=6, lr=0.02))
+    changed = replace(MINI, subjects=(replace(MINI.subjects[0], methods=(MINI.subjects[0].methods[0], other)),))
+    assert recipe_json(changed)["subjects"][0] != recipe_json(MINI)["subjects"][0]
+    assert recipe_json(changed)["subjects"][0]["methods"][1]["method"] == "pixels"
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = cli.main(["bench", *map(str, words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo_folder: Path) -> None:
+    code, _, err = said(capsys, "smal", "--out", tmp_path / "a")
+    assert code == 2
+    assert 'no benchmark "smal"; did you mean "small"?' in err
+    code, _, err = said(capsys, "standard", "--out", tmp_path / "a")
+    assert code == 2
+    assert "--photos" in err
+    code, _, err = said(capsys, "small", "--out", photo_folder)
+    assert code == 2
+    assert "is no benchmark and holds other files" in err
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_folder_of_another_benchmark_is_refused(
+    whole: tuple[Path, Results], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = said(capsys, "small", "--out", whole[0])
+    assert code == 2
+    assert 'is of the benchmark "mini"' in err
+
+
+def test_a_recipe_by_name_and_its_price(
+    whole: tuple[Path, Results], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "mini", MINI)
+    code, out, _ = said(capsys, "mini", "--out", tmp_path / "new", "--device", "cpu", "--dry-run")
+    assert code == 0
+    assert "classes, fourier: 10 to make, 0 there" in out
+    assert "planted, pixels: 3 to make" in out
+    assert "together" in out
+    assert not (tmp_path / "new").exists()
+    code, out, _ = said(capsys, "mini", "--out", whole[0], "--device", "cpu", "--dry-run")
+    assert "classes, fourier: 0 to make, 10 there" in out
+    code, out, _ = said(capsys, "mini", "--out", whole[0], "--device", "cpu", "--threads", "1")
+    assert code == 0
+    assert "| method | other networks, top-1 |" in out
+    assert "index.html" in out
+
+
+def test_judges_of_one_name_are_refused(tmp_path: Path) -> None:
+    from conftest import tiny_card, tiny_module
+
+    def of(seed: str, _: bool) -> object:
+        return tiny_module(int(seed)), tiny_card(name=f"file:folder{seed}/judge.json")
+
+    SOURCES["other"] = of  # type: ignore[assignment]
+    with pytest.raises(UserError, match='two judges would both be called "judge"'):
+        benchmark(MINI, out=tmp_path / "out", verifiers="other:5,other:6", device="cpu", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_judges_that_are_given_judge_too(tmp_path: Path) -> None:
+    recipe = replace(MINI, planted=None, subjects=(replace(MINI.subjects[0], units=("logits:0",), seeds=(0,)),))
+    results = benchmark(recipe, out=tmp_path / "out", verifiers="tiny:9,tiny:0", device="cpu", progress=False)
+    judges = {c.judge for c in results.cells if c.column == "verifier_top1"}
+    assert judges == {"all", "pooled:1", "pooled:2", "tiny:9"}, "a network does not judge itself"
+    assert "--verifiers tiny:9,tiny:0" in results.about["command"]

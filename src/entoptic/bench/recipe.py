@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from entoptic.methods.contract import MethodConfig, card_of
+from entoptic.methods.contract import MethodConfig, card_of, config_identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,9 @@ def recipe_json(recipe: Recipe) -> dict[str, Any]:
     """
 
     def rows(methods: tuple[Entry, ...]) -> list[dict[str, Any]]:
-        return [{"label": e.label, "method": card_of(e.config).name, "config": asdict(e.config)} for e in methods]
+        return [
+            {"label": e.label, "method": card_of(e.config).name, "config": config_identity(e.config)} for e in methods
+        ]
 
     held = asdict(recipe)
     for subject, plain in zip(recipe.subjects, held["subjects"]):

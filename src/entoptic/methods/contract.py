@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -387,6 +387,20 @@ def find_method(name: str) -> MethodCard:
 def card_of(config: MethodConfig) -> MethodCard:
     """Returns the card of the method that a config belongs to."""
     return next(card for card in METHODS.values() if card.config is type(config))
+
+
+def config_identity(config: MethodConfig) -> dict[str, Any]:
+    """Returns what a key holds of a config.
+
+    It lacks the names of files whose content the config names as well, by a field that ends in `_sha256`, and what the method
+    got later and does not use here (`MethodConfig.came_later`).
+    """
+    held, unused = asdict(config), config.came_later
+    return {
+        name: value
+        for name, value in held.items()
+        if f"{name}_sha256" not in held and not (name in unused and value == unused[name])
+    }
 
 
 def recorded_config(card: MethodCard, stored: Mapping[str, Any]) -> MethodConfig:

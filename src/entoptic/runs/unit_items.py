@@ -14,7 +14,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.pixels import opaque, quantise
 from entoptic.base.progress import Reporter
 from entoptic.images.references import References
-from entoptic.methods.contract import Context, Draft, Failure, Item, MethodConfig, Student, Trace
+from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace, config_identity
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
 from entoptic.models.model import Model
@@ -175,20 +175,6 @@ def identity_of_photos(references: References) -> str | None:
     if references.photos is not None:
         return references.photos.fingerprint()
     return references.pack.sha256 if references.pack else None
-
-
-def config_identity(config: MethodConfig) -> dict[str, Any]:
-    """Returns what a key holds of a config.
-
-    It lacks the names of files whose content the config names as well, by a field that ends in `_sha256`, and what the method
-    got later and does not use here (`MethodConfig.came_later`).
-    """
-    held, unused = asdict(config), config.came_later
-    return {
-        name: value
-        for name, value in held.items()
-        if f"{name}_sha256" not in held and not (name in unused and value == unused[name])
-    }
 
 
 def beside_the_unit(item: Item) -> dict[str, Any]:

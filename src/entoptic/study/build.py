@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from entoptic import __version__
 from entoptic.base.files import LOCK, json_bytes, lock_folder, user_path, write_atomically, writing_to
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import NotAvailable, UserError, counted
+from entoptic.runs.records import version
 from entoptic.study.answers import PLAN_FILE, STUDY_FILE
 from entoptic.study.assign import Group, deal, make_groups
 from entoptic.study.design import (
@@ -164,7 +164,7 @@ def build(
         return Built(path=None, size=size, pictures=0)
     study = Study(
         name=name or folder.name, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        software=f"entoptic {__version__}", preset="" if tasks else preset, seed=design.seed,
+        software=f"entoptic {version('entoptic')}", preset="" if tasks else preset, seed=design.seed,
         participants=design.participants, tasks=size.tasks, arms=tuple(arm for kind in kinds for arm in arms[kind]),
         units=UnitFrame(
             units=size.units, practice=tuple(dict.fromkeys(unit for kept in size.kept.values() for unit in kept)),

@@ -97,6 +97,10 @@ def make_app(
     def page() -> Response:
         return _file("index.html")
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
+
     @app.get("/admin")
     def admin_page() -> Response:
         return _file("admin.html")

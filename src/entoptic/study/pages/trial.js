@@ -52,10 +52,10 @@
             make("button", { type: "button", class: "answer", "data-key": `${c + 1}`, title: text(`trial.confidence.${c + 1}`),
               "aria-label": `${name}, ${c + 1}: ${text(`trial.confidence.${c + 1}`)}`,
               onclick: () => send({ choice: i, confidence: c + 1 }) }, `${c + 1}`))
-        : [make("button", { type: "button", class: "answer", "data-key": letter, onclick: () => send({ choice: i }) }, name, " ", key(letter))];
+        : [make("button", { type: "button", class: "answer", "data-key": letter, onclick: () => send({ choice: i }) }, name)];
       return make("div", { class: "card", role: "group", "aria-label": trial.confidence ? text("trial.confidence", { letter }) : name, "data-letter": letter },
         box(image, "option", i),
-        trial.confidence ? make("p", { class: "name" }, letter, " ", key(letter)) : null,
+        trial.confidence ? make("p", { class: "name" }, letter) : null,
         make("div", { class: "row" }, ...buttons),
         trial.confidence ? make("p", { class: "ends" }, make("span", {}, text("trial.confidence.1")), make("span", {}, text(`trial.confidence.${trial.confidence}`))) : null);
     });

@@ -38,6 +38,7 @@ from entoptic.study.wording_files import FOLDER as WORDING
 from entoptic.study.wording_files import hashes_of, wording_bytes
 
 PRACTICE_SHARE, MOST_PRACTICE = 6, 5
+_SHOW_PHOTOS: frozenset[TaskKind] = frozenset({"2afc", "inner-match", "intruder"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ def build(
     arms = {kind: arms_of(kind, material.methods, photos=with_photos and _natural(material, photos)) for kind in kinds}
     _check_samples(kinds, material, design)
     ranked = None
-    if photos is not None and with_photos and not dry_run:
+    if photos is not None and with_photos and not dry_run and _SHOW_PHOTOS & set(kinds):
         ranked = rank_photos(photos, material.units, design, model=model, device=device, progress=progress)
     size = _size(kinds, arms, material, ranked, photos is not None, design, preset)
     registration = register(

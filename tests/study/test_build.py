@@ -16,6 +16,7 @@ from PIL import Image
 from entoptic.errors import UserError
 from entoptic.models.model import Model
 from entoptic.study import build as building
+from entoptic.study import fresh_folder
 from entoptic.study.answers import manifest_of, read_plan, read_study
 from entoptic.study.design import Design
 from entoptic.study.records import Trial
@@ -249,6 +250,31 @@ def test_a_build_that_fails_leaves_nothing(make: Make, tmp_path: Path, monkeypat
     with pytest.raises(RuntimeError):
         make(tasks=("describe",))
     assert not (tmp_path / "study").exists()
+
+
+def test_a_build_that_was_killed_is_begun_anew(make: Make, tmp_path: Path) -> None:
+    left = tmp_path / "study"
+    make(tasks=("describe",))
+    before = {file.name for file in (left / "pictures").iterdir()}
+    (left / "study.json").unlink()  # it is written last
+    (left / "pictures" / ".half.part").touch()
+    (left / ".json.part").touch()
+    (left / fresh_folder.MARK).touch()
+    make(tasks=("describe",))
+    after = {file.name for file in (left / "pictures").iterdir()}
+    assert after == {f"{one.name}.png" for one in read_plan(left).stimuli}
+    assert not before & after
+    assert {file.name for file in left.iterdir()} == {"pictures", "wording", "plan.json", "study.json"}
+
+
+def test_what_is_not_of_a_study_is_never_deleted(make: Make, tmp_path: Path) -> None:
+    left = tmp_path / "study"
+    (left / "pictures").mkdir(parents=True)
+    (left / ".unfinished").touch()
+    (left / "mine.txt").write_text("kept")
+    with pytest.raises(UserError, match=r"holds other files \(mine.txt\)"):
+        make(tasks=("describe",))
+    assert (left / "mine.txt").read_text() == "kept"
 
 
 def test_a_changed_plan_is_refused(study: Path) -> None:

@@ -23,6 +23,7 @@ _SECTIONS = (
     ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
     ("keep and show", ("verify", "gallery", "figure", "export")),
+    ("ask people", ("study build", "study serve", "study export")),
     ("train", ("learn prior", "learn inverter")),
     ("set up", ("completion",)),
 )

@@ -4,6 +4,7 @@ A block runs as it stands. A comment right above it may say otherwise, in clause
 
     <!-- test: steps=2, bank=16 -->          Python: these numbers in place of the block's own
     <!-- test: --steps 2 --verifiers '' -->  commands: these options, where a verb has them
+    <!-- test: learn: --steps 2 -->          the same for one verb alone
     <!-- test: slow -->                      only with the slow tests; read by the parser in the others
     <!-- test: parse only, WHY -->           its verbs, options and names are checked, nothing runs
     <!-- test: first, COMMAND -->            a command that runs before it
@@ -99,6 +100,8 @@ def read_marker(clauses: str) -> Marker:
             first.append(rest)
         elif clause in ("slow", "printed"):
             said[clause] = True
+        elif verb := re.fullmatch(r"(\w+): (--.*)", clause):
+            options += [f"{verb[1]}:{word}" if word.startswith("--") else word for word in shlex.split(verb[2])]
         elif clause.startswith("--"):
             options += shlex.split(clause)
         elif numbers := re.fullmatch(r"(\w+=[\w.\"'-]+)(, \w+=[\w.\"'-]+)*", clause):

@@ -46,7 +46,7 @@ class Page:
                 self._command(command, said.options)
         elif block.language == "console":
             self._console(block)
-        wanted = {word for word in said.options if word.startswith("--")}
+        wanted = {word for word in said.options if "--" in word}
         assert wanted <= self.settings_used, f"{block}: no command takes {wanted - self.settings_used}"
         self.settings_used.clear()
 
@@ -112,10 +112,11 @@ def with_options(words: list[str], options: Sequence[str], used: set[str]) -> li
     if verb not in VERBS:  # --version
         return words
     known = {flag for option in all_options(VERBS[verb][0]) for flag in option.flags}
-    for flag, *values in _split_options(options):
-        if flag not in known:
+    for asked, *values in _split_options(options):
+        only, _, flag = asked.rpartition(":")
+        if flag not in known or (only and words[1] != only):
             continue
-        used.add(flag)
+        used.add(asked)
         if flag in words:
             at = words.index(flag)
             end = next((i for i in range(at + 1, len(words)) if words[i].startswith("--")), len(words))
@@ -127,7 +128,7 @@ def with_options(words: list[str], options: Sequence[str], used: set[str]) -> li
 def _split_options(options: Sequence[str]) -> list[list[str]]:
     found: list[list[str]] = []
     for word in options:
-        if word.startswith("--"):
+        if "--" in word:
             found.append([word])
         else:
             found[-1].append(word)

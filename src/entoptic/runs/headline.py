@@ -45,7 +45,8 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 def _percentile(entry: Mapping[str, Any]) -> str:
     share = math.floor(10 * entry["value"]) / 10  # never rounded up to all of them
-    return f"drives the unit more than {share:.1f} % of {counted(entry['n'], 'photo')}"
+    of = f"{share:.1f} % of" if share < 100 else "all of"
+    return f"drives the unit more than {of} {counted(entry['n'], 'photo')}"
 
 
 def _transfer(entry: Mapping[str, Any]) -> str:

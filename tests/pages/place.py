@@ -19,7 +19,7 @@ from entoptic import cli
 from entoptic.base.bounds import check_bounds
 from entoptic.cli.option_table import all_options
 from entoptic.cli.parse import parse
-from entoptic.cli.verbs import VERBS
+from entoptic.cli.verbs import FAMILIES, VERBS
 from pages.blocks import ROOT, Block, NotUnderstood, commands_of
 
 PLACEHOLDERS = {"MODEL": "builtin:lite0", "UNIT": "logits:497", "LAYER": "bn2"}
@@ -101,7 +101,7 @@ def say(words: Sequence[str]) -> tuple[int, str]:
 
 def verb_of(words: Sequence[str]) -> tuple[str, list[str]]:
     """The verb of a command, a key of `VERBS`, and the words behind it."""
-    return ("-".join(words[1:3]), [*words[3:]]) if words[1] == "learn" else (words[1], [*words[2:]])
+    return ("-".join(words[1:3]), [*words[3:]]) if words[1] in FAMILIES else (words[1], [*words[2:]])
 
 
 def with_options(words: list[str], options: Sequence[str], used: set[str]) -> list[str]:

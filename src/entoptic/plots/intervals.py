@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from entoptic.plots.drawing import Axis, Dot, Drawing, Line, Shape, Text, text_width
 
 WIDTH = 760
-_ROW, _TOP, _BOTTOM, _RIGHT = 30, 44, 46, 120
+_ROW, _TOP, _BOTTOM, _RIGHT = 30, 26, 46, 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def draw_intervals(
 
     Args:
         rows: at least one, from the top.
-        title: a heading.
+        title: for readers who cannot see it; the page has a heading.
         axis: what is measured, below the ticks.
         reference: value of a vertical line, such as chance.
         reference_text: what the line is.
@@ -53,7 +53,7 @@ def draw_intervals(
     if not rows:
         raise ValueError("there is nothing to draw")
     left = 24 + min(260, max(text_width(row.label, 13) for row in rows))
-    right = WIDTH - max(_RIGHT, max(text_width(row.text, 12) for row in rows) + 30)
+    right = WIDTH - max(_RIGHT, 1.12 * max(text_width(row.text, 12) for row in rows) + 30)
     bottom = _TOP + _ROW * len(rows)
     low = min([row.interval[0] for row in rows] + ([] if reference is None else [reference]))
     high = max([row.interval[1] for row in rows] + ([] if reference is None else [reference]))
@@ -66,11 +66,10 @@ def draw_intervals(
     drawing = Drawing(
         WIDTH, bottom + _BOTTOM, title, f"{axis}: {said}." + (f" Line: {reference_text}." if reference_text else "")
     )
-    drawing.add(Text((16, 24), _fitting(title, WIDTH - 32, 14), size=14, bold=True))
     for tick in x.ticks(8):
         drawing.add(
             Line([(x(tick), _TOP), (x(tick), bottom)], "line"),
-            Text((x(tick), bottom + 18), f"{tick:g}", "muted", 12, "middle"),
+            Text((x(tick), bottom + 18), f"{tick:g}".replace("-", "\N{MINUS SIGN}"), "muted", 12, "middle"),
         )
     drawing.add(
         Line([(left + 12, bottom), (right, bottom)], "muted"), Text((right, bottom + 38), axis, "muted", 12, "end")

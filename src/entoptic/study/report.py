@@ -50,7 +50,8 @@ class TaskSection:
         title: of the section.
         question: in short.
         drawing: of the conditions, as SVG, or "".
-        arms: rows of the table: condition, own number, further numbers, counts.
+        arms: rows of the table: condition, own number, answers, people, units.
+        more: rows of further numbers: what it is, then one value for each condition.
         comparisons: rows: conditions, difference, superiority, p, corrected p.
         notes: below the table.
         confidence: rows: confidence, right of all.
@@ -61,7 +62,8 @@ class TaskSection:
     title: str
     question: str
     drawing: str
-    arms: tuple[tuple[str, str, str, str], ...]
+    arms: tuple[tuple[str, str, int, int, int], ...]
+    more: tuple[tuple[str, ...], ...]
     comparisons: tuple[tuple[str, str, str, str, str], ...]
     notes: tuple[str, ...]
     confidence: tuple[tuple[str, str], ...]
@@ -194,12 +196,9 @@ def _section(study: Study, analysis: Analysis, kind: TaskKind) -> TaskSection:
         question=words.QUESTIONS[kind],
         drawing=_drawing(kind, arms, study),
         arms=tuple(
-            (
-                arm_title(one.arm, one.kind), _shown(one.outcome), "; ".join(_labelled(m) for m in one.more if m.found),
-                f"{one.answers} answers, {one.persons} people, {one.units} units",
-            )
-            for one in arms
+            (arm_title(one.arm, one.kind), _shown(one.outcome), one.answers, one.persons, one.units) for one in arms
         ),
+        more=_more(arms),
         comparisons=tuple(_comparison(study, one) for one in comparisons),
         notes=tuple(notes),
         confidence=tuple(
@@ -214,10 +213,16 @@ def _shown(measured: Measured) -> str:
     return estimate(measured.found, measured.name) if measured.found else f"not estimated: {measured.reason}"
 
 
-def _labelled(measured: Measured) -> str:
-    assert measured.found is not None
-    note = f", {measured.note}" if measured.note else ""
-    return f"{words.MEASURES.get(measured.name, measured.name)} {estimate(measured.found, measured.name)}{note}"
+def _more(arms: Sequence[ArmResult]) -> tuple[tuple[str, ...], ...]:
+    """Further numbers: a row each, a column a condition."""
+    names = list(dict.fromkeys(measured.name for one in arms for measured in one.more))
+    rows = []
+    for name in names:
+        found = [next((m for m in one.more if m.name == name), None) for one in arms]
+        note = next((m.note for m in found if m is not None and m.note), "")
+        title = words.MEASURES.get(name, name) + (f" ({note})" if note else "")
+        rows.append((title, *("" if m is None else _shown(m) for m in found)))
+    return tuple(rows)
 
 
 def _comparison(study: Study, one: Comparison) -> tuple[str, str, str, str, str]:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-
-import pytest
-
 from entoptic.study.answers import read_plan, read_study
 from study.conftest import Make
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from entoptic.base.files import sha256_of, user_path
 from entoptic.base.records import read_json
 from entoptic.errors import NotAvailable
+from entoptic.study.extra import need_extra
 from entoptic.study.json_form import from_json, to_json
 from entoptic.study.records import Answer, Participation, Plan, Study
 
@@ -61,12 +62,26 @@ def read_answers(study_folder: str | Path, *, database: str = "") -> list[Answer
     Raises:
         UserError: there is no study, or its answers cannot be read.
     """
-    raise NotImplementedError
+    return [answer for _, answers in _read(study_folder, database) for answer in answers]
 
 
 def read_participations(study_folder: str | Path, *, database: str = "") -> list[Participation]:
     """Returns all sessions that were begun, in their order; see `read_answers`."""
-    raise NotImplementedError
+    return [participation for participation, _ in _read(study_folder, database)]
+
+
+def _read(study_folder: str | Path, database: str) -> list[tuple[Participation, list[Answer]]]:
+    from entoptic.study.returned import read_returned
+
+    folder = user_path(study_folder)
+    study, plan, manifest = read_study(folder), read_plan(folder), manifest_of(folder)
+    found = []
+    if database or (folder / DATABASE_FILE).is_file():
+        need_extra()
+        from entoptic.study.stored import read_stored
+
+        found += read_stored(folder, database, study, plan, manifest)
+    return found + read_returned(folder, study, plan, manifest)
 
 
 def table_of_answers(answers: Sequence[Answer]) -> pa.Table:

@@ -473,6 +473,8 @@ class Participation:
         catch_shown: catch trials answered.
         open_data: whether the person agreed to the release of anonymous answers.
         honeypot: whether a field that people do not see was filled.
+        automated: whether the person said that a program gave some of the answers.
+        comments: of the person, at the end.
     """
 
     participant: str
@@ -490,3 +492,5 @@ class Participation:
     catch_shown: int
     open_data: bool
     honeypot: bool = False
+    automated: bool = False
+    comments: str = ""

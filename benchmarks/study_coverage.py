@@ -208,7 +208,7 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Coverage of the intervals of studies", "",
         f"`python benchmarks/study_coverage.py --runs {result['runs']}`: {result['runs']} simulated studies a row, persons and "
-        f"units random in each, answers generated directly; {DRAWS} draws of the bootstrap (400 for strengths and alpha). Everybody "
+        f"units random in each, answers generated directly; {DRAWS} bootstrap draws (400 for strengths and alpha). Everybody "
         "answers for every unit once, methods rotate. Logits vary with standard deviations of 0.25 (person), 1.0 (unit) and 0.5 "
         "(unit × method); “wide”: 1.0 for unit × method and 0.5 for person × method. Nominal 95 %; in brackets Wilson's 95 % "
         f"interval of the simulation. {result['seconds']:.0f} s on one thread.", "",

@@ -87,7 +87,7 @@ class _Person:
         } | fields  # fmt: skip
         self.answers.append(
             Answer(
-                study=self.study.name, manifest=MANIFEST, source="simulated", participant=self.name, attempt=0, slot=self.number,
+                study=self.study.name, manifest=MANIFEST, source="link", participant=self.name, attempt=0, slot=self.number,
                 order=order, block=0, trial=f"{self.number}-{order}", task=task, kind=kind, round=0, arm=arm,
                 method=arm if arm in METHODS else "", unit=f"logits:{unit}", label=LABELS[unit % len(LABELS)], model="tiny",
                 layer="logits", batch=0, stimuli=("f" * 32,), stimulus_sha256=("d" * 64,), technical=False, shown_ms=0.0,
@@ -133,7 +133,7 @@ def made_answers(study: Study, *, seed: int = 0, careless: int = 2) -> tuple[lis
         answers += person.answers
         sessions.append(
             Participation(
-                participant=person.name, source="simulated", slot=p, attempt=0, stage="finished", language="en",
+                participant=person.name, source="link", slot=p, attempt=0, stage="finished", language="en",
                 started="2026-01-02T00:00:00+00:00", finished=f"2026-01-02T00:{8 + p % 5:02}:00+00:00",
                 instruction_seconds=30.0, main_seconds=6.0 * len(person.answers), practice_rounds=1, catch_right=right_catch,
                 catch_shown=5, open_data=True,

@@ -376,7 +376,7 @@ def _agreement(sample: Sample, task: Task) -> Agreed:
     )
     try:
         level: Level = "nominal" if task.kind == "preference" else "ordinal"
-        found = krippendorff(ratings, level, seed=sample.seed(task.kind), draws=min(sample.draws, 2000))
+        found = krippendorff(ratings, level)
         return Agreed(task=task.kind, about=about, found=found)
     except OutOfReach as error:
         return Agreed(task=task.kind, about=about, found=None, reason=str(error))

@@ -73,10 +73,12 @@ class _Seen:
 
     @property
     def seconds_per_trial(self) -> float | None:
-        """None where no time is known, or a single answer was given."""
-        if self.session.main_seconds is None or len(self.answers) < 2:
-            return None
-        return self.session.main_seconds / len(self.answers)
+        """None where no time is known, or a single answer was given. Simulated people have a clock of their own."""
+        seconds = self.session.main_seconds
+        if self.session.source == "simulated":
+            times = [one.answered_ms for one in self.answers if one.answered_ms is not None]
+            seconds = (max(times) - min(times)) / 1000 if times else None
+        return None if seconds is None or len(self.answers) < 2 else seconds / (len(self.answers) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

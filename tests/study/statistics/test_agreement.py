@@ -25,7 +25,7 @@ def read(rows: tuple[str, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize(("rows", "level", "expected"), GOLDEN)
 def test_golden_numbers(rows: tuple[str, ...], level: str, expected: float) -> None:
-    found = krippendorff(read(rows), level, draws=200)  # type: ignore[arg-type]
+    found = krippendorff(read(rows), level)  # type: ignore[arg-type]
     assert found.alpha == pytest.approx(expected, abs=5e-5)
     assert found.interval is not None
     assert found.interval[0] <= found.alpha <= found.interval[1]
@@ -36,28 +36,38 @@ def test_it_is_what_all_pairs_give(level: str) -> None:
     ratings = np.random.default_rng(4).integers(1, 6, (5, 11)).astype(float)
     ratings[np.random.default_rng(5).random((5, 11)) < 0.35] = np.nan
     rows = [[None if np.isnan(v) else float(v) for v in row] for row in ratings]
-    assert krippendorff(ratings, level, draws=2).alpha == pytest.approx(oracle.alpha(rows, level))  # type: ignore[arg-type]
+    assert krippendorff(ratings, level).alpha == pytest.approx(oracle.alpha(rows, level))  # type: ignore[arg-type]
+
+
+def test_the_interval_is_wider_with_fewer_units() -> None:
+    draw = np.random.default_rng(0)
+    ratings = draw.normal(size=40)[None] + draw.normal(size=(10, 40))
+    many, few = krippendorff(ratings, "interval"), krippendorff(ratings[:, :10], "interval")
+    assert many.interval is not None
+    assert few.interval is not None
+    assert many.interval[0] < many.alpha < many.interval[1]
+    assert few.interval[1] - few.interval[0] > 1.5 * (many.interval[1] - many.interval[0])
+    assert krippendorff(ratings[:, :2], "interval").interval is None
+    assert krippendorff(np.tile([1.0, 2.0, 5.0], (3, 1)), "interval").interval is None  # full agreement
 
 
 def test_invariants() -> None:
     same = np.tile([1.0, 2.0, 5.0, 3.0], (3, 1))
     for level in ("nominal", "ordinal", "interval", "ratio"):
-        assert krippendorff(same, level, draws=2).alpha == 1  # type: ignore[arg-type]
+        assert krippendorff(same, level).alpha == 1  # type: ignore[arg-type]
     given = read(C)
     swapped = np.select([given == k for k in range(1, 6)], [3.0, 1.0, 5.0, 2.0, 4.0], np.nan)
-    assert krippendorff(swapped, "nominal", draws=2).alpha == pytest.approx(
-        krippendorff(given, "nominal", draws=2).alpha
-    )
-    moved = krippendorff(7 * given - 2, "interval", draws=2).alpha
-    assert moved == pytest.approx(krippendorff(given, "interval", draws=2).alpha)
+    assert krippendorff(swapped, "nominal").alpha == pytest.approx(krippendorff(given, "nominal").alpha)
+    moved = krippendorff(7 * given - 2, "interval").alpha
+    assert moved == pytest.approx(krippendorff(given, "interval").alpha)
 
 
 def test_a_unit_with_one_value_counts_for_nothing() -> None:
     given = read(A)
     alone = np.full((3, 1), np.nan)
     alone[0] = 4
-    more = krippendorff(np.hstack([given, alone]), "ordinal", draws=50)
-    assert more == krippendorff(given, "ordinal", draws=50)
+    more = krippendorff(np.hstack([given, alone]), "ordinal")
+    assert more == krippendorff(given, "ordinal")
     assert (more.units, more.values, more.raters) == (12, 26, 3)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 from entoptic.errors import OutOfReach
-from entoptic.study.statistics.bootstrap import DRAWS, generator
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
+_LARGEST = 1 - 1e-9  # of a correlation, for Fisher's scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class Agreement:
 
     Attributes:
         alpha: the estimate.
-        interval: 95 %, units drawn again; None with fewer than three units.
+        interval: 95 %, by a jackknife over units; None with fewer than three units, and where the agreement is full.
         units: with at least two values.
         values: in them.
         raters: people who gave them.
@@ -35,14 +37,12 @@ class Agreement:
     level: Level
 
 
-def krippendorff(ratings_RU: np.ndarray, level: Level, *, seed: str = "", draws: int = DRAWS) -> Agreement:
+def krippendorff(ratings_RU: np.ndarray, level: Level) -> Agreement:
     """Returns the agreement of raters on units.
 
     Args:
         ratings_RU: R raters × U units, NaN where a rater gave no value. Nominal values are numbers of categories.
         level: "nominal", "ordinal", "interval" or "ratio".
-        seed: a text; the same text gives the same draws.
-        draws: of the bootstrap over units.
 
     Raises:
         OutOfReach: no unit has two values, or all values are the same.
@@ -60,7 +60,7 @@ def krippendorff(ratings_RU: np.ndarray, level: Level, *, seed: str = "", draws:
         raise OutOfReach(f"agreement is not defined: all {int(given.sum())} answers are the same")
     return Agreement(
         alpha=alpha,
-        interval=_interval(counts_UC, values_C, level, seed, draws),
+        interval=_interval(counts_UC, values_C, level, alpha),
         units=len(counts_UC),
         values=int(given.sum()),
         raters=int(given.any(1).sum()),
@@ -77,19 +77,22 @@ def matrix(raters: Sequence[str], units: Sequence[str], values_N: np.ndarray) ->
     return table
 
 
-def _interval(
-    counts_UC: np.ndarray, values_C: np.ndarray, level: Level, seed: str, draws: int
-) -> tuple[float, float] | None:
+def _interval(counts_UC: np.ndarray, values_C: np.ndarray, level: Level, alpha: float) -> tuple[float, float] | None:
+    """Student's interval of jackknife pseudo-values on Fisher's scale, units left out one at a time.
+
+    The pseudo-values also take out most of the bias of few units. Percentiles of a bootstrap over units held the truth in only
+    80 to 87 % of simulated studies.
+    """
     units = len(counts_UC)
-    if units < 3:
+    if units < 3 or alpha >= 1:
         return None
-    times_DU = generator("alpha", seed).multinomial(units, np.full(units, 1 / units), draws).astype(float)
-    drawn = _alpha(counts_UC, times_DU, values_C, level)
-    drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) < draws / 2:
+    without_U = _alpha(counts_UC, 1 - np.eye(units), values_C, level)
+    if not np.isfinite(without_U).all():
         return None
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(low), float(high)
+    z, z_U = (np.arctanh(np.clip(one, -_LARGEST, _LARGEST)) for one in (alpha, without_U))
+    pseudo_U = units * z - (units - 1) * z_U
+    half = stats.t.ppf(0.975, units - 1) * pseudo_U.std(ddof=1) / math.sqrt(units)
+    return float(np.tanh(pseudo_U.mean() - half)), float(np.tanh(pseudo_U.mean() + half))
 
 
 def _alpha(counts_UC: np.ndarray, times_DU: np.ndarray, values_C: np.ndarray, level: Level) -> np.ndarray:

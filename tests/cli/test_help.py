@@ -16,7 +16,7 @@ from cli.conftest import Say, refusal
 from entoptic.cli.help_pages import SCREEN
 from entoptic.cli.option_table import all_options, groups_of, options_of
 from entoptic.cli.parse import parse
-from entoptic.cli.verbs import VERBS, spoken
+from entoptic.cli.verbs import FAMILIES, VERBS, spoken
 from entoptic.images import build_index
 from entoptic.methods import METHODS
 from entoptic.models import sources
@@ -84,8 +84,8 @@ def test_learn_lists_what_can_be_learned(say: Say) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_are_read(example: str) -> None:
     words = words_of(example)
-    name = "-".join(words[:2]) if words[0] == "learn" else words[0]
-    parse(name, words[2:] if words[0] == "learn" else words[1:])
+    name = "-".join(words[:2]) if words[0] in FAMILIES else words[0]
+    parse(name, words[2:] if words[0] in FAMILIES else words[1:])
 
 
 def test_commands_of_the_page_are_read(say: Say) -> None:

@@ -23,6 +23,7 @@ _SECTIONS = (
     ("look", ("ls", "check", "index", "merge")),
     ("make pictures", ("see", "invert", "steer", "frontier")),
     ("keep and show", ("verify", "gallery", "figure", "export")),
+    ("ask people", ("study build", "study serve", "study export")),
     ("train", ("learn prior", "learn inverter")),
     ("set up", ("completion",)),
 )

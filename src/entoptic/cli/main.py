@@ -15,7 +15,7 @@ from entoptic.base.bounds import check_bounds
 from entoptic.cli.help_pages import family_page, main_page, verb_page
 from entoptic.cli.parse import completion_script, parse
 from entoptic.cli.streams import forgiving_streams
-from entoptic.cli.verbs import VERBS, spoken
+from entoptic.cli.verbs import FAMILIES, VERBS, spoken
 from entoptic.errors import UserError, closest
 
 __all__ = ["VERBS", "main"]
@@ -90,7 +90,7 @@ def _run(given: list[str]) -> int:
 
 def _as_option(words: list[str]) -> list[str]:
     """The words of `entoptic help VERB TOPIC` as `VERB --help TOPIC`."""
-    verb = words[:2] if words[:1] == ["learn"] else words[:1]
+    verb = words[:2] if words[:1] and words[0] in FAMILIES else words[:1]
     return [*verb, "--help", *words[len(verb) :]]
 
 
@@ -104,7 +104,7 @@ def _verb(given: list[str], family: dict[str, type]) -> tuple[str, list[str]]:
         known: list[str] = ["--version", "--help"]
         what = f"there is no option {given[0][:80]} before a verb"
     else:
-        known = [*VERBS, *(name.partition("-")[0] for name in VERBS if "-" in name)]
+        known = [*VERBS, *FAMILIES]
         what = f'there is no verb "{(spoken(given[0]) if family else given[0])[:80]}"'
     close = closest(given[0], known)
     hint = f'did you mean "{spoken(close) if close in VERBS else close}"?' if close else "`entoptic --help` lists them"

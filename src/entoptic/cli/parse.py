@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from entoptic.cli.refusals import refusal
-from entoptic.cli.verbs import VERBS, spoken
+from entoptic.cli.verbs import FAMILIES, VERBS, spoken
 from entoptic.errors import UserError
 
 
@@ -57,11 +57,14 @@ def completion_script(shell: str) -> str:
 
 
 def _everything() -> Any:
-    """All verbs as one type, those of `learn` below it."""
-    learned = [name for name in VERBS if name.startswith("learn-")]
-    learn: Any = reduce(or_, (_named(name, name.removeprefix("learn-")) for name in learned))
-    others = [_named(name, name) for name in VERBS if name not in learned]
-    return reduce(or_, [*others, Annotated[learn, tyro.conf.subcommand("learn")]])
+    """All verbs as one type, those of `learn` and `study` below them."""
+    single = [_named(name, name) for name in VERBS if name.partition("-")[0] not in FAMILIES]
+    families = []
+    for first in FAMILIES:
+        own = [name for name in VERBS if name.startswith(f"{first}-")]
+        joined: Any = reduce(or_, (_named(name, name.removeprefix(f"{first}-")) for name in own))
+        families.append(Annotated[joined, tyro.conf.subcommand(first)])
+    return reduce(or_, [*single, *families])
 
 
 def _named(name: str, word: str) -> Any:

@@ -18,6 +18,7 @@ from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.see import See, run_see
 from entoptic.cli.steer import Steer, run_steer
+from entoptic.cli.study import StudyBuild, StudyExport, StudyServe, run_study_build, run_study_export, run_study_serve
 from entoptic.cli.verify import Verify, run_verify
 
 VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
@@ -35,9 +36,16 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "merge": (Merge, run_merge),
     "learn-prior": (LearnPrior, run_learn_prior),
     "learn-inverter": (LearnInverter, run_learn_inverter),
+    "study-build": (StudyBuild, run_study_build),
+    "study-serve": (StudyServe, run_study_serve),
+    "study-export": (StudyExport, run_study_export),
     "completion": (Completion, run_completion),
 }
-"""The options of each verb and the function that runs it. What is learned is part of the verb: `entoptic learn prior`."""
+"""The options of each verb and the function that runs it. What is learned is part of the verb: `entoptic learn prior`.
+`entoptic study build` is one verb too."""
+
+FAMILIES = tuple(dict.fromkeys(name.partition("-")[0] for name in VERBS if "-" in name))
+"""Words that begin several verbs: learn, study."""
 
 
 def spoken(name: str) -> str:

@@ -8,14 +8,14 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from entoptic import __version__
 from entoptic.base.files import LOCK, json_bytes, lock_folder, user_path, write_atomically, writing_to
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import NotAvailable, UserError, counted
+from entoptic.runs.records import version
 from entoptic.study.answers import PLAN_FILE, STUDY_FILE
 from entoptic.study.assign import Group, deal, make_groups
 from entoptic.study.design import (
@@ -31,7 +31,7 @@ from entoptic.study.layout import lay_out
 from entoptic.study.material import Material, read_material
 from entoptic.study.photo_source import RankedPhotos, rank_photos
 from entoptic.study.questions import Questions, arms_of
-from entoptic.study.records import Arm, Plan, Study, Task, TaskKind, UnitFrame
+from entoptic.study.records import WITH_RIGHT_ANSWER, Arm, Consent, Plan, Study, Task, TaskKind, UnitFrame
 from entoptic.study.registration import read_consent, register
 from entoptic.study.stimuli import FOLDER, Stimuli
 from entoptic.study.wording_files import FOLDER as WORDING
@@ -92,11 +92,13 @@ class Built:
         path: its folder, or None where nothing was written.
         size: how large it is.
         pictures: files in it.
+        notes: what its people should still think of.
     """
 
     path: Path | None
     size: Size
     pictures: int
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -160,11 +162,12 @@ def build(
     registration = register(
         kinds, arms, material.methods, proposed=proposed, hypotheses=hypotheses, participants=design.participants
     )
+    notes = _notes(kinds, said)
     if dry_run:
-        return Built(path=None, size=size, pictures=0)
+        return Built(path=None, size=size, pictures=0, notes=notes)
     study = Study(
         name=name or folder.name, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        software=f"entoptic {__version__}", preset="" if tasks else preset, seed=design.seed,
+        software=f"entoptic {version('entoptic')}", preset="" if tasks else preset, seed=design.seed,
         participants=design.participants, tasks=size.tasks, arms=tuple(arm for kind in kinds for arm in arms[kind]),
         units=UnitFrame(
             units=size.units, practice=tuple(dict.fromkeys(unit for kept in size.kept.values() for unit in kept)),
@@ -174,9 +177,21 @@ def build(
         registration=registration, exclusions=exclusion_rules(preset, kinds), consent=said, wording=hashes_of(texts),
         with_photos=with_photos, plan_sha256="", runs=material.runs,
     )  # fmt: skip
-    return _write(
-        folder, study, size, material, ranked, design, texts, progress, fixed=preset == "vital" or bool(tasks)
-    )
+    fixed = preset == "vital" or bool(tasks)
+    return replace(_write(folder, study, size, material, ranked, design, texts, progress, fixed=fixed), notes=notes)
+
+
+def _notes(kinds: Sequence[TaskKind], consent: Consent) -> tuple[str, ...]:
+    """What a careful reader would miss."""
+    notes = []
+    blank = [one.name for one in fields(consent) if not getattr(consent, one.name)]
+    if blank:
+        notes.append(f"the consent page says “not stated” for {', '.join(blank)}; give --consent FILE")
+    if not WITH_RIGHT_ANSWER & set(kinds):
+        notes.append(
+            "no task has a right answer: ratings measure liking, and only 2afc or intruder measure understanding"
+        )
+    return tuple(notes)
 
 
 def _natural(material: Material, photos: Any) -> bool:

@@ -72,7 +72,7 @@ def open_private(
     return wanted, token
 
 
-def new_admin_token(study_folder: Path, private: Private) -> tuple[Private, str]:
+def replace_admin_token(study_folder: Path, private: Private) -> tuple[Private, str]:
     """Replaces the token of the admin page; returns the record and the token, which is stored nowhere."""
     token = secrets.token_hex(TOKEN_BYTES)
     changed = replace(private, admin_sha256=sha256_of_token(token))

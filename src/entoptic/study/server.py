@@ -11,17 +11,18 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from entoptic.base.files import is_inside, user_path
-from entoptic.errors import NotAvailable, Unreadable, UserError
+from entoptic.base.files import user_path
+from entoptic.errors import UserError
 from entoptic.study.admin import Admin
 from entoptic.study.answers import DATABASE_FILE, manifest_of, read_plan, read_study
 from entoptic.study.bodies import Refused
 from entoptic.study.database import open_study_database, url_of
 from entoptic.study.guards import Guard
-from entoptic.study.private import open_private
-from entoptic.study.records import Plan, Trial
+from entoptic.study.plan_check import check_pictures
+from entoptic.study.private import open_private, replace_admin_token
+from entoptic.study.records import Trial
 from entoptic.study.sessions import Sessions, Where
-from entoptic.study.stimuli import FOLDER, is_name
+from entoptic.study.stimuli import FOLDER
 from entoptic.study.web import Body, Token
 from entoptic.study.wording_files import read_wording
 
@@ -53,6 +54,7 @@ def make_app(
     completion_code: str = "",
     screened_out_code: str = "",
     completion_url: str = "",
+    new_admin_token: bool = False,
 ) -> FastAPI:
     """Returns the web application of a study. `app.state.admin_token` holds the admin token where it is new.
 
@@ -64,6 +66,7 @@ def make_app(
         completion_code: of those who finish, on a platform that has one code for all.
         screened_out_code: of those whose practice failed.
         completion_url: where people return to; "{code}" stands for their code.
+        new_admin_token: whether the admin token is replaced.
 
     Raises:
         UserError: there is no study, it is damaged, or its database belongs to another one.
@@ -78,6 +81,8 @@ def make_app(
         screened_out_code=screened_out_code,
         completion_url=completion_url,
     )
+    if new_admin_token and not admin_token:
+        private, admin_token = replace_admin_token(folder, private)
     opened = open_study_database(url_of(database, folder / DATABASE_FILE), manifest, study.participants)
     sessions = Sessions(study, plan, opened, private)
     about = {
@@ -96,6 +101,10 @@ def make_app(
     @app.get("/")
     def page() -> Response:
         return _file("index.html")
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
 
     @app.get("/admin")
     def admin_page() -> Response:
@@ -187,26 +196,6 @@ def shown(trial: Trial, sessions: Sessions) -> dict[str, Any]:
             for n, one in enumerate(trial.pictures)
         ],
     }  # fmt: skip
-
-
-def check_pictures(folder: Path, plan: Plan) -> None:
-    """Checks that every picture of a plan has a name that leads nowhere else, and is there.
-
-    Raises:
-        UserError: one does not, or is not.
-    """
-    for one in plan.stimuli:
-        if not is_name(one.name):
-            raise Unreadable(f'{folder} is damaged: "{one.name[:80]}" is no name of a picture')
-        file = folder / FOLDER / f"{one.name}.png"
-        if not file.is_file() or not is_inside(file, folder):
-            raise NotAvailable(f"{folder} lacks the picture {one.name}.png; copy the whole study, or build it again")
-    known = {one.name for one in plan.stimuli}
-    for assignment in plan.assignments:
-        for trial in assignment.trials:
-            for one_shown in trial.pictures:
-                if one_shown.stimulus not in known:
-                    raise Unreadable(f"{folder} is damaged: a trial shows a picture that is not in its list")
 
 
 def _disclosed(where: Where, trial: str, n: str) -> str | None:

@@ -31,7 +31,7 @@ from entoptic.study.statistics.multiplicity import holm
 from entoptic.study.statistics.planted import Spread
 from entoptic.study.statistics.ratings import superiority, superiority_table
 
-DRAWS = 1000
+DRAWS = 600
 DESIGNS = {"60 persons, 48 units": (60, 48), "30 persons, 24 units": (30, 24), "15 persons, 12 units": (15, 12)}
 MIDDLE = "30 persons, 24 units"
 USUAL, WIDE = Spread(), Spread(unit_method=1.0, person_method=0.5)
@@ -103,7 +103,7 @@ def strengths(persons: int, units: int, spread: Spread, i: int) -> tuple[float, 
         won = draw.random() < 1 / (1 + np.exp(total[second] - total[first]))
         outcomes.append((items[first], items[second], bt.FIRST if won else bt.SECOND))
     table = cross([f"p{p}" for p in who], [f"u{u}" for u in what], bt.quantities(items, outcomes))
-    found = bt.fit_crossed(items, table, position=True, seed=str(i), draws=400)
+    found = bt.fit_crossed(items, table, position=True, seed=str(i), draws=300)
     assert found.interval is not None
     half = 1.96 * found.se[0]
     return _strength(items, log_odds, spread), {
@@ -209,7 +209,7 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Coverage of the intervals of studies", "",
         f"`python benchmarks/study_coverage.py --runs {result['runs']}`: {result['runs']} simulated studies a row, persons and "
-        f"units random in each, answers generated directly; {DRAWS} bootstrap draws (400 for strengths). Everybody "
+        f"units random in each, answers generated directly; {DRAWS} bootstrap draws (300 for strengths). Everybody "
         "answers for every unit once, methods rotate. Logits vary with standard deviations of 0.25 (person), 1.0 (unit) and 0.5 "
         "(unit × method); “wide”: 1.0 for unit × method and 0.5 for person × method. Nominal 95 %; in brackets Wilson's 95 % "
         f"interval of the simulation. {result['seconds']:.0f} s on one thread.", "",

@@ -17,10 +17,13 @@ from entoptic.base.files import (
     writing_to,
 )
 from entoptic.errors import NotAvailable, OutOfReach, UserError
+from entoptic.runs.people import write_people
+from entoptic.runs.records import version
 from entoptic.study.answers import manifest_of, read_answers, read_participations, read_study
 from entoptic.study.encoders import MINILM, TextEncoder, load_encoder
 from entoptic.study.estimates import analyse_sample, sample_of
 from entoptic.study.exclusions import exclude
+from entoptic.study.flow_back import study_of_run
 from entoptic.study.json_form import to_json
 from entoptic.study.records import Answer, Participation, Study
 from entoptic.study.report import report_page
@@ -48,6 +51,7 @@ def analyse(
     database: str = "",
     encoder: str | TextEncoder = MINILM,
     draws: int = DRAWS,
+    runs: Sequence[str | Path] = (),
 ) -> Results:
     """Analyses a study and writes its report.
 
@@ -60,6 +64,7 @@ def analyse(
         database: URL of the answers' database; "" is the study's own.
         encoder: of texts, or its name.
         draws: of the bootstrap.
+        runs: whose pictures were judged. What people answered is written beside them, where `entoptic gallery` shows it.
 
     Raises:
         UserError: there is no study, it has no answers, or the report cannot be written.
@@ -80,6 +85,8 @@ def analyse(
     results = estimate(study, answers, sessions, texts, manifest=manifest_of(study_folder), text_note=note, draws=draws)
     with writing_to(folder, "an earlier report is whole or partly replaced"), lock_folder(folder):
         _write(folder, study, results, answers, sessions, texts)
+    for run in runs:
+        write_people(run, study_of_run(study, results, answers))
     return results
 
 
@@ -154,9 +161,7 @@ def _median_minutes(sessions: Sequence[Participation]) -> float | None:
 
 
 def _software() -> str:
-    from entoptic import __version__
-
-    return f"entoptic {__version__}"
+    return f"entoptic {version('entoptic')}"
 
 
 def _write(

@@ -73,11 +73,11 @@ class _Seen:
 
     @property
     def seconds_per_trial(self) -> float | None:
-        """None where no time is known, or a single answer was given. Simulated people have a clock of their own."""
-        seconds = self.session.main_seconds
+        """None where no time is known, or a single answer was given. Simulated people never wait: their answers say how long."""
         if self.session.source == "simulated":
-            times = [one.answered_ms for one in self.answers if one.answered_ms is not None]
-            seconds = (max(times) - min(times)) / 1000 if times else None
+            times = [one.rt_ms for one in self.answers if one.rt_ms is not None]
+            return sum(times) / len(times) / 1000 if times else None
+        seconds = self.session.main_seconds
         return None if seconds is None or len(self.answers) < 2 else seconds / (len(self.answers) - 1)
 
 

@@ -37,7 +37,7 @@ class Crowd:
         participants: who come.
         coins: share of them who flip coins.
         careless: share of them who click as fast as they can.
-        effects: planted, for those who take part in earnest; None spaces the methods evenly.
+        effects: planted, for those who take part in earnest; None takes `effects_for`.
         network: whose features answer tasks with a right answer: a name, a `Model`, or "" for planted effects there too.
         seed: of all draws.
     """
@@ -84,6 +84,17 @@ def simulated_database(study_folder: str | Path) -> str:
     return f"sqlite:///{(user_path(study_folder) / DATABASE).resolve()}"
 
 
+def effects_for(study: Study, width: float = 1.5) -> Effects:
+    """Returns planted effects: the method that the study proposes is best, the others follow evenly in their order.
+
+    Args:
+        study: pre-registration.
+        width: between first and last method, in logits.
+    """
+    proposed = study.registration.primary.arm
+    return spaced_effects(sorted(study.methods, key=lambda method: method != proposed), width)
+
+
 def simulate(
     study_folder: str | Path, crowd: Crowd | None = None, *, http: Http | None = None, device: str = "auto",
     progress: Progress = silent,
@@ -107,7 +118,7 @@ def simulate(
     crowd = crowd or Crowd()
     folder = user_path(study_folder)
     study, plan = read_study(folder), read_plan(folder)
-    effects = crowd.effects or spaced_effects(study.methods)
+    effects = crowd.effects or effects_for(study)
     features = _features(folder, study, plan, crowd.network, device, progress)
     if http is not None:
         return _run(study, plan, folder, crowd, effects, features, http, progress)
@@ -125,8 +136,9 @@ def _run(
     ended: Counter[str] = Counter()
     turned_away = answers = 0
     language = "en" if "en" in study.wording else next(iter(study.wording), "en")
-    for number in range(crowd.participants):
-        observer = _observer(number, crowd, effects, features, labels)
+    for number, kind in enumerate(kinds_of(crowd)):
+        rater = Rater(person=str(number), seed=str(crowd.seed), effects=effects, labels=labels)
+        observer = _observer(kind, rater, features)
         client = StudyClient(http, f"{crowd.seed}-{number}")
         if not client.claim(language):
             turned_away += 1
@@ -171,21 +183,21 @@ def _take_part(
             return
 
 
-def _observer(
-    number: int, crowd: Crowd, effects: Effects, features: Mapping[str, np.ndarray], labels: list[str]
-) -> Observer:
-    """The kinds are mixed evenly over the order of arrival."""
-    rater = Rater(person=str(number), seed=str(crowd.seed), effects=effects, labels=labels)
-    if _is_turn(number, crowd.careless):
+def kinds_of(crowd: Crowd) -> list[str]:
+    """Returns the kind of each participant in the order of arrival: the kinds are mixed evenly, with exact shares."""
+    shares = {"earnest": 1 - crowd.careless - crowd.coins, "careless": crowd.careless, "coin": crowd.coins}
+    kinds: list[str] = []
+    for number in range(crowd.participants):
+        kinds.append(max(shares, key=lambda kind: shares[kind] * (number + 1) - kinds.count(kind)))
+    return kinds
+
+
+def _observer(kind: str, rater: Rater, features: Mapping[str, np.ndarray]) -> Observer:
+    if kind == "careless":
         return Careless(rater=rater)
-    if _is_turn(number, crowd.careless + crowd.coins):
-        return Coin(labels=labels)
+    if kind == "coin":
+        return Coin(labels=rater.labels)
     return ModelObserver(rater=rater, features=features) if features else rater
-
-
-def _is_turn(number: int, share: float) -> bool:
-    """Whether a share of all participants, spread evenly, includes this one."""
-    return int((number + 1) * share + 1e-9) > int(number * share + 1e-9)
 
 
 def _features(

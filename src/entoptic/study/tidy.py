@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from entoptic.study.answers import table_of_answers
 from entoptic.study.exclusions import Exclusions
+from entoptic.study.guards import csv_cell
 from entoptic.study.records import Answer
 from entoptic.study.results import UnitResult
 from entoptic.study.text_scores import TextScores
@@ -18,7 +19,6 @@ from entoptic.study.text_scores import TextScores
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
 MORE: Mapping[str, str] = {
     "excluded": "whether the registered rules leave this person out of the primary analysis",
     "reasons": "names of the rules that apply, separated by semicolons",
@@ -144,6 +144,4 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
+    return csv_cell(value) if isinstance(value, str) else value

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,6 @@ UNITS = 10
 
 
 def coloured(seed: int, size: int = 32) -> bytes:
-    import io
-
     draw = np.random.default_rng(seed)
     pixels = draw.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(size // 4, 0).repeat(size // 4, 1)
     buffer = io.BytesIO()
@@ -71,7 +72,7 @@ Make = Callable[..., Built]
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, network: Model) -> Path:
-    return fill_run(tmp_path_factory.mktemp("runs") / "run", weights=str(network.card.weights_sha256))
+    return fill_run(tmp_path_factory.mktemp("runs") / "run", weights=str(network.card.weights_sha256), samples=4)
 
 
 @pytest.fixture
@@ -79,8 +80,41 @@ def make(tmp_path: Path, run_folder: Path, network: Model, many_photos: Path) ->
     """Builds a small study of the invented run."""
 
     def made(out: str = "study", **options: Any) -> Built:
-        design = options.pop("design", Design(participants=4, references=3, batches=2, trials=9))
         given: dict[str, Any] = {"photos": many_photos, "with_photos": True, "model": network} | options
-        return build([options.pop("run", run_folder)], tmp_path / out, design, **given)
+        run, design = given.pop("run", run_folder), given.pop("design", SMALL)
+        return build([run], tmp_path / out, design, **given)
 
     return made
+
+
+SMALL = Design(participants=3, references=3, batches=1, trials=9, options=3)
+
+
+@pytest.fixture(scope="session")
+def built_once(
+    tmp_path_factory: pytest.TempPathFactory, run_folder: Path, network: Model, many_photos: Path
+) -> dict[str, Path]:
+    """A small study of each preset."""
+    folder = tmp_path_factory.mktemp("studies")
+    os.environ["ENTOPTIC_CACHE"] = str(folder / "cache")
+    for preset in ("default", "vital"):
+        build([run_folder], folder / preset, SMALL, preset=preset, photos=many_photos, with_photos=True, model=network)
+    return {preset: folder / preset for preset in ("default", "vital")}
+
+
+@pytest.fixture
+def study(tmp_path: Path, built_once: dict[str, Path]) -> Path:
+    """A study of 2afc, intruder and preference for three people."""
+    return Path(shutil.copytree(built_once["default"], tmp_path / "study", copy_function=os.link))
+
+
+@pytest.fixture
+def vital_study(tmp_path: Path, built_once: dict[str, Path]) -> Path:
+    """A study of the three tasks of VITAL for three people."""
+    return Path(shutil.copytree(built_once["vital"], tmp_path / "vital", copy_function=os.link))
+
+
+def needs_server() -> None:
+    """Skips where the extra `study` is not installed."""
+    for package in ("fastapi", "sqlmodel", "uvicorn", "httpx"):
+        pytest.importorskip(package, reason=f"{package} is not installed (the extra study)")

@@ -53,10 +53,10 @@ class Person:
             self.session = self.post(path, body).json()
         return self
 
-    def body(self, trial: dict[str, Any], **given: Any) -> dict[str, Any]:
-        body = {"trial": trial["id"], "nonce": secrets.token_hex(8), "shown_ms": 100.0, "answered_ms": 2100.5,
+    def body(self, asked: dict[str, Any], /, **given: Any) -> dict[str, Any]:
+        body = {"trial": asked["id"], "nonce": secrets.token_hex(8), "shown_ms": 100.0, "answered_ms": 2100.5,
                 "focus_losses": 0, "viewport": [1440, 900], "pixel_ratio": 1.0, "pasted": False}  # fmt: skip
-        if trial["confidence"] and "technical" not in given:
+        if asked["confidence"] and "technical" not in given:
             body["confidence"] = 2
         return body | given
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import LOCK, json_bytes, lock_folder, user_path, write_atomically, writing_to
+from entoptic.base.files import json_bytes, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.runs.records import version
@@ -26,6 +25,7 @@ from entoptic.study.design import (
     expected_minutes,
     task_records,
 )
+from entoptic.study.fresh_folder import fresh_folder
 from entoptic.study.json_form import to_json
 from entoptic.study.layout import lay_out
 from entoptic.study.material import Material, read_material
@@ -38,6 +38,7 @@ from entoptic.study.wording_files import FOLDER as WORDING
 from entoptic.study.wording_files import hashes_of, wording_bytes
 
 PRACTICE_SHARE, MOST_PRACTICE = 6, 5
+_SHOW_PHOTOS: frozenset[TaskKind] = frozenset({"2afc", "inner-match", "intruder"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ def build(
     arms = {kind: arms_of(kind, material.methods, photos=with_photos and _natural(material, photos)) for kind in kinds}
     _check_samples(kinds, material, design)
     ranked = None
-    if photos is not None and with_photos and not dry_run:
+    if photos is not None and with_photos and not dry_run and _SHOW_PHOTOS & set(kinds):
         ranked = rank_photos(photos, material.units, design, model=model, device=device, progress=progress)
     size = _size(kinds, arms, material, ranked, photos is not None, design, preset)
     registration = register(
@@ -312,52 +313,34 @@ def _write(
     *,
     fixed: bool,
 ) -> Built:
-    if folder.exists() and (not folder.is_dir() or any(one.name != LOCK for one in folder.iterdir())):
-        raise UserError(f"{folder} holds something already; give --out a folder that is empty or not there")
-    there = folder.exists()
-    try:
-        with lock_folder(folder), writing_to(folder, "nothing was built"):
-            side = next(iter(material.units[0].pictures.values()))[0].pixels.shape[0]
-            stimuli = Stimuli(folder, side)
-            questions = Questions(material=material, design=design, stimuli=stimuli, photos=ranked)
-            assignments = []
-            for slot, dealt in enumerate(deal(size.groups, design.participants)):
-                progress("laying out places", slot, design.participants)
-                assignments.append(
-                    lay_out(
-                        slot,
-                        dealt,
-                        size.tasks,
-                        size.arms,
-                        size.kept,
-                        questions,
-                        rounds=study.exclusions.max_practice_rounds or 1,
-                        fixed_order=fixed,
-                    )
+    with fresh_folder(folder, (FOLDER, WORDING, PLAN_FILE, STUDY_FILE), "nothing was built"):
+        side = next(iter(material.units[0].pictures.values()))[0].pixels.shape[0]
+        stimuli = Stimuli(folder, side)
+        questions = Questions(material=material, design=design, stimuli=stimuli, photos=ranked)
+        assignments = []
+        for slot, dealt in enumerate(deal(size.groups, design.participants)):
+            progress("laying out places", slot, design.participants)
+            assignments.append(
+                lay_out(
+                    slot,
+                    dealt,
+                    size.tasks,
+                    size.arms,
+                    size.kept,
+                    questions,
+                    rounds=study.exclusions.max_practice_rounds or 1,
+                    fixed_order=fixed,
                 )
-            plan = Plan(stimuli=tuple(stimuli.all.values()), assignments=tuple(assignments))
-            for language, content in texts.items():
-                write_atomically(folder / WORDING / f"{language}.json", content)
-            content = json_bytes(to_json(plan))
-            write_atomically(folder / PLAN_FILE, content)
-            registered = replace(study, plan_sha256=_sha256(content))
-            write_atomically(folder / STUDY_FILE, json_bytes(to_json(registered)))
-    except BaseException:
-        _undo(folder, there)
-        raise
+            )
+        plan = Plan(stimuli=tuple(stimuli.all.values()), assignments=tuple(assignments))
+        for language, content in texts.items():
+            write_atomically(folder / WORDING / f"{language}.json", content)
+        content = json_bytes(to_json(plan))
+        write_atomically(folder / PLAN_FILE, content)
+        registered = replace(study, plan_sha256=_sha256(content))
+        write_atomically(folder / STUDY_FILE, json_bytes(to_json(registered)))
     return Built(path=folder, size=size, pictures=len(stimuli.all))
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _undo(folder: Path, there: bool) -> None:
-    """Deletes what an unfinished build wrote."""
-    for name in (FOLDER, WORDING):
-        if (folder / name).is_dir() and not (folder / name).is_symlink():
-            shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (PLAN_FILE, STUDY_FILE, LOCK):
-        (folder / name).unlink(missing_ok=True)
-    if not there and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

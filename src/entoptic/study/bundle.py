@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import LOCK, lock_folder, user_path, write_atomically, writing_to
+from entoptic.base.files import user_path, write_atomically
 from entoptic.errors import UserError
 from entoptic.study.answers import manifest_of, read_plan, read_study
+from entoptic.study.fresh_folder import fresh_folder
 from entoptic.study.plan_check import check_pictures
 from entoptic.study.records import Plan, Study, Trial
 from entoptic.study.stimuli import FOLDER
@@ -60,29 +61,17 @@ def export(study_folder: str | Path, out: str | Path, *, post_url: str = "") -> 
     wording = read_wording(source, study)
     if post_url and not post_url.startswith(("https://", "http://")):
         raise UserError(f"--post-url must begin with https://, got {post_url[:80]}")
-    if folder.exists() and (not folder.is_dir() or any(one.name != LOCK for one in folder.iterdir())):
-        raise UserError(f"{folder} holds something already; give --out a folder that is empty or not there")
-    there = folder.exists()
     data = {
         "study": _about(study, manifest_of(source)), "wording": wording, "slots": _slots(study, plan), "postUrl": post_url,
     }  # fmt: skip
-    try:
-        with lock_folder(folder), writing_to(folder, "nothing was exported"):
-            (folder / FOLDER).mkdir()
-            for one in plan.stimuli:
-                shutil.copyfile(source / FOLDER / f"{one.name}.png", folder / FOLDER / f"{one.name}.png")
-            for name in ("study.css", *_SCRIPTS):
-                write_atomically(folder / name, (PAGES / name).read_bytes())
-            write_atomically(folder / "data.js", f"window.STUDY = {_script(data)};\n".encode())
-            write_atomically(folder / PAGE, _page().encode())
-        (folder / LOCK).unlink(missing_ok=True)
-    except BaseException:
-        for name in ("study.css", *_SCRIPTS, "data.js", PAGE, LOCK):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        if not there and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+    with fresh_folder(folder, ("study.css", *_SCRIPTS, "data.js", PAGE, FOLDER), "nothing was exported"):
+        (folder / FOLDER).mkdir()
+        for one in plan.stimuli:
+            shutil.copyfile(source / FOLDER / f"{one.name}.png", folder / FOLDER / f"{one.name}.png")
+        for name in ("study.css", *_SCRIPTS):
+            write_atomically(folder / name, (PAGES / name).read_bytes())
+        write_atomically(folder / "data.js", f"window.STUDY = {_script(data)};\n".encode())
+        write_atomically(folder / PAGE, _page().encode())
     return folder / PAGE
 
 

@@ -201,7 +201,7 @@ def shown(trial: Trial, sessions: Sessions) -> dict[str, Any]:
 def _disclosed(where: Where, trial: str, n: str) -> str | None:
     """The name of a picture that a session may see now."""
     at = where.standing
-    if not n.isdecimal() or len(n) > 3:
+    if not (n.isascii() and n.isdigit()) or len(n) > 3:
         return None
     for one in ((at.trial,) if at.trial else ()) + at.following:
         if one.id == trial and int(n) < len(one.pictures):

@@ -15,7 +15,6 @@ from sqlmodel import Session
 
 from entoptic.study.bodies import (
     COMMENT_LIMIT,
-    GivenAnswer,
     Refused,
     check_answer,
     clean,
@@ -132,9 +131,9 @@ class Sessions:
 
     def instructed(self, token: str, body: Mapping[str, Any]) -> Where:
         """Ends the instructions."""
-        seconds = real(body, "seconds", 0, 1e6)
         with self.database.write() as session:
             row = self._row(session, token, lock=True)
+            seconds = real(body, "seconds", 0, 1e6)
             if row.instruction_seconds is None:
                 row.instruction_seconds = seconds
             return self._changed(session, row)
@@ -167,20 +166,18 @@ class Sessions:
         Raises:
             Refused: it is no answer to the current trial.
         """
-        given = read_answer(body)
         try:
-            return self._answer(token, given)
+            return self._answer(token, body)
         except IntegrityError:  # the same trial at the same moment, from another connection
-            return self._answer(token, given)
+            return self._answer(token, body)
 
     def questioned(self, token: str, body: Mapping[str, Any]) -> Where:
         """Stores the answers to the questions at the end."""
-        comments = body.get("comments", "")
-        if not isinstance(comments, str) or len(comments) > COMMENT_LIMIT:
-            raise Refused(400, "body", f"comments must be a text of at most {COMMENT_LIMIT} characters")
-        automated = flag(body, "automated")
         with self.database.write() as session:
             row = self._row(session, token, lock=True)
+            comments, automated = body.get("comments", ""), flag(body, "automated")
+            if not isinstance(comments, str) or len(comments) > COMMENT_LIMIT:
+                raise Refused(400, "body", f"comments must be a text of at most {COMMENT_LIMIT} characters")
             if self._standing(session, row).stage != "questions":
                 raise Refused(409, "order", "the questions come at the end")
             row.comments, row.automated, row.questioned = clean(comments), automated, True
@@ -216,9 +213,10 @@ class Sessions:
 
     # --- inside a transaction -----------------------------------------------------------------------------------
 
-    def _answer(self, token: str, given: GivenAnswer) -> tuple[bool | None, Where]:
+    def _answer(self, token: str, body: Mapping[str, Any]) -> tuple[bool | None, Where]:
         with self.database.write() as session:
             row = self._row(session, token, lock=True)
+            given = read_answer(body)
             if row.stage == "withdrawn":
                 raise Refused(403, "withdrawn", "you have withdrawn; nothing more is stored")
             trial = next((one for one in self.trials[row.slot] if one.id == given.trial), None)

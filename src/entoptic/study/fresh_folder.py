@@ -1,0 +1,65 @@
+"""A folder that is written whole or not at all. What a killed process left half written is begun anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from entoptic.base.files import LOCK, UNFINISHED, lock_folder, writing_to
+from entoptic.errors import UserError
+
+MARK = ".unfinished"
+"""File of a folder that is being written. It is deleted last."""
+
+
+@contextmanager
+def fresh_folder(folder: Path, names: Sequence[str], failed: str) -> Iterator[None]:
+    """Locks a folder, and deletes what was written when the block raises.
+
+    Args:
+        folder: that is not there, is empty, or was left half written.
+        names: of the files and folders that the block writes. Others are never deleted.
+        failed: what a full disk means, for the message.
+
+    Raises:
+        UserError: the folder holds something already, or cannot be written.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"{folder} is a symbolic link that leads nowhere; give another --out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give --out a folder")
+    there = folder.exists()
+    left_half = there and (folder / MARK).is_file()
+    others = [one.name for one in folder.iterdir() if one.name not in (LOCK, MARK)] if there else []
+    if others and not left_half:
+        raise UserError(f"{folder} holds something already; give --out a folder that is empty or not there")
+    try:
+        with lock_folder(folder), writing_to(folder, failed):
+            if left_half:
+                _delete(folder, names)
+            strangers = sorted(one.name for one in folder.iterdir() if one.name not in (LOCK, MARK))
+            if strangers:
+                raise UserError(f"{folder} holds other files ({', '.join(strangers[:3])}); give --out an empty folder")
+            (folder / MARK).touch()
+            yield
+            (folder / MARK).unlink()
+        (folder / LOCK).unlink(missing_ok=True)
+    except BaseException:
+        if (folder / MARK).is_file():
+            _delete(folder, names)
+            for name in (MARK, LOCK):
+                (folder / name).unlink(missing_ok=True)
+        if not there and folder.is_dir() and not any(one.name != LOCK for one in folder.iterdir()):
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+        raise
+
+
+def _delete(folder: Path, names: Sequence[str]) -> None:
+    for path in (*(folder / name for name in names), *folder.glob(f".*{UNFINISHED}")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import statistics
 import time
@@ -337,6 +338,8 @@ def _write(
             write_atomically(folder / WORDING / f"{language}.json", content)
         content = json_bytes(to_json(plan))
         write_atomically(folder / PLAN_FILE, content)
+        if hasattr(os, "sync"):  # pictures were written without waiting for the disk
+            os.sync()
         registered = replace(study, plan_sha256=_sha256(content))
         write_atomically(folder / STUDY_FILE, json_bytes(to_json(registered)))
     return Built(path=folder, size=size, pictures=len(stimuli.all))

@@ -44,9 +44,7 @@ def lay_out(
         units = [questions.by_name[name] for name in kept[kind]]
         for number in range(rounds if task.practice else 0):
             made = [
-                questions.check(
-                    check_arms[i % len(check_arms)], draw.choice(units), "practice", f"{slot}|{kind}|{number}|{i}", draw
-                )
+                questions.check(check_arms[i % len(check_arms)], draw.choice(units), "practice", draw)
                 for i in range(task.practice)
             ]
             trials += [_trial(one, draw, block, number, place) for one, place in zip(made, _places(made, draw))]
@@ -56,8 +54,7 @@ def lay_out(
         main = [questions.main(one.arm, questions.by_name[one.unit], one.occurrence, draw) for one in mine]
         catch = place_catch(len(main), task.catch, draw)
         checks = [
-            questions.check(draw.choice(check_arms), draw.choice(units), "catch", f"{slot}|{kind}|catch|{i}", draw)
-            for i in range(sum(catch))
+            questions.check(draw.choice(check_arms), draw.choice(units), "catch", draw) for _ in range(sum(catch))
         ]
         order = [checks.pop() if is_catch else main.pop() for is_catch in catch]
         size = -(-len(order) // max(1, -(-len(order) // design.break_every)))  # blocks of one task are about equal

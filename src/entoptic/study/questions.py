@@ -16,6 +16,8 @@ from entoptic.study.stimuli import Stimuli
 from entoptic.study.unit_ranks import PhotoBatch
 
 NATURAL, NONE = "natural", "none"
+NOISE = 8
+"""Pictures of noise in a study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,29 +222,28 @@ class Questions:
 
     # --- trials that check ---------------------------------------------------------------------------------------
 
-    def check(self, arm: Arm, unit: UnitMaterial, kind: TrialKind, key: str, draw: random.Random) -> Question:
+    def check(self, arm: Arm, unit: UnitMaterial, kind: TrialKind, draw: random.Random) -> Question:
         """Returns a question whose right answer anybody sees who looks: for practice and catch trials.
 
         Args:
             arm: the condition it looks like.
             unit: kept for such trials.
             kind: "practice" or "catch".
-            key: of this trial.
             draw: random choices.
         """
         if arm.task == "2afc":
-            return self._obvious_choice(arm, unit, kind, key, draw)
+            return self._obvious_choice(arm, unit, kind, draw)
         if arm.task == "intruder":
             plain = self._intruder(arm, unit, draw)
             (odd,) = plain.right
             same = plain.choices[0].stimulus
-            copies = [self.stimuli.copy(same, f"{key}|{i}") for i in range(self.design.options - 1)]
+            copies = [self.stimuli.copy(same, i) for i in range(self.design.options - 1)]
             choices = tuple(Shown(role="option", stimulus=name) for name in (*copies, odd))
             return replace(plain, kind=kind, choices=choices)
         plain = self.main(arm, unit, draw.randrange(self.material.samples), draw)
         if kind == "practice" and arm.task != "preference":
             return replace(plain, kind=kind)
-        noise = self.stimuli.noise(key)
+        noise = self.stimuli.noise(draw.randrange(NOISE))
         if arm.task == "preference":
             good = plain.choices[0]
             return replace(
@@ -251,14 +252,12 @@ class Questions:
         target = Shown(role="target", stimulus=noise, method=plain.method)
         return replace(plain, kind=kind, fixed=(*plain.fixed[:-1], target), right_ratings=(1, 2))
 
-    def _obvious_choice(self, arm: Arm, unit: UnitMaterial, kind: TrialKind, key: str, draw: random.Random) -> Question:
+    def _obvious_choice(self, arm: Arm, unit: UnitMaterial, kind: TrialKind, draw: random.Random) -> Question:
         """The queries are copies of a reference of each group; without a low group the low query stays."""
         plain = self._two_choices(arm, unit, draw.randrange(1_000))
         groups = {role: [one.stimulus for one in plain.fixed if one.role == role] for role in ("high", "low")}
-        right = self.stimuli.copy(draw.choice(groups["high"]), f"{key}|high")
-        wrong = (
-            self.stimuli.copy(draw.choice(groups["low"]), f"{key}|low") if groups["low"] else plain.choices[1].stimulus
-        )
+        right = self.stimuli.copy(draw.choice(groups["high"]), 0)
+        wrong = self.stimuli.copy(draw.choice(groups["low"]), 0) if groups["low"] else plain.choices[1].stimulus
         choices = (Shown(role="query", stimulus=right), Shown(role="query", stimulus=wrong))
         return replace(plain, kind=kind, choices=choices, right=(right,))
 

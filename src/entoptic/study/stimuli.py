@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from entoptic.base.files import write_atomically
 from entoptic.runs.pictures import read_pixels
 from entoptic.study.records import Stimulus
 from entoptic.study.unit_ranks import Ranked
@@ -74,29 +73,29 @@ class Stimuli:
         )  # fmt: skip
         return self._once(f"photo|{unit}|{ranked.index}|{ranked.rank}", read, about)
 
-    def noise(self, key: str) -> str:
+    def noise(self, number: int) -> str:
         """Writes a picture of coarse noise, which shows nothing; returns its name."""
 
         def pixels() -> np.ndarray:
-            draw = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
+            draw = np.random.default_rng(number)
             coarse = draw.integers(64, 192, (16, 16, 3), dtype=np.uint8)
             return np.asarray(Image.fromarray(coarse).resize((self.side, self.side), Image.Resampling.BICUBIC))
 
         about = Stimulus(name="", sha256="", width=0, height=0, origin="noise")
-        return self._once(f"noise|{key}", pixels, about)
+        return self._once(f"noise|{number}", pixels, about)
 
-    def copy(self, name: str, key: str) -> str:
+    def copy(self, name: str, number: int) -> str:
         """Writes a copy of a picture whose bytes differ, so that only the eye finds them alike; returns its name."""
         original = self.all[name]
 
         def pixels() -> np.ndarray:
             changed = read_pixels(self.folder / FOLDER / f"{name}.png", "RGB").copy()
-            draw = random.Random(f"{key}|{original.sha256}")
+            draw = random.Random(f"{number}|{original.sha256}")
             for _ in range(_FLIPPED):
                 changed[draw.randrange(changed.shape[0]), draw.randrange(changed.shape[1]), draw.randrange(3)] ^= 1
             return changed
 
-        return self._once(f"copy|{name}|{key}", pixels, original)
+        return self._once(f"copy|{name}|{number}", pixels, original)
 
     def _once(self, key: str, pixels: Callable[[], np.ndarray], about: Stimulus) -> str:
         if key in self._names:
@@ -106,7 +105,10 @@ class Stimuli:
         Image.fromarray(np.ascontiguousarray(found)).save(buffer, "PNG")
         data = buffer.getvalue()
         name = secrets.token_hex(NAME_DIGITS // 2)
-        write_atomically(self.folder / FOLDER / f"{name}.png", data)
+        # The whole folder is flushed to the disk once, before the study is registered.
+        file = self.folder / FOLDER / f"{name}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
         sha256 = hashlib.sha256(data).hexdigest()
         self.all[name] = replace(about, name=name, sha256=sha256, width=found.shape[1], height=found.shape[0])
         self._names[key] = name

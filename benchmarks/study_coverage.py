@@ -246,10 +246,13 @@ def page(result: dict[str, Any]) -> str:
 
 
 NOTES = (
-    "The default holds at least what it says, often more: it counts the noise of single answers up to three times. The "
-    "cluster-robust interval stands beside it in every report.",
+    "Where single answers are noisy (right or wrong, ratings, choices) the default holds more than it says: it counts their noise "
+    "up to three times. Where units make most of the noise (similarities), it holds about what it says, with 12 to 24 units a "
+    "little less. The cluster-robust interval stands beside it in every report.",
     "",
-    "Intervals that take answers as independent, or draw persons alone, hold too little: units vary more than people.",
+    "Intervals that take answers as independent, or draw persons alone, hold too little: units vary more than people. The "
+    "jackknife of alpha replaced percentiles of a bootstrap over units, which held the truth in 88.5 %, 91.5 % and 83.0 % of the "
+    "same studies (60, 30 and 15 persons).",
 )
 
 

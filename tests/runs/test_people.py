@@ -72,6 +72,8 @@ def test_an_analysis_replaces_itself_and_no_other(run: Path) -> None:
 def test_nothing_is_written_where_nothing_was_judged(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no picture of .* was judged in the study first"):
         write_people(run, study(answered(unit="logits:9")))
+    with pytest.raises(UserError, match="no answer about pictures counts"):
+        write_people(run, study())
     with pytest.raises(UserError, match="is no run"):
         write_people(tmp_path / "absent", study(answered()))
     assert not (run / FILE).exists()

@@ -67,6 +67,17 @@ def test_one_sided_people_are_left_out(made: tuple[list[Answer], list[Participat
     assert len(found.kept) == 4
 
 
+def test_a_few_choices_are_not_one_sided(made: tuple[list[Answer], list[Participation]]) -> None:
+    answers, sessions = made
+    mine = [
+        replace(one, choice=0 if one.choice is not None else None) for one in answers if one.participant == "person-001"
+    ]
+    choices = [one for one in mine if one.choice is not None]
+    for n, kept in ((9, True), (10, False)):
+        found = exclude(replace(OFF, min_each_choice=0.1), choices[:n], sessions)
+        assert ("person-001" in found.kept) == kept
+
+
 def test_counts_of_people_and_of_several_rules() -> None:
     answers, sessions = made_answers(made_study(participants=6), careless=2)
     sessions = [replace(sessions[0], stage="withdrawn"), *sessions[1:5], replace(sessions[5], instruction_seconds=1.0)]

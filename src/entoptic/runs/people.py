@@ -71,6 +71,10 @@ def write_people(run_folder: str | Path, study: StudyOfRun) -> int:
         raise NotAvailable(f"{run_folder} is no run (it has no run.json); give a run whose pictures the study shows")
     known = _pictures_of(folder)
     own = [one for one in study.answered if (one.model, one.unit, one.method) in known]
+    if not study.answered:
+        raise NotAvailable(
+            f"no answer about pictures counts in the study {study.study}, so nothing is written beside {run_folder}"
+        )
     if not own:
         raise NotAvailable(
             f"no picture of {run_folder} was judged in the study {study.study}; its answers are about other runs"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from entoptic.study.records import Answer, ExclusionRules, Participation
 
+LEAST_CHOICES = 10
+"""Choices between two from which on a person can be called one-sided: an honest one is with probability 0.002."""
 NO_SESSION, OTHER_VERSION = "no session", "other version"
 """Reasons that no rule is needed for: nothing is known of the session, or its answers are of another `study.json`."""
 
@@ -171,7 +173,7 @@ def _rules(rules: ExclusionRules) -> list[_Rule]:
         part = side
         add(
             "one side",
-            f"one of two choices in less than {100 * side:g} % of the answers",
+            f"one of two choices in less than {100 * side:g} % of at least {LEAST_CHOICES} answers",
             lambda seen: _one_sided(seen.sides, part),
         )
     if (rounds := rules.max_practice_rounds) is not None:
@@ -194,4 +196,4 @@ def _above(value: float | None, most: float) -> bool:
 
 
 def _one_sided(sides: Sequence[int], least: float) -> bool:
-    return bool(sides) and min(sides.count(0), sides.count(1)) < least * len(sides) - 1e-9
+    return len(sides) >= LEAST_CHOICES and min(sides.count(0), sides.count(1)) < least * len(sides) - 1e-9

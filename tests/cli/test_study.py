@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Say, refusal
+from entoptic.cli.parse import parse
 from study.conftest import fill_run, needs_server
 
 
@@ -54,6 +56,20 @@ def test_what_is_wrong_is_one_sentence(say: Say, run: Path, tmp_path: Path) -> N
     needs_server()
     assert "is no study" in refusal(say("study", "serve", tmp_path))
     assert "entoptic study build --help" in say("study")[1]
+
+
+def test_commands_of_the_how_to_are_read_and_work(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "study.md").read_text()
+    commands = [shlex.split(line) for line in re.findall(r"^entoptic (.*)$", page, flags=re.MULTILINE)]
+    assert len(commands) == 5
+    for words in commands:
+        parse(*(("-".join(words[:2]), words[2:]) if words[0] == "study" else (words[0], words[1:])))
+    monkeypatch.chdir(tmp_path)
+    fill_run(tmp_path / "runs" / "fourier", units=12, samples=3, methods=("fourier",))
+    for words in commands:
+        if words[:2] in (["study", "build"], ["study", "export"]) and "--photos" not in words:
+            assert say(*words)[0] == 0
+    assert (tmp_path / "bundle" / "index.html").is_file()
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ def test_the_page_of_the_unit_says_what_people_found(run: Path) -> None:
     page = (build(run).parent / "unit-logits-1.html").read_text()
     assert "Simulated participants found" in page
     assert "People found the photo" not in page
+    assert "People find its photos (simulated)" in page  # also where only the table is read
 
 
 def test_an_analysis_replaces_itself_and_no_other(run: Path) -> None:

@@ -12,6 +12,10 @@ def _who(m: Measurement) -> str:
     return "Simulated participants" if m.detail.get("simulated") else "People"
 
 
+def _titled(m: Measurement, title: str) -> str:
+    return f"{title} (simulated)" if m.detail.get("simulated") else title
+
+
 def _answers(m: Measurement) -> str:
     return f"{m.n:,} answer{'' if m.n == 1 else 's'}" if m.n else "an unknown number of answers"
 
@@ -39,7 +43,7 @@ def found(m: Measurement, *, what: str, title: str, chip: str) -> Wording:
     if beside:
         sentence += f" {', '.join(beside)[0].upper()}{', '.join(beside)[1:]}."
     return Wording(
-        title=title, sentence=sentence, chip=f"{chip} {share}", format_value=percent, suffix=PERCENT,
+        title=_titled(m, title), sentence=sentence, chip=f"{chip} {share}", format_value=percent, suffix=PERCENT,
         format_detail=detail_as_share, stated=_STATED,
     )  # fmt: skip
 
@@ -49,7 +53,7 @@ def rated(m: Measurement, *, beside: str, title: str) -> Wording:
     scale = number_or_none(m.detail.get("scale"))
     of = f" of {scale:g}" if scale else ""
     return Wording(
-        title=title,
+        title=_titled(m, title),
         sentence=f"{_who(m)} rated it {number(m.value)}{of} {beside}, the mean of {_answers(m)}. "
         "A rating tells liking, not understanding.",
         chip=f"rated {number(m.value)}{of}",
@@ -60,7 +64,7 @@ def rated(m: Measurement, *, beside: str, title: str) -> Wording:
 def described(m: Measurement) -> Wording:
     """Words how like the label people's words are."""
     return Wording(
-        title="Words above chance",
+        title=_titled(m, "Words above chance"),
         sentence=f"What {_who(m).lower()} wrote is more like the unit’s label than like other labels by {number(m.value)}, the "
         f"mean of {_answers(m)}.",
         chip=f"words {number(m.value)} above chance",
@@ -72,7 +76,7 @@ def preferred(m: Measurement) -> Wording:
     """Words the share of pairs in which people took the method's picture."""
     share = f"{percent(m.value)}{PERCENT}"
     return Wording(
-        title="Preferred",
+        title=_titled(m, "Preferred"),
         sentence=f"{_who(m)} took it before another method’s picture in {share} of {_answers(m)}. Liking is not understanding.",
         chip=f"preferred {share}", format_value=percent, suffix=PERCENT, format_detail=detail_as_share, stated=_STATED,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from entoptic.study.records import Answer, Arm, Consent, Study, TaskKind
 from entoptic.study.results import Analysis, ArmResult, Comparison, Measured, Results, UnitResult
 from entoptic.study.statistics.bootstrap import Bootstrapped
 from entoptic.study.text_scores import TextScores
-from entoptic.study.tidy import Column, field_meanings
+from entoptic.study.tidy import Column
 from entoptic.study.words import arm_title, change, estimate, p_text, shift
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def report_page(
         columns: of the tidy table.
     """
     kept = results.exclusions.kept
+    written = _written([one for one in answers if one.participant in kept], texts)
     sections = [_section(study, results.kept, task.kind) for task in study.tasks if task.kind != "preference"]
     return (
         _environment()
@@ -114,7 +115,8 @@ def report_page(
             preferences=_preference_drawing(results),
             asked=_asked(study, results),
             consent=_consent(study.consent),
-            written=_written([one for one in answers if one.participant in kept], texts),
+            written=written[:_TEXTS_SHOWN],
+            written_count=len(written),
             columns=columns,
             other_arms=[arm for arm in study.arms if arm.kind == "none"],
             words=words,
@@ -153,7 +155,7 @@ def verdict(study: Study, primary: Comparison, detectable: float | None, alpha: 
         said, tone = "not supported", "mixed"
         meaning = "No difference was found. That does not mean that there is none"
         meaning += (
-            f": this sample finds effects of {shift(detectable, name)} or more with a power of 80 %."
+            f": this sample finds effects of {shift(detectable, name).lstrip('+')} or more with a power of 80 %."
             if detectable
             else "."
         )
@@ -326,11 +328,7 @@ def _arms(arms: Sequence[Arm], task: str) -> list[str]:
 
 
 def _consent(consent: Consent) -> tuple[tuple[str, str], ...]:
-    meanings = field_meanings(Consent)
-    return tuple(
-        (meanings.get(one.name, one.name).rstrip("."), str(getattr(consent, one.name)) or NOT_STATED)
-        for one in fields(consent)
-    )
+    return tuple((one.name.capitalize(), str(getattr(consent, one.name)) or NOT_STATED) for one in fields(consent))
 
 
 def _written(answers: Sequence[Answer], texts: TextScores | None) -> tuple[Written, ...]:
@@ -341,7 +339,7 @@ def _written(answers: Sequence[Answer], texts: TextScores | None) -> tuple[Writt
         score = texts.by_answer.get((one.participant, one.trial)) if texts else None
         shown = f"similarity {score.similarity:.2f}, rank {score.rank:g}" if score else ""
         found.append(Written(label=one.label or one.unit, arm=one.arm, text=one.text, score=shown))
-    return tuple(sorted(found, key=lambda one: (one.label, one.arm, one.text))[:_TEXTS_SHOWN])
+    return tuple(sorted(found, key=lambda one: (one.label, one.arm, one.text)))
 
 
 def _environment() -> Environment:

@@ -85,6 +85,15 @@ def test_the_side_shown_first_has_a_term_of_its_own() -> None:
     assert fit(("a", "b"), counts(("a", "b"), pairs)).first_shown == 0
 
 
+def test_a_side_that_explains_all_answers_gets_a_half_too() -> None:
+    pairs = {("a", "b"): (3, 0), ("b", "a"): (1, 2)}  # connected, but the first side and a win wherever they can
+    found = fit(("a", "b"), counts(("a", "b"), pairs), position=True)
+    assert found.halved
+    assert found.components == (("a", "b"),)
+    assert abs(found.strength[0]) < 3
+    assert not fit(("a", "b"), counts(("a", "b"), pairs)).halved
+
+
 def test_intervals_over_persons_and_units_hold_the_truth() -> None:
     draw = np.random.default_rng(3)
     truth = {"a": 0.8, "b": 0.0, "c": -0.8}

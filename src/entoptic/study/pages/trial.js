@@ -27,7 +27,7 @@
 
   function figure(kind, title, images) {
     if (!images) return null;
-    const boxes = make("div", { class: `boxes ${images.length > 4 ? "many" : images.length > 1 ? "few" : "one"}` },
+    const boxes = make("div", { class: `boxes ${images.length === 1 ? "one" : images.length === 2 || images.length === 4 ? "few" : "many"}` },
       ...images.map((image, i) => box(image, kind, i)));
     return make("section", { class: `group ${kind}`, "aria-label": title }, make("h2", {}, title), boxes);
   }

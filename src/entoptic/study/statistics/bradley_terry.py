@@ -18,6 +18,7 @@ from entoptic.study.statistics.crossed import Crossed
 
 FIRST, SECOND, TIE = 0, 1, 2
 _ROUNDS, _LARGEST_STEP = 60, 3.0
+_RUNS_AWAY = 6.0  # log odds that no finite number of answers here can tell from infinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,9 @@ def fit(items: tuple[str, ...], totals_K: np.ndarray, *, position: bool = False)
     if len(items) < 2 or counts.sum() <= 0:
         raise OutOfReach(f"strengths need answers to pairs of at least two items, there are {len(items)} items")
     groups = _components(items, counts)
-    halved = len(groups) > 1
-    used = _with_halves(counts[None], len(items))[0] if halved else counts
     ties = bool(_ties(counts).any())
-    thetas, information = _newton(len(items), used[None], ties=ties, position=position)
+    thetas, information, halves = _solve(len(items), counts[None], ties=ties, position=position)
+    halved = bool(halves[0])
     theta, covariance = thetas[0], np.linalg.pinv(information[0])
     lift = np.vstack([np.eye(len(items) - 1), -np.ones(len(items) - 1)])
     spread = lift @ covariance[: len(items) - 1, : len(items) - 1] @ lift.T
@@ -134,10 +134,8 @@ def fit_crossed(
     if min(table.cells_KPU.shape[1:]) < 2:
         return found
     totals = totals_of_draws(table, seed=seed, draws=draws)
-    apart = np.array([not _connected(len(items), row) for row in totals])
-    totals[apart] = _with_halves(totals[apart], len(items))
     totals = totals[totals.sum(1) > 0]
-    theta, _ = _newton(len(items), totals, ties=found.ties > 0, position=position)
+    theta, _, apart = _solve(len(items), totals, ties=found.ties > 0, position=position)
     own = theta[:, : len(items) - 1]
     strengths = np.concatenate([own, -own.sum(1, keepdims=True)], 1)
     low, high = np.quantile(strengths, (0.025, 0.975), axis=0)
@@ -171,6 +169,26 @@ def _features(items: int, ties: bool, position: bool) -> np.ndarray:
         if position:
             rows[k, FIRST, -1], rows[k, TIE, -1] = 1, 0.5
     return rows
+
+
+def _solve(
+    items: int, totals_DK: np.ndarray, *, ties: bool, position: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maximum likelihood of each draw, with ½ added where there is no finite solution; gives too which draws those are.
+
+    There is none where some items never lost to others, and, with a term for the side shown first, where the side alone can
+    explain all answers: then the parameters run away.
+    """
+    totals = totals_DK.copy()
+    halves = np.array([not _connected(items, row) for row in totals])
+    totals[halves] = _with_halves(totals[halves], items)
+    theta, information = _newton(items, totals, ties=ties, position=position)
+    own = np.delete(theta, items - 1, 1) if ties else theta  # ν may be small without harm
+    away = (np.abs(own).max(1) > _RUNS_AWAY) & ~halves
+    if away.any():
+        totals[away] = _with_halves(totals[away], items)
+        theta[away], information[away] = _newton(items, totals[away], ties=ties, position=position)
+    return theta, information, halves | away
 
 
 def _newton(items: int, totals_DK: np.ndarray, *, ties: bool, position: bool) -> tuple[np.ndarray, np.ndarray]:

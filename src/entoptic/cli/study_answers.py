@@ -76,7 +76,7 @@ class StudyPower:
     title: ClassVar[str] = "how many participants and units find an effect"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic study power --effect 0.1 --baseline 0.75 --units 24 48 96",
-        "entoptic study power --effect 0.1 --units 48 --participants 60 --simulations 1000",
+        "entoptic study power --units 48 --participants 60 --simulations 1000",
     )
     bounds: ClassVar[Bounds] = {
         "simulations": (1, 100_000), "most": (4, 2000), "person_sd": (0, 10), "unit_sd": (0, 10), "unit_method_sd": (0, 10),

@@ -76,6 +76,14 @@ class Server:
         assert found, line
         self.port = int(found[1])
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the server's process so far; 0 where /proc does not tell."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -190,8 +198,10 @@ def main() -> None:
         design = Design(participants=given.participants, trials=36, practice_units=2, options=3)
         build([run], study, design, tasks=("preference",))
         server = Server(study, given.database)
+        before, own = server.cpu_seconds(), time.process_time()
         try:
             tally = asyncio.run(load(server, given))
+            busy, own = server.cpu_seconds() - before * (not given.kill), time.process_time() - own
         finally:
             server.stop()
         stored = [one.trial for one in read_answers(study, database=given.database)]
@@ -210,6 +220,7 @@ def main() -> None:
         f"answer: median {1000 * statistics.median(times):.0f} ms, 95 % under {1000 * times[int(0.95 * len(times))]:.0f} ms, "
         f"longest {1000 * times[-1]:.0f} ms"
     )
+    print(f"CPU an answer: server {1000 * busy / len(times):.1f} ms, clients {1000 * own / len(times):.1f} ms")
     sys.exit(bool(lost or doubled or tally.refused))
 
 

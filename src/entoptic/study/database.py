@@ -1,16 +1,17 @@
 """The tables of a running study, and how they are opened: SQLite in WAL mode, or PostgreSQL.
 
 Every transaction that writes begins as one (BEGIN IMMEDIATE), and those of one process take turns: SQLite has one writer, and
-a turn in memory is shorter than its waiting. An answer is on the disk before it is acknowledged (synchronous FULL).
+a turn in memory is shorter than its waiting. An answer is on the disk before it is acknowledged (synchronous FULL); answers that
+come while another is on its way to the disk follow together.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -18,6 +19,7 @@ from sqlmodel import Field, Session, SQLModel, UniqueConstraint, select
 
 from entoptic.errors import NotAvailable, UserError
 
+T = TypeVar("T")
 BUSY_MS = 10_000
 VERSION = 1
 
@@ -113,6 +115,33 @@ class EventRow(SQLModel, table=True):
     detail: str = ""
 
 
+class _Change(Generic[T]):
+    """A change that waits for its turn."""
+
+    def __init__(self, work: Callable[[Session], T]) -> None:
+        self.work, self.over = work, False
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+
+    def run(self, session: Session) -> None:
+        try:
+            value = self.work(session)
+            session.commit()
+            self._value.append(value)
+        except BaseException as error:
+            session.rollback()
+            self._error = error
+
+    def fail(self, error: BaseException) -> None:
+        """Marks a change that was run as not stored."""
+        self._error = self._error or error
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
+
 class Database:
     """An open database.
 
@@ -125,7 +154,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.is_sqlite = url.startswith("sqlite")
-        self._turn = threading.Lock()
+        self._turn, self._waiting_turn = threading.Lock(), threading.Lock()
+        self._waiting: list[_Change[Any]] = []
         try:
             self.engine: Engine = create_engine(
                 url, **({"connect_args": {"timeout": BUSY_MS / 1000}} if self.is_sqlite else {})
@@ -151,6 +181,43 @@ class Database:
             session.connection(execution_options={"entoptic_write": True})
             yield session
             session.commit()
+
+    def change(self, work: Callable[[Session], T]) -> T:
+        """Runs a change in a transaction and returns what it returned once that is stored.
+
+        Changes that wait for the disk at the same time are stored together, each behind a savepoint of its own: what one raises
+        undoes that one alone.
+        """
+        if not self.is_sqlite:
+            with self.write() as session:
+                return work(session)
+        mine = _Change(work)
+        with self._waiting_turn:
+            self._waiting.append(mine)
+        with self._turn:
+            if not mine.over:
+                with self._waiting_turn:
+                    together, self._waiting = self._waiting, []
+                self._store(together)
+        return mine.result()
+
+    def _store(self, together: Sequence[_Change[Any]]) -> None:
+        """Runs changes in one transaction."""
+        try:
+            writing = self.engine.execution_options(entoptic_write=True)
+            with writing.begin() as connection:  # it is stored at the end of the block
+                for one in together:
+                    with Session(
+                        connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
+                    ) as session:
+                        one.run(session)
+        except BaseException as error:
+            for one in together:
+                one.fail(error)
+            raise
+        finally:
+            for one in together:
+                one.over = True
 
     @contextmanager
     def read(self) -> Iterator[Session]:

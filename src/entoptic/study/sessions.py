@@ -167,9 +167,9 @@ class Sessions:
             Refused: it is no answer to the current trial.
         """
         try:
-            return self._answer(token, body)
+            return self.database.change(lambda session: self._answer(session, token, body))
         except IntegrityError:  # the same trial at the same moment, from another connection
-            return self._answer(token, body)
+            return self.database.change(lambda session: self._answer(session, token, body))
 
     def questioned(self, token: str, body: Mapping[str, Any]) -> Where:
         """Stores the answers to the questions at the end."""
@@ -213,39 +213,38 @@ class Sessions:
 
     # --- inside a transaction -----------------------------------------------------------------------------------
 
-    def _answer(self, token: str, body: Mapping[str, Any]) -> tuple[bool | None, Where]:
-        with self.database.write() as session:
-            row = self._row(session, token, lock=True)
-            given = read_answer(body)
-            if row.stage == "withdrawn":
-                raise Refused(403, "withdrawn", "you have withdrawn; nothing more is stored")
-            trial = next((one for one in self.trials[row.slot] if one.id == given.trial), None)
-            if trial is None:
-                raise Refused(404, "trial", "you have no such trial")
-            query = select(AnswerRow).where(AnswerRow.session == row.id, AnswerRow.trial == trial.id)
-            before = session.exec(query).first()
-            if before is not None:
-                if (before.nonce, before.body_sha256) != (given.nonce, given.sha256):
-                    raise Refused(409, "answered", "this trial is answered already; the first answer stands")
-                return _told(trial, before.correct), Where(row=row, standing=self._standing(session, row))
-            at = self._standing(session, row)
-            if at.trial is None or at.trial.id != trial.id:
-                raise Refused(409, "order", "another trial comes first")
-            check_answer(given, trial, self.tasks[trial.task])
-            correct = is_right(given, trial)
-            place = len(session.exec(select(AnswerRow.trial).where(AnswerRow.session == row.id)).all())
-            session.add(
-                AnswerRow(
-                    session=row.id, trial=trial.id, nonce=given.nonce, body_sha256=given.sha256, place=place,
-                    choice=given.choice, not_sure=given.not_sure, correct=correct, confidence=given.confidence,
-                    rating=given.rating, text=given.text, technical=given.technical, shown_ms=given.shown_ms,
-                    answered_ms=given.answered_ms, received=now(), focus_losses=given.focus_losses,
-                    reloads=row.reloads if row.reload_trial == trial.id else 0, viewport=given.viewport,
-                    pixel_ratio=given.pixel_ratio, pasted=given.pasted,
-                )
-            )  # fmt: skip
-            session.flush()
-            return _told(trial, correct), self._changed(session, row)
+    def _answer(self, session: Session, token: str, body: Mapping[str, Any]) -> tuple[bool | None, Where]:
+        row = self._row(session, token, lock=True)
+        given = read_answer(body)
+        if row.stage == "withdrawn":
+            raise Refused(403, "withdrawn", "you have withdrawn; nothing more is stored")
+        trial = next((one for one in self.trials[row.slot] if one.id == given.trial), None)
+        if trial is None:
+            raise Refused(404, "trial", "you have no such trial")
+        query = select(AnswerRow).where(AnswerRow.session == row.id, AnswerRow.trial == trial.id)
+        before = session.exec(query).first()
+        if before is not None:
+            if (before.nonce, before.body_sha256) != (given.nonce, given.sha256):
+                raise Refused(409, "answered", "this trial is answered already; the first answer stands")
+            return _told(trial, before.correct), Where(row=row, standing=self._standing(session, row))
+        at = self._standing(session, row)
+        if at.trial is None or at.trial.id != trial.id:
+            raise Refused(409, "order", "another trial comes first")
+        check_answer(given, trial, self.tasks[trial.task])
+        correct = is_right(given, trial)
+        place = len(session.exec(select(AnswerRow.trial).where(AnswerRow.session == row.id)).all())
+        session.add(
+            AnswerRow(
+                session=row.id, trial=trial.id, nonce=given.nonce, body_sha256=given.sha256, place=place,
+                choice=given.choice, not_sure=given.not_sure, correct=correct, confidence=given.confidence,
+                rating=given.rating, text=given.text, technical=given.technical, shown_ms=given.shown_ms,
+                answered_ms=given.answered_ms, received=now(), focus_losses=given.focus_losses,
+                reloads=row.reloads if row.reload_trial == trial.id else 0, viewport=given.viewport,
+                pixel_ratio=given.pixel_ratio, pasted=given.pasted,
+            )
+        )  # fmt: skip
+        session.flush()
+        return _told(trial, correct), self._changed(session, row)
 
     def _row(self, session: Session, token: str, *, lock: bool = False) -> SessionRow:
         query = select(SessionRow).where(SessionRow.token_sha256 == sha256_of_token(token))

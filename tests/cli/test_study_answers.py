@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_bad_input_is_one_sentence(say: Say, place: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(place)
     assert "is no study" in refusal(say("study", "analyse", "run", "--out", "r"))
     assert "is no study" in refusal(say("study", "simulate", "absent"))
+    fresh = Path("fresh")
+    shutil.copytree("study", fresh, ignore=shutil.ignore_patterns("*.sqlite*"))
+    assert "`entoptic study simulate fresh` makes them" in refusal(
+        say("study", "analyse", "fresh", "--simulated", "--out", "r")
+    )
+    assert not list(fresh.glob("*.sqlite*"))
     assert "not both" in refusal(
         say("study", "analyse", "study", "--simulated", "--database", "sqlite:///x.sqlite", "--out", "r")
     )

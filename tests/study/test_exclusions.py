@@ -85,6 +85,7 @@ def test_counts_of_people_and_of_several_rules() -> None:
     found = exclude(ExclusionRules(), answers, sessions, manifest=MANIFEST)
     assert (found.started, found.answered, found.finished, found.withdrawn) == (6, 5, 5, 1)
     assert found.kept == {"person-001", "person-002", "person-003"}
+    assert exclude(ExclusionRules(), answers, [replace(one, automated=True) for one in sessions]).automated == 3
     by_rule = {one.rule: (one.left_out, one.alone) for one in found.counts}
     assert by_rule["catch"] == (2, 1)
     assert by_rule["instructions"] == (1, 0)

@@ -148,10 +148,12 @@ def run_study_analyse(options: StudyAnalyse) -> int:
     from entoptic.study.analyse import REPORT, analyse
     from entoptic.study.answers import read_study
     from entoptic.study.report import verdict
-    from entoptic.study.simulate import simulated_database
+    from entoptic.study.simulate import check_simulated, simulated_database
 
     if options.simulated and options.database:
         raise UserError("--simulated names a database already; give it or --database, not both")
+    if options.simulated:
+        check_simulated(options.study)
     database = simulated_database(options.study) if options.simulated else options.database
     found = analyse(
         options.study, options.out, database=database, encoder=options.encoder, draws=options.draws, runs=options.runs

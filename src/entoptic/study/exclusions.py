@@ -44,6 +44,7 @@ class Exclusions:
         screened_out: people who did not pass the practice.
         withdrawn: people who took their answers back; nothing else is known of them.
         honeypots: kept people who filled the field that people do not see.
+        automated: kept people who said that a program gave some of their answers.
     """
 
     reasons: Mapping[str, tuple[str, ...]]
@@ -54,6 +55,7 @@ class Exclusions:
     screened_out: int
     withdrawn: int
     honeypots: int
+    automated: int = 0
 
     @property
     def kept(self) -> frozenset[str]:
@@ -141,6 +143,7 @@ def exclude(
         screened_out=stages["screened-out"],
         withdrawn=stages["withdrawn"],
         honeypots=sum(one.honeypot and not reasons.get(one.participant, ("-",)) for one in sessions),
+        automated=sum(one.automated and not reasons.get(one.participant, ("-",)) for one in sessions),
     )
 
 

@@ -84,6 +84,19 @@ def simulated_database(study_folder: str | Path) -> str:
     return f"sqlite:///{(user_path(study_folder) / DATABASE).resolve()}"
 
 
+def check_simulated(study_folder: str | Path) -> None:
+    """Checks that simulated participants have answered a study.
+
+    Raises:
+        NotAvailable: none have.
+    """
+    read_study(study_folder)
+    if not (user_path(study_folder) / DATABASE).is_file():
+        raise NotAvailable(
+            f"{study_folder} has no simulated answers (no {DATABASE}); `entoptic study simulate {study_folder}` makes them"
+        )
+
+
 def effects_for(study: Study, width: float = 1.5) -> Effects:
     """Returns planted effects: the method that the study proposes is best, the others follow evenly in their order.
 

@@ -90,6 +90,9 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "merge": ["merge", str(photos), "--out", str(out)],
         "figure": ["figure", str(photos), "--out", str(out)],
         "export": ["export", str(photos), "--out", str(out)],
+        "study-build": ["study", "build", str(photos), "--out", str(out)],
+        "study-serve": ["study", "serve", str(photos)],
+        "study-export": ["study", "export", str(photos), "--out", str(out)],
         "ls": ["ls", "tiny:net"],
     }[verb]
 
@@ -133,6 +136,9 @@ def command(draw: random.Random, photos: Path, out: Path) -> list[str]:
         [*start("invert", photos, out), f"--inverter={draw.choice(PRIORS)}"], ["invert", "tiny:net", "stage2", path],
         [*start("steer", photos, out), f"--dictionary={path}"], [*start("see", photos, out), f"--method={path}"],
         [*start("learn-inverter", photos, out), f"--prior={draw.choice(PRIORS)}"],
+        ["study", "build", path, "--out", str(out)], [*start("study-build", photos, out)[:-1], path], ["study", "serve", path],
+        ["study", "export", path, "--out", str(out)], [*start("study-build", photos, out), f"--consent={path}"],
+        [*start("study-build", photos, out), f"--wording={path}"],
     ])  # fmt: skip
 
 

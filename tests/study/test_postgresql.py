@@ -23,6 +23,7 @@ needs_server()
 
 from fastapi.testclient import TestClient  # noqa: E402
 
+from entoptic.study import sessions  # noqa: E402
 from entoptic.study.server import make_app  # noqa: E402
 
 USER = "study"
@@ -117,6 +118,17 @@ def test_an_identifier_is_claimed_once(study: Path, database: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: Person(TestClient(app), PROLIFIC_PID="same").claim().status_code, range(8)))
     assert sorted(codes) == [200] + [409] * 7
+    app.state.database.close()
+
+
+def test_the_place_of_a_silent_person_is_given_again(
+    study: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(study, database=database)
+    assert [Person(TestClient(app)).claim().status_code for _ in range(4)] == [200, 200, 200, 409]
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", -1.0)
+    assert Person(TestClient(app)).claim().status_code == 200
+    assert sorted(one.attempt for one in read_participations(study, database=database)) == [0, 0, 0, 1]
     app.state.database.close()
 
 

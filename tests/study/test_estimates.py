@@ -120,6 +120,8 @@ def test_units_have_intervals_of_their_own(found: Analysis) -> None:
     assert len(cells) == 60
     assert all(one.n == 6 and one.interval and one.interval[0] < one.value + 1e-9 for one in cells)
     assert all(one.adjusted_p is not None and one.p is not None and one.adjusted_p >= one.p for one in cells)
+    rated = [one for one in found.units if one.task == "class-match"]
+    assert all(one.interval and 1 <= one.interval[0] <= one.value <= one.interval[1] <= 5 for one in rated)
     won = [one for one in found.units if one.task == "preference" and one.method == "vital"]
     assert len(won) == 12
     assert {one.label for one in won} >= {"church"}

@@ -49,6 +49,8 @@ def _cell(cell: Sequence[Answer], outcome: Outcome, task: Task) -> UnitResult:
     n, total = len(values), sum(values)
     is_share = task.kind in WITH_RIGHT_ANSWER
     interval = wilson(total, n) if is_share else mean_interval(values) if n > 1 else None
+    if interval and task.scale:
+        interval = max(1.0, interval[0]), min(float(task.scale), interval[1])
     return UnitResult(
         task=first.task, arm=first.arm, method=first.method, unit=first.unit, label=first.label, outcome=outcome.name,
         value=total / n, interval=interval, n=n, p=binomial_p(round(total), n, 1 / task.options) if is_share else None,

@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_answers(make: Make) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_looks_at_the_pictures(make: Make) -> None:
+def test_a_network_looks_at_the_pictures(make: Make, tmp_path: Path) -> None:
     design = Design(participants=3, references=3, batches=1, trials=8, practice_units=1)
     built = make(design=design, tasks=("2afc", "intruder"))
     assert built.path is not None
@@ -114,6 +114,12 @@ def test_a_network_looks_at_the_pictures(make: Make) -> None:
     found = simulate(built.path, Crowd(participants=1, network=observer, careless=0, coins=0))
     assert dict(found.came) == {"model": 1}
     assert json.loads((built.path / "simulated.json").read_text())["network"] == observer.card.name
+    database, out = simulated_database(built.path), tmp_path / "report"
+    results = analyse(built.path, out, database=database, encoder=LetterEncoder(), draws=100, machine=observer)
+    assert results.machine is not None
+    assert results.machine.network == observer.card.name
+    assert {one.task for one in results.machine.arms} == {"2afc", "intruder"}
+    assert "A machine on the same trials" in (out / "report.html").read_text()
 
 
 def test_a_network_without_features_is_refused(study: Path, network: Model) -> None:

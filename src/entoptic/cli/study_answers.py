@@ -64,8 +64,11 @@ class StudyAnalyse:
     """of written answers: minilm, or a model of sentence-transformers"""
     draws: int = 10_000
     """of the bootstrap"""
+    machine: Annotated[str, arg(metavar="MODEL")] = ""
+    """a network whose features answer the same trials, to compare with people: builtin:lite1"""
     runs: Annotated[tuple[Path, ...], arg(metavar="RUN")] = ()
     """runs whose pictures were judged: their galleries show what people answered"""
+    device: Device = "auto"
     debug: Debug = False
 
 
@@ -156,7 +159,14 @@ def run_study_analyse(options: StudyAnalyse) -> int:
         check_simulated(options.study)
     database = simulated_database(options.study) if options.simulated else options.database
     found = analyse(
-        options.study, options.out, database=database, encoder=options.encoder, draws=options.draws, runs=options.runs
+        options.study,
+        options.out,
+        database=database,
+        encoder=options.encoder,
+        draws=options.draws,
+        runs=options.runs,
+        machine=options.machine,
+        device=options.device,
     )
     told = verdict(read_study(options.study), found.kept.primary, found.detectable, found.alpha)
     if found.simulated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from entoptic.base.files import (
 from entoptic.errors import NotAvailable, OutOfReach, UserError
 from entoptic.runs.people import write_people
 from entoptic.runs.records import version
-from entoptic.study.answers import manifest_of, read_answers, read_participations, read_study
+from entoptic.study.answers import manifest_of, read_answers, read_participations, read_plan, read_study
 from entoptic.study.encoders import MINILM, TextEncoder, load_encoder
 from entoptic.study.estimates import analyse_sample, sample_of
 from entoptic.study.exclusions import exclude
 from entoptic.study.flow_back import study_of_run
 from entoptic.study.json_form import to_json
+from entoptic.study.machine_scores import MachineScores, machine_scores
+from entoptic.study.picture_features import picture_features, with_right_answer
 from entoptic.study.records import Answer, Participation, Study
 from entoptic.study.report import report_page
 from entoptic.study.results import Comparison, Results
@@ -52,6 +55,8 @@ def analyse(
     encoder: str | TextEncoder = MINILM,
     draws: int = DRAWS,
     runs: Sequence[str | Path] = (),
+    machine: Any = "",
+    device: str = "auto",
 ) -> Results:
     """Analyses a study and writes its report.
 
@@ -64,6 +69,8 @@ def analyse(
         database: URL of the answers' database; "" is the study's own.
         encoder: of texts, or its name.
         draws: of the bootstrap.
+        machine: a network, or its name, whose features answer the same trials; "" asks none.
+        device: of that network.
         runs: whose pictures were judged. What people answered is written beside them, where `entoptic gallery` shows it.
 
     Raises:
@@ -83,6 +90,8 @@ def analyse(
         )
     texts, note = _texts(study, answers, encoder)
     results = estimate(study, answers, sessions, texts, manifest=manifest_of(study_folder), text_note=note, draws=draws)
+    if machine != "":
+        results = replace(results, machine=_machine(user_path(study_folder), study, answers, results, machine, device))
     with writing_to(folder, "an earlier report is whole or partly replaced"), lock_folder(folder):
         _write(folder, study, results, answers, sessions, texts)
     for run in runs:
@@ -129,6 +138,17 @@ def estimate(
         encoder_identity=texts.identity if texts else "",
         text_note=text_note,
         median_minutes=_median_minutes(sessions),
+    )
+
+
+def _machine(
+    folder: Path, study: Study, answers: Sequence[Answer], results: Results, network: Any, device: str
+) -> MachineScores:
+    plan = read_plan(folder)
+    kept = results.exclusions.kept
+    counted = [one for one in answers if one.kind == "main" and not one.technical and one.participant in kept]
+    return machine_scores(
+        study, plan, counted, picture_features(folder, with_right_answer(plan), network, device=device)
     )
 
 

@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from entoptic.study.client import Reply
+from entoptic.study.machine_scores import choice_chances
 from entoptic.study.records import RATED, Task, Trial
 from entoptic.study.statistics.bootstrap import generator
-from entoptic.study.statistics.machine import ALPHA, odd_chances, query_chances
+from entoptic.study.statistics.machine import ALPHA
 from entoptic.study.statistics.planted import Spread
 from entoptic.study.statistics.ratings import level_chances
 
@@ -162,10 +163,7 @@ class ModelObserver:
 
     def chances(self, trial: Trial) -> np.ndarray:
         """Returns the chance of each choice of a 2-AFC or intruder trial."""
-        if trial.task == "intruder":
-            return odd_chances(self._of(trial, "option"), alpha=self.alpha)
-        high, low = self._of(trial, "high"), self._of(trial, "low")
-        return query_chances(self._of(trial, "query"), high, low if len(low) else None, alpha=self.alpha)
+        return choice_chances(trial, self.features, alpha=self.alpha)
 
     def answer(self, trial: Trial, task: Task, draw: np.random.Generator) -> Reply:
         """Returns the answer to a trial."""
@@ -176,10 +174,6 @@ class ModelObserver:
         sure = 1 + int(np.digitize(chances[choice], (0.6, 0.8)))
         seconds = float(np.exp(draw.normal(np.log(7.0), 0.35)))
         return Reply(choice=choice, confidence=min(sure, task.confidence) if task.confidence else None, seconds=seconds)
-
-    def _of(self, trial: Trial, role: str) -> np.ndarray:
-        rows = [self.features[one.stimulus] for one in trial.pictures if one.role == role]
-        return np.stack(rows) if rows else np.zeros((0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

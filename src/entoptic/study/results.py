@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from entoptic.study.exclusions import Exclusions
+from entoptic.study.machine_scores import MachineScores
 from entoptic.study.records import Contrast, TaskKind
 from entoptic.study.statistics.agreement import Agreement
 from entoptic.study.statistics.bootstrap import Bootstrapped
@@ -216,6 +217,7 @@ class Results:
         encoder_identity: of its weights, or "".
         text_note: why texts have no scores, or "".
         median_minutes: of finished sessions, None where there are none.
+        machine: scores of a network on the same trials, or None.
     """
 
     format: int = FORMAT
@@ -235,3 +237,4 @@ class Results:
     encoder_identity: str = ""
     text_note: str = ""
     median_minutes: float | None = None
+    machine: MachineScores | None = None

@@ -20,13 +20,11 @@ from entoptic.study.client import Http, StudyClient
 from entoptic.study.extra import need_extra
 from entoptic.study.json_form import to_json
 from entoptic.study.observers import Careless, Coin, Effects, ModelObserver, Observer, Rater, spaced_effects
+from entoptic.study.picture_features import NETWORK, picture_features, with_right_answer
 from entoptic.study.records import WITH_RIGHT_ANSWER, Plan, Study, Trial
 from entoptic.study.statistics.bootstrap import generator
-from entoptic.study.stimuli import FOLDER
 
 DATABASE, TRUTH = "simulated.sqlite", "simulated.json"
-NETWORK = "builtin:lite1"
-_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,34 +217,7 @@ def _features(
     """Features of the pictures that tasks with a right answer show; none where effects are planted there."""
     if network in (None, "") or not {task.kind for task in study.tasks} & WITH_RIGHT_ANSWER:
         return {}
-    import torch
-    from PIL import Image
-
-    from entoptic.base.pixels import to_float
-    from entoptic.metrics.distribution import features, has_features
-    from entoptic.models.sources import load
-
-    model = load(network, device=device)
-    if not has_features(model):
-        raise NotAvailable(f"{model.card.name} has no pooled features; a timm network has them, such as {NETWORK}")
-    shown = sorted(
-        {
-            one.stimulus
-            for assignment in plan.assignments
-            for trial in assignment.trials
-            if trial.task in WITH_RIGHT_ANSWER and trial.kind == "main"
-            for one in trial.pictures
-        }
-    )
-    found: dict[str, np.ndarray] = {}
-    for start in range(0, len(shown), _BATCH):
-        for name in shown[start : start + _BATCH]:  # pictures of a study may differ in size
-            with Image.open(folder / FOLDER / f"{name}.png") as image:
-                pixels = to_float(np.array(image.convert("RGB")))
-            with torch.no_grad():
-                found[name] = features(model, pixels.to(model.device))[0].double().cpu().numpy()
-        progress("pictures", min(start + _BATCH, len(shown)), len(shown))
-    return found
+    return picture_features(folder, with_right_answer(plan), network, device=device, progress=progress).by_name
 
 
 def _network_name(network: Any) -> str:

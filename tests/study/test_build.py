@@ -169,6 +169,26 @@ def test_references_from_the_run_itself(make: Make) -> None:
     assert {one.source for one in natural} == {"top-1.jpg", "top-2.jpg"}
 
 
+def test_the_natural_arm_of_intruder_needs_photos_enough(make: Make) -> None:
+    one_reference = replace(SMALL, references=1, options=4, trials=6)
+    built = make(tasks=("intruder",), design=one_reference)  # the strongest photos, however few are references
+    assert [arm.name for arm in built.size.arms["intruder"]] == ["natural", "fourier", "vital"]
+    natural = [one for one in trials_of(built.path) if one.arm == "natural"]  # type: ignore[arg-type]
+    stimuli = {one.name: one for one in read_plan(built.path).stimuli}  # type: ignore[arg-type]
+    assert {stimuli[one.stimulus].origin for trial in natural for one in trial.choices} == {"natural"}
+    # The run's own copies are two a unit: too few for three pictures, enough for two.
+    for options, arms in ((4, ["fourier", "vital"]), (3, ["natural", "fourier", "vital"])):
+        made = make(f"own{options}", tasks=("intruder",), photos=None, design=replace(one_reference, options=options))
+        assert [arm.name for arm in made.size.arms["intruder"]] == arms
+
+
+def test_one_method_is_not_compared_with_itself(make: Make, tmp_path: Path, network: Model) -> None:
+    run = fill_run(tmp_path / "run", weights=str(network.card.weights_sha256), samples=3, methods=("vital",))
+    built = make(run=run, dry_run=True)
+    assert [task.kind for task in built.size.tasks] == ["2afc", "intruder"]
+    assert built.notes[0] == "the runs hold one method (vital), so preference is not asked"
+
+
 def test_a_dry_run_writes_nothing(make: Make, tmp_path: Path) -> None:
     built = make(dry_run=True)
     assert built.path is None

@@ -152,10 +152,16 @@ def build(
     kinds = choose_tasks(preset, tasks)
     folder = user_path(out)
     material = read_material(runs)
+    alone = len(material.methods) == 1 and preset == "default" and not tasks
+    if alone:
+        kinds = tuple(kind for kind in kinds if kind != "preference")
     said = read_consent(consent)
     texts = wording_bytes(languages, wording)
     _check_photos(kinds, photos=photos is not None, with_photos=with_photos)
-    arms = {kind: arms_of(kind, material.methods, photos=with_photos and _natural(material, photos)) for kind in kinds}
+    arms = {
+        kind: arms_of(kind, material.methods, photos=with_photos and _natural(material, photos, design))
+        for kind in kinds
+    }
     _check_samples(kinds, material, design)
     ranked = None
     if photos is not None and with_photos and not dry_run and _SHOW_PHOTOS & set(kinds):
@@ -165,6 +171,8 @@ def build(
         kinds, arms, material.methods, proposed=proposed, hypotheses=hypotheses, participants=design.participants
     )
     notes = _notes(kinds, said)
+    if alone:
+        notes = (f"the runs hold one method ({material.methods[0]}), so preference is not asked", *notes)
     if dry_run:
         return Built(path=None, size=size, pictures=0, notes=notes)
     study = Study(
@@ -196,9 +204,9 @@ def _notes(kinds: Sequence[TaskKind], consent: Consent) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _natural(material: Material, photos: Any) -> bool:
-    """Whether photos of the units can be shown."""
-    return photos is not None or all(unit.photos for unit in material.units)
+def _natural(material: Material, photos: Any, design: Design) -> bool:
+    """Whether enough photos of the units can be shown for a natural arm of intruder."""
+    return photos is not None or all(len(unit.photos) >= design.options - 1 for unit in material.units)
 
 
 def _check_photos(kinds: Sequence[TaskKind], *, photos: bool, with_photos: bool) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from entoptic.images.photos import Photos
     from entoptic.models.model import Model
 
+STRONGEST = 12
+"""Photos from which the natural arm of intruder is drawn."""
+
 
 @dataclass(kw_only=True)
 class RankedPhotos:
@@ -29,12 +32,14 @@ class RankedPhotos:
         models: by sha256 of their weights.
         batches: of each unit, by the unit's name.
         reasons: why some units have none.
+        strongest: the photos that drive each unit most.
     """
 
     photos: Photos
     models: dict[str, Model]
     batches: dict[str, tuple[PhotoBatch, ...]]
     reasons: dict[str, str]
+    strongest: dict[str, tuple[Ranked, ...]]
 
     def write(self, stimuli: Stimuli, unit: UnitMaterial, ranked: Ranked) -> str:
         """Writes a photo as the unit's network sees it; returns the stimulus's name."""
@@ -94,4 +99,8 @@ def rank_photos(
     batches, reasons = batches_of_units(
         scores, references=design.references, batches=design.batches, query=design.query, seed=design.seed
     )
-    return RankedPhotos(photos=photos, models=models, batches=batches, reasons=reasons)
+    strongest = {
+        name: tuple(Ranked(index=i, score=score, rank=rank) for rank, (i, score) in enumerate(ranked[:STRONGEST], 1))
+        for name, ranked in scores.items()
+    }
+    return RankedPhotos(photos=photos, models=models, batches=batches, reasons=reasons, strongest=strongest)

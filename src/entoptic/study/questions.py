@@ -210,8 +210,13 @@ class Questions:
             chosen = draw.sample(range(self.material.samples), count)
             return [self.made(unit, arm.methods[0], sample) for sample in sorted(chosen)]
         if self.photos is not None:
-            ranked = [one for batch in self.photos.batches[unit.name] for one in batch.high]
-            return [self.photos.write(self.stimuli, unit, one) for one in draw.sample(ranked, count)]
+            strongest = self.photos.strongest[unit.name]
+            if len(strongest) < count:
+                raise UserError(
+                    f"{len(strongest)} photos are too few to show {count} of one unit; give --photos with more"
+                )
+            ranked = draw.sample(strongest, count)
+            return [self.photos.write(self.stimuli, unit, one) for one in ranked]
         return [self.stimuli.small_photo(path, unit.name) for path in draw.sample(list(unit.photos), count)]
 
     def _preference(self, arm: Arm, unit: UnitMaterial, occurrence: int) -> Question:

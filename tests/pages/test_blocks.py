@@ -74,7 +74,9 @@ def test_commands_inside_sentences_have_options_that_exist(command: str) -> None
     from entoptic.cli.verbs import FAMILIES, VERBS
 
     words = command.replace("\n", " ").split()
-    if words[1:2] == ["help"] or words[1:] in [[one] for one in FAMILIES] or words[-1] == "--vi":  # a page of help, and half a word
+    if (
+        words[1:2] == ["help"] or words[1:] in [[one] for one in FAMILIES] or words[-1] == "--vi"
+    ):  # a page of help, and half a word
         return
     name = "-".join(words[1:3]) if words[1] in FAMILIES else words[1]
     assert name in VERBS, command

@@ -23,7 +23,10 @@ _SECTIONS = (
     ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
     ("keep and show", ("verify", "gallery", "figure", "export")),
-    ("ask people", ("study build", "study serve", "study export")),
+    (
+        "ask people",
+        ("study power", "study build", "study simulate", "study serve", "study export", "study analyse"),
+    ),
     ("train", ("learn prior", "learn inverter")),
     ("set up", ("completion",)),
 )

@@ -21,6 +21,14 @@ from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.see import See, run_see
 from entoptic.cli.steer import Steer, run_steer
 from entoptic.cli.study import StudyBuild, StudyExport, StudyServe, run_study_build, run_study_export, run_study_serve
+from entoptic.cli.study_answers import (
+    StudyAnalyse,
+    StudyPower,
+    StudySimulate,
+    run_study_analyse,
+    run_study_power,
+    run_study_simulate,
+)
 from entoptic.cli.verify import Verify, run_verify
 
 VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
@@ -43,6 +51,9 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "study-build": (StudyBuild, run_study_build),
     "study-serve": (StudyServe, run_study_serve),
     "study-export": (StudyExport, run_study_export),
+    "study-simulate": (StudySimulate, run_study_simulate),
+    "study-analyse": (StudyAnalyse, run_study_analyse),
+    "study-power": (StudyPower, run_study_power),
     "completion": (Completion, run_completion),
 }
 """The options of each verb and the function that runs it. What is learned is part of the verb: `entoptic learn prior`.

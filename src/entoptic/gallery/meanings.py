@@ -42,6 +42,12 @@ MEANINGS: dict[str, str] = {
     "attenuation": "Whether the edit arrived: how much of the concept the network still sees in the picture.",
     "leakage": "Whether other concepts were changed along with it.",
     "logit_change": "What the edit does to the network’s first answer.",
+    "people_2afc": "Whether people understand from the pictures what drives the unit. Real photos and no references stand beside.",
+    "people_intruder": "Whether the unit’s pictures look alike to people, and unlike those of another unit.",
+    "people_class_match": "How well people think that the picture fits the word.",
+    "people_inner_match": "How well people think that the picture fits the photos that drive the unit.",
+    "people_describe": "Whether people name in the picture what the unit is about. Above zero is better than a shuffled label.",
+    "people_preferred": "How often people take the picture before that of another method; one half is no preference.",
     "map_cosine": "How well the pictures show the map at all, before any edit. Low values weaken everything else here.",
 }
 """One line for each metric, by its name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from entoptic.base.files import is_inside
 from entoptic.base.records import read_json, why
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.explain import Reading, explain, headline
+from entoptic.runs.people import FILE as PEOPLE_FILE
+from entoptic.runs.people import read_people
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SHOWN_SIZE = 224
@@ -168,6 +170,10 @@ def read_run(run_folder: Path) -> StoredRun:
             f'no picture to show in "{run_folder}"{cause}{more}; expected '
             f"{Path('pictures') / 'UNIT' / '*.png'} with their sidecars, as `entoptic see --out` writes them"
         )
+    try:
+        pictures = _with_people(pictures, run_folder)
+    except UserError as error:
+        left_out = [LeftOut(name=PEOPLE_FILE, reason=_reason(error)), *left_out]
     fallback = run_folder.resolve().name
     try:
         record = _read_inside(run_folder / "run.json", run_folder)
@@ -180,6 +186,19 @@ def read_run(run_folder: Path) -> StoredRun:
         pictures=tuple(pictures),
         left_out=tuple(left_out),
     )
+
+
+def _with_people(pictures: list[StoredPicture], run_folder: Path) -> list[StoredPicture]:
+    """The pictures with what people answered about their unit and method behind their own evidence."""
+    answered = read_people(run_folder)
+    found = []
+    for one in pictures:
+        told = answered.get((one.model, one.unit, one.method), ())
+        evidence = [*(one.sidecar.get("evidence") or ()), *told]
+        found.append(replace(one, sidecar={**one.sidecar, "evidence": evidence}) if told else one)
+    for one in found:
+        _ = one.readings
+    return found
 
 
 class _CannotBeShown(Exception):
@@ -277,7 +296,7 @@ def _read_inside(file: Path, run_folder: Path) -> dict[str, Any]:
     return read_json(file)
 
 
-def _reason(error: Unreadable) -> str:
+def _reason(error: UserError) -> str:
     """What is wrong with a file, without its name."""
     return str(error).partition(" cannot be read: ")[2] or str(error).partition(" that can be read: ")[2] or str(error)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from entoptic.gallery import inversion_sentences as inversions
+from entoptic.gallery import people_sentences as people
 from entoptic.gallery import unit_sentences as units
 from entoptic.gallery.formats import number
 from entoptic.gallery.wording import Measurement, Wording
@@ -68,5 +69,18 @@ SENTENCES: dict[str, Callable[[Measurement], Wording]] = {
     "leakage": inversions.leakage,
     "logit_change": inversions.logit_change,
     "map_cosine": inversions.map_cosine,
+    "people_2afc": partial(
+        people.found, what="found the photo that drives the unit", title="People find its photos", chip="people found"
+    ),
+    "people_intruder": partial(
+        people.found,
+        what="found the picture of another unit",
+        title="People find the odd one out",
+        chip="odd one found",
+    ),
+    "people_class_match": partial(people.rated, beside="beside the word", title="Rated with the word"),
+    "people_inner_match": partial(people.rated, beside="beside photos that drive the unit", title="Rated with photos"),
+    "people_describe": people.described,
+    "people_preferred": people.preferred,
 }
 """The function of each metric, by the metric's name."""

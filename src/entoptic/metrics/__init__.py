@@ -5,7 +5,7 @@ Metrics of other installed packages come after them, see `entoptic.base.plugins`
 
 # ruff: isort: off
 from entoptic.base import plugins
-from entoptic.metrics import picture, selectivity, observed, inner_units, kl, inversion, steering, set_cards
+from entoptic.metrics import picture, selectivity, observed, inner_units, kl, inversion, steering, set_cards, people
 from entoptic.metrics.registry import METRICS, MetricCard, withdraw
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "inversion",
     "kl",
     "observed",
+    "people",
     "picture",
     "selectivity",
     "set_cards",

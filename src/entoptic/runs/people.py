@@ -1,0 +1,147 @@
+"""What people answered about the pictures of a run, in `RUN/people.json`. `entoptic study analyse` writes it, pages show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entoptic.base.files import check_inside, json_bytes, lock_folder, user_path, write_atomically, writing_to
+from entoptic.base.records import check_fields, is_a, read_json
+from entoptic.errors import NotAvailable, Unreadable
+from entoptic.metrics.evidence import Evidence
+
+FILE, FORMAT = "people.json", 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What people answered about one unit's pictures by one method.
+
+    Attributes:
+        model: name of the network.
+        unit: in the unit grammar.
+        method: that made the pictures.
+        evidence: of one task.
+    """
+
+    model: str
+    unit: str
+    method: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOfRun:
+    """What one study found about a run.
+
+    Attributes:
+        study: its name.
+        manifest: sha256 of its pre-registration, which names it.
+        analysed: date and time, UTC.
+        participants: in the primary analysis.
+        simulated: of them, how many a program stood for.
+        answered: a task, unit and method each.
+    """
+
+    study: str
+    manifest: str
+    analysed: str
+    participants: int
+    simulated: int
+    answered: tuple[Answered, ...]
+
+
+def write_people(run_folder: str | Path, study: StudyOfRun) -> int:
+    """Writes what a study found about the pictures of a run, beside what other studies found. The run's own files stay as they are.
+
+    Args:
+        run_folder: of the run.
+        study: only what is about pictures of the run is written.
+
+    Returns:
+        How many entries were written.
+
+    Raises:
+        UserError: there is no run, none of its pictures was judged, or it cannot be written.
+    """
+    folder = user_path(run_folder)
+    if not (folder / "run.json").is_file():
+        raise NotAvailable(f"{run_folder} is no run (it has no run.json); give a run whose pictures the study shows")
+    known = _pictures_of(folder)
+    own = [one for one in study.answered if (one.model, one.unit, one.method) in known]
+    if not study.answered:
+        raise NotAvailable(
+            f"no answer about pictures counts in the study {study.study}, so nothing is written beside {run_folder}"
+        )
+    if not own:
+        raise NotAvailable(
+            f"no picture of {run_folder} was judged in the study {study.study}; its answers are about other runs"
+        )
+    with writing_to(folder, "the report is written"), lock_folder(folder, instead="analyse again later"):
+        others = [one for one in _records(folder) if one.get("manifest") != study.manifest]
+        record = {
+            "study": study.study, "manifest": study.manifest, "analysed": study.analysed, "participants": study.participants,
+            "simulated": study.simulated,
+            "answered": [
+                {"model": one.model, "unit": one.unit, "method": one.method, "evidence": one.evidence.to_json()} for one in own
+            ],
+        }  # fmt: skip
+        write_atomically(
+            check_inside(folder / FILE, folder), json_bytes({"format": FORMAT, "studies": [*others, record]})
+        )
+    return len(own)
+
+
+def read_people(run_folder: Path) -> Mapping[tuple[str, str, str], Sequence[Mapping[str, Any]]]:
+    """Returns the evidence of people as sidecars hold evidence, by (model, unit, method); nothing where nobody was asked.
+
+    Raises:
+        Unreadable: the file is damaged.
+    """
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for study in _records(run_folder):
+        for one in study["answered"]:
+            found.setdefault((one["model"], one["unit"], one["method"]), []).append(one["evidence"])
+    return found
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    file = folder / FILE
+    if not file.exists():
+        return []
+    check_inside(file, folder)
+    record = read_json(file)
+    studies = record.get("studies")
+    if record.get("format") != FORMAT or not isinstance(studies, list):
+        raise Unreadable(f"{file} is damaged or of another version")
+    for study in studies:
+        if not isinstance(study, dict):
+            raise Unreadable(f"{file} is damaged: a study is no object")
+        check_fields(study, {"study": str, "manifest": str, "answered": list}, file)
+        for one in study["answered"]:
+            if not isinstance(one, dict):
+                raise Unreadable(f"{file} is damaged: an entry is no object")
+            check_fields(one, {"model": str, "unit": str, "method": str, "evidence": dict}, file)
+            evidence = one["evidence"]
+            check_fields(evidence, {"name": str, "value": float | None, "n": int}, file)
+            if not is_a(evidence.get("detail", {}), dict):
+                raise Unreadable(f"{file} is damaged: the detail of an entry is no object")
+    return studies
+
+
+def _pictures_of(folder: Path) -> set[tuple[str, str, str]]:
+    """Network, unit and method of the run's pictures."""
+    found = set()
+    for file in (folder / "pictures").glob("*/*.json"):
+        if file.name.startswith("."):
+            continue
+        try:
+            sidecar = read_json(file)
+        except Unreadable:
+            continue
+        model = sidecar.get("model")
+        name = model.get("name") if isinstance(model, dict) else None
+        found.add((str(name), str(sidecar.get("unit")), str(sidecar.get("method"))))
+    return found

@@ -1,0 +1,119 @@
+"""What people answered stands beside a run, and its damage costs nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from entoptic.errors import Unreadable, UserError
+from entoptic.gallery.read_run import read_run
+from entoptic.gallery.site import build
+from entoptic.metrics import METRICS
+from entoptic.metrics.evidence import Evidence
+from entoptic.metrics.people import PEOPLE
+from entoptic.runs.people import FILE, Answered, StudyOfRun, read_people, write_people
+from fake_run import NASTY, FakeRun
+
+MODEL = "tiny:net"
+
+
+def answered(unit: str = "logits:1", method: str = "vital", value: float = 0.8, **detail: object) -> Answered:
+    evidence = Evidence("people_2afc", value, 20, (0.58, 0.92), "higher", detail={"study": "first", **detail})
+    return Answered(model=MODEL, unit=unit, method=method, evidence=evidence)
+
+
+def study(*entries: Answered, manifest: str = "a" * 64, simulated: int = 0) -> StudyOfRun:
+    return StudyOfRun(
+        study="first", manifest=manifest, analysed="2026-01-02", participants=20, simulated=simulated, answered=entries
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    fake = FakeRun(tmp_path / "run")
+    for unit in ("logits:1", "logits:2"):
+        for method in ("vital", "maco"):
+            fake.add(unit=unit, method=method, model={"name": MODEL})
+    return fake.folder
+
+
+def test_answers_reach_the_pictures_of_their_unit_and_method(run: Path) -> None:
+    assert write_people(run, study(answered(), answered(unit="logits:9"))) == 1
+    found = {(one.unit, one.method): [r.name for r in one.readings] for one in read_run(run).pictures}
+    assert "people_2afc" in found["logits:1", "vital"]
+    assert not [key for key, names in found.items() if "people_2afc" in names and key != ("logits:1", "vital")]
+
+
+def test_the_page_of_the_unit_says_what_people_found(run: Path) -> None:
+    beside = {"real photos": 0.9, "no references": 0.45, "chance": 0.5}
+    write_people(run, study(answered(**beside)))
+    page = (build(run).parent / "unit-logits-1.html").read_text()
+    assert "People found the photo that drives the unit in 80" in page
+    assert "with real photos" in page
+    assert "without references" in page
+    assert "Whether people understand from the pictures" in page
+    write_people(run, study(answered(**beside, simulated=3)))
+    page = (build(run).parent / "unit-logits-1.html").read_text()
+    assert "Simulated participants found" in page
+    assert "People found the photo" not in page
+    assert "People find its photos (simulated)" in page  # also where only the table is read
+
+
+def test_an_analysis_replaces_itself_and_no_other(run: Path) -> None:
+    write_people(run, study(answered(value=0.8)))
+    write_people(run, study(answered(value=0.6), manifest="b" * 64))
+    write_people(run, study(answered(value=0.7)))
+    values = [one["value"] for one in read_people(run)[MODEL, "logits:1", "vital"]]
+    assert sorted(values) == [0.6, 0.7]
+
+
+def test_nothing_is_written_where_nothing_was_judged(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no picture of .* was judged in the study first"):
+        write_people(run, study(answered(unit="logits:9")))
+    with pytest.raises(UserError, match="no answer about pictures counts"):
+        write_people(run, study())
+    with pytest.raises(UserError, match="is no run"):
+        write_people(tmp_path / "absent", study(answered()))
+    assert not (run / FILE).exists()
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"format": 2, "studies": []}', '{"format": 1, "studies": [1]}', '{"format": 1, "studies": [{"study": "a"}]}',
+     '{"format": 1, "studies": [{"study": "a", "manifest": "b", "answered": [{"model": "m"}]}]}'],
+)  # fmt: skip
+def test_a_damaged_file_is_named_and_the_gallery_goes_on(run: Path, content: str) -> None:
+    (run / FILE).write_text(content)
+    with pytest.raises(Unreadable):
+        read_people(run)
+    found = read_run(run)
+    assert len(found.pictures) == 4
+    assert [one.name for one in found.left_out] == [FILE]
+
+
+def test_nothing_behind_a_link_is_read(run: Path, tmp_path: Path) -> None:
+    write_people(run, study(answered()))
+    (tmp_path / "secret.json").write_text((run / FILE).read_text())
+    (run / FILE).unlink()
+    (run / FILE).symlink_to(tmp_path / "secret.json")
+    with pytest.raises(UserError, match="symbolic link"):
+        read_people(run)
+    assert [one.name for one in read_run(run).left_out] == [FILE]
+
+
+def test_a_name_of_a_study_is_escaped(run: Path) -> None:
+    one = answered()
+    write_people(run, study(replace(one, evidence=replace(one.evidence, detail={"study": NASTY}))))
+    assert json.loads((run / FILE).read_text())["studies"][0]["answered"][0]["evidence"]["detail"]["study"] == NASTY
+    page = (build(run).parent / "unit-logits-1.html").read_text()
+    assert NASTY not in page
+
+
+def test_every_task_has_a_card_that_no_file_can_tell_again() -> None:
+    for name, title in PEOPLE.values():
+        assert METRICS[name].title == title
+        assert not METRICS[name].recomputable

@@ -17,6 +17,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+ADMIN = "/admin/api/"
+"""Addresses at which wrong tokens are counted. Behind a proxy all people have one address, so it is not done elsewhere."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -54,6 +56,12 @@ class Allowance:
             self._left[key] = (left - 1 if left >= 1 else left, now)
             return left >= 1
 
+    def is_spent(self, key: str) -> bool:
+        """Whether no further request of a key is allowed now; asking costs nothing."""
+        with self._turn:
+            left, before = self._left.get(key, (self.burst, 0.0))
+        return left + (time.monotonic() - before) * self.rate < 1
+
 
 class Guard:
     """Middleware: refuses requests of other sites, of other kinds, too large or too many, and sets the headers.
@@ -82,7 +90,7 @@ class Guard:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if message["status"] == 401:
+                if message["status"] == 401 and scope["path"].startswith(ADMIN):
                     self.strangers.take(address)
                 message["headers"] = [*message.get("headers", []), *self.headers]
             await send(message)
@@ -105,7 +113,7 @@ class Guard:
         token = headers.get("authorization", "")
         if token and not self.allowance.take(token):
             return 429, "rate", "too many requests; wait a moment"
-        if self.strangers_over(address):
+        if scope["path"].startswith(ADMIN) and self.strangers.is_spent(address):
             return 429, "rate", "too many requests with wrong tokens; wait a minute"
         if scope["method"] != "POST":
             return None
@@ -117,11 +125,6 @@ class Guard:
         if not length.isdigit() or int(length) > BODY_LIMIT:
             return 413, "size", f"a body has at most {BODY_LIMIT} bytes"
         return None
-
-    def strangers_over(self, address: str) -> bool:
-        """Whether an address sent too many wrong tokens."""
-        left, before = self.strangers._left.get(address, (self.strangers.burst, 0.0))
-        return left + (time.monotonic() - before) * self.strangers.rate < 1
 
     def _same_site(self, headers: dict[str, str]) -> bool:
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):

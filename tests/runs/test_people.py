@@ -14,7 +14,10 @@ from entoptic.gallery.site import build
 from entoptic.metrics import METRICS
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.people import PEOPLE
+from entoptic.models.model import Model
+from entoptic.runs.export import export_run
 from entoptic.runs.people import FILE, Answered, StudyOfRun, read_people, write_people
+from entoptic.runs.see import see
 from fake_run import NASTY, FakeRun
 
 MODEL = "tiny:net"
@@ -117,3 +120,14 @@ def test_every_task_has_a_card_that_no_file_can_tell_again() -> None:
     for name, title in PEOPLE.values():
         assert METRICS[name].title == title
         assert not METRICS[name].recomputable
+
+
+def test_a_public_copy_keeps_what_people_answered(tiny: Model, tmp_path: Path) -> None:
+    made = see(
+        tiny, "logits:1", method="fourier", steps=1, verifiers="", out=tmp_path / "made", progress=False
+    )  # fmt: skip
+    name = str(made[0].record["model"]["name"])
+    write_people(made.path, study(replace(answered(method="fourier"), model=name)))
+    copy = export_run(made.path, tmp_path / "copy")
+    assert [one["value"] for one in read_people(copy.path)[name, "logits:1", "fourier"]] == [0.8]
+    assert "people_2afc" in {reading.name for reading in read_run(copy.path).pictures[0].readings}

@@ -18,6 +18,7 @@ from entoptic.methods.contract import Failure
 from entoptic.plots.frontier import draw
 from entoptic.runs.failures import write_failures
 from entoptic.runs.frontier_table import table_of
+from entoptic.runs.people import FILE as PEOPLE_FILE
 from entoptic.runs.pictures import Picture, read_pixels
 from entoptic.runs.results import FOLDER as RESULTS
 from entoptic.runs.scrub import Scrubber
@@ -175,8 +176,9 @@ class _Export:
         """Copies what else the run holds."""
         self._frontier()
         self._dictionaries()
-        if record := self._read(self.source.path / SET_FILE):
-            self.copy.put(self.copy.path / SET_FILE, json_bytes(self.scrubber.record(record)))
+        for name in (SET_FILE, PEOPLE_FILE):
+            if record := self._read(self.source.path / name):
+                self.copy.put(self.copy.path / name, json_bytes(self.scrubber.record(record)))
         if self.source.problems:
             failures = [
                 Failure(

@@ -1,0 +1,1 @@
+"""Circuits: through which components of a network a unit gets what it looks for."""

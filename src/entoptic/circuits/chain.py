@@ -145,6 +145,13 @@ class Chain:
                 groups.append([name])
         while groups and not composite and not self._has_weights(groups[0][0]):
             groups.pop(0)
+        while (
+            groups
+            and len(groups[-1]) > 1
+            and not self._has_weights(groups[-1][-1])
+            and _is_pooled(calls[groups[-1][-1]].out)
+        ):
+            groups[-1].pop()  # what pools and flattens belongs to what runs behind the blocks
         if not groups or (len(groups) < 2 and not composite):
             raise UserError(
                 f"{self.model.card.name}: no circuit can be read, for no two of its modules hand one tensor from one to "
@@ -241,6 +248,11 @@ class Chain:
             for handle in handles:
                 handle.remove()
         return out.shape == x.shape and bool(torch.allclose(out, x))
+
+
+def _is_pooled(out: Tensor) -> bool:
+    """Whether a tensor has at most one position for each picture."""
+    return out.ndim <= 2 or out[0, 0].numel() == 1
 
 
 @contextmanager

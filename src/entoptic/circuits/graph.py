@@ -74,6 +74,7 @@ class CircuitGraph:
     groups: int
     _of_stage: tuple[tuple[int, ...], ...] = field(repr=False)
     _readout: Stage | None = field(repr=False)
+    _is_stream: bool = field(repr=False)
 
     @property
     def model(self) -> Model:
@@ -130,7 +131,7 @@ class CircuitGraph:
         if unit.layer == LOGITS:
             return self.chain.tail(stream)[:, :, None]
         info = self.model.layer(unit.layer)
-        if self._readout is None and any(s.layer == unit.layer for s in self.stages) and not unit.tap.pre:
+        if self._is_stream:
             return channels_first(stream.clone(), info.layout).float()
         with self.model.frozen(), Taps(self.model.module, [unit.tap], self.model.layers, stop=False) as taps:
             if self._readout is None:
@@ -202,8 +203,7 @@ def read_graph(model: Model, unit: Unit, *, nodes: str = "auto", groups: int = 1
     all_stages = head_stages(chain) if nodes == "heads" else block_stages(chain, groups)
     with torch.no_grad():
         _check(chain, all_stages, nodes)
-    stages, readout = _up_to(model, chain, all_stages, unit)
-    return _connect(chain, unit, stages, readout, nodes, groups)
+    return _connect(chain, unit, _up_to(model, chain, all_stages, unit), nodes, groups)
 
 
 def _check(chain: Chain, stages: Sequence[Stage], nodes: str) -> None:
@@ -226,29 +226,46 @@ def _check(chain: Chain, stages: Sequence[Stage], nodes: str) -> None:
         )
 
 
-def _up_to(model: Model, chain: Chain, stages: list[Stage], unit: Unit) -> tuple[list[Stage], Stage | None]:
-    """The stages that a unit depends on, and the stage inside of which it is read, if any."""
-    if unit.layer == LOGITS:
-        return stages, None
+@dataclass(frozen=True)
+class _End:
+    """Where a graph ends: its stages, the stage inside of which the unit is read, and whether it is read off the stream."""
+
+    stages: list[Stage]
+    readout: Stage | None = None
+    is_stream: bool = False
+
+
+def _up_to(model: Model, chain: Chain, stages: list[Stage], unit: Unit) -> _End:
+    """Finds what a unit depends on."""
     layer = unit.layer
-    for number, stage in enumerate(stages):
-        if any(layer == name or layer.startswith(f"{name}.") for name in stage.inside) and layer != stage.layer:
-            return stages[:number], stage
+    if layer == LOGITS:
+        return _End(stages)
     for number, stage in reversed(list(enumerate(stages))):
-        if stage.layer == layer:
-            return (stages[: number + 1], None) if not unit.tap.pre else (stages[:number], stage)
+        if stage.layer == layer or (stage.layer.startswith(f"{layer}.") and _alike(model, stage.layer, layer)):
+            return _End(stages[:number], stage) if unit.tap.pre else _End(stages[: number + 1], is_stream=True)
+    for number, stage in enumerate(stages):
+        if any(layer == name or layer.startswith(f"{name}.") for name in stage.inside):
+            return _End(stages[:number], stage)
     order, last = model.layer(layer).order, model.layer(chain.links[-1].last).order
     if order > last and not any(layer.startswith(f"{link.name}.") for link in chain.links):
-        return stages, None
+        return _End(stages)
     raise UserError(
         f"{unit}: {layer} lies in no receiver of the graph, or before the first ({stages[0].name}); name a layer from "
         f"{stages[0].layer} on, or logits:N"
     )
 
 
-def _connect(
-    chain: Chain, unit: Unit, stages: Sequence[Stage], readout: Stage | None, nodes: str, groups: int
-) -> CircuitGraph:
+def _alike(model: Model, inner: str, outer: str) -> bool:
+    """Whether a row of blocks puts out what its last block does: nothing but the row itself ends between the two."""
+    if inner not in model.layers or outer not in model.layers:
+        return False
+    one, other = model.layers[inner], model.layers[outer]
+    between = [i.name for i in model.layers.values() if one.order < i.order < other.order]
+    return one.shape == other.shape and all(inner.startswith(f"{name}.") for name in between)
+
+
+def _connect(chain: Chain, unit: Unit, end: _End, nodes: str, groups: int) -> CircuitGraph:
+    stages = end.stages
     senders = [Sender(name=EMBEDDING, stage=-1, kind=EMBEDDING, layer="")]
     of_stage: list[tuple[int, ...]] = [(0,)]
     stream: list[int] = [0]
@@ -263,5 +280,5 @@ def _connect(
     edges += [Edge(sender, len(stages)) for sender in stream]
     return CircuitGraph(
         chain=chain, unit=unit, stages=tuple(stages), senders=tuple(senders), edges=tuple(edges), nodes=nodes,
-        groups=groups, _of_stage=tuple(of_stage), _readout=readout,
+        groups=groups, _of_stage=tuple(of_stage), _readout=end.readout, _is_stream=end.is_stream,
     )  # fmt: skip

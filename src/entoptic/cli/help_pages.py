@@ -22,6 +22,7 @@ _TECHNICAL = (
 _SECTIONS = (
     ("look", ("ls", "check", "index", "merge")),
     ("make pictures", ("see", "invert", "steer", "frontier")),
+    ("explain", ("circuit",)),
     ("keep and show", ("verify", "gallery", "figure", "export")),
     ("train", ("learn prior", "learn inverter")),
     ("set up", ("completion",)),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from entoptic.models.sources import load
     from entoptic.plots.figure import Figure
     from entoptic.priors.sources import load_prior
+    from entoptic.runs.circuit import circuit
     from entoptic.runs.frontier import frontier
     from entoptic.runs.invert import invert
     from entoptic.runs.learn import learn
@@ -49,7 +50,8 @@ _HOME = {
     "ActivationIndex": "images.index", "build_index": "images.build_index", "merge_indexes": "images.build_index",
     "Card": "models.card", "Figure": "plots.figure", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
-    "UserError": "errors", "bind": "units.unit", "export": "gallery.publish", "frontier": "runs.frontier",
+    "UserError": "errors", "bind": "units.unit", "circuit": "runs.circuit", "export": "gallery.publish",
+    "frontier": "runs.frontier",
     "invert": "runs.invert", "learn": "runs.learn", "learn_inverter": "runs.learn_inverter:learn",
     "load": "models.sources", "load_inverter": "inversion.saved", "load_prior": "priors.sources",
     "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
@@ -58,7 +60,7 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "bind", "build_index", "configs", "export", "frontier", "invert", "learn", "learn_inverter", "load", "load_inverter",
+    "bind", "build_index", "circuit", "configs", "export", "frontier", "invert", "learn", "learn_inverter", "load", "load_inverter",
     "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 

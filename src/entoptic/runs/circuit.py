@@ -33,10 +33,11 @@ from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.runs.circuit_plan import CircuitCost, CircuitOptions, CircuitPlan, estimate_cost, plan_circuit
+from entoptic.runs.plan import run_name
 from entoptic.runs.records import about_run, model_record, versions
 from entoptic.runs.results import Result, find_result, write_result
 from entoptic.runs.store import Run
-from entoptic.units.unit import bind, slug
+from entoptic.units.unit import bind
 
 KIND = "circuit"
 SHOWN = 4
@@ -149,7 +150,7 @@ def run_circuits(
         report: is told how far it is.
     """
     model = plans[0].graph.model
-    run = Run(out if out is not None else Path("runs") / slug(model.card.name.rpartition(":")[2]))
+    run = Run(out if out is not None else Path("runs") / run_name(model))
     results = []
     with run.writing(about_run(model)):
         for plan in plans:

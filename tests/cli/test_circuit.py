@@ -43,6 +43,10 @@ def test_a_circuit_is_printed_and_its_page_written(say: Say, photo_folder: Path,
     assert "certified: " in out
     assert f"look at {out_folder / 'gallery' / 'circuits.html'}" in out
     assert (out_folder / "gallery" / "circuits.html").is_file()
+    page = out_folder / "gallery" / "circuits.html"
+    page.unlink()
+    assert say("gallery", out_folder) == (0, f"{page}\n", "")
+    assert page.is_file()
     code, _, _ = say(*words(photo_folder, *more))
     assert code == 0
     assert len(list((out_folder / "results" / "circuit").iterdir())) == 1

@@ -103,6 +103,26 @@ def test_depth_runs_from_left_to_right_and_width_is_effect() -> None:
     assert [tile.name for tile in empty.tiles] == ["output"]
 
 
+def test_long_edges_lie_apart_where_they_overlap() -> None:
+    names = ["embedding", "a", "b", "c"]
+    nodes = [node(name, i, name if i else "") for i, name in enumerate(names)] + [node("output", 4, "output", "output")]
+    edges = [edge(*pair, 1.0) for pair in zip(names, [*names[1:], "output"])]
+    edges += [
+        edge("embedding", "output", 1.0),
+        edge("a", "c", 1.0),
+        edge("embedding", "b", 1.0),
+        edge("b", "output", 1.0),
+    ]
+    layout = lay_out(nodes, edges)
+    tops = {
+        (line.source, line.target): min(float(y) for y in re.findall(r",(\d+)", line.path)) for line in layout.lines
+    }
+    long = [tops[pair] for pair in (("embedding", "output"), ("a", "c"), ("embedding", "b"))]
+    assert len(set(long)) == 3
+    assert tops["embedding", "b"] == tops["b", "output"]  # one ends where the other begins
+    assert max(long) < min(box.y for box in layout.boxes)
+
+
 def test_names_fit_a_column() -> None:
     assert short_name("blocks.3.attn.head2") == "3 head 2"
     assert short_name("encoder.layers.encoder_layer_1.self_attention.head0") == "1 head 0"

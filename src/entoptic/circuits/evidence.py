@@ -70,7 +70,7 @@ def _rate(name: str, hits: Tensor, direction: str, detail: Mapping[str, Any]) ->
 
 def _faithfulness(name: str, judge: Problem, scores: Tensor, direction: str, detail: Mapping[str, Any]) -> Evidence:
     """(s_circuit - s_corrupted) / (s_clean - s_corrupted), of means over photos; the interval is a bootstrap over photos."""
-    gained, whole = (scores - judge.corrupted).double().cpu(), (judge.clean - judge.corrupted).double().cpu()
+    gained, whole = ((s - judge.corrupted).cpu().double() for s in (scores, judge.clean))
     n = len(whole)
     if float(whole.mean().abs()) < 1e-6 * float(judge.clean.abs().mean() + 1e-12):
         return missing(name, "clean and corrupted photos score alike on average", direction=direction, scale="%")

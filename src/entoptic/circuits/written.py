@@ -39,8 +39,9 @@ def what_is_written(graph: CircuitGraph, pairs: Sequence[Pair], senders: Sequenc
     """
     found = []
     for sender in senders:
-        changes = [channels_first(pair.delta[sender], _layout(graph, sender)).double().sum((0, 2)) for pair in pairs]
-        direction = torch.stack(changes).sum(0).cpu()
+        layout = _layout(graph, sender)
+        changes = [channels_first(pair.delta[sender], layout).float().sum((0, 2)).cpu() for pair in pairs]
+        direction = torch.stack(changes).double().sum(0)
         if float(length := direction.norm()) > 0:
             unit = (direction / length).float()
             found.append(Written(sender=sender, direction=unit, layer=graph.senders[sender].layer))

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TILE, GAP, COLUMN, TOP = 64, 30, 132, 90
+TILE, GAP, COLUMN, TOP = 64, 30, 132, 16
 """Side of a node's picture, space below it, width of a column and space above all, in pixels."""
+LANE, MOST_LANES = 8, 24
+"""Space between long edges above the columns; where there are more of them, some share one."""
 PAD = 8
 THIN, THICK = 1.0, 6.0
 
@@ -115,13 +117,18 @@ def lay_out(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any
         shown = [*shown, output]
     depths = sorted({n["depth"] for n in shown})
     columns = [[n for n in shown if n["depth"] == depth] for depth in depths]
+    column_of = {n["name"]: number for number, column in enumerate(columns) for n in column}
+    fed_column = {n["receives"]: number for number, column in enumerate(columns) for n in column}
+    spans = {(column_of[e["from"]], fed_column[e["to"]]) for e in drawn if e["to"] in fed_column}
+    lanes = _lanes({span for span in spans if span[1] - span[0] > 1})
+    above = TOP + LANE * (1 + max(lanes.values(), default=-1))
     tallest = max(len(column) for column in columns)
     tiles: list[Tile] = []
     boxes: dict[str, Box] = {}
     for number, column in enumerate(columns):
         left = PAD + number * COLUMN
         height = len(column) * (TILE + GAP)
-        top = TOP + (tallest * (TILE + GAP) - height) / 2
+        top = above + (tallest * (TILE + GAP) - height) / 2
         for row, node in enumerate(column):
             tiles.append(
                 Tile(
@@ -134,29 +141,53 @@ def lay_out(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any
         boxes[key] = Box(name=column[0]["receives"], x=left, y=top, width=TILE + 2 * PAD, height=height + PAD)
     place = {tile.name: tile for tile in tiles}
     largest = max((abs(e["effect"]) for e in drawn if e["effect"] is not None), default=0.0) or 1.0
-    lines = [_line(edge, place[edge["from"]], boxes[edge["to"]], largest) for edge in drawn if edge["to"] in boxes]
+    lines = []
+    for edge in drawn:
+        if edge["to"] in boxes:
+            lane = lanes.get((column_of[edge["from"]], fed_column[edge["to"]]))
+            height_of_lane = None if lane is None else above - LANE * (1 + lane) + LANE / 2
+            lines.append(_line(edge, place[edge["from"]], boxes[edge["to"]], largest, height_of_lane))
     lines.sort(key=lambda line: line.width)
     width = PAD * 2 + (len(columns) - 1) * COLUMN + TILE + 2 * PAD
     return Layout(
-        width=width, height=TOP + tallest * (TILE + GAP) + 3 * PAD, boxes=list(boxes.values()), tiles=tiles, lines=lines
+        width=width,
+        height=above + tallest * (TILE + GAP) + 3 * PAD,
+        boxes=list(boxes.values()),
+        tiles=tiles,
+        lines=lines,
     )
 
 
-def _line(edge: Mapping[str, Any], tile: Tile, box: Box, largest: float) -> Line:
+def _lanes(spans: set[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    """Gives each pair of columns a lane above the columns between: short ones lie low, and those that overlap lie apart."""
+    taken: list[list[tuple[int, int]]] = []
+    lanes: dict[tuple[int, int], int] = {}
+    for span in sorted(spans, key=lambda s: (s[1] - s[0], s)):
+        free = (
+            number
+            for number, others in enumerate(taken)
+            if all(span[1] <= other[0] or other[1] <= span[0] for other in others)
+        )
+        lane = next(free, len(taken))
+        if lane == len(taken):
+            taken.append([])
+        taken[lane].append(span)
+        lanes[span] = lane % MOST_LANES
+    return lanes
+
+
+def _line(edge: Mapping[str, Any], tile: Tile, box: Box, largest: float, top: float | None) -> Line:
     effect = edge["effect"]
     share = 0.0 if effect is None else math.sqrt(abs(effect) / largest)
     x1, y1 = tile.x + TILE, tile.y + TILE / 2
     x2, y2 = box.x, box.y + box.height / 2
-    far = max(0.0, (x2 - x1) / COLUMN - 0.5)
-    lift = min(TOP - 12, 26 * far)  # long edges pass above the columns between
-    top = min(y1, y2, TOP) - lift if far > 1 else None
     middle = (x1 + x2) / 2
     if top is None:
         path = f"M{x1:.0f},{y1:.0f}C{middle:.0f},{y1:.0f} {middle:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
-    else:
+    else:  # a long edge passes above the columns between
         path = (
-            f"M{x1:.0f},{y1:.0f}C{x1 + 34:.0f},{y1:.0f} {x1 + 20:.0f},{top:.0f} {x1 + 60:.0f},{top:.0f}"
-            f"L{x2 - 60:.0f},{top:.0f}C{x2 - 20:.0f},{top:.0f} {x2 - 34:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
+            f"M{x1:.0f},{y1:.0f}C{x1 + 30:.0f},{y1:.0f} {x1 + 14:.0f},{top:.0f} {x1 + 44:.0f},{top:.0f}"
+            f"L{x2 - 44:.0f},{top:.0f}C{x2 - 14:.0f},{top:.0f} {x2 - 30:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
         )
     kind = "unknown" if effect is None else "for" if effect >= 0 else "against"
     said = "effect not measured" if effect is None else f"effect {effect:+.3g}"

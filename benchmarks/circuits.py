@@ -18,7 +18,6 @@ import torch
 
 from common import about
 from entoptic.base.estimates import mean_interval
-from entoptic.circuits import selection  # noqa: F401 (finders register themselves)
 from entoptic.circuits.finders import FINDERS, FinderOptions
 from entoptic.circuits.patched import BACKWARD
 from entoptic.circuits.random_edges import random_circuit

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# Each registers itself.
-from entoptic.circuits import eap, eap_ig, patching, random_edges  # noqa: F401
 from entoptic.circuits.finders import Circuit, Search
 from entoptic.circuits.problem import Problem
 

@@ -39,7 +39,7 @@ def what_is_written(graph: CircuitGraph, pairs: Sequence[Pair], senders: Sequenc
     """
     found = []
     for sender in senders:
-        layout = _layout(graph, sender)
+        layout = layout_of(graph, sender)
         changes = [channels_first(pair.delta[sender], layout).float().sum((0, 2)).cpu() for pair in pairs]
         direction = torch.stack(changes).double().sum(0)
         if float(length := direction.norm()) > 0:
@@ -53,12 +53,12 @@ def written_along(graph: CircuitGraph, pair: Pair, written: Sequence[Written]) -
     """Returns how far nodes write along their directions on clean photos, mean over positions: B×S."""
     columns = []
     for one in written:
-        own = channels_first(pair.delta[one.sender] + pair.corrupted[one.sender], _layout(graph, one.sender))
+        own = channels_first(pair.delta[one.sender] + pair.corrupted[one.sender], layout_of(graph, one.sender))
         columns.append(own.float().mean(2).cpu() @ one.direction)
     return torch.stack(columns, dim=1) if columns else torch.zeros(len(pair), 0)
 
 
-def _layout(graph: CircuitGraph, sender: int) -> str:
+def layout_of(graph: CircuitGraph, sender: int) -> str:
     """The layout of what a node writes; the embedding's is that of what the first block puts out."""
     info = graph.model.layers.get(graph.senders[sender].layer or graph.chain.links[0].last)
     return info.layout if info is not None else "BCHW"

@@ -199,3 +199,17 @@ def raise_if_alike(result: Result) -> None:
     """A blur of an even picture differs from it by rounding alone: then no faithfulness is given."""
     assert result.evidence["faithfulness"]["value"] is None
     raise UserError(str(result.evidence["faithfulness"]["reason"]))
+
+
+def test_photos_without_labels_count_by_what_the_network_takes_them_for(
+    fitted: Model, photo_folder: Path, tmp_path: Path
+) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for label in ("circle", "dot"):
+        for i in range(8):
+            shutil.copy(photo_folder / label / f"{i}.png", flat / f"{label}{i}.png")
+    result = found(fitted, flat, tmp_path / "run")
+    assert result.record["n"] == {"find": 4, "judge": 4, "others": 6}
+    assert result.evidence["accuracy_of_network"]["value"] == 100
+    assert result.evidence["false_positives_of_network"]["value"] == 0

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from entoptic.models.sources import load
     from entoptic.plots.figure import Figure
     from entoptic.priors.sources import load_prior
+    from entoptic.runs.circuit import circuit
     from entoptic.runs.frontier import frontier
     from entoptic.runs.interpolate import interpolate
     from entoptic.runs.invert import invert
@@ -52,7 +53,8 @@ _HOME = {
     "merge_indexes": "images.build_index",
     "Card": "models.card", "Figure": "plots.figure", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
-    "UserError": "errors", "bind": "units.unit", "export": "gallery.publish", "frontier": "runs.frontier",
+    "UserError": "errors", "bind": "units.unit", "circuit": "runs.circuit", "export": "gallery.publish",
+    "frontier": "runs.frontier",
     "interpolate": "runs.interpolate", "invert": "runs.invert", "learn": "runs.learn",
     "learn_inverter": "runs.learn_inverter:learn", "load": "models.sources",
     "load_inverter": "inversion.saved", "load_prior": "priors.sources",
@@ -62,8 +64,8 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "benchmark", "bind", "build_index", "configs", "export", "frontier", "interpolate", "invert", "learn", "learn_inverter", "load",
-    "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
+    "benchmark", "bind", "build_index", "circuit", "configs", "export", "frontier", "interpolate", "invert", "learn", "learn_inverter",
+    "load", "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 
 

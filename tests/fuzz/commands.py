@@ -99,6 +99,7 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "learn-prior": ["learn", "prior", *given],
         # Photos to measure on that are not there: what is allowed must not begin a training.
         "learn-inverter": ["learn", "inverter", "tiny:net", "stage2", "--held-out", "nowhere", *given],
+        "circuit": ["circuit", "tiny:net", "logits:2", *given, "--n", "1", "--reruns", "0"],
         "verify": ["verify", str(out)],
         "gallery": ["gallery", str(photos), "--out", str(out)],
         "merge": ["merge", str(photos), "--out", str(out)],

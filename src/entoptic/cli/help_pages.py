@@ -22,6 +22,7 @@ _TECHNICAL = (
 _SECTIONS = (
     ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
+    ("explain", ("circuit",)),
     ("keep and show", ("verify", "gallery", "figure", "export")),
     (
         "ask people",

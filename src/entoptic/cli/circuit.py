@@ -1,0 +1,166 @@
+"""`entoptic circuit`: through which components of a network a unit gets what it looks for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from tyro.conf import arg
+
+from entoptic.base.bounds import Bounds, check_bounds
+from entoptic.cli.options import (
+    Debug,
+    Device,
+    ModelName,
+    Seed,
+    Threads,
+    UnitNames,
+    photos_help,
+    run_folder_help,
+    use_threads,
+)
+from entoptic.cli.output import table_console
+from entoptic.errors import counted
+
+if TYPE_CHECKING:
+    from entoptic.runs.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circuit:
+    """Find the components of a network, and the edges between them, that a unit needs on photos of what it stands for."""
+
+    title: ClassVar[str] = "through which components a unit gets what it looks for"
+    examples: ClassVar[tuple[str, ...]] = (
+        """entoptic circuit builtin:lite0 'logits:"church"' --photos photos --dry-run""",
+        "entoptic circuit builtin:lite0 logits:497 --photos photos --n 4",
+    )
+    bounds: ClassVar[Bounds] = {
+        "n": (1, 10_000), "others": (0, 100_000), "keep": (0.0, 1.0), "reruns": (0, 1000), "groups": (1, 65_536),
+        "at_once": (1, 65_536), "steps": (1, 1000), "samples": (1, 1_000_000),
+    }  # fmt: skip
+
+    model: ModelName
+    units: UnitNames
+    photos: Annotated[str, photos_help(", with class folders for a class")]
+    corrupt: Annotated[str, arg(metavar="KIND")] = "blur"
+    """what a cut edge carries: the photo's blur, the mean photo, another photo (resample), or its object filled in (mask)"""
+    masks: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """PNG masks by the names of the photos, white on the object, for --corrupt mask"""
+    finder: Annotated[str, arg(metavar="NAME")] = "eap-ig"
+    """patching (exact and slow), eap, eap-ig (by gradients), or the control random"""
+    nodes: Annotated[str, arg(metavar="KIND")] = "auto"
+    """heads (and MLPs) of a vision transformer, or blocks"""
+    groups: int = 1
+    """parts of each block's channels that are nodes of their own"""
+    n: int = 16
+    """photos to find the circuit on, and as many others to judge it; where there are fewer, half find and half judge"""
+    others: int = 32
+    """photos of other classes, for false positives"""
+    keep: float = 0.8
+    """share of the network's accuracy (of the score's change, for inner units) that the circuit keeps"""
+    steps: int = 5
+    """pictures between corrupted and clean, of eap-ig"""
+    reruns: int = 2
+    """further searches on other draws of the photos, for the overlap"""
+    certify: bool = False
+    """vote over random deletions of photos: edges are in, out, or abstained"""
+    samples: int = 1000
+    """random deletions"""
+    deletion: float = 0.6
+    """probability with which each photo is left out"""
+    tau: float = 0.95
+    """vote above which an edge is certified"""
+    alpha: float = 0.05
+    """probability that any certified state is wrong"""
+    dry_run: bool = False
+    """print nodes, edges, photos and cost, and find nothing"""
+    out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
+    seed: Seed = 0
+    context: Annotated[bool, arg(help="store small copies of photos, to show what nodes write")] = True
+    at_once: int = 8
+    """photos of one pass; fewer need less memory"""
+    device: Device = "auto"
+    threads: Threads = None
+    debug: Debug = False
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+def run_circuit(options: Circuit) -> int:
+    """Runs `entoptic circuit`; returns the exit code."""
+    from entoptic.base.progress import reporter
+    from entoptic.circuits.certify import CertifyOptions
+    from entoptic.gallery.circuit_page import write_circuit_pages
+    from entoptic.runs.circuit import estimate_circuits, make_circuit_plans, run_circuits
+    from entoptic.runs.circuit_plan import CircuitOptions
+
+    use_threads(options.threads)
+    started = time.monotonic()
+    names = ("finder", "corrupt", "nodes", "groups", "n", "others", "keep", "steps", "reruns", "seed", "at_once")
+    asked = CircuitOptions(**{name: getattr(options, name) for name in names})
+    certified = None
+    if options.certify:
+        certified = CertifyOptions(
+            samples=options.samples, deletion=options.deletion, tau=options.tau, alpha=options.alpha, seed=options.seed
+        )
+    with reporter() as report:
+        plans = make_circuit_plans(
+            options.model, options.units, photos=options.photos, options=asked, masks=options.masks,
+            certified=certified, device=options.device, report=report,
+        )  # fmt: skip
+        if options.dry_run:
+            for plan, cost in zip(plans, estimate_circuits(plans)):
+                graph = plan.graph
+                print(
+                    f"{graph.unit}: {counted(len(graph.senders) + 1, 'node')} ({graph.nodes}), "
+                    f"{counted(len(graph.edges), 'edge')}; found on {counted(len(plan.find), 'photo')}, judged on "
+                    f"{len(plan.judge)}{'' if plan.held_out else ' (the same)'}, {len(plan.others)} of other classes"
+                )
+                print(f"  {cost}")
+            return 0
+        results = run_circuits(plans, out=options.out, context=options.context, report=report)
+    for result in results:
+        _print_result(result)
+    run = results[0].path.parents[3]
+    pages = write_circuit_pages(run)
+    seconds, index = time.monotonic() - started, pages[0].parent / "circuits.html"
+    print(f"{counted(len(results), 'circuit')} in {run}, {seconds:.0f} s; look at {index}")
+    return 0
+
+
+def _print_result(result: Result) -> None:
+    """Prints the evidence of one circuit."""
+    from rich.table import Table
+
+    record = result.record
+    label = f" ({record['label']})" if record["label"] else ""
+    title = f"{record['unit']}{label}: {record['kept']} of {record['edges']} edges"
+    table = Table("measurement", "value", "95 % interval", "n", box=None, title=title, title_justify="left")
+    for name, entry in result.evidence.items():
+        table.add_row(name, _number(entry["value"], entry["scale"]), _interval(entry), str(entry["n"] or ""))
+    table_console().print(table, highlight=False, markup=False)
+    if not record["enough"]:
+        print(f"no threshold keeps a share of {record['asked']['keep']:g}; this is the least sparse that was tried")
+    if not record["held_out"]:
+        print("found and judged on the same photos: there were no more")
+    if (certificate := record["certificate"]) is not None:
+        counts = ", ".join(f"{certificate[state]} {words}" for state, words in _STATES)
+        print(f"certified: {counts}; {certificate['means']}")
+
+
+_STATES = (("in", "in"), ("out", "out"), ("abstain", "abstained"))
+
+
+def _number(value: Any, scale: str) -> str:
+    return "none" if value is None else f"{value:.3g}{' ' + scale if scale else ''}"
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    if entry["value"] is None:
+        return str(entry["reason"])
+    low, high = entry["interval"] or (None, None)
+    return "" if low is None or low == high else f"{low:.3g} to {high:.3g}"

@@ -1,0 +1,158 @@
+"""Pages of a run's circuits: the nodes with what they write, the edges by effect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from entoptic.base.files import check_inside, check_own, user_path
+from entoptic.base.records import read_json
+from entoptic.errors import Unreadable, UserError
+from entoptic.gallery.circuit_layout import Layout, lay_out
+from entoptic.gallery.site import MARK, _environment, _write
+from entoptic.runs.results import Result, read_results
+from entoptic.runs.store import Run
+from entoptic.units.unit import slug
+
+KIND = "circuit"
+_ASSETS = ("style.css", "common.js", "circuit.css", "circuit.js", "icon.svg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePicture:
+    """What a node shows.
+
+    Attributes:
+        src: link to its picture: one that the run made of its direction, else the photo that it writes most.
+        made: method that made it, "" for a photo.
+        photos: of what it writes most: link, name, label, whether of the class.
+        unit: its direction as a unit, "" where it has none.
+    """
+
+    src: str
+    made: str
+    photos: list[dict[str, Any]]
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitPage:
+    """One circuit, ready for its page.
+
+    Attributes:
+        file: name of the page.
+        record: of the result.
+        evidence: rows of name, value, interval, n.
+        layout: of the drawing.
+        pictures: of the nodes, by name.
+        links: to the files of the circuit, by name.
+    """
+
+    file: str
+    record: Mapping[str, Any]
+    evidence: list[tuple[str, str, str, str]]
+    layout: Layout
+    pictures: dict[str, NodePicture]
+    links: dict[str, str]
+
+
+def write_circuit_pages(run_folder: Path) -> list[Path]:
+    """Writes a page for each circuit of a run, and `circuits.html` that lists them, into `RUN/gallery`.
+
+    Args:
+        run_folder: of the run.
+
+    Returns:
+        The pages of the circuits.
+
+    Raises:
+        UserError: there is no run or no circuit, or the pages cannot be written.
+    """
+    run = Run.open(user_path(run_folder))
+    results = [result for result, _ in read_results(run, KIND) if result is not None]
+    pages = [page for result in results if (page := _page(run, result)) is not None]
+    if not pages:
+        raise UserError(f"{run.path} holds no circuit; `entoptic circuit` finds one")
+    out = run.path / "gallery"
+    try:
+        check_inside(out, run.path)
+        check_own(out, marks={MARK, "index.html"}, what="gallery")
+        _write(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
+        for asset in _ASSETS:
+            _write(out / asset, resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8"))
+        environment = _environment()
+        has_index = (out / "index.html").is_file()
+        for page in pages:
+            text = environment.get_template("circuit.html").render(page=page, record=page.record, has_index=has_index)
+            _write(out / page.file, text)
+        title = run.about.get("title", run.path.name)
+        _write(out / "circuits.html", environment.get_template("circuits.html").render(pages=pages, title=title))
+    except OSError as error:
+        raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
+    return [out / page.file for page in pages]
+
+
+def _page(run: Run, result: Result) -> CircuitPage | None:
+    try:
+        whole = read_json(result.file("circuit.json"))
+        layout = lay_out(whole["nodes"], whole["edges"])
+    except (Unreadable, UserError, LookupError, TypeError):
+        return None
+    folder = result.path.parent
+    root = quote(Path(os.path.relpath(folder, run.path / "gallery")).as_posix())
+    links = {name: f"{root}/{quote(str(entry['file']))}" for name, entry in result.record["files"].items()}
+    made = _made(run, folder.name)
+    pictures = {
+        tile.name: _picture(tile.name, whole["written"].get(tile.name, []), links, made, folder, run)
+        for tile in layout.tiles
+    }
+    evidence = [_row(entry) for entry in result.evidence.values()]
+    return CircuitPage(
+        file=f"circuit-{slug(result.name)}-{folder.name[-8:]}.html", record=result.record, evidence=evidence,
+        layout=layout, pictures=pictures, links={n: link for n, link in links.items() if not n.startswith("photo")},
+    )  # fmt: skip
+
+
+def _made(run: Run, folder: str) -> dict[str, tuple[str, str]]:
+    """Pictures that the run has of directions of a circuit: link and method by the node's name."""
+    found: dict[str, tuple[str, str]] = {}
+    for picture in run:
+        if f"/{folder}/" in picture.unit and "#" in picture.unit:
+            name = picture.unit.rpartition("#")[2].partition(")")[0]
+            link = quote(Path(os.path.relpath(picture.path, run.path / "gallery")).as_posix())
+            found.setdefault(name, (link, picture.method))
+    return found
+
+
+def _picture(
+    name: str, photos: list[dict[str, Any]], links: Mapping[str, str], made: Mapping[str, tuple[str, str]], folder: Path,
+    run: Run,
+) -> NodePicture:  # fmt: skip
+    shown = [photo | {"src": links[photo["file"]]} for photo in photos if photo.get("file") in links]
+    src, method = made.get(name, (shown[0]["src"] if shown else "", ""))
+    has_direction = "directions.safetensors" in links and bool(photos) and name != "embedding"
+    unit = f"dir({_from_here(folder, run)}/directions.safetensors#{name})" if has_direction else ""
+    return NodePicture(src=src, made=method, photos=shown, unit=unit)
+
+
+def _from_here(folder: Path, run: Run) -> str:
+    """The folder of a result as a command names it; no page names a folder of the machine, so RUN stands for one elsewhere."""
+    try:
+        return folder.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return f"RUN/{folder.relative_to(run.path).as_posix()}"
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    name = str(entry["name"]).replace("_", " ")
+    if entry["value"] is None:
+        return name, "", str(entry["reason"]), ""
+    unit = f" {entry['scale']}" if entry["scale"] else ""
+    low, high = entry["interval"] or (None, None)
+    interval = "" if low is None else "exact" if low == high else f"{low:.3g} to {high:.3g}{unit}"
+    return name, f"{entry['value']:.3g}{unit}", interval, str(entry["n"])

@@ -1,0 +1,318 @@
+"""Which photos a circuit is found and judged on, what it depends on, and what it will cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from entoptic.base.bounds import check_bounds
+from entoptic.base.cache import content_key
+from entoptic.base.files import sha256_of
+from entoptic.base.progress import Progress, silent
+from entoptic.base.randomness import generator_for
+from entoptic.circuits.certify import CertifyOptions
+from entoptic.circuits.corruptions import CORRUPTIONS, corrupt
+from entoptic.circuits.evidence import CONTROLS
+from entoptic.circuits.finders import find_finder
+from entoptic.circuits.graph import NODES, CircuitGraph, read_graph
+from entoptic.circuits.patched import BACKWARD, memory_of
+from entoptic.circuits.patching import LEVELS, most_passes
+from entoptic.errors import Unreadable, UserError, counted, instead
+from entoptic.images.photos import Photos
+from entoptic.models.model import Model
+from entoptic.units.unit import Unit
+
+VERSION = 1
+"""Of what a circuit's result holds: another one makes another key."""
+LEAST_TO_SPLIT = 4
+"""Photos from which on other photos judge a circuit than those that it is found on."""
+MOST_SCORED = 1000
+"""Photos among which those that drive an inner unit most are looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitOptions:
+    """How a circuit is found and judged.
+
+    Attributes:
+        finder: one of `FINDERS`.
+        corrupt: one of `CORRUPTIONS`.
+        nodes: "auto", "heads" or "blocks".
+        groups: senders of each block.
+        n: photos to find the circuit on; as many others judge it, where there are.
+        others: photos of other classes.
+        keep: share of the network's accuracy (or of the score's change) that the circuit keeps.
+        steps: of EAP-IG.
+        reruns: further searches on other draws of the photos, for the overlap.
+        seed: of every draw.
+        at_once: photos of one pass.
+    """
+
+    finder: str = "eap-ig"
+    corrupt: str = "blur"
+    nodes: str = "auto"
+    groups: int = 1
+    n: int = 16
+    others: int = 32
+    keep: float = 0.8
+    steps: int = 5
+    reruns: int = 2
+    seed: int = 0
+    at_once: int = 8
+
+    bounds = {  # noqa: RUF012
+        "n": (1, 10_000), "others": (0, 100_000), "keep": (0.0, 1.0), "reruns": (0, 1000), "groups": (1, 65_536),
+        "at_once": (1, 65_536), "steps": (1, 1000),
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        find_finder(self.finder)
+        if self.corrupt not in CORRUPTIONS:
+            raise UserError(f'no corruption "{self.corrupt[:80]}"{instead(self.corrupt, CORRUPTIONS)}')
+        if self.nodes not in NODES:
+            raise UserError(f'no kind of nodes "{self.nodes[:80]}"{instead(self.nodes, NODES)}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitPlan:
+    """One circuit to find.
+
+    Attributes:
+        graph: of the network up to the unit.
+        options: how.
+        certify: how it is certified, or None.
+        photos: all photos.
+        find: numbers of those that it is found on.
+        judge: of those that it is judged on; the same ones where there are no more.
+        others: of those of other classes.
+        masks: folder of masks, for the corruption "mask".
+        key: hash of everything that the result depends on.
+    """
+
+    graph: CircuitGraph
+    options: CircuitOptions
+    certify: CertifyOptions | None
+    photos: Photos
+    find: tuple[int, ...]
+    judge: tuple[int, ...]
+    others: tuple[int, ...]
+    masks: Path | None
+    key: str
+    _read: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether other photos judge than those that the circuit is found on."""
+        return not set(self.find) & set(self.judge)
+
+    def pictures(self, indices: Sequence[int]) -> Tensor:
+        """Reads photos: N×3×H×W of the input size."""
+        card = self.graph.model.card
+        todo = [i for i in indices if i not in self._read]
+        if todo:
+            for numbers, images in self.photos.batches(card.prepare, 16, todo):
+                self._read.update(zip(numbers, images))
+        if missing := [i for i in indices if i not in self._read]:
+            raise Unreadable(f"{self.photos[missing[0]].name} was read before and cannot be read any more")
+        return torch.stack([self._read[i] for i in indices])
+
+    def twins(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns photos and their corrupted twins."""
+        clean = self.pictures(indices)
+        kind, seed = self.options.corrupt, self.options.seed
+        masks = self._masks(indices) if kind == "mask" and self.masks is not None else None
+        pool: Tensor | None = None
+        if kind in ("mean", "resample") and self.others:
+            # photos of other classes are replaced by photos of the class, so that no photo is its own twin
+            pool = self.pictures(self.others if set(indices) <= {*self.find, *self.judge} else self.find)
+        return clean, corrupt(kind, clean, others=pool, masks=masks, seed=seed)
+
+    def _masks(self, indices: Sequence[int]) -> Tensor:
+        from PIL import Image
+
+        assert self.masks is not None
+        found = []
+        for index in indices:
+            file = _mask_of(self.masks, self.photos[index].name)
+            if file is None:
+                raise UserError(
+                    f"there is no mask {Path(self.photos[index].name).stem}.png in {self.masks} for the photo "
+                    f"{self.photos[index].name}"
+                )
+            with Image.open(file) as image:  # prepared as the photo is: resized and cut
+                found.append(self.graph.model.card.prepare(image.convert("RGB")).mean(0, keepdim=True) > 0.5)
+        return torch.stack(found).float()
+
+
+def _mask_of(masks: Path, name: str) -> Path | None:
+    """The mask of a photo: the PNG of its name, beside its class folder where there are several."""
+    files = sorted(masks.rglob(f"{Path(name).stem}.png"))
+    own = [file for file in files if file.parent.name == Path(name).parent.name]
+    return next(iter(own or files), None)
+
+
+def plan_circuit(
+    model: Model, unit: Unit, photos: Photos, options: CircuitOptions, certify: CertifyOptions | None,
+    masks: Path | None, progress: Progress = silent,
+) -> CircuitPlan:  # fmt: skip
+    """Reads the graph of a unit and chooses photos.
+
+    For a class these are photos of the class that the network recognises, in their order. Where no photo has a label, those
+    that it takes for the class count. For any other unit they are the photos that drive it most. From four on, half of them
+    find the circuit and the others judge it.
+
+    Args:
+        model: the network.
+        unit: of this network.
+        photos: to choose from.
+        options: how the circuit is found.
+        certify: how it is certified, or None.
+        masks: folder of masks, for the corruption "mask".
+        progress: is called with (what, done, total).
+
+    Raises:
+        UserError: the graph cannot be read, or there are no photos to find the circuit on.
+    """
+    if options.corrupt == "mask" and masks is None:
+        raise UserError("--corrupt mask needs --masks FOLDER: a mask for each photo, white where the object is")
+    graph = read_graph(model, unit, nodes=options.nodes, groups=options.groups)
+    chosen, others = _of_class(model, graph, photos, options, progress) if graph.target is not None else _driving(
+        unit, photos, options, progress
+    )  # fmt: skip
+    half = min(options.n, (len(chosen) + 1) // 2) if len(chosen) >= LEAST_TO_SPLIT else min(options.n, len(chosen))
+    find = tuple(chosen[:half])
+    judge = tuple(chosen[half : half + options.n]) or find
+    if certify is not None and 1 - certify.deletion ** len(find) <= certify.tau:
+        raise UserError(
+            f"with {counted(len(find), 'photo')} a share of {certify.deletion ** len(find):.2g} of the subsets is empty, so no "
+            f"edge can be certified as in at tau {certify.tau:g}; give more photos (--n) or a lower --deletion"
+        )
+    parts = {
+        "what": "circuit", "version": VERSION, "model": model.card.identity, "unit": unit.identity,
+        "options": asdict(options) | {"at_once": None},
+        "certify": asdict(certify) if certify else None,
+        "photos": [[photos.sha256(i) for i in some] for some in (find, judge, others)],
+        "masks": [_mask_hash(masks, photos[i].name) for i in (*find, *judge, *others)] if masks else None,
+    }  # fmt: skip
+    return CircuitPlan(
+        graph=graph, options=options, certify=certify, photos=photos, find=find, judge=judge, others=tuple(others),
+        masks=masks, key=content_key(parts),
+    )  # fmt: skip
+
+
+def _mask_hash(masks: Path, name: str) -> str:
+    file = _mask_of(masks, name)
+    return sha256_of(file) if file is not None else ""
+
+
+def _of_class(
+    model: Model, graph: CircuitGraph, photos: Photos, options: CircuitOptions, progress: Progress
+) -> tuple[list[int], list[int]]:
+    """Photos of the class that are recognised, and some of other classes."""
+    target = graph.target
+    assert target is not None
+    label = model.card.label(target) or f"logits:{target}"
+    labelled = bool(photos.classes())
+    own = photos.of_class(model.card.identifiers(target), target)
+    if labelled and not own:
+        known = ", ".join(list(photos.classes())[:8])
+        raise UserError(f"there is no photo of {label} in {photos.source}; its classes are {known}")
+    candidates = own or list(range(len(photos)))
+    right: list[int] = []
+    wrong: list[int] = []
+    with torch.no_grad():
+        for numbers, images in photos.batches(model.card.prepare, options.at_once, candidates):
+            hits = model(images.to(model.device)).argmax(1) == target
+            right += [i for i, hit in zip(numbers, hits.tolist()) if hit]
+            wrong += [i for i, hit in zip(numbers, hits.tolist()) if not hit]
+            progress("looking for photos that are recognised", len(right), 2 * options.n)
+            if len(right) >= 2 * options.n:
+                break
+    if not right:
+        raise UserError(
+            f"{model.card.name} recognises none of {counted(len(candidates), 'photo')} of {label} in {photos.source}, so "
+            "there is nothing for a circuit to keep; give photos that it recognises, or name another class"
+        )
+    inside = set(own)
+    rest = [i for i in range(len(photos)) if i not in inside] if own else wrong
+    draw = generator_for("photos of other classes", options.seed, len(rest))
+    picked = [rest[i] for i in torch.randperm(len(rest), generator=draw)[: options.others].tolist()]
+    return right, sorted(picked)
+
+
+def _driving(unit: Unit, photos: Photos, options: CircuitOptions, progress: Progress) -> tuple[list[int], list[int]]:
+    """Photos that drive a unit most, found and judged on in turn; there are no other classes."""
+    found: list[tuple[float, int]] = []
+    looked = list(range(min(len(photos), MOST_SCORED)))
+    with torch.no_grad():
+        for numbers, images in photos.batches(unit.model.card.prepare, options.at_once, looked):
+            found += zip(unit.score(images).tolist(), numbers)
+            progress("looking for photos that drive the unit", len(found), len(looked))
+    strongest = [index for _, index in sorted(found, reverse=True)[: 2 * options.n]]
+    return strongest[::2] + strongest[1::2] if len(strongest) > options.n else strongest, []
+
+
+# --- cost -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitCost:
+    """What a circuit will cost.
+
+    Attributes:
+        passes: forward passes of one picture, at most.
+        seconds: at the pace of one measured pass.
+        bytes: of activations that are held at once.
+        parts: passes by what they are for.
+    """
+
+    passes: float
+    seconds: float
+    bytes: int
+    parts: dict[str, float]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {passes:.0f}" for name, passes in self.parts.items() if passes)
+        minutes = f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
+        return f"at most {self.passes:.0f} forward passes of one picture ({parts}), about {minutes}, {self.bytes / 2**20:.0f} MiB"
+
+
+def estimate_cost(plan: CircuitPlan) -> CircuitCost:
+    """Estimates what a circuit will cost, from one measured forward pass.
+
+    Args:
+        plan: of the circuit.
+    """
+    graph, options = plan.graph, plan.options
+    n, judged, others, edges = len(plan.find), len(plan.judge), len(plan.others), len(graph.edges)
+    level = n * most_passes(graph)
+    once = {"patching": level, "eap": n * (1 + BACKWARD), "eap-ig": n * options.steps * (1 + BACKWARD)}
+    search = once.get(options.finder, 0.0) * (math.ceil(math.log2(LEVELS)) + 1 if options.finder == "patching" else 1)
+    parts = {
+        "runs": 2 * (n + judged + others) + 2 * n * options.reruns,
+        "search": search,
+        "selection": n * (math.ceil(math.log2(edges)) + 2),
+        "reruns": once.get(options.finder, 0.0) * options.reruns,
+        "evidence": judged * (2 + CONTROLS) + others,
+    }
+    if plan.certify is not None and options.finder == "patching":
+        parts["certificate"] = plan.certify.samples * level * (1 - plan.certify.deletion)
+    passes = float(sum(parts.values()))
+    blank = torch.full((1, 3, *graph.model.card.size), 0.5, device=graph.model.device)
+    with torch.no_grad():
+        plan.graph.chain.stem(blank)
+        start = time.monotonic()
+        stream = plan.graph.chain.stem(blank)
+        for stage_number, stage in enumerate(graph.stages):
+            stream = (stream if stage.adds else 0) + sum(graph.compute(stage_number, stream))  # type: ignore[assignment]
+        graph.compute(graph.output, stream)
+        seconds = (time.monotonic() - start) * passes
+    held = memory_of(graph, max(n, judged))
+    return CircuitCost(passes=passes, seconds=seconds, bytes=held, parts=parts)

@@ -64,8 +64,9 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "benchmark", "bind", "build_index", "circuit", "configs", "export", "frontier", "interpolate", "invert", "learn", "learn_inverter",
-    "load", "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
+    "benchmark", "bind", "build_index", "circuit", "configs", "export", "frontier", "interpolate", "invert", "learn",
+    "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight",
+    "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from entoptic.runs.frontier import frontier
     from entoptic.runs.invert import invert
     from entoptic.runs.learn import learn
+    from entoptic.runs.learn_dictionary import learn as learn_dictionary
     from entoptic.runs.learn_inverter import learn as learn_inverter
     from entoptic.runs.pictures import Picture
     from entoptic.runs.see import see
@@ -51,6 +52,7 @@ _HOME = {
     "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
     "UserError": "errors", "bind": "units.unit", "export": "gallery.publish", "frontier": "runs.frontier",
     "invert": "runs.invert", "learn": "runs.learn", "learn_inverter": "runs.learn_inverter:learn",
+    "learn_dictionary": "runs.learn_dictionary:learn",
     "load": "models.sources", "load_inverter": "inversion.saved", "load_prior": "priors.sources",
     "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
     "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
@@ -58,8 +60,8 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "bind", "build_index", "configs", "export", "frontier", "invert", "learn", "learn_inverter", "load", "load_inverter",
-    "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
+    "bind", "build_index", "configs", "export", "frontier", "invert", "learn", "learn_dictionary", "learn_inverter", "load",
+    "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 
 

@@ -13,7 +13,14 @@ from entoptic.cli.frontier import Frontier, run_frontier
 from entoptic.cli.gallery import Gallery, run_gallery
 from entoptic.cli.index import Index, run_index
 from entoptic.cli.invert import Invert, run_invert
-from entoptic.cli.learn import LearnInverter, LearnPrior, run_learn_inverter, run_learn_prior
+from entoptic.cli.learn import (
+    LearnDictionary,
+    LearnInverter,
+    LearnPrior,
+    run_learn_dictionary,
+    run_learn_inverter,
+    run_learn_prior,
+)
 from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.see import See, run_see
@@ -35,6 +42,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "merge": (Merge, run_merge),
     "learn-prior": (LearnPrior, run_learn_prior),
     "learn-inverter": (LearnInverter, run_learn_inverter),
+    "learn-dictionary": (LearnDictionary, run_learn_dictionary),
     "completion": (Completion, run_completion),
 }
 """The options of each verb and the function that runs it. What is learned is part of the verb: `entoptic learn prior`."""

@@ -24,6 +24,7 @@ from entoptic.cli.learn import (
 from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.see import See, run_see
+from entoptic.cli.split import Split, run_split
 from entoptic.cli.steer import Steer, run_steer
 from entoptic.cli.verify import Verify, run_verify
 
@@ -33,6 +34,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "frontier": (Frontier, run_frontier),
     "invert": (Invert, run_invert),
     "steer": (Steer, run_steer),
+    "split": (Split, run_split),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),
     "figure": (Figure, run_figure),

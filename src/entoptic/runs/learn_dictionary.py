@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from entoptic.base.files import check_own, delete_unfinished, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
+from entoptic.dictionaries.hierarchy import relations
 from entoptic.dictionaries.learn import train
 from entoptic.dictionaries.measures import measure_fit, stability
 from entoptic.dictionaries.recipe import DictionaryRecipe, check_kind
@@ -32,6 +33,8 @@ SHEET = (12, 8)
 """Features and photos of each on a sheet."""
 SHEET_PHOTOS = 256
 SIDE = 64
+FAMILY_PHOTOS = 256
+"""Photos that relations between features are measured on."""
 
 
 @with_gradients
@@ -93,7 +96,8 @@ def learn(
             again = DictionaryRecipe(**record["recipe"] | {"seed": recipe.seed + 1})
             other, _, _ = train(source, kind, folder / "second", again, progress=report.progress, log=log)
             found["stability"] = round(stability(made, other), 6)
-        finished = made.with_(found=found)
+        parents, found["families"] = _families(made, source)
+        finished = made.with_(found=found, parents=parents)
         file = save(finished, folder / FILE)
         draw_sheet(finished, source, folder / "sheet.png")
     log(describe(finished))
@@ -118,6 +122,18 @@ def _measured(made: Sparse, rows: Rows) -> dict[str, Any]:
     except UserError as error:
         measured["splicing"] = {"reason": str(error)}
     return measured
+
+
+def _families(made: Sparse, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
+    """Returns the parents of each feature on some photos, and a summary for the card."""
+    members = source.members[:FAMILY_PHOTOS]
+    try:
+        found = relations(made, (values for _, values, _ in source.read(members)))
+    except UserError as error:
+        return (), {"reason": str(error)}
+    parents = found.parents()
+    told = {"photos": len(members), "with parents": sum(map(bool, parents)), "duplicates": len(found.duplicates())}
+    return parents, told
 
 
 def describe(dictionary: Sparse) -> str:

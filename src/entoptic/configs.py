@@ -6,6 +6,7 @@
 Importing this module costs nothing: it loads no torch.
 """
 
+from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.inversion.configs import EntopticRecipe, PaperRecipe, Sampling, Steer
 from entoptic.methods.best_of import BestOf
 from entoptic.methods.deep_inversion import DeepInversion, DeepInversionAdaptive
@@ -28,6 +29,7 @@ __all__ = [
     "BestOf",
     "DeepInversion",
     "DeepInversionAdaptive",
+    "DictionaryRecipe",
     "EnergyDps",
     "EntopticRecipe",
     "Fourier",

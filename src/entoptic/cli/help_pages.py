@@ -23,7 +23,7 @@ _SECTIONS = (
     ("look", ("ls", "check", "index", "merge")),
     ("make pictures", ("see", "invert", "steer", "frontier")),
     ("keep and show", ("verify", "gallery", "figure", "export")),
-    ("train", ("learn prior", "learn inverter")),
+    ("train", ("learn prior", "learn inverter", "learn dictionary", "split")),
     ("set up", ("completion",)),
 )
 _MOST_FLAG = 26

@@ -20,6 +20,7 @@ from entoptic.dictionaries.recipe import DictionaryRecipe, check_kind
 from entoptic.dictionaries.splice import splicing_cost
 from entoptic.dictionaries.stream import Rows, Source
 from entoptic.errors import UserError
+from entoptic.images.unit_reference import evenly_spaced
 from entoptic.models.model import LOGITS, Model, pick_device
 from entoptic.models.sources import load
 from entoptic.runs.learn import save_sheet
@@ -124,9 +125,15 @@ def _measured(made: Sparse, rows: Rows) -> dict[str, Any]:
     return measured
 
 
+def _spread(source: Source, count: int) -> list[tuple[int, int]]:
+    """Returns at most so many photos, at even distances through the sets."""
+    members = source.members
+    return [members[i] for i in evenly_spaced(len(members), count)]
+
+
 def _families(made: Sparse, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
     """Returns the parents of each feature on some photos, and a summary for the card."""
-    members = source.members[:FAMILY_PHOTOS]
+    members = _spread(source, FAMILY_PHOTOS)
     try:
         found = relations(made, (values for _, values, _ in source.read(members)))
     except UserError as error:
@@ -155,7 +162,7 @@ def describe(dictionary: Sparse) -> str:
 def draw_sheet(dictionary: Sparse, source: Source, path: Path) -> None:
     """Draws the photos that drive some features most, a row for each; features at even steps of how often they are active."""
     images, scores = [], []
-    for pictures, values_BCD, _ in source.read(source.members[:SHEET_PHOTOS]):
+    for pictures, values_BCD, _ in source.read(_spread(source, SHEET_PHOTOS)):
         images.append(interpolate(pictures, (SIDE, SIDE), mode="area"))
         scores.append(dictionary.activations(values_BCD).amax(2).cpu())
     pictures_N, scores_NK = torch.cat(images), torch.cat(scores)

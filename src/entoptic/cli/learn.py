@@ -101,8 +101,8 @@ class LearnDictionary:
     title: ClassVar[str] = "train a dictionary of a layer's features"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic learn dictionary builtin:lite0 bn2 --photos photos",
-        "entoptic learn dictionary builtin:lite0 bn2 --photos photos --kind topk --features 512 --active 8",
-        "entoptic learn dictionary builtin:lite0 blocks.5 --writes blocks.6 --photos photos --out dictionaries/transcoder",
+        "entoptic learn dictionary builtin:lite0 bn2 --photos photos --kind topk",
+        "entoptic learn dictionary builtin:lite0 bn2 --photos photos --features 512",
     )
 
     model: ModelName

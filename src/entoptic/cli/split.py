@@ -18,7 +18,7 @@ class Split:
     title: ClassVar[str] = "units as sums of sub-units that read different inputs"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic split builtin:lite0 conv_head:12 conv_head:40 --photos photos",
-        "entoptic split builtin:lite0 conv_head:12 --photos photos --labels church 'gas pump'",
+        "entoptic split builtin:lite0 conv_head:12 --photos photos --most 3",
     )
 
     model: ModelName

@@ -52,12 +52,12 @@ class Active(torch.autograd.Function):
 
 def codes(net: SparseNet, pre_NK: Tensor, recipe: DictionaryRecipe) -> Tensor:
     """Computes pre where it is above the feature's threshold."""
-    return Jump.apply(pre_NK, net.log_threshold.exp())  # type: ignore[no-untyped-call]
+    return Jump.apply(pre_NK, net.log_threshold.exp())
 
 
 def loss(net: SparseNet, pre_NK: Tensor, codes_NK: Tensor, y_NO: Tensor, recipe: DictionaryRecipe) -> Tensor:
     """Returns the relative error and the penalty (L0/active - 1)²."""
-    active = Active.apply(pre_NK, net.log_threshold.exp()).sum(1).mean()  # type: ignore[no-untyped-call]
+    active = Active.apply(pre_NK, net.log_threshold.exp()).sum(1).mean()
     return relative_error(net.decode(codes_NK), y_NO) + WEIGHT * (active / recipe.active - 1).square()
 
 

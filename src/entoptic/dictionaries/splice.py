@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from entoptic.errors import UserError
 from entoptic.models.ablate import with_first
@@ -86,7 +87,10 @@ def splicing_cost(model: Model, dictionary: Sparse, images: Tensor) -> dict[str,
 
     Returns:
         `cosine`, the mean cosine of the outputs (each less its mean) and `same answer`, the share of pictures with the same
-        strongest output; without logits, of the last layer's values.
+        strongest output.
+
+    Raises:
+        UserError: a network without logits.
     """
     if model.why_no_logits:
         raise UserError(f"{model.card.name} has no logits to compare ({model.why_no_logits})")
@@ -97,6 +101,6 @@ def splicing_cost(model: Model, dictionary: Sparse, images: Tensor) -> dict[str,
         with spliced(model, dictionary):
             through.append(model(ready).float().cpu())
     a, b = torch.cat(whole), torch.cat(through)
-    centred = (v - v.mean(1, keepdim=True) if v.shape[1] > 2 else v for v in (a, b))
-    cosine = torch.nn.functional.cosine_similarity(*centred, dim=1).mean()
+    first, second = (v - v.mean(1, keepdim=True) if v.shape[1] > 2 else v for v in (a, b))
+    cosine = cosine_similarity(first, second, dim=1).mean()
     return {"cosine": float(cosine), "same answer": float((a.argmax(1) == b.argmax(1)).float().mean())}

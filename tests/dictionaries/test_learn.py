@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from entoptic import UserError, learn_dictionary
+from entoptic.base.records import read_tensors
+from entoptic.cli.main import main
 from entoptic.dictionaries.kinds import KINDS
 from entoptic.dictionaries.learn import train
 from entoptic.dictionaries.network import SparseNet, relative_error, revival
@@ -19,7 +21,7 @@ from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.dictionaries.splice import spliced, splicing_cost
 from entoptic.dictionaries.stream import Rows, Source
 from entoptic.models.model import Model
-from entoptic.units.dictionary import load_dictionary
+from entoptic.units.dictionary import load_dictionary, save
 from entoptic.units.sparse import Sparse
 from entoptic.units.unit import bind
 
@@ -236,6 +238,35 @@ def test_wrong_names_are_refused_before_anything_is_written(tiny: Model, photo_f
         with pytest.raises(UserError, match=message):
             learn_dictionary(tiny, layer, photo_folder, tmp_path / "out", kind=kind)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_verb(photo_folder: Path, tmp_path: Path, tiny_student: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words: list[Any] = [
+        "learn", "dictionary", tiny_student, "stage2", "--photos", photo_folder, "--kind", "relu", "--out", tmp_path / "d",
+        "--features", 12, "--active", 2, "--steps", 8, "--batch-size", 32, "--buffer", 256, "--positions", 8,
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    out = capsys.readouterr().out
+    assert "relu autoencoder of 12 features in stage2: explained variance" in out
+    assert f"'dict({tmp_path / 'd' / 'dictionary.safetensors'}):0'" in out
+    words[words.index("relu")] = "reluu"
+    assert main([str(word) for word in words]) == 2
+    assert 'did you mean "relu"' in capsys.readouterr().err
+
+
+def test_a_damaged_dictionary_is_refused(tiny: Model, tmp_path: Path) -> None:
+    file = save(identity(tiny), tmp_path / "d.safetensors")
+    held = load_file(file)
+    about = read_tensors(file).metadata
+    for name, change in (
+        ("without a part", lambda t: t.pop("decoder")),
+        ("cut", lambda t: t.update(decoder=t["decoder"][:3])),
+    ):
+        tensors = dict(held)
+        change(tensors)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / f"{name}.safetensors", about)
+        with pytest.raises(UserError, match="is a damaged dictionary"):
+            load_dictionary(tmp_path / f"{name}.safetensors")
 
 
 # --- spliced in -----------------------------------------------------------------------------------------------------

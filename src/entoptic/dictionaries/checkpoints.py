@@ -133,7 +133,7 @@ def write_saelens(dictionary: Sparse, folder: str | Path) -> Path:
         name = {"standard": "transcoder", "topk": "topk_transcoder", "jumprelu": "jumprelu_transcoder"}[architecture]
         config |= {"architecture": name, "d_out": dictionary.decoder.shape[1]}
     try:
-        write_atomically(where / "sae_weights.safetensors", save(tensors))
+        write_atomically(where / "sae_weights.safetensors", save({k: v.clone() for k, v in tensors.items()}))
         write_atomically(where / "cfg.json", json_bytes(config))
     except OSError as error:
         raise UserError(f"{where} cannot be written ({error.strerror or error})") from None

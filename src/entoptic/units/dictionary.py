@@ -204,7 +204,8 @@ def save(dictionary: Saved, file: str | Path) -> Path:
     from safetensors.torch import save as to_bytes
 
     path = user_path(file)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in dictionary.tensors().items()}
+    # Copies: an encoder may be its decoder's memory, which no file can hold twice.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in dictionary.tensors().items()}
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{name} of the dictionary is not finite, it is not saved")

@@ -130,6 +130,16 @@ CASES: dict[str, Case] = {
         ),
         gated_output, {},
     ),
+    "SAELens with a factor": (
+        "SAELens",
+        lambda p: write(
+            p, plain(), {
+                "architecture": "standard", "d_sae": K, "apply_b_dec_to_input": True, "scaling_factor": 0.4,
+                "normalize_activations": "expected_average_only_in",
+            }, SAELENS,
+        ),
+        lambda: (((0.4 * X - B_DEC) @ ENC.T + B_ENC).relu() @ DEC + B_DEC) / 0.4, {},
+    ),
     "sparsify": (
         "sparsify",
         lambda p: write(

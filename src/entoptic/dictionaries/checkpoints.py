@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,9 @@ def _unpickled(content: bytes, where: Path) -> dict[str, Tensor]:
         Unreadable: it holds other objects than tensors and plain values, or is damaged.
     """
     try:
-        held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's version
+            held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise Unreadable(
             f"{where} is a pickle of objects, whose loading would run code; it is not read. Save its state dict alone "

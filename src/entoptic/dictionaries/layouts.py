@@ -85,16 +85,12 @@ def _saelens(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
     options = config.get("activation_fn_kwargs") or {}
     function = str(config.get("activation_fn_str", config.get("activation_fn", "relu")))
     normalises = str(config.get("normalize_activations") or "none")
-    if normalises not in (
-        "none",
-        "False",
-        "expected_average_only_in",
-        "constant_norm_rescale",
-        "constant_scalar_rescale",
-    ):
-        raise UserError(f'it normalises each input by "{normalises}", which cannot be folded into weights')
-    if normalises in ("constant_norm_rescale",):
-        raise UserError("it rescales each input to one length, which cannot be folded into weights")
+    factor = config.get("scaling_factor")
+    if normalises not in ("none", "False") and not (normalises == "expected_average_only_in" and factor):
+        raise UserError(
+            f'it normalises its inputs by "{normalises}" and gives no factor for that, so it cannot be folded into weights; '
+            "fold it with its own tool first"
+        )
     if "W_skip" in held:
         raise UserError("it has a skip connection, which is no feature")
     bias, encoder, threshold = held.get("b_enc"), held["W_enc"].T, held.get("threshold")
@@ -118,7 +114,6 @@ def _saelens(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
             raise UserError("it is a JumpReLU without thresholds")
     transcoder = "transcoder" in architecture
     applied = config.get("apply_b_dec_to_input", not transcoder)
-    factor = config.get("scaling_factor")
     raw = Raw(
         encoder=encoder, encoder_bias=bias, decoder=held["W_dec"], decoder_bias=held["b_dec"], kind=kind, k=k,
         threshold=threshold, taken_off=held["b_dec"] if applied else None, scale=float(factor or 1.0),

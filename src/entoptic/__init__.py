@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from entoptic.runs.interpolate import interpolate
     from entoptic.runs.invert import invert
     from entoptic.runs.learn import learn
+    from entoptic.runs.learn_dictionary import learn as learn_dictionary
     from entoptic.runs.learn_inverter import learn as learn_inverter
     from entoptic.runs.pictures import Picture
     from entoptic.runs.see import see
@@ -56,7 +57,8 @@ _HOME = {
     "UserError": "errors", "bind": "units.unit", "circuit": "runs.circuit", "export": "gallery.publish",
     "frontier": "runs.frontier",
     "interpolate": "runs.interpolate", "invert": "runs.invert", "learn": "runs.learn",
-    "learn_inverter": "runs.learn_inverter:learn", "load": "models.sources",
+    "learn_dictionary": "runs.learn_dictionary:learn", "learn_inverter": "runs.learn_inverter:learn",
+    "load": "models.sources",
     "load_inverter": "inversion.saved", "load_prior": "priors.sources",
     "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
     "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
@@ -65,8 +67,8 @@ _HOME = {
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
     "benchmark", "bind", "build_index", "circuit", "configs", "export", "frontier", "interpolate", "invert", "learn",
-    "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure", "merge_indexes", "preflight",
-    "relevance", "see", "steer", "verify",
+    "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
+    "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 
 

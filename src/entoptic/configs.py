@@ -6,6 +6,7 @@
 Importing this module costs nothing: it loads no torch.
 """
 
+from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.inversion.configs import EntopticRecipe, PaperRecipe, Sampling, Steer
 from entoptic.methods.accentuate import Accentuate
 from entoptic.methods.best_of import BestOf
@@ -31,6 +32,7 @@ __all__ = [
     "BestOf",
     "DeepInversion",
     "DeepInversionAdaptive",
+    "DictionaryRecipe",
     "Diverse",
     "EnergyDps",
     "EntopticRecipe",

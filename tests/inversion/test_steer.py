@@ -27,6 +27,7 @@ from entoptic.inversion.steer import (
     standardised_length,
     steer_concepts,
 )
+from entoptic.units.sparse import Sparse
 
 C, GRID, PATCH = 12, (3, 2), 4
 PIXELS = 3 * PATCH * PATCH
@@ -158,6 +159,23 @@ def test_the_difference_is_the_closed_form_at_every_scale() -> None:
         assert found.share == pytest.approx(float(part.norm() / phi.norm()), rel=1e-5)
         assert found.delta_SS is not None
         assert torch.equal(found.delta_SS, found.delta_ASS[1])
+
+
+def test_a_sparse_feature_is_steered_as_a_subspace_is() -> None:
+    world, phi = World(), photo_map()
+    sparse = Sparse(  # one feature for each sign of each channel, so that it reconstructs exactly
+        encoder=torch.cat([torch.eye(C), -torch.eye(C)])[:, :, None, None], encoder_bias=torch.zeros(2 * C),
+        decoder=torch.cat([torch.eye(C), -torch.eye(C)]), decoder_bias=torch.zeros(C), threshold=torch.zeros(2 * C),
+        kind="relu", layer="last",
+    )  # fmt: skip
+    (found,) = steer_concepts(world, sparse, phi, [3], Steer(n=3, nulls=19, eight_bit=False))
+    part = sparse.part(phi.flatten(2), 3)[0].unflatten(1, GRID)
+    assert torch.equal(part[3], phi[0, 3].relu())
+    for scale, delta_SS in zip(found.scales, found.delta_ASS):
+        torch.testing.assert_close(delta_SS, closed_form(world, part, scale), atol=1e-6, rtol=1e-4)
+    assert found.dimension == 1
+    for scale, row in zip(found.scales, found.attenuation_An):
+        torch.testing.assert_close(row, torch.full((3,), scale), atol=1e-3, rtol=0)
 
 
 def test_nothing_changes_at_scale_one_or_without_the_concept() -> None:

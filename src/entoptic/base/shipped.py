@@ -10,7 +10,7 @@ def shipped_folder(room: str) -> Path:
     """Returns the folder of what a room ships.
 
     Args:
-        room: "priors" or "inversion".
+        room: "priors", "inversion" or "dictionaries".
     """
     return Path(str(resources.files("entoptic"))) / room / "shipped"
 
@@ -19,7 +19,7 @@ def shipped_names(room: str) -> list[str]:
     """Returns the names behind `builtin:` of what a room ships.
 
     Args:
-        room: "priors" or "inversion".
+        room: "priors", "inversion" or "dictionaries".
     """
     shipped = shipped_folder(room)
     return sorted(folder.name for folder in shipped.iterdir() if folder.is_dir()) if shipped.is_dir() else []

@@ -64,6 +64,7 @@ def optimise(
     sheet: Callable[[Net, Path], None] | None = None,
     minutes: float | None = None,
     precision: str = "auto",
+    stop: Callable[[int], bool] | None = None,
     progress: Progress = silent,
     log: Callable[[str], None] = lambda line: None,
 ) -> None:
@@ -85,6 +86,7 @@ def optimise(
         minutes: after so many minutes of this call it saves and returns, whatever step it has reached; None for no limit.
         precision: of the network's arithmetic: "float32", "bfloat16", or "auto", which is bfloat16 on a GPU. Weights and
             their updates stay in float32.
+        stop: asked after each step, with the number of steps done, whether the training ends here; None never ends it.
         progress: called with (what, done, total).
         log: called with a line every 100 steps.
 
@@ -124,10 +126,13 @@ def optimise(
                 record["loss"].append([step + 1, round(record["running"], 5)])
                 pace = (time.monotonic() - started) / (step + 1 - at_start)
                 log(f"step {step + 1}: loss {record['running']:.4f}, {recipe.batch_size / pace:.1f} pictures/s")
+            ended = stop is not None and stop(step + 1)
             if sheet is not None and (step + 1) % sheet_every == 0:  # before the step is saved, or a kill would cost it
                 _draw(sheet, mean, folder, step + 1)
             if (step + 1) % save_every == 0:
                 _save(folder, record, net, mean, optimiser)
+            if ended:
+                break
     finally:
         if record["step"] > at_start and whole:
             record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)

@@ -28,7 +28,7 @@ _SECTIONS = (
         "ask people",
         ("study power", "study build", "study simulate", "study serve", "study export", "study analyse"),
     ),
-    ("train", ("learn prior", "learn inverter")),
+    ("train", ("learn prior", "learn inverter", "learn dictionary", "split")),
     ("set up", ("completion",)),
 )
 _MOST_FLAG = 26
@@ -43,7 +43,7 @@ def main_page(verbs: dict[str, type]) -> str:
     lines = ["usage: entoptic VERB …", "", "See what a vision model looks for.", ""]
     for title, names in _SECTIONS:
         lines.append(f"{title}:")
-        lines += _rows(((name, _title(verbs[name])) for name in names), 15)
+        lines += _rows(((name, _title(verbs[name])) for name in names), 17)
         lines.append("")
     lines += [
         "examples:",
@@ -62,7 +62,7 @@ def family_page(first: str, verbs: dict[str, type]) -> str:
     """Returns the page of a word that begins several verbs, such as `entoptic learn --help`."""
     names = [name for name in verbs if name.split()[0] == first]
     lines = [f"usage: entoptic {first} {{{','.join(name.split()[1] for name in names)}}} …", ""]
-    lines += _rows(((name, _title(verbs[name])) for name in names), 15)
+    lines += _rows(((name, _title(verbs[name])) for name in names), 17)
     lines += ["", "examples:", *(f"  {verbs[name].examples[0]}" for name in names)]  # type: ignore[attr-defined]
     lines += ["", "more:", *(f"  entoptic {name} --help" for name in names)]
     return "\n".join(lines) + "\n"

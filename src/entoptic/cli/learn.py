@@ -1,4 +1,4 @@
-"""`entoptic learn prior` and `entoptic learn inverter`: what is trained."""
+"""`entoptic learn prior`, `entoptic learn inverter` and `entoptic learn dictionary`: what is trained."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from entoptic.cli.options import Debug, Device, ModelName, Threads, Verifiers, use_threads
+from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.errors import UserError, nearest
 from entoptic.inversion.configs import RECIPES, EntopticRecipe, PaperRecipe
 from entoptic.priors.recipe import Recipe
@@ -93,6 +94,59 @@ class LearnInverter:
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnDictionary:
+    """Train a sparse autoencoder or transcoder of a layer, or go on training it; its features are units."""
+
+    title: ClassVar[str] = "train a dictionary of a layer's features"
+    examples: ClassVar[tuple[str, ...]] = (
+        "entoptic learn dictionary builtin:lite0 bn2 --photos photos",
+        "entoptic learn dictionary builtin:lite0 bn2 --photos photos --kind topk",
+        "entoptic learn dictionary builtin:lite0 bn2 --photos photos --features 512",
+    )
+
+    model: ModelName
+    layer: Positional[Annotated[str, arg(metavar="LAYER")]]
+    """a layer inside the network (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
+    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")]
+    """folders or Parquet files of photos; labels are not read"""
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("dictionaries/mine")
+    """folder of checkpoints, a sheet of features and, in OUT/dictionary.safetensors, the dictionary"""
+    kind: Annotated[str, arg(metavar="KIND")] = "batchtopk"
+    """relu, topk, batchtopk, jumprelu or matryoshka"""
+    writes: Annotated[str, arg(metavar="LAYER")] = ""
+    """layer whose values are predicted, for a transcoder (default: the layer itself, an autoencoder)"""
+    recipe: OmitArgPrefixes[DictionaryRecipe] = field(default_factory=DictionaryRecipe)
+    second_seed: bool = False
+    """train a second one with the next seed too, and measure how alike the two are"""
+    name: CardName = ""
+    device: Device = "auto"
+    threads: Threads = None
+    debug: Debug = False
+
+
+def run_learn_dictionary(options: LearnDictionary) -> int:
+    """Runs `entoptic learn dictionary`; returns the exit code."""
+    from entoptic.runs.learn_dictionary import learn
+
+    use_threads(options.threads)
+    file = learn(
+        options.model,
+        options.layer,
+        options.photos,
+        options.out,
+        options.recipe,
+        kind=options.kind,
+        writes=options.writes,
+        second_seed=options.second_seed,
+        name=options.name,
+        device=options.device,
+        log=_log,
+    )
+    print(f"{file}: see a feature with `entoptic see {options.model} 'dict({file}):0' --photos PHOTOS`")
+    return 0
 
 
 def run_learn_prior(options: LearnPrior) -> int:

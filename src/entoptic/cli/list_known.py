@@ -25,6 +25,8 @@ PRIORS = {
 """How priors are named, beside the builtin ones."""
 INVERTERS = {"file:FOLDER": "one that `entoptic learn inverter` wrote"}
 """How inverters are named, beside the builtin ones."""
+DICTIONARIES = {"FILE": "one that `entoptic learn dictionary` or `entoptic split` wrote; a feature is dict(NAME):7"}
+"""How dictionaries are named, beside the builtin ones."""
 
 
 def list_models() -> None:
@@ -40,6 +42,11 @@ def list_priors() -> None:
 def list_inverters() -> None:
     """Prints how inverters are named."""
     _names("inverters", {f"builtin:{name}": "shipped" for name in shipped_names("inversion")} | INVERTERS)
+
+
+def list_dictionaries() -> None:
+    """Prints the names of dictionaries that are shipped, as they stand in dict(…)."""
+    _names("dictionaries", {f"builtin:{name}": "shipped" for name in shipped_names("dictionaries")} | DICTIONARIES)
 
 
 def list_methods() -> None:
@@ -67,6 +74,7 @@ def list_all() -> None:
     list_models()
     list_priors()
     list_inverters()
+    list_dictionaries()
     table = Table("methods", "", box=None)
     for card in METHODS.values():
         table.add_row(card.name, card.title)
@@ -79,6 +87,7 @@ LISTS = {
     "models": list_models,
     "priors": list_priors,
     "inverters": list_inverters,
+    "dictionaries": list_dictionaries,
     "methods": list_methods,
     "metrics": list_metrics,
 }

@@ -16,10 +16,18 @@ from entoptic.cli.gallery import Gallery, run_gallery
 from entoptic.cli.index import Index, run_index
 from entoptic.cli.interpolate import Interpolate, run_interpolate
 from entoptic.cli.invert import Invert, run_invert
-from entoptic.cli.learn import LearnInverter, LearnPrior, run_learn_inverter, run_learn_prior
+from entoptic.cli.learn import (
+    LearnDictionary,
+    LearnInverter,
+    LearnPrior,
+    run_learn_dictionary,
+    run_learn_inverter,
+    run_learn_prior,
+)
 from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.see import See, run_see
+from entoptic.cli.split import Split, run_split
 from entoptic.cli.steer import Steer, run_steer
 from entoptic.cli.study import StudyBuild, StudyExport, StudyServe, run_study_build, run_study_export, run_study_serve
 from entoptic.cli.study_answers import (
@@ -40,6 +48,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "invert": (Invert, run_invert),
     "steer": (Steer, run_steer),
     "circuit": (Circuit, run_circuit),
+    "split": (Split, run_split),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),
     "figure": (Figure, run_figure),
@@ -56,6 +65,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "study-simulate": (StudySimulate, run_study_simulate),
     "study-analyse": (StudyAnalyse, run_study_analyse),
     "study-power": (StudyPower, run_study_power),
+    "learn-dictionary": (LearnDictionary, run_learn_dictionary),
     "completion": (Completion, run_completion),
 }
 """The options of each verb and the function that runs it. What is learned is part of the verb: `entoptic learn prior`.

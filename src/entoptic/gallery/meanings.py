@@ -16,6 +16,9 @@ MEANINGS: dict[str, str] = {
     "selectivity": "Whether the picture drives this unit in particular and not the whole layer.",
     "relevance_agreement": "Whether the picture and real photos reach the unit by the same features, and not by a shortcut.",
     "causal": "Whether the unit does the same for the network’s answer on the picture as on real photos.",
+    "klsc_guidance": "How near the feature is to being active in the middle of the picture, whether it is or not (what KLSC "
+    "is guided by).",
+    "klsc_evaluation": "How active the feature is where it is most active (what KLSC is judged by).",
     "specificity": "Whether the picture is this unit’s and not another’s: 1 where it drives no other unit of the layer as much.",
     "two_afc": "Whether the picture tells which photos drive the unit: another network, shown the picture, picks the stronger "
     "of two photos.",

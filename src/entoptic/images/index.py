@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import html
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from entoptic.images.photo_scores import Hit, Moments, RealScores
 from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import Extremes, UnitStatistics
 from entoptic.models.model import Model
+from entoptic.units.dictionary import digest
 from entoptic.units.grammar import Label, parse
 from entoptic.units.near_labels import nearest_label
 from entoptic.units.unit import Unit, slug
@@ -339,14 +341,21 @@ class ActivationIndex:
         if isinstance(unit, Unit):
             if unit.parts:
                 raise UserError(f"{unit} is a combination; an index holds units of layers one by one")
-            if unit.kind in ("direction", "feature"):
-                raise UserError(f"{unit} is a {unit.kind}; an index holds units of layers")
+            if unit.kind == "direction":
+                raise UserError(f"{unit} is a direction; an index holds units of layers and of dictionaries")
             if unit.model.card.identity != self.weights_sha256:
                 self.check(unit.model)
-            return self._group(unit.layer, str(unit.address.readout)), unit.index
+            if unit.dictionary is None:
+                return self._group(unit.layer, str(unit.address.readout)), unit.index
+            group = self._group(f"dict({unit.address.path})", str(unit.address.readout))
+            if group.numbers != digest(unit.dictionary):
+                raise UserError(f"{unit}: the index in {self.path} was made with other numbers in that file")
+            return group, unit.index
         address = parse(unit)
         if address.kind == "sum":
             raise UserError(f"{unit} is a combination; an index holds units of layers one by one")
+        if address.kind == "dict" and isinstance(address.index, int):
+            address = replace(address, kind="unit", layer=f"dict({address.path})")
         if address.kind != "unit" or isinstance(address.index, tuple) or address.index == "*":
             raise UserError(f"{unit}: an index is asked for one unit of a layer at a time, such as {self.layers[0]}:0")
         group = self._group(address.layer, str(address.readout))

@@ -24,6 +24,7 @@ from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import UnitStatistics, statistics_of_scores
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
+from entoptic.units.dictionary import Dictionary, digest
 from entoptic.units.grammar import Address, parse
 from entoptic.units.unit import Unit, bind_one
 
@@ -43,6 +44,9 @@ class UnitGroup:
         suffix: what follows LAYER:INDEX in the units' strings.
         tap: what to read.
         position: flat position or token that is read; None for mean and max, and in a group that comes from a file.
+        dictionary: whose features these are, with `layer` in the form dict(PATH); None for channels, and in a group that
+            comes from a file.
+        numbers: hash of the dictionary's numbers, "" for channels.
     """
 
     layer: str
@@ -52,12 +56,14 @@ class UnitGroup:
     suffix: str
     tap: Tap
     position: int | None = field(compare=False)  # the readout decides it
+    dictionary: Dictionary | None = field(default=None, compare=False, repr=False)
+    numbers: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns what an index file holds of the group."""
         return {
             "layer": self.layer, "channels": self.channels, "grid": list(self.grid), "readout": self.readout,
-            "suffix": self.suffix,
+            "suffix": self.suffix, **({"dictionary": self.numbers} if self.numbers else {}),
         }  # fmt: skip
 
     @classmethod
@@ -70,7 +76,12 @@ class UnitGroup:
         if not list_of(held["grid"], int) or min(held["channels"], rows, columns) < 1:
             raise ValueError("a group of units has no channels or no grid")
         tap = Tap(held["layer"], pre=held["readout"].endswith(".pre"))
-        return cls(held["layer"], held["channels"], (rows, columns), held["readout"], held["suffix"], tap, None)
+        numbers = held.get("dictionary", "")
+        if not isinstance(numbers, str):
+            raise ValueError("a group of features names no dictionary")
+        return cls(
+            held["layer"], held["channels"], (rows, columns), held["readout"], held["suffix"], tap, None, None, numbers
+        )  # fmt: skip
 
 
 def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) -> list[UnitGroup]:
@@ -78,7 +89,7 @@ def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) ->
 
     Args:
         model: the network.
-        layers: names of layers.
+        layers: names of layers, or dictionaries in the form dict(PATH).
         readouts: what may follow @ in a unit's string; "" is each layer's default.
 
     Raises:
@@ -91,9 +102,12 @@ def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) ->
     found: list[UnitGroup] = []
     refused: dict[str, UserError] = {}
     had: set[str] = set()
-    for layer in sorted(dict.fromkeys(layers), key=lambda name: model.layer(name).order):
-        info, ways = model.layer(layer), dict[str, UnitGroup]()
-        default = bind_one(model, Address("unit", layer, 0)).readout
+    firsts = {layer: _first_unit(model, layer) for layer in dict.fromkeys(layers)}
+    for layer in sorted(firsts, key=lambda name: model.layer(firsts[name].layer).order):
+        first, ways = firsts[layer], dict[str, UnitGroup]()
+        info, default = model.layer(first.layer), first.readout
+        count = info.channels if first.dictionary is None else len(first.dictionary.names)
+        numbers = "" if first.dictionary is None else digest(first.dictionary)
         for text in readouts:
             address = parse(f"{layer}:0@{text}" if text else f"{layer}:0")
             try:
@@ -103,13 +117,20 @@ def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) ->
                 continue
             had.add(text)
             suffix = "" if unit.readout == default else f"@{address.readout}"
-            group = UnitGroup(layer, info.channels, info.grid, unit.readout, suffix, unit.tap, unit.position)
+            group = UnitGroup(
+                layer, count, info.grid, unit.readout, suffix, unit.tap, unit.position, unit.dictionary, numbers
+            )  # fmt: skip
             ways.setdefault(unit.readout, group)
         found += ways.values()
     for text in refused:
         if text not in had:
             raise refused[text]
     return found
+
+
+def _first_unit(model: Model, layer: str) -> Unit:
+    """Returns the first unit of a layer or dictionary, read in its default way."""
+    return bind_one(model, parse(f"{layer}:0") if layer.startswith("dict(") else Address("unit", layer, 0))
 
 
 @dataclass(frozen=True)
@@ -180,10 +201,10 @@ def read_block(
             if reservoir:
                 reader.hashes = torch.tensor([_hash(photos, i) for i in batch], device=model.device)
             values = model.reduce(images.to(model.device), taps, reader)
-            scores.append(torch.cat([values[group.tap][group.readout][0] for group in groups], 1))
-            positions.append(torch.cat([values[group.tap][group.readout][1] for group in groups], 1))
+            scores.append(torch.cat([values[group.tap][_place(group)][0] for group in groups], 1))
+            positions.append(torch.cat([values[group.tap][_place(group)][1] for group in groups], 1))
             for tap in taps if reservoir else ():
-                vectors[tap].append(values[tap]["vector"][0])
+                vectors[tap].append(values[tap]["", "vector"][0])
             read += batch
             on_batch(batch[-1] + 1 - indices[0] - done)
             done = batch[-1] + 1 - indices[0]
@@ -221,26 +242,50 @@ class _Reader:
         self.groups, self.vectors = groups, vectors
         self.hashes = torch.empty(0, dtype=torch.int64)
 
-    def __call__(self, tap: Tap, values: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        found = {}
+    def __call__(self, tap: Tap, values: Tensor) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+        found: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
         mine = [group for group in self.groups if group.tap == tap]
-        if any(group.position is None for group in mine):
-            peaks, positions = _maximum(values, mine[0].grid)
-        for group in mine:
-            if group.position is not None:
-                # A copy: the network may write over its memory.
-                scores = values[:, :, group.position].to(torch.float32, copy=True)
-                found[group.readout] = scores, torch.full_like(scores, group.position, dtype=torch.int32)
-            elif group.readout.startswith("max"):
-                found[group.readout] = peaks.float(), positions
-            else:
-                half = values.dtype in (torch.float16, torch.bfloat16)
-                found[group.readout] = values.mean(-1, dtype=torch.float32 if half else None).float(), positions
+        for layer in dict.fromkeys(group.layer for group in mine):
+            of_layer = [group for group in mine if group.layer == layer]
+            plain = [group for group in of_layer if group.dictionary is None or not group.readout.endswith(".pre")]
+            for some in (plain, [group for group in of_layer if group not in plain]):
+                if some:
+                    _read_groups(some, _features(some[0], values), found)
         if self.vectors:
             at = (self.hashes % values.shape[2]).to(values.device)[:, None, None].expand(-1, values.shape[1], 1)
             vector = values.gather(2, at)[:, :, 0].float()
-            found["vector"] = vector, vector
+            found["", "vector"] = vector, vector
         return found
+
+
+def _place(group: UnitGroup) -> tuple[str, str]:
+    return group.layer, group.readout
+
+
+def _features(group: UnitGroup, values_BCD: Tensor) -> Tensor:
+    """Returns what a group's units are read from: the layer's values, or a dictionary's activations of them."""
+    if group.dictionary is None:
+        return values_BCD
+    before = getattr(group.dictionary, "pre_activations", None) if group.readout.endswith(".pre") else None
+    return (before or group.dictionary.activations)(values_BCD)
+
+
+def _read_groups(
+    groups: list[UnitGroup], values: Tensor, found: dict[tuple[str, str], tuple[Tensor, Tensor]]
+) -> None:  # fmt: skip
+    """Adds the scores B×U and positions B×U of every readout of the same units."""
+    if any(group.position is None for group in groups):
+        peaks, positions = _maximum(values, groups[0].grid)
+    for group in groups:
+        if group.position is not None:
+            # A copy: the network may write over its memory.
+            scores = values[:, :, group.position].to(torch.float32, copy=True)
+            found[_place(group)] = scores, torch.full_like(scores, group.position, dtype=torch.int32)
+        elif group.readout.startswith("max"):
+            found[_place(group)] = peaks.float(), positions
+        else:
+            half = values.dtype in (torch.float16, torch.bfloat16)
+            found[_place(group)] = values.mean(-1, dtype=torch.float32 if half else None).float(), positions
 
 
 def _maximum(values_BCD: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -135,7 +135,8 @@ def layer_moments(
         batch_size: photos per forward pass.
     """
     if index is not None and unit in index:
-        held = [index.moments(replace(unit, index=i)) for i in range(model.layer(unit.layer).channels)]
+        of_layer = model.layer(unit.layer).channels if unit.dictionary is None else len(unit.dictionary.names)
+        held = [index.moments(replace(unit, index=i)) for i in range(of_layer)]
         variance = torch.tensor([m.variance for m in held], dtype=torch.float64)
         mean = torch.tensor([m.mean for m in held])
         return LayerMoments(mean=mean, sd=variance.sqrt().float(), n=held[unit.index].n)

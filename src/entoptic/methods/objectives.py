@@ -131,7 +131,9 @@ def _without_gradient(unit: Unit, after: Tensor, before: Tensor) -> Tensor:
     """
     # Exactly 0 and exactly 6: smooth functions below zero or above six have a gradient.
     flat = ((after == 0) & (before < 0)) | ((after == 6) & (before > 6))
-    if unit.direction is not None:
+    if unit.dictionary is not None:
+        flat_BD = unit.map(after) == 0  # at or below a feature's own threshold
+    elif unit.direction is not None:
         flat_BD = flat[:, unit.direction.to(flat.device) != 0].all(1)
     else:
         flat_BD = flat[:, unit.index]

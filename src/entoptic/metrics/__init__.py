@@ -5,12 +5,24 @@ Metrics of other installed packages come after them, see `entoptic.base.plugins`
 
 # ruff: isort: off
 from entoptic.base import plugins
-from entoptic.metrics import picture, selectivity, observed, inner_units, kl, inversion, steering, set_cards, people
+from entoptic.metrics import (
+    picture,
+    selectivity,
+    observed,
+    inner_units,
+    feature_scores,
+    kl,
+    inversion,
+    steering,
+    set_cards,
+    people,
+)
 from entoptic.metrics.registry import METRICS, MetricCard, withdraw
 
 __all__ = [
     "METRICS",
     "MetricCard",
+    "feature_scores",
     "inner_units",
     "inversion",
     "kl",

@@ -24,7 +24,7 @@ from entoptic.models.model import LOGITS, Model
 from entoptic.models.relevance import relevance
 from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
-from entoptic.units.dictionary import part
+from entoptic.units.dictionary import check_writes_own_layer, part
 from entoptic.units.unit import Unit
 
 
@@ -177,9 +177,11 @@ def effects(images: Tensor, unit: Unit, usual: float) -> Tensor:
         B×K changes of the logits.
 
     Raises:
-        UserError: for a logit, behind which there is nothing.
+        UserError: for a logit, behind which there is nothing, and for a feature whose part is of another layer.
     """
     model, dictionary = unit.model, unit.dictionary
+    if dictionary is not None:
+        check_writes_own_layer(dictionary, "ablation")
     of_feature = None if dictionary is None else lambda values_BCD: part(dictionary, values_BCD, unit.index)
     rows = []
     with torch.no_grad():

@@ -203,11 +203,14 @@ def _loaded(dictionary: Any, maps: FeatureMaps) -> tuple[Any, str]:
 
 def check_dictionary(dictionary: Any, maps: FeatureMaps, where: str) -> None:
     """Refuses a dictionary of another layer or of other weights, which may have the right shape by chance."""
+    from entoptic.units.dictionary import check_writes_own_layer
+
     if dictionary.layer != maps.layer:
         raise UserError(
             f"the dictionary {where} is of {dictionary.layer}, not of {maps.layer}; did you mean the layer "
             f'"{dictionary.layer}"?'
         )
+    check_writes_own_layer(dictionary, "steering")
     own = maps.model.card.identity
     if dictionary.model_sha256 and not maps.model.card.is_named_by(dictionary.model_sha256):
         raise UserError(

@@ -18,15 +18,25 @@ from torch import Tensor
 from entoptic.base import plugins
 from entoptic.base.files import user_path, write_atomically
 from entoptic.base.records import check_fields, check_tensor, list_of, read_tensors, why
-from entoptic.errors import NotAvailable, Unreadable, UserError, counted
+from entoptic.base.shipped import shipped_folder, shipped_names
+from entoptic.errors import NotAvailable, Unreadable, UserError, counted, nearest
 from entoptic.models.model import Model
 
 FORMAT = "entoptic dictionary 1"
+BUILTIN = "builtin:"
+"""Begins the name of a dictionary that the package ships, as in `dict(builtin:NAME):7`."""
+ROOM = "dictionaries"
+"""Folder of the package whose `shipped` holds dictionaries."""
 
 
 @runtime_checkable
 class Dictionary(Protocol):
     """A basis that splits the values φ of a layer into K features: φ = Σ_k part_k + rest.
+
+    Some dictionaries have more: `activation(maps_BCD, k)` and `part(maps_BCD, k)` of one feature without the others,
+    `pre_activation(maps_BCD, k)` before what makes it 0, `encode` and `decode`, `parents` (of each feature the more general
+    ones), `lossless`, and `writes`, the layer that their parts add up to where that is not `layer`. The functions of this
+    module read them and do without.
 
     Attributes:
         layer: name of the layer.
@@ -66,9 +76,61 @@ class Saved(Dictionary, Protocol):
 def _kinds() -> dict[str, Any]:
     """Returns the makers of dictionaries from (tensors, about), by kind, with those of other installed packages."""
     from entoptic.units.concepts import Concepts
+    from entoptic.units.directions import Directions
+    from entoptic.units.sparse import Sparse
+    from entoptic.units.splits import Split
 
-    own = {"concepts": Concepts.of_saved}
+    own = {
+        "concepts": Concepts.of_saved, "sparse": Sparse.of_saved, "directions": Directions.of_saved,
+        "split": Split.of_saved,
+    }  # fmt: skip
     return own | plugins.offered(plugins.DICTIONARIES, own)
+
+
+def activation(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor:
+    """Computes how strong feature k is at each position, B×D; without the others where the dictionary can do that."""
+    own = getattr(dictionary, "activation", None)
+    return own(maps_BCD, k) if own else dictionary.activations(maps_BCD)[:, k]
+
+
+def pre_activation(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor | None:
+    """Computes feature k before what makes it 0 at most positions, B×D; None where a dictionary has no such value."""
+    own = getattr(dictionary, "pre_activation", None)
+    return own(maps_BCD, k) if own else None
+
+
+def written_layer(dictionary: Dictionary) -> str:
+    """Returns the layer that a dictionary's parts add up to: its own, or a transcoder's output."""
+    return getattr(dictionary, "writes", "") or dictionary.layer
+
+
+def parents(dictionary: Dictionary, k: int) -> list[int]:
+    """Returns the more general features that are on where feature k is; empty where none is known."""
+    known = getattr(dictionary, "parents", ())
+    return list(known[k]) if known else []
+
+
+def children(dictionary: Dictionary, k: int) -> list[int]:
+    """Returns the features that feature k is a parent of."""
+    known = getattr(dictionary, "parents", ())
+    return [i for i, of_one in enumerate(known) if k in of_one]
+
+
+def check_writes_own_layer(dictionary: Dictionary, what: str) -> None:
+    """Checks that a dictionary's parts are of the layer that it reads.
+
+    Args:
+        dictionary: the dictionary.
+        what: cannot be done otherwise; begins the message.
+
+    Raises:
+        UserError: they are of another layer.
+    """
+    if written_layer(dictionary) != dictionary.layer:
+        raise UserError(
+            f"{what} needs a dictionary whose features are parts of the layer it reads; this one reads {dictionary.layer} "
+            f"and writes {written_layer(dictionary)}"
+        )
 
 
 def part(dictionary: Dictionary, maps_BCD: Tensor, k: int) -> Tensor:
@@ -92,6 +154,9 @@ def norms(dictionary: Dictionary, maps_BCD: Tensor) -> Tensor:
     One part at a time where the dictionary can do that: all of them are K times the maps, which of a wide layer's
     dictionary may be more than the memory holds.
     """
+    whole = getattr(dictionary, "part_norms", None)
+    if whole is not None:
+        return whole(maps_BCD)
     own = getattr(dictionary, "part", None)
     if own is None:
         return dictionary.parts(maps_BCD).float().flatten(2).norm(dim=2).T
@@ -142,7 +207,8 @@ def save(dictionary: Saved, file: str | Path) -> Path:
     from safetensors.torch import save as to_bytes
 
     path = user_path(file)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in dictionary.tensors().items()}
+    # Copies: an encoder may be its decoder's memory, which no file can hold twice.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in dictionary.tensors().items()}
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{name} of the dictionary is not finite, it is not saved")
@@ -161,14 +227,14 @@ def info(file: str | Path) -> dict[str, Any]:
         NotAvailable: there is no such file.
         Unreadable: it holds no dictionary.
     """
-    return _open(user_path(file), numbers=False)[0]
+    return _open(_path_of(file), numbers=False)[0]
 
 
 def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
     """Loads the dictionary in a file.
 
     Args:
-        file: its path.
+        file: its path, or `builtin:NAME`.
         model: the network that it must belong to, or None.
 
     Raises:
@@ -176,7 +242,7 @@ def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
         Unreadable: it holds no dictionary.
         UserError: it is of other weights or of another layer's width.
     """
-    path = user_path(file)
+    path = _path_of(file)
     if not path.is_file():
         raise NotAvailable(f"there is no dictionary {path}")
     state = path.stat()
@@ -184,6 +250,22 @@ def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
     if model is not None:
         _check(found, model, path)
     return found
+
+
+def _path_of(file: str | Path) -> Path:
+    """Returns the path of a dictionary's file; `builtin:NAME` is one that the package ships.
+
+    Raises:
+        NotAvailable: the package ships no such dictionary.
+    """
+    name = str(file).removeprefix(BUILTIN)
+    if name == str(file):
+        return user_path(file)
+    known = shipped_names(ROOM)
+    if name not in known:
+        some = f"it ships {', '.join(known)}{nearest(name, known)}" if known else "it ships none"
+        raise NotAvailable(f'there is no dictionary "{name}" in the package; {some}')
+    return shipped_folder(ROOM) / name / "dictionary.safetensors"
 
 
 @lru_cache(maxsize=16)
@@ -226,11 +308,12 @@ def _check(found: Dictionary, model: Model, path: Path) -> None:
             f"but {model.card.name} has {own[:12]}: its concepts mean nothing there"
         )
     channels = model.layer(found.layer).channels  # an unknown layer is refused here, with the nearest
-    wide = {tensor.shape[-1] for tensor in found.tensors().values()} if hasattr(found, "tensors") else {channels}
-    if wide != {channels}:
+    width = getattr(found, "channels", channels)
+    if width != channels:
         raise UserError(
-            f"{path} is for {counted(sorted(wide)[0], 'channel')} but {found.layer} of {model.card.name} has {channels}"
+            f"{path} is for {counted(width, 'channel')} but {found.layer} of {model.card.name} has {channels}"
         )
+    model.layer(written_layer(found))
 
 
 def digest(dictionary: Dictionary) -> str:

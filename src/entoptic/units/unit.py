@@ -18,6 +18,8 @@ from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, check_feature, digest, load_dictionary
+from entoptic.units.dictionary import activation as feature_activation
+from entoptic.units.dictionary import pre_activation as feature_before
 from entoptic.units.grammar import Address, Label
 from entoptic.units.near_labels import nearest_label
 from entoptic.units.suggest import read_address
@@ -97,7 +99,11 @@ class Unit:
             values_BCD: values of the unit's tap.
         """
         if self.dictionary is not None:
-            return self.dictionary.activations(values_BCD)[:, self.index]
+            if self.address.readout.pre:
+                before_BD = feature_before(self.dictionary, values_BCD, self.index)
+                assert before_BD is not None  # binding refuses it
+                return before_BD
+            return feature_activation(self.dictionary, values_BCD, self.index)
         if self.direction is not None:
             return torch.einsum("bcd,c->bd", values_BCD, self.direction.to(values_BCD))
         return values_BCD[:, self.index]
@@ -178,8 +184,14 @@ class Unit:
 
     @cached_property
     def _before(self) -> Unit | None:
-        # A dictionary was found on the layer's output, so it has no meaning before the activation function.
-        if self.tap.pre or self.parts or self.dictionary is not None or self.model.layer(self.layer).activation is None:
+        # A dictionary was found on the layer's output, so it has no meaning before the activation function. Its features
+        # may have a threshold of their own.
+        if self.dictionary is not None:
+            if self.address.readout.pre or not hasattr(self.dictionary, "pre_activation"):
+                return None
+            readout = replace(self.address.readout, pre=True)
+            return replace(self, address=replace(self.address, readout=readout), readout=f"{self.readout}.pre")
+        if self.tap.pre or self.parts or self.model.layer(self.layer).activation is None:
             return None
         readout = replace(self.address.readout, pre=True)
         return bind_one(self.model, replace(self.address, readout=readout))
@@ -399,9 +411,11 @@ def _feature(model: Model, address: Address) -> Unit:
     dictionary, index = load_dictionary(address.path, model), address.index
     assert isinstance(index, int)
     check_feature(dictionary, index, f"{address}: {address.path}")
-    if address.readout.pre:
+    if address.readout.pre and not hasattr(dictionary, "pre_activation"):
         raise UserError(f'{address}: a dictionary is of what {dictionary.layer} puts out, drop ".pre"')
-    readout, position = _readout_of(model, Address("unit", dictionary.layer, 0, address.readout))
+    inner = replace(address.readout, pre=False)
+    readout, position = _readout_of(model, Address("unit", dictionary.layer, 0, inner))
+    readout += ".pre" if address.readout.pre else ""
     label, tap = dictionary.names[index], Tap(dictionary.layer)
     return Unit(address, model, dictionary.layer, index, readout, label, tap, position, dictionary=dictionary)
 
@@ -417,7 +431,8 @@ def read_siblings(unit: Unit, values_BCD: Tensor) -> Tensor:
         B×C, or B×K for a feature of a dictionary of K features.
     """
     if unit.dictionary is not None:
-        values_BCD = unit.dictionary.activations(values_BCD)
+        before = getattr(unit.dictionary, "pre_activations", None) if unit.address.readout.pre else None
+        values_BCD = (before or unit.dictionary.activations)(values_BCD)
     if unit.position is not None:
         return values_BCD[:, :, unit.position]
     return values_BCD.amax(2) if unit.readout.startswith("max") else values_BCD.mean(2)

@@ -41,12 +41,16 @@ def _tiny_networks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Results]]:
     """The miniature, undisturbed."""
+    before = dict(SOURCES)
     register()
     place = tmp_path_factory.mktemp("whole")
     with chdir(place):  # pictures hold the command that makes them, with the folder of their scenes
-        return place / "out", benchmark(MINI, out="out", device="cpu", progress=False)
+        results = benchmark(MINI, out="out", device="cpu", progress=False)
+    yield place / "out", results
+    SOURCES.clear()
+    SOURCES.update(before)
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

@@ -111,6 +111,9 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "study-build": ["study", "build", str(photos), "--out", str(out)],
         "study-serve": ["study", "serve", str(photos)],
         "study-export": ["study", "export", str(photos), "--out", str(out)],
+        "study-simulate": ["study", "simulate", str(photos)],
+        "study-analyse": ["study", "analyse", str(photos), "--out", str(out)],
+        "bench": ["bench", "none", "--out", str(out)],
         "ls": ["ls", "tiny:net"],
     }[verb]
 
@@ -126,7 +129,13 @@ def options(kind: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
             yield from options(inner, prefix + name)
 
 
-NUMBERS = [(verb, *option) for verb, (kind, _) in VERBS.items() for option in options(kind)]
+NUMBERS = [
+    # `study power` reads and writes no file, and simulates as many studies as it is told.
+    (verb, *option)
+    for verb, (kind, _) in VERBS.items()
+    if verb != "study-power"
+    for option in options(kind)
+]
 
 
 def command(draw: random.Random, photos: Path, out: Path) -> list[str]:

@@ -377,6 +377,9 @@ class _Flat(torch.nn.Module):
 
 def test_equal_to_torchmetrics() -> None:
     image = pytest.importorskip("torchmetrics.image", reason="torchmetrics is not installed")
+    pytest.importorskip(
+        "torch_fidelity", reason="torchmetrics compares sets with torch-fidelity, which is not installed"
+    )
     a, b = normal(80, 6), normal(90, 6, 1, 0.5)
     fid = image.fid.FrechetInceptionDistance(feature=_Flat(), normalize=True, input_img_size=(3, 1, 2))
     fid.update(b.reshape(-1, 3, 1, 2), real=True)

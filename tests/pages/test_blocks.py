@@ -87,10 +87,11 @@ def test_commands_inside_sentences_have_options_that_exist(command: str) -> None
 
 
 def test_every_reason_is_told() -> None:
-    """What does not run says why; the reasons are few."""
+    """What does not run says why, and it is the smaller part."""
     kept = [block for blocks in WITH_BLOCKS.values() for block in blocks if block.marker.parse_only]
     assert all(len(block.marker.parse_only.split()) >= 3 for block in kept)
-    assert len(kept) <= 24, [str(block) for block in kept]
+    run = [block for blocks in WITH_BLOCKS.values() for block in blocks if block.language in CODE]
+    assert len(kept) <= len(run) / 3, [str(block) for block in kept]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_training_learns_and_keeps_a_running_mean(photo_folder: Path, tmp_path: 
 def test_another_network_cannot_resume(photo_folder: Path, tmp_path: Path) -> None:
     learn_prior(photo_folder, tmp_path, Recipe(steps=1, **TINY))
     with pytest.raises(UserError, match="other widths"):
-        learn_prior(photo_folder, tmp_path, Recipe(steps=2, **{**TINY, "widths": (16, 16)}))
+        learn_prior(photo_folder, tmp_path, Recipe(steps=2, **{**TINY, "widths": (32, 32)}))
 
 
 def test_a_sheet_is_drawn_of_the_mean(photo_folder: Path, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_checkpoint_deletes_only_the_one_before(tmp_path: Path) -> None:
     def loss(step: int) -> torch.Tensor:
         return net(torch.ones(1, 2)).square().mean()
 
-    recipe = Recipe(steps=3, size=8, widths=(8,), attention=(), warmup=1)
+    recipe = Recipe(steps=3, size=8, widths=(16,), attention=(), warmup=1)
     optimise("x", net, mean, loss, recipe, tmp_path, record, optimiser, device="cpu", save_every=1)
     assert other.read_bytes() == b"somebody's"
     assert sorted(path.name for path in tmp_path.iterdir()) == [

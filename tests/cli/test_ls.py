@@ -46,7 +46,7 @@ def test_what_it_says_of_itself_is_so(say: Say, monkeypatch: pytest.MonkeyPatch)
         code, out, _ = say("ls", word)
         assert (code, out.strip() != "") == (0, True)
     assert all(name in say("ls", "metrics")[1] for name in METRICS)
-    assert "channel, direction, feature, logit" in say("ls", "methods")[1]
+    assert "channel, combination, direction, feature, logit" in say("ls", "methods")[1]
 
 
 @pytest.fixture

@@ -1,0 +1,223 @@
+"""Do pictures tell which photos drive a unit? Machine 2-AFC over the layers of a network, for every method.
+
+    python benchmarks/layers.py                              # 8 units of 7 layers of builtin:lite0, 100 evaluations a picture
+    python benchmarks/layers.py --methods fourier,vital --units 4
+
+An observer that is not the subject sees a picture, one of the 20 photos that drive the unit most and one of 20 from the half that
+drives it less, and takes the photo that is more like the picture. Its features are the means and standard deviations of one
+stage's channels over positions, each counted from its mean over photos in its standard deviation. Which stage: the one at which
+strong photos of other units of the layer find each other best, so no method takes part in the choice. References are photos of
+one set, those that are asked about of another. Pictures are stored in a run (--run) and never made twice. Writes
+docs/benchmarks/layers.json and layers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.models import squeezenet1_1
+
+import entoptic
+from any_class import sheet, words_kept
+from common import DATA, about, mobilenet
+from entoptic.base.estimates import mean_interval
+from entoptic.configs import Fourier, Maco, Retrieval, Vital
+from entoptic.images.photos import Photos
+from entoptic.methods.contract import MethodConfig
+from entoptic.metrics.sets.two_afc import choose
+from entoptic.models.card import Card
+from entoptic.models.model import Model
+from entoptic.models.taps import Tap
+from entoptic.units.unit import Unit, bind
+
+OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
+LAYERS = ("bn1.act", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5", "blocks.6")
+ASKED = 20
+"""Strong photos, and weak ones, of each unit."""
+
+
+INTRODUCTION = """# Layer by layer
+
+Does a picture tell which photos drive its unit? Another network sees the picture, one of the 20 photos that drive the unit most
+and one of 20 from the half that drives it less, and takes the one that is more like the picture. The table has the share of pairs in
+which it is right; chance is 0.5. {units} units a layer of `builtin:lite0`, one seed, {evaluations} network evaluations a picture,
+in brackets 95 % intervals over units (Student). *Another photo* is the same with one of the other strong photos as the picture.
+`retrieval` shows the strongest photo of the set that VITAL's references come from. The observer looks with the stage at which
+strong photos of *other* units of the layer find each other best; no method takes part in that choice."""
+
+
+def configs(evaluations: int) -> dict[str, MethodConfig]:
+    """Every method, those that optimise with the same number of network evaluations."""
+    return {
+        "retrieval": Retrieval(), "vital": Vital(steps=evaluations), "fourier": Fourier(steps=evaluations),
+        "maco": Maco(steps=evaluations, crops=1),
+    }  # fmt: skip
+
+
+def observers() -> dict[str, tuple[Model, list[str]]]:
+    """Networks that are not the subject, each with the stages that it may look with."""
+    net = squeezenet1_1()
+    stored = load_file(DATA / "weights" / "squeezenet1_1_caffe_fp16_rgb01.safetensors")
+    net.load_state_dict({name: value.float() for name, value in stored.items()})
+    squeeze = Model(net.eval(), Card(name="SqueezeNet", size=(227, 227), mean=(0, 0, 0), std=(1, 1, 1)))
+    return {
+        "MobileNetV2": (mobilenet(), ["bn1", *(f"blocks.{i}" for i in range(1, 6)), "bn2"]),
+        "SqueezeNet": (squeeze, [f"features.{i}" for i in (1, 4, 7, 9, 10, 12)]),
+    }
+
+
+@torch.no_grad()
+def stages(observer: Model, names: list[str], images: Tensor) -> list[Tensor]:
+    """Per stage N×2C: means and standard deviations of channels over positions."""
+    seen = interpolate(images, observer.card.size, mode="bilinear", antialias=True, align_corners=False)
+    read = observer.read(seen, [Tap(name) for name in names])
+    return [torch.cat([v.mean(-1), v.std(-1)], 1) for v in (read[Tap(name)] for name in names)]
+
+
+def asked(scores_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Which photos are strong, and which are weak: at even distances in the half that drives the unit less."""
+    order = scores_N.argsort(descending=True)
+    low = order[len(order) // 2 :]
+    return order[:ASKED], low[torch.linspace(0, len(low) - 1, ASKED).long()]
+
+
+def spread(model: Model, layer: str, count: int, first: float) -> list[Unit]:
+    """Units at even distances through a layer."""
+    width = model.layer(layer).channels
+    return bind(model, [f"{layer}:{int((i + first) * width / count)}" for i in range(count)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--methods", default="retrieval,vital,fourier,maco")
+    parser.add_argument("--layers", default=",".join(LAYERS))
+    parser.add_argument("--units", type=int, default=8, help="per layer")
+    parser.add_argument("--evaluations", type=int, default=100)
+    parser.add_argument("--run", default="runs/layers")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    model, layers = entoptic.load("builtin:lite0"), given.layers.split(",")
+    shown = {layer: spread(model, layer, given.units, 0.25) for layer in layers}
+    others = {layer: spread(model, layer, given.units, 0.75) for layer in layers}
+    kept: dict[str, list[list[Tensor]]] = {}
+    scores: dict[str, list[Tensor]] = {}
+    judges = observers()
+    with torch.no_grad():
+        for _, images in Photos.open(DATA / "imagenet-val-650").batches(model.card.prepare, 50):
+            read = model.read(images, [Tap(layer) for layer in layers])
+            for layer in layers:
+                each = [u.read(read[Tap(layer)]) for u in (*shown[layer], *others[layer])]
+                scores.setdefault(layer, []).append(torch.stack(each, 1))
+            for name, (observer, names) in judges.items():
+                kept.setdefault(name, []).append(stages(observer, names, images))
+    table = {layer: torch.cat(rows) for layer, rows in scores.items()}
+    seen = {name: [torch.cat(part) for part in zip(*rows)] for name, rows in kept.items()}
+    moments = {name: [(f.mean(0), f.std(0).clamp_min(1e-6)) for f in rows] for name, rows in seen.items()}
+    seen = {name: [(f - m) / s for f, (m, s) in zip(rows, moments[name])] for name, rows in seen.items()}
+
+    def ceiling(name: str, stage: int, layer: str, unit: int) -> float:
+        strong, weak = asked(table[layer][:, unit])
+        features = seen[name][stage]
+        found = choose(features[strong], features[strong], features[weak]).ceiling
+        assert found is not None
+        return found
+
+    stage_of = {
+        (name, layer): max(
+            range(len(seen[name])),
+            key=lambda k: np.mean([ceiling(name, k, layer, given.units + i) for i in range(given.units)]),
+        )
+        for name in judges
+        for layer in layers
+    }
+    shares: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in judges}
+    for name in judges:
+        shares[name]["another photo"] = {
+            layer: [ceiling(name, stage_of[name, layer], layer, i) for i in range(given.units)] for layer in layers
+        }
+    references = Photos.open(DATA / "imagenet-one-per-class")
+    for method in given.methods.split(","):
+        config = configs(given.evaluations)[method]
+        run = entoptic.see(
+            model, [u for layer in layers for u in shown[layer]], method=config, photos=references, verifiers="",
+            context=False, out=f"{given.run}/{method}",
+        )  # fmt: skip
+        pictures = {picture.unit: picture.tensor.float() for picture in run}
+        if method != "retrieval":  # its pictures are photos, which may not be published here
+            names = [str(u) for layer in layers for u in shown[layer]]
+            given.out.mkdir(parents=True, exist_ok=True)
+            sheet(
+                torch.stack([pictures[n] for n in names]),
+                names,
+                given.out / f"layers-{method}.jpg",
+                columns=given.units,
+                side=100,
+            )
+        for name, (observer, names) in judges.items():
+            shares[name][method] = {layer: [] for layer in layers}
+            for layer in layers:
+                k = stage_of[name, layer]
+                mean, sd = moments[name][k]
+                for i, unit in enumerate(shown[layer]):
+                    strong, weak = asked(table[layer][:, i])
+                    hint = (stages(observer, names, pictures[str(unit)][None])[k] - mean) / sd
+                    share = choose(hint, seen[name][k][strong], seen[name][k][weak]).share
+                    shares[name][method][layer].append(round(share, 4))
+        write(given, shares, stage_of, judges)
+
+
+def write(
+    given: argparse.Namespace,
+    shares: dict[str, dict[str, dict[str, list[float]]]],
+    stage_of: dict[tuple[str, str], int],
+    judges: dict[str, tuple[Model, list[str]]],
+) -> None:
+    """Writes what is known so far."""
+    chosen = {f"{name}, {layer}": judges[name][1][k] for (name, layer), k in stage_of.items()}
+    held: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/layers.py", *words_kept(sys.argv[1:])]), "about": about(),
+        "units": given.units, "evaluations": given.evaluations, "stages": chosen, "shares": shares,
+    }  # fmt: skip
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "layers.json").write_text(json.dumps(held, indent=1) + "\n")
+    (given.out / "layers.md").write_text(page(held))
+
+
+def cell(values: list[float]) -> str:
+    """A mean with its 95 % interval over units."""
+    low, high = mean_interval(values)
+    return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def page(held: dict[str, Any]) -> str:
+    """The tables as Markdown."""
+    lines = [
+        *INTRODUCTION.format(**held).splitlines(), "",
+    ]  # fmt: skip
+    for name, rows in held["shares"].items():
+        layers = list(next(iter(rows.values())))
+        lines += [f"## Seen by {name}", "", f"| | {' | '.join(layers)} |", "|---" * (len(layers) + 1) + "|"]
+        lines += [f"| {method} | {' | '.join(cell(by[layer]) for layer in layers)} |" for method, by in rows.items()]
+        if {"vital", "fourier"} <= rows.keys():
+            apart = [[v - f for v, f in zip(rows["vital"][layer], rows["fourier"][layer])] for layer in layers]
+            lines += [f"| vital - fourier | {' | '.join(cell(gaps) for gaps in apart)} |"]
+        stage = [held["stages"][f"{name}, {layer}"] for layer in layers]
+        lines += [f"| *looks with* | {' | '.join(stage)} |", ""]
+    for method in sorted({m for rows in held["shares"].values() for m in rows} - {"another photo", "retrieval"}):
+        lines += [f"**{method}**, nothing picked", "", f"![Pictures by {method}](layers-{method}.jpg)", ""]
+    text = ", ".join(f"{k} {v}" for k, v in held["about"].items())
+    return "\n".join([*lines, f"`{held['command']}` with {text}.", ""])
+
+
+if __name__ == "__main__":
+    main()

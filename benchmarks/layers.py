@@ -49,8 +49,8 @@ ASKED = 20
 INTRODUCTION = """# Layer by layer
 
 Does a picture tell which photos drive its unit? Another network sees the picture, one of the 20 photos that drive the unit most
-and one of 20 from the half that drives it less, and takes the one that is more like the picture. The table has the share of pairs in
-which it is right; chance is 0.5. {units} units a layer of `builtin:lite0`, one seed, {evaluations} network evaluations a picture,
+and one of 20 from the half that drives it less, and takes the one that is more like the picture. The table has the share of pairs
+in which it is right; chance is 0.5. {units} units a layer of `builtin:lite0`, one seed, {evaluations} evaluations a picture,
 in brackets 95 % intervals over units (Student). *Another photo* is the same with one of the other strong photos as the picture.
 `retrieval` shows the strongest photo of the set that VITAL's references come from. The observer looks with the stage at which
 strong photos of *other* units of the layer find each other best; no method takes part in that choice."""

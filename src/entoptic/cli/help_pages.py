@@ -202,7 +202,8 @@ def _rows(rows: Iterable[tuple[str, str]], most: int) -> list[str]:
 
 def _title(verb: type) -> str:
     """What a verb does, short enough for one line of a list."""
-    return getattr(verb, "title", "") or _sentence(verb).rstrip(".")
+    sentence = _sentence(verb).rstrip(".")
+    return getattr(verb, "title", "") or sentence[:1].lower() + sentence[1:]
 
 
 def _sentence(verb: type) -> str:

@@ -18,9 +18,10 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
+from entoptic.units.expand import expand
 from entoptic.units.grammar import Address
 from entoptic.units.sums import sum_of
-from entoptic.units.unit import Unit, bind_one, expand
+from entoptic.units.unit import Unit, bind_one
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from entoptic.models.sources import load
 from entoptic.priors.prior import Prior
 from entoptic.runs.see import see
 from entoptic.units.dictionary import Dictionary
+from entoptic.units.sparse import Sparse
 from pages.place import Page
 
 
@@ -54,6 +55,14 @@ def write_a_prior(page: Page, place: Path) -> None:
     few, many = re.findall(r"steps: (.*?) of variance", page.printed)
     assert float(few) < float(many)
     assert 0.9 < float(many) < 1.1
+
+
+def learn_a_dictionary(page: Page, place: Path) -> None:
+    assert isinstance(page.scope["again"], Sparse)
+    assert page.scope["again"].found["layout"] == "SAELens"
+    assert "explained_each" in page.printed
+    assert (place / "dictionaries" / "small" / "sheet.png").is_file()
+    assert (place / "dictionaries" / "read.safetensors").is_file()
 
 
 def write_a_dictionary(page: Page, place: Path) -> None:
@@ -100,6 +109,7 @@ CHECKS: dict[str, Callable[[Page, Path], None]] = {
     "docs/how-to/write-a-method.md": write_a_method,
     "docs/how-to/write-a-metric.md": write_a_metric,
     "docs/how-to/write-a-prior.md": write_a_prior,
+    "docs/how-to/learn-a-dictionary.md": learn_a_dictionary,
     "docs/how-to/write-a-dictionary.md": write_a_dictionary,
     "docs/how-to/measure-a-set.md": measure_a_set,
     "docs/how-to/figures-and-tables.md": figures_and_tables,

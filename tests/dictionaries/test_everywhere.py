@@ -77,8 +77,8 @@ def first_unit(model: Model, kind: str, folder: Path) -> Unit:
     return bind(model, f"dict({file}):1@max")[0]
 
 
-def make(card: MethodCard, items: Sequence[Item], references: References) -> list[Draft]:
-    options = {k: v for k, v in SMALL.items() if k in card.config.__dataclass_fields__}
+def make(card: MethodCard, items: Sequence[Item], references: References, photo: Path) -> list[Draft]:
+    options = {k: v for k, v in (SMALL | {"photo": str(photo)}).items() if k in card.config.__dataclass_fields__}
     context = Context(model=references.model, references=references, prior=TwoClasses())
     return list(card.function(items, make_config(card, options), context))
 
@@ -96,7 +96,8 @@ def test_methods_show_features(
     card: MethodCard, kind: str, tiny: Model, photo_folder: Path, tmp_path: Path, tiny_student: str
 ) -> None:
     unit = first_unit(tiny, kind, tmp_path)
-    (draft,) = make(card, [Item(target=unit, sample=0, seed=0)], References(tiny, Photos.open(photo_folder)))
+    references, photo = References(tiny, Photos.open(photo_folder)), next(photo_folder.rglob("*.png"))
+    (draft,) = make(card, [Item(target=unit, sample=0, seed=0)], references, photo)
     assert draft.image is not None, draft
     assert bool(torch.as_tensor(draft.image, dtype=torch.float32).isfinite().all())
 

@@ -196,6 +196,8 @@ def write(
 def cell(values: list[float]) -> str:
     """A mean with its 95 % interval over units."""
     low, high = mean_interval(values)
+    if min(values) >= 0:  # a share
+        low, high = max(low, 0.0), min(high, 1.0)
     return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
 
 

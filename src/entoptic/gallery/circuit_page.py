@@ -14,9 +14,10 @@ from entoptic.base.files import check_inside, check_own, user_path
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.circuit_layout import Layout, lay_out
-from entoptic.gallery.site import MARK, _environment, _write
+from entoptic.gallery.site import MARK, page_environment, write_page
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
+from entoptic.units.grammar import parse
 from entoptic.units.unit import slug
 
 KIND = "circuit"
@@ -82,16 +83,16 @@ def write_circuit_pages(run_folder: Path) -> list[Path]:
     try:
         check_inside(out, run.path)
         check_own(out, marks={MARK, "index.html"}, what="gallery")
-        _write(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
+        write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
         for asset in _ASSETS:
-            _write(out / asset, resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8"))
-        environment = _environment()
+            write_page(out / asset, resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8"))
+        environment = page_environment()
         has_index = (out / "index.html").is_file()
         for page in pages:
             text = environment.get_template("circuit.html").render(page=page, record=page.record, has_index=has_index)
-            _write(out / page.file, text)
+            write_page(out / page.file, text)
         title = run.about.get("title", run.path.name)
-        _write(out / "circuits.html", environment.get_template("circuits.html").render(pages=pages, title=title))
+        write_page(out / "circuits.html", environment.get_template("circuits.html").render(pages=pages, title=title))
     except OSError as error:
         raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
     return [out / page.file for page in pages]
@@ -122,10 +123,13 @@ def _made(run: Run, folder: str) -> dict[str, tuple[str, str]]:
     """Pictures that the run has of directions of a circuit: link and method by the node's name."""
     found: dict[str, tuple[str, str]] = {}
     for picture in run:
-        if f"/{folder}/" in picture.unit and "#" in picture.unit:
-            name = picture.unit.rpartition("#")[2].partition(")")[0]
+        try:
+            address = parse(picture.unit)
+        except UserError:  # a damaged record, which `verify` names
+            continue
+        if address.kind == "dir" and Path(address.path).parent.name == folder:
             link = quote(Path(os.path.relpath(picture.path, run.path / "gallery")).as_posix())
-            found.setdefault(name, (link, picture.method))
+            found.setdefault(address.name, (link, picture.method))
     return found
 
 

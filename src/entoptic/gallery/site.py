@@ -77,11 +77,11 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
 
 def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, root: str, out: Path) -> Path:
     """Writes all files of the site. root: relative path from the site to the run, quoted."""
-    _write(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
-    environment = _environment()
+    write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
+    environment = page_environment()
     for asset in ASSETS:
         text = resources.files("entoptic.gallery").joinpath("templates", asset).read_text(encoding="utf-8")
-        _write(out / asset, text)
+        write_page(out / asset, text)
     models = sorted({page.first.model for page in pages})
     has_frontier = (run_folder / "frontier").is_dir()
     head = heading(kind_of(pages, has_frontier=has_frontier), run.title, models)
@@ -100,14 +100,14 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
             similar=similar.get(page.name, ()),
             **variables,
         )
-        _write(out / f"{page.name}.html", text)
+        write_page(out / f"{page.name}.html", text)
     data = json.dumps(
         index_data(pages, f"{root}/pictures", photos, head),
         ensure_ascii=False, separators=(",", ":"), allow_nan=False,
     )  # fmt: skip
-    _write(out / "data.js", f"window.ENTOPTIC = {data};\n")
+    write_page(out / "data.js", f"window.ENTOPTIC = {data};\n")
     about = {"run": run, "head": head, "pages": pages, "root": root}
-    _write(out / "units.html", environment.get_template("units.html").render(**about))
+    write_page(out / "units.html", environment.get_template("units.html").render(**about))
     index = environment.get_template("index.html").render(
         **about,
         models=models,
@@ -120,7 +120,7 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
     )
     # The index comes last: it never names a page that is not there yet.
     path = out / "index.html"
-    _write(path, index)
+    write_page(path, index)
     _remove_stale_pages(out, {f"{page.name}.html" for page in pages})
     return path
 
@@ -134,7 +134,8 @@ def _is_foreign(out: Path) -> bool:
         return _GENERATED not in stream.read(1024)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Returns the templates of the pages: everything is escaped, and a name that is not there is an error."""
     environment = Environment(
         loader=PackageLoader("entoptic.gallery", "templates"),
         autoescape=True,
@@ -147,7 +148,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Writes a file of the gallery, unless it holds the text already."""
     content = text.encode("utf-8", "backslashreplace")
     check_inside(path, path.parent)
     try:

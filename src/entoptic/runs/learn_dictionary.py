@@ -36,6 +36,8 @@ SHEET_PHOTOS = 256
 SIDE = 64
 FAMILY_PHOTOS = 256
 """Photos that relations between features are measured on."""
+MOST_PAIRS = 4096
+"""Pairs of duplicates that the card names."""
 
 
 @with_gradients
@@ -139,7 +141,10 @@ def _families(made: Sparse, source: Source) -> tuple[tuple[tuple[int, ...], ...]
     except UserError as error:
         return (), {"reason": str(error)}
     parents = found.parents()
-    told = {"photos": len(members), "with parents": sum(map(bool, parents)), "duplicates": len(found.duplicates())}
+    pairs = found.duplicates()
+    told: dict[str, Any] = {"photos": len(members), "with parents": sum(map(bool, parents)), "duplicates": len(pairs)}
+    if pairs:
+        told["pairs"] = [list(pair) for pair in pairs[:MOST_PAIRS]]
     return parents, told
 
 

@@ -63,8 +63,8 @@ def test_every_feature_is_there_with_its_numbers(made: tuple[Path, Path]) -> Non
     data = data_of(page)
     assert page.name.startswith("dictionary-mine-")
     assert len(data["features"]) == FEATURES
-    density, strength, mean, photos, parents, duplicates, name = data["features"][60][:4] + [[3, 5], [], ""]
-    assert data["features"][60][4] == parents
+    density, strength, mean, photos, parents = data["features"][60]
+    assert parents == [3, 5]
     assert 0 <= density <= 1
     assert strength == photos[0][1] >= photos[-1][1]
     assert mean <= strength

@@ -115,7 +115,7 @@ class LearnDictionary:
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("dictionaries/mine")
     """folder of checkpoints, a sheet of features and, in OUT/dictionary.safetensors, the dictionary"""
     kind: Annotated[str, arg(metavar="KIND")] = "batchtopk"
-    """relu, topk, batchtopk, jumprelu or matryoshka"""
+    """relu, topk, batchtopk, jumprelu, matryoshka, archetypal, or nmf (a layer behind a ReLU); the last two need overcomplete"""
     writes: Annotated[str, arg(metavar="LAYER")] = ""
     """layer whose values are predicted, for a transcoder (default: the layer itself, an autoencoder)"""
     recipe: OmitArgPrefixes[DictionaryRecipe] = field(default_factory=DictionaryRecipe)

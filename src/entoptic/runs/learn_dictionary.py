@@ -12,10 +12,12 @@ from torch.nn.functional import interpolate
 
 from entoptic.base.files import check_own, delete_unfinished, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
-from entoptic.base.progress import reporter
+from entoptic.base.progress import Progress, reporter
 from entoptic.dictionaries.hierarchy import relations
 from entoptic.dictionaries.learn import train
 from entoptic.dictionaries.measures import measure_fit, stability
+from entoptic.dictionaries.nmf import NAME as NMF
+from entoptic.dictionaries.nmf import factorise
 from entoptic.dictionaries.recipe import DictionaryRecipe, check_kind
 from entoptic.dictionaries.splice import splicing_cost
 from entoptic.dictionaries.stream import Rows, Source
@@ -25,6 +27,7 @@ from entoptic.models.model import LOGITS, Model, pick_device
 from entoptic.models.sources import load
 from entoptic.runs.learn import save_sheet
 from entoptic.units.dictionary import save
+from entoptic.units.factors import NonNegative
 from entoptic.units.sparse import Sparse
 
 FILE = "dictionary.safetensors"
@@ -88,7 +91,7 @@ def learn(
     source = Source.of(subject, layer, photos, writes, recipe.window)
     with lock_folder(folder), reporter(progress) as report:
         delete_unfinished(folder, "")
-        made, rows, record = train(source, kind, folder, recipe, progress=report.progress, log=log)
+        made, rows, record = _train(source, kind, folder, recipe, report.progress, log)
         found: dict[str, Any] = {
             "name": name or folder.name, "model": subject.card.name, "kind": kind, "steps": record["step"],
             "stopped": record.get("stopped", ""), "photos": rows.photos, "recipe": record["recipe"],
@@ -97,7 +100,7 @@ def learn(
         found |= _measured(made, rows)
         if second_seed:
             again = DictionaryRecipe(**record["recipe"] | {"seed": recipe.seed + 1})
-            other, _, _ = train(source, kind, folder / "second", again, progress=report.progress, log=log)
+            other, _, _ = _train(source, kind, folder / "second", again, report.progress, log)
             found["stability"] = round(stability(made, other), 6)
         parents, found["families"] = _families(made, source)
         finished = made.with_(found=found, parents=parents)
@@ -107,7 +110,16 @@ def learn(
     return file
 
 
-def _measured(made: Sparse, rows: Rows) -> dict[str, Any]:
+def _train(
+    source: Source, kind: str, folder: Path, recipe: DictionaryRecipe, progress: Progress, log: Callable[[str], None]
+) -> tuple[Sparse | NonNegative, Rows, dict[str, Any]]:
+    """Trains or factorises, whichever the kind is found by."""
+    if kind == NMF:
+        return factorise(source, folder, recipe, progress=progress, log=log)
+    return train(source, kind, folder, recipe, progress=progress, log=log)
+
+
+def _measured(made: Sparse | NonNegative, rows: Rows) -> dict[str, Any]:
     """Measures a dictionary on the photos that were kept out of its training."""
     images, values, targets = (
         torch.cat(parts).cpu() for parts in zip(*rows.source.read(rows.held_members), strict=True)
@@ -133,7 +145,7 @@ def _spread(source: Source, count: int) -> list[tuple[int, int]]:
     return [members[i] for i in evenly_spaced(len(members), count)]
 
 
-def _families(made: Sparse, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
+def _families(made: Sparse | NonNegative, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
     """Returns the parents of each feature on some photos, and a summary for the card."""
     members = _spread(source, FAMILY_PHOTOS)
     try:
@@ -148,7 +160,7 @@ def _families(made: Sparse, source: Source) -> tuple[tuple[tuple[int, ...], ...]
     return parents, told
 
 
-def describe(dictionary: Sparse) -> str:
+def describe(dictionary: Sparse | NonNegative) -> str:
     """Returns one line on a learned dictionary: what its card says."""
     found = dictionary.found
     fit, cost = found["fit"], found["splicing"]
@@ -164,7 +176,7 @@ def describe(dictionary: Sparse) -> str:
 
 
 @torch.no_grad()
-def draw_sheet(dictionary: Sparse, source: Source, path: Path) -> None:
+def draw_sheet(dictionary: Sparse | NonNegative, source: Source, path: Path) -> None:
     """Draws the photos that drive some features most, a row for each; features at even steps of how often they are active."""
     images, scores = [], []
     for pictures, values_BCD, _ in source.read(_spread(source, SHEET_PHOTOS)):

@@ -97,12 +97,12 @@ def learn(
             "stopped": record.get("stopped", ""), "photos": rows.photos, "recipe": record["recipe"],
             "sources": [Path(one.source).name for one in source.sets],
         }  # fmt: skip
-        found |= _measured(made, rows)
+        found |= measured(made, source, rows.held_members, kept_out=True)
         if second_seed:
             again = DictionaryRecipe(**record["recipe"] | {"seed": recipe.seed + 1})
             other, _, _ = _train(source, kind, folder / "second", again, report.progress, log)
             found["stability"] = round(stability(made, other), 6)
-        parents, found["families"] = _families(made, source)
+        parents, found["families"] = relations_on(made, source)
         finished = made.with_(found=found, parents=parents)
         file = save(finished, folder / FILE)
         draw_sheet(finished, source, folder / "sheet.png")
@@ -119,35 +119,42 @@ def _train(
     return train(source, kind, folder, recipe, progress=progress, log=log)
 
 
-def _measured(made: Sparse | NonNegative, rows: Rows) -> dict[str, Any]:
-    """Measures a dictionary on the photos that were kept out of its training."""
-    images, values, targets = (
-        torch.cat(parts).cpu() for parts in zip(*rows.source.read(rows.held_members), strict=True)
-    )
+def measured(
+    made: Sparse | NonNegative, source: Source, members: list[tuple[int, int]], *, kept_out: bool | None
+) -> dict[str, Any]:  # fmt: skip
+    """Measures a dictionary.
+
+    Args:
+        made: the dictionary.
+        source: of the activations.
+        members: (set, photo) of the photos that it is measured on.
+        kept_out: whether these were kept out of its training; None where nobody knows.
+    """
+    images, values, targets = (torch.cat(parts).cpu() for parts in zip(*source.read(members), strict=True))
     fit, density_K = measure_fit(made, values, targets)
     levels = torch.tensor([0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0])
     measured: dict[str, Any] = {
-        "measured on": {"photos": len(images), "positions": fit.positions, "kept out": True}, "fit": fit.to_json(),
+        "measured on": {"photos": len(images), "positions": fit.positions, "kept out": kept_out}, "fit": fit.to_json(),
         "density": {f"{q:g}": round(v, 6) for q, v in zip(levels.tolist(), density_K.quantile(levels).tolist())},
     }  # fmt: skip
     try:
         measured["splicing"] = {
-            k: round(v, 6) for k, v in splicing_cost(rows.source.model, made, images).items()
+            k: round(v, 6) for k, v in splicing_cost(source.model, made, images).items()
         }  # fmt: skip
     except UserError as error:
         measured["splicing"] = {"reason": str(error)}
     return measured
 
 
-def _spread(source: Source, count: int) -> list[tuple[int, int]]:
+def some_photos(source: Source, count: int) -> list[tuple[int, int]]:
     """Returns at most so many photos, at even distances through the sets."""
     members = source.members
     return [members[i] for i in evenly_spaced(len(members), count)]
 
 
-def _families(made: Sparse | NonNegative, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
+def relations_on(made: Sparse | NonNegative, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
     """Returns the parents of each feature on some photos, and a summary for the card."""
-    members = _spread(source, FAMILY_PHOTOS)
+    members = some_photos(source, FAMILY_PHOTOS)
     try:
         found = relations(made, (values for _, values, _ in source.read(members)))
     except UserError as error:
@@ -179,7 +186,7 @@ def describe(dictionary: Sparse | NonNegative) -> str:
 def draw_sheet(dictionary: Sparse | NonNegative, source: Source, path: Path) -> None:
     """Draws the photos that drive some features most, a row for each; features at even steps of how often they are active."""
     images, scores = [], []
-    for pictures, values_BCD, _ in source.read(_spread(source, SHEET_PHOTOS)):
+    for pictures, values_BCD, _ in source.read(some_photos(source, SHEET_PHOTOS)):
         images.append(interpolate(pictures, (SIDE, SIDE), mode="area"))
         scores.append(dictionary.activations(values_BCD).amax(2).cpu())
     pictures_N, scores_NK = torch.cat(images), torch.cat(scores)

@@ -81,7 +81,7 @@ def page(rows: list[dict[str, Any]], seeds: int, seconds: float) -> str:
     lines = [
         "# Circuits",
         "",
-        f"Finders on networks with planted edges (`entoptic.planted.circuits`, `hosts`), {seeds} seeds each; mean and 95 % interval",
+        f"Finders on networks with planted edges (`entoptic.planted.circuits`, `hosts`), {seeds} seeds; mean and 95 % interval",
         "(Student's t over seeds; none is given where all seeds agree). Passes are forward passes of one picture, counted in",
         f"floating-point operations; a backward pass counts as {BACKWARD}. A finder cuts what moves the output by less than",
         f"{NOTHING:g} of its change between clean and corrupted pictures, {AT:g} in the tier `leak`. `random` is given as many",

@@ -21,7 +21,8 @@ from entoptic.base.estimates import mean_interval
 from entoptic.circuits.finders import FINDERS, FinderOptions
 from entoptic.circuits.patched import BACKWARD
 from entoptic.circuits.random_edges import random_circuit
-from entoptic.planted.circuits import LEAK, Kind, Tier, plant_circuit
+from entoptic.planted.circuits import LEAK, Kind, PlantedCircuit, Tier, plant_circuit
+from entoptic.planted.hosts import TIERS, plant_in_host
 
 NOTHING = 1e-4
 SWEEP = (0.001, 0.01, 0.03, 0.1, 0.3)
@@ -29,8 +30,16 @@ AT = 0.03
 """Threshold of the tier "leak" in the main table, as a share of the change of the output."""
 
 
-def one(seed: int, tier: Tier, kind: Kind) -> list[dict[str, Any]]:
-    planted = plant_circuit(seed, tier, kind)
+HOST = "host"
+KINDS = (*map(str, Kind), HOST)
+
+
+def plant(seed: int, tier: Tier, kind: str) -> PlantedCircuit:
+    return plant_in_host(seed, tier).circuit if kind == HOST else plant_circuit(seed, tier, kind)
+
+
+def one(seed: int, tier: Tier, kind: str) -> list[dict[str, Any]]:
+    planted = plant(seed, tier, kind)
     rows = []
     for name in FINDERS:
         shares = SWEEP if tier is Tier.LEAK else (NOTHING,)
@@ -72,7 +81,7 @@ def page(rows: list[dict[str, Any]], seeds: int, seconds: float) -> str:
     lines = [
         "# Circuits",
         "",
-        f"Finders on networks whose edges are planted (`entoptic.planted.circuits`), {seeds} seeds each; mean and 95 % interval",
+        f"Finders on networks with planted edges (`entoptic.planted.circuits`, `hosts`), {seeds} seeds; mean and 95 % interval",
         "(Student's t over seeds; none is given where all seeds agree). Passes are forward passes of one picture, counted in",
         f"floating-point operations; a backward pass counts as {BACKWARD}. A finder cuts what moves the output by less than",
         f"{NOTHING:g} of its change between clean and corrupted pictures, {AT:g} in the tier `leak`. `random` is given as many",
@@ -97,6 +106,9 @@ def page(rows: list[dict[str, Any]], seeds: int, seconds: float) -> str:
         "- `null`: the output reads what nobody writes; every finder returns no edge.",
         f"- In the tier `plain` {cell(base)} of the edges are planted: the base rate that `random` scores at.",
         "",
+        "- `host`: a network of three neurons a layer hidden in a random one of 24 (Plant 'n' Seek, arXiv:2111.11153). Each",
+        "  neuron sends one edge to the next layer, which reads them all.",
+        "",
         "## Leaks",
         "",
         f"Reads that are not planted have weights of standard deviation {LEAK:g} (planted ones: ½ to 1). Thresholds are shares",
@@ -116,14 +128,27 @@ def page(rows: list[dict[str, Any]], seeds: int, seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument(
+        "--only", choices=KINDS, help="measure this kind of network; the others are those of the last time"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.monotonic()
     rows = [
-        row for kind in Kind for tier in Tier for seed in range(options.seeds) for row in one(seed, tier, kind)
+        row
+        for kind in KINDS
+        if options.only in (None, kind)
+        for tier in (TIERS if kind == HOST else Tier)
+        for seed in range(options.seeds)
+        for row in one(seed, tier, kind)
     ]  # fmt: skip
     seconds = time.monotonic() - start
+    if options.only:
+        before = json.loads((options.out / "circuits.json").read_text())
+        rows = [*(row for row in before["rows"] if row["kind"] != options.only), *rows]
+        rows.sort(key=lambda row: KINDS.index(row["kind"]))
+        seconds += before["seconds"]
     options.out.mkdir(parents=True, exist_ok=True)
     made = {"about": about(), "seeds": options.seeds, "seconds": round(seconds), "rows": rows}
     (options.out / "circuits.json").write_text(json.dumps(made, separators=(",", ":")) + "\n")

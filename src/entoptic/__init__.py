@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from entoptic.plots.figure import Figure
     from entoptic.priors.sources import load_prior
     from entoptic.runs.circuit import circuit
+    from entoptic.runs.circuit_steering import steer_circuit
     from entoptic.runs.frontier import frontier
     from entoptic.runs.interpolate import interpolate
     from entoptic.runs.invert import invert
@@ -61,14 +62,15 @@ _HOME = {
     "load": "models.sources",
     "load_inverter": "inversion.saved", "load_prior": "priors.sources",
     "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
-    "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
+    "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer",
+    "steer_circuit": "runs.circuit_steering", "verify": "runs.verify",
 }  # fmt: skip
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
     "benchmark", "bind", "build_index", "circuit", "configs", "export", "frontier", "interpolate", "invert", "learn",
     "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
-    "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
+    "merge_indexes", "preflight", "relevance", "see", "steer", "steer_circuit", "verify",
 ]  # fmt: skip
 
 

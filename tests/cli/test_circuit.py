@@ -69,3 +69,18 @@ def test_bad_input_is_one_sentence(
 ) -> None:
     assert said in refusal(say(*words(photo_folder, "--out", tmp_path / "run", *more)))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_stored_circuit_is_steered(say: Say, photo_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert say(*words(photo_folder, "--finder", "eap", "--groups", 2, "--reruns", 0, "--out", run))[0] == 0
+    (folder,) = (run / "results" / "circuit").iterdir()
+    code, out, _ = say("circuit", "--steer", folder, "--alpha", 1, "--device", "cpu")
+    assert code == 0
+    assert "taken_for_unit_steered" in out
+    assert "answers_kept" in out
+    assert len(list((run / "results" / "steering").iterdir())) == 1
+    assert "there is no" in refusal(say("circuit", "--steer", tmp_path / "nowhere"))
+    assert "--certify does not go with --steer" in refusal(say("circuit", "--steer", folder, "--certify"))
+    assert "MODEL is missing" in refusal(say("circuit"))
+    assert "UNIT is missing" in refusal(say("circuit", "fitted:net", "--photos", photo_folder))

@@ -15,10 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from conftest import tiny_card, tiny_module
+from entoptic.cli.main import main
 from entoptic.dictionaries.checkpoints import read_checkpoint, write_saelens
 from entoptic.errors import UserError
+from entoptic.models import sources
 from entoptic.models.model import Model
-from entoptic.units.dictionary import load_dictionary, save
+from entoptic.units.dictionary import info, load_dictionary, save
 from entoptic.units.sparse import Sparse
 from entoptic.units.unit import bind
 
@@ -299,3 +302,42 @@ def test_files_that_are_not_there(tiny: Model, tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds none of sae_weights.safetensors, .* but cfg.json"):
         read_checkpoint(tmp_path, tiny, "stage2")
+
+
+# --- from the command line -------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_read_from_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photo_folder: Path, capsys: pytest.CaptureFixture[str], tiny: Model
+) -> None:
+    monkeypatch.setitem(sources.SOURCES, "tiny", lambda _name, _: (tiny_module(), tiny_card(name="tiny:net")))
+    own = Sparse(
+        encoder=ENC[:, :, None, None], encoder_bias=B_ENC, decoder=DEC, decoder_bias=B_DEC, threshold=THETA, kind="jumprelu",
+        layer="stage2", model_sha256=tiny.card.identity,
+    )  # fmt: skip
+    given = write_saelens(own, tmp_path / "given")
+    words = ["learn", "dictionary", "tiny:net", "stage2", "--from", str(given), "--device", "cpu"]
+    bare = tmp_path / "bare"
+    assert main([*words, "--out", str(bare)]) == 0
+    assert "see a feature with" in capsys.readouterr().out
+    made = load_dictionary(bare / "dictionary.safetensors")
+    assert isinstance(made, Sparse)
+    torch.testing.assert_close(made.reconstruct(X.T[None]), own.reconstruct(X.T[None]))
+    assert made.found["layout"] == "SAELens"
+    assert "fit" not in made.found
+    measured = tmp_path / "measured"
+    assert main([*words, "--photos", str(photo_folder), "--out", str(measured)]) == 0
+    found = info(measured / "dictionary.safetensors")["found"]
+    assert found["measured on"]["photos"] == 40
+    assert found["measured on"]["kept out"] is None
+    assert "cosine" in found["splicing"]
+    assert (measured / "sheet.png").is_file()
+    assert str(tmp_path) not in json.dumps(found)
+    capsys.readouterr()
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"a": object()}))
+    words[5] = str(tmp_path / "pickle.pt")
+    assert main([*words, "--out", str(tmp_path / "no")]) == 2
+    assert "would run code" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    assert main(["learn", "dictionary", "tiny:net", "stage2"]) == 2
+    assert "--photos is missing" in capsys.readouterr().err

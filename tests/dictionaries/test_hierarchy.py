@@ -112,3 +112,81 @@ def test_a_network_with_biases_is_flagged() -> None:
     assert not contributions(network(bias=False), biased, IMAGES, 2).complete
     with pytest.raises(UserError, match="has logits 0 to 4, not 9"):
         contributions(model, dictionary(model), IMAGES, 9)
+
+
+class BcosConv2d(nn.Module):
+    """(ŵ·x)·|cos(x, ŵ)| without bias, with the explanation mode of the package bcos."""
+
+    def __init__(self, channels: int, outputs: int, side: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, channels, side, side))
+        self.stride, self.detach = stride, False
+
+    def set_explanation_mode(self, activate: bool = True) -> None:
+        self.detach = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight / self.weight.flatten(1).norm(dim=1)[:, None, None, None]
+        linear = nn.functional.conv2d(x, rows, stride=self.stride, padding=self.weight.shape[-1] // 2)
+        ones = torch.ones_like(self.weight[:1])
+        length = nn.functional.conv2d(x.square(), ones, stride=self.stride, padding=self.weight.shape[-1] // 2)
+        cosine = linear.abs() / (length + 1e-12).sqrt()
+        return linear * (cosine.detach() if self.detach else cosine)
+
+
+class LogitBias(nn.Module):
+    """A number for each class, as B-cos networks add for their prior."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.logit_bias = nn.Parameter(torch.full((5,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.logit_bias
+
+
+def bcos_network(last: nn.Module | None = None) -> Model:
+    torch.manual_seed(0)
+    module = nn.Sequential()
+    module.add_module("stem", BcosConv2d(3, 8, 3, stride=2))
+    module.add_module("act", nn.Identity())
+    module.add_module("body", BcosConv2d(8, 12, 3, stride=2))
+    module.add_module("top", BcosConv2d(12, 5, 1))
+    module.add_module("mean", nn.AdaptiveAvgPool2d(1))
+    module.add_module("flat", nn.Flatten())
+    if last is not None:
+        module.add_module("last", last)
+    return Model(module, tiny_card(mean=(0.0,) * 3, std=(1.0,) * 3), device="cpu")
+
+
+def test_contributions_add_up_on_a_bcos_network_in_its_explanation_mode() -> None:
+    model = bcos_network()
+    found = contributions(model, dictionary(model), IMAGES, 2).checked()
+    assert found.relative_gap <= 1e-5
+    assert found.explained == ("stem", "body", "top")
+    assert found.biases == found.bent == ()
+    modules = dict(model.module.named_modules())
+    assert not any(modules[name].detach for name in found.explained)  # given back as it was
+    # |cos| is a fixed weight there: with gradients through it other features would get the logit, which is the same.
+    plain = bcos_network()
+    for name in found.explained:
+        dict(plain.module.named_modules())[name].set_explanation_mode = None  # type: ignore[operator]
+    other = contributions(plain, dictionary(plain), IMAGES, 2)
+    assert other.complete
+    assert other.explained == ()
+    torch.testing.assert_close(other.logit_B, found.logit_B)
+    assert not torch.allclose(other.values_BK, found.values_BK, rtol=0.05)
+
+
+def test_what_breaks_the_sum_is_named() -> None:
+    prior = bcos_network(LogitBias(-3.0))
+    found = contributions(prior, dictionary(prior), IMAGES, 2)
+    assert found.biases == ("the bias of last",)
+    assert found.bent == ()
+    with pytest.raises(UserError, match=r"do not add up to the logit .*the bias of last"):
+        found.checked()
+    bent = bcos_network(nn.Tanh())
+    found = contributions(bent, dictionary(bent), IMAGES * 3 + 1, 2)
+    if not found.complete:
+        assert found.bent == ("last (Tanh)",)
+    assert not dict(bent.module.named_modules())["body"]._forward_hooks

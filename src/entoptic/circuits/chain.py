@@ -124,7 +124,7 @@ class Chain:
         skipped: dict[str, Callable[..., Tensor]] = {name: lambda x, *_, **__: x for name in names}
         skipped[names[-1]] = lambda *_, **__: stream.clone()
         with self.model.frozen(), _replaced(self._modules, skipped):
-            return self.model._logits(self.model.module(self.model._as_input(blank)))
+            return self.model.logits_of(self.model.module(self.model.as_input(blank)))
 
     # --- finding it -----------------------------------------------------------------------------------------------
 

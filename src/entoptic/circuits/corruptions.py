@@ -16,6 +16,7 @@ CORRUPTIONS = {
     "mean": "the mean of all photos, the same for each",
     "resample": "another photo, of another class where there is one",
     "mask": "the photo with its object filled in from around it; needs masks",
+    "text": "the photo itself, where the unit is looked at with its word written on it",
 }
 """Every kind with what it does."""
 BLUR = 10
@@ -47,6 +48,8 @@ def corrupt(
         return every.mean(0, keepdim=True).expand_as(photos).clone()
     if kind == "resample":
         return _resampled(photos, others, seed)
+    if kind == "text":  # the other way round: the word is on the photo that is explained
+        return photos
     if kind == "mask":
         if masks is None:
             raise UserError("--corrupt mask needs --masks FOLDER: a mask for each photo, white where the object is")

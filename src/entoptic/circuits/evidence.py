@@ -36,7 +36,7 @@ def evidence_of(
         held_out: whether the finder has not seen the photos that judge.
     """
     edges = len(kept)
-    target = judge.graph.target
+    target = judge.target
     detail = {"held_out": held_out}
     found = []
     inside, outside = judge.values(kept), judge.values(judge.graph.prune(~kept))
@@ -85,14 +85,14 @@ def _control(kept: Tensor, judge: Problem) -> Evidence:
     """What random circuits of as many edges keep: accuracy for a class, else the share of the score's change."""
     count = int(kept.sum())
     name, scale = (
-        ("accuracy_of_random_edges" if judge.graph.target is not None else "faithfulness_of_random_edges"),
+        ("accuracy_of_random_edges" if judge.target is not None else "faithfulness_of_random_edges"),
         "%",
     )
     if not count:
         return missing(name, "the circuit has no edge", direction="none", scale=scale)
     worths = [100 * judge.worth(judge.graph.prune(random_circuit(judge.graph, count, s).kept)) for s in range(CONTROLS)]
     low, high = mean_interval(worths)
-    if judge.graph.target is not None:
+    if judge.target is not None:
         low, high = max(low, 0.0), min(high, 100.0)
     detail = {"photos": len(judge), "edges": count}
     return Evidence(name, sum(worths) / CONTROLS, CONTROLS, (low, high), "none", scale, detail=detail)

@@ -21,14 +21,21 @@ class Problem:
         graph: nodes and edges up to the unit.
         pairs: the runs, some photos at a time.
         cost: what was computed so far; finders add to it.
+        by_class: whether a class is judged by how many photos are recognised, not by its score.
     """
 
     graph: CircuitGraph
     pairs: list[Pair] = field(repr=False)
     cost: Cost = field(repr=False)
+    by_class: bool = True
 
     def __len__(self) -> int:
         return sum(map(len, self.pairs))
+
+    @property
+    def target(self) -> int | None:
+        """The class that photos are to be recognised as; None where the score judges."""
+        return self.graph.target if self.by_class else None
 
     @property
     def full(self) -> Tensor:
@@ -68,8 +75,8 @@ class Problem:
 
     def worth_of(self, values: Tensor) -> float:
         """Returns the same from what the unit is read from, N×C×D."""
-        if self.graph.target is not None:
-            return float(recognised(values, self.graph.target).float().mean())
+        if self.target is not None:
+            return float(recognised(values, self.target).float().mean())
         change = float((self.clean - self.corrupted).mean())
         return float((self.graph.score(values) - self.corrupted).mean()) / change if change else 0.0
 
@@ -81,7 +88,7 @@ class Problem:
             if own:
                 pairs.append(pair.select(torch.tensor(own, device=pair.clean_values.device)))
             start += len(pair)
-        return Problem(graph=self.graph, pairs=pairs, cost=self.cost)
+        return Problem(graph=self.graph, pairs=pairs, cost=self.cost, by_class=self.by_class)
 
 
 def recognised(values_BCD: Tensor, target: int) -> Tensor:
@@ -90,8 +97,9 @@ def recognised(values_BCD: Tensor, target: int) -> Tensor:
 
 
 def make_problem(
-    graph: CircuitGraph, clean: Tensor, corrupted: Tensor, *, at_once: int = 16, cost: Cost | None = None
-) -> Problem:
+    graph: CircuitGraph, clean: Tensor, corrupted: Tensor, *, at_once: int = 16, cost: Cost | None = None,
+    by_class: bool = True,
+) -> Problem:  # fmt: skip
     """Runs photos and their corrupted twins through the network.
 
     Args:
@@ -100,6 +108,7 @@ def make_problem(
         corrupted: their twins.
         at_once: photos of one pass.
         cost: to add to.
+        by_class: see `Problem`.
 
     Raises:
         UserError: the twins are the photos themselves.
@@ -119,4 +128,4 @@ def make_problem(
         make_pair(graph, one.to(device), other.to(device), cost)
         for one, other in zip(clean.split(at_once), corrupted.split(at_once))
     ]
-    return Problem(graph=graph, pairs=pairs, cost=cost)
+    return Problem(graph=graph, pairs=pairs, cost=cost, by_class=by_class)

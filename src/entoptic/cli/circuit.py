@@ -22,7 +22,7 @@ from entoptic.cli.options import (
     use_threads,
 )
 from entoptic.cli.output import table_console
-from entoptic.errors import counted
+from entoptic.errors import UserError, counted
 
 if TYPE_CHECKING:
     from entoptic.runs.results import Result
@@ -36,17 +36,23 @@ class Circuit:
     examples: ClassVar[tuple[str, ...]] = (
         """entoptic circuit builtin:lite0 'logits:"church"' --photos photos --dry-run""",
         "entoptic circuit builtin:lite0 logits:497 --photos photos --n 4",
+        "entoptic circuit --steer runs/lite0/results/circuit/NAME --alpha 0.4",
     )
     bounds: ClassVar[Bounds] = {
         "n": (1, 10_000), "others": (0, 100_000), "keep": (0.0, 1.0), "reruns": (0, 1000), "groups": (1, 65_536),
         "at_once": (1, 65_536), "steps": (1, 1000), "samples": (1, 1_000_000),
     }  # fmt: skip
 
-    model: ModelName
-    units: UnitNames
-    photos: Annotated[str, photos_help(", with class folders for a class")]
+    model: ModelName = ""
+    units: UnitNames = ()
+    photos: Annotated[str, photos_help(", with class folders for a class")] = ""
     corrupt: Annotated[str, arg(metavar="KIND")] = "blur"
-    """what a cut edge carries: the photo's blur, the mean photo, another photo (resample), or its object filled in (mask)"""
+    """what a cut edge carries: the photo's blur, the mean photo, another photo (resample), its object filled in (mask), or the
+    photo without the word that is written on it (text)"""
+    word: Annotated[str, arg(metavar="WORD")] = ""
+    """written on photos, for --corrupt text (default: the name of the unit's class)"""
+    placing: Annotated[str, arg(metavar="PLACE")] = "big"
+    """where: big (one line), small (four), or bezel (all four sides)"""
     masks: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """PNG masks by the names of the photos, white on the object, for --corrupt mask"""
     finder: Annotated[str, arg(metavar="NAME")] = "eap-ig"
@@ -73,8 +79,10 @@ class Circuit:
     """probability with which each photo is left out"""
     tau: float = 0.95
     """vote above which an edge is certified"""
-    alpha: float = 0.05
-    """probability that any certified state is wrong"""
+    steer: Annotated[Path | None, arg(metavar="CIRCUIT")] = None
+    """take out what the edges of this stored circuit (a folder) carry; it brings MODEL, UNIT and photos"""
+    alpha: float | None = None
+    """probability that a certified state is wrong (default: 0.05), or with --steer the share taken out (default: 0.4)"""
     dry_run: bool = False
     """print nodes, edges, photos and cost, and find nothing"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
@@ -99,14 +107,34 @@ def run_circuit(options: Circuit) -> int:
     from entoptic.runs.circuit_plan import CircuitOptions
 
     use_threads(options.threads)
+    if options.steer is not None:
+        return _steer(options)
+    for what, given in (("MODEL", options.model), ("UNIT", options.units), ("--photos PHOTOS", options.photos)):
+        if not given:
+            raise UserError(f"{what} is missing; entoptic circuit MODEL UNIT --photos PHOTOS, or --steer CIRCUIT")
     started = time.monotonic()
-    names = ("finder", "corrupt", "nodes", "groups", "n", "others", "keep", "steps", "reruns", "seed", "at_once")
+    names = (
+        "finder",
+        "corrupt",
+        "nodes",
+        "groups",
+        "n",
+        "others",
+        "keep",
+        "steps",
+        "reruns",
+        "seed",
+        "at_once",
+        "word",
+        "placing",
+    )
     asked = CircuitOptions(**{name: getattr(options, name) for name in names})
     certified = None
     if options.certify:
         certified = CertifyOptions(
-            samples=options.samples, deletion=options.deletion, tau=options.tau, alpha=options.alpha, seed=options.seed
-        )
+            samples=options.samples, deletion=options.deletion, tau=options.tau, seed=options.seed,
+            alpha=CertifyOptions.alpha if options.alpha is None else options.alpha,
+        )  # fmt: skip
     with reporter() as report:
         plans = make_circuit_plans(
             options.model, options.units, photos=options.photos, options=asked, masks=options.masks,
@@ -132,17 +160,40 @@ def run_circuit(options: Circuit) -> int:
     return 0
 
 
-def _print_result(result: Result) -> None:
-    """Prints the evidence of one circuit."""
+def _steer(options: Circuit) -> int:
+    """Steers a stored circuit; returns the exit code."""
+    from entoptic.runs.circuit_steering import ALPHA, steer_circuit
+
+    for what, given in (("--certify", options.certify), ("--dry-run", options.dry_run), ("a UNIT", options.units)):
+        if given:
+            raise UserError(f"{what} does not go with --steer, which takes a circuit as it was found")
+    assert options.steer is not None
+    alpha = ALPHA if options.alpha is None else options.alpha
+    result = steer_circuit(
+        options.steer, alpha=alpha, model=options.model or None, photos=options.photos or None, masks=options.masks,
+        at_once=options.at_once, device=options.device,
+    )  # fmt: skip
+    record = result.record
+    _print_table(result, f"steered by {alpha:g} on {record['edges']} of {record['of']} edges")
+    print(f"stored in {result.path.parent}")
+    return 0
+
+
+def _print_table(result: Result, what: str) -> None:
     from rich.table import Table
 
-    record = result.record
-    label = f" ({record['label']})" if record["label"] else ""
-    title = f"{record['unit']}{label}: {record['kept']} of {record['edges']} edges"
+    label = f" ({result.record['label']})" if result.record["label"] else ""
+    title = f"{result.record['unit']}{label}: {what}"
     table = Table("measurement", "value", "95 % interval", "n", box=None, title=title, title_justify="left")
     for name, entry in result.evidence.items():
         table.add_row(name, _number(entry["value"], entry["scale"]), _interval(entry), str(entry["n"] or ""))
     table_console().print(table, highlight=False, markup=False)
+
+
+def _print_result(result: Result) -> None:
+    """Prints the evidence of one circuit."""
+    record = result.record
+    _print_table(result, f"{record['kept']} of {record['edges']} edges")
     if not record["enough"]:
         print(f"no threshold keeps a share of {record['asked']['keep']:g}; this is the least sparse that was tried")
     if not record["held_out"]:

@@ -9,29 +9,48 @@ from typing import Annotated, ClassVar
 from tyro.conf import arg
 
 from entoptic.cli.options import Debug, RunToRead
+from entoptic.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Make the static gallery of a run: pages that open from the disk, without a server."""
+    """Make the static gallery of a run, or of the dictionaries in an index: pages that open from the disk, without a server."""
 
     title: ClassVar[str] = "pages that show a run, opened from the disk"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic gallery runs/first",
         "entoptic gallery runs/first --out pages",
+        "entoptic gallery runs/features --pictures runs/first",
     )
 
     run: RunToRead
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """where to write it (default: RUN/gallery)"""
+    pictures: Annotated[tuple[Path, ...], arg(metavar="RUN")] = ()
+    """of an index with dictionaries: runs with pictures of their features"""
+    photos: Annotated[str | None, arg(metavar="PHOTOS")] = None
+    """of an index: where its photos are now (default: where they were)"""
+    context: bool = True
+    """of an index: store small copies of each feature's strongest photos"""
     debug: Debug = False
 
 
 def run_gallery(options: Gallery) -> int:
     """Runs `entoptic gallery`; returns the exit code."""
     from entoptic.gallery.circuit_page import write_circuit_pages
+    from entoptic.gallery.dictionary_page import is_index, write_dictionary_pages
     from entoptic.gallery.site import build
 
+    if is_index(options.run):
+        if options.out is not None:
+            raise UserError("--out does not go with an index: its pages are written to INDEX/gallery")
+        for page in write_dictionary_pages(
+            options.run, pictures=options.pictures, photos=options.photos, context=options.context
+        ):
+            print(page)
+        return 0
+    if options.pictures or options.photos is not None or not options.context:
+        raise UserError(f"--pictures, --photos and --no-context go with an index, and {options.run} holds none")
     has_circuits = options.out is None and any(options.run.glob("results/circuit/*/result.json"))
     if not has_circuits or any(options.run.glob("pictures/*/*.json")):
         print(build(options.run, options.out))

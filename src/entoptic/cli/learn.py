@@ -104,18 +104,21 @@ class LearnDictionary:
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic learn dictionary builtin:lite0 bn2 --photos photos",
         "entoptic learn dictionary builtin:lite0 bn2 --photos photos --kind topk",
-        "entoptic learn dictionary builtin:lite0 bn2 --photos photos --features 512",
+        "entoptic learn dictionary builtin:lite0 bn2 --from CHECKPOINT --photos photos",
     )
 
     model: ModelName
     layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """a layer inside the network (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
-    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")]
+    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")] = ()
     """folders or Parquet files of photos; labels are not read"""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("dictionaries/mine")
     """folder of checkpoints, a sheet of features and, in OUT/dictionary.safetensors, the dictionary"""
-    kind: Annotated[str, arg(metavar="KIND")] = "batchtopk"
-    """relu, topk, batchtopk, jumprelu or matryoshka"""
+    checkpoint: Annotated[Path | None, arg(name="from", metavar="CHECKPOINT")] = None
+    """read this dictionary of another tool (a folder or file) instead of training one; photos, if any, measure it"""
+    kind: Annotated[str, arg(metavar="KIND")] = ""
+    """relu, topk, batchtopk, jumprelu, matryoshka, archetypal, or nmf (a layer behind a ReLU); the last two need overcomplete
+    (default: batchtopk, or what the checkpoint says)"""
     writes: Annotated[str, arg(metavar="LAYER")] = ""
     """layer whose values are predicted, for a transcoder (default: the layer itself, an autoencoder)"""
     recipe: OmitArgPrefixes[DictionaryRecipe] = field(default_factory=DictionaryRecipe)
@@ -130,21 +133,24 @@ class LearnDictionary:
 def run_learn_dictionary(options: LearnDictionary) -> int:
     """Runs `entoptic learn dictionary`; returns the exit code."""
     from entoptic.runs.learn_dictionary import learn
+    from entoptic.runs.read_dictionary import read_dictionary
 
     use_threads(options.threads)
-    file = learn(
-        options.model,
-        options.layer,
-        options.photos,
-        options.out,
-        options.recipe,
-        kind=options.kind,
-        writes=options.writes,
-        second_seed=options.second_seed,
-        name=options.name,
-        device=options.device,
-        log=_log,
-    )
+    if options.checkpoint is not None:
+        file = read_dictionary(
+            options.model, options.layer, options.checkpoint, options.out, photos=options.photos, writes=options.writes,
+            kind=options.kind, k=options.recipe.active if options.kind == "topk" else 0, name=options.name,
+            device=options.device,
+        )  # fmt: skip
+    else:
+        if not options.photos:
+            raise UserError(
+                "--photos is missing: a dictionary is learned from photos (--from reads one of another tool)"
+            )
+        file = learn(
+            options.model, options.layer, options.photos, options.out, options.recipe, kind=options.kind or "batchtopk",
+            writes=options.writes, second_seed=options.second_seed, name=options.name, device=options.device, log=_log,
+        )  # fmt: skip
     print(f"{file}: see a feature with `entoptic see {options.model} 'dict({file}):0' --photos PHOTOS`")
     return 0
 

@@ -51,12 +51,12 @@ def train(
     """
     check_kind(kind)
     chosen = KINDS[kind]
-    record = _record(folder, source, kind, recipe)  # before photos are read, so that a misfit is told at once
+    record = training_record(folder, source, kind, recipe)  # before photos are read, so that a misfit is told at once
     rows = Rows(source, recipe, progress)
     log(
         f"{rows.photos} photos, {len(rows.held_members)} kept out; the buffer takes at most {rows.bound / 2**20:.0f} MB"
     )
-    net = SparseNet(*rows.first(), recipe, learned_thresholds=chosen.learned_thresholds)
+    net = chosen.network(*rows.first(), recipe, learned_thresholds=chosen.learned_thresholds)
     mean = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.rate, betas=(0.9, 0.999))
     optimiser.register_step_pre_hook(net.before_update)
@@ -114,7 +114,7 @@ def _finished(net: SparseNet, kind: Kind, rows: Rows) -> Sparse:
         encoder=net.encoder.detach().clone().view(rows_count, channels, window, window),
         encoder_bias=net.encoder_bias.detach().clone(), decoder=net.decoder.detach().clone(),
         decoder_bias=net.decoder_bias.detach().clone(), threshold=kind.thresholds(net, pre_MK, recipe).clone(),
-        kind=kind.name, k=recipe.active, layer=source.layer, writes=source.writes,
+        kind=kind.keeps or kind.name, k=recipe.active, layer=source.layer, writes=source.writes,
         grid=source.grid if window > 1 else (1, 1), model_sha256=source.model.card.identity,
     )  # fmt: skip
     folded = fold(
@@ -124,7 +124,7 @@ def _finished(net: SparseNet, kind: Kind, rows: Rows) -> Sparse:
     return unit_norm(folded)  # activations are then lengths of contributions, in units of the layer
 
 
-def _record(folder: Path, source: Source, kind: str, recipe: DictionaryRecipe) -> dict[str, Any]:
+def training_record(folder: Path, source: Source, kind: str, recipe: DictionaryRecipe) -> dict[str, Any]:
     """Returns the record of the training in a folder, or a new one.
 
     Raises:

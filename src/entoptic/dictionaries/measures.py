@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from entoptic.errors import UserError
+from entoptic.units.factors import NonNegative
 from entoptic.units.sparse import Sparse
 
 
@@ -40,7 +41,9 @@ class Fit:
 
 
 @torch.no_grad()
-def measure_fit(dictionary: Sparse, values_BCD: Tensor, targets_BOD: Tensor, *, at_once: int = 8) -> tuple[Fit, Tensor]:
+def measure_fit(
+    dictionary: Sparse | NonNegative, values_BCD: Tensor, targets_BOD: Tensor, *, at_once: int = 8
+) -> tuple[Fit, Tensor]:
     """Measures a dictionary on values of photos.
 
     Args:
@@ -73,7 +76,7 @@ def measure_fit(dictionary: Sparse, values_BCD: Tensor, targets_BOD: Tensor, *, 
     return fit, density_K.float()
 
 
-def stability(first: Sparse, second: Sparse, alive_K: Tensor | None = None) -> float:
+def stability(first: Sparse | NonNegative, second: Sparse | NonNegative, alive_K: Tensor | None = None) -> float:
     """Returns how alike two dictionaries are: the mean over the features of the first of the largest cosine in the second.
 
     Args:

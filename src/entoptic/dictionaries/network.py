@@ -39,15 +39,24 @@ class SparseNet(nn.Module):
         )[:count]  # fmt: skip
         x_KF = x_NF[rows] + 0.01 * x_NF.std() * torch.randn(count, x_NF.shape[1], generator=draw)
         y_KO = y_NO[rows] + 0.01 * y_NO.std() * torch.randn(count, y_NO.shape[1], generator=draw)
-        self.encoder = nn.Parameter(_unit(x_KF))
+        self.encoder = nn.Parameter(unit_rows(x_KF))
         self.encoder_bias = nn.Parameter(torch.zeros(count))
-        self.decoder = nn.Parameter(_unit(y_KO))
+        self.start_decoder(y_KO, y_NO)
         self.decoder_bias = nn.Parameter(torch.zeros(y_NO.shape[1]))
         if learned_thresholds:
             self.log_threshold = nn.Parameter(torch.full((count,), -3.0))
         self.register_buffer("quiet", torch.zeros(count, dtype=torch.float64))  # positions since a feature was active
         self.register_buffer("level", torch.zeros(()))  # logarithm of a penalty's weight, for kinds that steer one
         self._pending: dict[str, Tensor] = {}
+
+    def start_decoder(self, y_KO: Tensor, y_NO: Tensor) -> None:
+        """Makes the decoder.
+
+        Args:
+            y_KO: rows of the data that the features begin with.
+            y_NO: all of them.
+        """
+        self.decoder = nn.Parameter(unit_rows(y_KO))
 
     def pre_activations(self, x_NF: Tensor) -> Tensor:
         """Computes E x + b: N×K."""
@@ -71,7 +80,11 @@ class SparseNet(nn.Module):
     @torch.no_grad()
     def after_update(self, *_: Any) -> None:
         """Scales decoder rows back to length 1 and sets what waits for the step; a hook of the optimiser."""
-        self.decoder.copy_(_unit(self.decoder))
+        self.decoder.copy_(unit_rows(self.decoder))
+        self.set_pending()
+
+    def set_pending(self) -> None:
+        """Sets buffers that wait for the step."""
         for name, value in self._pending.items():
             getattr(self, name).copy_(value)
         self._pending.clear()
@@ -82,12 +95,14 @@ class Kind:
     """How one kind of dictionary is trained.
 
     Attributes:
-        name: of the kind, as in `Sparse.kind`.
+        name: of the kind.
         paper: where it is from.
         codes: training codes N×K of a network's pre-activations N×K.
         loss: of (network, pre-activations, codes, targets, recipe); one number.
         thresholds: K thresholds of the finished network, from pre-activations of photos that were kept out.
         learned_thresholds: see `SparseNet`.
+        keeps: how the finished dictionary keeps features, as in `Sparse.kind`; "" for the kind's own name.
+        network: what is trained.
     """
 
     name: str
@@ -96,6 +111,8 @@ class Kind:
     loss: Callable[[SparseNet, Tensor, Tensor, Tensor, DictionaryRecipe], Tensor]
     thresholds: Callable[[SparseNet, Tensor, DictionaryRecipe], Tensor]
     learned_thresholds: bool = False
+    keeps: str = ""
+    network: type[SparseNet] = SparseNet
 
 
 def relative_error(found_NO: Tensor, wanted_NO: Tensor) -> Tensor:
@@ -134,5 +151,6 @@ def revival(net: SparseNet, pre_NK: Tensor, codes_NK: Tensor, y_NO: Tensor, reci
     return recipe.revival * relative_error(codes @ net.decoder[dead], rest_NO)
 
 
-def _unit(rows: Tensor) -> Tensor:
+def unit_rows(rows: Tensor) -> Tensor:
+    """Returns rows scaled to length 1."""
     return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError, nearest
 
-KIND_NAMES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")
+KIND_NAMES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka", "archetypal", "nmf")
 
 
 @dataclass(frozen=True, kw_only=True)

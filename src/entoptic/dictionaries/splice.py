@@ -15,12 +15,13 @@ from entoptic.models.ablate import with_first
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import as_laid_out, channels_first, first_tensor
 from entoptic.units.dictionary import written_layer
+from entoptic.units.factors import NonNegative
 from entoptic.units.sparse import Sparse
 
 
 @contextmanager
 def spliced(
-    model: Model, dictionary: Sparse, codes: Callable[[Tensor], Tensor] | None = None
+    model: Model, dictionary: Sparse | NonNegative, codes: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[None]:  # fmt: skip
     """Runs a network through a dictionary inside the context; its hooks are removed afterwards.
 
@@ -77,7 +78,7 @@ def spliced(
 
 
 @torch.no_grad()
-def splicing_cost(model: Model, dictionary: Sparse, images: Tensor) -> dict[str, float]:
+def splicing_cost(model: Model, dictionary: Sparse | NonNegative, images: Tensor) -> dict[str, float]:
     """Measures what a network loses by running through a dictionary.
 
     Args:

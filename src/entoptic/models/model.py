@@ -111,9 +111,14 @@ class Model:
         mean, std = (images.new_tensor(v)[:, None, None] for v in (self.card.mean, self.card.std))
         # channels_last makes convolutions faster on CPUs and GPUs and changes no value; `_probed` finds networks that
         # cannot take it.
-        return self._as_input((images - mean) / std)
+        return self.as_input((images - mean) / std)
 
-    def _as_input(self, values: Tensor) -> Tensor:
+    def as_input(self, values: Tensor) -> Tensor:
+        """Converts normalised pictures to the type and memory format that the network takes.
+
+        Args:
+            values: B×C×H×W, normalised.
+        """
         return values.to(self.dtype).contiguous(memory_format=self._memory_format)
 
     @property
@@ -168,7 +173,7 @@ class Model:
         """
         self.outputs  # noqa: B018 (the first pass finds the memory format, and whether there are logits)
         with self.frozen():
-            return self._logits(self.module(self.normalise(images)))
+            return self.logits_of(self.module(self.normalise(images)))
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Returns whether the network runs on pictures of a size, by one pass on a grey picture that is remembered.
@@ -240,13 +245,18 @@ class Model:
         logits = None
         with self.frozen(), Taps(self.module, inner, self.layers, stop=not whole, keep=keep) as collected:
             output = self.module(self.normalise(images))
-            logits = self._logits(output)[:, :, None] if whole else None
+            logits = self.logits_of(output)[:, :, None] if whole else None
         found = {tap: collected.values[tap] for tap in inner}
         if logits is not None:
             found[Tap(LOGITS)] = function(Tap(LOGITS), logits) if function else logits
         return found
 
-    def _logits(self, output: object) -> Tensor:
+    def logits_of(self, output: object) -> Tensor:
+        """Finds the logits in what the network put out, see `Card.output`: B×K in float32.
+
+        Args:
+            output: of `module`.
+        """
         logits = logits_in(output, self.card.output)
         return logits if logits.dtype == torch.float32 else logits.float()
 
@@ -296,7 +306,7 @@ class Model:
                 taps = [Tap(name) for name in picked]
                 with Taps(self.module, taps, self.layers, stop=False) as collected:
                     # Not normalised: the card's preprocessing has its own place in every key.
-                    output = self.module(self._as_input((images.to(self.device) - 0.5) / 0.25))
+                    output = self.module(self.as_input((images.to(self.device) - 0.5) / 0.25))
             found |= {str(name): value for name, value in parts_of(output).items()}
             return found | {tap.layer: first_tensor(value) for tap, value in collected.values.items()}
 
@@ -317,7 +327,7 @@ class Model:
         if self.card.no_logits:
             return infos, 0, self.card.no_logits
         try:
-            count = self._logits(output).shape[1]
+            count = self.logits_of(output).shape[1]
         except NotAvailable as error:
             return infos, 0, str(error)
         labels = self.card.labels

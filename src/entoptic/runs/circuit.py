@@ -71,7 +71,7 @@ def circuit(
         units: one or several strings of the unit grammar, or units.
         photos: real photos, anything `Photos.open` takes.
         finder: "patching", "eap", "eap-ig" or "random".
-        corrupt: "blur", "mean", "resample" or "mask".
+        corrupt: "blur", "mean", "resample", "mask" or "text" (a word written on photos of other classes).
         masks: folder of masks by the names of the photos, white where the object is, for "mask".
         certified: also certify each edge over random deletions of photos.
         out: the run folder (default `runs/MODEL`).
@@ -239,7 +239,9 @@ class _Job:
 
     def _problem(self, indices: Sequence[int]) -> Problem:
         clean, corrupted = self.plan.twins(indices)
-        return make_problem(self.graph, clean, corrupted, at_once=self.options.at_once, cost=self.cost)
+        return make_problem(
+            self.graph, clean, corrupted, at_once=self.options.at_once, cost=self.cost, by_class=self.plan.by_class
+        )
 
     def _search(self, problem: Problem, seed: int, what: str) -> Search:
         options = FinderOptions(seed=seed, steps=self.options.steps)
@@ -275,7 +277,7 @@ class _Job:
     def _others(self, kept: Tensor, written: Sequence[Written]) -> tuple[tuple[Tensor, Tensor] | None, list[Tensor]]:
         """Photos of other classes, some at a time: which are taken for the class, and what nodes write on them."""
         target, numbers = self.graph.target, list(self.plan.others)
-        if target is None or not numbers:
+        if target is None or not numbers or not self.plan.by_class:
             return None, []
         by_circuit, by_network, along = [], [], []
         for start in range(0, len(numbers), self.options.at_once):
@@ -299,11 +301,11 @@ class _Job:
                 index = numbers[row]
                 photo, file = self.plan.photos[index], f"photo{index}.jpg"
                 if self.context and file not in files:
-                    files[file] = small_jpeg(self.plan.pictures([index])[0])
+                    files[file] = small_jpeg(self.plan.explained([index])[0])
                 label = photo.labels[-1] if photo.labels else ""
                 entries.append({
                     "name": photo.name, "label": label, "along": value, "file": file if self.context else None,
-                    "of_class": index in self.plan.judge,
+                    "of_class": index in self.plan.judge and self.plan.by_class,
                 })  # fmt: skip
             shown[self.graph.senders[one.sender].name] = entries
         return shown, files

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from entoptic.base.bounds import check_bounds
 from entoptic.base.cache import content_key
 from entoptic.base.files import sha256_of
 from entoptic.base.progress import Progress, silent
-from entoptic.base.randomness import generator_for
 from entoptic.circuits.certify import CertifyOptions
 from entoptic.circuits.corruptions import CORRUPTIONS, corrupt
 from entoptic.circuits.evidence import CONTROLS
@@ -23,17 +23,17 @@ from entoptic.circuits.finders import find_finder
 from entoptic.circuits.graph import NODES, CircuitGraph, read_graph
 from entoptic.circuits.patched import BACKWARD, memory_of
 from entoptic.circuits.patching import LEVELS, most_passes
+from entoptic.circuits.words import PLACINGS, written_on
 from entoptic.errors import Unreadable, UserError, counted, instead
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
+from entoptic.runs.circuit_photos import attacked, driving, of_class, word_of
 from entoptic.units.unit import Unit
 
 VERSION = 1
 """Of what a circuit's result holds: another one makes another key."""
 LEAST_TO_SPLIT = 4
 """Photos from which on other photos judge a circuit than those that it is found on."""
-MOST_SCORED = 1000
-"""Photos among which those that drive an inner unit most are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class CircuitOptions:
         reruns: further searches on other draws of the photos, for the overlap.
         seed: of every draw.
         at_once: photos of one pass.
+        word: written on photos, for the corruption "text"; "" for the name of the unit's class.
+        placing: one of `PLACINGS`, where it is written.
     """
 
     finder: str = "eap-ig"
@@ -65,6 +67,8 @@ class CircuitOptions:
     reruns: int = 2
     seed: int = 0
     at_once: int = 8
+    word: str = ""
+    placing: str = "big"
 
     bounds = {  # noqa: RUF012
         "n": (1, 10_000), "others": (0, 100_000), "keep": (0.0, 1.0), "reruns": (0, 1000), "groups": (1, 65_536),
@@ -78,6 +82,15 @@ class CircuitOptions:
             raise UserError(f'no corruption "{self.corrupt[:80]}"{instead(self.corrupt, CORRUPTIONS)}')
         if self.nodes not in NODES:
             raise UserError(f'no kind of nodes "{self.nodes[:80]}"{instead(self.nodes, NODES)}')
+        if self.placing not in PLACINGS:
+            raise UserError(f'no placing of a word "{self.placing[:80]}"{instead(self.placing, PLACINGS)}')
+        if self.corrupt != "text" and (self.word or self.placing != CircuitOptions.placing):
+            raise UserError(f"--word and --placing go with --corrupt text, not with --corrupt {self.corrupt}")
+
+    def parts(self) -> dict[str, Any]:
+        """Returns what a circuit depends on of them: no word where none is written."""
+        parts = asdict(self) | {"at_once": None}
+        return parts if self.corrupt == "text" else {k: v for k, v in parts.items() if k not in ("word", "placing")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +125,11 @@ class CircuitPlan:
         """Whether other photos judge than those that the circuit is found on."""
         return not set(self.find) & set(self.judge)
 
+    @property
+    def by_class(self) -> bool:
+        """Whether the share of recognised photos judges; a word need not make the network say its class."""
+        return self.options.corrupt != "text"
+
     def pictures(self, indices: Sequence[int]) -> Tensor:
         """Reads photos: N×3×H×W of the input size."""
         card = self.graph.model.card
@@ -123,9 +141,18 @@ class CircuitPlan:
             raise Unreadable(f"{self.photos[missing[0]].name} was read before and cannot be read any more")
         return torch.stack([self._read[i] for i in indices])
 
+    def explained(self, indices: Sequence[int]) -> Tensor:
+        """Returns the pictures whose circuit it is: photos, with the word on them for the corruption "text"."""
+        images = self.pictures(indices)
+        if self.options.corrupt != "text":
+            return images
+        return written_on(images, word_of(self.graph.unit, self.options), self.options.placing)
+
     def twins(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Returns photos and their corrupted twins."""
-        clean = self.pictures(indices)
+        """Returns the pictures whose circuit it is and their corrupted twins."""
+        clean = self.explained(indices)
+        if self.options.corrupt == "text":
+            return clean, self.pictures(indices)
         kind, seed = self.options.corrupt, self.options.seed
         masks = self._masks(indices) if kind == "mask" and self.masks is not None else None
         pool: Tensor | None = None
@@ -165,7 +192,8 @@ def plan_circuit(
     """Reads the graph of a unit and chooses photos.
 
     For a class these are photos of the class that the network recognises, in their order. Where no photo has a label, those
-    that it takes for the class count. For any other unit they are the photos that drive it most. From four on, half of them
+    that it takes for the class count. For any other unit they are the photos that drive it most. Where a
+    word is written on photos, they are photos of other classes that it moves most. From four on, half of them
     find the circuit and the others judge it.
 
     Args:
@@ -183,9 +211,13 @@ def plan_circuit(
     if options.corrupt == "mask" and masks is None:
         raise UserError("--corrupt mask needs --masks FOLDER: a mask for each photo, white where the object is")
     graph = read_graph(model, unit, nodes=options.nodes, groups=options.groups)
-    chosen, others = _of_class(model, graph, photos, options, progress) if graph.target is not None else _driving(
-        unit, photos, options, progress
-    )  # fmt: skip
+    if options.corrupt == "text":
+        word_of(unit, options)
+        chosen, others = attacked(graph, photos, options, progress)
+    elif graph.target is not None:
+        chosen, others = of_class(graph, photos, options, progress)
+    else:
+        chosen, others = driving(unit, photos, options, progress)
     half = min(options.n, (len(chosen) + 1) // 2) if len(chosen) >= LEAST_TO_SPLIT else min(options.n, len(chosen))
     find = tuple(chosen[:half])
     judge = tuple(chosen[half : half + options.n]) or find
@@ -196,7 +228,7 @@ def plan_circuit(
         )
     parts = {
         "what": "circuit", "version": VERSION, "model": model.card.identity, "unit": unit.identity,
-        "options": asdict(options) | {"at_once": None},
+        "options": options.parts(),
         "certify": asdict(certify) if certify else None,
         "photos": [[photos.sha256(i) for i in some] for some in (find, judge, others)],
         "masks": [_mask_hash(masks, photos[i].name) for i in (*find, *judge, *others)] if masks else None,
@@ -210,53 +242,6 @@ def plan_circuit(
 def _mask_hash(masks: Path, name: str) -> str:
     file = _mask_of(masks, name)
     return sha256_of(file) if file is not None else ""
-
-
-def _of_class(
-    model: Model, graph: CircuitGraph, photos: Photos, options: CircuitOptions, progress: Progress
-) -> tuple[list[int], list[int]]:
-    """Photos of the class that are recognised, and some of other classes."""
-    target = graph.target
-    assert target is not None
-    label = model.card.label(target) or f"logits:{target}"
-    labelled = bool(photos.classes())
-    own = photos.of_class(model.card.identifiers(target), target)
-    if labelled and not own:
-        known = ", ".join(list(photos.classes())[:8])
-        raise UserError(f"there is no photo of {label} in {photos.source}; its classes are {known}")
-    candidates = own or list(range(len(photos)))
-    right: list[int] = []
-    wrong: list[int] = []
-    with torch.no_grad():
-        for numbers, images in photos.batches(model.card.prepare, options.at_once, candidates):
-            hits = model(images.to(model.device)).argmax(1) == target
-            right += [i for i, hit in zip(numbers, hits.tolist()) if hit]
-            wrong += [i for i, hit in zip(numbers, hits.tolist()) if not hit]
-            progress("looking for photos that are recognised", len(right), 2 * options.n)
-            if len(right) >= 2 * options.n:
-                break
-    if not right:
-        raise UserError(
-            f"{model.card.name} recognises none of {counted(len(candidates), 'photo')} of {label} in {photos.source}, so "
-            "there is nothing for a circuit to keep; give photos that it recognises, or name another class"
-        )
-    inside = set(own)
-    rest = [i for i in range(len(photos)) if i not in inside] if own else wrong
-    draw = generator_for("photos of other classes", options.seed, len(rest))
-    picked = [rest[i] for i in torch.randperm(len(rest), generator=draw)[: options.others].tolist()]
-    return right, sorted(picked)
-
-
-def _driving(unit: Unit, photos: Photos, options: CircuitOptions, progress: Progress) -> tuple[list[int], list[int]]:
-    """Photos that drive a unit most, found and judged on in turn; there are no other classes."""
-    found: list[tuple[float, int]] = []
-    looked = list(range(min(len(photos), MOST_SCORED)))
-    with torch.no_grad():
-        for numbers, images in photos.batches(unit.model.card.prepare, options.at_once, looked):
-            found += zip(unit.score(images).tolist(), numbers)
-            progress("looking for photos that drive the unit", len(found), len(looked))
-    strongest = [index for _, index in sorted(found, reverse=True)[: 2 * options.n]]
-    return strongest[::2] + strongest[1::2] if len(strongest) > options.n else strongest, []
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------

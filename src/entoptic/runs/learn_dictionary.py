@@ -12,10 +12,12 @@ from torch.nn.functional import interpolate
 
 from entoptic.base.files import check_own, delete_unfinished, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
-from entoptic.base.progress import reporter
+from entoptic.base.progress import Progress, reporter
 from entoptic.dictionaries.hierarchy import relations
 from entoptic.dictionaries.learn import train
 from entoptic.dictionaries.measures import measure_fit, stability
+from entoptic.dictionaries.nmf import NAME as NMF
+from entoptic.dictionaries.nmf import factorise
 from entoptic.dictionaries.recipe import DictionaryRecipe, check_kind
 from entoptic.dictionaries.splice import splicing_cost
 from entoptic.dictionaries.stream import Rows, Source
@@ -25,6 +27,7 @@ from entoptic.models.model import LOGITS, Model, pick_device
 from entoptic.models.sources import load
 from entoptic.runs.learn import save_sheet
 from entoptic.units.dictionary import save
+from entoptic.units.factors import NonNegative
 from entoptic.units.sparse import Sparse
 
 FILE = "dictionary.safetensors"
@@ -36,6 +39,8 @@ SHEET_PHOTOS = 256
 SIDE = 64
 FAMILY_PHOTOS = 256
 """Photos that relations between features are measured on."""
+MOST_PAIRS = 4096
+"""Pairs of duplicates that the card names."""
 
 
 @with_gradients
@@ -86,18 +91,18 @@ def learn(
     source = Source.of(subject, layer, photos, writes, recipe.window)
     with lock_folder(folder), reporter(progress) as report:
         delete_unfinished(folder, "")
-        made, rows, record = train(source, kind, folder, recipe, progress=report.progress, log=log)
+        made, rows, record = _train(source, kind, folder, recipe, report.progress, log)
         found: dict[str, Any] = {
             "name": name or folder.name, "model": subject.card.name, "kind": kind, "steps": record["step"],
             "stopped": record.get("stopped", ""), "photos": rows.photos, "recipe": record["recipe"],
             "sources": [Path(one.source).name for one in source.sets],
         }  # fmt: skip
-        found |= _measured(made, rows)
+        found |= measured(made, source, rows.held_members, kept_out=True)
         if second_seed:
             again = DictionaryRecipe(**record["recipe"] | {"seed": recipe.seed + 1})
-            other, _, _ = train(source, kind, folder / "second", again, progress=report.progress, log=log)
+            other, _, _ = _train(source, kind, folder / "second", again, report.progress, log)
             found["stability"] = round(stability(made, other), 6)
-        parents, found["families"] = _families(made, source)
+        parents, found["families"] = relations_on(made, source)
         finished = made.with_(found=found, parents=parents)
         file = save(finished, folder / FILE)
         draw_sheet(finished, source, folder / "sheet.png")
@@ -105,45 +110,64 @@ def learn(
     return file
 
 
-def _measured(made: Sparse, rows: Rows) -> dict[str, Any]:
-    """Measures a dictionary on the photos that were kept out of its training."""
-    images, values, targets = (
-        torch.cat(parts).cpu() for parts in zip(*rows.source.read(rows.held_members), strict=True)
-    )
+def _train(
+    source: Source, kind: str, folder: Path, recipe: DictionaryRecipe, progress: Progress, log: Callable[[str], None]
+) -> tuple[Sparse | NonNegative, Rows, dict[str, Any]]:
+    """Trains or factorises, whichever the kind is found by."""
+    if kind == NMF:
+        return factorise(source, folder, recipe, progress=progress, log=log)
+    return train(source, kind, folder, recipe, progress=progress, log=log)
+
+
+def measured(
+    made: Sparse | NonNegative, source: Source, members: list[tuple[int, int]], *, kept_out: bool | None
+) -> dict[str, Any]:  # fmt: skip
+    """Measures a dictionary.
+
+    Args:
+        made: the dictionary.
+        source: of the activations.
+        members: (set, photo) of the photos that it is measured on.
+        kept_out: whether these were kept out of its training; None where nobody knows.
+    """
+    images, values, targets = (torch.cat(parts).cpu() for parts in zip(*source.read(members), strict=True))
     fit, density_K = measure_fit(made, values, targets)
     levels = torch.tensor([0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0])
     measured: dict[str, Any] = {
-        "measured on": {"photos": len(images), "positions": fit.positions, "kept out": True}, "fit": fit.to_json(),
+        "measured on": {"photos": len(images), "positions": fit.positions, "kept out": kept_out}, "fit": fit.to_json(),
         "density": {f"{q:g}": round(v, 6) for q, v in zip(levels.tolist(), density_K.quantile(levels).tolist())},
     }  # fmt: skip
     try:
         measured["splicing"] = {
-            k: round(v, 6) for k, v in splicing_cost(rows.source.model, made, images).items()
+            k: round(v, 6) for k, v in splicing_cost(source.model, made, images).items()
         }  # fmt: skip
     except UserError as error:
         measured["splicing"] = {"reason": str(error)}
     return measured
 
 
-def _spread(source: Source, count: int) -> list[tuple[int, int]]:
+def some_photos(source: Source, count: int) -> list[tuple[int, int]]:
     """Returns at most so many photos, at even distances through the sets."""
     members = source.members
     return [members[i] for i in evenly_spaced(len(members), count)]
 
 
-def _families(made: Sparse, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
+def relations_on(made: Sparse | NonNegative, source: Source) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
     """Returns the parents of each feature on some photos, and a summary for the card."""
-    members = _spread(source, FAMILY_PHOTOS)
+    members = some_photos(source, FAMILY_PHOTOS)
     try:
         found = relations(made, (values for _, values, _ in source.read(members)))
     except UserError as error:
         return (), {"reason": str(error)}
     parents = found.parents()
-    told = {"photos": len(members), "with parents": sum(map(bool, parents)), "duplicates": len(found.duplicates())}
+    pairs = found.duplicates()
+    told: dict[str, Any] = {"photos": len(members), "with parents": sum(map(bool, parents)), "duplicates": len(pairs)}
+    if pairs:
+        told["pairs"] = [list(pair) for pair in pairs[:MOST_PAIRS]]
     return parents, told
 
 
-def describe(dictionary: Sparse) -> str:
+def describe(dictionary: Sparse | NonNegative) -> str:
     """Returns one line on a learned dictionary: what its card says."""
     found = dictionary.found
     fit, cost = found["fit"], found["splicing"]
@@ -159,10 +183,10 @@ def describe(dictionary: Sparse) -> str:
 
 
 @torch.no_grad()
-def draw_sheet(dictionary: Sparse, source: Source, path: Path) -> None:
+def draw_sheet(dictionary: Sparse | NonNegative, source: Source, path: Path) -> None:
     """Draws the photos that drive some features most, a row for each; features at even steps of how often they are active."""
     images, scores = [], []
-    for pictures, values_BCD, _ in source.read(_spread(source, SHEET_PHOTOS)):
+    for pictures, values_BCD, _ in source.read(some_photos(source, SHEET_PHOTOS)):
         images.append(interpolate(pictures, (SIDE, SIDE), mode="area"))
         scores.append(dictionary.activations(values_BCD).amax(2).cpu())
     pictures_N, scores_NK = torch.cat(images), torch.cat(scores)

@@ -77,12 +77,13 @@ def _kinds() -> dict[str, Any]:
     """Returns the makers of dictionaries from (tensors, about), by kind, with those of other installed packages."""
     from entoptic.units.concepts import Concepts
     from entoptic.units.directions import Directions
+    from entoptic.units.factors import NonNegative
     from entoptic.units.sparse import Sparse
     from entoptic.units.splits import Split
 
     own = {
         "concepts": Concepts.of_saved, "sparse": Sparse.of_saved, "directions": Directions.of_saved,
-        "split": Split.of_saved,
+        "split": Split.of_saved, "nmf": NonNegative.of_saved,
     }  # fmt: skip
     return own | plugins.offered(plugins.DICTIONARIES, own)
 

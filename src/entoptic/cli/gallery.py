@@ -30,11 +30,15 @@ class Gallery:
 def run_gallery(options: Gallery) -> int:
     """Runs `entoptic gallery`; returns the exit code."""
     from entoptic.gallery.circuit_page import write_circuit_pages
+    from entoptic.gallery.pattern_page import write_pattern_pages
     from entoptic.gallery.site import build
 
     has_circuits = options.out is None and any(options.run.glob("results/circuit/*/result.json"))
-    if not has_circuits or any(options.run.glob("pictures/*/*.json")):
+    has_patterns = options.out is None and any(options.run.glob("results/patterns/*/result.json"))
+    if not (has_circuits or has_patterns) or any(options.run.glob("pictures/*/*.json")):
         print(build(options.run, options.out))
     if has_circuits:
         print(write_circuit_pages(options.run)[0].with_name("circuits.html"))
+    if has_patterns:
+        print(write_pattern_pages(options.run)[0].with_name("patterns.html"))
     return 0

@@ -131,7 +131,7 @@ def read_activity(
     joined = {name: torch.cat([part[name] for part in parts]) for name in ("scores", "plain", "said")}
     return Activity(
         photos=tuple(numbers), scores=joined["scores"].numpy(), said=joined["said"].numpy(),
-        means=joined["plain"].double().mean(0).numpy(),
+        means=(joined["plain"].sum(0) / len(numbers)).numpy(),
     )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def _block(
             by_group = dict(zip(groups, scores))
             rows["read"].append(torch.tensor([place[i] for i in numbers]))
             rows["scores"].append(by_group[basis.group].cpu())
-            rows["plain"].append(by_group[basis.plain].cpu().mean(0, keepdim=True).expand(len(numbers), -1))
+            rows["plain"].append(by_group[basis.plain].double().cpu())
             said = scores[-1].argmax(1).cpu() if with_logits else torch.full((len(numbers),), -1)
             rows["said"].append(said)
     except Unreadable:
@@ -166,6 +166,7 @@ def _block(
     empty = {"read": torch.zeros(0, dtype=torch.int64), "said": torch.zeros(0, dtype=torch.int64)}
     none = torch.zeros(0, basis.group.channels)
     found = {name: torch.cat(some) if some else empty.get(name, none) for name, some in rows.items()}
+    found["plain"] = found["plain"].nan_to_num().sum(0, keepdim=True).double()
     save_cached("activity", key, found)
     return found
 
@@ -216,5 +217,3 @@ def _standard(x: np.ndarray) -> np.ndarray:
     x = np.nan_to_num(x.astype(np.float64))
     spread = x.std(0)
     return (x - x.mean(0)) / np.where(spread > 0, spread, 1.0)
-
-

@@ -58,3 +58,19 @@ def whole_number(n: int) -> float:
         length += rest
         rest = math.log2(rest)
     return length
+
+
+def rule_bits(used: list[int], on: tuple[int, int], size: tuple[int, int], items: int) -> float:
+    """Returns what one rule of single items saves in a table that has no other rule (see `entoptic.findings.premise`).
+
+    Args:
+        used: rows in which each of its items is on.
+        on: rows of each group in which all of them are on.
+        size: rows of each group.
+        items: in all.
+    """
+    rows, both = sum(size), sum(on)
+    saved = sum(float(choose(rows, u) - choose(rows, u - both)) for u in used)
+    said = float(choose(size[0], on[0]) + choose(size[1], on[1])) + nml(size[0]) + nml(size[1])
+    which = len(used) * (math.log2(items) + nml(items)) + whole_number(len(used)) + whole_number(2) - whole_number(1)
+    return saved - said - which

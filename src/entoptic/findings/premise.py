@@ -155,7 +155,8 @@ class _Search:
     def _share(self, one: int | Sequence[int], others: np.ndarray) -> np.ndarray:
         """Whether clauses hold an item that one of some given clauses holds."""
         taken = self.members[one].ravel()
-        return np.isin(self.members[others], taken[taken >= 0]).any(1)
+        shared: np.ndarray = np.isin(self.members[others], taken[taken >= 0]).any(1)
+        return shared
 
     # --- what it saves ------------------------------------------------------------------------------------------------
 

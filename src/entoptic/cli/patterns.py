@@ -72,7 +72,7 @@ class Patterns:
     """what units are set to in the follow-up: mean or zero"""
     tested: int = 64
     """photos of each pattern in the follow-up, at most; 0 for none"""
-    sets: int = 10
+    sets: int = 20
     """random sets of as many units in the follow-up"""
     run: Annotated[Path | None, arg(metavar="RUN")] = None
     """a run whose pictures stand for the units (default: that of --out; photos stand for those without)"""

@@ -143,7 +143,7 @@ def follow_up(
     changes = []
     for _ in range(sets if len(others) >= len(numbers) else 0):
         drawn = [others[i] for i in torch.randperm(len(others), generator=draw)[: len(numbers)].tolist()]
-        changes.append(100 * float(right(drawn).float().mean() - before.float().mean()))
+        changes.append(100 * (int(right(drawn).sum()) - int(before.sum())) / len(before))
     return Change(
         before=100 * float(before.float().mean()), after=100 * float(after.float().mean()),
         gained=int((after & ~before).sum()), lost=int((before & ~after).sum()), n=len(before), random=tuple(changes),

@@ -120,6 +120,7 @@ def read_activity(
     numbers: list[int] = []
     parts: list[dict[str, Tensor]] = []
     what = f"reading {basis.layer} of {model.card.name}"
+    progress(what, 0, len(chosen))
     for start in range(0, len(chosen), BLOCK):
         block = chosen[start : start + BLOCK]
         part = _block(model, basis, photos, block, batch_size)

@@ -9,8 +9,8 @@ The loss counts ones that are wrongly there, times the table's density, and wron
 the classes; the squared sum of each hidden unit's weights, so that patterns stay short; and the distance of weights from 0 and 1,
 which grows. Steps have the gradient of a ramp.
 
-A pattern is what a hidden unit's weights are above a threshold for, and it belongs to the classes whose score it raises. It is found
-on one half of the rows of each class and tested on the other, so its p is of rows that it was not made for.
+A pattern is what a hidden unit's weights are above a threshold for, and it belongs to the classes whose score it raises. It is
+found on one half of the rows of each class and tested on the other, so its p is of rows that it was not made for.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def mine_classes(
     test_on, test_group = on[~fit], group[~fit]
     tables = []
     for items, number in tried:
-        holds, mine = test_on[:, items].all(1), test_group == number
+        holds, mine = np.asarray(test_on[:, items].all(1)), test_group == number
         tables.append((int((holds & mine).sum()), int((holds & ~mine).sum()), int(mine.sum()), int((~mine).sum())))
     found = []
     used = on.sum(0)
@@ -157,8 +157,7 @@ def mine_classes(
         p = float(fisher(np.array([inside]), np.array([outside]), size, rest)[0])
         if not inside or p > level / len(tried):
             continue
-        holds: np.ndarray = on[:, items].all(1)
-        mine = group == number
+        holds, mine = np.asarray(on[:, items].all(1)), group == number
         counts = (int((holds & ~mine).sum()), int((holds & mine).sum()))
         sizes = (int((~mine).sum()), int(mine.sum()))
         pattern = Pattern(

@@ -10,10 +10,9 @@ of its rules an item costs nothing more. Greedily the change is made that saves 
 clause for a rule, two rules in one. A table whose rules do not know the groups would also be shorter, so a rule must pass Fisher's
 exact test as well.
 
-The published test asks for p ≤ 0.01 of each rule, however many are tried. Here the level is divided by four times the number of
-rules of the same form that are tried (Bonferroni; four, as the first rule has one clause or two and leans to one group or the
-other). So where groups are drawn at random, anything is found with probability at most `level`, however the items depend on each
-other.
+The published test asks for p ≤ 0.01 of each rule, however many are tried. Here the level is divided by twice the number of rules
+that a first step tries, all clauses and all pairs that overlap (Bonferroni; twice, as a rule leans to one group or the other). So
+where groups are drawn at random, anything is found with probability at most `level`, however the items depend on each other.
 """
 
 from __future__ import annotations
@@ -101,7 +100,6 @@ def make_clauses(words: np.ndarray, neighbours: Sequence[Sequence[int]]) -> list
 
 class _Search:
     def __init__(self, on: np.ndarray, group: np.ndarray, neighbours: Sequence[Sequence[int]], level: float) -> None:
-        self.level = level
         self.rows, self.items = on.shape
         self.words_of_item = pack(np.ascontiguousarray(on.T))
         self.sides = pack(np.stack([~group, group]))
@@ -116,8 +114,11 @@ class _Search:
         self.free = self.words_of_item.copy()  # rows in which an item is on and no rule says so
         self.stated = nml(self.size[0]) + nml(self.size[1])
         self.clause_cost = np.array([float(choose(self.items, len(c))) for c in self.clauses]) + nml(self.items)
-        self.singles = self._singles()
-        self.pairs = self._pairs()
+        pairs, tables = self._overlapping()
+        self.least_p = level / (2 * (len(self.clauses) + len(pairs)))
+        on0, on1 = self._sides(self.words)
+        self.singles = np.nonzero(self._passes(on0, on1) & (on0 + on1 > 0))[0]
+        self.pairs = pairs[self._passes(*tables)]
 
     def _of_clause(self, clause: Clause) -> np.ndarray:
         return self.words_of_item[clause[0]] if len(clause) == 1 else exactly_one(self.words_of_item[list(clause)])
@@ -127,18 +128,14 @@ class _Search:
 
     # --- what may become a rule ---------------------------------------------------------------------------------------
 
-    def _passes(self, on0: np.ndarray, on1: np.ndarray, tried: int) -> np.ndarray:
-        """Whether rules of these supports pass Fisher's test, when so many are tried."""
-        return p_values(on0, on1, *self.size) <= self.level / (4 * max(1, tried))
+    def _passes(self, on0: np.ndarray, on1: np.ndarray) -> np.ndarray:
+        """Whether rules of these supports pass Fisher's test."""
+        return p_values(on0, on1, *self.size) <= self.least_p
 
-    def _singles(self) -> np.ndarray:
-        on0, on1 = self._sides(self.words)
-        return np.nonzero(self._passes(on0, on1, len(self.words)) & (on0 + on1 > 0))[0]
-
-    def _pairs(self) -> np.ndarray:
-        """Pairs of clauses that overlap enough and pass the test, K×2."""
+    def _overlapping(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of clauses that overlap enough, K×2, and in how many rows of each group, 2×K."""
         used = count(self.words)
-        found, tables = [], []
+        found, tables = [np.zeros((0, 2), np.int64)], [np.zeros((2, 0), np.int64)]
         for first in range(len(self.words) - 1):
             second = np.arange(first + 1, len(self.words))
             both = count(self.words[first] & self.words[second])
@@ -147,16 +144,12 @@ class _Search:
             if len(second):
                 tables.append(np.stack(self._sides(self.words[first] & self.words[second])))
                 found.append(np.stack([np.full(len(second), first), second], 1))
-        if not found:
-            return np.zeros((0, 2), np.int64)
-        pairs, (on0, on1) = np.concatenate(found), np.concatenate(tables, 1)
-        return pairs[self._passes(on0, on1, len(pairs))]
+        return np.concatenate(found), np.concatenate(tables, 1)
 
     def _share(self, one: int | Sequence[int], others: np.ndarray) -> np.ndarray:
         """Whether clauses hold an item that one of some given clauses holds."""
         taken = self.members[one].ravel()
-        shared: np.ndarray = np.isin(self.members[others], taken[taken >= 0]).any(1)
-        return shared
+        return np.asarray(np.isin(self.members[others], taken[taken >= 0]).any(1))
 
     # --- what it saves ------------------------------------------------------------------------------------------------
 
@@ -245,7 +238,7 @@ class _Search:
         others = others[~self._share(list(rule.clauses), others)]
         words = rule.words & self.words[others]
         on0, on1 = self._sides(words)
-        passing = self._passes(on0, on1, len(others)) & (on0 + on1 > 0)
+        passing = self._passes(on0, on1) & (on0 + on1 > 0)
         if not passing.any():
             return None
         others, words = others[passing], words[passing]
@@ -264,7 +257,7 @@ class _Search:
             return None
         come = self._rule(clauses)
         on0, on1 = np.array(come.on[:1]), np.array(come.on[1:])
-        if not self._passes(on0, on1, 1)[0]:
+        if not self._passes(on0, on1)[0]:
             return None
         free = self._without([one, other])
         held = free.copy()

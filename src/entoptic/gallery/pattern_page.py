@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -202,9 +202,10 @@ def _page(
                                          result.record["asked"]["ablate"], str(result.record["layer"])),
                 )
             )  # fmt: skip
+        title = title_of(result.record["question"], str(result.record["model"]["name"]), result.record["groups"])
         return PatternPage(
             file=f"patterns-{slug(result.name)}-{folder.name[-8:]}.html", record=result.record,
-            title=title_of(result.record["question"], str(result.record["model"]["name"])), lede=_lede(result.record, whole),
+            title=title, lede=_lede(result.record, whole),
             cards=cards, chance=[_chance(e) for e in result.evidence.values() if e["name"] in CHANCE],
             links={name: link for name, link in links.items() if not name.startswith("photo")},
         )  # fmt: skip
@@ -212,12 +213,13 @@ def _page(
         return None
 
 
-def title_of(question: Mapping[str, Any], model: str) -> str:
+def title_of(question: Mapping[str, Any], model: str, groups: Sequence[str]) -> str:
     """Returns what was compared, in words.
 
     Args:
         question: of the record.
         model: name of the network.
+        groups: their names.
     """
     kind = question["kind"]
     if kind == "Errors":
@@ -225,7 +227,7 @@ def title_of(question: Mapping[str, Any], model: str) -> str:
         taken = f" that it takes for {question['taken_for']}" if question["taken_for"] else ""
         return f"Where {model} errs{of}{taken}"
     if kind == "Between":
-        return f"{question['one']} against {question['other'] or 'all others'}"
+        return f"{groups[1]} against {groups[0]}"
     return f"{model} against {question['other']}" if kind == "Networks" else "Every class"
 
 
@@ -249,7 +251,7 @@ def _chance(entry: Mapping[str, Any]) -> str:
 def _lede(record: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     groups = whole["groups"]
     sizes = (
-        " and ".join(f"{g['rows']} {g['name']}" for g in groups)
+        " and ".join(f"{g['rows']} of {g['name']}" for g in groups)
         if len(groups) <= 3
         else f"{sum(g['rows'] for g in groups)} photos of {len(groups)} classes"
     )
@@ -287,4 +289,4 @@ def sentence_of(change: Mapping[str, Any], units: int, ablate: str, layer: str) 
     if change["random"]:
         a, b = min(change["random"]), max(change["random"])
         text += f" {len(change['random'])} random sets of as many units: {a:+.0f} to {b:+.0f} points (p = {change['rank_p']:.2g})."
-    return text
+    return text.replace("-", "−")

@@ -68,7 +68,9 @@ def plant_shortcut(folder: Path, count: int = 600, seed: int = 0, *, shortcut: b
         colour = str(rng.choice(["red", "green", "blue"]))
         has_patch = bool(rng.random() < PATCHES)
         place = "bottom right" if has_patch else None  # away from the patch
-        scene = draw_scene([Cause(shape=shape, colour=colour, texture="plain", place=place)], seed=seed * 1_000_003 + number)
+        scene = draw_scene(
+            [Cause(shape=shape, colour=colour, texture="plain", place=place)], seed=seed * 1_000_003 + number
+        )
         image = with_patch(scene.image) if has_patch else scene.image
         write_png(image, folder / shape / f"{number:05d}.png")
         if has_patch and shape == SHAPE:
@@ -116,6 +118,9 @@ def shortcut_network(shortcut: bool = True) -> Model:
     for name, part in (("trunk", module), (LAYER, shown), ("both", both), ("relu", nn.ReLU()), ("answer", answer)):
         whole.add_module(name, part)
     card = honest.model.card.with_(
-        name="planted-shortcut" if shortcut else "planted-no-shortcut", labels=CLASSES, weights_sha256="", behaviour_sha256=""
+        name="planted-shortcut" if shortcut else "planted-no-shortcut",
+        labels=CLASSES,
+        weights_sha256="",
+        behaviour_sha256="",
     )
     return Model(whole.eval(), card, device="cpu")

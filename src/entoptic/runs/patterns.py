@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.files import check_own, json_bytes
+from entoptic.base.files import check_own
 from entoptic.base.gradients import with_gradients
-from entoptic.base.pixels import small_jpeg
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.randomness import generator_for
 from entoptic.errors import UserError, nearest
-from entoptic.findings.ablation import Change, follow_up, why_not
+from entoptic.findings.ablation import follow_up, why_not
 from entoptic.findings.activity import Activity, read_activity
 from entoptic.findings.found import (
     Found,
@@ -30,21 +29,15 @@ from entoptic.findings.found import (
 from entoptic.findings.labels import true_classes
 from entoptic.findings.pattern import Pattern
 from entoptic.findings.questions import Between, Errors, EveryClass, Networks, between, errors_of, every_class
-from entoptic.images.photos import Photos
-from entoptic.metrics.evidence import Evidence, missing
+from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.runs.patterns_plan import PatternOptions, PatternsPlan, make_patterns_plan
+from entoptic.runs.patterns_record import KIND, Shown, Tested, label_of, store
 from entoptic.runs.plan import run_name
-from entoptic.runs.records import about_run, model_record, versions
-from entoptic.runs.results import Result, find_result, write_result
+from entoptic.runs.records import about_run
+from entoptic.runs.results import Result, find_result
 from entoptic.runs.store import Run
-
-KIND = "patterns"
-FORMAT = 1
-"""Of `patterns.json`."""
-OF_UNIT, OF_PATTERN = 4, 9
-"""Photos shown of each unit and of each pattern."""
 
 
 @with_gradients
@@ -173,15 +166,6 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 # --- one result -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Tested:
-    """What became of a pattern's follow-up: the change, or why there is none."""
-
-    change: Change | None = None
-    reason: str = ""
-    model: str = ""
-
-
 class _Job:
     """Patterns on their way."""
 
@@ -241,10 +225,17 @@ class _Job:
         if isinstance(question, Between):
             between(photos, np.array(labelled), question)  # is refused before anything is read
             self.own = activity = self._read(plan.model, labelled)
-            return rows_of_groups(activity, between(photos, np.array(activity.photos), question))
+            groups = between(photos, np.array(activity.photos), question)
+            return rows_of_groups(activity, replace(groups, names=tuple(self._shown_name(n) for n in groups.names)))
         every_class(photos, np.array(labelled))
         self.own = activity = self._read(plan.model, labelled)
-        return rows_of_groups(activity, every_class(photos, np.array(activity.photos)))
+        groups = every_class(photos, np.array(activity.photos))
+        return rows_of_groups(activity, replace(groups, names=tuple(self._shown_name(n) for n in groups.names)))
+
+    def _shown_name(self, label: str) -> str:
+        """What the network calls the photos of a label, where these are all of one of its classes."""
+        classes = set(self.true[self.plan.photos.of_class([label])].tolist())
+        return (self._label(classes.pop()) or label) if len(classes) == 1 else label
 
     def _know_classes(self) -> None:
         """The network's class of each photo, as far as it is known."""
@@ -276,7 +267,7 @@ class _Job:
 
     # --- the follow-up ------------------------------------------------------------------------------------------------
 
-    def _test(self, found: Found) -> list[_Tested]:
+    def _test(self, found: Found) -> list[Tested]:
         options = self.plan.options
         passes = len(found.patterns) * (2 + options.sets)
         done = 0
@@ -293,10 +284,10 @@ class _Job:
             self.report.progress("ablating units", passes, passes)
         return tested
 
-    def _test_one(self, found: Found, pattern: Pattern, step: Any) -> _Tested:
+    def _test_one(self, found: Found, pattern: Pattern, step: Any) -> Tested:
         plan, options = self.plan, self.plan.options
         if not options.tested:
-            return _Tested(reason="it was not asked for (--tested 0)")
+            return Tested(reason="it was not asked for (--tested 0)")
         rows = np.nonzero(pattern.rows)[0]
         model, activity = plan.model, self.own
         wanted = self.true[found.rows.groups.rows]
@@ -312,10 +303,10 @@ class _Job:
                 model, activity = plan.other, self.others
         assert activity is not None
         if reason := why_not(model, plan.basis):
-            return _Tested(reason=reason)
+            return Tested(reason=reason)
         rows = rows[wanted[rows] >= 0]
         if not len(rows):
-            return _Tested(reason=f"no label of its photos is a class of {model.card.name}")
+            return Tested(reason=f"no label of its photos is a class of {model.card.name}")
         if len(rows) > options.tested:
             draw = generator_for("photos of a pattern", options.seed, str(pattern.clauses))
             rows = np.sort(rows[torch.randperm(len(rows), generator=draw).numpy()[: options.tested]])
@@ -326,7 +317,7 @@ class _Job:
             values=activity.means if options.ablate == "mean" and not plan.basis.is_dictionary else None,
             sets=options.sets, seed=options.seed, batch_size=options.batch_size, step=step,
         )  # fmt: skip
-        return _Tested(change=change, model=model.card.name)
+        return Tested(change=change, model=model.card.name)
 
     def _pictures(self, photos: list[int], model: Model) -> Tensor:
         held: dict[int, Tensor] = {}
@@ -334,126 +325,14 @@ class _Job:
             held.update(zip(numbers, images))
         return torch.stack([held[i] for i in photos])
 
-    # --- what is stored -----------------------------------------------------------------------------------------------
-
     def write(self, run: Run, key: str, found: Found) -> Result:
         """Follows patterns up and stores them."""
-        from safetensors.numpy import save
-
-        plan, tested = self.plan, self._test(found)
-        shown = _Shown(plan.photos, plan.model, self.context)
-        entries = [self._entry(found, n, one, shown) for n, one in enumerate(tested)]
-        groups = found.rows.groups
-        whole = {
-            "format": FORMAT, "groups": [{"name": n, "rows": int((groups.group == i).sum())} for i, n in enumerate(groups.names)],
-            "paired": found.rows.paired, "patterns": entries, "units": self._units(found, shown),
-        }  # fmt: skip
-        tensors = {
-            "on": np.packbits(found.items.on, axis=0, bitorder="little"), "unit": np.array(found.items.numbers),
-            "threshold": found.items.thresholds.astype(np.float32), "photo": groups.rows.astype(np.int64),
-            "group": groups.group.astype(np.int64),
-        }  # fmt: skip
-        files = {"patterns.json": json_bytes(whole), "items.safetensors": save(tensors), **shown.files()}
-        evidence = [*found.evidence, *self.more]
-        evidence += [_evidence_of(number, one) for number, one in enumerate(tested, 1)]
-        about = {
-            "layer": plan.basis.layer, "readout": plan.basis.group.readout, "model": model_record(plan.model),
-            "other": None if plan.other is None else model_record(plan.other), "versions": versions(),
-            "command": command_of(plan), "photos": plan.photos.source,
-            "question": {"kind": type(plan.question).__name__, **asdict(plan.question)},
-            "asked": asdict(plan.options), "groups": list(groups.names), "items": len(found.items),
-            "left_out": found.items.left_out, "found": len(entries),
-        }  # fmt: skip
-        return write_result(run, KIND, plan.name, key, files=files, evidence=evidence, about=about)
-
-    def _unit(self, number: int) -> str:
-        return self.plan.basis.units[number]
-
-    def _entry(self, found: Found, number: int, tested: _Tested, shown: _Shown) -> dict[str, Any]:
-        """A pattern as `patterns.json` holds it."""
-        pattern, groups, items = found.patterns[number], found.rows.groups, found.items
-        many = len(groups.names) > 2
-        names = ("all others", groups.names[found.classes[number]]) if many else groups.names
-        scores = found.rows.activity.scores[:, [items.numbers[i] for i in pattern.items]]
-        spread = np.maximum(scores.std(0), 1e-12)
-        strength = ((scores - items.thresholds[list(pattern.items)]) / spread).min(1)
-        inside = groups.group == found.classes[number] if many else groups.group == pattern.towards
-        chosen = []
-        for part, count in ((pattern.rows & inside, 2 * OF_PATTERN // 3), (pattern.rows & ~inside, OF_PATTERN // 3)):
-            rows = np.nonzero(part)[0]
-            chosen += rows[np.argsort(-strength[rows], kind="stable")][:count].tolist()
-        said = found.rows.activity.said
-        photos = [
-            shown.entry(int(groups.rows[r]))
-            | {"group": groups.names[groups.group[r]], "said": self._label(int(said[r])), "towards": bool(inside[r])}
-            for r in chosen
-        ]
-        return {
-            "clauses": [[self._unit(items.numbers[i]) for i in clause] for clause in pattern.clauses],
-            "groups": list(names), "towards": names[pattern.towards], "on": list(pattern.on), "size": list(pattern.size),
-            "bits": pattern.bits, "p": pattern.p, "photos": photos, "change": _change_entry(tested),
-        }  # fmt: skip
-
-    def _units(self, found: Found, shown: _Shown) -> dict[str, Any]:
-        """The units of all patterns: threshold, how often they are on, and the photos that drive them most."""
-        items, groups, scores = found.items, found.rows.groups, found.rows.activity.scores
-        entries: dict[str, Any] = {}
-        for item in dict.fromkeys(i for pattern in found.patterns for i in pattern.items):
-            number = items.numbers[item]
-            best = dict.fromkeys(groups.rows[np.argsort(-scores[:, number], kind="stable")][: 2 * OF_UNIT].tolist())
-            entries[self._unit(number)] = {
-                "threshold": float(items.thresholds[item]),
-                "on": [int(items.on[groups.group == g, item].sum()) for g in range(len(groups.names))],
-                "photos": [shown.entry(int(photo)) for photo in list(best)[:OF_UNIT]],
-            }  # fmt: skip
-        return entries
+        tested = self._test(found)
+        shown = Shown(self.plan.photos, self.plan.model, [self._label(int(true)) for true in self.true], self.context)
+        return store(run, key, self.plan, found, tested, shown, self.more, command_of(self.plan))
 
     def _label(self, number: int) -> str:
-        return "" if number < 0 else self.plan.model.card.label(number) or f"logits:{number}"
-
-
-class _Shown:
-    """Photos that a result shows, and small copies of them."""
-
-    def __init__(self, photos: Photos, model: Model, context: bool) -> None:
-        self.photos, self.model, self.context = photos, model, context
-        self.wanted: dict[int, None] = {}
-
-    def entry(self, index: int) -> dict[str, Any]:
-        self.wanted[index] = None
-        photo = self.photos[index]
-        file = f"photo{index}.jpg" if self.context else None
-        return {"name": photo.name, "label": photo.labels[-1] if photo.labels else "", "file": file}
-
-    def files(self) -> dict[str, bytes]:
-        made: dict[str, bytes] = {}
-        if self.context and self.wanted:
-            for numbers, images in self.photos.batches(self.model.card.prepare, 16, sorted(self.wanted)):
-                made |= {f"photo{i}.jpg": small_jpeg(image) for i, image in zip(numbers, images)}
-        return made
-
-
-def _change_entry(tested: _Tested) -> dict[str, Any]:
-    change = tested.change
-    if change is None:
-        return {"reason": tested.reason}
-    return {
-        "model": tested.model, "before": change.before, "after": change.after, "points": change.points,
-        "interval": list(change.interval), "n": change.n, "gained": change.gained, "lost": change.lost,
-        "random": list(change.random), "random_interval": list(change.random_interval) if change.random else None,
-        "rank_p": change.rank_p if change.random else None,
-    }  # fmt: skip
-
-
-def _evidence_of(number: int, tested: _Tested) -> Evidence:
-    name = f"accuracy_change_of_pattern_{number}"
-    change = tested.change
-    if change is None:
-        return missing(name, tested.reason, direction="none", scale="points")
-    detail = {
-        name: value for name, value in _change_entry(tested).items() if name in ("before", "after", "random", "rank_p")
-    }
-    return Evidence(name, change.points, change.n, change.interval, "none", "points", detail=detail)
+        return label_of(self.plan.model, number)
 
 
 def command_of(plan: PatternsPlan) -> str:

@@ -50,7 +50,7 @@ class PatternOptions:
     most: int = 12
     ablate: str = "mean"
     tested: int = 64
-    sets: int = 10
+    sets: int = 20
     batch_size: int = 32
     seed: int = 0
 

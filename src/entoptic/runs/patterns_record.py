@@ -106,7 +106,11 @@ def store(
         "threshold": found.items.thresholds.astype(np.float32), "photo": groups.rows.astype(np.int64),
         "group": groups.group.astype(np.int64),
     }  # fmt: skip
-    files = {"patterns.json": json_bytes(whole), "items.safetensors": save(tensors), **shown.files()}
+    files = {
+        "patterns.json": json_bytes(whole),
+        "items.safetensors": save({n: np.ascontiguousarray(t) for n, t in tensors.items()}),
+        **shown.files(),
+    }
     evidence = [*found.evidence, *more, *(_evidence_of(number, one) for number, one in enumerate(tested, 1))]
     about = {
         "layer": plan.basis.layer, "readout": plan.basis.group.readout, "model": model_record(plan.model),

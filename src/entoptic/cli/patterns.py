@@ -34,9 +34,9 @@ class Patterns:
 
     title: ClassVar[str] = "which units, on together, go with errors, a class or a network"
     examples: ClassVar[tuple[str, ...]] = (
-        "entoptic patterns builtin:lite0 blocks.6 --photos photos --dry-run",
-        "entoptic patterns builtin:lite0 blocks.6 --photos photos",
-        "entoptic patterns builtin:lite0 blocks.6 --photos photos --between church tench",
+        "entoptic patterns builtin:lite0 bn2 --photos photos --dry-run",
+        "entoptic patterns builtin:lite0 bn2 --photos photos",
+        "entoptic patterns builtin:lite0 bn2 --photos photos --between church",
     )
     bounds: ClassVar[Bounds] = {
         "quantile": (0.0, 1.0), "level": (0.0, 1.0), "shuffles": (0, 10_000), "most": (1, 1000), "tested": (0, 100_000),

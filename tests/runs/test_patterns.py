@@ -18,7 +18,7 @@ from conftest import LABELS, tiny_card, tiny_module
 from entoptic.errors import UserError
 from entoptic.findings import activity, questions
 from entoptic.findings.activity import read_activity, read_basis
-from entoptic.findings.questions import Errors
+from entoptic.findings.questions import Between, Errors
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
 from entoptic.planted.shortcut import LAYER, PlantedShortcut, plant_shortcut, shortcut_network
@@ -128,6 +128,13 @@ def test_a_class_against_another(planted: PlantedShortcut, tmp_path: Path) -> No
     sides = {tuple(c for (c,) in p["clauses"]): p["towards"] for p in of(found)}
     assert sides[(f"{LAYER}:1",)] == "ring"
     assert found.record["groups"] == ["disc", "ring"]
+
+
+def test_photos_of_a_class_are_found_by_the_name_that_the_network_has_for_it(photo_folder: Path) -> None:
+    card = tiny_card(label_ids=tuple(LABELS), labels=("round thing", "box", "lines", "plus", "point"))
+    model = Model(tiny_module().eval(), card, device="cpu")
+    plan = make_patterns_plan(model, "stage2", photos=photo_folder, question=Between(one="round thing", other="dot"))
+    assert plan.question == Between(one="circle", other="dot")
 
 
 def test_every_class_at_once(planted: PlantedShortcut, tmp_path: Path) -> None:

@@ -251,7 +251,9 @@ def _chance(entry: Mapping[str, Any]) -> str:
 def _lede(record: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     groups = whole["groups"]
     sizes = (
-        " and ".join(f"{g['rows']} of {g['name']}" for g in groups)
+        " and ".join(
+            f"{g['rows']} {'' if record['question']['kind'] == 'Errors' else 'of '}{g['name']}" for g in groups
+        )
         if len(groups) <= 3
         else f"{sum(g['rows'] for g in groups)} photos of {len(groups)} classes"
     )
@@ -284,9 +286,14 @@ def sentence_of(change: Mapping[str, Any], units: int, ablate: str, layer: str) 
     low, high = change["interval"]
     text = (
         f"With {this} {how}, {change['after']:.0f} % instead of {change['before']:.0f} % of {change['n']} of its photos are right "
-        f"({change['points']:+.0f} points, {low:+.0f} to {high:+.0f})."
+        f"({_signed(change['points'])} points, {_signed(low)} to {_signed(high)})."
     )
     if change["random"]:
-        a, b = min(change["random"]), max(change["random"])
-        text += f" {len(change['random'])} random sets of as many units: {a:+.0f} to {b:+.0f} points (p = {change['rank_p']:.2g})."
-    return text.replace("-", "−")
+        low, high, p = min(change["random"]), max(change["random"]), change["rank_p"]
+        text += f" {len(change['random'])} random sets of as many units: {_signed(low)} to {_signed(high)} points (p = {p:.2g})."
+    return text
+
+
+def _signed(points: float) -> str:
+    whole = round(points)
+    return f"+{whole}" if whole > 0 else f"−{-whole}" if whole else "0"

@@ -146,9 +146,23 @@ def make_patterns_plan(
             raise UserError(f"{subject.card.name} makes no errors: it has no logits ({subject.why_no_logits})")
     else:
         check_labelled(opened, "classes can only be compared on photos with labels")
+    if isinstance(question, Between):
+        question = Between(
+            one=_in_photos(subject, opened, question.one), other=_in_photos(subject, opened, question.other)
+        )
     return PatternsPlan(
         model=subject, other=other, basis=basis, photos=opened, question=question, options=asked
     )  # fmt: skip
+
+
+def _in_photos(model: Model, photos: Photos, label: str) -> str:
+    """The label that the photos have for a class, where it is named as the network names it: `n03028079` for "church"."""
+    if not label or photos.of_class([label]):
+        return label
+    named = [
+        one for index in model.card.find_label(label) for one in model.card.identifiers(index) if photos.of_class([one])
+    ]
+    return named[0] if len(named) == 1 else label
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -186,7 +186,9 @@ def test_what_changed_between_two_checkpoints(noise: Path, tmp_path: Path) -> No
     evidence = found.evidence
     assert evidence["found_against_itself"]["value"] == 0
     assert evidence["found_against_itself"]["n"] == 10
-    assert evidence["agreement_of_units"]["value"] > 0.9
+    agreement = evidence["agreement_of_units"]
+    assert 0.9 < agreement["interval"][0] <= agreement["value"] <= agreement["interval"][1]
+    assert agreement["n"] == 16 > 10 * abs(agreement["detail"]["with_other_units"])
     change = of(found)[0]["change"]  # without labels: whether it says what the other network says
     assert change["model"] == "after"
     assert change["n"] > 0

@@ -193,7 +193,7 @@ def check_shared(basis: Basis, model: Model, other: Model) -> None:
         )
 
 
-def own_and_other(one: np.ndarray, other: np.ndarray, shift: int = 1) -> tuple[float, float]:
+def own_and_other(one: np.ndarray, other: np.ndarray, shift: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Returns how units of one network agree with the same, and with another, unit of the other network, over photos.
 
     Args:
@@ -202,16 +202,12 @@ def own_and_other(one: np.ndarray, other: np.ndarray, shift: int = 1) -> tuple[f
         shift: to the other unit.
 
     Returns:
-        The medians over units of the correlation with the same unit and with the shifted one.
+        The correlation of each unit with the same unit and with the shifted one; units that never change are left out.
     """
     a, b = (_standard(x) for x in (one, other))
     live = (np.abs(a).sum(0) > 0) & (np.abs(b).sum(0) > 0)
     a, b = a[:, live], b[:, live]
-    if not a.shape[1]:
-        return 0.0, 0.0
-    own = (a * b).mean(0)
-    off = (a * np.roll(b, shift, 1)).mean(0)
-    return float(np.median(own)), float(np.median(off))
+    return (a * b).mean(0), (a * np.roll(b, shift, 1)).mean(0)
 
 
 def _standard(x: np.ndarray) -> np.ndarray:

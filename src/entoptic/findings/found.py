@@ -76,7 +76,7 @@ def rows_of_networks(one: Activity, other: Activity, names: tuple[str, str]) -> 
     return Rows(activity=activity, groups=Groups(names=names, rows=np.array(both * 2), group=group), paired=True)
 
 
-def check_correspondence(one: np.ndarray, other: np.ndarray, names: tuple[str, str], layer: str) -> tuple[float, float]:
+def check_correspondence(one: np.ndarray, other: np.ndarray, names: tuple[str, str], layer: str) -> Evidence:
     """Checks that unit k of one network answers to photos as unit k of the other does.
 
     Args:
@@ -86,23 +86,29 @@ def check_correspondence(one: np.ndarray, other: np.ndarray, names: tuple[str, s
         layer: of the units.
 
     Returns:
-        The medians of the correlation with the same unit and with others.
+        The median of the correlation with the same unit; its detail has that with other units.
 
     Raises:
         UserError: it does no more than any other unit does.
     """
+    name, scale = "agreement_of_units", "r"
     shifts = [s for s in (1, 2, 3, 5, 8) if s < one.shape[1]]
     found = [own_and_other(one, other, shift) for shift in shifts]
-    if not found:
-        return 1.0, 0.0
-    own, off = found[0][0], float(np.median([f[1] for f in found]))
-    if own <= max(abs(f[1]) for f in found):
+    own = np.sort(found[0][0]) if found else np.zeros(0)
+    if not len(own):
+        return missing(name, "there is no other unit that changes over the photos", scale=scale)
+    offs = [float(np.median(off)) for _, off in found]
+    value, n = float(np.median(own)), len(own)
+    if value <= max(map(abs, offs)):
         raise UserError(
             f"{names[0]} and {names[1]} have different bases: over the photos, unit k of {layer} in one correlates with unit k in "
-            f"the other (median r {own:.2f}) no more than with other units ({off:.2f}); compare checkpoints of one training, or "
-            "features of one dictionary"
+            f"the other (median r {value:.2f}) no more than with other units ({np.median(offs):.2f}); compare checkpoints of one "
+            "training, or features of one dictionary"
         )
-    return own, off
+    away = 0.98 * np.sqrt(n)  # ranks between which a median lies with 95 % confidence
+    low, high = own[max(0, int(n / 2 - away))], own[min(n - 1, int(np.ceil(n / 2 + away)))]
+    detail = {"with_other_units": float(np.median(offs)), "photos": len(one)}
+    return Evidence(name, value, n, (float(low), float(high)), "higher", scale, detail=detail)
 
 
 def find_patterns(

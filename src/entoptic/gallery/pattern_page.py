@@ -235,8 +235,8 @@ CHANCE = {
     "found_with_shuffled_groups": "With groups drawn at random {found} of {n} searches found anything ({low:.0f} to {high:.0f} %).",
     "found_against_itself": "On one half of the photos against the other half, the first network differed from itself in "
     "{found} of {n} searches ({low:.0f} to {high:.0f} %).",
-    "agreement_of_units": "Unit by unit, both networks answer to the photos alike: median correlation {value:.2f} (with other "
-    "units {with_other_units:.2f}, n = {n}).",
+    "agreement_of_units": "Unit by unit, both networks answer to the photos alike: median correlation {value:.2f} ({low:.2f} to "
+    "{high:.2f}, n = {n} units); with other units {with_other_units:.2f}.",
 }
 """What is said of the controls, by name."""
 

@@ -203,11 +203,8 @@ class _Job:
                 names = (names[0], f"{names[1]} (the other)")
             rows = rows_of_networks(one, other, names)
             half = len(rows.groups.group) // 2
-            own, off = check_correspondence(
-                rows.activity.scores[:half], rows.activity.scores[half:], names, plan.basis.layer
-            )
-            detail = {"with_other_units": off}
-            self.more.append(Evidence("agreement_of_units", own, half, None, "higher", "r", detail=detail))
+            scores = rows.activity.scores
+            self.more.append(check_correspondence(scores[:half], scores[half:], names, plan.basis.layer))
             return rows
         if isinstance(question, Errors):
             self.true = true_classes(plan.model, photos)

@@ -28,6 +28,8 @@ def test_every_verb_that_makes_something_is_killed() -> None:
     others |= {"study-build", "study-serve", "study-export", "study-simulate", "study-analyse", "study-power"}
     # A strip is made by the executor of `see`; an interrupted search for circuits is tested in tests/runs/test_circuit.py.
     others |= {"interpolate", "circuit"}
+    # An interrupted pass over photos goes on from its cached blocks: tests/runs/test_patterns.py.
+    others |= {"patterns"}
     # Trainings share the loop of the other `learn` verbs; tests/dictionaries/test_learn_dictionary.py stops one.
     others |= {"learn-dictionary", "split"}
     assert {verb.replace(" ", "-") for verb in JOBS} == VERBS.keys() - others

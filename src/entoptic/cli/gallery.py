@@ -39,6 +39,7 @@ def run_gallery(options: Gallery) -> int:
     """Runs `entoptic gallery`; returns the exit code."""
     from entoptic.gallery.circuit_page import write_circuit_pages
     from entoptic.gallery.dictionary_page import is_index, write_dictionary_pages
+    from entoptic.gallery.pattern_page import write_pattern_pages
     from entoptic.gallery.site import build
 
     if is_index(options.run):
@@ -52,8 +53,11 @@ def run_gallery(options: Gallery) -> int:
     if options.pictures or options.photos is not None or not options.context:
         raise UserError(f"--pictures, --photos and --no-context go with an index, and {options.run} holds none")
     has_circuits = options.out is None and any(options.run.glob("results/circuit/*/result.json"))
-    if not has_circuits or any(options.run.glob("pictures/*/*.json")):
+    has_patterns = options.out is None and any(options.run.glob("results/patterns/*/result.json"))
+    if not (has_circuits or has_patterns) or any(options.run.glob("pictures/*/*.json")):
         print(build(options.run, options.out))
     if has_circuits:
         print(write_circuit_pages(options.run)[0].with_name("circuits.html"))
+    if has_patterns:
+        print(write_pattern_pages(options.run)[0].with_name("patterns.html"))
     return 0

@@ -231,6 +231,19 @@ def read_block(
     )  # fmt: skip
 
 
+def read_scores(model: Model, groups: Sequence[UnitGroup], images: Tensor) -> list[Tensor]:
+    """Returns the scores B×U of every group's units on pictures, in one forward pass.
+
+    Args:
+        model: the network.
+        groups: the units.
+        images: B×3×H×W in [0, 1] of the input size.
+    """
+    taps = list(dict.fromkeys(group.tap for group in groups))
+    values = model.reduce(images.to(model.device), taps, _Reader(groups, False))
+    return [values[group.tap][_place(group)][0] for group in groups]
+
+
 def _hash(photos: Photos, index: int) -> int:
     return int(photos.sha256(index)[:15], 16)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from entoptic.errors import UserError
 from entoptic.priors.toy import GaussianMixture
 from entoptic.sampling.commitment_curve import Crossing, curve_of, isotonic, window_of
-from entoptic.sampling.guidance import ancestral_at_rest, guided_chains
-from entoptic.sampling.switched_chains import Side, Switched, inside, switch_places
+from entoptic.sampling.guidance import ancestral_at_rest, guided_chains, inside
+from entoptic.sampling.switched_chains import Side, Switched, switch_places
 
 
 def gaussian(mean: float, sd: float, pixels: int = 1) -> GaussianMixture:

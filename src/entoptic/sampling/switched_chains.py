@@ -16,7 +16,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError, nearest
 from entoptic.priors.prior import Kernel, Level, Prior, Score, deterministic, draw_conditions, noise_like
-from entoptic.sampling.guidance import StepRule, ancestral_at_rest
+from entoptic.sampling.guidance import StepRule, ancestral_at_rest, inside
 
 SAMPLERS: Mapping[str, StepRule] = {"ancestral": ancestral_at_rest, "deterministic": deterministic}
 """Steps by name: those of the methods that sample chains, and DDIM's, which have the closed form of the literature."""
@@ -152,18 +152,6 @@ class _Noises:
     def skip(self, kernel: Kernel) -> None:
         if kernel.sd > 0:
             noise_like(self.prior, self.generators)
-
-
-def inside(window: tuple[float, float], step: int, steps: int) -> bool:
-    """Returns whether a step lies in a window: from ≤ step/steps < to, so that (0, 1) holds every step.
-
-    Args:
-        window: (from, to), shares of the steps.
-        step: its number, from 0.
-        steps: of the chain.
-    """
-    share = step / steps
-    return window[0] <= share + 1e-9 and share < window[1] - 1e-9
 
 
 def switch_places(steps: int, switches: int) -> list[int]:

@@ -100,7 +100,11 @@ def test_it_commits_at_the_level_of_the_closed_form(sd: float) -> None:
     steps = 100
     for mean in (0.7, 1.2):
         chains = Switched(
-            prior=gaussian(-mean, sd, pixels=500), score=total, beta=2 * mean / sd**2, steps=steps, sampler="deterministic"
+            prior=gaussian(-mean, sd, pixels=500),
+            score=total,
+            beta=2 * mean / sd**2,
+            steps=steps,
+            sampler="deterministic",
         )
         places = switch_places(steps, 20)
         held = chains.trunk(generators(1), Side.ON, places)

@@ -30,11 +30,17 @@ class Gallery:
 def run_gallery(options: Gallery) -> int:
     """Runs `entoptic gallery`; returns the exit code."""
     from entoptic.gallery.circuit_page import write_circuit_pages
+    from entoptic.gallery.commitment_page import write_commitment_pages
     from entoptic.gallery.site import build
 
-    has_circuits = options.out is None and any(options.run.glob("results/circuit/*/result.json"))
-    if not has_circuits or any(options.run.glob("pictures/*/*.json")):
+    def holds(kind: str) -> bool:
+        return options.out is None and any(options.run.glob(f"results/{kind}/*/result.json"))
+
+    has_circuits, has_commitments = holds("circuit"), holds("commitment")
+    if not (has_circuits or has_commitments) or any(options.run.glob("pictures/*/*.json")):
         print(build(options.run, options.out))
     if has_circuits:
         print(write_circuit_pages(options.run)[0].with_name("circuits.html"))
+    if has_commitments:
+        print(*write_commitment_pages(options.run), sep="\n")
     return 0

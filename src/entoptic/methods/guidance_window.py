@@ -64,7 +64,9 @@ def read_window(window: str) -> str:
         raise UserError(f"window: {path} holds no window; {EXPECTED}")
     held = record["window"]
     if held is None:
-        raise UserError(f"window: {path} found none: {record.get('why_no_window') or 'guidance does not reach its level'}")
+        raise UserError(
+            f"window: {path} found none: {record.get('why_no_window') or 'guidance does not reach its level'}"
+        )
     if not (isinstance(held, list) and len(held) == 2 and all(isinstance(one, int | float) for one in held)):
         raise UserError(f"window: {path} holds {str(held)[:80]} for a window; {EXPECTED}")
     return written(shares_of(f"{held[0]}-{held[1]}"))

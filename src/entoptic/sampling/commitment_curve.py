@@ -67,18 +67,38 @@ class Curve:
         Args:
             level: a rate in (0, 1].
         """
-        counts = _resampled(len(self.successes))
-        rates_BK = counts @ self.successes.double() / len(self.successes)
-        falling = self.side is Side.ON
-        each = [_cross(row, self.places, level, falling) for row in isotonic(rates_BK, falling=falling).tolist()]
-        end = 0.0 if falling else 1.0
-        low, high = torch.tensor([end if one is None else one for one in each], dtype=torch.float64).quantile(
-            torch.tensor([0.025, 0.975], dtype=torch.float64)
-        )
+        each = self._resampled_crossings(level)
+        end = 0.0 if self.side is Side.ON else 1.0
+        low, high = _middle([end if one is None else one for one in each])
         return Crossing(
-            place=_cross(self.smooth, self.places, level, falling), interval=(float(low), float(high)),
+            place=_cross(self.smooth, self.places, level, self.side is Side.ON), interval=(low, high),
             below=sum(one is None for one in each) / len(each),
         )  # fmt: skip
+
+    def width(self, high: float, low: float) -> tuple[float, tuple[float, float]] | None:
+        """Returns how far the crossings of two levels are apart, with its interval; None where the curve stays below one.
+
+        Args:
+            high: the higher level.
+            low: the lower level.
+        """
+        ends = [_cross(self.smooth, self.places, level, self.side is Side.ON) for level in (high, low)]
+        pairs = zip(self._resampled_crossings(high), self._resampled_crossings(low))
+        each = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+        if ends[0] is None or ends[1] is None or len(each) < 0.975 * RESAMPLES:
+            return None
+        return abs(ends[0] - ends[1]), _middle(each)
+
+    def _resampled_crossings(self, level: float) -> list[float | None]:
+        rates_BK = _resampled(len(self.successes)) @ self.successes.double() / len(self.successes)
+        falling = self.side is Side.ON
+        return [_cross(row, self.places, level, falling) for row in isotonic(rates_BK, falling=falling).tolist()]
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    """The range that holds the middle 95 % of some values."""
+    low, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return float(low), float(high)
 
 
 def curve_of(side: Side, places: Sequence[float], successes: Tensor) -> Curve:

@@ -133,7 +133,9 @@ class Switched:
             groups = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             scores = self.score(self.prior.decode(x0), groups)
             if not scores.requires_grad:
-                raise UserError("guidance needs a score that is differentiable in the pictures; this one has no gradient")
+                raise UserError(
+                    "guidance needs a score that is differentiable in the pictures; this one has no gradient"
+                )
             (gradient,) = torch.autograd.grad(scores.sum(), x)
         with torch.no_grad():
             return k.from_x * x + k.from_x0 * x0 + k.push * self.beta * gradient

@@ -147,7 +147,7 @@ def test_the_window_goes_to_other_methods(tiny: Model, tmp_path: Path) -> None:
 def test_no_window_says_why(tiny: Model, tmp_path: Path) -> None:
     weak = measured(tiny, tmp_path / "run", beta=0.0)
     assert weak.record["window"] is None
-    with pytest.raises(UserError, match="with guidance at every step .* succeed, and the window keeps 70%"):
+    with pytest.raises(UserError, match=r"with guidance at every step .* succeed, and the window keeps 70%"):
         _ = weak.window
     assert weak.evidence["tau70_on"]["value"] is None
     assert "at no switch" in weak.evidence["tau70_on"]["reason"]

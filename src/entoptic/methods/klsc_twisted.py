@@ -47,7 +47,7 @@ class KlscTwisted(MethodConfig):
     bound: float | None = None
     """s = bound·tanh(s/bound) in standard deviations, so that every β has a tilt"""
     window: str = ""
-    """shares of the steps between which particles are pushed, such as 0.12-0.6, or a JSON file of entoptic commitment; '' for all"""
+    """shares of the steps between which particles are pushed, such as 0.12-0.6, or the JSON of entoptic commitment; '' for all"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

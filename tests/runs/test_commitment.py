@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import entoptic
 from conftest import TwoClasses
+from entoptic.base.pixels import to_float
 from entoptic.errors import UserError
 from entoptic.gallery.commitment_page import write_commitment_pages
 from entoptic.models.model import Model
@@ -50,15 +53,9 @@ def test_guidance_raises_success_and_the_record_holds_it(tiny: Model, tmp_path: 
 
 
 def test_scores_are_those_of_the_saved_pictures(tiny: Model, tmp_path: Path) -> None:
-    from PIL import Image
-
-    from entoptic.base.pixels import to_float
-
     found = measured(tiny, tmp_path / "run")
     sheet = Image.open(found.result.file("on.png")).convert("RGB")
-    import numpy as np
-
-    tile = np.asarray(sheet)[10:18, 0:8]  # the second seed at the first switch: 8 pixels and a gap of 2
+    tile = np.asarray(sheet)[11:19, 1:9]  # the second seed at the first switch: 8 pixels with an edge of 1
     score = float(entoptic.bind(tiny, UNIT)[0].score(to_float(np.ascontiguousarray(tile)))[0])
     assert score == pytest.approx(found.record["curves"]["on"]["scores"][0][1], abs=0.05)
 
@@ -193,9 +190,7 @@ def test_a_damaged_result_costs_no_other_page(tiny: Model, tmp_path: Path) -> No
         ({"photos": "nowhere"}, "nowhere"),
     ],
 )
-def test_bad_input_is_refused_in_one_sentence(
-    changes: dict[str, Any], words: str, tiny: Model, tmp_path: Path
-) -> None:
+def test_bad_input_is_refused_in_one_sentence(changes: dict[str, Any], words: str, tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         measured(tiny, tmp_path / "run", **changes)
 

@@ -102,7 +102,9 @@ def find_embedder(name: str, model: Model) -> DenseEmbedder:
     for one in reversed(names):
         with contextlib.suppress(UserError):
             return layer_embedder(other, one)
-    raise UserError(f"{other.card.name} has no layer with a map over the picture, which an embedder needs; name another network")
+    raise UserError(
+        f"{other.card.name} has no layer with a map over the picture, which an embedder needs; name another network"
+    )
 
 
 # --- the metric -------------------------------------------------------------------------------------------------------
@@ -118,7 +120,8 @@ def embeddings(features_NChw: Tensor, maps_NHW: Tensor, mean_C: Tensor) -> Tenso
         maps_NHW: attribution ≥ 0, of any size.
         mean_C: of the features over photos and places; without it all cosines are high, whatever the unit.
     """
-    weights_Nhw = adaptive_avg_pool2d(maps_NHW.float()[:, None], features_NChw.shape[2:])[:, 0]
+    rows, columns = features_NChw.shape[2:]
+    weights_Nhw = adaptive_avg_pool2d(maps_NHW.float()[:, None], (rows, columns))[:, 0]
     total_N = weights_Nhw.sum((1, 2))
     sums_NC = torch.einsum("nchw,nhw->nc", features_NChw.float(), weights_Nhw)
     found = sums_NC / total_N.clamp_min(1e-30)[:, None] - mean_C

@@ -21,7 +21,8 @@ SHOWN = 6
 """Seeds whose pictures are shown."""
 _LARGEST = 96
 """Pixels of a picture in a sheet, at most; larger ones are reduced."""
-_GAP = 2
+_EDGE = 16
+"""Pictures are so many times as wide as the empty edge around them."""
 
 
 class Threshold(NamedTuple):
@@ -99,7 +100,8 @@ def evidence_of(
             found.append(Evidence(name, crossing.place, n, crossing.interval, "none", scale, detail=detail))
         width = curve.width(LEVELS[1], LEVELS[0])
         if width is None:
-            reason = f"in too many resamples fewer than {LEVELS[1]:.0%} succeed at every switch"
+            often = max(curve.smooth) >= LEVELS[1]
+            reason = f"{'in too many resamples' if often else 'in the curve'} fewer than {LEVELS[1]:.0%} succeed at every switch"
             found.append(missing(f"width_{side}", reason, direction="none", scale=scale))
         else:
             found.append(Evidence(f"width_{side}", width[0], n, width[1], "none", scale))
@@ -113,11 +115,12 @@ def sheet(columns: Sequence[Made]) -> bytes:
     """Returns the pictures of the first seeds as one PNG: a row for each seed, a column for each switch."""
     rows = min(SHOWN, len(columns[0].pictures))
     tiles = [[_tile(column.pictures[row]) for column in columns] for row in range(rows)]
-    width, height = tiles[0][0].size
-    whole = Image.new("RGBA", (len(columns) * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP), (0, 0, 0, 0))
+    edge = max(1, tiles[0][0].width // _EDGE)  # empty, on each side of a picture: the page draws its outlines there
+    width, height = (side + 2 * edge for side in tiles[0][0].size)
+    whole = Image.new("RGBA", (len(columns) * width, rows * height), (0, 0, 0, 0))
     for r, row in enumerate(tiles):
         for c, tile in enumerate(row):
-            whole.paste(tile, (c * (width + _GAP), r * (height + _GAP)))
+            whole.paste(tile, (c * width + edge, r * height + edge))
     buffer = io.BytesIO()
     whole.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

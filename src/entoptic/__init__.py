@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from entoptic.priors.sources import load_prior
     from entoptic.runs.circuit import circuit
     from entoptic.runs.circuit_steering import steer_circuit
+    from entoptic.runs.commitment import commitment
     from entoptic.runs.frontier import frontier
     from entoptic.runs.interpolate import interpolate
     from entoptic.runs.invert import invert
@@ -57,7 +58,7 @@ _HOME = {
     "Card": "models.card", "Figure": "plots.figure", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
     "UserError": "errors", "bind": "units.unit", "circuit": "runs.circuit", "export": "gallery.publish",
-    "frontier": "runs.frontier",
+    "commitment": "runs.commitment", "frontier": "runs.frontier",
     "interpolate": "runs.interpolate", "invert": "runs.invert", "learn": "runs.learn",
     "learn_dictionary": "runs.learn_dictionary:learn", "learn_inverter": "runs.learn_inverter:learn",
     "load": "models.sources",
@@ -70,7 +71,7 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "benchmark", "bind", "build_index", "circuit", "configs", "export", "frontier", "interpolate", "invert", "learn",
+    "benchmark", "bind", "build_index", "circuit", "commitment", "configs", "export", "frontier", "interpolate", "invert", "learn",
     "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
     "merge_indexes", "patterns", "preflight", "relevance", "see", "steer", "steer_circuit", "verify",
 ]  # fmt: skip

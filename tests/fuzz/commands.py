@@ -101,6 +101,8 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "learn-inverter": ["learn", "inverter", "tiny:net", "stage2", "--held-out", "nowhere", *given],
         "circuit": ["circuit", "tiny:net", "logits:2", *given, "--n", "1", "--reruns", "0"],
         "patterns": ["patterns", "tiny:net", "stage2", *given, "--shuffles", "0", "--tested", "0"],
+        # It does not begin: a chain has at most as many switches as steps.
+        "commitment": ["commitment", "tiny:net", "logits:2", "--steps", "4", "--switches", "5", "--out", str(out)],
         # Neither begins: there is no such kind, and a convolution with a stride is not split.
         "learn-dictionary": ["learn", "dictionary", "tiny:net", "stage2", "--kind", "none", *given],
         "split": ["split", "tiny:net", "stage2.0:0", *given],

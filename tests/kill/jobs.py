@@ -47,6 +47,10 @@ JOBS: dict[str, list[str]] = {
         "--particles", "12", "--islands", "4", "--nats", "1", "--n", "1", "--fourier.steps", "3", "--klsc.moves", "2",
         "--out", OUT, *_PRIOR, *_QUICK,
     ],
+    "commitment": [
+        "commitment", "tiny:0", "logits:0", "--steps", "6", "--switches", "2", "--seeds", "20", "--bank", "192", "--beta", "4",
+        "--quantile", "0.8", "--device", "cpu", "--out", OUT, *_PRIOR,
+    ],
     "learn prior": [
         "learn", "prior", "--photos", "many", "--samples", "50", "--device", "cpu", "--out", OUT, *_TINY,
     ],

@@ -38,6 +38,7 @@ class Gallery:
 def run_gallery(options: Gallery) -> int:
     """Runs `entoptic gallery`; returns the exit code."""
     from entoptic.gallery.circuit_page import write_circuit_pages
+    from entoptic.gallery.commitment_page import write_commitment_pages
     from entoptic.gallery.dictionary_page import is_index, write_dictionary_pages
     from entoptic.gallery.pattern_page import write_pattern_pages
     from entoptic.gallery.site import build
@@ -52,12 +53,17 @@ def run_gallery(options: Gallery) -> int:
         return 0
     if options.pictures or options.photos is not None or not options.context:
         raise UserError(f"--pictures, --photos and --no-context go with an index, and {options.run} holds none")
-    has_circuits = options.out is None and any(options.run.glob("results/circuit/*/result.json"))
-    has_patterns = options.out is None and any(options.run.glob("results/patterns/*/result.json"))
-    if not (has_circuits or has_patterns) or any(options.run.glob("pictures/*/*.json")):
+
+    def holds(kind: str) -> bool:
+        return options.out is None and any(options.run.glob(f"results/{kind}/*/result.json"))
+
+    results = {kind for kind in ("circuit", "patterns", "commitment") if holds(kind)}
+    if not results or any(options.run.glob("pictures/*/*.json")):
         print(build(options.run, options.out))
-    if has_circuits:
+    if "circuit" in results:
         print(write_circuit_pages(options.run)[0].with_name("circuits.html"))
-    if has_patterns:
+    if "patterns" in results:
         print(write_pattern_pages(options.run)[0].with_name("patterns.html"))
+    if "commitment" in results:
+        print(*write_commitment_pages(options.run), sep="\n")
     return 0

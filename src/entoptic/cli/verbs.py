@@ -8,6 +8,7 @@ from typing import Any
 from entoptic.cli.bench import Bench, run_bench
 from entoptic.cli.check import Check, run_check
 from entoptic.cli.circuit import Circuit, run_circuit
+from entoptic.cli.commitment import Commitment, run_commitment
 from entoptic.cli.completion import Completion, run_completion
 from entoptic.cli.export import Export, run_export
 from entoptic.cli.figure import Figure, run_figure
@@ -50,6 +51,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "steer": (Steer, run_steer),
     "circuit": (Circuit, run_circuit),
     "patterns": (Patterns, run_patterns),
+    "commitment": (Commitment, run_commitment),
     "split": (Split, run_split),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),

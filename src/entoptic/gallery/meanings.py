@@ -45,6 +45,11 @@ MEANINGS: dict[str, str] = {
     "attenuation": "Whether the edit arrived: how much of the concept the network still sees in the picture.",
     "leakage": "Whether other concepts were changed along with it.",
     "logit_change": "What the edit does to the network’s first answer.",
+    "consistency": "Whether the photos that drive the unit most show one thing where the unit looks. At 0 they are as alike as "
+    "random places.",
+    "part_localisation": "Whether the unit keeps to one part of the object, and to all of it.",
+    "part_coverage": "Whether the units together reach the whole object, and little beside it.",
+    "cell_consistency": "Whether the unit looks at the same place of the object in every photo: 1 always, 0 never.",
     "people_2afc": "Whether people understand from the pictures what drives the unit. Real photos and no references stand beside.",
     "people_intruder": "Whether the unit’s pictures look alike to people, and unlike those of another unit.",
     "people_class_match": "How well people think that the picture fits the word.",

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, method
+from entoptic.methods.guidance_window import read_window, shares_of
 from entoptic.methods.prior_sampling import UNITS, as_shown, chain_prior, scored_bank, units_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyDps(MethodConfig):
     """EnergyDPS, guidance of constant strength up to a cap (a negative control)."""
+
+    came_later = MappingProxyType[str, Any]({"window": ""})
 
     steps: int = 1000
     """ancestral steps"""
@@ -28,9 +33,12 @@ class EnergyDps(MethodConfig):
     """what is guided: "" for the unit's readout; mix is the paper's 0.7·max + 0.3·mean over the centre"""
     bank: int = 2048
     """samples of the prior that the cap and the standardised score are taken from"""
+    window: str = ""
+    """shares of the steps between which guidance acts, such as 0.12-0.6, or the JSON file of entoptic commitment; '' for all"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "window", read_window(self.window))
         if self.scale < 0:
             raise UserError(f"scale must be at least 0, got {self.scale}")
         if self.cap is None and self.bank < 500:
@@ -60,8 +68,8 @@ def energydps(items: Sequence[Item], config: EnergyDps, context: Context) -> Ite
     ]
     chains = energy_dps(
         prior, UnitScores(units, config.reduction), torch.tensor([caps[u] for u in unit_indices]),
-        [item.generator() for item in items], scale=config.scale, steps=config.steps, groups=torch.tensor(unit_indices),
-        on_step=context.on_step,
+        [item.generator() for item in items], scale=config.scale, steps=config.steps,
+        window=shares_of(config.window), groups=torch.tensor(unit_indices), on_step=context.on_step,
     )  # fmt: skip
     for i, item in enumerate(items):
         if not bool(chains.alive[i]):

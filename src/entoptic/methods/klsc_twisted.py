@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
+from entoptic.methods.guidance_window import read_window, shares_of
 from entoptic.methods.prior_sampling import UNITS, as_shown, chain_prior, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ class KlscTwisted(MethodConfig):
     The tilted distribution is that of the prior's ancestral sampler with `steps` steps, not that of its few-step generator. β
     is the one that the bank's frontier gives for `nats` (or `beta` itself).
     """
+
+    came_later = MappingProxyType[str, Any]({"window": ""})
 
     nats: float = 3.0
     """KL divergence from the prior to spend; it must lie within what the bank supports"""
@@ -42,9 +46,12 @@ class KlscTwisted(MethodConfig):
     """score: "" for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
     bound: float | None = None
     """s = bound·tanh(s/bound) in standard deviations, so that every β has a tilt"""
+    window: str = ""
+    """shares of the steps between which particles are pushed, such as 0.12-0.6, or the JSON of entoptic commitment; '' for all"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "window", read_window(self.window))
         if min(self.particles, self.islands) < 1 or self.nats < 0 or (self.beta is not None and self.beta < 0):
             raise UserError(
                 f"klsc-twisted needs at least 1 particle and island and nats and beta of at least 0, got "
@@ -108,7 +115,7 @@ def klsc_twisted(items: Sequence[Item], config: KlscTwisted, context: Context) -
             generators = island_generators(mine[0].seed, unit, config.islands)
             islands = twisted_smc(
                 bank.prior, score, beta, generators, particles=config.particles, steps=config.steps,
-                batch=min(32, batch_size_for(bank.prior)), on_step=on_step,
+                window=shares_of(config.window), batch=min(32, batch_size_for(bank.prior)), on_step=on_step,
             )  # fmt: skip
         except UserError as error:
             for item in mine:

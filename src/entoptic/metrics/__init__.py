@@ -15,6 +15,8 @@ from entoptic.metrics import (
     inversion,
     steering,
     set_cards,
+    consistency,
+    cells,
     people,
 )
 from entoptic.metrics.registry import METRICS, MetricCard, withdraw
@@ -22,6 +24,8 @@ from entoptic.metrics.registry import METRICS, MetricCard, withdraw
 __all__ = [
     "METRICS",
     "MetricCard",
+    "cells",
+    "consistency",
     "feature_scores",
     "inner_units",
     "inversion",

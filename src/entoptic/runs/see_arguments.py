@@ -110,6 +110,7 @@ class EnergyDpsArguments(SeeArguments, total=False):
     cap: float | None
     reduction: str
     bank: int
+    window: str
 
 
 class FourierArguments(SeeArguments, total=False):
@@ -149,6 +150,7 @@ class KlscTwistedArguments(SeeArguments, total=False):
     bank: int
     reduction: str
     bound: float | None
+    window: str
 
 
 class MacoArguments(SeeArguments, total=False):

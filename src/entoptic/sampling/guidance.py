@@ -22,6 +22,8 @@ from entoptic.priors.prior import Kernel, Level, Prior, Score, ancestral, draw_c
 
 StepRule = Callable[[Level, Level], Kernel]
 """Gives the kernel of the step from one noise level to the next."""
+WHOLE_CHAIN = (0.0, 1.0)
+"""The window of guidance that acts at every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,18 @@ class Chains:
     noisy_path_kl: Tensor
     alive: Tensor
     calls: dict[str, int]
+
+
+def inside(window: tuple[float, float], step: int, steps: int) -> bool:
+    """Returns whether a step lies in a window: from ≤ step/steps < to, so that (0, 1) holds every step.
+
+    Args:
+        window: (from, to), shares of the steps.
+        step: its number, from 0.
+        steps: of the chain.
+    """
+    share = step / steps
+    return window[0] <= share + 1e-9 and share < window[1] - 1e-9
 
 
 def ancestral_at_rest(t: Level, s: Level) -> Kernel:
@@ -114,6 +128,7 @@ def energy_dps(
     *,
     scale: float = 1.0,
     steps: int = 1000,
+    window: tuple[float, float] = WHOLE_CHAIN,
     groups: Tensor | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Chains:
@@ -134,6 +149,7 @@ def energy_dps(
         generators: B random generators, on the CPU.
         scale: constant factor of the gradient, ≥ 0.
         steps: number of steps, ≥ 1.
+        window: shares of the steps between which gradients are added, see `inside`.
         groups: B int64, passed to `score`; None for zeros.
         on_step: called after each step with (done, total).
 
@@ -149,7 +165,7 @@ def energy_dps(
         return torch.where(s_B < top_B, s_B, top_B)  # the gradient is exactly 0 once the cap is reached
 
     constant = torch.full_like(cap_B, scale)
-    guidance = _Guidance(lambda k: constant, capped, prior.bounds)
+    guidance = _Guidance(lambda k: constant, capped, prior.bounds, window)
     return _run_chains(prior, score, guidance, generators, steps, ancestral, groups, on_step)
 
 
@@ -161,11 +177,13 @@ class _Guidance:
         strength: gives B float64 for a step's kernel.
         objective: maps B scores to B values.
         bounds: x0hat is clamped to them; None for no clamp.
+        window: shares of the steps between which it adds anything.
     """
 
     strength: Callable[[Kernel], Tensor]
     objective: Callable[[Tensor], Tensor]
     bounds: tuple[float, float] | None
+    window: tuple[float, float] = WHOLE_CHAIN
 
 
 def _run_chains(
@@ -189,10 +207,10 @@ def _run_chains(
     pushed_bare = torch.zeros(len(x), dtype=torch.bool)  # whether a step without noise was pushed
     calls = {"denoise": 0, "denoise_gradients": 0, "score": 0}
 
-    def move(x: Tensor, t: Level, k: Kernel) -> tuple[Tensor, Tensor]:
+    def move(x: Tensor, t: Level, k: Kernel, acts: bool) -> tuple[Tensor, Tensor]:
         """Returns the step's mean, and which chains have finite states and scores (B bool)."""
         calls["denoise"] += 1
-        force_B = guidance.strength(k)
+        force_B = guidance.strength(k) if acts else torch.zeros(len(x), dtype=torch.float64)
         moved = force_B != 0
         if not bool(moved.any()):
             with torch.no_grad():
@@ -223,7 +241,7 @@ def _run_chains(
 
     with torch.no_grad():
         for done, (t, k) in enumerate(zip(levels, kernels), 1):
-            x, finite = move(x, t, k)
+            x, finite = move(x, t, k, inside(guidance.window, done - 1, len(kernels)))
             if k.sd > 0:
                 x = x + k.sd * noise_like(prior, generators)
             alive &= finite

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.priors.prior import Level, Prior, Score, ancestral, draw_conditions, noise_like
+from entoptic.sampling.guidance import WHOLE_CHAIN, inside
 from entoptic.sampling.noise_space import checked_scores
 from entoptic.sampling.particles import ParticleSet, effective_sample_size, log_mean_exp, resample_systematically
 
@@ -87,7 +88,8 @@ class _DenoisedBatch(NamedTuple):
 
 def twisted_smc(
     prior: Prior, score: Score, beta: float, generators: Sequence[torch.Generator], *, particles: int = 16,
-    steps: int = 100, ess: float = 0.5, batch: int = 64, on_step: Callable[[int, int], None] | None = None,
+    steps: int = 100, window: tuple[float, float] = WHOLE_CHAIN, ess: float = 0.5, batch: int = 64,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> list[ParticleSet]:  # fmt: skip
     """Samples the tilt of the `steps`-step ancestral sampler by exp(β s), as N weighted clean states.
 
@@ -104,6 +106,8 @@ def twisted_smc(
         generators: one for each island, on the CPU.
         particles: N of each island, ≥ 1.
         steps: number of ancestral steps, ≥ 1.
+        window: shares of the steps between which particles are pushed, see `entoptic.sampling.guidance.inside`. The weights
+            correct for any push, so the distribution is the same.
         ess: in (0, 1]; the particles are resampled where a smaller share of them is effective.
         batch: maximum number of states that are denoised and scored at once, with gradients.
         on_step: called after each level with the number done and `steps`.
@@ -125,7 +129,8 @@ def twisted_smc(
     for i, (t, s) in enumerate(pairwise(levels)):
         # The last step has no noise and gives x0 = x̂0, so ψ_0 is known before it. A push there would have infinite KL.
         last = i == steps - 1
-        denoised = _denoise_and_score(prior, score, islands, t, batch, with_gradient=beta > 0 and not last)
+        pushed = beta > 0 and not last and inside(window, i, steps)
+        denoised = _denoise_and_score(prior, score, islands, t, batch, with_gradient=pushed)
         floor = 1.0 if last else i / steps
         _choose_twist(islands, denoised.scores.reshape(-1, n), beta, floor)
         unfinished = []

@@ -110,7 +110,7 @@ def test_a_killed_benchmark_goes_on_to_the_same_bytes(whole: tuple[Path, Results
 
 def test_the_same_call_makes_no_picture_again(whole: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, results = whole
-    monkeypatch.setattr("entoptic.runs.execute._make", lambda *args: pytest.fail("a picture is made again"))
+    monkeypatch.setattr("entoptic.runs.execute.make_batch", lambda *args: pytest.fail("a picture is made again"))
     before = timeless(folder)
     with chdir(folder.parent):
         assert entoptic.benchmark(MINI, out="out", device="cpu", progress=False).cells == results.cells

@@ -28,6 +28,7 @@ from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.see import See, run_see
 from entoptic.cli.split import Split, run_split
+from entoptic.cli.status import Status, run_status
 from entoptic.cli.steer import Steer, run_steer
 from entoptic.cli.study import StudyBuild, StudyExport, StudyServe, run_study_build, run_study_export, run_study_serve
 from entoptic.cli.study_answers import (
@@ -49,6 +50,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "steer": (Steer, run_steer),
     "circuit": (Circuit, run_circuit),
     "split": (Split, run_split),
+    "status": (Status, run_status),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),
     "figure": (Figure, run_figure),

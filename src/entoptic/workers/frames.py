@@ -1,0 +1,70 @@
+"""Objects over pipes between a job and a worker that it started: a length, then a pickle."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any, BinaryIO
+
+from entoptic.errors import UserError
+
+_LENGTH = struct.Struct(">Q")
+
+
+def send(stream: BinaryIO, value: Any) -> None:
+    """Writes an object.
+
+    Raises:
+        OSError: the other side has ended.
+    """
+    data = pickle.dumps(value)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """Reads an object that `send` wrote.
+
+    Raises:
+        EOFError: the other side has ended, also in the middle of an object.
+    """
+    (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
+    return pickle.loads(_exactly(stream, length))
+
+
+def _exactly(stream: BinaryIO, length: int) -> bytes:
+    data = stream.read(length)
+    if data is None or len(data) < length:
+        raise EOFError
+    return data
+
+
+def packed(work: Any) -> bytes:
+    """Returns a job's work as bytes for other processes.
+
+    Raises:
+        UserError: it holds what cannot be sent.
+    """
+    try:
+        return pickle.dumps(work)
+    except Exception as error:  # a class of a notebook, a lock, an open file: each says it in its own way
+        raise UserError(
+            f"workers cannot be sent what was given ({type(error).__name__}: {str(error)[:160]}); give the network and the "
+            "photos by name, or leave workers out"
+        ) from None
+
+
+def unpacked(data: bytes) -> Any:
+    """Returns the work that `packed` took.
+
+    Raises:
+        UserError: its classes are not here.
+    """
+    try:
+        return pickle.loads(data)
+    except (AttributeError, ImportError) as error:
+        raise UserError(
+            f"a worker cannot load what was given ({error}); classes must be in a module that can be imported, "
+            "not in a script or a notebook, or give the network by name"
+        ) from None

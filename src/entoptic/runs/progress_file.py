@@ -136,6 +136,7 @@ class Watch(Reporter):
         """Returns the count of a method's pictures, which the job keeps up to date."""
         found = Task(method=method, asked=asked, there=there)
         self.state.tasks.append(found)
+        self.write(now=True)
         return found
 
     def at_work(self, batches: Sequence[AtWork]) -> None:
@@ -144,11 +145,15 @@ class Watch(Reporter):
         self.write()
 
     def write(self, now: bool = False) -> None:
-        """Writes the file, unless it is young. A disk that is full stops no job here.
+        """Writes the file, unless it is young. Where nothing is to be made, that of the job before stays.
+
+        A disk that is full stops no job here.
 
         Args:
             now: however young it is.
         """
+        if all(task.asked == task.there for task in self.state.tasks):
+            return
         if not now and time.monotonic() - self._written < EVERY:
             return
         self._written, self.state.stamp = time.monotonic(), time.time()
@@ -167,7 +172,6 @@ def watching(run: Run, shown: Reporter, workers: str = "") -> Iterator[Watch]:
         workers: what makes the pictures, in words.
     """
     watch = Watch(run, shown, workers)
-    watch.write(now=True)
     try:
         yield watch
     except BaseException as error:

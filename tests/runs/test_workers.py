@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_card, tiny_module
 
 import entoptic
+from conftest import tiny_card, tiny_module
 from entoptic.errors import UserError
 from entoptic.methods.contract import UNIT_KINDS
 from entoptic.models.model import Model
@@ -106,14 +106,14 @@ def test_two_processes_make_the_files_of_one(tmp_path: Path, photo_folder: Path)
 def test_workers_that_are_killed_cost_nothing(
     tmp_path: Path, pools: list[LocalPool], on_picture: Callable[[Callable[[int], None]], None]
 ) -> None:
-    whole = made(tmp_path / "one", None, steps=200)
+    whole = made(tmp_path / "one", None, steps=60)
 
     def kill(count: int) -> None:
         if count in (2, 6):
             os.kill(next(iter(pools[0].processes.values())), signal.SIGKILL)
 
     on_picture(kill)
-    killed = made(tmp_path / "two", TWO, steps=200)
+    killed = made(tmp_path / "two", TWO, steps=60)
     assert not killed.failures
     assert pixels(killed) == pixels(whole)
 
@@ -139,6 +139,7 @@ def test_ctrl_c_keeps_what_is_done(
 def broken() -> Iterator[Any]:
     """The class of `broken_method`, registered for one test."""
     from broken_method import NAME, Broken, broken
+
     from entoptic.methods.contract import METHODS, method
 
     if NAME not in METHODS:
@@ -179,7 +180,7 @@ def test_status_tells_while_it_runs(tmp_path: Path) -> None:
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        made(tmp_path / "run", TWO, steps=2000)
+        made(tmp_path / "run", TWO, steps=300)
     finally:
         ended.set()
         looking.join()

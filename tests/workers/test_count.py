@@ -22,7 +22,7 @@ def test_words() -> None:
     "text", ["", "two", "0", "-1", "1.5", "2000", "ray:", "ray:head", "ray://head", "ray://head:x", True]
 )
 def test_what_is_no_number_of_workers_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="workers|address"):
+    with pytest.raises(UserError, match=r"workers|address"):
         Workers.parse(text)
 
 

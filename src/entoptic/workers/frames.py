@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
+import sys
 from typing import Any, BinaryIO
 
 from entoptic.errors import UserError
@@ -40,14 +42,32 @@ def _exactly(stream: BinaryIO, length: int) -> bytes:
     return data
 
 
+class _Pickler(pickle.Pickler):
+    """Names torch's memory formats by their module: pickle takes whatever module has an attribute `torch`."""
+
+    def reducer_override(self, value: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.memory_format):
+            return _memory_format, (str(value).removeprefix("torch."),)
+        return NotImplemented
+
+
+def _memory_format(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
 def packed(work: Any) -> bytes:
     """Returns a job's work as bytes for other processes.
 
     Raises:
         UserError: it holds what cannot be sent.
     """
+    buffer = io.BytesIO()
     try:
-        return pickle.dumps(work)
+        _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(work)
+        return buffer.getvalue()
     except Exception as error:  # a class of a notebook, a lock, an open file: each says it in its own way
         raise UserError(
             f"workers cannot be sent what was given ({type(error).__name__}: {str(error)[:160]}); give the network and the "

@@ -239,7 +239,7 @@ def connect(cluster: str) -> Any:
     except RuntimeError as error:
         if "ersion mismatch" in str(error):
             raise UserError(
-                f"this machine and the Ray cluster have different versions of Ray or Python ({_short(error)}); install the same"
+                f"this machine and the Ray cluster have different versions of Ray or Python ({_short(error, 6)}); install the same"
             ) from None
         raise UserError(f"the Ray cluster does not take this job ({_short(error)})") from None
     except (ConnectionError, ValueError, TimeoutError, OSError) as error:
@@ -291,7 +291,7 @@ def _check_reachable(address: str) -> None:
         ) from None
 
 
-def _short(error: BaseException) -> str:
-    """An error of Ray in one line; its own texts are pages long."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0][:200]
+def _short(error: BaseException, most: int = 1) -> str:
+    """The first lines of an error of Ray as one; its own texts are pages long."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:most])[:240]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,17 @@ from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
-from entoptic.methods.contract import Context, Draft, Failure, FailureCode, Item, MethodConfig, card_of, make_config
+from entoptic.methods.contract import (
+    Context,
+    Draft,
+    Failure,
+    FailureCode,
+    Item,
+    MethodConfig,
+    card_of,
+    config_identity,
+    make_config,
+)
 from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -45,6 +56,11 @@ class Job:
     card: MethodCard
     config: MethodConfig
     items: list[Item]
+
+    @cached_property
+    def config_identity(self) -> dict[str, Any]:
+        """What keys hold of the config: it is the same for all items."""
+        return config_identity(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)

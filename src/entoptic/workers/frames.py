@@ -6,11 +6,13 @@ import io
 import pickle
 import struct
 import sys
+import threading
 from typing import Any, BinaryIO
 
 from entoptic.errors import UserError
 
 _LENGTH = struct.Struct(">Q")
+_LOCK = type(threading.Lock())
 
 
 def send(stream: BinaryIO, value: Any) -> None:
@@ -43,9 +45,11 @@ def _exactly(stream: BinaryIO, length: int) -> bytes:
 
 
 class _Pickler(pickle.Pickler):
-    """Names torch's memory formats by their module: pickle takes whatever module has an attribute `torch`."""
+    """Makes locks anew, and names torch's memory formats by their module: pickle takes whatever module has an attribute `torch`."""
 
     def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, _LOCK):
+            return threading.Lock, ()
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.memory_format):
             return _memory_format, (str(value).removeprefix("torch."),)

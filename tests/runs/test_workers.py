@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 import entoptic
 from conftest import tiny_card, tiny_module
 from entoptic.errors import UserError
+from entoptic.inversion.configs import Steer
 from entoptic.methods.contract import UNIT_KINDS
 from entoptic.models.model import Model
 from entoptic.runs import sweep
@@ -202,3 +204,46 @@ def test_a_network_that_cannot_be_sent_is_refused(tmp_path: Path) -> None:
         entoptic.see(
             model, "logits:0", method="fourier", steps=1, verifiers="", out=tmp_path, workers=2, progress=False
         )
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The stored network, in a folder with its inverter and photos."""
+    from tests.stored import asked
+
+    for name in ("photos", "prior", "inverter"):
+        shutil.copytree(asked.HERE / name, tmp_path / name)
+    shutil.copy(asked.HERE / asked.DICTIONARY, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return Model(*asked.networks(asked.HERE)("0", True), device="cpu")
+
+
+@pytest.mark.slow
+def test_inversions_by_two_processes(stored: Model) -> None:
+    def invert(out: str, workers: Workers | None) -> Run:
+        return entoptic.invert(
+            stored, "stage2", "photos", n=2, inverter="file:inverter", steps=2, verifiers="", batch_size=4, out=out,
+            progress=False, workers=workers,
+        )  # fmt: skip
+
+    one, two = invert("one", None), invert("two", TWO)
+    assert len(one) > 4
+    assert pixels(one) == pixels(two)
+    assert records(one) == records(two)
+    assert (one.path / "inversion.json").exists() == (two.path / "inversion.json").exists()
+
+
+@pytest.mark.slow
+def test_steering_by_two_processes(stored: Model) -> None:
+    def steer(out: str, workers: Workers | None) -> Run:
+        config = Steer(n=2, level=0.4, scales=(0.0, 1.0, 2.0), nulls=4, steps=2)
+        photos = ["photos/circle/0.png", "photos/dot/1.png"]
+        return entoptic.steer(
+            stored, "stage2", photos, dictionary="four.safetensors", concepts=(0, 2), inverter="file:inverter",
+            config=config, out=out, progress=False, workers=workers,
+        )  # fmt: skip
+
+    one, two = steer("one", None), steer("two", TWO)
+    assert len(one) == 4
+    assert pixels(one) == pixels(two)
+    assert records(one) == records(two)

@@ -26,6 +26,7 @@ from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.methods.pixels import PixelAscent
 from entoptic.models.sources import SOURCES
+from entoptic.workers.count import Workers
 from tiny_bench import MINI, register
 
 TESTS = Path(__file__).parents[1]
@@ -74,6 +75,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
+from entoptic.workers.count import Workers
 from tiny_bench import MINI, register
 from entoptic.runs.store import Run
 from entoptic.bench.run import benchmark
@@ -110,7 +112,7 @@ def test_a_killed_benchmark_goes_on_to_the_same_bytes(whole: tuple[Path, Results
 
 def test_the_same_call_makes_no_picture_again(whole: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, results = whole
-    monkeypatch.setattr("entoptic.runs.execute._make", lambda *args: pytest.fail("a picture is made again"))
+    monkeypatch.setattr("entoptic.runs.execute.make_batch", lambda *args: pytest.fail("a picture is made again"))
     before = timeless(folder)
     with chdir(folder.parent):
         assert entoptic.benchmark(MINI, out="out", device="cpu", progress=False).cells == results.cells
@@ -321,3 +323,11 @@ def test_judges_that_are_given_judge_too(tmp_path: Path) -> None:
     judges = {c.judge for c in results.cells if c.column == "verifier_top1"}
     assert judges == {"all", "pooled:1", "pooled:2", "tiny:9"}, "a network does not judge itself"
     assert "--verifiers tiny:9,tiny:0" in results.about["command"]
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_same_pictures(whole: tuple[Path, Results], tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        results = benchmark(MINI, out="out", device="cpu", progress=False, workers=Workers(count=2, threads=1))
+    assert not results.failures
+    assert pictures(tmp_path / "out") == pictures(whole[0])

@@ -107,6 +107,7 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "learn-dictionary": ["learn", "dictionary", "tiny:net", "stage2", "--kind", "none", *given],
         "split": ["split", "tiny:net", "stage2.0:0", *given],
         "verify": ["verify", str(out)],
+        "status": ["status", str(out)],
         "gallery": ["gallery", str(photos), "--out", str(out)],
         "merge": ["merge", str(photos), "--out", str(out)],
         "figure": ["figure", str(photos), "--out", str(out)],

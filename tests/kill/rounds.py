@@ -27,6 +27,7 @@ from entoptic.errors import UserError
 from entoptic.images.index import ActivationIndex
 from entoptic.images.index_record import IndexRecord
 from entoptic.images.index_shards import ShardFolder
+from entoptic.runs.progress_file import FILE
 from entoptic.runs.store import Run
 
 ROOT = Path(__file__).parents[2]
@@ -85,12 +86,15 @@ def _timeless(value: Any) -> Any:
 
 
 def files(folder: Path) -> dict[str, Any]:
-    """Every file of the output and of the cache, but locks and the pages of a gallery, which hold times."""
+    """Every file of the output and of the cache, but locks, progress files and the pages of a gallery, which hold times."""
     found = (path for part in (OUT, "cache") for path in sorted((folder / part).rglob("*")) if path.is_file())
     return {
         path.relative_to(folder).as_posix(): content(path)
         for path in found
-        if not path.name.endswith(".lock") and path.suffix != ".html" and not _abandoned(path, folder)
+        if not path.name.endswith(".lock")
+        and path.name != FILE
+        and path.suffix != ".html"
+        and not _abandoned(path, folder)
     }
 
 

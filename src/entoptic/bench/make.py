@@ -18,6 +18,7 @@ from entoptic.runs.execute import execute, split
 from entoptic.runs.pictures import Picture
 from entoptic.runs.plan import UnitPlan, find_verifiers, make_plan
 from entoptic.units.unit import Unit, bind
+from entoptic.workers.count import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +146,16 @@ def plan_of(setting: Setting, seed: int, report: Reporter, batch_size: int | Non
     )  # fmt: skip
 
 
-def make(setting: Setting, report: Reporter, batch_size: int | None) -> tuple[list[Shot], list[str]]:
+def make(
+    setting: Setting, report: Reporter, batch_size: int | None, workers: Workers | None = None
+) -> tuple[list[Shot], list[str]]:
     """Makes a subject's pictures, as far as its run does not hold them.
 
     Args:
         setting: the subject.
         report: is told of the progress.
         batch_size: pictures made together.
+        workers: processes that share the work; None makes all in this one.
 
     Returns:
         The pictures, and why there are none of some units, in words.
@@ -160,7 +164,7 @@ def make(setting: Setting, report: Reporter, batch_size: int | None) -> tuple[li
     failures: list[str] = []
     for seed in setting.subject.seeds:
         plan = plan_of(setting, seed, report, batch_size)
-        run = execute(plan, report)
+        run = execute(plan, report, workers)
         failures += run.failures
         for entry, job in zip(setting.subject.methods, plan.jobs, strict=True):
             for one, record in split(run, plan.entries(job))[0]:

@@ -33,6 +33,7 @@ from entoptic.bench.tables import csv_table, markdown
 from entoptic.bench.truth import cells_of, costs_of, recover_all, shown_of
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
+from entoptic.workers.count import Workers
 
 MARK = "bench.json"
 """A file that tells a folder of a benchmark, and of which recipe."""
@@ -48,6 +49,7 @@ def benchmark(
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool = True,
+    workers: int | str | Workers | None = None,
 ) -> Results:
     """Measures methods side by side and writes the table, a plot and a page of the pictures.
 
@@ -62,6 +64,7 @@ def benchmark(
         batch_size: pictures made together (default 10 on a CPU, 64 elsewhere).
         device: "auto", "cpu", "cuda:1", ….
         progress: show how far the work is.
+        workers: processes that share the pictures, as in `see`.
 
     Returns:
         The table.
@@ -73,6 +76,7 @@ def benchmark(
     chosen = checked(recipe, photos)
     folder = user_path(out)
     named = judges_of(verifiers)
+    shared = Workers.parse(workers)
     check_folder(folder, chosen)
     opened = None if photos is None else Photos.open(photos)
     with reporter(progress) as report:
@@ -83,7 +87,7 @@ def benchmark(
             words = command_of(
                 chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size
             )
-            results = _results(chosen, found, folder, words, report, batch_size, progress)
+            results = _results(chosen, found, folder, words, report, batch_size, progress, shared)
             # Digits that the table does not keep must not show in its other files.
             results = replace(Results.from_json(results.to_json()), shown=results.shown)
             write(results, folder)
@@ -146,11 +150,12 @@ def _results(
     report: Reporter,
     batch_size: int | None,
     progress: bool,
+    workers: Workers | None,
 ) -> Results:
     cells, costs, failures, shown = [], [], [], []
     seen = Seen(report=report)
     for setting in found:
-        shots, failed = make(setting, report, batch_size)
+        shots, failed = make(setting, report, batch_size, workers)
         failures += failed
         cells += measure(setting, shots, seen)
         costs += _costs(setting, shots)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional, arg
 
 from entoptic.base.progress import short_time
-from entoptic.cli.options import BatchSize, Debug, Device, Threads, photos_help, use_threads
+from entoptic.cli.options import BatchSize, Debug, Device, Threads, WorkerCount, asked_workers, photos_help, use_threads
 
 if TYPE_CHECKING:
     from entoptic.bench.recipe import Recipe
@@ -38,6 +38,7 @@ class Bench:
     batch_size: BatchSize = None
     device: Device = "auto"
     threads: Threads = None
+    workers: WorkerCount = None
     dry_run: bool = False
     """time two steps of each method, then print what there is to make and how long it takes"""
     debug: Debug = False
@@ -57,7 +58,7 @@ def run_bench(options: Bench) -> int:
     print(f"{recipe.name}: {recipe.title}; {recipe.pictures} pictures and the planted part", flush=True)
     results = benchmark(
         recipe, out=options.out, photos=options.photos, verifiers=options.verifiers, batch_size=options.batch_size,
-        device=options.device,
+        device=options.device, workers=asked_workers(options.workers, options.threads),
     )  # fmt: skip
     print(markdown(results))
     spent = short_time(time.monotonic() - started)

@@ -10,7 +10,16 @@ from typing import Annotated, ClassVar
 from tyro.conf import arg
 
 from entoptic.base.bounds import whole_number
-from entoptic.cli.options import Debug, Device, ModelName, Threads, photos_help, use_threads
+from entoptic.cli.options import (
+    Debug,
+    Device,
+    ModelName,
+    Threads,
+    WorkerCount,
+    asked_workers,
+    photos_help,
+    use_threads,
+)
 from entoptic.cli.output import print_losses
 from entoptic.errors import UserError
 
@@ -46,6 +55,7 @@ class Index:
     """photos in one forward pass"""
     device: Device = "auto"
     threads: Threads = None
+    workers: WorkerCount = None
     debug: Debug = False
 
 
@@ -71,6 +81,7 @@ def run_index(options: Index) -> int:
             shard=shard,
             batch_size=options.batch_size,
             progress=report.progress,
+            workers=asked_workers(options.workers, options.threads),
         )
     print_losses(index)
     print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {index.layers[-1]}:0`")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError
+
+if TYPE_CHECKING:
+    from entoptic.workers.count import Workers
 
 
 def photos_help(role: str = "") -> object:
@@ -99,7 +102,16 @@ BatchSize = Annotated[
     arg(help="pictures made together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"),
 ]
 Device = Annotated[str, arg(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps")]
-Threads = Annotated[int | None, arg(help="CPU threads (default: torch's own choice)")]
+Threads = Annotated[
+    int | None, arg(help="CPU threads, of each worker where there are some (default: torch's own choice)")
+]
+WorkerCount = Annotated[
+    str | None,
+    arg(
+        metavar="WORKERS",
+        help="processes that share the work: a number, auto (one a device), ray or ray://HOST:PORT (default: this process)",
+    ),
+]
 Debug = Annotated[bool, arg(help="show the traceback of an error")]
 
 
@@ -111,6 +123,7 @@ class InverterOptions:
     prior: MovedPrior = None
     device: Device = "auto"
     threads: Threads = None
+    workers: WorkerCount = None
     context: KeepPhotos = True
 
     def __post_init__(self) -> None:
@@ -119,7 +132,17 @@ class InverterOptions:
     def for_python(self) -> dict[str, Any]:
         """Returns what the verbs' functions take of them by name, once the threads are set."""
         use_threads(self.threads)
-        return {"inverter": self.inverter, "prior": self.prior, "device": self.device, "context": self.context}
+        return {
+            "inverter": self.inverter, "prior": self.prior, "device": self.device, "context": self.context,
+            "workers": asked_workers(self.workers, self.threads),
+        }  # fmt: skip
+
+
+def asked_workers(workers: str | None, threads: int | None) -> Workers | None:
+    """Returns which workers `--workers` and `--threads` ask for, None for this process alone."""
+    from entoptic.workers.count import Workers
+
+    return Workers.parse(workers, threads=threads)
 
 
 def use_threads(threads: int | None) -> None:

@@ -26,6 +26,8 @@ from entoptic.cli.options import (
     Threads,
     UnitNames,
     Verifiers,
+    WorkerCount,
+    asked_workers,
     photos_help,
     use_threads,
 )
@@ -69,6 +71,7 @@ class See:
     batch_size: BatchSize = None
     device: Device = "auto"
     threads: Threads = None
+    workers: WorkerCount = None
     context: KeepPhotos = True
     dry_run: bool = False
     """time two steps, then print the plan, its time and its memory"""
@@ -84,6 +87,7 @@ def run_see(options: See) -> int:
     from entoptic.runs.plan import make_plan
 
     use_threads(options.threads)
+    workers = asked_workers(options.workers, options.threads)
     methods = chosen_methods(options, options.method)
     for_all = {"steps": options.steps, "nats": options.nats}
     started = time.monotonic()
@@ -111,7 +115,7 @@ def run_see(options: See) -> int:
         if options.dry_run:
             _print_estimate(estimate(plan), plan.failures)
             return 2 if plan.failures else 0
-        run = execute(plan, report)
+        run = execute(plan, report, workers)
     asked = {str(item.unit) for job in plan.jobs for item in job.items}
     for picture in run:
         if picture.unit in asked:

@@ -30,6 +30,7 @@ from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.patterns import Patterns, run_patterns
 from entoptic.cli.see import See, run_see
 from entoptic.cli.split import Split, run_split
+from entoptic.cli.status import Status, run_status
 from entoptic.cli.steer import Steer, run_steer
 from entoptic.cli.study import StudyBuild, StudyExport, StudyServe, run_study_build, run_study_export, run_study_serve
 from entoptic.cli.study_answers import (
@@ -53,6 +54,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "patterns": (Patterns, run_patterns),
     "commitment": (Commitment, run_commitment),
     "split": (Split, run_split),
+    "status": (Status, run_status),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),
     "figure": (Figure, run_figure),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from entoptic.base.progress import Progress, silent
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.index import MARK, ActivationIndex, listing_sha256
 from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
-from entoptic.images.index_shards import ShardFolder, UnitGroup, make_groups, read_block
+from entoptic.images.index_shards import IndexShard, ShardFolder, UnitGroup, make_groups, read_block
+from entoptic.images.index_work import Block, IndexWork, read_on_workers
 from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import Extremes
 from entoptic.models.model import Model
 from entoptic.units.unit import slug
+from entoptic.workers.count import Workers
 
 
 def build_index(
@@ -37,6 +39,7 @@ def build_index(
     shard: tuple[int, int] = (0, 1),
     batch_size: int = 32,
     progress: Progress = silent,
+    workers: int | str | Workers | None = None,
 ) -> ActivationIndex:
     """Reads photos once and writes the statistics of every unit of `layers`; what the folder holds is not read again.
 
@@ -56,6 +59,8 @@ def build_index(
         shard: (i, m) reads the i-th of m equal parts of the photos, for `merge_indexes`.
         batch_size: photos per forward pass.
         progress: called with (what, done, total).
+        workers: processes that share the photos: a number, "auto" for one on each device, "ray" or "ray://HOST:PORT" for a Ray
+            cluster; None reads all in this process.
 
     Returns:
         The index. Photos that could not be read are named in `skipped`.
@@ -63,6 +68,7 @@ def build_index(
     Raises:
         UserError: unknown layer or readout, `out` holds another index or other files, no photo could be read.
     """
+    shared = Workers.parse(workers)
     photos = Photos.open(photos)
     layers, readouts = ([x] if isinstance(x, str) else list(x) for x in (layers, readouts))
     which, of = shard
@@ -92,22 +98,48 @@ def build_index(
         if done is not None and not todo:
             return done
         _record(request, origin).write(folder / "index.json")
-        seen = sum(len(_indices(photos, block)) for block in shards.covered())
+        before = sum(len(_indices(photos, block)) for block in shards.covered())
+        blocks_left = [Block(number=block, photos=_indices(photos, block)) for block in todo]
+        total = before + sum(len(block.photos) for block in blocks_left)
 
-        def on_batch(more: int) -> None:
-            nonlocal seen
-            seen += more
-            progress("indexing photos", seen, total)
+        def seen(more: int) -> None:
+            progress("indexing photos", before + more, total)
 
-        total = seen + sum(len(_indices(photos, block)) for block in todo)
-        with torch.no_grad(), model.frozen():
-            for block in todo:
-                shard_read = read_block(
-                    model, groups, photos, block, _indices(photos, block), k=k, bottom=bottom, reservoir=reservoir,
-                    batch_size=batch_size, on_batch=on_batch,
-                )  # fmt: skip
-                shards.add(shard_read, model.device)
+        work = IndexWork(
+            model=model, photos=photos, layers=layers, readouts=readouts, k=k, bottom=bottom, reservoir=reservoir,
+            batch_size=batch_size,
+        )  # fmt: skip
+        if shared is None:
+            _read_here(work, groups, blocks_left, lambda shard: shards.add(shard, model.device), seen)
+        else:
+            read_on_workers(
+                work, blocks_left, shared, keep=lambda shard: shards.add(shard, model.device), seen=seen
+            )  # fmt: skip
         return _finish(folder, request, origin, groups, shards, photos)
+
+
+def _read_here(
+    work: IndexWork,
+    groups: Sequence[UnitGroup],
+    blocks: Sequence[Block],
+    keep: Callable[[IndexShard], None],
+    seen: Callable[[int], None],
+) -> None:
+    """Reads blocks in this process."""
+    count = 0
+
+    def on_batch(more: int) -> None:
+        nonlocal count
+        count += more
+        seen(count)
+
+    with torch.no_grad(), work.model.frozen():
+        for block in blocks:
+            shard = read_block(
+                work.model, groups, work.photos, block.number, block.photos, k=work.k, bottom=work.bottom,
+                reservoir=work.reservoir, batch_size=work.batch_size, on_batch=on_batch,
+            )  # fmt: skip
+            keep(shard)
 
 
 def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationIndex:

@@ -70,6 +70,7 @@ class PhotoSource:
         hashes: content hashes known so far, by row.
         skipped_names: names of `skipped`.
         lock: guards `skipped`.
+        path: that it was opened by, "" for photos that were given in memory.
     """
 
     store: ImageStore
@@ -78,6 +79,7 @@ class PhotoSource:
     hashes: dict[int, str] = field(default_factory=dict)
     skipped_names: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    path: str = ""
 
     def skip(self, skipped: Skipped) -> None:
         """Records what was left out, once."""

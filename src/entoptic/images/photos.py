@@ -73,7 +73,9 @@ class Photos:
         if isinstance(source, Photos):
             return source
         if isinstance(source, (str, os.PathLike)):
-            return cls._from(*open_path(source))
+            opened = cls._from(*open_path(source))
+            opened._shared.path = os.fspath(source)
+            return opened
         if hasattr(source, "column_names") or hasattr(source, "features"):
             return cls._from(*open_dataset(source))
         if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim == 3):
@@ -93,6 +95,12 @@ class Photos:
         if shared.skipped:
             warnings.warn(_left_out(source, shared.skipped), stacklevel=1)
         return cls(source, shared, range(len(shared.photos)))
+
+    def __reduce__(self) -> Any:
+        """Photos in files are opened again by another process, which must find the same names there."""
+        if not self._shared.path:
+            return object.__reduce__(self)
+        return _opened_again, (self._shared.path, self.source, self._rows, _listing(self._shared))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -347,3 +355,22 @@ def _left_out(source: str, skipped: Sequence[Skipped]) -> str:
     named = "; ".join(f"{one.name} ({one.reason})" for one in skipped[:_NAMED])
     more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
     return printable(f"left out of the photos in {source}: {named}{more}")
+
+
+def _listing(shared: PhotoSource) -> str:
+    """A hash of the names of all photos of a source."""
+    return hashlib.sha256(
+        "\n".join(photo.name for photo in shared.photos).encode(errors="backslashreplace")
+    ).hexdigest()
+
+
+def _opened_again(path: str, source: str, rows: list[int], listing: str) -> Photos:
+    """Photos that another process had opened.
+
+    Raises:
+        UserError: they are not here, or others are.
+    """
+    found = Photos.open(path)
+    if _listing(found._shared) != listing:
+        raise UserError(f"the photos at {path} are others here than where they were opened before")
+    return Photos(source, found._shared, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +19,24 @@ from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS, MethodCard, find_method
-from entoptic.methods.contract import Context, Draft, Failure, FailureCode, Item, MethodConfig, card_of, make_config
+from entoptic.methods.contract import (
+    Context,
+    Draft,
+    Failure,
+    FailureCode,
+    Item,
+    MethodConfig,
+    card_of,
+    config_identity,
+    make_config,
+)
 from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import LITE, lite_card, load
 from entoptic.priors.prior import Prior
 from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.runs.again import Again, as_text
 from entoptic.runs.film import check_kind
 from entoptic.runs.store import Run
 from entoptic.runs.unit_items import UnitItems
@@ -44,6 +56,11 @@ class Job:
     card: MethodCard
     config: MethodConfig
     items: list[Item]
+
+    @cached_property
+    def config_identity(self) -> dict[str, Any]:
+        """What keys hold of the config: it is the same for all items."""
+        return config_identity(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +129,7 @@ class Plan:
         batch_size: items made together.
         failures: what cannot be made, known beforehand.
         film: kind of the film to store of each ascent, a key of `entoptic.runs.film.KINDS`, "" for none.
+        again: makes the plan in another process, or None where that cannot be.
     """
 
     model: Model
@@ -121,6 +139,7 @@ class Plan:
     batch_size: int
     failures: list[Failure] = field(default_factory=list)
     film: str = ""
+    again: Again | None = None
 
     def entries(self, job: Job) -> list[Entry]:
         """Returns the job's items with their keys and files."""
@@ -186,6 +205,7 @@ def make_plan(
     check_options(n=n, seed=seed, bank_seed=bank_seed, batch_size=batch_size)
     chosen = choose_methods(method, options or {})
     check_kind(film)
+    units = units if isinstance(units, (str, Unit)) else list(units)
     if film and all("steps" not in c.config.__dataclass_fields__ or "prior" in c.reads for c, _ in chosen):
         raise UserError(
             f"a film shows an ascent, and {', '.join(c.name for c, _ in chosen)} makes none; leave film out"
@@ -246,7 +266,13 @@ def make_plan(
         batch_size=default_batch(subject, batch_size),
         failures=failures,
         film=film,
-    )
+        again=Again(make_plan, {
+            "model": model, "units": as_text(units), "method": method, "photos": photos, "n": n, "seed": seed,
+            "out": out, "verifiers": verifiers, "batch_size": batch_size, "device": device, "card": card,
+            "options": options, "index": as_text(index), "context": context, "prior": prior, "bank_seed": bank_seed,
+            "noise_of": as_text(noise_of), "film": film,
+        }),
+    )  # fmt: skip
 
 
 def _noise_of(model: Model, unit: str | Unit | None, methods: Sequence[MethodCard]) -> str:

@@ -20,6 +20,7 @@ from entoptic.runs.execute import execute
 from entoptic.runs.plan import make_plan
 from entoptic.runs.store import Run
 from entoptic.units.unit import Unit
+from entoptic.workers.count import Workers
 
 Network = str | nn.Module | Model
 """What `load` takes."""
@@ -121,6 +122,7 @@ def see(
     context: bool = True,
     noise_of: str | Unit | None = None,
     film: str = "",
+    workers: int | str | Workers | None = None,
     **options: Any,
 ) -> Run:
     """Makes, measures and stores pictures of what units of a model look for.
@@ -148,6 +150,8 @@ def see(
         noise_of: a unit whose random numbers all pictures use, so that pictures of several units start from the same noise and
             are seen through the same views; None gives each unit its own.
         film: "gif" or "apng" to store how each picture came about, in `RUN/films`; only for what is made now.
+        workers: processes that share the work: a number, "auto" for one on each device, "ray" or "ray://HOST:PORT" for a Ray
+            cluster; None makes all in this process. The pictures are the same.
         options: fields of the methods' configs (`entoptic.configs`), for instance `steps=300`; each goes to every method that
             has it.
 
@@ -158,10 +162,11 @@ def see(
         UserError: bad input, or every picture failed.
         KeyboardInterrupt: on Ctrl-C, with all finished pictures stored.
     """
+    shared = Workers.parse(workers)
     with reporter(progress) as report:
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
             context=context, prior=prior, bank_seed=bank_seed, noise_of=noise_of, film=film,
         )  # fmt: skip
-        return execute(plan, report)
+        return execute(plan, report, shared)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from entoptic.models.model import Model
     from entoptic.priors.prior import Prior
     from entoptic.units.unit import Unit
+    from entoptic.workers.count import Workers
 
 
 class SeeArguments(TypedDict, total=False):
@@ -36,6 +37,7 @@ class SeeArguments(TypedDict, total=False):
     context: bool
     noise_of: str | Unit | None
     film: str
+    workers: int | str | Workers | None
 
 
 class AccentuateArguments(SeeArguments, total=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from entoptic.methods.steer import SteerConcepts, photo_of
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
+from entoptic.runs.again import Again
 from entoptic.runs.decoding_time import DecodingTime, decoding_time
 from entoptic.runs.edit_items import DISCOVERED, RECIPE, Concepts, EditItems, identity_of
 from entoptic.runs.execute import execute, split
@@ -36,6 +37,7 @@ from entoptic.runs.plan import Job, Plan, run_name
 from entoptic.runs.records import about_run
 from entoptic.runs.store import Run, Unwritable, writable
 from entoptic.units.near_labels import nearest_label
+from entoptic.workers.count import Workers
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
@@ -64,6 +66,7 @@ def steer(
     context: bool = True,
     progress: bool = True,
     dry_run: bool = False,
+    workers: int | str | Workers | None = None,
 ) -> Run:
     """Steers concepts of photos' feature maps and stores what changes in the pictures, where, and whether it is chance.
 
@@ -89,6 +92,7 @@ def steer(
             not be.
         progress: show how far the work is, and before it how long it will take.
         dry_run: only say how long it will take; nothing is made.
+        workers: as in `see`.
 
     Returns:
         The run. Photos that failed are named in `run.failures`; the others are finished.
@@ -96,7 +100,7 @@ def steer(
     Raises:
         UserError: bad input, or nothing could be made.
     """
-    config = config or Steer()
+    config, shared = config or Steer(), Workers.parse(workers)
     check_options(concepts=discover)
     subject = load(model, card, device=device)
     maps = FeatureMaps.of(subject, layer)
@@ -121,53 +125,108 @@ def steer(
         if known is None:
             with run.writing(about_run(subject)):
                 known, where = _discover(run, maps, class_index, class_photos, discover)
-        concepts_of_run = Concepts(
-            dictionary=known, source=where, identity=identity_of(known, maps.channels), class_name=class_name,
-            class_photos=class_photos, discover=discover,
-        )  # fmt: skip
-        numbers = {opened.sha256(index): index for index in range(len(opened))}
-
-        def image(photo: PhotoFile) -> Image.Image:
-            found = opened.read(numbers[photo.sha256])
-            if found is None:
-                raise Unreadable(f"{photo.path} cannot be read")
-            return found
-
-        reader = PhotoReader(maps, (), image)
-        named = _numbers(known, concepts)
-        items: list[Item] = []
-        for sha, index in numbers.items():
-            photo = PhotoFile(opened[index].name, sha)
-            try:
-                readout = reader(photo)
-            except Unreadable:  # it is in `opened.skipped`
-                continue
-            items += [
-                Item(
-                    target=EditTarget(layer=layer, photo=photo, source=where, concept=k, name=str(known.names[k])),
-                    sample=0, seed=config.seed,
-                )
-                for k in named or strongest(known, readout.map_Chw[None])
-            ]  # fmt: skip
-        failures = [_skipped(photo) for photo in opened.skipped if photo.is_photo]
-        kind = EditItems(
-            maps=maps, inverter=decoder, prior=prior_record(decoder, prior), concepts=concepts_of_run, photos=reader,
-            photos_source=opened.source, store_photos=context,
-        )  # fmt: skip
-        steering = SteerConcepts(**{one.name: getattr(config, one.name) for one in fields(Steer)})
-        plan = Plan(
-            model=subject, kind=kind, jobs=[Job(card=find_method("steer"), config=steering, items=items)], run=run,
-            batch_size=config.batch_size, failures=failures,
-        )  # fmt: skip
+        given = {
+            "layer": layer, "dictionary": where if dictionary is None else dictionary, "class_name": class_name,
+            "class_photos": class_photos, "discover": discover, "concepts": concepts, "prior": prior, "config": config,
+            "out": run.path, "context": context,
+        }  # fmt: skip
+        plan = _plan(
+            maps, opened, known, where, decoder, **{k: v for k, v in given.items() if k not in ("layer", "dictionary")}
+        )
+        here = {"model": model, "card": card, "device": device, "photos": photos, "inverter": inverter}
+        plan = replace(plan, again=Again(make_steering_plan, given | here))
         left = [entry.item for job in plan.jobs for entry in split(run, plan.entries(job))[1]]
         if left and progress:
             report.note(str(_time(decoder, len({photo_of(item) for item in left}), len(left), config)))
         try:
-            return execute(plan, report)
+            return execute(plan, report, shared)
         except Unwritable:
             raise
         except UserError as error:
             raise UserError(f"no photo could be steered: {error}") from None
+
+
+def make_steering_plan(
+    model: str | nn.Module | Model,
+    layer: str,
+    photos: Any,
+    *,
+    dictionary: Any,
+    inverter: str | Inverter | None = None,
+    prior: str | None = None,
+    card: Card | None = None,
+    device: str = "auto",
+    **asked: Any,
+) -> Plan:
+    """Loads what is steered once its concepts are known, and makes nothing: for workers, who do as `steer` did.
+
+    Args:
+        dictionary: the concepts, or their file.
+        asked: what `_plan` takes. The others: see `steer`.
+
+    Raises:
+        UserError: it cannot be loaded here.
+    """
+    maps = FeatureMaps.of(load(model, card, device=device), layer)
+    decoder, _ = find_inverter(inverter, maps, prior)
+    return _plan(maps, _open(photos), *_loaded(dictionary, maps), decoder, prior=prior, **asked)
+
+
+def _plan(
+    maps: FeatureMaps,
+    opened: Photos,
+    known: Any,
+    where: str,
+    decoder: Inverter,
+    *,
+    class_name: str | int,
+    class_photos: Any,
+    discover: int,
+    concepts: Sequence[int | str],
+    prior: str | None,
+    config: Steer,
+    out: Path,
+    context: bool,
+) -> Plan:
+    """What is steered: concepts of every photo that can be read."""
+    concepts_of_run = Concepts(
+        dictionary=known, source=where, identity=identity_of(known, maps.channels), class_name=class_name,
+        class_photos=class_photos, discover=discover,
+    )  # fmt: skip
+    numbers = {opened.sha256(index): index for index in range(len(opened))}
+
+    def image(photo: PhotoFile) -> Image.Image:
+        found = opened.read(numbers[photo.sha256])
+        if found is None:
+            raise Unreadable(f"{photo.path} cannot be read")
+        return found
+
+    reader = PhotoReader(maps, (), image)
+    named = _numbers(known, concepts)
+    items: list[Item] = []
+    for sha, index in numbers.items():
+        photo = PhotoFile(opened[index].name, sha)
+        try:
+            readout = reader(photo)
+        except Unreadable:  # it is in `opened.skipped`
+            continue
+        items += [
+            Item(
+                target=EditTarget(layer=maps.layer, photo=photo, source=where, concept=k, name=str(known.names[k])),
+                sample=0, seed=config.seed,
+            )
+            for k in named or strongest(known, readout.map_Chw[None])
+        ]  # fmt: skip
+    failures = [_skipped(photo) for photo in opened.skipped if photo.is_photo]
+    kind = EditItems(
+        maps=maps, inverter=decoder, prior=prior_record(decoder, prior), concepts=concepts_of_run, photos=reader,
+        photos_source=opened.source, store_photos=context,
+    )  # fmt: skip
+    steering = SteerConcepts(**{one.name: getattr(config, one.name) for one in fields(Steer)})
+    return Plan(
+        model=maps.model, kind=kind, jobs=[Job(card=find_method("steer"), config=steering, items=items)], run=Run(out),
+        batch_size=config.batch_size, failures=failures,
+    )  # fmt: skip
 
 
 # --- what was asked for ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@
     RUN/frontier/UNIT.json, .svg and .png, table.md        mean score against nats, and the methods' places
     RUN/results/KIND/NAME-KEY/                             results that are no pictures, see `entoptic.runs.results`
     RUN/failures.json       why some pictures that were asked for are not there
+    RUN/progress.json       how far the job is, or was, that wrote last, see `entoptic.runs.progress_file`
     RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
 
 `context` is the only folder that holds real photos beside what `retrieval` shows and `steer`'s maps named `photo`: leave
@@ -246,12 +247,14 @@ class Run:
 
     def file(self, folder: str, stem: str) -> Path:
         """Where the PNG of a picture belongs."""
-        return self.path / "pictures" / folder / f"{stem}.png"
+        return Path(self.path, "pictures", folder, f"{stem}.png")  # one call: a plan has many
 
     def finished(self, file: Path, key: str) -> dict[str, Any] | None:
         """The sidecar of a finished picture with this key and intact pixels, else None."""
+        if not file.is_file():
+            return None
         sidecar = file.with_suffix(".json")
-        if not (file.is_file() and is_inside(file, self.path) and is_inside(sidecar, self.path)):
+        if not (is_inside(file, self.path) and is_inside(sidecar, self.path)):
             return None
         try:
             record = read_json(sidecar)

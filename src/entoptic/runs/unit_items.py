@@ -14,7 +14,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.pixels import opaque, quantise
 from entoptic.base.progress import Reporter
 from entoptic.images.references import References
-from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace, config_identity
+from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
 from entoptic.models.model import Model
@@ -73,7 +73,7 @@ class UnitItems:
             "unit": item.unit.identity,
             "readout": item.unit.readout,
             "method": job.card.name,
-            "config": config_identity(job.config),
+            "config": job.config_identity,
             "seed": item.seed,
             "sample": item.sample,
             "weights": card.identity,

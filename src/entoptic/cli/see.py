@@ -26,6 +26,7 @@ from entoptic.cli.options import (
     Threads,
     UnitNames,
     Verifiers,
+    parse_shard,
     photos_help,
     use_threads,
 )
@@ -43,6 +44,7 @@ class See:
         """entoptic see builtin:lite0 'logits:"church"' logits:701 --out runs/first""",
         "entoptic see builtin:lite0 blocks.6:112 --method fourier,maco --n 2",
         "entoptic see builtin:lite0 blocks.6:0-9 --photos photos --method retrieval",
+        "entoptic see builtin:lite0 logits:207 --print-config",
     )
 
     model: ModelName
@@ -70,6 +72,13 @@ class See:
     device: Device = "auto"
     threads: Threads = None
     context: KeepPhotos = True
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """YAML file of what to make, in place of MODEL and UNIT: several models, units and methods; options given beside it
+    count before what it says"""
+    print_config: bool = False
+    """print this command as such a file and make nothing"""
+    shard: Annotated[str, arg(metavar="I/M")] = "0/1"
+    """I/M makes the I-th (from 0) of M parts of the units; `entoptic merge` makes one run of them"""
     dry_run: bool = False
     """time two steps, then print the plan, its time and its memory"""
     debug: Debug = False
@@ -82,8 +91,10 @@ def run_see(options: See) -> int:
     from entoptic.runs.execute import execute
     from entoptic.runs.headline import headline
     from entoptic.runs.plan import make_plan
+    from entoptic.runs.shards import shard_of
 
     use_threads(options.threads)
+    part = parse_shard(options.shard)
     methods = chosen_methods(options, options.method)
     for_all = {"steps": options.steps, "nats": options.nats}
     started = time.monotonic()
@@ -108,6 +119,7 @@ def run_see(options: See) -> int:
             noise_of=options.noise_of,
             film=options.film,
         )
+        plan = shard_of(plan, *part)
         if options.dry_run:
             _print_estimate(estimate(plan), plan.failures)
             return 2 if plan.failures else 0

@@ -120,6 +120,9 @@ def run_see(options: See) -> int:
             film=options.film,
         )
         plan = shard_of(plan, *part)
+        if not plan.failures and not any(job.items for job in plan.jobs):
+            print(f"no unit of this request is in shard {options.shard}: nothing to make")
+            return 0
         if options.dry_run:
             _print_estimate(estimate(plan), plan.failures)
             return 2 if plan.failures else 0

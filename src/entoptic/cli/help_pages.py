@@ -23,7 +23,7 @@ _SECTIONS = (
     ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
     ("explain", ("circuit",)),
-    ("keep and show", ("verify", "gallery", "figure", "export")),
+    ("keep and show", ("verify", "gallery", "figure", "export", "push", "pull")),
     (
         "ask people",
         ("study power", "study build", "study simulate", "study serve", "study export", "study analyse"),

@@ -26,6 +26,7 @@ from entoptic.cli.learn import (
 )
 from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
+from entoptic.cli.push import Pull, Push, run_pull, run_push
 from entoptic.cli.see import See, run_see
 from entoptic.cli.split import Split, run_split
 from entoptic.cli.steer import Steer, run_steer
@@ -53,6 +54,8 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "gallery": (Gallery, run_gallery),
     "figure": (Figure, run_figure),
     "export": (Export, run_export),
+    "push": (Push, run_push),
+    "pull": (Pull, run_pull),
     "check": (Check, run_check),
     "bench": (Bench, run_bench),
     "index": (Index, run_index),

@@ -45,14 +45,14 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
         for source in sources:
             if source.path.resolve() == merged.path.resolve():
                 continue
-            pictures = list(source.read())
-            for done, (picture, problem) in enumerate(pictures, 1):
+            total = source.sidecars()
+            for done, (picture, problem) in enumerate(source.read(), 1):
                 if picture is None:
                     merged.problems.append(_left(source, problem))
                 elif not _adopt(merged, source, picture):
                     name = picture.path.relative_to(source.path)
                     merged.problems.append(_left(source, f"{name}: it is damaged or not finished"))
-                progress(f"merging {source.path.name}", done, len(pictures))
+                progress(f"merging {source.path.name}", done, total)
             for result, _ in read_results(source):
                 if result is not None:
                     for entry in [*result.record["files"].values(), {"file": result.path.name}]:

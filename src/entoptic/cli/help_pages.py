@@ -15,7 +15,7 @@ from entoptic.errors import UserError, instead
 SCREEN = 60
 """Lines that a short page has at most."""
 _TECHNICAL = (
-    "--seed", "--bank-seed", "--verifiers", "--batch-size", "--device", "--threads", "--context", "--debug",
+    "--seed", "--bank-seed", "--verifiers", "--batch-size", "--device", "--threads", "--context", "--report", "--debug",
     "--eight-bit", "--trust", "--name",
 )  # fmt: skip
 """Options that most verbs share, or that a first try does without: they come last."""

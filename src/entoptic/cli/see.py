@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import arg
 
@@ -31,7 +31,11 @@ from entoptic.cli.options import (
     use_threads,
 )
 from entoptic.cli.output import finish_run
+from entoptic.cli.report import Report, tracked
 from entoptic.errors import counted
+
+if TYPE_CHECKING:
+    from entoptic.runs.pictures import Picture
 
 
 @with_method_options
@@ -79,14 +83,17 @@ class See:
     """print this command as such a file and make nothing"""
     shard: Annotated[str, arg(metavar="I/M")] = "0/1"
     """I/M makes the I-th (from 0) of M parts of the units; `entoptic merge` makes one run of them"""
+    report: Report = ""
     dry_run: bool = False
     """time two steps, then print the plan, its time and its memory"""
     debug: Debug = False
 
 
+@tracked
 def run_see(options: See) -> int:
     """Runs `entoptic see`; returns the exit code."""
     from entoptic.base.progress import reporter
+    from entoptic.base.tracking import Telling
     from entoptic.runs.estimate import estimate
     from entoptic.runs.execute import execute
     from entoptic.runs.headline import headline
@@ -98,7 +105,8 @@ def run_see(options: See) -> int:
     methods = chosen_methods(options, options.method)
     for_all = {"steps": options.steps, "nats": options.nats}
     started = time.monotonic()
-    with reporter() as report:
+    with reporter() as shown:
+        report = Telling(shown)
         plan = make_plan(
             options.model,
             options.units,
@@ -128,11 +136,23 @@ def run_see(options: See) -> int:
             return 2 if plan.failures else 0
         run = execute(plan, report)
     asked = {str(item.unit) for job in plan.jobs for item in job.items}
-    for picture in run:
-        if picture.unit in asked:
-            label = f" ({picture.record['label']})" if picture.record.get("label") else ""
-            print(f"{picture.path}  {picture.unit}{label} by {picture.method}: {'; '.join(headline(picture.record))}")
+    for number, picture in enumerate(one for one in run if one.unit in asked):
+        _tell(picture, number)
+        label = f" ({picture.record['label']})" if picture.record.get("label") else ""
+        print(f"{picture.path}  {picture.unit}{label} by {picture.method}: {'; '.join(headline(picture.record))}")
     return finish_run(run, started)
+
+
+def _tell(picture: Picture, number: int) -> None:
+    """Tells what `--report` names the measurements of a picture, and shows it."""
+    from entoptic.base.tracking import is_tracked, tell, tell_picture
+
+    if not is_tracked():
+        return
+    for name, entry in picture.evidence.items():
+        if entry["value"] is not None:
+            tell(f"{picture.method}/{name}", entry["value"], number)
+    tell_picture(picture.method, picture.pixels, picture.unit, number)
 
 
 def _print_estimate(report: dict[str, Any], failures: Sequence[object]) -> None:

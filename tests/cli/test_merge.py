@@ -66,3 +66,11 @@ def test_other_folders_are_refused(
     for folder in (photo_folder, tmp_path / "nowhere"):
         assert f"{folder} is neither a run nor an index" in refusal(say("merge", runs[0], folder, *out))
     assert not (tmp_path / "all").exists()
+
+
+def test_films_are_carried_along(say: Say, tmp_path: Path) -> None:
+    words = ("logits:0", "--method", "fourier", "--out", tmp_path / "run", "--verifiers", "", "--film", "gif")
+    assert say(*see(*words))[0] == 0
+    assert say("merge", tmp_path / "run", "--out", tmp_path / "all")[0] == 0
+    (film,) = (tmp_path / "all" / "films").rglob("*.gif")
+    assert film.read_bytes() == (tmp_path / "run" / film.relative_to(tmp_path / "all")).read_bytes()

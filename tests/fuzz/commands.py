@@ -112,6 +112,8 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "merge": ["merge", str(photos), "--out", str(out)],
         "figure": ["figure", str(photos), "--out", str(out)],
         "export": ["export", str(photos), "--out", str(out)],
+        "push": ["push", str(photos), f"folder:{out}"],
+        "pull": ["pull", f"folder:{photos}", "--out", str(out)],
         "study-build": ["study", "build", str(photos), "--out", str(out)],
         "study-serve": ["study", "serve", str(photos)],
         "study-export": ["study", "export", str(photos), "--out", str(out)],

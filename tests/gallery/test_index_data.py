@@ -6,9 +6,12 @@ import json
 import re
 from typing import Any
 
+import pytest
+
+from entoptic.gallery import site
 from entoptic.gallery.index_data import index_data
 from entoptic.gallery.kinds import Kind, heading
-from entoptic.gallery.read_run import StoredPicture
+from entoptic.gallery.read_run import StoredPicture, read_run
 from entoptic.gallery.site import build
 from entoptic.gallery.unit_pages import group_by_unit
 from fake_run import FakeRun, Page, data_of, evidence
@@ -68,3 +71,39 @@ def test_the_index_itself_stays_small(fake: FakeRun) -> None:
     assert len(Page(index).all("img")) == 24, "without scripts, the first units stand on the index"
     assert len(Page(index.parent / "units.html").all("img")) == 40, "and all of them on a page of their own"
     assert "units.html" in {link["href"] for link in Page(index).all("a")}
+
+
+def test_without_scripts_every_unit_of_a_large_run_is_on_one_of_several_pages(
+    fake: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "UNITS_ON_A_LIST", 20)
+    for number in range(45):
+        fake.add(unit=f"logits:{number}")
+    out = build(fake.folder).parent
+    lists = ["units.html", "units-2.html", "units-3.html"]
+    linked = [
+        {link["href"] for link in Page(out / name).all("a") if link["href"].startswith("unit-")} for name in lists
+    ]
+    assert [len(one) for one in linked] == [20, 20, 5]
+    assert set.union(*linked) == {f"unit-logits-{number}.html" for number in range(45)}, "no unit is lost"
+    for name in lists:
+        assert set(lists) <= {link["href"] for link in Page(out / name).all("a")}
+    monkeypatch.setattr(site, "UNITS_ON_A_LIST", 1000)
+    build(fake.folder)
+    assert not (out / "units-2.html").exists(), "pages that are gone are removed"
+
+
+def test_the_sidecars_of_a_run_are_not_held_whole(fake: FakeRun) -> None:
+    """What is held of a picture is much smaller than what it says: runs of 100,000 pictures fit into the memory."""
+    for number in range(3):
+        fake.add(unit=f"logits:{number}", notes=["a long note, the same again and again"] * 2000)
+    pictures = read_run(fake.folder).pictures
+    for one in pictures:
+        _ = one.glance
+        assert len(one.sidecar["notes"]) == 2000
+        assert dict(one.sidecar) == json.loads(
+            (fake.folder / "pictures" / one.folder / one.file).with_suffix(".json").read_text()
+        )
+        assert len(one.sidecar._packed) < 5000  # type: ignore[attr-defined]
+        assert "readings" not in vars(one)
+    assert pictures[0].sidecar["model"] is pictures[1].sidecar["model"]

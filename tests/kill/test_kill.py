@@ -23,7 +23,7 @@ def test_six_jobs_killed(tmp_path: Path) -> None:
 
 def test_every_verb_that_makes_something_is_killed() -> None:
     # These copy and draw what is there, or write nothing.
-    others = {"merge", "gallery", "figure", "export", "verify", "check", "ls", "completion", "bench"}
+    others = {"merge", "gallery", "figure", "export", "push", "pull", "verify", "check", "ls", "completion", "bench"}
     # Names in a study are random, and its server has rounds of its own: tests/study/test_build.py and test_kill.py.
     others |= {"study-build", "study-serve", "study-export", "study-simulate", "study-analyse", "study-power"}
     # A strip is made by the executor of `see`; an interrupted search for circuits is tested in tests/runs/test_circuit.py.

@@ -26,7 +26,7 @@ _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<language>[^\n]*)\n(?P<code>.*?)^(?P=indent)(?P=fence) *$", re.M | re.S
 )
 _MARK = re.compile(r"<!-- test: (?P<clauses>(?:(?!-->).)*?) -->\s*\Z")
-LANGUAGES = ("python", "bash", "console", "text", "json", "toml", "bibtex")
+LANGUAGES = ("python", "bash", "console", "text", "json", "toml", "yaml", "bibtex")
 
 
 class NotUnderstood(ValueError):

@@ -165,6 +165,12 @@ def read_command(command: str) -> None:
     elif program == "hf":
         assert rest[0] == "download", command
         assert {word for word in rest if word.startswith("--")} <= {"--local-dir", "--include", "--exclude"}, command
+    elif program in ("sbatch", "ray") or program.startswith("./"):
+        files = [word for word in rest if word.endswith((".sbatch", "-cluster.yaml"))] + [program[2:]] * (
+            program[:2] == "./"
+        )
+        assert files, command
+        assert all(list((ROOT / "docs" / "how-to").glob(f"*/{file}")) for file in files), command
     elif program in ("git", "cd"):
         assert rest, command
     else:

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pages.blocks import PAGES, ROOT, Block, NotUnderstood, blocks_of, read_blocks
 from pages.checks import CHECKS
@@ -38,6 +39,8 @@ def about(block: Block, page: Page) -> None:
         json.loads(block.code)
     elif block.language == "toml":
         tomllib.loads(block.code)
+    elif block.language == "yaml":
+        yaml.safe_load(block.code)
     elif block.language == "bibtex":
         assert block.code.count("{") == block.code.count("}")
     elif block.marker.printed:

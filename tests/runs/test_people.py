@@ -16,6 +16,7 @@ from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.people import PEOPLE
 from entoptic.models.model import Model
 from entoptic.runs.export import export_run
+from entoptic.runs.merge import merge_runs
 from entoptic.runs.people import FILE, Answered, StudyOfRun, read_people, write_people
 from entoptic.runs.see import see
 from fake_run import NASTY, FakeRun
@@ -131,3 +132,48 @@ def test_a_public_copy_keeps_what_people_answered(tiny: Model, tmp_path: Path) -
     copy = export_run(made.path, tmp_path / "copy")
     assert [one["value"] for one in read_people(copy.path)[name, "logits:1", "fourier"]] == [0.8]
     assert "people_2afc" in {reading.name for reading in read_run(copy.path).pictures[0].readings}
+
+
+def merged_parts(tmp_path: Path) -> tuple[Path, Path]:
+    """Two runs of one network, a unit each."""
+    folders = []
+    for unit in ("logits:1", "logits:2"):
+        fake = FakeRun(tmp_path / unit.replace(":", "-"))
+        fake.add(unit=unit, model={"name": MODEL})
+        folders.append(fake.folder)
+    return folders[0], folders[1]
+
+
+def test_merging_runs_carries_the_answers_of_people(tmp_path: Path) -> None:
+    one, two = merged_parts(tmp_path)
+    write_people(one, study(answered(unit="logits:1", value=0.8)))
+    write_people(two, study(answered(unit="logits:2", value=0.6)))  # the same study, about the other run
+    write_people(two, study(answered(unit="logits:2", value=0.4), manifest="b" * 64))
+    merged = merge_runs([one, two], tmp_path / "all")
+    assert not [problem for problem in merged.failures if FILE in problem]
+    found = {key: [e["value"] for e in entries] for key, entries in read_people(merged.path).items()}
+    assert found == {(MODEL, "logits:1", "vital"): [0.8], (MODEL, "logits:2", "vital"): [0.6, 0.4]}
+    merge_runs([one, two], tmp_path / "all")  # nothing is doubled
+    assert {key: len(entries) for key, entries in read_people(merged.path).items()} == {
+        k: len(v) for k, v in found.items()
+    }
+
+
+def test_the_later_analysis_of_a_study_counts(tmp_path: Path) -> None:
+    one, two = merged_parts(tmp_path)
+    write_people(one, replace(study(answered(value=0.8)), analysed="2026-02-01"))
+    write_people(two, replace(study(answered(unit="logits:2", value=0.1)), analysed="2026-01-01"))
+    text = (two / FILE).read_text().replace("logits:2", "logits:1")  # an earlier analysis, of the same unit
+    (two / FILE).write_text(text)
+    merged = merge_runs([one, two], tmp_path / "all")
+    (entries,) = read_people(merged.path).values()
+    assert [entry["value"] for entry in entries] == [0.8]
+
+
+def test_answers_that_are_damaged_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
+    one, two = merged_parts(tmp_path)
+    write_people(one, study(answered()))
+    (two / FILE).write_text("{")
+    merged = merge_runs([one, two], tmp_path / "all")
+    assert [problem for problem in merged.failures if f"{two}: {FILE}" in problem]
+    assert list(read_people(merged.path)) == [(MODEL, "logits:1", "vital")]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from entoptic.base.files import check_inside, write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import check_fields, list_of, read_json, read_tensors, why
+from entoptic.base.tracking import tell
 from entoptic.errors import Unreadable, UserError
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -122,6 +123,8 @@ def optimise(
             record["step"], whole = step + 1, True
             record["running"] = value if step == 0 else 0.99 * record.get("running", value) + 0.01 * value
             progress(what, step + 1, recipe.steps)
+            if (step + 1) % 10 == 0:
+                tell("train/loss", record["running"], step + 1)
             if (step + 1) % 100 == 0:
                 record["loss"].append([step + 1, round(record["running"], 5)])
                 pace = (time.monotonic() - started) / (step + 1 - at_start)

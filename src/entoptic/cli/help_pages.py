@@ -15,15 +15,15 @@ from entoptic.errors import UserError, instead
 SCREEN = 60
 """Lines that a short page has at most."""
 _TECHNICAL = (
-    "--seed", "--bank-seed", "--verifiers", "--batch-size", "--device", "--threads", "--workers", "--context", "--debug",
-    "--eight-bit", "--trust", "--name",
+    "--seed", "--bank-seed", "--verifiers", "--batch-size", "--device", "--threads", "--workers", "--context", "--report",
+    "--debug", "--eight-bit", "--trust", "--name",
 )  # fmt: skip
 """Options that most verbs share, or that a first try does without: they come last."""
 _SECTIONS = (
     ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
     ("explain", ("circuit", "patterns", "commitment")),
-    ("keep and show", ("status", "verify", "gallery", "figure", "export")),
+    ("keep and show", ("status", "verify", "gallery", "figure", "export", "push", "pull")),
     (
         "ask people",
         ("study power", "study build", "study simulate", "study serve", "study export", "study analyse"),

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import arg
 
-from entoptic.base.bounds import whole_number
 from entoptic.cli.options import (
     Debug,
     Device,
@@ -17,11 +16,11 @@ from entoptic.cli.options import (
     Threads,
     WorkerCount,
     asked_workers,
+    parse_shard,
     photos_help,
     use_threads,
 )
 from entoptic.cli.output import print_losses
-from entoptic.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def run_index(options: Index) -> int:
     from entoptic.models.sources import load
 
     use_threads(options.threads)
-    shard = _parse_shard(options.shard)
+    shard = parse_shard(options.shard)
     started = time.monotonic()
     with reporter() as report:
         index = build_index(
@@ -86,12 +85,3 @@ def run_index(options: Index) -> int:
     print_losses(index)
     print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {index.layers[-1]}:0`")
     return 0
-
-
-def _parse_shard(text: str) -> tuple[int, int]:
-    """`0/4` is the first of four parts."""
-    which, slash, of = text.partition("/")
-    part, parts = whole_number(which), whole_number(of)
-    if not slash or part is None or parts is None:
-        raise UserError(f'--shard is I/M such as 0/4, got "{text[:80]}"')
-    return part, parts

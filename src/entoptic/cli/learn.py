@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from entoptic.cli.options import Debug, Device, ModelName, Threads, Verifiers, use_threads
+from entoptic.cli.report import Report, tracked
 from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.errors import UserError, nearest
 from entoptic.inversion.configs import RECIPES, EntopticRecipe, PaperRecipe
@@ -46,6 +47,7 @@ class LearnPrior:
     """end the training after so many minutes, whatever step it has reached; the same command goes on"""
     device: Device = "auto"
     threads: Threads = None
+    report: Report = ""
     debug: Debug = False
 
 
@@ -93,6 +95,7 @@ class LearnInverter:
     verifiers: Verifiers = "auto"
     device: Device = "auto"
     threads: Threads = None
+    report: Report = ""
     debug: Debug = False
 
 
@@ -127,9 +130,11 @@ class LearnDictionary:
     name: CardName = ""
     device: Device = "auto"
     threads: Threads = None
+    report: Report = ""
     debug: Debug = False
 
 
+@tracked
 def run_learn_dictionary(options: LearnDictionary) -> int:
     """Runs `entoptic learn dictionary`; returns the exit code."""
     from entoptic.runs.learn_dictionary import learn
@@ -155,6 +160,7 @@ def run_learn_dictionary(options: LearnDictionary) -> int:
     return 0
 
 
+@tracked
 def run_learn_prior(options: LearnPrior) -> int:
     """Runs `entoptic learn prior`; returns the exit code."""
     from entoptic.runs.learn import learn
@@ -177,6 +183,7 @@ def run_learn_prior(options: LearnPrior) -> int:
     return 0
 
 
+@tracked
 def run_learn_inverter(options: LearnInverter) -> int:
     """Runs `entoptic learn inverter`; returns the exit code."""
     from entoptic.priors.sources import SHIPPED

@@ -15,6 +15,7 @@ from entoptic.base.bounds import check_bounds
 from entoptic.cli.help_pages import family_page, main_page, verb_page
 from entoptic.cli.parse import completion_script, parse
 from entoptic.cli.streams import forgiving_streams
+from entoptic.cli.sweep import run_file, wants_file
 from entoptic.cli.verbs import FAMILIES, VERBS, spoken
 from entoptic.errors import UserError, closest
 
@@ -83,6 +84,8 @@ def _run(given: list[str]) -> int:
         topic = next(iter(words[asked[0] + 1 :]), "")
         print(verb_page(spoken(name), verb, "" if topic.startswith("-") else topic), end="")
         return 0
+    if wants_file(name, words):
+        return run_file(words)
     options: Any = parse(name, words)
     check_bounds(options)
     return run(options)

@@ -27,6 +27,7 @@ class Option:
     """One thing that a verb takes.
 
     Attributes:
+        name: of its field.
         flag: as it is typed, `--vital.steps`; of an argument without a flag its metavar.
         positional: whether it is given without a flag.
         kind: of its values.
@@ -38,6 +39,7 @@ class Option:
         group: the options it stands among: "" for the verb's own, else a method or a recipe.
     """
 
+    name: str
     flag: str
     positional: bool
     kind: Kind
@@ -133,6 +135,7 @@ def _option(one: Field[Any], kind: Any, marks: tuple[Any, ...], doc: str, prefix
         default = one.default_factory()
     required = default is MISSING and not (positional and many)
     return Option(
+        name=one.name,
         flag=metavar if positional else f"--{prefix}{name}",
         positional=positional,
         kind=value_kind,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from entoptic.base.bounds import check_bounds
+from entoptic.base.bounds import check_bounds, whole_number
 from entoptic.errors import UserError
 
 if TYPE_CHECKING:
@@ -154,3 +154,16 @@ def use_threads(threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Returns what `--shard` says: `0/4` is the first of four parts, (0, 4).
+
+    Raises:
+        UserError: it is written otherwise.
+    """
+    which, slash, of = text.partition("/")
+    part, parts = whole_number(which), whole_number(of)
+    if not slash or part is None or parts is None:
+        raise UserError(f'--shard is I/M such as 0/4, got "{text[:80]}"')
+    return part, parts

@@ -18,12 +18,13 @@ from entoptic.errors import UserError
 from entoptic.units.grammar import parse as parse_unit
 
 
-def parse(name: str, words: Sequence[str]) -> Any:
+def parse(name: str, words: Sequence[str], default: Any = None) -> Any:
     """Reads the options of a verb.
 
     Args:
         name: of the verb, a key of `VERBS`.
         words: what stands behind it.
+        default: options that hold where the words say nothing, or None for the verb's own.
 
     Raises:
         UserError: an unknown option, a value of another kind, something left out or too much; the nearest choice is named.
@@ -33,7 +34,10 @@ def parse(name: str, words: Sequence[str]) -> Any:
     words = [f" {word}" if _is_unit(word) else word for word in words]
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(verb, prog=f"entoptic {spoken(name)}", args=words, add_help=False)
+            prog = f"entoptic {spoken(name)}"
+            if default is not None:
+                return tyro.cli(verb, prog=prog, args=words, add_help=False, default=default)
+            return tyro.cli(verb, prog=prog, args=words, add_help=False)
     except SystemExit:
         raise UserError(refusal(spoken(name), verb, words) or _one_line(said.getvalue())) from None
 

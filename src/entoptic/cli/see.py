@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import arg
 
@@ -28,11 +28,16 @@ from entoptic.cli.options import (
     Verifiers,
     WorkerCount,
     asked_workers,
+    parse_shard,
     photos_help,
     use_threads,
 )
 from entoptic.cli.output import finish_run
+from entoptic.cli.report import Report, tracked
 from entoptic.errors import counted
+
+if TYPE_CHECKING:
+    from entoptic.runs.pictures import Picture
 
 
 @with_method_options
@@ -45,6 +50,7 @@ class See:
         """entoptic see builtin:lite0 'logits:"church"' logits:701 --out runs/first""",
         "entoptic see builtin:lite0 blocks.6:112 --method fourier,maco --n 2",
         "entoptic see builtin:lite0 blocks.6:0-9 --photos photos --method retrieval",
+        "entoptic see builtin:lite0 logits:207 --print-config",
     )
 
     model: ModelName
@@ -73,25 +79,38 @@ class See:
     threads: Threads = None
     workers: WorkerCount = None
     context: KeepPhotos = True
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """YAML file of what to make, in place of MODEL and UNIT: several models, units and methods; options given beside it
+    count before what it says"""
+    print_config: bool = False
+    """print this command as such a file and make nothing"""
+    shard: Annotated[str, arg(metavar="I/M")] = "0/1"
+    """I/M makes the I-th (from 0) of M parts of the units; `entoptic merge` makes one run of them"""
+    report: Report = ""
     dry_run: bool = False
     """time two steps, then print the plan, its time and its memory"""
     debug: Debug = False
 
 
+@tracked
 def run_see(options: See) -> int:
     """Runs `entoptic see`; returns the exit code."""
     from entoptic.base.progress import reporter
+    from entoptic.base.tracking import Telling
     from entoptic.runs.estimate import estimate
     from entoptic.runs.execute import execute
     from entoptic.runs.headline import headline
     from entoptic.runs.plan import make_plan
+    from entoptic.runs.shards import shard_of
 
     use_threads(options.threads)
     workers = asked_workers(options.workers, options.threads)
+    part = parse_shard(options.shard)
     methods = chosen_methods(options, options.method)
     for_all = {"steps": options.steps, "nats": options.nats}
     started = time.monotonic()
-    with reporter() as report:
+    with reporter() as shown:
+        report = Telling(shown)
         plan = make_plan(
             options.model,
             options.units,
@@ -112,16 +131,32 @@ def run_see(options: See) -> int:
             noise_of=options.noise_of,
             film=options.film,
         )
+        plan = shard_of(plan, *part)
+        if not plan.failures and not any(job.items for job in plan.jobs):
+            print(f"no unit of this request is in shard {options.shard}: nothing to make")
+            return 0
         if options.dry_run:
             _print_estimate(estimate(plan), plan.failures)
             return 2 if plan.failures else 0
         run = execute(plan, report, workers)
     asked = {str(item.unit) for job in plan.jobs for item in job.items}
-    for picture in run:
-        if picture.unit in asked:
-            label = f" ({picture.record['label']})" if picture.record.get("label") else ""
-            print(f"{picture.path}  {picture.unit}{label} by {picture.method}: {'; '.join(headline(picture.record))}")
+    for number, picture in enumerate(one for one in run if one.unit in asked):
+        _tell(picture, number)
+        label = f" ({picture.record['label']})" if picture.record.get("label") else ""
+        print(f"{picture.path}  {picture.unit}{label} by {picture.method}: {'; '.join(headline(picture.record))}")
     return finish_run(run, started)
+
+
+def _tell(picture: Picture, number: int) -> None:
+    """Tells what `--report` names the measurements of a picture, and shows it."""
+    from entoptic.base.tracking import is_tracked, tell, tell_picture
+
+    if not is_tracked():
+        return
+    for name, entry in picture.evidence.items():
+        if entry["value"] is not None:
+            tell(f"{picture.method}/{name}", entry["value"], number)
+    tell_picture(picture.method, picture.pixels, picture.unit, number)
 
 
 def _print_estimate(report: dict[str, Any], failures: Sequence[object]) -> None:

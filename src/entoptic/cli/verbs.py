@@ -28,6 +28,7 @@ from entoptic.cli.learn import (
 from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.patterns import Patterns, run_patterns
+from entoptic.cli.push import Pull, Push, run_pull, run_push
 from entoptic.cli.see import See, run_see
 from entoptic.cli.split import Split, run_split
 from entoptic.cli.status import Status, run_status
@@ -59,6 +60,8 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "gallery": (Gallery, run_gallery),
     "figure": (Figure, run_figure),
     "export": (Export, run_export),
+    "push": (Push, run_push),
+    "pull": (Pull, run_pull),
     "check": (Check, run_check),
     "bench": (Bench, run_bench),
     "index": (Index, run_index),

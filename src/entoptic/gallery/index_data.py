@@ -59,9 +59,8 @@ def index_data(
     for page in pages:
         for picture in page.pictures:
             titles.setdefault(picture.method, picture.method_title)
-            for reading in picture.readings:
-                if reading.number is not None:
-                    metrics.setdefault(reading.name, (reading.title, reading.arrow))
+            for name, title, arrow in picture.glance.names:
+                metrics.setdefault(name, (title, arrow))
     methods = sorted(titles, key=method_order)
     layers, models, words, sizes, captions = (_Table() for _ in range(5))
     units = []
@@ -122,15 +121,14 @@ def _file(one: StoredPicture) -> str:
 
 
 def _caption(one: StoredPicture) -> list[str]:
-    head = one.headline
-    alt = one.sidecar.get("alt")
-    caption = [head.chip, head.chip_note, head.tone] if head else ["nothing measured", "", ""]
+    caption, alt = [*one.glance.caption], one.sidecar.get("alt")
     return [*caption, alt] if isinstance(alt, str) else caption
 
 
 def _values(one: StoredPicture, metrics: Mapping[str, Any]) -> list[float | None]:
     """Its numbers with three or four digits, in the order of the metrics; those behind the last one are left out."""
-    by_name = {reading.name: reading.number for reading in one.readings}
+    glance = one.glance
+    by_name = {name: number for (name, _, _), number in zip(glance.names, glance.numbers)}
     values = [None if (value := by_name.get(name)) is None else _short(value) for name in metrics]
     while values and values[-1] is None:
         values.pop()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from entoptic.base.files import is_inside
 from entoptic.base.records import read_json, why
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.explain import Reading, explain, headline
+from entoptic.gallery.packed import PackedSidecar
 from entoptic.runs.people import FILE as PEOPLE_FILE
 from entoptic.runs.people import read_people
 
@@ -107,15 +109,63 @@ class StoredPicture:
         """How many times as large as its file the picture is shown: 1, or more where it is small."""
         return max(1, SHOWN_SIZE // max(self.width, self.height, 1))
 
-    @cached_property
+    @property
     def readings(self) -> tuple[Reading, ...]:
-        """Its measurements in words, in the order of the sidecar."""
-        return tuple(explain(item, label=self.label) for item in self.sidecar.get("evidence") or ())
+        """Its measurements in words, in the order of the sidecar. Those of a page are kept, not those of a run."""
+        return _recent_readings(self)
 
-    @cached_property
+    @property
     def headline(self) -> Reading | None:
         """The measurement to show under a small copy of the picture, or None."""
         return headline(self.readings)
+
+    @cached_property
+    def glance(self) -> Glance:
+        """What the index says of it."""
+        measured = [one for one in self.readings if one.number is not None]
+        head = self.headline
+        return Glance(
+            names=_same(tuple((one.name, one.title, one.arrow) for one in measured)),
+            numbers=tuple(float(one.number) for one in measured if one.number is not None),
+            caption=_same((head.chip, head.chip_note, head.tone) if head else ("nothing measured", "", "")),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Glance:
+    """What the index says of a picture.
+
+    Attributes:
+        names: name, title and arrow of each measurement that has a number.
+        numbers: of those.
+        caption: text, note and mark under the picture.
+    """
+
+    names: tuple[tuple[str, str, str], ...]
+    numbers: tuple[float, ...]
+    caption: tuple[str, str, str]
+
+
+_READINGS = 256
+"""Pictures whose measurements in words are kept."""
+_recent: OrderedDict[int, tuple[StoredPicture, tuple[Reading, ...]]] = OrderedDict()
+
+
+def _recent_readings(picture: StoredPicture) -> tuple[Reading, ...]:
+    held = _recent.get(id(picture))
+    if held is None:
+        items = picture.sidecar.get("evidence") or ()
+        held = (picture, tuple(explain(item, label=picture.label) for item in items))
+        _recent[id(picture)] = held  # with the picture, so that no other has its id
+        if len(_recent) > _READINGS:
+            _recent.popitem(last=False)
+    return held[1]
+
+
+@lru_cache(maxsize=65_536)
+def _same(value: Any) -> Any:
+    """The first of equal values: thousands of pictures share one."""
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,10 +244,13 @@ def _with_people(pictures: list[StoredPicture], run_folder: Path) -> list[Stored
     found = []
     for one in pictures:
         told = answered.get((one.model, one.unit, one.method), ())
+        if not told:
+            found.append(one)
+            continue
         evidence = [*(one.sidecar.get("evidence") or ()), *told]
-        found.append(replace(one, sidecar={**one.sidecar, "evidence": evidence}) if told else one)
+        found.append(replace(one, sidecar=PackedSidecar({**one.sidecar, "evidence": evidence})))
     for one in found:
-        _ = one.readings
+        _ = one.glance
     return found
 
 
@@ -247,9 +300,9 @@ def _read_picture(folder: Path, stem: str, names: set[str]) -> StoredPicture:
     stated = (sidecar["image"].get("width", width), sidecar["image"].get("height", height))
     if stated != (width, height):
         raise _CannotBeShown(f"the picture is {width} × {height} pixels, its sidecar says {stated[0]} × {stated[1]}")
-    picture = StoredPicture(folder=folder.name, file=file, width=width, height=height, sidecar=sidecar)
+    picture = StoredPicture(folder=folder.name, file=file, width=width, height=height, sidecar=PackedSidecar(sidecar))
     try:
-        _ = picture.readings
+        _ = picture.glance
     except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError):
         raise _CannotBeShown("the evidence in its sidecar cannot be read") from None
     return picture

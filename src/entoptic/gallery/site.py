@@ -30,7 +30,9 @@ ASSETS = (
     "style.css", "index.css", "unit.css", "print.css", "common.js", "index.js", "index_rows.js", "unit.js", "large.js", "icon.svg",
 )  # fmt: skip
 UNITS_WITHOUT_SCRIPT = 24
-"""Most units that the index shows where scripts are off; the page of all units shows the others."""
+"""Most units that the index shows where scripts are off; the pages of all units show the others."""
+UNITS_ON_A_LIST = 1000
+"""Most units on one of the pages of all units."""
 GENERATOR = "entoptic gallery"
 MARK = ".entoptic-gallery"
 """A file that tells a folder that the gallery has written."""
@@ -107,11 +109,12 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
     )  # fmt: skip
     write_page(out / "data.js", f"window.ENTOPTIC = {data};\n")
     about = {"run": run, "head": head, "pages": pages, "root": root}
-    write_page(out / "units.html", environment.get_template("units.html").render(**about))
+    lists = _write_lists(out, environment, about, pages)
     index = environment.get_template("index.html").render(
         **about,
         models=models,
         most=UNITS_WITHOUT_SCRIPT,
+        most_listed=UNITS_ON_A_LIST,
         pictures=sum(len(page.pictures) for page in pages),
         methods=sorted({one.method for page in pages for one in page.pictures}, key=method_order),
         small=sum(one.enlargement > 1 for page in pages for one in page.pictures),
@@ -121,8 +124,19 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
     # The index comes last: it never names a page that is not there yet.
     path = out / "index.html"
     write_page(path, index)
-    _remove_stale_pages(out, {f"{page.name}.html" for page in pages})
+    _remove_stale_pages(out, {f"{page.name}.html" for page in pages} | set(lists))
     return path
+
+
+def _write_lists(out: Path, environment: Environment, about: dict[str, Any], pages: Sequence[UnitPage]) -> list[str]:
+    """Writes the pages of all units, for readers without scripts; returns their names."""
+    count = max(1, -(-len(pages) // UNITS_ON_A_LIST))
+    names = ["units.html", *(f"units-{number}.html" for number in range(2, count + 1))]
+    template = environment.get_template("units.html")
+    for number, name in enumerate(names):
+        here = pages[number * UNITS_ON_A_LIST : (number + 1) * UNITS_ON_A_LIST]
+        write_page(out / name, template.render(**about, here=here, names=names, number=number + 1))
+    return names
 
 
 def _is_foreign(out: Path) -> bool:
@@ -162,7 +176,7 @@ def write_page(path: Path, text: str) -> None:
 
 def _remove_stale_pages(out: Path, current: set[str]) -> None:
     """Removes pages of units that are gone, and no file that a gallery has not written."""
-    for path in out.glob("unit-*.html"):
+    for path in [*out.glob("unit-*.html"), *out.glob("units-*.html")]:
         if path.name in current or path.is_symlink() or not path.is_file():
             continue
         with open(path, "rb") as stream:

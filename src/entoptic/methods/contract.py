@@ -12,6 +12,7 @@ from entoptic.base.bounds import check_bounds
 from entoptic.base.progress import Progress, silent
 from entoptic.base.randomness import generator_for
 from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, instead
+from entoptic.methods.citations import entries_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -326,6 +327,7 @@ class MethodCard:
         units: kinds of targets that it shows: some of `UNIT_KINDS`, `MAP` or `EDIT`.
         reads: what it uses beside the model: "targets", "scores" (these need photos), "spectrum", "prior", "inverter".
         together: items of one value of this function are made in one batch; None lets the executor cut batches.
+        citation: BibTeX of the paper, "" where it is looked up by the identifier in `paper`.
     """
 
     name: str
@@ -336,6 +338,12 @@ class MethodCard:
     units: frozenset[str]
     reads: frozenset[str]
     together: Callable[[Item], object] | None = None
+    citation: str = ""
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        """BibTeX entries of what the method is to be cited by; none where that is Entoptic alone."""
+        return (self.citation,) if self.citation else tuple(entries_of(self.paper))
 
     @property
     def shows_units(self) -> bool:
@@ -354,6 +362,7 @@ def method(
     units: Iterable[str],
     reads: Iterable[str] = (),
     together: Callable[[Item], object] | None = None,
+    citation: str = "",
 ) -> Callable[[Function], Function]:
     """Registers a method; its title is the first line of the config's docstring.
 
@@ -364,13 +373,14 @@ def method(
         units: kinds of targets that it shows, see `MethodCard`.
         reads: what it uses beside the model, see `MethodCard`.
         together: which items belong into one batch, see `MethodCard`.
+        citation: BibTeX of the paper, where `paper` names none that Entoptic knows.
     """
 
     def register(function: Function) -> Function:
         title = (config.__doc__ or name).strip().splitlines()[0].rstrip(".")
         METHODS[name] = MethodCard(
             name=name, title=title, paper=paper, function=function, config=config, units=frozenset(units),
-            reads=frozenset(reads), together=together,
+            reads=frozenset(reads), together=together, citation=citation,
         )  # fmt: skip
         return function
 

@@ -11,12 +11,14 @@ from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError
 from entoptic.methods.contract import Failure, FailureCode
 from entoptic.runs.failures import read_failures, write_failures
+from entoptic.runs.people import FILE as PEOPLE_FILE
+from entoptic.runs.people import merge_people, read_people
 from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run
 
 
 def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: Progress = silent) -> Run:
-    """Copies the finished pictures and results of several runs into one; what is there already is kept.
+    """Copies the finished pictures, results and people's answers of several runs into one; what is there already is kept.
 
     Pictures are told by their keys, so parts of one request make the run that one process would have made. Damaged or
     unfinished pictures are left where they are, and named in the merged run's `problems`.
@@ -43,23 +45,41 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
         for source in sources:
             if source.path.resolve() == merged.path.resolve():
                 continue
-            pictures = list(source.read())
-            for done, (picture, problem) in enumerate(pictures, 1):
+            total = source.sidecars()
+            for done, (picture, problem) in enumerate(source.read(), 1):
                 if picture is None:
                     merged.problems.append(_left(source, problem))
                 elif not _adopt(merged, source, picture):
                     name = picture.path.relative_to(source.path)
                     merged.problems.append(_left(source, f"{name}: it is damaged or not finished"))
-                progress(f"merging {source.path.name}", done, len(pictures))
+                progress(f"merging {source.path.name}", done, total)
             for result, _ in read_results(source):
                 if result is not None:
                     for entry in [*result.record["files"].values(), {"file": result.path.name}]:
                         _copy(source, result.path.parent / entry["file"], merged)
-            for folder in ("context", "dictionaries", "frontier"):
+            for folder in ("context", "dictionaries", "frontier", "films"):
                 for file in sorted((source.path / folder).glob("**/*")):
                     if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
                         _copy(source, file, merged)
+        others = [one.path for one in sources if one.path.resolve() != merged.path.resolve()]
+        merged.problems += _merge_people(merged, others)
     return merged
+
+
+def _merge_people(merged: Run, others: Sequence[Path]) -> list[Failure]:
+    """Carries what people answered along; a file that is damaged is named and stays where it is."""
+    problems, whole = [], []
+    for folder in others:
+        try:
+            read_people(folder)
+            whole.append(folder)
+        except UserError as error:
+            problems.append(Failure(code=FailureCode.UNREADABLE, text=f"{folder}: {PEOPLE_FILE}: {error}"))
+    try:
+        merge_people(merged.path, whole)
+    except UserError as error:  # the merged run's own
+        problems.append(Failure(code=FailureCode.UNREADABLE, text=f"{merged.path}: {error}"))
+    return problems
 
 
 def _left(source: Run, why: str) -> Failure:

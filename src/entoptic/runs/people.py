@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,37 @@ def read_people(run_folder: Path) -> Mapping[tuple[str, str, str], Sequence[Mapp
         for one in study["answered"]:
             found.setdefault((one["model"], one["unit"], one["method"]), []).append(one["evidence"])
     return found
+
+
+def merge_people(run_folder: Path, sources: Iterable[Path]) -> None:
+    """Joins what people answered about several runs into one. The caller holds the lock of the run.
+
+    Of a study that several runs hold, all answers are kept; of two about the same task, unit and method those that were
+    analysed last.
+
+    Args:
+        run_folder: of the run that the others become; what it holds already counts too.
+        sources: folders of the other runs.
+
+    Raises:
+        Unreadable: a file is damaged; nothing is written then.
+    """
+    studies: dict[str, dict[str, Any]] = {}
+    answers: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
+    found = [study for folder in (run_folder, *sources) for study in _records(folder)]
+    for study in sorted(
+        found, key=lambda one: str(one.get("analysed", ""))
+    ):  # stable, so that the order of runs decides ties
+        name = study["manifest"]
+        studies[name] = study
+        for one in study["answered"]:
+            of = (one["model"], one["unit"], one["method"], one["evidence"]["name"])
+            answers.setdefault(name, {})[of] = one
+    if found:
+        joined = [{**study, "answered": list(answers.get(name, {}).values())} for name, study in studies.items()]
+        file = check_inside(run_folder / FILE, run_folder)
+        with writing_to(run_folder, "what was merged is kept"):
+            write_atomically(file, json_bytes({"format": FORMAT, "studies": joined}))
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

@@ -208,6 +208,10 @@ class Run:
             else:
                 yield Picture(picture, record), ""
 
+    def sidecars(self) -> int:
+        """Returns how many sidecars there are, readable or not. None is read: it is for progress over many."""
+        return sum(1 for _ in self.path.glob("pictures/*/*.json"))
+
     def map_file(self, entry: Any) -> Path | None:
         """Returns where the map of a sidecar's entry is; None where there is no such file inside the run."""
         name = entry.get("file") if isinstance(entry, Mapping) else None
@@ -360,10 +364,14 @@ class Run:
         return row | {e["name"]: e.get("value") for e in record.get("evidence", [])}
 
     def _write_metadata(self) -> None:
-        rows = [json.dumps(self.row(picture), ensure_ascii=False) for picture in self]
+        def write(part: Path) -> None:
+            with part.open("wb") as file:
+                for picture in self:
+                    row = json.dumps(self.row(picture), ensure_ascii=False)
+                    file.write(f"{row}\n".encode("utf-8", "backslashreplace"))
+
         with contextlib.suppress(Unwritable):
-            text = "".join(f"{row}\n" for row in rows)
-            self.put(self.path / "metadata.jsonl", text.encode("utf-8", "backslashreplace"))
+            self.put(self.path / "metadata.jsonl", write)
 
     @cached_property
     def about(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The columns and their types are the same for every run, so that tables of severa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,6 +79,10 @@ class Row:
     key: str | None = None
 
 
+_BATCH = 10_000
+"""Rows that are held in Python at a time."""
+
+
 def schema() -> pa.Schema:
     """Returns the columns of the table and their types."""
     import pyarrow as pa
@@ -93,14 +98,24 @@ def table_of_run(run: Run) -> pa.Table:
     Args:
         run: the run.
     """
-    pictures, damaged = [], []
-    for picture, problem in run.read():
-        if picture is not None:
-            pictures.append(picture)
-        else:
-            damaged.append(Row(kind=FAILURE, note=problem))
-    rows = [*rows_of_pictures(pictures, run.path), *_of_set(run), *_of_places(run), *_of_results(run)]
-    return table_of([*rows, *(row_of_failure(failure) for failure in run.problems), *damaged])
+    damaged: list[Row] = []
+
+    def pictures() -> Iterator[Picture]:
+        for picture, problem in run.read():
+            if picture is not None:
+                yield picture
+            else:
+                damaged.append(Row(kind=FAILURE, note=problem))
+
+    def rows() -> Iterator[Row]:
+        yield from rows_of_pictures(pictures(), run.path)
+        yield from _of_set(run)
+        yield from _of_places(run)
+        yield from _of_results(run)
+        yield from (row_of_failure(failure) for failure in run.problems)
+        yield from damaged  # known by now
+
+    return table_of(rows())
 
 
 def table_of(rows: Iterable[Row]) -> pa.Table:
@@ -111,12 +126,17 @@ def table_of(rows: Iterable[Row]) -> pa.Table:
     """
     import pyarrow as pa
 
-    columns: dict[str, list[Any]] = {name: [] for name in Row.__annotations__}
-    for row in rows:
-        for name, value in asdict(row).items():
-            columns[name].append(printable(value) if isinstance(value, str) else value)
     found = schema()
-    return pa.table([pa.array(columns[one.name], one.type) for one in found], schema=found)
+    left = iter(rows)
+    batches = []
+    while batch := list(itertools.islice(left, _BATCH)):  # a column of Arrow is a small part of the same rows in Python
+        columns = {name: [_cell(getattr(row, name)) for row in batch] for name in Row.__annotations__}
+        batches.append(pa.record_batch([pa.array(columns[one.name], one.type) for one in found], schema=found))
+    return pa.Table.from_batches(batches, schema=found).combine_chunks()
+
+
+def _cell(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def rows_of_pictures(pictures: Iterable[Picture], folder: Path) -> Iterator[Row]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -91,7 +93,7 @@ def verify(
         UserError: no such run, or its network cannot be loaded or has other weights.
     """
     opened = Run.open(run.path if isinstance(run, Run) else run)
-    found, total = Verification(), len(opened)
+    found, total = Verification(), opened.sidecars()
     recompute = Recompute(opened, model, photos, inverter, prior, device)
     for done, (picture, problem) in enumerate(opened.read()):
         on_picture(done, total)
@@ -201,30 +203,80 @@ def compare_metadata(run: Run, found: Verification) -> None:
     """
     file = run.path / "metadata.jsonl"
     try:
-        rows = {
-            row["file_name"]: row for line in file.read_text("utf-8").split("\n") if line for row in [json.loads(line)]
-        }
+        rows = _metadata_rows(file)
     except FileNotFoundError:
         found.skipped.append("metadata.jsonl is not there: the run was interrupted, or it was taken out")
         return
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         found.drift.append(f"metadata.jsonl is damaged ({type(error).__name__})")
         return
-    there = {row["file_name"]: row for row in map(run.row, run)}
-    said = "\n".join(found.drift)  # what is known to be wrong already is not said twice
-    silent = {name for name in {*rows, *there} if Path(name).stem not in said}
+    # What is known to be wrong already is not said twice.
+    said = {part for line in found.drift for part in _STEM.findall(line)}
+    gone, missing = set(rows), []
+    differing: dict[str, dict[str, Any]] = {}
+    for picture in run:
+        own = run.row(picture)
+        name = own["file_name"]
+        gone.discard(name)
+        if Path(name).stem in said:
+            continue
+        held = rows.get(name)
+        if held is None:
+            missing.append(name)
+            continue
+        if held == _digest(own) or _digest(_without_sha256(own)) == held:
+            continue
+        differing[name] = own
+    for name, row in _metadata_rows_of(file, differing).items():
+        own = differing[name]
+        wrong = [key for key in {**own, **row} if row.get(key) != own.get(key) and (key != "sha256" or key in row)]
+        found.drift += [f"{name}: its {key} in metadata.jsonl is not that of its sidecar" for key in wrong]
     found.drift += [
-        f"{name}: metadata.jsonl lists it, and it is gone" for name in rows if name in silent - there.keys()
+        f"{name}: metadata.jsonl lists it, and it is gone"
+        for name in rows
+        if name in gone and Path(name).stem not in said
     ]
-    if missing := [name for name in there if name in silent - rows.keys()]:
+    if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         found.skipped.append(
             f"metadata.jsonl does not list {missing[0]}{more}: the run was interrupted; the same command completes it"
         )
-    for name in rows.keys() & there.keys() & silent:
-        row, own = rows[name], there[name]
-        wrong = [key for key in {**own, **row} if row.get(key) != own.get(key) and (key != "sha256" or key in row)]
-        found.drift += [f"{name}: its {key} in metadata.jsonl is not that of its sidecar" for key in wrong]
+
+
+_STEM = re.compile(r"[^\s/\\:]+?(?=\.(?:png|json)\b)")
+"""The names of files in a line of drift, without their endings."""
+
+
+def _metadata_rows(file: Path) -> dict[str, bytes]:
+    """A digest of every row of `metadata.jsonl` by its file: the rows of a large run do not fit into the memory."""
+    rows = {}
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip("\n"):
+                row = json.loads(line)
+                rows[row["file_name"]] = _digest(row)
+    return rows
+
+
+def _metadata_rows_of(file: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The last row of each of some files in `metadata.jsonl`."""
+    found: dict[str, dict[str, Any]] = {}
+    if names:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.strip("\n") and (row := json.loads(line))["file_name"] in names:
+                    found[row["file_name"]] = row
+    return found
+
+
+def _digest(row: Mapping[str, Any]) -> bytes:
+    text = json.dumps(row, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _without_sha256(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as versions before wrote it, which held no hash."""
+    return {name: value for name, value in row.items() if name != "sha256"}
 
 
 def _share_close(a: float | None, b: float | None, n: int) -> bool:

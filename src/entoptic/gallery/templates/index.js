@@ -3,12 +3,11 @@
   "use strict";
   const { listen, session } = window.Entoptic;
   const { perPage, noun, methods, metrics, layers } = window.ENTOPTIC;
-  const { units, best, make, row, layOut } = window.EntopticRows;
+  const { units, tones, best, make, row, layOut } = window.EntopticRows;
   const byId = (id) => document.getElementById(id);
   const [find, grid, columns, pager, count] = ["q", "grid", "columns", "pages", "count"].map(byId);
   const choices = ["sort", "method", "layer", "mark"].map(byId);
   const [sort, method, layer, mark] = choices;
-  const tones = new Set(units.flatMap((unit) => unit.pictures.map((picture) => picture.tone)));
 
   let query = "";
   let page = 1;
@@ -87,7 +86,7 @@
     const wanted = mark.value === "none" ? "" : mark.value;
     found = units.filter((unit) => terms.every((term) => unit.text.includes(term))
       && (!layer.value || unit.layer === at)
-      && unit.pictures.some((picture) => (shown < 0 || picture.method === shown) && (!mark.value || picture.tone === wanted)));
+      && (shown < 0 && !mark.value || unit.pictures.some((picture) => (shown < 0 || picture.method === shown) && (!mark.value || picture.tone === wanted))));
     const metric = sortMetric();
     if (metric < 0) return;
     const sign = metrics[metric][2] < 0 ? 1 : -1;

@@ -12,18 +12,30 @@
     const [width, height] = sizes[size];
     return { method, sample, file: name, anchor, width, height, text, note, tone, alt, values, variant };
   }
-  function readUnit([unit, pictures, layer = 0, label = "", model = 0, word = 0, folder = 0, id = 0]) {
-    const plain = unit.replace(/[^A-Za-z0-9_.]/g, "-");
-    const read = {
-      unit, label, layer, model: models[model], folder: folder || plain, id: id || `unit-${plain}`,
-      pictures: pictures.map(readPicture),
-    };
-    read.href = `${encodeURIComponent(read.id)}.html`;
-    const titles = [...new Set(read.pictures.map((picture) => methods[picture.method].join(" ")))];
-    read.text = [unit, label, read.model, layers[layer], words[word], ...titles].join("\n").toLowerCase();
-    return read;
+  /* A unit. What only a search or its own row needs is made when it is first asked for: a run may have 100,000 pictures. */
+  class Unit {
+    #row; #pictures; #text;
+    constructor(row) { this.#row = row; }
+    get unit() { return this.#row[0]; }
+    get layer() { return this.#row[2] || 0; }
+    get label() { return this.#row[3] || ""; }
+    get model() { return models[this.#row[4] || 0]; }
+    get plain() { return this.unit.replace(/[^A-Za-z0-9_.]/g, "-"); }
+    get folder() { return this.#row[6] || this.plain; }
+    get id() { return this.#row[7] || `unit-${this.plain}`; }
+    get href() { return `${encodeURIComponent(this.id)}.html`; }
+    get pictures() { return (this.#pictures ??= this.#row[1].map(readPicture)); }
+    get text() {
+      if (this.#text === undefined) {
+        const titles = [...new Set(this.#row[1].map(([method]) => method))].map((method) => methods[method].join(" "));
+        this.#text = [this.unit, this.label, this.model, layers[this.layer], words[this.#row[5] || 0], ...titles]
+          .join("\n").toLowerCase();
+      }
+      return this.#text;
+    }
   }
-  const units = data.units.map(readUnit);
+  const units = data.units.map((row) => new Unit(row));
+  const tones = new Set(captions.map((caption) => caption[2]));
 
   /* The best number of a unit by a metric, or null. */
   function best(unit, metric) {
@@ -116,5 +128,5 @@
     return !grid.classList.contains("flow") && !grid.classList.contains("cards");
   }
 
-  window.EntopticRows = { units, best, make, row, layOut };
+  window.EntopticRows = { units, tones, best, make, row, layOut };
 })();

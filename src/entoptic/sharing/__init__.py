@@ -1,0 +1,1 @@
+"""Sharing runs: to the Hugging Face hub or a folder, and back."""

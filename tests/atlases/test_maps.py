@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from entoptic.atlases import contract
 from entoptic.atlases.confetti import hiding_weight, without
-from entoptic.atlases.contract import MAPS, Layout, MapProblem, Space, check_size, find_map, method
+from entoptic.atlases.contract import MAPS, Layout, MapProblem, Space, check_size, find_map, make_map
 from entoptic.atlases.distances import all_of, angular, directions, euclidean, held, on_map, principal, standardised
 from entoptic.atlases.faithfulness import measure_map, spearman
 from entoptic.atlases.known import of_kinds, of_numbers, together
@@ -49,7 +49,7 @@ def radii(positions: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 def test_dtsne_recovers_radii_in_the_ratio_of_the_spreads() -> None:
     points, of = groups((60, 60, 60), (1, 3, 9), 10)
-    found = radii(method(MAPS["dtsne"])(problem(points)).positions, of)
+    found = radii(make_map(MAPS["dtsne"], problem(points)).positions, of)
     ratios = found / found[0]
     assert 2.4 < ratios[1] < 3.6
     assert 7.2 < ratios[2] < 10.8
@@ -61,7 +61,7 @@ def test_dtsne_is_led_less_by_how_many_points_a_group_has() -> None:
     points, of = groups((40, 120, 360), (1, 1, 1), 2, seed=2)
     grown = {}
     for name in ("dtsne", "tsne"):
-        found = radii(method(MAPS[name])(problem(points)).positions, of)
+        found = radii(make_map(MAPS[name], problem(points)).positions, of)
         grown[name] = found[2] / found[0]
     assert grown["dtsne"] < 2 < grown["tsne"]
 
@@ -70,14 +70,14 @@ def test_dtsne_is_led_less_by_how_many_points_a_group_has() -> None:
 def test_other_maps_lose_the_spreads(name: str) -> None:
     needed(name)
     points, of = groups((60, 60, 60), (1, 3, 9), 10)
-    found = radii(method(MAPS[name])(problem(points)).positions, of)
+    found = radii(make_map(MAPS[name], problem(points)).positions, of)
     assert (found / found[0]).max() < 3
 
 
 def test_two_points_in_one_place_are_mapped() -> None:
     points, _ = groups((20, 20), (1, 3), 4)
     points[1:18] = points[0]
-    assert np.isfinite(method(MAPS["dtsne"])(problem(points)).positions).all()
+    assert np.isfinite(make_map(MAPS["dtsne"], problem(points)).positions).all()
 
 
 # --- CONFETTI ---------------------------------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ def test_confetti_hides_the_dominant_structure_and_shows_the_other() -> None:
     needed("confetti")
     points, first, second = two_systems()
     known = all_of(euclidean(points[:, :4]), len(points))
-    plain = method(MAPS["tsne"])(problem(points)).positions
+    plain = make_map(MAPS["tsne"], problem(points)).positions
     assert same_label(plain, first) > 0.6
-    layout = method(MAPS["confetti"])(problem(points, known_NN=known))
+    layout = make_map(MAPS["confetti"], problem(points, known_NN=known))
     assert same_label(layout.positions, first) < 0.1
     assert same_label(layout.positions, second) > 0.3
     assert layout.about["lambda"] > 0
@@ -139,7 +139,7 @@ def test_confetti_hides_the_dominant_structure_and_shows_the_other() -> None:
     assert abs(leak.value) < 0.15
     before = measure_map(layout.asked, on_map(plain, Space.PLANE), len(points), known=held(known))["known"]
     assert before.value > 0.5
-    by_class = method(MAPS["confetti"])(problem(points, known_NN=of_kinds(first.tolist(), points)))
+    by_class = make_map(MAPS["confetti"], problem(points, known_NN=of_kinds(first.tolist(), points)))
     assert same_label(by_class.positions, first) < 0.5 * same_label(plain, first)  # distances within a class stay shorter
 
 
@@ -155,9 +155,9 @@ def test_confetti_needs_something_known() -> None:
     needed("confetti")
     points, _, _ = two_systems(40)
     with pytest.raises(UserError, match="--known class"):
-        method(MAPS["confetti"])(problem(points))
+        make_map(MAPS["confetti"], problem(points))
     with pytest.raises(UserError, match="the same for all points"):
-        method(MAPS["confetti"])(problem(points, known_NN=np.zeros((40, 40))))
+        make_map(MAPS["confetti"], problem(points, known_NN=np.zeros((40, 40))))
 
 
 # --- Mercat -----------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def fit(a: np.ndarray, b: np.ndarray) -> float:
 def test_mercat_recovers_points_that_lie_on_the_sphere() -> None:
     truth = on_sphere()
     turn = np.linalg.qr(np.random.default_rng(1).normal(0, 1, (9, 9)))[0][:, :3]
-    layout = method(MAPS["mercat"])(problem(5 * truth @ turn.T))
+    layout = make_map(MAPS["mercat"], problem(5 * truth @ turn.T))
     assert layout.space is Space.SPHERE
     assert np.allclose(np.linalg.norm(layout.positions, axis=1), 1, atol=1e-5)
     assert fit(layout.positions.astype(float), truth) < 0.5
@@ -204,12 +204,12 @@ def test_the_same_points_give_the_same_bytes(name: str) -> None:
     needed(name)
     points, of = groups((20, 20, 20), (1, 1, 1), 5)
     known = of_kinds((of % 2).tolist(), points)
-    first, again = (method(MAPS[name])(problem(points, known_NN=known)).positions for _ in range(2))
+    first, again = (make_map(MAPS[name], problem(points, known_NN=known)).positions for _ in range(2))
     assert first.tobytes() == again.tobytes()
     assert first.dtype == np.float32
     assert np.isfinite(first).all()
     if name in ("confetti", "mercat"):  # where a seed decides
-        assert method(MAPS[name])(problem(points, known_NN=known, seed=1)).positions.tobytes() != first.tobytes()
+        assert make_map(MAPS[name], problem(points, known_NN=known, seed=1)).positions.tobytes() != first.tobytes()
 
 
 def test_a_map_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ What is known is a distance too. It is taken from the distances of the points, a
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from entoptic.atlases.contract import Layout, MapProblem
+from entoptic.atlases.contract import Asked, MapProblem
 from entoptic.atlases.distances import all_of, euclidean, held
 from entoptic.atlases.tsne import embed
 from entoptic.base.randomness import generator_for
@@ -20,8 +21,12 @@ _LARGEST = 64.0
 _STEPS = 24
 
 
-def make(problem: MapProblem) -> Layout:
-    """Maps points by t-SNE on the distances without what is known."""
+def ask(problem: MapProblem) -> Asked:
+    """Returns the distances of the points without what is known.
+
+    Raises:
+        UserError: nothing is known, or it is the same for all points.
+    """
     if problem.known_NN is None:
         raise UserError("map confetti takes out what is known, and nothing was named; give --known class, for instance")
     if not problem.known_NN.any():
@@ -30,13 +35,15 @@ def make(problem: MapProblem) -> Layout:
     weight = problem.removed
     if weight is None:
         weight = hiding_weight(own, problem.known_NN)
-    remains = without(own, problem.known_NN, weight)
-    import torch
+    return Asked(rows=held(without(own, problem.known_NN, weight)), about={"lambda": weight})
 
+
+def draw(problem: MapProblem, asked: Asked) -> np.ndarray:
+    """Maps points by t-SNE on these distances."""
+    remains = asked.rows(np.arange(len(problem)))
     draw = generator_for("start of confetti", problem.seed, len(problem))
     start = 1e-4 * torch.randn(len(problem), 2, generator=draw, dtype=torch.float64).numpy()
-    positions = embed(remains, "precomputed", start, problem)
-    return Layout(positions=positions, asked=held(remains), about={"lambda": weight})
+    return embed(remains, "precomputed", start, problem)
 
 
 def without(own_NN: np.ndarray, known_NN: np.ndarray, weight: float) -> np.ndarray:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol
@@ -72,10 +71,27 @@ class Layout:
     about: dict[str, float]
 
 
-class MapMethod(Protocol):
-    """Makes a map. The same problem gives the same bytes."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a map is to show.
 
-    def __call__(self, problem: MapProblem) -> Layout: ...
+    Attributes:
+        rows: its distances.
+        about: what was decided for them, by name.
+    """
+
+    rows: Rows
+    about: dict[str, float] = field(default_factory=dict)
+
+
+class MapMethod(Protocol):
+    """A method: a module with two functions. The same problem gives the same bytes."""
+
+    def ask(self, problem: MapProblem) -> Asked:
+        """Returns the distances that the map is to show."""
+
+    def draw(self, problem: MapProblem, asked: Asked) -> np.ndarray:
+        """Returns the positions of the points on it, float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +101,8 @@ class MapCard:
     Attributes:
         name: of the method.
         title: what it is in one line.
-        module: of this room, whose function `make` is the method.
+        module: of this room, a `MapMethod`.
+        space: where its points lie.
         packages: that it needs beyond the core, by the names of their modules.
         most: points that it takes at most.
         fewest: points that it takes at least.
@@ -95,6 +112,7 @@ class MapCard:
     name: str
     title: str
     module: str
+    space: Space = Space.PLANE
     packages: tuple[str, ...] = ()
     most: int = 1_000_000
     fewest: int = FEWEST
@@ -112,7 +130,7 @@ MAPS: dict[str, MapCard] = {
             name="confetti", title="t-SNE without what is known already", module="confetti", packages=("openTSNE",),
             most=EXACT, takes_known=True,
         ),
-        MapCard(name="mercat", title="a sphere that keeps angles", module="mercat", most=EXACT),
+        MapCard(name="mercat", title="a sphere that keeps angles", module="mercat", space=Space.SPHERE, most=EXACT),
     )
 }  # fmt: skip
 """Every method by its name."""
@@ -161,8 +179,15 @@ def check_size(card: MapCard, n: int, what: str) -> None:
         )
 
 
-@cache
-def method(card: MapCard) -> MapMethod:
-    """Returns the function of a method; its packages are imported with it."""
-    found: MapMethod = import_module(f"entoptic.atlases.{card.module}").make
-    return found
+def make_map(card: MapCard, problem: MapProblem, drawn: np.ndarray | None = None) -> Layout:
+    """Makes a map.
+
+    Args:
+        card: of the method.
+        problem: what to map.
+        drawn: the positions, where they were drawn before.
+    """
+    method: MapMethod = import_module(f"entoptic.atlases.{card.module}")  # type: ignore[assignment]
+    asked = method.ask(problem)
+    positions = drawn if drawn is not None else method.draw(problem, asked)
+    return Layout(positions=positions, space=card.space, asked=asked.rows, about=asked.about)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from entoptic.atlases.contract import Layout, MapProblem
-from entoptic.atlases.umap import by_umap
+import numpy as np
+
+from entoptic.atlases.contract import Asked, MapProblem
+from entoptic.atlases.umap import ask, by_umap
+
+__all__ = ["ask", "draw"]
 
 
-def make(problem: MapProblem) -> Layout:
+def draw(problem: MapProblem, asked: Asked) -> np.ndarray:
     """Maps points by densMAP."""
     return by_umap(problem, keep_density=True)

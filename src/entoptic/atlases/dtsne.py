@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entoptic.atlases.contract import Layout, MapProblem
+from entoptic.atlases.contract import Asked, MapProblem
 from entoptic.atlases.distances import all_of, euclidean, principal
 
 ITERATIONS, EXAGGERATED = 1000, 250
@@ -22,12 +22,16 @@ _SLOWEST = 1e-6
 """Share of the narrowest bandwidth's precision that any bandwidth is taken to have at least."""
 
 
+def ask(problem: MapProblem) -> Asked:
+    """Returns the Euclidean distances of the points."""
+    return Asked(rows=euclidean(problem.vectors_ND))
+
+
 @torch.no_grad()
-def make(problem: MapProblem) -> Layout:
+def draw(problem: MapProblem, asked: Asked) -> np.ndarray:
     """Maps points by gradient descent on KL(P‖Q) with bandwidths of pairs."""
     n = len(problem)
-    rows = euclidean(problem.vectors_ND)
-    squared = torch.from_numpy(all_of(rows, n)).square_()
+    squared = torch.from_numpy(all_of(asked.rows, n)).square_()
     scale = squared.sum() / (n * (n - 1))
     squared /= scale.clamp_min(1e-30)  # so that precisions are of the order of 1
     precision = precisions(squared, min(problem.neighbours, (n - 1) / 3))
@@ -39,8 +43,7 @@ def make(problem: MapProblem) -> Layout:
     own = (precision / precision.max()).float()[:, None]
     start = principal(problem.vectors_ND, 2)
     y = torch.from_numpy(1e-2 * start / max(start[:, 0].std(), 1e-12)).float()
-    y = _descend(y, p, width, own, problem)
-    return Layout(positions=y.numpy(), asked=rows, about={})
+    return _descend(y, p, width, own, problem).numpy()
 
 
 def precisions(squared_NN: Tensor, perplexity: float) -> Tensor:

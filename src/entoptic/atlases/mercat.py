@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entoptic.atlases.contract import Layout, MapProblem, Space
+from entoptic.atlases.contract import Asked, MapProblem
 from entoptic.atlases.distances import angular, directions, principal
 from entoptic.base.randomness import generator_for
 
@@ -22,15 +22,18 @@ _RATE = 0.05
 _NEAR = 1e-6
 
 
-def make(problem: MapProblem) -> Layout:
+def ask(problem: MapProblem) -> Asked:
+    """Returns the angles between the directions of the points."""
+    return Asked(rows=angular(problem.vectors_ND))
+
+
+def draw(problem: MapProblem, asked: Asked) -> np.ndarray:
     """Maps points by Riemannian gradient descent on the squared differences of angles, from their three principal axes."""
     x = directions(problem.vectors_ND)
     start = principal(x, 3, centre=False)
     with torch.enable_grad():
         positions = descend(torch.from_numpy(x).float(), torch.from_numpy(start).float(), problem)
-    return Layout(
-        positions=positions.numpy().astype(np.float32), space=Space.SPHERE, asked=angular(problem.vectors_ND), about={}
-    )
+    return positions.numpy().astype(np.float32)
 
 
 def descend(x_ND: Tensor, start_N3: Tensor, problem: MapProblem) -> Tensor:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from entoptic.atlases.contract import Layout, MapProblem
+from entoptic.atlases.contract import Asked, MapProblem
 from entoptic.atlases.distances import euclidean, principal, reduced
 
 ITERATIONS = 750
 
 
-def make(problem: MapProblem) -> Layout:
+def ask(problem: MapProblem) -> Asked:
+    """Returns the Euclidean distances of the points."""
+    return Asked(rows=euclidean(problem.vectors_ND))
+
+
+def draw(problem: MapProblem, asked: Asked) -> np.ndarray:
     """Maps points by t-SNE from their principal components."""
     vectors = reduced(problem.vectors_ND)
     start = principal(vectors, 2)
     start = 1e-4 * start / max(start[:, 0].std(), 1e-12)
-    positions = embed(vectors, "euclidean", start, problem)
-    return Layout(positions=positions, asked=euclidean(problem.vectors_ND), about={})
+    return embed(vectors, "euclidean", start, problem)
 
 
 def embed(points: np.ndarray, metric: str, start: np.ndarray, problem: MapProblem) -> np.ndarray:

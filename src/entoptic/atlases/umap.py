@@ -6,16 +6,21 @@ import warnings
 
 import numpy as np
 
-from entoptic.atlases.contract import Layout, MapProblem
+from entoptic.atlases.contract import Asked, MapProblem
 from entoptic.atlases.distances import euclidean, principal, reduced
 
 
-def make(problem: MapProblem) -> Layout:
+def ask(problem: MapProblem) -> Asked:
+    """Returns the Euclidean distances of the points."""
+    return Asked(rows=euclidean(problem.vectors_ND))
+
+
+def draw(problem: MapProblem, asked: Asked) -> np.ndarray:
     """Maps points by UMAP."""
     return by_umap(problem, keep_density=False)
 
 
-def by_umap(problem: MapProblem, *, keep_density: bool) -> Layout:
+def by_umap(problem: MapProblem, *, keep_density: bool) -> np.ndarray:
     """Runs umap-learn in one thread.
 
     Args:
@@ -36,4 +41,4 @@ def by_umap(problem: MapProblem, *, keep_density: bool) -> Layout:
         )  # fmt: skip
         found = np.asarray(umap.fit_transform(vectors), np.float32)
     problem.progress("drawing the map", 1, 1)
-    return Layout(positions=found, asked=euclidean(problem.vectors_ND), about={})
+    return found

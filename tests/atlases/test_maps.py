@@ -31,7 +31,9 @@ def needed(name: str) -> None:
         pytest.importorskip(package, reason=f"{package} is not installed (the extra atlas)")
 
 
-def groups(sizes: tuple[int, ...], spreads: tuple[float, ...], dimensions: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def groups(
+    sizes: tuple[int, ...], spreads: tuple[float, ...], dimensions: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Gaussians far apart, and the number of each point's."""
     rng = np.random.default_rng(seed)
     points = [rng.normal(0, spread, (n, dimensions)) + 60 * k for k, (n, spread) in enumerate(zip(sizes, spreads))]
@@ -140,7 +142,9 @@ def test_confetti_hides_the_dominant_structure_and_shows_the_other() -> None:
     before = measure_map(layout.asked, on_map(plain, Space.PLANE), len(points), known=held(known))["known"]
     assert before.value > 0.5
     by_class = make_map(MAPS["confetti"], problem(points, known_NN=of_kinds(first.tolist(), points)))
-    assert same_label(by_class.positions, first) < 0.5 * same_label(plain, first)  # distances within a class stay shorter
+    assert same_label(by_class.positions, first) < 0.5 * same_label(
+        plain, first
+    )  # distances within a class stay shorter
 
 
 def test_the_weight_makes_neighbours_as_far_apart_in_the_known_as_any() -> None:
@@ -216,7 +220,9 @@ def test_a_map_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(contract, "find_spec", lambda name: None)
     for name, card in MAPS.items():
         if card.packages:
-            with pytest.raises(NotAvailable, match=r"pip install 'entoptic\[atlas\]'; without it there are dtsne, mercat"):
+            with pytest.raises(
+                NotAvailable, match=r"pip install 'entoptic\[atlas\]'; without it there are dtsne, mercat"
+            ):
                 find_map(name)
         else:
             assert find_map(name) is card
@@ -255,7 +261,9 @@ def test_intervals_hold_what_they_say() -> None:
     held_by = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        measured = measure_map(euclidean(rng.normal(0, 1, (60, 3))), euclidean(rng.normal(0, 1, (60, 2))), 60)["distances"]
+        measured = measure_map(euclidean(rng.normal(0, 1, (60, 3))), euclidean(rng.normal(0, 1, (60, 2))), 60)[
+            "distances"
+        ]
         held_by += measured.interval[0] <= 0 <= measured.interval[1]
     assert held_by >= 34
 

@@ -99,6 +99,7 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "learn-prior": ["learn", "prior", *given],
         # Photos to measure on that are not there: what is allowed must not begin a training.
         "learn-inverter": ["learn", "inverter", "tiny:net", "stage2", "--held-out", "nowhere", *given],
+        "atlas": ["atlas", "tiny:net", "stage1", *given, "--map", "mercat"],
         "circuit": ["circuit", "tiny:net", "logits:2", *given, "--n", "1", "--reruns", "0"],
         # Neither begins: there is no such kind, and a convolution with a stride is not split.
         "learn-dictionary": ["learn", "dictionary", "tiny:net", "stage2", "--kind", "none", *given],

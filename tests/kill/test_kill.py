@@ -26,8 +26,9 @@ def test_every_verb_that_makes_something_is_killed() -> None:
     others = {"merge", "gallery", "figure", "export", "verify", "check", "ls", "completion", "bench"}
     # Names in a study are random, and its server has rounds of its own: tests/study/test_build.py and test_kill.py.
     others |= {"study-build", "study-serve", "study-export", "study-simulate", "study-analyse", "study-power"}
-    # A strip is made by the executor of `see`; an interrupted search for circuits is tested in tests/runs/test_circuit.py.
-    others |= {"interpolate", "circuit"}
+    # A strip is made by the executor of `see`; an interrupted search for circuits is tested in tests/runs/test_circuit.py,
+    # an interrupted atlas in tests/runs/test_atlas.py.
+    others |= {"interpolate", "circuit", "atlas"}
     # Trainings share the loop of the other `learn` verbs; tests/dictionaries/test_learn_dictionary.py stops one.
     others |= {"learn-dictionary", "split"}
     assert {verb.replace(" ", "-") for verb in JOBS} == VERBS.keys() - others

@@ -122,17 +122,27 @@ class MapCard:
 MAPS: dict[str, MapCard] = {
     card.name: card
     for card in (
-        MapCard(name="tsne", title="t-SNE: keeps neighbours", module="tsne", packages=("openTSNE",)),
-        MapCard(name="umap", title="UMAP: keeps neighbours, parts groups", module="umap", packages=("umap",)),
-        MapCard(name="densmap", title="UMAP that keeps density too", module="densmap", packages=("umap",)),
-        MapCard(name="dtsne", title="t-SNE whose distances keep density, exact", module="dtsne", most=EXACT),
+        MapCard(name="tsne", title="t-SNE, which keeps neighbours", module="tsne", packages=("openTSNE",)),
+        MapCard(name="umap", title="UMAP, which keeps neighbours and parts groups", module="umap", packages=("umap",)),
+        MapCard(name="densmap", title="densMAP, UMAP that keeps density too", module="densmap", packages=("umap",)),
+        MapCard(name="dtsne", title="dtSNE, which keeps neighbours and density", module="dtsne", most=EXACT),
         MapCard(
-            name="confetti", title="t-SNE without what is known already", module="confetti", packages=("openTSNE",),
-            most=EXACT, takes_known=True,
+            name="confetti",
+            title="CONFETTI, t-SNE without what is known already",
+            module="confetti",
+            packages=("openTSNE",),
+            most=EXACT,
+            takes_known=True,
         ),
-        MapCard(name="mercat", title="a sphere that keeps angles", module="mercat", space=Space.SPHERE, most=EXACT),
+        MapCard(
+            name="mercat",
+            title="Mercat, a sphere that keeps the angles of triples",
+            module="mercat",
+            space=Space.SPHERE,
+            most=EXACT,
+        ),
     )
-}  # fmt: skip
+}
 """Every method by its name."""
 
 
@@ -187,7 +197,7 @@ def make_map(card: MapCard, problem: MapProblem, drawn: np.ndarray | None = None
         problem: what to map.
         drawn: the positions, where they were drawn before.
     """
-    method: MapMethod = import_module(f"entoptic.atlases.{card.module}")  # type: ignore[assignment]
+    method: MapMethod = import_module(f"entoptic.atlases.{card.module}")
     asked = method.ask(problem)
     positions = drawn if drawn is not None else method.draw(problem, asked)
     return Layout(positions=positions, space=card.space, asked=asked.rows, about=asked.about)

@@ -19,7 +19,7 @@ def standardised(values_NC: np.ndarray) -> np.ndarray:
     values = np.asarray(values_NC, np.float64)
     centred = values - values.mean(0)
     spread = np.sqrt((centred**2).mean(0))
-    varies = spread > 1e-12 * np.maximum(1, np.abs(values).max(0, initial=0))
+    varies = spread > 1e-6 * np.maximum(1e-3, np.abs(values).max(0, initial=0))
     return np.ascontiguousarray(centred[:, varies] / spread[varies], np.float32)
 
 

@@ -85,7 +85,9 @@ def _descend(y: Tensor, p: Tensor, width: Tensor, own: Tensor, problem: MapProbl
     for iteration in range(ITERATIONS):
         early = iteration < EXAGGERATED
         rate = n / _EXAGGERATION if early else float(n)
-        kernel = torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(width).add_(1).reciprocal_()
+        kernel = (
+            torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(width).add_(1).reciprocal_()
+        )
         total = kernel.sum() - n
         pull = p * (_EXAGGERATION if early else 1.0) - kernel / total
         pull.mul_(kernel).mul_(width)

@@ -51,9 +51,13 @@ class Measured:
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored."""
         return {
-            "name": self.name, "value": self.value, "interval": list(self.interval), "n": self.n, "chance": self.chance,
+            "name": self.name,
+            "value": self.value,
+            "interval": list(self.interval),
+            "n": self.n,
+            "chance": self.chance,
             "means": self.means,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,26 +104,42 @@ def measure_map(asked: Rows, shown: Rows, n: int, *, seed: int = 0, known: Rows 
     low, high = mean_interval(kept.tolist())
     measured = [
         Measured(
-            name="neighbours", value=float(kept.mean()), interval=(max(0.0, low), min(1.0, high)), n=len(anchors),
-            chance=near / (n - 1), means=f"share of each point's {near} nearest that are its {near} nearest on the map",
+            name="neighbours",
+            value=float(kept.mean()),
+            interval=(max(0.0, low), min(1.0, high)),
+            n=len(anchors),
+            chance=near / (n - 1),
+            means=f"share of each point's {near} nearest that are its {near} nearest on the map",
         ),
         Measured(
-            name="distances", value=value, interval=interval, n=len(paired), chance=0.0,
+            name="distances",
+            value=value,
+            interval=interval,
+            n=len(paired),
+            chance=0.0,
             means="rank correlation of the distances of all pairs of points",
         ),
         Measured(
-            name="density", value=dense, interval=dense_interval, n=len(anchors), chance=0.0,
+            name="density",
+            value=dense,
+            interval=dense_interval,
+            n=len(anchors),
+            chance=0.0,
             means=f"correlation of the logarithms of the mean distances to the {near} nearest",
         ),
-    ]  # fmt: skip
+    ]
     if known is not None:
         third = known(paired)[:, paired][upper]
         value, interval = _jackknife(lambda keep: spearman(third[keep], second[keep]), pairs)
         measured.append(
             Measured(
-                name="known", value=value, interval=interval, n=len(paired), chance=0.0,
+                name="known",
+                value=value,
+                interval=interval,
+                n=len(paired),
+                chance=0.0,
                 means="rank correlation of the distances on the map with what was to be taken out: 0 is best",
-            )  # fmt: skip
+            )
         )
     return Faithfulness(measured=tuple(measured), anchors=anchors, kept=kept)
 

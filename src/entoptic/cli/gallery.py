@@ -29,12 +29,16 @@ class Gallery:
 
 def run_gallery(options: Gallery) -> int:
     """Runs `entoptic gallery`; returns the exit code."""
+    from entoptic.gallery.atlas_page import write_atlas_pages
     from entoptic.gallery.circuit_page import write_circuit_pages
     from entoptic.gallery.site import build
 
     has_circuits = options.out is None and any(options.run.glob("results/circuit/*/result.json"))
-    if not has_circuits or any(options.run.glob("pictures/*/*.json")):
+    has_atlases = options.out is None and any(options.run.glob("results/atlas/*/result.json"))
+    if not (has_circuits or has_atlases) or any(options.run.glob("pictures/*/*.json")):
         print(build(options.run, options.out))
     if has_circuits:
         print(write_circuit_pages(options.run)[0].with_name("circuits.html"))
+    if has_atlases:
+        print(write_atlas_pages(options.run)[0].with_name("atlases.html"))
     return 0

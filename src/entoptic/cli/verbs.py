@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from entoptic.cli.atlas import Atlas, run_atlas
 from entoptic.cli.bench import Bench, run_bench
 from entoptic.cli.check import Check, run_check
 from entoptic.cli.circuit import Circuit, run_circuit
@@ -48,6 +49,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "invert": (Invert, run_invert),
     "steer": (Steer, run_steer),
     "circuit": (Circuit, run_circuit),
+    "atlas": (Atlas, run_atlas),
     "split": (Split, run_split),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),

@@ -74,7 +74,7 @@ def write_atlas_pages(run_folder: str | Path, gallery: str | Path | None = None)
     pages_of_units = user_path(gallery) if gallery is not None else out
     if gallery is not None and not pages_of_units.is_dir():
         raise UserError(f"there is no gallery in {pages_of_units}; `entoptic gallery RUN` makes one")
-    pages = []
+    pages: list[AtlasPage] = []
     try:
         check_inside(out, run.path)
         check_own(out, marks={MARK, "index.html"}, what="gallery")

@@ -8,7 +8,7 @@ import math
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from entoptic.atlases.known import of_kinds, of_numbers, together
 from entoptic.base.bounds import Bounds, check_bounds
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.files import json_bytes
-from entoptic.base.progress import Reporter, reporter
+from entoptic.base.progress import Reporter
 from entoptic.errors import UserError, instead
 from entoptic.images.build_index import build_index
 from entoptic.images.index import ActivationIndex
@@ -34,6 +34,7 @@ from entoptic.runs.atlas_picture import draw_map
 from entoptic.runs.atlas_points import Column, Kind, Points, dictionary_of, read_points
 from entoptic.runs.atlas_thumbnails import Thumbnails, make_thumbnails
 from entoptic.runs.atlas_units import evidence_columns, pictures_of
+from entoptic.runs.pictures import Picture
 from entoptic.runs.plan import run_name
 from entoptic.runs.records import about_run, model_record, version, versions
 from entoptic.runs.results import Result, find_result, write_result
@@ -62,7 +63,7 @@ class AtlasOptions:
         seed: of all that is random.
     """
 
-    bounds = {"neighbours": (2, 1000), "removed": (1e-3, 1e3)}
+    bounds: ClassVar[Bounds] = {"neighbours": (2, 1000), "removed": (1e-3, 1e3)}
 
     of: str = "photos"
     map: str = "tsne"
@@ -77,7 +78,9 @@ class AtlasOptions:
         check_bounds(self)
         kinds = [str(kind) for kind in Kind]
         if self.of not in kinds:
-            raise UserError(f'an atlas is of photos, units or features, not of "{self.of[:80]}"{instead(self.of, kinds)}')
+            raise UserError(
+                f'an atlas is of photos, units or features, not of "{self.of[:80]}"{instead(self.of, kinds)}'
+            )
         card = find_map(self.map)
         for name in self.known:
             if name not in KNOWN:
@@ -140,7 +143,9 @@ def make_atlas(
         read = _index(network, layer, given, options.readout, index, target, batch_size, say)
         points = read_points(network, layer, given, read, kind, options.readout)
         check_size(how, len(points), str(kind))
-        pictures = pictures_of(made_of, points, network) if made_of is not None else [None] * len(points)
+        pictures: list[Picture | None] = [None] * len(points)
+        if made_of is not None:
+            pictures = pictures_of(made_of, points, network)
         points = _with_columns(points, evidence_columns(pictures))
         if options.colour:
             _column(points, options.colour)

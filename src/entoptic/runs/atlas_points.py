@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +12,7 @@ import numpy as np
 from entoptic.atlases.distances import directions, standardised
 from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.images.index import ActivationIndex
+from entoptic.images.photo_records import Photo
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
 from entoptic.units.dictionary import Dictionary
@@ -107,22 +108,21 @@ def read_points(
     if len(at) < 2:
         raise UserError(f"a map compares scores on photos, and there {_are(len(at), 'photo')} with finite scores")
     if kind is Kind.PHOTOS:
-        return _photos(photos, at, scores, lost)
+        return _photos(model, photos, at, scores, lost)
     return _units(model, layer, photos, index, kind, readout, scores, lost)
 
 
-def _photos(photos: Photos, at: np.ndarray, scores: np.ndarray, lost: dict[str, int]) -> Points:
+def _photos(model: Model, photos: Photos, at: np.ndarray, scores: np.ndarray, lost: dict[str, int]) -> Points:
     vectors = standardised(scores.T)
     if not vectors.shape[1]:
         raise UserError("no unit of this layer differs between these photos, so a map has nothing to show")
-    shown = [photos[int(i)] for i in at]
-    labels = tuple(_name_of_class(photo.labels) for photo in shown)
+    labels = tuple(_classes(model, photos, at))
     strength = Column(
         name="strength", title="mean activation, in standard deviations of each unit",
         values=vectors.mean(1, dtype=np.float64),
     )  # fmt: skip
     return Points(
-        kind=Kind.PHOTOS, names=tuple(photo.name for photo in shown), labels=labels, vectors_ND=vectors, photos=at,
+        kind=Kind.PHOTOS, names=tuple(photos[int(i)].name for i in at), labels=labels, vectors_ND=vectors, photos=at,
         columns=(*_class_column(labels, "class of the photo"), strength), left_out=lost,
     )  # fmt: skip
 
@@ -133,18 +133,20 @@ def _units(
 ) -> Points:  # fmt: skip
     names = index.units(layer, readout)
     spread = scores.std(1)
-    varies = spread > 1e-12 * np.maximum(1, np.abs(scores).max(1))
+    varies = spread > 1e-6 * np.maximum(1e-3, np.abs(scores).max(1))
     if not varies.all():
         lost = lost | {"units that are the same on all photos (never on, for instance)": int((~varies).sum())}
     if not varies.any():
-        raise UserError(f"no unit of {layer} differs between these {counted(scores.shape[1], 'photo')}: none is ever on")
+        raise UserError(
+            f"no unit of {layer} differs between these {counted(scores.shape[1], 'photo')}: none is ever on"
+        )
     chosen = np.flatnonzero(varies)
     if kind is Kind.FEATURES:
         vectors = _written(model, layer)[chosen]
     else:
         vectors = directions(standardised(scores[chosen].T).T)
     top = [index.top(names[i]) for i in chosen]
-    of = [[_name_of_class(photos[hit.index].labels) for hit in hits[:STRONGEST]] for hits in top]
+    of = [_classes(model, photos, [hit.index for hit in hits[:STRONGEST]]) for hits in top]
     best = [Counter(label for label in one if label).most_common(1) for one in of]
     labels = tuple(model.card.labels[i] if layer == "logits" and model.card.labels else "" for i in chosen)
     columns = [
@@ -188,7 +190,9 @@ def _written(model: Model, layer: str) -> np.ndarray:
         )
     written = getattr(dictionary, "decoder", getattr(dictionary, "directions", None))
     if written is None:
-        raise UserError(f"{layer} does not write one direction for each feature; --of units compares them by their scores")
+        raise UserError(
+            f"{layer} does not write one direction for each feature; --of units compares them by their scores"
+        )
     return directions(written.float().numpy())
 
 
@@ -198,13 +202,21 @@ def _class_column(labels: Sequence[str], title: str) -> tuple[Column, ...]:
     if not kinds:
         return ()
     number = {kind: i for i, kind in enumerate(kinds)}
-    return (Column(name="class", title=title, values=np.array([number.get(label, -1) for label in labels]), kinds=kinds),)
+    return (
+        Column(name="class", title=title, values=np.array([number.get(label, -1) for label in labels]), kinds=kinds),
+    )
 
 
-def _name_of_class(labels: Sequence[str]) -> str:
-    """The label that reads best: the last whole one that is no WordNet id, else the first."""
-    words = [label for label in labels if not (label[:1] == "n" and label[1:].isdigit())]
-    return words[0] if words else (labels[0] if labels else "")
+def _classes(model: Model, photos: Photos, numbers: Iterable[int]) -> list[str]:
+    """What a person calls the class of each photo: the model's own label where it has one, "" without a label."""
+    card = model.card
+    place = {identifier: i for i, identifier in enumerate(card.label_ids or ())}
+
+    def name(photo: Photo) -> str:
+        at = next((place[label] for label in photo.labels if label in place), photo.class_index)
+        return (card.label(at) if at is not None else None) or (photo.labels[0] if photo.labels else "")
+
+    return [name(photos[int(number)]) for number in numbers]
 
 
 def _are(n: int, noun: str) -> str:

@@ -68,7 +68,9 @@ def make_thumbnails(
     missing, done = 0, 0
     for first in range(0, len(numbers), on_row**2):
         count = min(on_row**2, len(numbers) - first)
-        sheet = Image.new("RGB", (SIDE if count > on_row else count * cell, -(-count // on_row) * cell), (128, 128, 128))
+        sheet = Image.new(
+            "RGB", (SIDE if count > on_row else count * cell, -(-count // on_row) * cell), (128, 128, 128)
+        )
         for place, small in enumerate(_small(photos, numbers, pictures, range(first, first + count), cell)):
             if small is None:
                 missing += 1
@@ -106,4 +108,6 @@ def _square(image: Image.Image, cell: int) -> Image.Image:
     """The middle of a picture."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((cell, cell), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=3)
+    return image.resize(
+        (cell, cell), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=3
+    )

@@ -15,6 +15,8 @@
   const state = { chosen: -1, near: -1, matches: null, colour: null };
   const screen = { x: new Float32Array(n), y: new Float32Array(n), there: new Uint8Array(n) };
   const PICTURES = 4000; // points in view beyond which no picture is drawn
+  const MANY = 6000; // points in view beyond which they are written as pixels
+  const FAINT = 0.18; // what was not found by a search
   const ROOM = 40;
 
   /* Points of one colour, so that a colour is set once. */
@@ -96,21 +98,26 @@
     const style = getComputedStyle(document.documentElement);
     const [ink, paper, focus, line] = ["--ink", "--paper", "--focus", "--line"].map((name) => style.getPropertyValue(name).trim());
     const { seen, side, left, top } = place();
-    pen.fillStyle = paper;
-    pen.fillRect(0, 0, width, height);
+    const size = Math.max(2, Math.min(7, 260 / Math.sqrt(Math.max(seen, 1)))), half = size / 2;
+    if (seen > MANY) dots(paper);
+    else {
+      pen.fillStyle = paper;
+      pen.fillRect(0, 0, width, height);
+    }
     if (data.sphere) {
       pen.strokeStyle = line;
       pen.beginPath();
       pen.arc(left, top, side, 0, 2 * Math.PI);
       pen.stroke();
     }
-    const size = Math.max(2, Math.min(7, 260 / Math.sqrt(Math.max(seen, 1)))), half = size / 2;
-    pen.globalAlpha = state.matches ? 0.18 : 1;
-    bins.members.forEach((members, which) => {
-      pen.fillStyle = bins.colours[which];
-      for (const i of members) if (screen.there[i]) pen.fillRect(screen.x[i] - half, screen.y[i] - half, size, size);
-    });
-    pen.globalAlpha = 1;
+    if (seen <= MANY) {
+      pen.globalAlpha = state.matches ? FAINT : 1;
+      bins.members.forEach((members, which) => {
+        pen.fillStyle = bins.colours[which];
+        for (const i of members) if (screen.there[i]) pen.fillRect(screen.x[i] - half, screen.y[i] - half, size, size);
+      });
+      pen.globalAlpha = 1;
+    }
     if (seen <= PICTURES && !state.matches) pictures(seen);
     if (state.matches) {
       const large = Math.max(size, 5);
@@ -129,6 +136,26 @@
       pen.strokeRect(screen.x[i] - 29, screen.y[i] - 29, 58, 58);
     }
     canvas.dataset.drawn = String(seen);
+  }
+
+  /* Many points: pixels are written at once, which is ten times as fast as that many squares. */
+  function dots(paper) {
+    const image = pen.createImageData(canvas.width, canvas.height), pixels = new Uint32Array(image.data.buffer);
+    const parts = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    const ground = parts(paper);
+    const whole = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+    pixels.fill(whole(ground));
+    const share = state.matches ? FAINT : 1, scale = canvas.width / width, size = Math.max(2, Math.round(2 * scale));
+    bins.members.forEach((members, which) => {
+      const value = whole(parts(bins.colours[which]).map((part, at) => Math.round(share * part + (1 - share) * ground[at])));
+      for (const i of members) {
+        if (!screen.there[i]) continue;
+        const left = Math.round(screen.x[i] * scale), top = Math.round(screen.y[i] * scale);
+        if (left < 0 || top < 0 || left + size > canvas.width || top + size > canvas.height) continue;
+        for (let row = top; row < top + size; row++) for (let x = left; x < left + size; x++) pixels[row * canvas.width + x] = value;
+      }
+    });
+    pen.putImageData(image, 0, 0);
   }
 
   function framed(i, size) {

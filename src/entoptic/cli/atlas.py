@@ -22,8 +22,8 @@ class Atlas:
     title: ClassVar[str] = "a map of photos, units or features, and how faithful it is"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic atlas builtin:lite0 blocks.6 --photos photos --map dtsne",
-        "entoptic atlas builtin:lite0 blocks.6 --photos photos --of units --run runs/lite0",
-        "entoptic atlas builtin:lite0 bn2 --photos photos --map confetti --known class colour",
+        "entoptic atlas builtin:lite0 blocks.6 --photos photos --of units --map densmap",
+        "entoptic atlas builtin:lite0 bn2 --photos photos --map confetti --known class",
     )
     bounds: ClassVar[Bounds] = {"neighbours": (2, 1000), "removed": (1e-3, 1e3)}
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entoptic.atlases import contract
+from entoptic.atlases import contract, mercat
 from entoptic.atlases.confetti import hiding_weight, without
 from entoptic.atlases.contract import MAPS, Layout, MapProblem, Space, check_size, find_map, make_map
 from entoptic.atlases.distances import all_of, angular, directions, euclidean, held, on_map, principal, standardised
@@ -68,7 +68,8 @@ def test_dtsne_is_led_less_by_how_many_points_a_group_has() -> None:
     assert grown["dtsne"] < 2 < grown["tsne"]
 
 
-@pytest.mark.parametrize("name", ["tsne", pytest.param("umap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["tsne", "umap"])
+@pytest.mark.slow
 def test_other_maps_lose_the_spreads(name: str) -> None:
     needed(name)
     points, of = groups((60, 60, 60), (1, 3, 9), 10)
@@ -204,8 +205,9 @@ def test_corners_of_an_octant_are_right_angles() -> None:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "map" in name else ()) for name in MAPS])
-def test_the_same_points_give_the_same_bytes(name: str) -> None:
+def test_the_same_points_give_the_same_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needed(name)
+    monkeypatch.setattr(mercat, "STEPS", 30)
     points, of = groups((20, 20, 20), (1, 1, 1), 5)
     known = of_kinds((of % 2).tolist(), points)
     first, again = (make_map(MAPS[name], problem(points, known_NN=known)).positions for _ in range(2))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from entoptic import configs
     from entoptic.bench.run import benchmark
     from entoptic.errors import UserError
+    from entoptic.gallery.atlas import atlas
     from entoptic.gallery.publish import export
     from entoptic.gallery.site import build as make_gallery
     from entoptic.images.build_index import build_index, merge_indexes
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "ActivationIndex": "images.index", "benchmark": "bench.run", "build_index": "images.build_index",
+    "ActivationIndex": "images.index", "atlas": "gallery.atlas", "benchmark": "bench.run", "build_index": "images.build_index",
     "merge_indexes": "images.build_index",
     "Card": "models.card", "Figure": "plots.figure", "METHODS": "methods", "Model": "models.model", "Photos": "images.photos",
     "Picture": "runs.pictures", "Pictures": "runs.selection", "Run": "runs.store", "Unit": "units.unit",
@@ -71,7 +72,8 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
-    "benchmark", "bind", "build_index", "circuit", "commitment", "configs", "export", "frontier", "interpolate", "invert", "learn",
+    "atlas", "benchmark", "bind", "build_index", "circuit", "commitment", "configs", "export", "frontier", "interpolate",
+    "invert", "learn",
     "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
     "merge_indexes", "patterns", "preflight", "relevance", "see", "steer", "steer_circuit", "verify",
 ]  # fmt: skip

@@ -99,6 +99,7 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "learn-prior": ["learn", "prior", *given],
         # Photos to measure on that are not there: what is allowed must not begin a training.
         "learn-inverter": ["learn", "inverter", "tiny:net", "stage2", "--held-out", "nowhere", *given],
+        "atlas": ["atlas", "tiny:net", "stage1", *given, "--map", "mercat"],
         "circuit": ["circuit", "tiny:net", "logits:2", *given, "--n", "1", "--reruns", "0"],
         "patterns": ["patterns", "tiny:net", "stage2", *given, "--shuffles", "0", "--tested", "0"],
         # It does not begin: a chain has at most as many switches as steps.

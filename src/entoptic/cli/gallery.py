@@ -37,6 +37,7 @@ class Gallery:
 
 def run_gallery(options: Gallery) -> int:
     """Runs `entoptic gallery`; returns the exit code."""
+    from entoptic.gallery.atlas_page import write_atlas_pages
     from entoptic.gallery.circuit_page import write_circuit_pages
     from entoptic.gallery.commitment_page import write_commitment_pages
     from entoptic.gallery.dictionary_page import is_index, write_dictionary_pages
@@ -57,7 +58,7 @@ def run_gallery(options: Gallery) -> int:
     def holds(kind: str) -> bool:
         return options.out is None and any(options.run.glob(f"results/{kind}/*/result.json"))
 
-    results = {kind for kind in ("circuit", "patterns", "commitment") if holds(kind)}
+    results = {kind for kind in ("circuit", "patterns", "commitment", "atlas") if holds(kind)}
     if not results or any(options.run.glob("pictures/*/*.json")):
         print(build(options.run, options.out))
     if "circuit" in results:
@@ -66,4 +67,6 @@ def run_gallery(options: Gallery) -> int:
         print(write_pattern_pages(options.run)[0].with_name("patterns.html"))
     if "commitment" in results:
         print(*write_commitment_pages(options.run), sep="\n")
+    if "atlas" in results:
+        print(write_atlas_pages(options.run)[0].with_name("atlases.html"))
     return 0

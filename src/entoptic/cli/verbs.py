@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from entoptic.cli.atlas import Atlas, run_atlas
 from entoptic.cli.bench import Bench, run_bench
 from entoptic.cli.check import Check, run_check
 from entoptic.cli.circuit import Circuit, run_circuit
@@ -54,6 +55,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "circuit": (Circuit, run_circuit),
     "patterns": (Patterns, run_patterns),
     "commitment": (Commitment, run_commitment),
+    "atlas": (Atlas, run_atlas),
     "split": (Split, run_split),
     "status": (Status, run_status),
     "verify": (Verify, run_verify),

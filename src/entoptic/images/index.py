@@ -150,15 +150,17 @@ class ActivationIndex:
             f"<table><tr><th>layer</th><th>units</th><th>readout</th></tr>{lines}</table>"
         )
 
-    def units(self, layer: str) -> list[str]:
+    def units(self, layer: str, readout: str | None = None) -> list[str]:
         """Lists the units of a layer, readout after readout.
 
         Args:
             layer: name of the layer.
+            readout: of these units alone, as behind @ in a unit's string; "" is the layer's default, None are all.
         """
         groups = [group for group in self._groups.values() if group.layer == layer]
         if not groups:
             raise UserError(self._no_layer(layer))
+        groups = groups if readout is None else [self._group(layer, readout)]
         return [f"{layer}:{i}{group.suffix}" for group in groups for i in range(group.channels)]
 
     def __contains__(self, unit: object) -> bool:

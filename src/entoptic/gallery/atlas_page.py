@@ -1,0 +1,194 @@
+"""The page of an atlas: a map on a canvas, with pictures where there is room, search, colours and links."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from entoptic.atlases.contract import Space
+from entoptic.base.files import check_inside, check_own, user_path
+from entoptic.base.records import read_json, read_tensors
+from entoptic.errors import Unreadable, UserError, counted
+from entoptic.gallery.local_paths import without_folders
+from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.runs.atlas import KIND
+from entoptic.runs.atlas_picture import PALETTE, SCALE, UNKNOWN
+from entoptic.runs.atlas_thumbnails import SIDE
+from entoptic.runs.results import Result, read_results
+from entoptic.runs.store import Run
+from entoptic.units.unit import slug
+
+_ASSETS = ("style.css", "common.js", "atlas.css", "atlas_draw.js", "atlas.js", "icon.svg")
+_WHOLE = 65535
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtlasPage:
+    """One atlas, ready for its page.
+
+    Attributes:
+        file: name of the page.
+        data: name of the file with its points.
+        record: of the result.
+        evidence: rows of name, value, interval, n, chance, meaning, and whether it is no better than chance.
+        still: link to the still picture.
+        links: to its other files, by name.
+        noise: names of what is no better on this map than on a random one.
+    """
+
+    file: str
+    data: str
+    record: Mapping[str, Any]
+    evidence: list[tuple[str, str, str, str, str, str, bool]]
+    still: str
+    links: dict[str, str]
+    noise: list[str]
+
+
+def write_atlas_pages(run_folder: str | Path, gallery: str | Path | None = None) -> list[Path]:
+    """Writes a page for each atlas of a run, and `atlases.html` that lists them, into `RUN/gallery`.
+
+    Args:
+        run_folder: of the run.
+        gallery: with pages of units that points lead to (default: `RUN/gallery`).
+
+    Returns:
+        The pages, in the order of their names.
+
+    Raises:
+        UserError: there is no run or no atlas, or the pages cannot be written.
+    """
+    run = Run.open(user_path(run_folder))
+    results = [result for result, _ in read_results(run, KIND) if result is not None]
+    out = run.path / "gallery"
+    pages_of_units = user_path(gallery) if gallery is not None else out
+    if gallery is not None and not pages_of_units.is_dir():
+        raise UserError(f"there is no gallery in {pages_of_units}; `entoptic gallery RUN` makes one")
+    pages: list[AtlasPage] = []
+    try:
+        check_inside(out, run.path)
+        check_own(out, marks={MARK, "index.html"}, what="gallery")
+        environment = page_environment()
+        for result in results:
+            try:
+                page, data = _page(run, result, pages_of_units)
+            except (Unreadable, LookupError, TypeError, ValueError):
+                continue  # a record that was edited by hand
+            if not pages:
+                write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
+                for asset in _ASSETS:
+                    text = resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8")
+                    write_page(out / asset, text)
+            write_page(out / page.data, data)
+            has_index = (out / "index.html").is_file()
+            text = environment.get_template("atlas.html").render(page=page, record=page.record, has_index=has_index)
+            write_page(out / page.file, text)
+            pages.append(page)
+        if pages:
+            title = run.about.get("title", run.path.name)
+            write_page(out / "atlases.html", environment.get_template("atlases.html").render(pages=pages, title=title))
+    except OSError as error:
+        raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
+    if not pages:
+        raise UserError(f"{run.path} holds no atlas; `entoptic atlas` makes one")
+    return [out / page.file for page in pages]
+
+
+def page_of(result: Result) -> Path:
+    """Returns where the page of an atlas is."""
+    return result.path.parents[3] / "gallery" / _file_name(result)
+
+
+def _file_name(result: Result) -> str:
+    return f"atlas-{slug(result.name)}-{result.path.parent.name[-8:]}.html"
+
+
+def _page(run: Run, result: Result, pages_of_units: Path) -> tuple[AtlasPage, str]:
+    record = result.record
+    out = run.path / "gallery"
+    root = quote(Path(os.path.relpath(result.path.parent, out)).as_posix())
+    links = {name: f"{root}/{quote(str(entry['file']))}" for name, entry in record["files"].items()}
+    measured = record["faithfulness"]
+    file = _file_name(result)
+    page = AtlasPage(
+        file=file, data=file.removesuffix(".html") + ".js", record=record, evidence=[_row(entry) for entry in measured],
+        still=links["map.webp"], links={n: link for n, link in links.items() if not n.endswith(".webp")},
+        noise=[m["name"] for m in measured if m["name"] != "known" and m["interval"][0] <= m["chance"]],
+    )  # fmt: skip
+    return page, _data(result, links, out, pages_of_units)
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, str, str, str, str, str, bool]:
+    low, high = entry["interval"]
+    is_noise = entry["name"] != "known" and low <= entry["chance"]
+    return (
+        str(entry["name"]), f"{entry['value']:.2f}", f"{low:.2f} to {high:.2f}", f"{entry['n']:,}", f"{entry['chance']:.2g}",
+        str(entry["means"]), is_noise,
+    )  # fmt: skip
+
+
+def _data(result: Result, links: Mapping[str, str], out: Path, pages_of_units: Path) -> str:
+    """The points as a script: positions and numbers packed, so that 50,000 points are read at once."""
+    record = result.record
+    whole = read_json(result.file("points.json"))
+    positions = read_tensors(result.file("map.safetensors")).get("positions", None, None).numpy().astype(np.float64)
+    if len(positions) != len(whole["names"]) or not len(positions):
+        raise ValueError("the map has other points than its list")
+    sphere = record["space"] == Space.SPHERE
+    low, high = positions.min(0), positions.max(0)
+    middle, half = ((low + high) / 2, max(float((high - low).max()) / 2, 1e-12)) if not sphere else (np.zeros(3), 1.0)
+    at = np.clip(np.rint(((positions - middle) / half + 1) / 2 * _WHOLE), 0, _WHOLE).astype("<u2")
+    sheets = [links[f"thumbnails{i}.webp"] for i in range(int(record["sheets"]))]
+    names = [without_folders(str(name)) for name in whole["names"]]
+    data = {
+        "n": len(names), "sphere": sphere, "at": [_packed(column) for column in at.T], "names": _lines(names),
+        "labels": _lines(map(str, whole["labels"])), "columns": [_column(one) for one in whole["columns"]],
+        "first": record["colour"], "cell": record["cell"], "side": SIDE, "sheets": sheets, "palette": PALETTE, "scale": SCALE,
+        "unknown": UNKNOWN, "links": _unit_links(whole["names"], out, pages_of_units) if record["of"] != "photos" else {},
+        "noun": record["of"],
+    }  # fmt: skip
+    return f"window.ATLAS = {json.dumps(data, ensure_ascii=False, separators=(',', ':'), allow_nan=False)};\n"
+
+
+def _column(column: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = column["kinds"]
+    values = [math.nan if v is None else v for v in column["values"]]
+    kind = "<i2" if kinds is not None else "<f4"
+    return {
+        "name": column["name"], "title": column["title"], "kinds": kinds, "values": _packed(np.array(values).astype(kind)),
+    }  # fmt: skip
+
+
+def _packed(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+
+
+def _lines(texts: Any) -> str:
+    return "\n".join(" ".join(text.split()) for text in texts)
+
+
+def _unit_links(names: list[str], out: Path, pages: Path) -> dict[str, str]:
+    """The page of each unit that has one, by the point's number."""
+    try:
+        there = {entry.name for entry in os.scandir(pages) if entry.name.startswith("unit-")}
+        root = quote(Path(os.path.relpath(pages, out)).as_posix())
+    except (OSError, ValueError):  # no gallery, or on another drive
+        return {}
+    prefix = "" if root == "." else f"{root}/"
+    files = {str(i): f"unit-{slug(name)}.html" for i, name in enumerate(names)} if there else {}
+    return {i: prefix + quote(file) for i, file in files.items() if file in there}
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Returns what an atlas shows, in a line."""
+    return f"{counted(record['n'], str(record['of'])[:-1])} by {record['layer']}, {record['map']}"

@@ -12,7 +12,7 @@ import pytest
 import entoptic
 from entoptic.errors import UserError
 from entoptic.gallery.pattern_page import sentence_of, title_of, write_pattern_pages
-from entoptic.planted.shortcut import LAYER, PlantedShortcut, plant_shortcut
+from entoptic.planted.shortcut import LAYER, PlantedShortcut, plant_shortcut, shortcut_network
 from entoptic.runs.results import Result
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
@@ -49,7 +49,7 @@ def test_a_page_shows_its_patterns_and_its_links_hold(stored: tuple[PlantedShort
         assert f"<code>{unit}</code>" in text
     assert "Where planted-shortcut errs" in text
     assert "<b>100 %</b>" in text
-    assert "With these 2 units set to their mean, 100 % instead of 0 % of 13 of its photos are right" in text
+    assert "With these 2 units set to their mean, 100\u00a0% instead of 0\u00a0% of 13 of its photos are right" in text
     assert "With groups drawn at random 0 of 3 searches found anything" in text
     assert 'ring<span class="muted"> → cross</span>' in text
     links = set(re.findall(r'(?:href|src)="([^"#:]+)"', text))
@@ -106,7 +106,22 @@ def test_titles_and_sentences() -> None:
         "before": 10.0, "after": 5.0, "points": -5.0, "interval": [-12.0, 3.0], "n": 20, "random": [], "rank_p": None,
     }  # fmt: skip
     assert sentence_of(change, 1, "zero", "stage1") == (
-        "With this unit set to zero, 5 % instead of 10 % of 20 of its photos are right (−5 points, −12 to +3)."
+        "With this unit set to zero, 5\u00a0% instead of 10\u00a0% of 20 of its photos are right (−5 points, −12 to +3)."
     )
     assert "taken out" in sentence_of(change | {"random": [1.0, -2.0], "rank_p": 0.5}, 2, "mean", "dict(x)")
     assert sentence_of({"reason": "there are no logits"}, 1, "mean", "x") == "Not followed up: there are no logits."
+
+
+def test_what_the_controls_of_two_networks_say(stored: tuple[PlantedShortcut, Result], tmp_path: Path) -> None:
+    planted, _ = stored
+    out = tmp_path / "run"
+    entoptic.patterns(
+        planted.model, LAYER, photos=planted.photos, against=shortcut_network(False), out=out, quantile=0.8, shuffles=2,
+        progress=False,
+    )  # fmt: skip
+    (page,) = write_pattern_pages(out)
+    text = page.read_text()
+    assert "planted-shortcut against planted-no-shortcut" in text
+    assert "Nothing was found" in text  # the shortcut lies behind this layer
+    assert "the first network differed from itself in 0 of 10 searches" in text
+    assert "median correlation 1.00 (1.00 to 1.00, n = 6 units)" in text

@@ -291,7 +291,7 @@ def sentence_of(change: Mapping[str, Any], units: int, ablate: str, layer: str) 
     if change["random"]:
         low, high, p = min(change["random"]), max(change["random"]), change["rank_p"]
         text += f" {len(change['random'])} random sets of as many units: {_signed(low)} to {_signed(high)} points (p = {p:.2g})."
-    return text
+    return text.replace(" %", "\u00a0%").replace("(p = ", "(p\u00a0=\u00a0")
 
 
 def _signed(points: float) -> str:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from entoptic.runs.learn import learn
     from entoptic.runs.learn_dictionary import learn as learn_dictionary
     from entoptic.runs.learn_inverter import learn as learn_inverter
+    from entoptic.runs.name import name
     from entoptic.runs.pictures import Picture
     from entoptic.runs.see import see
     from entoptic.runs.selection import Pictures
@@ -60,7 +61,8 @@ _HOME = {
     "learn_dictionary": "runs.learn_dictionary:learn", "learn_inverter": "runs.learn_inverter:learn",
     "load": "models.sources",
     "load_inverter": "inversion.saved", "load_prior": "priors.sources",
-    "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
+    "make_gallery": "gallery.site:build", "measure": "metrics.picture", "name": "runs.name",
+    "preflight": "images.preflight",
     "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer", "verify": "runs.verify",
 }  # fmt: skip
 
@@ -68,7 +70,7 @@ __all__ = [
     "METHODS", "ActivationIndex", "Card", "Figure", "Model", "Photos", "Picture", "Pictures", "Run", "Unit", "UserError",
     "benchmark", "bind", "build_index", "circuit", "configs", "export", "frontier", "interpolate", "invert", "learn",
     "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
-    "merge_indexes", "preflight", "relevance", "see", "steer", "verify",
+    "merge_indexes", "name", "preflight", "relevance", "see", "steer", "verify",
 ]  # fmt: skip
 
 

@@ -100,6 +100,7 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         # Photos to measure on that are not there: what is allowed must not begin a training.
         "learn-inverter": ["learn", "inverter", "tiny:net", "stage2", "--held-out", "nowhere", *given],
         "circuit": ["circuit", "tiny:net", "logits:2", *given, "--n", "1", "--reruns", "0"],
+        "name": ["name", "tiny:net", "stage2:0", *given, "--n", "1"],  # too few photos
         # Neither begins: there is no such kind, and a convolution with a stride is not split.
         "learn-dictionary": ["learn", "dictionary", "tiny:net", "stage2", "--kind", "none", *given],
         "split": ["split", "tiny:net", "stage2.0:0", *given],

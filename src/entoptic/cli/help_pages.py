@@ -22,7 +22,7 @@ _TECHNICAL = (
 _SECTIONS = (
     ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
-    ("explain", ("circuit",)),
+    ("explain", ("circuit", "name")),
     ("keep and show", ("verify", "gallery", "figure", "export")),
     (
         "ask people",

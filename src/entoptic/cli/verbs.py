@@ -26,6 +26,7 @@ from entoptic.cli.learn import (
 )
 from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
+from entoptic.cli.name import Name, run_name
 from entoptic.cli.see import See, run_see
 from entoptic.cli.split import Split, run_split
 from entoptic.cli.steer import Steer, run_steer
@@ -48,6 +49,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "invert": (Invert, run_invert),
     "steer": (Steer, run_steer),
     "circuit": (Circuit, run_circuit),
+    "name": (Name, run_name),
     "split": (Split, run_split),
     "verify": (Verify, run_verify),
     "gallery": (Gallery, run_gallery),

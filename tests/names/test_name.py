@@ -13,10 +13,13 @@ import torch
 from tests.names.shapes import CLASSES, SYNONYMS, WORDS, Toy, auc, scenes, shapes_model, unit_of
 
 import entoptic
+from entoptic import cli
 from entoptic.errors import NotAvailable, Unreadable, UserError
+from entoptic.gallery.site import build
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
-from entoptic.names import read_names, suggestion_for
+from entoptic.models.sources import SOURCES
+from entoptic.names import Names, Suggestion, read_names, suggestion_for
 from entoptic.names.judge import Space, split_photos, suggest
 from entoptic.names.mapper import MapRecipe, fidelity, load_mapper, train_mapper
 from entoptic.names.penultimate import find_penultimate
@@ -25,6 +28,7 @@ from entoptic.names.readings import read_photos
 from entoptic.planted.causes import COLOURS, Cause
 from entoptic.runs import name as of_runs
 from entoptic.units.unit import bind
+from fake_run import FakeRun
 
 RECIPE = MapRecipe(width=64, epochs=30, batch_size=32, temperature=0.1, rate=3e-3)
 UNITS = [unit_of(form) for form in (*COLOURS, "ring", "cross")]
@@ -111,11 +115,12 @@ def test_held_out_words_score_higher_where_they_apply_and_shuffled_class_names_d
 def test_units_get_the_words_that_apply(world: Any, tmp_path: Path) -> None:
     names = name(world, tmp_path / "run")
     assert [one.name for one in names] == ["crimson", "emerald", "azure", "golden", "hollow", "plus"]
-    assert all(one.shown and one.low > 0.1 and one.p < 0.05 and one.n == 60 for one in names)
+    assert all(one.low > 0.3 and one.n == 60 for one in names)
     assert max(one.shuffled for one in names) < min(one.rho for one in names)
-    assert names.refused == 0
+    assert names.refused <= 1 / 6  # in so small a space some unit has a random word that predicts it as well
+    assert all(one.shown == (one.p <= 0.05) for one in names)
     assert "suggested name: crimson, rho 0." in str(names.of(UNITS[0]))
-    assert names.vocabulary["removed"] == 0
+    assert names.vocabulary["removed"] == 1  # WordNet knows a ring as a round
 
 
 def test_names_are_the_same_again_whatever_else_is_asked_for(
@@ -305,3 +310,65 @@ def test_no_file_of_names() -> None:
 def test_nothing_of_the_machine_is_in_the_file(world: Any, tmp_path: Path) -> None:
     names = name(world, tmp_path / "run", UNITS[0])
     assert str(world[1].parent) not in names.path.read_text()
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def stored(place: Path, unit: str, weights: str, **changes: Any) -> Path:
+    """A file of names with one suggestion."""
+    one = Suggestion(
+        unit=unit, name="<steeple>", score=0.4, rho=0.41, low=0.32, high=0.49, n=500, p=0.005, shuffled=0.01, shown=True,
+        reason="", others=(("spire", 0.3),),
+    )  # fmt: skip
+    names = Names(
+        key="k", model="m", weights=weights, way="map", encoder="toy", encoder_identity="t", vocabulary={}, photos="photos",
+        named_on=1000, judged_on=500, seed=0, fidelity=None, suggestions=(replace(one, **changes),),
+    )  # fmt: skip
+    place.write_bytes(names.to_bytes())
+    return place
+
+
+def test_the_gallery_shows_a_suggestion_as_one_and_its_search_finds_it(fake: FakeRun) -> None:
+    fake.add()
+    sidecar = json.loads(next(fake.folder.glob("pictures/*/*.json")).read_text())
+    weights = sidecar["model"]["weights_sha256"]
+    told = "Suggested name: <b>&lt;steeple&gt;</b>, rho 0.41 [0.32, 0.49], n = 500; next best: spire. A suggestion"
+    page = fake.folder / "gallery" / "unit-logits-497.html"
+    build(fake.folder)
+    assert "Suggested name" not in page.read_text()
+    elsewhere = stored(fake.folder.parent / "other.json", "logits:497", weights)
+    build(fake.folder, names=elsewhere)
+    assert told in page.read_text()
+    assert "suggested name: <steeple>" in (fake.folder / "gallery" / "data.js").read_text()
+    stored(fake.folder / "names.json", "logits:497", weights, name="found in the run")
+    build(fake.folder)
+    assert "<b>found in the run</b>" in page.read_text()
+    for changes in ({"shown": False}, {"unit": "logits:498"}):
+        stored(fake.folder / "names.json", **{"unit": "logits:497", "weights": weights} | changes)
+        build(fake.folder)
+        assert "Suggested name" not in page.read_text()
+    stored(fake.folder / "names.json", "logits:497", "of another network")
+    build(fake.folder)
+    assert "Suggested name" not in page.read_text()
+    with pytest.raises(NotAvailable, match="there is no file of names"):
+        build(fake.folder, names=Path("nowhere.json"))
+
+
+def test_the_command_prints_what_is_suggested(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SOURCES, "shapes", lambda name, pretrained: (shapes_model().module, shapes_model().card))
+    monkeypatch.setattr(of_runs, "load_encoder", lambda name: Toy())
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(WORDS))
+    out = tmp_path / "run"
+    given = ["--photos", str(world[1]), "--words", str(words), "--out", str(out), "--width", "64", "--epochs", "300"]
+    assert cli.main(["name", "shapes:1", UNITS[5], "dead:0", *given]) == 0
+    said = capsys.readouterr().out
+    assert "suggestions by toy from 66 words (1 left out: hypernyms), chosen on 120 photos, judged on 60 others" in said
+    assert "plus" in said
+    assert "none: silent" in said
+    assert "2 units, 50% without a name" in said
+    assert (out / "run.json").is_file()
+    assert cli.main(["name", "shapes:1", UNITS[0], *given, "--remove", "x"]) == 2

@@ -19,11 +19,14 @@ class Gallery:
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic gallery runs/first",
         "entoptic gallery runs/first --out pages",
+        "entoptic gallery runs/first --names runs/other/names.json",
     )
 
     run: RunToRead
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """where to write it (default: RUN/gallery)"""
+    names: Annotated[Path | None, arg(metavar="FILE")] = None
+    """suggested names of units, made by `entoptic name` (default: RUN/names.json, where it is)"""
     debug: Debug = False
 
 
@@ -34,7 +37,7 @@ def run_gallery(options: Gallery) -> int:
 
     has_circuits = options.out is None and any(options.run.glob("results/circuit/*/result.json"))
     if not has_circuits or any(options.run.glob("pictures/*/*.json")):
-        print(build(options.run, options.out))
+        print(build(options.run, options.out, names=options.names))
     if has_circuits:
-        print(write_circuit_pages(options.run)[0].with_name("circuits.html"))
+        print(write_circuit_pages(options.run, options.names)[0].with_name("circuits.html"))
     return 0

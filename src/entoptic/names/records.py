@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,11 @@ class Names:
         Args:
             unit: a unit or its string.
         """
-        text = str(unit)
-        return next((one for one in self.suggestions if one.unit == text), None)
+        return self._by_unit.get(str(unit))
+
+    @cached_property
+    def _by_unit(self) -> dict[str, Suggestion]:
+        return {one.unit: one for one in self.suggestions}
 
     @property
     def refused(self) -> float:

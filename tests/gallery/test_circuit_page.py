@@ -166,7 +166,7 @@ def test_a_suggested_name_stands_below_the_unit_and_below_a_node(stored: tuple[M
     model, result = stored
     (page,) = write_circuit_pages(run_of(result))
     assert "Suggested name" not in page.read_text()
-    made = re.search(r"<code>entoptic see tiny &#39;(dir\([^<]*)&#39;</code>", page.read_text())
+    made = re.search(r"<code>entoptic see tiny '(dir\([^<]*)'</code>", page.read_text())
     assert made is not None
     one = Suggestion(
         unit="logits:4", name="spot", score=0.4, rho=0.41, low=0.32, high=0.49, n=500, p=0.005, shuffled=None, shown=True,

@@ -35,7 +35,7 @@ class Name:
     title: ClassVar[str] = "suggest what units are called, with what speaks for it"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic name builtin:lite0 blocks.6:0-49 --photos photos",
-        "entoptic name builtin:lite0 blocks.6:112 --photos photos --clip ViT-B-32:laion2b_s34b_b79k",
+        "entoptic name builtin:lite0 blocks.6:112 --photos photos --clip RN50:openai",
     )
     bounds: ClassVar[Bounds] = {"n": (1, 10_000_000), "epochs": (1, 100_000), "width": (0, 65_536)}
 

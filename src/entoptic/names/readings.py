@@ -78,7 +78,7 @@ def read_photos(
         UserError: there are too few photos that can be read.
     """
     numbers = evenly_spaced(len(photos), most)
-    _check(len(numbers), photos)
+    check_count(len(numbers), photos)
     about = _about(model, photos, numbers)
     layer = "" if where is None else f"{where.layer} {where.named}"
     of_network = content_key(about | {"layer": layer})
@@ -93,13 +93,18 @@ def read_photos(
             held = {name: read[name] for name in ("read", "features", "logits")}
             save_cached("names", of_network, held)
     found = scores["read"].tolist()
-    _check(len(found), photos)
+    check_count(len(found), photos)
     empty = torch.zeros(len(found), 0)
     features, logits = (held["features"], held["logits"]) if held else (empty, empty)
     return Readings(photos=tuple(found), features_NC=features, logits_NK=logits, scores_NU=scores["scores"])
 
 
-def _check(count: int, photos: Photos) -> None:
+def check_count(count: int, photos: Photos) -> None:
+    """Checks that there are enough photos to name units on.
+
+    Raises:
+        UserError: there are not.
+    """
     if count < LEAST:
         raise UserError(
             f"{counted(count, 'photo')} in {photos.source} can be read; names need at least {LEAST}, a third of which judges "

@@ -26,7 +26,7 @@ from entoptic.names.encoders import MINILM, TextEncoder, load_encoder
 from entoptic.names.judge import SILENT, Space, split_photos, suggest
 from entoptic.names.mapper import Mapper, MapRecipe, check_classes, fidelity, mapper_bytes, mapper_of, train_mapper
 from entoptic.names.penultimate import find_penultimate
-from entoptic.names.readings import Readings, photos_key, read_photos
+from entoptic.names.readings import Readings, check_count, photos_key, read_photos
 from entoptic.names.records import FILE, Fidelity, Names, read_names
 from entoptic.names.vocabulary import Vocabulary, load_vocabulary
 from entoptic.runs.plan import run_name
@@ -95,6 +95,7 @@ def name(
     subject = load(model, card, device=device)
     bound = bind(subject, units)
     opened = Photos.open(photos)
+    check_count(min(n, len(opened)), opened)
     run = Run(out if out is not None else Path("runs") / run_name(subject))
     labels = check_classes(subject.card.labels, subject.card.name) if clip is None else (subject.card.labels or ())
     vocabulary = load_vocabulary(words, labels=labels, remove=remove)

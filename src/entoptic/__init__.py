@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from entoptic.runs.learn import learn
     from entoptic.runs.learn_dictionary import learn as learn_dictionary
     from entoptic.runs.learn_inverter import learn as learn_inverter
+    from entoptic.runs.name import name
     from entoptic.runs.patterns import patterns
     from entoptic.runs.pictures import Picture
     from entoptic.runs.see import see
@@ -64,8 +65,8 @@ _HOME = {
     "learn_dictionary": "runs.learn_dictionary:learn", "learn_inverter": "runs.learn_inverter:learn",
     "load": "models.sources",
     "load_inverter": "inversion.saved", "load_prior": "priors.sources",
-    "patterns": "runs.patterns",
-    "make_gallery": "gallery.site:build", "measure": "metrics.picture", "preflight": "images.preflight",
+    "make_gallery": "gallery.site:build", "measure": "metrics.picture", "name": "runs.name",
+    "patterns": "runs.patterns", "preflight": "images.preflight",
     "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer",
     "steer_circuit": "runs.circuit_steering", "verify": "runs.verify",
 }  # fmt: skip
@@ -75,7 +76,7 @@ __all__ = [
     "atlas", "benchmark", "bind", "build_index", "circuit", "commitment", "configs", "export", "frontier", "interpolate",
     "invert", "learn",
     "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
-    "merge_indexes", "patterns", "preflight", "relevance", "see", "steer", "steer_circuit", "verify",
+    "merge_indexes", "name", "patterns", "preflight", "relevance", "see", "steer", "steer_circuit", "verify",
 ]  # fmt: skip
 
 

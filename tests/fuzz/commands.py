@@ -104,6 +104,7 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "patterns": ["patterns", "tiny:net", "stage2", *given, "--shuffles", "0", "--tested", "0"],
         # It does not begin: a chain has at most as many switches as steps.
         "commitment": ["commitment", "tiny:net", "logits:2", "--steps", "4", "--switches", "5", "--out", str(out)],
+        "name": ["name", "tiny:net", "stage2:0", *given, "--n", "1"],  # too few photos
         # Neither begins: there is no such kind, and a convolution with a stride is not split.
         "learn-dictionary": ["learn", "dictionary", "tiny:net", "stage2", "--kind", "none", *given],
         "split": ["split", "tiny:net", "stage2.0:0", *given],

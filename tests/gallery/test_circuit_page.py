@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ from entoptic.errors import UserError
 from entoptic.gallery.circuit_layout import lay_out, short_name
 from entoptic.gallery.circuit_page import write_circuit_pages
 from entoptic.models.model import Model
+from entoptic.names import Names, Suggestion
 from entoptic.runs.circuit import circuit
 from entoptic.runs.results import Result
 from entoptic.runs.see import see
@@ -158,3 +160,27 @@ def test_browser_hover_and_keys(browser: Any, stored: tuple[Model, Result]) -> N
         assert page.locator("#help").is_visible()
         context.close()
     assert faults == []
+
+
+def test_a_suggested_name_stands_below_the_unit_and_below_a_node(stored: tuple[Model, Result], tmp_path: Path) -> None:
+    model, result = stored
+    (page,) = write_circuit_pages(run_of(result))
+    assert "Suggested name" not in page.read_text()
+    made = re.search(r"<code>entoptic see tiny '(dir\([^<]*)'</code>", page.read_text())
+    assert made is not None
+    one = Suggestion(
+        unit="logits:4", name="spot", score=0.4, rho=0.41, low=0.32, high=0.49, n=500, p=0.005, shuffled=None, shown=True,
+        reason="",
+    )  # fmt: skip
+    names = Names(
+        key="k", model="tiny", weights=model.card.weights_sha256, way="map", encoder="toy", encoder_identity="t", vocabulary={},
+        photos="photos", named_on=1000, judged_on=500, seed=0, fidelity=None,
+        suggestions=(one, replace(one, unit=made[1], name="edge")),
+    )  # fmt: skip
+    file = tmp_path / "names.json"
+    file.write_bytes(names.to_bytes())
+    (page,) = write_circuit_pages(run_of(result), file)
+    assert page.read_text().count("Suggested name: <b>spot</b>, rho 0.41 [0.32, 0.49], n = 500") == 1
+    assert page.read_text().count("Suggested name: <b>edge</b>") == 1
+    write_circuit_pages(run_of(result))
+    assert "Suggested name" not in page.read_text()

@@ -21,6 +21,7 @@ class Gallery:
         "entoptic gallery runs/first",
         "entoptic gallery runs/first --out pages",
         "entoptic gallery runs/features --pictures runs/first",
+        "entoptic gallery runs/first --names runs/other/names.json",
     )
 
     run: RunToRead
@@ -32,6 +33,8 @@ class Gallery:
     """of an index: where its photos are now (default: where they were)"""
     context: bool = True
     """of an index: store small copies of each feature's strongest photos"""
+    names: Annotated[Path | None, arg(metavar="FILE")] = None
+    """suggested names of units, made by `entoptic name` (default: RUN/names.json, where it is)"""
     debug: Debug = False
 
 
@@ -60,9 +63,9 @@ def run_gallery(options: Gallery) -> int:
 
     results = {kind for kind in ("circuit", "patterns", "commitment", "atlas") if holds(kind)}
     if not results or any(options.run.glob("pictures/*/*.json")):
-        print(build(options.run, options.out))
+        print(build(options.run, options.out, names=options.names))
     if "circuit" in results:
-        print(write_circuit_pages(options.run)[0].with_name("circuits.html"))
+        print(write_circuit_pages(options.run, options.names)[0].with_name("circuits.html"))
     if "patterns" in results:
         print(write_pattern_pages(options.run)[0].with_name("patterns.html"))
     if "commitment" in results:

@@ -28,6 +28,7 @@ from entoptic.cli.learn import (
 )
 from entoptic.cli.ls import Ls, run_ls
 from entoptic.cli.merge import Merge, run_merge
+from entoptic.cli.name import Name, run_name
 from entoptic.cli.patterns import Patterns, run_patterns
 from entoptic.cli.push import Pull, Push, run_pull, run_push
 from entoptic.cli.see import See, run_see
@@ -56,6 +57,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "patterns": (Patterns, run_patterns),
     "commitment": (Commitment, run_commitment),
     "atlas": (Atlas, run_atlas),
+    "name": (Name, run_name),
     "split": (Split, run_split),
     "status": (Status, run_status),
     "verify": (Verify, run_verify),

@@ -15,6 +15,7 @@ from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.circuit_layout import Layout, lay_out
 from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.names import Suggestion, read_names, suggestion_for
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 from entoptic.units.grammar import parse
@@ -33,12 +34,14 @@ class NodePicture:
         made: method that made it, "" for a photo.
         photos: of what it writes most: link, name, label, whether of the class.
         unit: its direction as a unit, "" where it has none.
+        suggestion: its suggested name, or None.
     """
 
     src: str
     made: str
     photos: list[dict[str, Any]]
     unit: str
+    suggestion: Suggestion | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class CircuitPage:
         layout: of the drawing.
         pictures: of the nodes, by name.
         links: to the files of the circuit, by name.
+        suggestion: suggested name of its unit, or None.
     """
 
     file: str
@@ -60,13 +64,15 @@ class CircuitPage:
     layout: Layout
     pictures: dict[str, NodePicture]
     links: dict[str, str]
+    suggestion: Suggestion | None = None
 
 
-def write_circuit_pages(run_folder: Path) -> list[Path]:
+def write_circuit_pages(run_folder: Path, names: Path | None = None) -> list[Path]:
     """Writes a page for each circuit of a run, and `circuits.html` that lists them, into `RUN/gallery`.
 
     Args:
         run_folder: of the run.
+        names: a file of suggested names, or a folder with one; None looks in the run's folder.
 
     Returns:
         The pages of the circuits.
@@ -75,8 +81,9 @@ def write_circuit_pages(run_folder: Path) -> list[Path]:
         UserError: there is no run or no circuit, or the pages cannot be written.
     """
     run = Run.open(user_path(run_folder))
+    place = run.path if names is None else read_names(names).path or names
     results = [result for result, _ in read_results(run, KIND) if result is not None]
-    pages = [page for result in results if (page := _page(run, result)) is not None]
+    pages = [page for result in results if (page := _page(run, result, place)) is not None]
     if not pages:
         raise UserError(f"{run.path} holds no circuit; `entoptic circuit` finds one")
     out = run.path / "gallery"
@@ -98,7 +105,7 @@ def write_circuit_pages(run_folder: Path) -> list[Path]:
     return [out / page.file for page in pages]
 
 
-def _page(run: Run, result: Result) -> CircuitPage | None:
+def _page(run: Run, result: Result, names: Path) -> CircuitPage | None:
     try:
         whole = read_json(result.file("circuit.json"))
         layout = lay_out(whole["nodes"], whole["edges"])
@@ -109,13 +116,14 @@ def _page(run: Run, result: Result) -> CircuitPage | None:
     links = {name: f"{root}/{quote(str(entry['file']))}" for name, entry in result.record["files"].items()}
     made = _made(run, folder.name)
     pictures = {
-        tile.name: _picture(tile.name, whole["written"].get(tile.name, []), links, made, folder, run)
+        tile.name: _picture(tile.name, whole["written"].get(tile.name, []), links, made, folder, run, names)
         for tile in layout.tiles
     }
     evidence = [_row(entry) for entry in result.evidence.values()]
     return CircuitPage(
         file=f"circuit-{slug(result.name)}-{folder.name[-8:]}.html", record=result.record, evidence=evidence,
         layout=layout, pictures=pictures, links={n: link for n, link in links.items() if not n.startswith("photo")},
+        suggestion=suggestion_for(names, result.name, str(result.record["model"].get("weights_sha256") or "")),
     )  # fmt: skip
 
 
@@ -135,13 +143,15 @@ def _made(run: Run, folder: str) -> dict[str, tuple[str, str]]:
 
 def _picture(
     name: str, photos: list[dict[str, Any]], links: Mapping[str, str], made: Mapping[str, tuple[str, str]], folder: Path,
-    run: Run,
+    run: Run, names: Path,
 ) -> NodePicture:  # fmt: skip
     shown = [photo | {"src": links[photo["file"]]} for photo in photos if photo.get("file") in links]
     src, method = made.get(name, (shown[0]["src"] if shown else "", ""))
     has_direction = "directions.safetensors" in links and bool(photos) and name != "embedding"
     unit = f"dir({_from_here(folder, run)}/directions.safetensors#{name})" if has_direction else ""
-    return NodePicture(src=src, made=method, photos=shown, unit=unit)
+    return NodePicture(
+        src=src, made=method, photos=shown, unit=unit, suggestion=suggestion_for(names, unit) if unit else None
+    )
 
 
 def _from_here(folder: Path, run: Run) -> str:

@@ -16,6 +16,7 @@ from entoptic.gallery.local_paths import all_without_folders, without_folders
 from entoptic.gallery.read_run import StoredPicture
 from entoptic.gallery.unit_pages import UnitPage, method_order, variants
 from entoptic.gallery.unit_photos import UnitPhotos
+from entoptic.names import Suggestion
 
 UNITS_PER_PAGE = 60
 _LABELS_OF_PHOTOS = 3  # of a unit's strongest classes that the search knows
@@ -38,7 +39,11 @@ class _Table:
 
 
 def index_data(
-    pages: Sequence[UnitPage], base: str, photos: Mapping[str, UnitPhotos | None], heading: Heading
+    pages: Sequence[UnitPage],
+    base: str,
+    photos: Mapping[str, UnitPhotos | None],
+    heading: Heading,
+    suggested: Mapping[str, Suggestion | None] = {},
 ) -> dict[str, Any]:
     """Returns what `index.js` draws from, as JSON.
 
@@ -53,6 +58,7 @@ def index_data(
         base: relative path from the site to the pictures, quoted.
         photos: of each page by its name.
         heading: of the run.
+        suggested: name of each page's unit, which the search finds.
     """
     titles: dict[str, str] = {}
     metrics: dict[str, tuple[str, str]] = {}
@@ -88,7 +94,7 @@ def index_data(
             layers.place(str(first.sidecar.get("layer") or "")),
             without_folders(first.label),
             models.place(without_folders(first.model)),
-            words.place(_labels(photos.get(page.name))),
+            words.place(_labels(photos.get(page.name), suggested.get(page.name))),
             0 if first.folder == plain else quote(first.folder),
             0 if page.name == f"unit-{plain}" else page.name,
         ]
@@ -140,10 +146,10 @@ def _short(value: float) -> float:
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
-def _labels(found: UnitPhotos | None) -> str:
-    """The classes of the photos that drive a unit most, for the search."""
-    if found is None:
-        return ""
-    labels = [bar.label for bar in found.classes[:_LABELS_OF_PHOTOS]]
-    labels += [photo.label for photo in found.strongest[:_LABELS_OF_PHOTOS]]
+def _labels(found: UnitPhotos | None, suggestion: Suggestion | None) -> str:
+    """The classes of the photos that drive a unit most, and its suggested name, for the search."""
+    labels = [f"suggested name: {suggestion.name}"] if suggestion else []
+    if found is not None:
+        labels += [bar.label for bar in found.classes[:_LABELS_OF_PHOTOS]]
+        labels += [photo.label for photo in found.strongest[:_LABELS_OF_PHOTOS]]
     return ", ".join(dict.fromkeys(label for label in labels if label))

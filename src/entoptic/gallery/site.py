@@ -25,6 +25,7 @@ from entoptic.gallery.panel import read_frontier
 from entoptic.gallery.read_run import StoredRun, read_run
 from entoptic.gallery.unit_pages import UnitPage, group_by_unit, method_order
 from entoptic.gallery.unit_photos import read_unit_photos
+from entoptic.names import read_names, suggestion_for
 
 ASSETS = (
     "style.css", "index.css", "unit.css", "print.css", "common.js", "index.js", "index_rows.js", "unit.js", "large.js", "icon.svg",
@@ -41,7 +42,7 @@ MAX_LEFT_OUT = 500
 """Most files that the index lists as left out."""
 
 
-def build(run_folder: Path, out: Path | None = None) -> Path:
+def build(run_folder: Path, out: Path | None = None, *, names: Path | None = None) -> Path:
     """Writes the gallery of a run.
 
     Files whose content has not changed are left alone. Pages of units that are gone are removed. Pictures that cannot be
@@ -50,14 +51,17 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
     Args:
         run_folder: with `pictures/<slug>/*.png`, each beside its `.json` sidecar, and `run.json`.
         out: where the site goes, `RUN/gallery` by default. Pictures are linked by relative path and never copied.
+        names: a file of suggested names (see `entoptic.name`), or a folder with one; None looks in the run's folder.
 
     Returns:
         The path of its `index.html`.
 
     Raises:
-        UserError: there is no such folder, no picture to show, or nothing can be written.
+        UserError: there is no such folder, no picture to show, nothing can be written, or the names cannot be read.
     """
     run_folder = user_path(run_folder)
+    if names is not None:
+        names = read_names(names).path
     given = out is not None
     out = user_path(out) if out is not None else run_folder / "gallery"
     run = read_run(run_folder)
@@ -72,13 +76,13 @@ def build(run_folder: Path, out: Path | None = None) -> Path:
     except ValueError:  # two drives of a Windows machine have no relative path between them
         raise UserError(f'the gallery "{out}" must lie on the same drive as the run "{run_folder}"') from None
     try:
-        return _write_site(run, group_by_unit(run.pictures), run_folder, root, out)
+        return _write_site(run, group_by_unit(run.pictures), run_folder, root, out, names or run_folder)
     except OSError as error:
         raise UserError(f'cannot write the gallery to "{out}": {error.strerror or error}') from error
 
 
-def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, root: str, out: Path) -> Path:
-    """Writes all files of the site. root: relative path from the site to the run, quoted."""
+def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, root: str, out: Path, names: Path) -> Path:
+    """Writes all files of the site. root: relative path from the site to the run, quoted; names: file or folder of names."""
     write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
     environment = page_environment()
     for asset in ASSETS:
@@ -88,6 +92,7 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
     has_frontier = (run_folder / "frontier").is_dir()
     head = heading(kind_of(pages, has_frontier=has_frontier), run.title, models)
     photos = {page.name: read_unit_photos(run_folder, page.first.folder, page.first.weights, root) for page in pages}
+    suggested = {page.name: suggestion_for(names, page.first.unit, page.first.weights) for page in pages}
     similar = similar_units(pages, photos)
     template = environment.get_template("unit.html")
     for before, page, after in zip([None, *pages[:-1]], pages, [*pages[1:], None], strict=True):
@@ -100,11 +105,12 @@ def _write_site(run: StoredRun, pages: Sequence[UnitPage], run_folder: Path, roo
             root=root,
             photos=photos[page.name],
             similar=similar.get(page.name, ()),
+            suggestion=suggested[page.name],
             **variables,
         )
         write_page(out / f"{page.name}.html", text)
     data = json.dumps(
-        index_data(pages, f"{root}/pictures", photos, head),
+        index_data(pages, f"{root}/pictures", photos, head, suggested),
         ensure_ascii=False, separators=(",", ":"), allow_nan=False,
     )  # fmt: skip
     write_page(out / "data.js", f"window.ENTOPTIC = {data};\n")

@@ -18,10 +18,10 @@ from entoptic.base.files import (
     writing_to,
 )
 from entoptic.errors import NotAvailable, OutOfReach, UserError
+from entoptic.names.encoders import MINILM, TextEncoder, load_encoder
 from entoptic.runs.people import write_people
 from entoptic.runs.records import version
 from entoptic.study.answers import manifest_of, read_answers, read_participations, read_plan, read_study
-from entoptic.study.encoders import MINILM, TextEncoder, load_encoder
 from entoptic.study.estimates import analyse_sample, sample_of
 from entoptic.study.exclusions import exclude
 from entoptic.study.flow_back import study_of_run

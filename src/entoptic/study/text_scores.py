@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from entoptic.errors import OutOfReach
-from entoptic.study.encoders import TextEncoder
+from entoptic.names.encoders import TextEncoder
 from entoptic.study.records import Answer
 from entoptic.study.statistics.free_text import clean, label_similarity, score
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from entoptic.errors import NotAvailable
-from entoptic.study import encoders
-from entoptic.study.encoders import TextEncoder, load_encoder
+from entoptic.names import encoders
+from entoptic.names.encoders import TextEncoder, load_encoder
 
 
 @pytest.mark.skipif(

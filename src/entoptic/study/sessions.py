@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -233,16 +233,14 @@ class Sessions:
         check_answer(given, trial, self.tasks[trial.task])
         correct = is_right(given, trial)
         place = len(session.exec(select(AnswerRow.trial).where(AnswerRow.session == row.id)).all())
+        kept = given.stored(
+            correct=correct, received=now(), reloads=row.reloads if row.reload_trial == trial.id else 0
+        )
         session.add(
             AnswerRow(
-                session=row.id, trial=trial.id, nonce=given.nonce, body_sha256=given.sha256, place=place,
-                choice=given.choice, not_sure=given.not_sure, correct=correct, confidence=given.confidence,
-                rating=given.rating, text=given.text, technical=given.technical, shown_ms=given.shown_ms,
-                answered_ms=given.answered_ms, received=now(), focus_losses=given.focus_losses,
-                reloads=row.reloads if row.reload_trial == trial.id else 0, viewport=given.viewport,
-                pixel_ratio=given.pixel_ratio, pasted=given.pasted,
+                session=row.id, trial=trial.id, nonce=given.nonce, body_sha256=given.sha256, place=place, **asdict(kept)
             )
-        )  # fmt: skip
+        )
         session.flush()
         return _told(trial, correct), self._changed(session, row)
 

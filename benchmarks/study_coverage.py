@@ -266,8 +266,8 @@ LOAD = (
     "|---|---|---|---|---|---|---|---|---|---|---|",
     "| 7,376 | 123 | 7,376 | 0 | 0 | 0 | 50 ms | 192 ms | 3,925 ms | 2.9 ms | 2.5 ms |",
     "",
-    "The longest answer probably stood behind the first second: 200 places are claimed and 200 instructions end at once, and each of "
-    "these changes waited for the disk alone (read in the code, not measured). They are stored together now, as answers were "
+    "The longest answer probably stood behind the first second: 200 places are claimed and 200 instructions end at once, and each "
+    "of these changes waited for the disk alone (read in the code, not measured). They are stored together now, as answers were "
     "before; the run above is from before that and was not repeated.",
 )
 

@@ -1,7 +1,8 @@
 """Pictures larger than the network's input, from coarse to fine.
 
 The first half of the steps makes the picture at the network's own size, as ever. Then it is enlarged, by at most a factor of two
-at a time, and goes on: at each step the network sees a random square of it, from its own size up to the whole, resized to its own size.
+at a time, and goes on: at each step the network sees a random square of it, from its own size up to the whole, resized to its
+own size.
 """
 
 from __future__ import annotations

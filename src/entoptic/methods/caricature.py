@@ -51,7 +51,7 @@ def caricature(items: Sequence[Item], config: Caricature, context: Context) -> I
     from entoptic.methods.augment import identity, lucid_transforms
     from entoptic.methods.canvas import Spectrum
     from entoptic.methods.own_photo import prepared_photo, with_same_views
-    from entoptic.methods.weighed_objectives import exaggerated, place_cosine
+    from entoptic.methods.weighed_objectives import exaggerated
 
     model, size = context.model, context.model.card.size
     generators = [item.generator() for item in items]
@@ -61,6 +61,7 @@ def caricature(items: Sequence[Item], config: Caricature, context: Context) -> I
     distinct = tuple(dict.fromkeys(taps))
     photos = photo_3HW[None].to(model.device).expand(len(items), -1, -1, -1)
     held: dict[str, Tensor] = {}
+    cosines: dict[int, float] = {}
 
     def keep(views: Tensor) -> None:
         held.update({str(tap): value for tap, value in model.read(views, distinct).items()})
@@ -69,23 +70,20 @@ def caricature(items: Sequence[Item], config: Caricature, context: Context) -> I
     drafts = ascend(
         items,
         canvas,
-        exaggerated(taps, lambda tap: held[str(tap)], config.power),
+        exaggerated(taps, lambda tap: held[str(tap)], config.power, cosines),
         torch.optim.Adam([canvas.parameter], lr=config.lr),
         context,
         steps=config.steps,
         generators=generators,
         augment=with_same_views(lucid_transforms(size) if config.transforms else identity, photos, keep),
     )
-    for draft, tap in zip(drafts, taps):
+    for i, (draft, tap) in enumerate(zip(drafts, taps)):
         if draft.image is None:
             yield draft
             continue
-        with torch.no_grad():
-            both = model.read(torch.stack([draft.image, photo_3HW]).to(model.device), [tap])[tap]
-        cosine = float(place_cosine(both[:1], both[1:]).mean())
         note = f"caricature of {config.photo} (sha256 {config.photo_sha256[:16]}) at {tap}, all its channels"
         trace = replace(
             draft.trace, evaluations=2 * (draft.trace.evaluations or 0), notes=[*draft.trace.notes, note],
-            detail={**draft.trace.detail, "cosine with the photo": round(cosine, 4)},
+            detail={**draft.trace.detail, "cosine with the photo": round(cosines[i], 4)},
         )  # fmt: skip
         yield replace(draft, trace=trace)

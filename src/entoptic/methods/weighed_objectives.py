@@ -101,7 +101,9 @@ def place_cosine(values_BCD: Tensor, wanted_BCD: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(values_BCD, wanted_BCD, dim=1)
 
 
-def exaggerated(taps: Sequence[Tap], photo: Callable[[Tap], Tensor], power: float) -> Objective:
+def exaggerated(
+    taps: Sequence[Tap], photo: Callable[[Tap], Tensor], power: float, told: dict[int, float] | None = None
+) -> Objective:
     """Returns minus the dot product with a photo's values at a layer, times a power of their cosine, a mean over places.
 
     The dot product is in units of the photo's own squared length, so layers of any scale count alike.
@@ -110,6 +112,7 @@ def exaggerated(taps: Sequence[Tap], photo: Callable[[Tap], Tensor], power: floa
         taps: the layer of each picture.
         photo: returns the photos' values at a layer in the views of this step, like those of the pictures.
         power: of the cosine.
+        told: gets, by the picture's number, its mean cosine with the photo at the latest step.
     """
 
     def term(step: AscentStep) -> Tensor:
@@ -118,7 +121,10 @@ def exaggerated(taps: Sequence[Tap], photo: Callable[[Tap], Tensor], power: floa
             rows = slice(i * views, (i + 1) * views)
             values, wanted = step.values[tap][rows], photo(tap)[rows]
             length = wanted.square().sum(1).mean().clamp_min(1e-12)
-            alike = place_cosine(values, wanted).clamp_min(LEAST_COSINE) ** power
+            cosine = place_cosine(values, wanted)
+            if told is not None:
+                told[i] = float(cosine.detach().mean())
+            alike = cosine.clamp_min(LEAST_COSINE) ** power
             losses.append(-((values * wanted).sum(1) * alike / length).mean())
         return torch.stack(losses)
 

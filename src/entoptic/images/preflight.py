@@ -114,7 +114,8 @@ def preflight(model: Model, photos: Any, *, n: int = 64, progress: Progress = si
     trials = {"the card": (card.mean, card.std)}
     if card.channels == 3:
         trials |= {k: v for k, v in ALTERNATIVES.items() if not _same(v, (card.mean, card.std))}
-    candidates, total = [], len(trials) + (card.channels == 3)
+    candidates: list[Candidate] = []
+    total = len(trials) + (card.channels == 3)
     for name, (mean, std) in trials.items():
         progress(f"trying {name}", len(candidates), total)
         candidates.append(_try(model, pixels, labelled, name, mean, std))

@@ -10,6 +10,7 @@ from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.inversion.configs import EntopticRecipe, PaperRecipe, Sampling, Steer
 from entoptic.methods.accentuate import Accentuate
 from entoptic.methods.best_of import BestOf
+from entoptic.methods.caricature import Caricature
 from entoptic.methods.deep_inversion import DeepInversion, DeepInversionAdaptive
 from entoptic.methods.diverse import Diverse
 from entoptic.methods.energydps import EnergyDps
@@ -30,6 +31,7 @@ from entoptic.priors.recipe import Recipe
 __all__ = [
     "Accentuate",
     "BestOf",
+    "Caricature",
     "DeepInversion",
     "DeepInversionAdaptive",
     "DictionaryRecipe",

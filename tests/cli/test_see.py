@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(say: Say, tmp_path: Path, ph
     assert "fourier: 3 to make, 0 there, 50 steps" in out
     assert "retrieval: 3 to make" in out
     assert "peak memory" in out
+    assert re.search(r"evidence rests on 1 picture a unit and method; \d+ photos to compare with; 0 verifiers", out)
     assert " s a picture" in out
     assert not (tmp_path / "r").exists()
     say(*see("logits:0", "--method", "fourier", "--out", tmp_path / "r"))

@@ -193,7 +193,7 @@ def test_drafts_and_traces(card: MethodCard, references: References) -> None:
         trace = draft.trace.to_json() | {"references": draft.trace.references}
         json.dumps(trace, allow_nan=False)
         views = config_of(card).crops if hasattr(card.config, "crops") else 1  # type: ignore[attr-defined]
-        views = 2 if card.name == "accentuate" else views  # it sees the photo through each view too
+        views = 2 if card.name in ("accentuate", "caricature") else views  # it sees the photo through each view too
         assert trace["steps"] == (STEPS if "steps" in card.config.__dataclass_fields__ else 0)
         assert trace["stopped"] == "finished"
         assert isinstance(trace["notes"], list)

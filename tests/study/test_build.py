@@ -317,6 +317,22 @@ def test_the_consent_page_is_read_from_a_file(make: Make, tmp_path: Path) -> Non
 
 
 def test_the_design_checks_itself() -> None:
-    for bad in ({"participants": 0}, {"low": "none at all"}, {"query": "0.6"}, {"query": "xtreme"}, {"references": 10}):
+    for bad in (
+        {"participants": 0},
+        {"low": "none at all"},
+        {"query": "0.6"},
+        {"query": "xtreme"},
+        {"references": 10},
+        {"level": 1.0},
+        {"interval": "robst"},
+    ):
         with pytest.raises(UserError):
             Design(**bad)  # type: ignore[arg-type]
+
+
+def test_the_level_and_the_interval_are_registered(make: Make, tmp_path: Path) -> None:
+    make(design=replace(SMALL, level=0.99, interval="robust"))
+    registration = read_study(tmp_path / "study").registration
+    assert (registration.alpha, registration.interval) == (0.01, "robust")
+    assert "cluster-robust variance" in registration.analysis
+    assert "99 % interval" in registration.analysis

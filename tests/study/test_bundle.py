@@ -117,6 +117,17 @@ def test_answers_come_back_scored(study: Path) -> None:
     assert (person.stage, person.open_data, person.instruction_seconds) == ("trials", True, 20.0)
 
 
+@pytest.mark.parametrize(
+    "received", ["2026-01-02T03:04:05", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "x", 5, None]
+)
+def test_times_of_any_browser_are_read(study: Path, received: Any) -> None:
+    full = json.loads(json.loads(returned(study).read_text())["payload"])["answers"]
+    returned(study, answers=[full[0], full[1] | {"received": received}])
+    assert len(read_answers(study)) == 2
+    (person,) = read_participations(study)
+    assert person.main_seconds is None  # both are of practice
+
+
 def test_the_fuller_file_of_a_person_counts(study: Path) -> None:
     full = json.loads(json.loads(returned(study, "b").read_text())["payload"])["answers"]
     returned(study, "a", answers=full[:1])

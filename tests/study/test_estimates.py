@@ -11,8 +11,11 @@ pytest.importorskip("statsmodels", reason='needs the extra "study"')
 
 from entoptic.study.estimates import analyse_sample, compare, sample_of, secondary
 from entoptic.study.records import Answer, Contrast, Study
+from entoptic.study.registration import register
+from entoptic.study.report import verdict
 from entoptic.study.results import Analysis
 from entoptic.study.text_scores import score_texts
+from entoptic.study.words import p_text, shift_span
 from study.made_answers import METHODS, RATINGS, SHARES, LetterEncoder, made_answers, made_study
 
 DRAWS = 300
@@ -171,3 +174,36 @@ def test_technical_failures_are_counted_apart(study: Study, answers: list[Answer
     found = analyse_sample(sample_of(study, broken, {one.participant for one in broken}, None, draws=DRAWS))
     assert sum(one.technical for one in found.arms) == 30
     assert sum(one.answers for one in found.arms if one.task == "2afc") == 330
+
+
+def test_the_design_chooses_the_level_and_the_interval_of_the_registered_test(
+    study: Study, answers: list[Answer]
+) -> None:
+    found = {}
+    for level, interval in ((0.95, "bootstrap"), (0.8, "bootstrap"), (0.95, "robust")):
+        registration = register(
+            ["2afc"], {"2afc": [arm for arm in study.arms if arm.task == "2afc"]}, METHODS, participants=20, level=level,
+            interval=interval,  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert f"{100 * level:g} % interval" in registration.analysis
+        assert ("cluster-robust" in registration.analysis) == (interval == "robust")
+        asked = replace(study, registration=registration)
+        analysis = analyse_sample(sample_of(asked, answers, {one.participant for one in answers}, None, draws=400))
+        assert analysis.primary.found is not None
+        assert analysis.primary.found.level == pytest.approx(level)
+        assert {one.found.level for one in analysis.comparisons if one.found} == {0.95}
+        told = verdict(asked, analysis.primary, None, registration.alpha)
+        found[level, interval] = analysis.primary.found, told
+    wide, narrow = (found[level, "bootstrap"][0].interval for level in (0.95, 0.8))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    one, told = found[0.95, "robust"]
+    assert shift_span(one.robust, "correct") in told.sentence
+    assert p_text(one.robust_p) in told.sentence
+    assert [name for name, _ in told.rows if "registered" in name] == ["Two-way cluster-robust variance (registered)"]
+
+
+def test_comparisons_have_a_permutation_test(found: Analysis) -> None:
+    assert found.primary.exchange_p is not None
+    assert max(one.exchange_p or 0 for one in found.comparisons if one.task == "class-match") < 0.01
+    for one in found.comparisons:
+        assert (one.exchange_p is None) == (one.found is None or not (one.second or one.task == "preference"))

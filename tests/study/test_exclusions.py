@@ -109,3 +109,14 @@ def test_practice_alone_is_no_answer(made: tuple[list[Answer], list[Participatio
     found = exclude(OFF, [*others, *practice], sessions)
     assert "person-002" not in found.reasons
     assert (found.started, found.answered) == (5, 4)
+
+
+def test_simulated_participants_among_people_do_not_count(made: tuple[list[Answer], list[Participation]]) -> None:
+    answers, sessions = made
+    name = sessions[0].participant
+    marked = [replace(one, source="simulated") if one.participant == name else one for one in sessions]
+    found = exclude(ExclusionRules(), answers, marked)
+    assert "simulated" in found.reasons[name]
+    assert {one.rule: one.left_out for one in found.counts}["simulated"] == 1
+    alone = exclude(ExclusionRules(), answers, [replace(one, source="simulated") for one in sessions])
+    assert not any("simulated" in reasons for reasons in alone.reasons.values())

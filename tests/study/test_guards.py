@@ -12,12 +12,33 @@ from entoptic.study.csv_table import csv_of
 from entoptic.study.guards import Allowance, csv_cell
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "  =1",
+        "\n=1",
+        "\u00a0=1",
+        "\ufeff=1",
+        "\u200b+1",
+        "\0=1",
+        "\u202e=1",
+        "＝1+1",
+        " ＠SUM(A1)",
+        "%0A=1",
+        "|calc",
+    ],
+)
 def test_a_cell_is_no_formula(text: str) -> None:
     assert csv_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "a dog", "2afc", "a=b", "'=1"])
+@pytest.mark.parametrize("text", ["", "a dog", "2afc", "a=b", "'=1", "1-2", "日本", "é=1"])
 def test_other_cells_stay(text: str) -> None:
     assert csv_cell(text) == text
 

@@ -10,8 +10,9 @@ from entoptic.study.records import Trial
 
 def trial(name: str, kind: str = "main", *, block: int = 0, number: int = 0, task: str = "2afc") -> Trial:
     return Trial(
-        id=name, task=task, kind=kind, arm="natural", method="", unit="u", pictures=(), block=block, round=number
-    )  # type: ignore[arg-type]
+        id=name, task=task, kind=kind, arm="natural", method="", unit="u", pictures=(), block=block, round=number,  # type: ignore[arg-type]
+        right=(0,) if task == "2afc" and kind != "main" else (),
+    )  # fmt: skip
 
 
 TRIALS = [
@@ -37,6 +38,11 @@ def test_practice_until_all_are_right() -> None:
     assert at({"p00": True, "p01": True}).trial.id == "m0"
     assert at({"p00": True, "p01": None}).trial.id == "m0"  # what could not be shown counts against nobody
     assert at({"p00": True, "p01": False, "p10": True, "p11": True}).trial.id == "m0"
+
+
+def test_who_could_see_no_picture_of_a_round_has_not_practised() -> None:
+    assert at({"p00": None, "p01": None}).trial.id == "p10"
+    assert at({"p00": None, "p01": None, "p10": None, "p11": None}).stage == "screened-out"
 
 
 def test_who_fails_the_last_round_leaves() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,8 +26,10 @@ from study.person import HEADERS, Person, knowing
 needs_server()
 
 from fastapi.testclient import TestClient  # noqa: E402
+from sqlalchemy import event  # noqa: E402
 
 from entoptic.study import sessions as session_module  # noqa: E402
+from entoptic.study.database import EventRow  # noqa: E402
 from entoptic.study.guards import Guard  # noqa: E402
 from entoptic.study.server import bind, make_app  # noqa: E402
 
@@ -177,6 +181,27 @@ def test_no_place_is_given_twice(client: Any) -> None:
     trials = [reply.json()["session"]["next"][0]["id"] for reply in replies if reply.status_code == 200]
     assert len(set(trials)) == 3
     assert {reply.json()["error"] for reply in replies if reply.status_code == 409} == {"full"}
+
+
+def test_claims_that_come_together_wait_for_the_disk_once(client: Any) -> None:
+    database, commits, gate, begun = client.app.state.database, [], threading.Event(), threading.Event()
+    event.listen(database.engine, "commit", lambda connection: commits.append(1))
+
+    def slow(session: Any) -> None:
+        session.add(EventRow(time="", kind="slow"))
+        begun.set()
+        gate.wait(10)
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(database.change, slow)
+        begun.wait(10)
+        claims = [pool.submit(Person(client, PROLIFIC_PID=f"p{i}").claim) for i in range(3)]
+        while len(database._waiting) < 3:
+            time.sleep(0.01)
+        gate.set()
+        first.result(10)
+        assert {one.result(10).status_code for one in claims} == {200}
+    assert len(commits) == 2
 
 
 def test_an_identifier_is_claimed_once_at_the_same_moment(client: Any) -> None:

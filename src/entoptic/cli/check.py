@@ -28,9 +28,13 @@ class Check:
 
 def run_check(options: Check) -> int:
     """Runs `entoptic check`; returns the exit code."""
+    from entoptic.base.progress import reporter
     from entoptic.images.preflight import preflight
     from entoptic.models.sources import load
 
-    result = preflight(load(options.model, device=options.device), options.photos, n=options.n)
+    with reporter() as report:
+        result = preflight(
+            load(options.model, device=options.device), options.photos, n=options.n, progress=report.progress
+        )
     print(result)
     return 0 if result.ok else 2

@@ -72,6 +72,8 @@ class See:
     verifiers: Verifiers = "auto"
     steps: int | None = None
     """optimisation steps, for every method that has them"""
+    size: int | None = None
+    """pixels of the pictures' longer side, above the network's own, for every method that has it (vital, fourier)"""
     nats: float | None = None
     """KL divergence to spend, for every method that has a budget"""
     batch_size: BatchSize = None
@@ -107,7 +109,7 @@ def run_see(options: See) -> int:
     workers = asked_workers(options.workers, options.threads)
     part = parse_shard(options.shard)
     methods = chosen_methods(options, options.method)
-    for_all = {"steps": options.steps, "nats": options.nats}
+    for_all = {"steps": options.steps, "size": options.size, "nats": options.nats}
     started = time.monotonic()
     with reporter() as shown:
         report = Telling(shown)
@@ -171,5 +173,6 @@ def _print_estimate(report: dict[str, Any], failures: Sequence[object]) -> None:
     gpu = f", {report['peak_gpu_memory_mb']:.0f} MB on the GPU" if "peak_gpu_memory_mb" in report else ""
     most = "at most " * any("work" in entry for entry in report["methods"].values())
     print(f"  together {most}{short_time(total)}, peak memory {report['peak_memory_mb']:.0f} MB{gpu}")
+    print(f"  evidence rests on {report['samples']}")
     for failure in failures:
         print(f"  cannot be made: {failure}")

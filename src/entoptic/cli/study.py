@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from entoptic.cli.options import Debug, Device, Threads, use_threads
+from entoptic.errors import UserError
 from entoptic.study.design import Design
 
 StudyFolder = Positional[Annotated[Path, arg(metavar="STUDY", help="folder that `entoptic study build` wrote")]]
@@ -98,13 +99,16 @@ class StudyExport:
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic study export study --out bundle",
         "entoptic study export study --out bundle --post-url https://example.org/in",
+        "entoptic study export study --out lab --form jspsych",
     )
 
     study: StudyFolder
     out: Annotated[Path, arg(metavar="FOLDER")]
     """folder of the page, which is not there or empty"""
+    form: Annotated[Literal["page", "jspsych"], arg(metavar="FORM")] = "page"
+    """page, which runs by itself, or jspsych: timelines for a laboratory's own jsPsych"""
     post_url: Annotated[str, arg(metavar="URL")] = ""
-    """where answers are posted as JSON at the end (default: people save a file)"""
+    """where a page posts answers as JSON at the end (default: people save a file)"""
     debug: Debug = False
 
 
@@ -178,7 +182,18 @@ def run_study_serve(options: StudyServe) -> int:
 def run_study_export(options: StudyExport) -> int:
     """Runs `entoptic study export`; returns the exit code."""
     from entoptic.study.bundle import LIMITS, export
+    from entoptic.study.jspsych import NOTES, export_jspsych
 
+    if options.form == "jspsych":
+        if options.post_url:
+            raise UserError("--post-url is for the page; with --form jspsych your own system stores the answers")
+        page = export_jspsych(options.study, options.out)
+        print(
+            f"{page}: put jsPsych into {page.parent / 'jspsych'} and the folder on a web server, or read the timelines yourself"
+        )
+        for line in (*LIMITS[:1], *NOTES):
+            print(f"mind: {line}")
+        return 0
     page = export(options.study, options.out, post_url=options.post_url)
     print(f"{page}: open it from the disk or put the folder on any web server; ?slot=0 chooses a place")
     for line in LIMITS:

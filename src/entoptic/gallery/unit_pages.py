@@ -15,7 +15,7 @@ from entoptic.gallery.read_run import StoredPicture
 # Methods in the order of a reader's questions: what the unit looks for, then what it sees in real photos.
 METHOD_ORDER = (
     "vital", "vital-paper", "klsc", "klsc-twisted", "energydps", "best-of", "prompt", "prompt-words", "prompt-class",
-    "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "diverse", "accentuate", "pixels", "retrieval",
+    "deep-inversion", "deep-inversion-adaptive", "maco", "fourier", "diverse", "accentuate", "caricature", "pixels", "retrieval",
     "retrieval-tilted", "retrieval-bottom", "invert",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
@@ -77,7 +78,7 @@ class Preflight:
         return f"<p>{html.escape(self.message)}</p><table>{head}{rows}</table>"
 
 
-def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
+def preflight(model: Model, photos: Any, *, n: int = 64, progress: Progress = silent) -> Preflight:
     """Checks a card on photos spread over the set.
 
     With labels that the card knows, accuracies decide (a paired test at two standard errors). Where they do not, in
@@ -87,6 +88,7 @@ def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
         model: the network with its card.
         photos: anything `Photos.open` takes.
         n: largest number of photos to show.
+        progress: called with (what, done, total).
 
     Raises:
         UserError: no photo could be read, or n is below 1.
@@ -98,8 +100,10 @@ def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
     indices = list(range(0, len(opened), step))[:n]
     targets = _class_indices(model, opened)
     images, labels = [], []
+    progress("reading photos", 0, len(indices))
     for batch, pixels in opened.batches(model.card.prepare, 32, indices):
         images.append(pixels)
+        progress("reading photos", min(len(indices), batch[-1] // step + 1), len(indices))
         labels += [targets.get(i, -1) for i in batch]
     if not images:
         raise UserError(f"none of {opened.source}'s photos could be read, so the card cannot be checked")
@@ -110,9 +114,15 @@ def preflight(model: Model, photos: Any, *, n: int = 64) -> Preflight:
     trials = {"the card": (card.mean, card.std)}
     if card.channels == 3:
         trials |= {k: v for k, v in ALTERNATIVES.items() if not _same(v, (card.mean, card.std))}
-    candidates = [_try(model, pixels, labelled, name, mean, std) for name, (mean, std) in trials.items()]
+    candidates: list[Candidate] = []
+    total = len(trials) + (card.channels == 3)
+    for name, (mean, std) in trials.items():
+        progress(f"trying {name}", len(candidates), total)
+        candidates.append(_try(model, pixels, labelled, name, mean, std))
     if card.channels == 3:
+        progress("trying blue and red swapped", len(candidates), total)
         candidates.append(_try(model, pixels.flip(1), labelled, "blue and red swapped", card.mean, card.std))
+    progress("trying preprocessings", total, total)
     ok, message = _judge(card.name, candidates, len(pixels))
     return Preflight(ok, message, len(pixels), tuple(candidates))
 

@@ -10,6 +10,7 @@ from entoptic.base import plugins
 from entoptic.methods import (
     accentuate,
     best_of,
+    caricature,
     deep_inversion,
     diverse,
     energydps,
@@ -33,6 +34,7 @@ __all__ = [
     "MethodCard",
     "accentuate",
     "best_of",
+    "caricature",
     "deep_inversion",
     "diverse",
     "energydps",

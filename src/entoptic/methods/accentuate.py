@@ -53,12 +53,13 @@ def accentuate(items: Sequence[Item], config: Accentuate, context: Context) -> I
     from entoptic.methods.ascent import ascend
     from entoptic.methods.augment import identity, lucid_transforms
     from entoptic.methods.canvas import Spectrum
+    from entoptic.methods.own_photo import prepared_photo, with_same_views
     from entoptic.methods.weighed_objectives import accented_activation
     from entoptic.models.taps import Tap
 
     model = context.model
     size, generators = model.card.size, [item.generator() for item in items]
-    photo_3HW = _photo(model, config)
+    photo_3HW = prepared_photo(model, config.photo, config.photo_sha256, "accentuate")
     tap = Tap(config.layer or _early_layer(model))
     model.layer(tap.layer)  # raises for an unknown name
     canvas = Spectrum(generators, size, model.device, gain=0.25)
@@ -67,15 +68,8 @@ def accentuate(items: Sequence[Item], config: Accentuate, context: Context) -> I
     view = lucid_transforms(size) if config.transforms else identity
     seen: list[Tensor] = []
 
-    def same_views(images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Views of the pictures; the photo's values in the same views are kept for the objective."""
-        states = [generator.get_state() for generator in generators]
-        with torch.no_grad():
-            views = view(photos, generators)
-            seen[:] = [model.read(views, [tap])[tap]] if config.keep else []
-        for generator, state in zip(generators, states):
-            generator.set_state(state)
-        return view(images, generators)
+    def keep(views: Tensor) -> None:
+        seen[:] = [model.read(views, [tap])[tap]] if config.keep else []
 
     drafts = ascend(
         items,
@@ -85,7 +79,7 @@ def accentuate(items: Sequence[Item], config: Accentuate, context: Context) -> I
         context,
         steps=config.steps,
         generators=generators,
-        augment=same_views,
+        augment=with_same_views(view, photos, keep),
     )
     for draft in drafts:
         passes = draft.trace.evaluations or 0
@@ -93,23 +87,6 @@ def accentuate(items: Sequence[Item], config: Accentuate, context: Context) -> I
         note += f", kept near it at {tap}" if config.keep else ""
         trace = replace(draft.trace, evaluations=passes * (2 if config.keep else 1), notes=[*draft.trace.notes, note])
         yield replace(draft, trace=trace) if draft.image is not None else draft
-
-
-def _photo(model: Model, config: Accentuate) -> Tensor:
-    """The photo as the network sees it, 3×H×W in [0, 1].
-
-    Raises:
-        UserError: none was named, it cannot be read, or it is another one than the config says.
-    """
-    from entoptic.inversion.targets import picture_of, readable
-
-    if not config.photo:
-        raise UserError("accentuate starts at a photo: give --accentuate.photo FILE (Python: photo=…)")
-    if (found := readable(config.photo)).sha256 != config.photo_sha256:
-        raise UserError(
-            f"{config.photo} is another photo than was asked for: sha256 {found.sha256[:16]}, not {config.photo_sha256[:16]}"
-        )
-    return model.card.prepare(picture_of(config.photo))
 
 
 def _early_layer(model: Model) -> str:

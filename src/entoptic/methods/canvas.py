@@ -162,13 +162,14 @@ class Spectrum:
         return torch.sigmoid(to_rgb(torch.fft.irfft2(spectrum, s=self._size, norm="ortho")))
 
     @torch.no_grad()
-    def start_at(self, photo_3HW: Tensor) -> None:
-        """Makes every picture a photo, but for pixels nearer than 0.01 to black or white, which no finite spectrum reaches.
+    def start_at(self, photos: Tensor) -> None:
+        """Makes the pictures photos, but for pixels nearer than 0.01 to black or white, which no finite spectrum reaches.
 
         Args:
-            photo_3HW: in [0, 1], of the canvas's size.
+            photos: in [0, 1], of the canvas's size: 3×H×W for all, or B×3×H×W.
         """
-        decorrelated = from_rgb(photo_3HW.to(self.parameter)[None].clamp(0.01, 0.99).logit())
+        each = photos if photos.ndim == 4 else photos[None]
+        decorrelated = from_rgb(each.to(self.parameter).clamp(0.01, 0.99).logit())
         spectrum = torch.fft.rfft2(decorrelated, norm="ortho") / self._scale
         self.parameter.copy_(torch.view_as_real(spectrum).expand_as(self.parameter))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from entoptic.images.references import References
     from entoptic.images.relevance_weighting import RelevanceWeighting
+    from entoptic.methods.large import Stage
     from entoptic.models.model import Model
     from entoptic.models.taps import Tap
     from entoptic.units.unit import Unit
@@ -34,7 +36,8 @@ def check_reference(reference: str) -> None:
 class Vital(MethodConfig):
     """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
 
-    came_later = MappingProxyType[str, Any]({"denoise": 0.0})
+    came_later = MappingProxyType[str, Any]({"denoise": 0.0, "size": 0})
+    bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 300
     """of Adam, with a warm-up of a twentieth and a cosine to 0"""
@@ -78,6 +81,8 @@ class Vital(MethodConfig):
     finish: float = 0.6
     """standard deviation in pixels of a Gaussian blur of the finished picture: frequencies near that of the pixels say
     little to people and are peculiar to one network"""
+    size: int = 0
+    """pixels of the picture's longer side, above the network's own; 0 is the network's own size"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +99,15 @@ class Vital(MethodConfig):
 @method("vital", Vital, paper="arXiv:2503.22399", units=UNIT_KINDS, reads={"targets"})
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
     """Optimises pixels so that their sorted features match the mean sorted features of reference photos."""
+    from entoptic.methods.large import from_coarse_to_fine, measured_at_both_sizes
+
+    make = partial(_matched, config)
+    for draft in from_coarse_to_fine(items, config.size, config.steps, context, make):
+        yield measured_at_both_sizes(draft, context)
+
+
+def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
+    """Makes VITAL's pictures at one size."""
     import torch
 
     from entoptic.images.matching_targets import SHIPPED, check_count
@@ -101,8 +115,10 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
     from entoptic.methods.augment import chain, flip, gaussian_blur, repeat_view, roll, zoom
     from entoptic.methods.canvas import Denoised, Pixels
+    from entoptic.methods.large import squares
     from entoptic.methods.objectives import activation_target, greyness, match, total_variation
 
+    items, context = stage.items, stage.context
     model, references = context.model, context.references
     taps, units = matched_taps(model, config.layers), [item.unit for item in items]
     references.expect(units)
@@ -141,8 +157,11 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         levels = [_levels(references, unit) if pull else None for unit, pull in zip(units, pulled)]
         objective = objective + config.drive * activation_target(units, levels)
     generators = [item.generator() for item in items]
-    pixels = Pixels(generators, model.card.size, model.device, std=config.start)
-    canvas = Denoised(pixels, config.denoise, config.steps) if config.denoise else pixels
+    pixels = Pixels(generators, stage.size, model.device, std=config.start)
+    if stage.start is not None:
+        pixels.set(stage.start.to(model.device))
+    canvas = Denoised(pixels, config.denoise, stage.steps) if config.denoise else pixels
+    view = chain(roll(config.jitter), flip(0.5 if config.flip else 0.0), zoom(config.zoom))
     transparency = Transparency(canvas.parameter)
     drafts = ascend(
         items,
@@ -150,13 +169,13 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         objective,
         torch.optim.Adam([canvas.parameter], lr=config.lr, betas=(0.5, 0.9)),
         context,
-        steps=config.steps,
+        steps=stage.steps,
         generators=generators,
         augment=repeat_view(
-            chain(roll(config.jitter), flip(0.5 if config.flip else 0.0), zoom(config.zoom)),
+            view if stage.size == model.card.size else chain(squares(model.card.size), view),
             [config.refresh if w else 1 for w in weightings],
         ),
-        schedule=warmup_cosine(config.steps, config.steps // 20),
+        schedule=warmup_cosine(stage.steps, stage.steps // 20),
         on_gradient=transparency.add,
         read=weighted_reader(model, units, weightings, config.refresh) if any(weightings) else None,
     )

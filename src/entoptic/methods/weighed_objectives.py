@@ -90,3 +90,42 @@ def accented_activation(units: Sequence[Unit], tap: Tap, photo: Callable[[], Ten
         return weight * score.detach().abs() * step.per_item(distance) - score
 
     return Objective(tuple(dict.fromkeys((*scores.taps, *([tap] if weight else [])))), ((1.0, term),))
+
+
+LEAST_COSINE = 0.1
+"""Places that point away from the photo's have this cosine: below it, a power of the cosine has no gradient to follow (Lucid)."""
+
+
+def place_cosine(values_BCD: Tensor, wanted_BCD: Tensor) -> Tensor:
+    """Returns the cosine of two maps at each place, over channels, B×D."""
+    return torch.nn.functional.cosine_similarity(values_BCD, wanted_BCD, dim=1)
+
+
+def exaggerated(
+    taps: Sequence[Tap], photo: Callable[[Tap], Tensor], power: float, told: dict[int, float] | None = None
+) -> Objective:
+    """Returns minus the dot product with a photo's values at a layer, times a power of their cosine, a mean over places.
+
+    The dot product is in units of the photo's own squared length, so layers of any scale count alike.
+
+    Args:
+        taps: the layer of each picture.
+        photo: returns the photos' values at a layer in the views of this step, like those of the pictures.
+        power: of the cosine.
+        told: gets, by the picture's number, its mean cosine with the photo at the latest step.
+    """
+
+    def term(step: AscentStep) -> Tensor:
+        views, losses = len(step.views) // step.count, []
+        for i, tap in enumerate(taps):
+            rows = slice(i * views, (i + 1) * views)
+            values, wanted = step.values[tap][rows], photo(tap)[rows]
+            length = wanted.square().sum(1).mean().clamp_min(1e-12)
+            cosine = place_cosine(values, wanted)
+            if told is not None:
+                told[i] = float(cosine.detach().mean())
+            alike = cosine.clamp_min(LEAST_COSINE) ** power
+            losses.append(-((values * wanted).sum(1) * alike / length).mean())
+        return torch.stack(losses)
+
+    return Objective(tuple(dict.fromkeys(taps)), ((1.0, term),))

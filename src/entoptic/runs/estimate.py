@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from entoptic.base.progress import Reporter
+from entoptic.errors import counted
 from entoptic.runs.execute import split
 from entoptic.runs.plan import Plan
 from entoptic.runs.sampling_time import sampling_work
+from entoptic.runs.unit_items import UnitItems
 
 
 def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -20,11 +22,16 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
 
     Returns:
         `pictures`, `done`, and per method `seconds_per_picture`, `seconds`, and `steps` or, of methods that sample a prior, `work`
-        in words; `peak_memory_mb` of this process.
+        in words; `peak_memory_mb` of this process; `samples`, on how much the evidence of a picture will rest, in words.
     """
     import resource
 
-    report: dict[str, Any] = {"run": str(plan.run.path), "model": plan.model.card.name, "methods": {}}
+    report: dict[str, Any] = {
+        "run": str(plan.run.path),
+        "model": plan.model.card.name,
+        "methods": {},
+        "samples": samples(plan),
+    }
     for job in plan.jobs:
         todo = [entry.item for entry in split(plan.run, plan.entries(job))[1]]
         entry: dict[str, Any] = {"pictures": len(job.items), "done": len(job.items) - len(todo)}
@@ -63,6 +70,26 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
     if plan.model.device.type == "cuda":
         report["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return report
+
+
+def samples(plan: Plan) -> str:
+    """Returns in words how many pictures, photos and verifiers the evidence of a plan's pictures will rest on."""
+    each = {(job.card.name, item.target.identity): 0 for job in plan.jobs for item in job.items}
+    for job in plan.jobs:
+        for item in job.items:
+            each[job.card.name, item.target.identity] += 1
+    told = [f"{counted(max(each.values(), default=0), 'picture')} a unit and method"]
+    kind = plan.kind
+    if isinstance(kind, UnitItems):
+        photos = kind.references.photos
+        told.append(
+            "the shipped statistics, no photos"
+            if photos is None
+            else f"{counted(len(photos), 'photo')} to compare with"
+        )
+        names = ", ".join(one.card.name for one in kind.verifiers)
+        told.append(f"{counted(len(kind.verifiers), 'verifier')}{f' ({names})' if names else ''}")
+    return "; ".join(told)
 
 
 class _Enough(Exception):

@@ -41,6 +41,10 @@ def see(
 def see(model: Network, units: Units, *, method: Literal["best-of"], **options: Unpack[of.BestOfArguments]) -> Run: ...
 @overload
 def see(
+    model: Network, units: Units, *, method: Literal["caricature"], **options: Unpack[of.CaricatureArguments]
+) -> Run: ...
+@overload
+def see(
     model: Network, units: Units, *, method: Literal["deep-inversion"], **options: Unpack[of.DeepInversionArguments]
 ) -> Run: ...
 @overload

@@ -59,6 +59,18 @@ class BestOfArguments(SeeArguments, total=False):
     reduction: str
 
 
+class CaricatureArguments(SeeArguments, total=False):
+    """With the options of `caricature`, see `entoptic.configs.Caricature`."""
+
+    photo: str
+    photo_sha256: str
+    steps: int
+    lr: float
+    power: float
+    std: float
+    transforms: bool
+
+
 class DeepInversionArguments(SeeArguments, total=False):
     """With the options of `deep-inversion`, see `entoptic.configs.DeepInversion`."""
 
@@ -123,6 +135,7 @@ class FourierArguments(SeeArguments, total=False):
     std: float
     decay: float
     transforms: bool
+    size: int
 
 
 class KlscArguments(SeeArguments, total=False):
@@ -249,6 +262,7 @@ class VitalArguments(SeeArguments, total=False):
     flip: bool
     start: float
     finish: float
+    size: int
 
 
 class VitalPaperArguments(SeeArguments, total=False):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from entoptic.base.files import (
@@ -44,7 +45,7 @@ from entoptic.study.tidy import (
 )
 
 REPORT, RESULTS, MARK = "report.html", "results.json", ".entoptic-report"
-_REACH = 1.959964 + 0.841621  # z of 95 % and of a power of 80 %
+_POWER_Z = 0.841621  # of 80 %
 
 
 def analyse(
@@ -164,7 +165,9 @@ def _texts(study: Study, answers: Sequence[Answer], encoder: str | TextEncoder) 
 
 
 def _detectable(primary: Comparison) -> float | None:
-    return None if primary.found is None else _REACH * primary.found.se
+    if primary.found is None:
+        return None
+    return (NormalDist().inv_cdf((1 + primary.found.level) / 2) + _POWER_Z) * primary.found.se
 
 
 def _median_minutes(sessions: Sequence[Participation]) -> float | None:

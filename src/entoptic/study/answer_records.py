@@ -8,7 +8,59 @@ from entoptic.study.kinds import Source, Stage, TaskKind, TrialKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Asked:
+    """What was asked, of whom, and where the answer stands. The fields are explained at `Answer`."""
+
+    study: str
+    manifest: str
+    source: Source
+    participant: str
+    attempt: int
+    slot: int
+    order: int
+    block: int
+    trial: str
+    task: TaskKind
+    kind: TrialKind
+    round: int
+    arm: str
+    method: str
+    first: str = ""
+    second: str = ""
+    preferred: str = ""
+    unit: str
+    label: str
+    model: str
+    layer: str
+    batch: int
+    stimuli: tuple[str, ...]
+    stimulus_sha256: tuple[str, ...]
+    language: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a person gave, as it was stored, wherever that was. The fields are explained at `Answer`."""
+
+    choice: int | None
+    not_sure: bool
+    correct: bool | None
+    confidence: int | None
+    rating: int | None
+    text: str | None
+    technical: bool
+    shown_ms: float | None
+    answered_ms: float | None
+    received: str
+    focus_losses: int
+    reloads: int
+    viewport: str
+    pixel_ratio: float
+    pasted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Given, Asked):
     """One stored answer: a row of the tidy table. Answers of withdrawn people are never among them.
 
     Attributes:
@@ -55,51 +107,30 @@ class Answer:
         pasted: whether text was pasted.
     """
 
-    study: str
-    manifest: str
-    source: Source
-    participant: str
-    attempt: int
-    slot: int
-    order: int
-    block: int
-    trial: str
-    task: TaskKind
-    kind: TrialKind
-    round: int
-    arm: str
-    method: str
-    first: str = ""
-    second: str = ""
-    preferred: str = ""
-    unit: str
-    label: str
-    model: str
-    layer: str
-    batch: int
-    stimuli: tuple[str, ...]
-    stimulus_sha256: tuple[str, ...]
-    choice: int | None
-    not_sure: bool
-    correct: bool | None
-    confidence: int | None
-    rating: int | None
-    text: str | None
-    technical: bool
-    shown_ms: float | None
-    answered_ms: float | None
     rt_ms: float | None
-    received: str
-    focus_losses: int
-    reloads: int
-    viewport: str
-    pixel_ratio: float
-    language: str
-    pasted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Participation:
+class Person:
+    """A session as it was stored, wherever that was. The fields are explained at `Participation`."""
+
+    participant: str
+    source: Source
+    slot: int
+    attempt: int
+    stage: Stage
+    language: str
+    started: str
+    finished: str
+    instruction_seconds: float | None
+    open_data: bool
+    honeypot: bool = False
+    automated: bool = False
+    comments: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation(Person):
     """One person's session, without anything that names the person. Withdrawn ones keep nothing but their count.
 
     Attributes:
@@ -122,20 +153,7 @@ class Participation:
         comments: of the person, at the end.
     """
 
-    participant: str
-    source: Source
-    slot: int
-    attempt: int
-    stage: Stage
-    language: str
-    started: str
-    finished: str
-    instruction_seconds: float | None
     main_seconds: float | None
     practice_rounds: int
     catch_right: int
     catch_shown: int
-    open_data: bool
-    honeypot: bool = False
-    automated: bool = False
-    comments: str = ""

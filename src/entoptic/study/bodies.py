@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from entoptic.study.answer_records import Given
 from entoptic.study.protocol import TEXT_LIMIT
 from entoptic.study.records import RATED, Source, Task, Trial
 
@@ -75,6 +76,21 @@ class GivenAnswer:
         return sum(
             (self.choice is not None, self.rating is not None, self.text is not None, self.not_sure, self.technical)
         )
+
+    def stored(self, *, correct: bool | None, received: str, reloads: int) -> Given:
+        """Returns what is stored of the answer.
+
+        Args:
+            correct: whether it is right.
+            received: time, UTC, ISO 8601.
+            reloads: how often the trial was shown again.
+        """
+        return Given(
+            choice=self.choice, not_sure=self.not_sure, correct=correct, confidence=self.confidence, rating=self.rating,
+            text=self.text, technical=self.technical, shown_ms=self.shown_ms, answered_ms=self.answered_ms,
+            received=received, focus_losses=self.focus_losses, reloads=reloads, viewport=self.viewport,
+            pixel_ratio=self.pixel_ratio, pasted=self.pasted,
+        )  # fmt: skip
 
 
 def read_entry(parameters: Any) -> Entry:

@@ -32,7 +32,7 @@ from entoptic.study.layout import lay_out
 from entoptic.study.material import Material, read_material
 from entoptic.study.photo_source import RankedPhotos, rank_photos
 from entoptic.study.questions import Questions, arms_of
-from entoptic.study.records import WITH_RIGHT_ANSWER, Arm, Consent, Plan, Study, Task, TaskKind, UnitFrame
+from entoptic.study.records import INTERVALS, WITH_RIGHT_ANSWER, Arm, Consent, Plan, Study, Task, TaskKind, UnitFrame
 from entoptic.study.registration import read_consent, register
 from entoptic.study.stimuli import FOLDER, Stimuli
 from entoptic.study.wording_files import FOLDER as WORDING
@@ -168,8 +168,9 @@ def build(
         ranked = rank_photos(photos, material.units, design, model=model, device=device, progress=progress)
     size = _size(kinds, arms, material, ranked, photos is not None, design, preset)
     registration = register(
-        kinds, arms, material.methods, proposed=proposed, hypotheses=hypotheses, participants=design.participants
-    )
+        kinds, arms, material.methods, proposed=proposed, hypotheses=hypotheses, participants=design.participants,
+        level=design.level, interval=next(one for one in INTERVALS if one == design.interval),
+    )  # fmt: skip
     notes = _notes(kinds, said)
     if alone:
         notes = (f"the runs hold one method ({material.methods[0]}), so preference is not asked", *notes)

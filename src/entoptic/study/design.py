@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 from entoptic.base.bounds import Bounds, check_bounds
 from entoptic.errors import UserError, instead
-from entoptic.study.records import TASKS, ExclusionRules, Task, TaskKind
+from entoptic.study.records import INTERVALS, TASKS, ExclusionRules, Task, TaskKind
 
 Preset = Literal["default", "vital"]
 PRESETS: Mapping[str, tuple[TaskKind, ...]] = {
@@ -43,7 +43,7 @@ class Design:
 
     bounds: ClassVar[Bounds] = {
         "participants": (1, 10_000), "trials": (1, 500), "references": (1, 9), "options": (3, MOST_OPTIONS),
-        "batches": (1, 100), "break_every": (5, 500), "practice_units": (1, 100),
+        "batches": (1, 100), "break_every": (5, 500), "practice_units": (1, 100), "level": (0.5, 0.999),
     }  # fmt: skip
 
     participants: int = 60
@@ -64,6 +64,10 @@ class Design:
     """units kept for practice and catch trials (default: one in six, at most 5)"""
     break_every: int = 20
     """main trials between two breaks"""
+    level: float = 0.95
+    """of the registered interval; the primary test has the level 1 minus this"""
+    interval: str = "bootstrap"
+    """of the registered test: bootstrap (holds more than it says) or robust (holds about what it says, narrower)"""
     seed: int = 0
     """of every draw"""
 
@@ -71,6 +75,8 @@ class Design:
         check_bounds(self)
         if self.low not in ("natural", "none"):
             raise UserError(f'--low must be natural or none, got "{self.low}"')
+        if self.interval not in INTERVALS:
+            raise UserError(f'no interval "{self.interval[:80]}"{instead(self.interval, INTERVALS)}')
         query_share(self.query)
 
 

@@ -18,6 +18,7 @@ from entoptic.study.statistics.agreement import Level, krippendorff, matrix
 from entoptic.study.statistics.bootstrap import DRAWS, Bootstrapped, Statistic, two_way
 from entoptic.study.statistics.crossed import conditions, cross, difference, mean
 from entoptic.study.statistics.multiplicity import holm
+from entoptic.study.statistics.permutation import exchange_test
 from entoptic.study.statistics.proportions import d_prime
 from entoptic.study.statistics.ratings import superiority_table
 from entoptic.study.text_scores import TextScores
@@ -78,7 +79,7 @@ def sample_of(
 def analyse_sample(sample: Sample) -> Analysis:
     """Returns all estimates of one sample."""
     study = sample.study
-    primary = compare(sample, study.registration.primary)
+    primary = compare(sample, study.registration.primary, level=1 - study.registration.alpha)
     others = [compare(sample, one) for one in secondary(study)]
     tested = [k for k, one in enumerate(others) if one.found is not None]
     for k, p in zip(tested, holm([_p(others[k]) for k in tested])):
@@ -118,8 +119,14 @@ def secondary(study: Study) -> list[Contrast]:
     return found
 
 
-def compare(sample: Sample, contrast: Contrast) -> Comparison:
-    """Returns one comparison; where it cannot be made, the reason."""
+def compare(sample: Sample, contrast: Contrast, *, level: float = 0.95) -> Comparison:
+    """Returns one comparison; where it cannot be made, the reason.
+
+    Args:
+        sample: of the answers.
+        contrast: what is compared.
+        level: of the intervals.
+    """
     plain = Comparison(
         task=contrast.task, outcome=contrast.outcome, first=contrast.arm, second=contrast.versus, found=None
     )  # fmt: skip
@@ -128,7 +135,7 @@ def compare(sample: Sample, contrast: Contrast) -> Comparison:
     seed = sample.seed(contrast.task, contrast.arm, contrast.versus)
     try:
         if contrast.task == "preference":
-            return replace(plain, found=_preferred(sample, contrast, seed))
+            return _preferred(sample, contrast, plain, seed, level)
         outcome = _outcome(sample, contrast.task)
         rows = outcome.rows([one for one in sample.answers if one.task == contrast.task])
         answers, values = [one for one, _ in rows], np.array([value for _, value in rows])
@@ -138,16 +145,17 @@ def compare(sample: Sample, contrast: Contrast) -> Comparison:
             if chance is None:
                 return replace(plain, reason=f"{contrast.task} has no chance level to compare with")
             table = conditions(persons, units, arms, values - chance, (contrast.arm,))
-            return replace(plain, found=two_way(table, mean, seed=seed, draws=sample.draws))
+            return replace(plain, found=two_way(table, mean, seed=seed, draws=sample.draws, level=level))
         pair = (contrast.arm, contrast.versus)
         table = conditions(persons, units, arms, values, pair)
-        found = two_way(table, difference, seed=seed, draws=sample.draws)
+        found = two_way(table, difference, seed=seed, draws=sample.draws, level=level)
         above = None
         if contrast.task in RATED:
             levels = sample.study.task(contrast.task).scale
             counts, statistic = superiority_table(persons, units, arms, values, pair, levels)
-            above = two_way(counts, statistic, seed=seed, draws=sample.draws, null=0.5)
-        return replace(plain, found=found, superiority=above)
+            above = two_way(counts, statistic, seed=seed, draws=sample.draws, null=0.5, level=level)
+        exchanged = exchange_test(persons, arms, values, pair, seed=seed, draws=sample.draws)
+        return replace(plain, found=found, superiority=above, exchange_p=exchanged)
     except OutOfReach as error:
         return replace(plain, reason=str(error))
 
@@ -174,7 +182,7 @@ def _columns(answers: Sequence[Answer]) -> tuple[list[str], list[str], list[str]
     return [one.participant for one in answers], [one.unit for one in answers], [one.arm for one in answers]
 
 
-def _preferred(sample: Sample, contrast: Contrast, seed: str) -> Bootstrapped:
+def _preferred(sample: Sample, contrast: Contrast, plain: Comparison, seed: str, level: float) -> Comparison:
     """The share of choices of one method over another, ties counted half, minus one half."""
     first, _, second = contrast.arm.partition("|")
     second = contrast.versus or second
@@ -182,10 +190,16 @@ def _preferred(sample: Sample, contrast: Contrast, seed: str) -> Bootstrapped:
     rows = [one for one in sample.answers if one.task == "preference" and {one.first, one.second} == pair]
     values = np.array([of_preference(one, first) - 0.5 for one in rows])
     persons, units, _ = _columns(rows)
-    return two_way(
+    found = two_way(
         cross(persons, units, np.stack([values, np.ones(len(rows))], 1) if rows else np.zeros((0, 2))), mean,
-        seed=seed, draws=sample.draws,
+        seed=seed, draws=sample.draws, level=level,
     )  # fmt: skip
+    # Every answer is for one method and against the other: exchanging the two turns its sign.
+    both = [*(first for _ in rows), *(second for _ in rows)]
+    exchanged = exchange_test(
+        persons + persons, both, np.concatenate([values, -values]), (first, second), seed=seed, draws=sample.draws
+    )
+    return replace(plain, found=found, exchange_p=exchanged)
 
 
 # --- arms -----------------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from entoptic.study.records import Answer, ExclusionRules, Participation
 
 LEAST_CHOICES = 10
 """Choices between two from which on a person can be called one-sided: an honest one is with probability 0.002."""
-NO_SESSION, OTHER_VERSION = "no session", "other version"
-"""Reasons that no rule is needed for: nothing is known of the session, or its answers are of another `study.json`."""
+NO_SESSION, OTHER_VERSION, SIMULATED = "no session", "other version", "simulated"
+"""Reasons that no rule is needed for: nothing is known of the session, its answers are of another `study.json`, or it was
+simulated while others were not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,7 @@ def exclude(
     known = {one.participant: one for one in sessions}
     asked = _rules(rules)
     reasons: dict[str, tuple[str, ...]] = {}
+    mixed = any(known[who].source != "simulated" for who in by_person if who in known)
     for who, theirs in by_person.items():
         found = []
         if manifest and any(one.manifest != manifest for one in theirs):
@@ -118,12 +120,14 @@ def exclude(
             found.append(NO_SESSION)
         else:
             seen = _Seen(session=known[who], answers=theirs)
+            found += [SIMULATED] if mixed and seen.session.source == "simulated" else []
             found += [rule.name for rule in asked if rule.breaks(seen)]
         reasons[who] = tuple(found)
     texts = {rule.name: rule.text for rule in asked}
     for name, text in (
         (OTHER_VERSION, "answered another version of study.json"),
         (NO_SESSION, "has no session record"),
+        (SIMULATED, "was simulated by a program, among people"),
     ):
         if any(name in found for found in reasons.values()):
             texts[name] = text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from entoptic.errors import UserError
 from entoptic.study.protocol import BODY_LIMIT
 
 Scope = MutableMapping[str, Any]
@@ -16,15 +17,42 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_ORIGIN = re.compile(r"(https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?)/?")
 
 ADMIN = "/admin/api/"
 """Addresses at which wrong tokens are counted. Behind a proxy all people have one address, so it is not done elsewhere."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+MOST_KEYS = 50_000
+"""Tokens or addresses whose requests are counted at once."""
+LONGEST_TOKEN = 128
+"""Characters of an `Authorization` header; the tokens of a study have 39."""
+_FORMULA = frozenset("=+-@|%\t\r\n\0＝＋－＠")
 
 
 def csv_cell(text: str) -> str:
-    """Returns a text as a cell that no spreadsheet takes for a formula: such a text gets an apostrophe in front."""
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+    """Returns a text as a cell that no spreadsheet takes for a formula: such a text gets an apostrophe in front.
+
+    Blanks and signs that cannot be seen are passed over, as some spreadsheets do; full-width signs count like the others.
+    """
+    if text[:1] in _FORMULA and text:
+        return f"'{text}"
+    seen = next((c for c in text if c.isprintable() and not c.isspace()), "")
+    return f"'{text}" if seen and seen in _FORMULA else text
+
+
+def check_origin(address: str, option: str) -> str:
+    """Returns the origin of a site, such as "https://lab.example.org".
+
+    Args:
+        address: as it was given.
+        option: that it was given for, without dashes.
+
+    Raises:
+        UserError: it is no origin.
+    """
+    found = _ORIGIN.fullmatch(address.strip().lower())
+    if found is None:
+        raise UserError(f'--{option} must be addresses such as https://lab.example.org, got "{address[:80]}"')
+    return found[1]
 
 
 class Allowance:
@@ -49,8 +77,11 @@ class Allowance:
         """
         now = time.monotonic() if clock is None else clock
         with self._turn:
-            if len(self._left) > 50_000:  # the full ones need not be remembered
-                self._left = {k: v for k, v in self._left.items() if v[0] + (now - v[1]) * self.rate < self.burst}
+            if (
+                len(self._left) >= MOST_KEYS
+            ):  # the full ones need not be remembered, nor those that were silent for longest
+                spent = [(k, v) for k, v in self._left.items() if v[0] + (now - v[1]) * self.rate < self.burst]
+                self._left = dict(sorted(spent, key=lambda one: one[1][1])[-MOST_KEYS // 2 :])
             left, before = self._left.get(key, (self.burst, now))
             left = min(self.burst, left + (now - before) * self.rate)
             self._left[key] = (left - 1 if left >= 1 else left, now)
@@ -79,7 +110,7 @@ class Guard:
     ) -> None:
         self.app, self.origins = app, {one.rstrip("/").lower() for one in origins}
         self.allowance, self.strangers = Allowance(rate, burst), Allowance(1, 60)
-        self.headers = _headers(" ".join(frames))
+        self.headers, self.admin_headers = _headers(" ".join(frames)), _headers("")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -92,7 +123,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 if message["status"] == 401 and scope["path"].startswith(ADMIN):
                     self.strangers.take(address)
-                message["headers"] = [*message.get("headers", []), *self.headers]
+                own = self.admin_headers if scope["path"].startswith("/admin") else self.headers
+                message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
         refused = self._refusal(scope, headers, address)
@@ -111,6 +143,8 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "method", "use GET or POST"
         token = headers.get("authorization", "")
+        if len(token) > LONGEST_TOKEN:
+            return 401, "token", "this needs the token of a session"
         if token and not self.allowance.take(token):
             return 429, "rate", "too many requests; wait a moment"
         if scope["path"].startswith(ADMIN) and self.strangers.is_spent(address):
@@ -122,7 +156,7 @@ class Guard:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return 415, "type", "a body must be application/json"
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > BODY_LIMIT:
+        if not (length.isascii() and length.isdigit()) or len(length) > 9 or int(length) > BODY_LIMIT:
             return 413, "size", f"a body has at most {BODY_LIMIT} bytes"
         return None
 
@@ -132,7 +166,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is None:
             return True
-        return origin.lower() in self.origins or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        if origin.lower() in self.origins:
+            return True
+        scheme, _, site = origin.lower().partition("://")
+        return scheme in ("http", "https") and site != "" and site == headers.get("host", "").lower()
 
 
 def _headers(platforms: str) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,9 @@ TrialKind = Literal["main", "practice", "catch"]
 Role = Literal["target", "reference", "high", "low", "query", "option"]
 Stage = Literal["instructions", "practice", "trials", "break", "questions", "finished", "screened-out", "withdrawn"]
 Source = Literal["link", "prolific", "mturk", "simulated", "bundle"]
+IntervalKind = Literal["bootstrap", "robust"]
 
 TASKS: tuple[TaskKind, ...] = ("class-match", "inner-match", "describe", "2afc", "intruder", "preference")
+INTERVALS: tuple[IntervalKind, ...] = ("bootstrap", "robust")
 WITH_RIGHT_ANSWER: frozenset[TaskKind] = frozenset({"2afc", "intruder"})
 RATED: frozenset[TaskKind] = frozenset({"class-match", "inner-match"})

@@ -76,7 +76,8 @@ def standing(
 def _left(trials: Sequence[Trial], right: Mapping[str, bool | None]) -> tuple[list[Trial], bool]:
     """Trials that are still to come, and whether a task's practice failed in its last round.
 
-    Rounds behind the first that was all right are passed over, and so are those behind the first that is not over.
+    Rounds behind the first that was all right are passed over, and so are those behind the first that is not over. A picture
+    that could not be shown counts against nobody, but who saw none of a round has not practised.
     """
     left: list[Trial] = []
     passed: set[str] = set()
@@ -94,11 +95,16 @@ def _left(trials: Sequence[Trial], right: Mapping[str, bool | None]) -> tuple[li
             continue
         open_ones = [member for member in members if member.id not in right]
         left += open_ones
-        if open_ones or all(right[member.id] is not False for member in members):
+        if open_ones or _passed([right[member.id] for member in members if member.right]):
             passed.add(one.task)
         elif (one.task, one.round + 1) not in rounds:
             return left, True
     return left, False
+
+
+def _passed(answers: Sequence[bool | None]) -> bool:
+    """Whether a round of practice is passed, by its answers to trials in which something is right."""
+    return not answers or (False not in answers and True in answers)
 
 
 def practice_rounds(trials: Sequence[Trial], right: Mapping[str, bool | None]) -> int:

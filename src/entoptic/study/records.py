@@ -19,10 +19,12 @@ from typing import Literal
 
 from entoptic.study.answer_records import Answer, Participation
 from entoptic.study.kinds import (
+    INTERVALS,
     RATED,
     TASKS,
     WITH_RIGHT_ANSWER,
     ArmKind,
+    IntervalKind,
     Role,
     Source,
     Stage,
@@ -31,9 +33,9 @@ from entoptic.study.kinds import (
 )
 
 __all__ = [
-    "FORMAT", "RATED", "TASKS", "WITH_RIGHT_ANSWER", "Answer", "Arm", "ArmKind", "Assignment", "Consent", "Contrast",
-    "ExclusionRules", "Participation", "Plan", "Registration", "Role", "Shown", "Source", "Stage", "Stimulus", "Study", "Task",
-    "TaskKind", "Trial", "TrialKind", "UnitFrame",
+    "FORMAT", "INTERVALS", "RATED", "TASKS", "WITH_RIGHT_ANSWER", "Answer", "Arm", "ArmKind", "Assignment", "Consent",
+    "Contrast", "ExclusionRules", "IntervalKind", "Participation", "Plan", "Registration", "Role", "Shown", "Source",
+    "Stage", "Stimulus", "Study", "Task", "TaskKind", "Trial", "TrialKind", "UnitFrame",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -297,7 +299,8 @@ class Registration:
     Attributes:
         hypotheses: in words, the primary one first.
         primary: the registered comparison.
-        alpha: two-sided level of the primary test.
+        alpha: two-sided level of the primary test; its interval is of 1 minus this.
+        interval: of the primary test: "bootstrap" (percentiles over persons and units) or "robust" (two-way cluster-robust).
         analysis: of the primary comparison, in words.
         multiplicity: rule for further comparisons.
         missing: how missing trials and partial sessions are handled.
@@ -307,6 +310,7 @@ class Registration:
     hypotheses: tuple[str, ...]
     primary: Contrast
     alpha: float = 0.05
+    interval: IntervalKind = "bootstrap"
     analysis: str = ""
     multiplicity: str = "Holm over secondary comparisons"
     missing: str = "answered trials of unfinished sessions are kept"

@@ -11,7 +11,7 @@ from entoptic.base.files import user_path
 from entoptic.base.records import read_json
 from entoptic.errors import UserError, instead
 from entoptic.study.json_form import from_json
-from entoptic.study.records import Arm, Consent, Contrast, Registration, TaskKind
+from entoptic.study.records import Arm, Consent, Contrast, IntervalKind, Registration, TaskKind
 
 _OUTCOMES: Mapping[TaskKind, Literal["correct", "rating", "similarity", "preferred"]] = {
     "2afc": "correct", "intruder": "correct", "preference": "preferred", "describe": "similarity",
@@ -21,6 +21,10 @@ _MEASURES = {
     "correct": "share of right answers", "rating": "mean rating", "similarity": "similarity of text and label",
     "preferred": "share of preferences",
 }  # fmt: skip
+_INTERVALS: Mapping[IntervalKind, str] = {
+    "bootstrap": "a percentile interval of a two-way bootstrap that resamples persons and units (10,000 draws)",
+    "robust": "Student's interval from the two-way cluster-robust variance (persons and units)",
+}
 _BY_CLARITY: tuple[TaskKind, ...] = ("2afc", "intruder", "class-match", "inner-match", "describe", "preference")
 
 
@@ -32,6 +36,8 @@ def register(
     proposed: str = "",
     hypotheses: Sequence[str] = (),
     participants: int,
+    level: float = 0.95,
+    interval: IntervalKind = "bootstrap",
 ) -> Registration:
     """Returns the registered comparison with its rules.
 
@@ -45,6 +51,8 @@ def register(
         proposed: method that is proposed; "" is the first.
         hypotheses: in words; none takes one made from the comparison.
         participants: number of places.
+        level: of the registered interval.
+        interval: of the registered test.
 
     Raises:
         UserError: there is no such method.
@@ -63,10 +71,10 @@ def register(
     return Registration(
         hypotheses=tuple(hypotheses) or (made,),
         primary=primary,
-        analysis=(
-            f"Difference of the {measure} over persons and units, with a percentile interval of a two-way bootstrap "
-            "that resamples persons and units (10,000 draws). The hypothesis is supported where the 95 % interval lies above 0."
-        ),
+        alpha=round(1 - level, 6),
+        interval=interval,
+        analysis=f"Difference of the {measure} over persons and units, with {_INTERVALS[interval]}. The hypothesis is supported "
+        f"where the {100 * level:g} % interval lies above 0.",
         stopping=f"after {participants} participants who finish; results are not looked at before",
     )
 

@@ -18,7 +18,7 @@ from entoptic.study.words import arm_title, change, estimate, p_text, shift
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-NOT_STATED = "not stated"
+NOT_STATED, REGISTERED = "not stated", " (registered)"
 _TEXTS_SHOWN = 400
 
 
@@ -143,7 +143,9 @@ def verdict(study: Study, primary: Comparison, detectable: float | None, alpha: 
             sentence=f"Registered: {where}.", verdict="not tested", tone="poor",
             meaning=f"It could not be tested: {primary.reason}.", rows=(),
         )  # fmt: skip
-    low, high = found.interval
+    robust = study.registration.interval == "robust"
+    low, high = found.robust if robust else found.interval
+    p = found.robust_p if robust else found.p
     name = primary.outcome
     if low > 0:
         said, tone = "supported", "good"
@@ -160,16 +162,19 @@ def verdict(study: Study, primary: Comparison, detectable: float | None, alpha: 
             else "."
         )
     rows = [
-        ("Two-way bootstrap, percentiles (registered)", change(found, name)),
+        ("Two-way bootstrap, percentiles" + ("" if robust else REGISTERED), change(found, name)),
         ("The same, corrected for bias and skew", words.shift_span(found.bca, name) if found.bca else "not defined"),
-        ("Two-way cluster-robust variance", words.shift_span(found.robust, name)),
+        ("Two-way cluster-robust variance" + (REGISTERED if robust else ""), words.shift_span(found.robust, name)),
         ("Persons drawn, units fixed", words.shift_span(found.persons_only, name)),
         ("Units drawn, persons fixed", words.shift_span(found.units_only, name)),
     ]
     if primary.superiority is not None:
         rows.append(("Chance to be rated higher", estimate(primary.superiority, "correct")))
+    if primary.exchange_p is not None:
+        rows.append(("Labels exchanged within persons, for these units", p_text(primary.exchange_p)))
+    told = f"{shift(found.value, name)} ({words.shift_span((low, high), name)})"
     return Verdict(
-        sentence=f"Registered: {where}: {change(found, name)}, {p_text(found.p)} at a level of {alpha:g}; "
+        sentence=f"Registered: {where}: {told}, {p_text(p)} at a level of {alpha:g}; "
         f"{found.persons} people, {found.units} units, {found.answers} answers.",
         verdict=said, tone=tone, meaning=meaning, rows=tuple(rows),
     )  # fmt: skip

@@ -73,6 +73,7 @@ class Comparison:
         reason: why not, or "".
         superiority: of ratings: the chance that the first is rated above the second, ties counted half.
         adjusted_p: corrected for the other comparisons of the family; None for the registered one, which is alone.
+        exchange_p: with the labels of the two conditions exchanged within persons; None against chance, and where it is not known.
     """
 
     task: TaskKind
@@ -83,6 +84,7 @@ class Comparison:
     reason: str = ""
     superiority: Bootstrapped | None = None
     adjusted_p: float | None = None
+    exchange_p: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from entoptic.base.records import check_fields, list_of, parse_json, read_json
 from entoptic.errors import Unreadable, UserError
+from entoptic.study.answer_records import Given, Person
 from entoptic.study.answers import RETURNED
 from entoptic.study.bodies import Refused, check_answer, clean, is_right, read_answer
-from entoptic.study.records import Answer, Participation, Plan, Stage, Study
-from entoptic.study.rows import GivenRow, Person, rows_of
+from entoptic.study.records import Answer, Participation, Plan, Stage, Study, Trial
+from entoptic.study.rows import rows_of
 from entoptic.study.stimuli import is_name
 
 LIMIT = 2_000
@@ -67,7 +69,7 @@ def read_file(file: Path, study: Study, plan: Plan, manifest: str) -> tuple[Part
         raise Unreadable(f"{file} is damaged: it holds more than a person can have answered")
     hashes = {one.name: one.sha256 for one in plan.stimuli}
     known = {one.id: one for one in trials}
-    given: dict[str, GivenRow] = {}
+    given: dict[str, tuple[Trial, Given]] = {}
     for body in record["answers"]:
         try:
             answer = read_answer(body)
@@ -77,14 +79,8 @@ def read_file(file: Path, study: Study, plan: Plan, manifest: str) -> tuple[Part
             raise Unreadable(f"{file} is damaged: an answer is none that its trial can have ({error})") from None
         given.setdefault(
             trial.id,
-            GivenRow(
-                trial=trial, choice=answer.choice, not_sure=answer.not_sure, correct=is_right(answer, trial),
-                confidence=answer.confidence, rating=answer.rating, text=answer.text, technical=answer.technical,
-                shown_ms=answer.shown_ms, answered_ms=answer.answered_ms, received=_time(body),
-                focus_losses=answer.focus_losses, reloads=0, viewport=answer.viewport, pixel_ratio=answer.pixel_ratio,
-                pasted=answer.pasted,
-            ),
-        )  # fmt: skip
+            (trial, answer.stored(correct=is_right(answer, trial), received=_iso(body.get("received")), reloads=0)),
+        )
     stage: Stage = "finished" if record["stage"] == "finished" else "trials"
     seconds = record["instruction_seconds"]
     person = Person(
@@ -96,15 +92,14 @@ def read_file(file: Path, study: Study, plan: Plan, manifest: str) -> tuple[Part
     return rows_of(study, manifest, hashes, person, list(given.values()), trials)
 
 
-def _time(body: Mapping[str, Any]) -> str:
-    return _iso(body.get("received"))
-
-
 def _iso(text: Any) -> str:
     """A time of a browser, "" where it is none."""
-    from datetime import datetime
-
     try:
-        return datetime.fromisoformat(str(text)).isoformat().replace("+00:00", "Z") if text else ""
-    except ValueError:
+        time = datetime.fromisoformat(str(text)) if text else None
+        if time is None:
+            return ""
+        # A time without a zone could not be compared with the others.
+        known = time if time.tzinfo else time.replace(tzinfo=UTC)
+        return known.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError):
         return ""

@@ -17,7 +17,7 @@ from entoptic.study.admin import Admin
 from entoptic.study.answers import DATABASE_FILE, manifest_of, read_plan, read_study
 from entoptic.study.bodies import Refused
 from entoptic.study.database import open_study_database, url_of
-from entoptic.study.guards import Guard
+from entoptic.study.guards import Guard, check_origin
 from entoptic.study.plan_check import check_pictures
 from entoptic.study.private import open_private, replace_admin_token
 from entoptic.study.records import Trial
@@ -69,8 +69,10 @@ def make_app(
         new_admin_token: whether the admin token is replaced.
 
     Raises:
-        UserError: there is no study, it is damaged, or its database belongs to another one.
+        UserError: there is no study, it is damaged, its database belongs to another one, or an address is none.
     """
+    may_post = tuple(check_origin(one, "origins") for one in origins)
+    may_frame = tuple(check_origin(one, "frames") for one in frames)
     folder = user_path(study_folder)
     study, plan, manifest = read_study(folder), read_plan(folder), manifest_of(folder)
     check_pictures(folder, plan)
@@ -92,7 +94,7 @@ def make_app(
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.admin_token, app.state.database, app.state.sessions = admin_token, opened, sessions
-    app.add_middleware(Guard, origins=tuple(origins), frames=tuple(frames))
+    app.add_middleware(Guard, origins=may_post, frames=may_frame)
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> JSONResponse:

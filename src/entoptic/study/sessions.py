@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,67 +95,72 @@ class Sessions:
         """
         entry = read_entry(body.get("parameters", {}))
         language = body.get("language")
-        if language not in self.study.wording:
+        if not isinstance(language, str) or language not in self.study.wording:
             raise Refused(400, "body", f"language must be one of {', '.join(self.study.wording)}")
         if body.get("consent") is not True:
             raise Refused(400, "consent", "taking part needs consent")
         open_data, honeypot = flag(body, "open_data"), bool(body.get("website"))
         token = secrets.token_hex(TOKEN_BYTES)
-        try:
-            with self.database.write() as session:
-                about = session.get(AboutRow, 1)
-                if about is None or about.closed:
-                    raise Refused(403, "closed", "the study is closed")
-                if entry.identifier:
-                    hashed = identifier_hash(self.private, entry.source, entry.identifier)
-                    if session.get(IdentifierRow, hashed) is not None:
-                        raise Refused(409, "taken", "this person has a place already")
-                    session.add(IdentifierRow(hash=hashed))
-                    session.flush()
-                slot = self._free_slot(session)
-                row = SessionRow(
-                    id=secrets.token_hex(8), token_sha256=sha256_of_token(token), slot=slot.number,
-                    attempt=slot.attempts, source=entry.source, language=str(language), started=now(), seen=time.time(),
-                    open_data=open_data, honeypot=honeypot,
-                )  # fmt: skip
-                slot.attempts += 1
-                slot.holder = row.id
-                session.add(slot)
-                session.add(row)
+
+        def place(session: Session) -> Where:
+            about = session.get(AboutRow, 1)
+            if about is None or about.closed:
+                raise Refused(403, "closed", "the study is closed")
+            if entry.identifier:
+                hashed = identifier_hash(self.private, entry.source, entry.identifier)
+                if session.get(IdentifierRow, hashed) is not None:
+                    raise Refused(409, "taken", "this person has a place already")
+                session.add(IdentifierRow(hash=hashed))
                 session.flush()
-                session.add(EventRow(time=now(), session=row.id, kind="claim", detail=f"slot {slot.number}"))
-                found = Where(row=row, standing=self._standing(session, row))
+            slot = self._free_slot(session)
+            row = SessionRow(
+                id=secrets.token_hex(8), token_sha256=sha256_of_token(token), slot=slot.number, attempt=slot.attempts,
+                source=entry.source, language=language, started=now(), seen=time.time(), open_data=open_data,
+                honeypot=honeypot,
+            )  # fmt: skip
+            slot.attempts += 1
+            slot.holder = row.id
+            session.add(slot)
+            session.add(row)
+            session.flush()
+            session.add(EventRow(time=now(), session=row.id, kind="claim", detail=f"slot {slot.number}"))
+            return Where(row=row, standing=self._standing(session, row))
+
+        try:
+            return token, self.database.change(place)
         except IntegrityError:
             raise Refused(409, "taken", "this person has a place already") from None
-        return token, found
 
     def instructed(self, token: str, body: Mapping[str, Any]) -> Where:
         """Ends the instructions."""
-        with self.database.write() as session:
-            row = self._row(session, token, lock=True)
+
+        def end(session: Session, row: SessionRow) -> None:
             seconds = real(body, "seconds", 0, 1e6)
             if row.instruction_seconds is None:
                 row.instruction_seconds = seconds
-            return self._changed(session, row)
+
+        return self._change(token, end)
 
     def rested(self, token: str) -> Where:
         """Ends a break."""
-        with self.database.write() as session:
-            row = self._row(session, token, lock=True)
+
+        def end(session: Session, row: SessionRow) -> None:
             at = self._standing(session, row)
             if at.stage == "break":
                 row.breaks = at.block
-            return self._changed(session, row)
+
+        return self._change(token, end)
 
     def reloaded(self, token: str) -> Where:
         """Counts that the current trial is shown again."""
-        with self.database.write() as session:
-            row = self._row(session, token, lock=True)
+
+        def count(session: Session, row: SessionRow) -> None:
             at = self._standing(session, row)
             if at.trial is not None:
                 row.reloads = row.reloads + 1 if row.reload_trial == at.trial.id else 1
                 row.reload_trial = at.trial.id
-            return self._changed(session, row)
+
+        return self._change(token, count)
 
     def answer(self, token: str, body: Mapping[str, Any]) -> tuple[bool | None, Where]:
         """Stores an answer; the same answer sent again is stored once.
@@ -173,27 +178,34 @@ class Sessions:
 
     def questioned(self, token: str, body: Mapping[str, Any]) -> Where:
         """Stores the answers to the questions at the end."""
-        with self.database.write() as session:
-            row = self._row(session, token, lock=True)
+
+        def store(session: Session, row: SessionRow) -> None:
             comments, automated = body.get("comments", ""), flag(body, "automated")
             if not isinstance(comments, str) or len(comments) > COMMENT_LIMIT:
                 raise Refused(400, "body", f"comments must be a text of at most {COMMENT_LIMIT} characters")
             if self._standing(session, row).stage != "questions":
                 raise Refused(409, "order", "the questions come at the end")
             row.comments, row.automated, row.questioned = clean(comments), automated, True
-            return self._changed(session, row)
+
+        return self._change(token, store)
 
     def withdraw(self, token: str) -> Where:
         """Deletes a person's answers and frees the place. The person cannot come again."""
-        with self.database.write() as session:
-            row = self._row(session, token, lock=True)
-            if row.stage != "withdrawn":
-                session.execute(delete(AnswerRow).where(AnswerRow.session == row.id))  # type: ignore[arg-type]
-                row.stage, row.comments, row.reload_trial, row.finished = "withdrawn", "", "", now()
-                row.instruction_seconds, row.open_data = None, False
-                self._release(session, row)
-                session.add(EventRow(time=now(), session=row.id, kind="withdraw"))
-            return self._changed(session, row)
+
+        def forget(session: Session, row: SessionRow) -> None:
+            session.execute(delete(AnswerRow).where(AnswerRow.session == row.id))  # type: ignore[arg-type]
+            row.stage, row.comments, row.reload_trial, row.finished = "withdrawn", "", "", now()
+            row.instruction_seconds, row.open_data, row.honeypot, row.automated, row.reloads = (
+                None,
+                False,
+                False,
+                False,
+                0,
+            )
+            self._release(session, row)
+            session.add(EventRow(time=now(), session=row.id, kind="withdraw"))
+
+        return self._change(token, forget)
 
     def code(self, token: str) -> tuple[str, str]:
         """Returns the completion code and the address of the platform, "" where there is none.
@@ -210,6 +222,18 @@ class Sessions:
             code = personal_code(self.private, at.row.id)
         url = self.private.completion_url
         return code, url.replace("{code}", code) if url.startswith("https://") else ""
+
+    def _change(self, token: str, work: Callable[[Session, SessionRow], None]) -> Where:
+        """Changes a session in a transaction. One that was withdrawn is left as it is: nothing more is stored of it."""
+
+        def change(session: Session) -> Where:
+            row = self._row(session, token, lock=True)
+            if row.stage == "withdrawn":
+                return Where(row=row, standing=self._standing(session, row))
+            work(session, row)
+            return self._changed(session, row)
+
+        return self.database.change(change)
 
     # --- inside a transaction -----------------------------------------------------------------------------------
 
@@ -233,16 +257,12 @@ class Sessions:
         check_answer(given, trial, self.tasks[trial.task])
         correct = is_right(given, trial)
         place = len(session.exec(select(AnswerRow.trial).where(AnswerRow.session == row.id)).all())
+        kept = given.stored(correct=correct, received=now(), reloads=row.reloads if row.reload_trial == trial.id else 0)
         session.add(
             AnswerRow(
-                session=row.id, trial=trial.id, nonce=given.nonce, body_sha256=given.sha256, place=place,
-                choice=given.choice, not_sure=given.not_sure, correct=correct, confidence=given.confidence,
-                rating=given.rating, text=given.text, technical=given.technical, shown_ms=given.shown_ms,
-                answered_ms=given.answered_ms, received=now(), focus_losses=given.focus_losses,
-                reloads=row.reloads if row.reload_trial == trial.id else 0, viewport=given.viewport,
-                pixel_ratio=given.pixel_ratio, pasted=given.pasted,
+                session=row.id, trial=trial.id, nonce=given.nonce, body_sha256=given.sha256, place=place, **asdict(kept)
             )
-        )  # fmt: skip
+        )
         session.flush()
         return _told(trial, correct), self._changed(session, row)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from entoptic.errors import Unreadable
+from entoptic.study.answer_records import Given, Person
 from entoptic.study.answers import DATABASE_FILE
 from entoptic.study.database import AnswerRow, SessionRow, open_study_database, select, url_of
-from entoptic.study.records import Answer, Participation, Plan, Source, Stage, Study, Trial
-from entoptic.study.rows import GivenRow, Person, rows_of
+from entoptic.study.records import Answer, Participation, Plan, Source, Stage, Study
+from entoptic.study.rows import rows_of
 
 
 def read_stored(
@@ -38,7 +40,7 @@ def read_stored(
         opened.close()
     return [
         rows_of(
-            study, manifest, hashes, _person(row), [_given(one, known[one.trial]) for one in answers.get(row.id, [])],
+            study, manifest, hashes, _person(row), [(known[one.trial], _given(one)) for one in answers.get(row.id, [])],
             trials[row.slot],
         )
         for row in people
@@ -54,10 +56,5 @@ def _person(row: SessionRow) -> Person:
     )  # fmt: skip
 
 
-def _given(row: AnswerRow, trial: Trial) -> GivenRow:
-    return GivenRow(
-        trial=trial, choice=row.choice, not_sure=row.not_sure, correct=row.correct, confidence=row.confidence,
-        rating=row.rating, text=row.text, technical=row.technical, shown_ms=row.shown_ms, answered_ms=row.answered_ms,
-        received=row.received, focus_losses=row.focus_losses, reloads=row.reloads, viewport=row.viewport,
-        pixel_ratio=row.pixel_ratio, pasted=row.pasted,
-    )  # fmt: skip
+def _given(row: AnswerRow) -> Given:
+    return Given(**{one.name: getattr(row, one.name) for one in fields(Given)})

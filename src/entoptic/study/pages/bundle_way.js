@@ -15,7 +15,8 @@
       if (one !== round[0] || passed.has(one.task)) continue;
       const open = round.filter((member) => !(member.id in right));
       found.push(...open);
-      if (open.length || round.every((member) => right[member.id] !== false)) passed.add(one.task);
+      const told = round.filter((member) => member.right.length).map((member) => right[member.id]);
+      if (open.length || !told.length || (!told.includes(false) && told.includes(true))) passed.add(one.task);
       else if (!trials.some((other) => other.practice && other.task === one.task && other.round === one.round + 1)) return { found, failed: true };
     }
     return { found, failed: false };

@@ -34,7 +34,7 @@ class Bootstrapped:
     Attributes:
         value: on all answers.
         se: standard deviation of the draws.
-        interval: 95 %, percentiles of the two-way draws; the one to report.
+        interval: at `level`, percentiles of the two-way draws; the one to report.
         bca: the same, corrected for bias and skew; None where that has no answer.
         persons_only: units taken as fixed.
         units_only: persons taken as fixed.
@@ -44,6 +44,8 @@ class Bootstrapped:
         units: U.
         answers: how many went in.
         draws: in which the statistic was defined.
+        robust_p: as `p`, by Student's distribution and the cluster-robust variance.
+        level: of the intervals.
     """
 
     value: float
@@ -58,6 +60,8 @@ class Bootstrapped:
     units: int
     answers: int
     draws: int
+    robust_p: float = 1.0
+    level: float = 0.95
 
 
 def two_way(
@@ -104,6 +108,8 @@ def two_way(
         units=units,
         answers=table.answers,
         draws=len(drawn),
+        robust_p=robust_p(table, statistic, null=null),
+        level=level,
     )
 
 
@@ -148,6 +154,15 @@ def robust_interval(table: Crossed, statistic: Statistic, *, level: float = 0.95
     t = float(stats.t.ppf((1 + level) / 2, min(table.cells_KPU.shape[1:]) - 1))
     half = t * math.sqrt(robust_variance(table, statistic))
     return value - half, value + half
+
+
+def robust_p(table: Crossed, statistic: Statistic, *, null: float = 0.0) -> float:
+    """Returns the two-sided p-value that belongs to `robust_interval`: that the statistic is `null`."""
+    away = abs(float(statistic(table.totals_K[None])[0]) - null)
+    se = math.sqrt(robust_variance(table, statistic))
+    if se == 0:
+        return 1.0 if away == 0 else 0.0
+    return float(2 * stats.t.sf(away / se, min(table.cells_KPU.shape[1:]) - 1))
 
 
 def _draw(table: Crossed, seed: str, draws: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -50,6 +50,7 @@ def test_every_measurement_has_a_card_that_agrees_with_it() -> None:
 def test_what_metrics_need() -> None:
     assert needing(PHOTOS) == {
         "percentile", "margin", "robustness", "selectivity", "relevance_agreement", "causal", "specificity", "two_afc",
+        "consistency", "part_localisation", "part_coverage", "cell_consistency",
     }  # fmt: skip
     assert needing(VERIFIERS) >= {"transfer_top1", "others_match_top1"}
     assert needing(TRACE) == {"nats"}

@@ -64,8 +64,8 @@ def test_a_run_is_told_to_weights_and_biases(say: Say, tmp_path: Path, monkeypat
 
 
 def test_a_training_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photo_folder: Path) -> None:
-    from entoptic.priors.recipe import Recipe
     from entoptic.priors.learn import learn_prior
+    from entoptic.priors.recipe import Recipe
 
     stand_in = Wandb()
     monkeypatch.setitem(sys.modules, "wandb", stand_in.module())

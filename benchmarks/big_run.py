@@ -171,15 +171,20 @@ def opened(folder: Path, repeats: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def parser() -> argparse.ArgumentParser:
+    """Returns what the benchmark takes."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--pictures", type=int, default=100_000)
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--steps", default=",".join(STEPS), help="some of them, separated by commas")
+    made.add_argument("--folder", type=Path, help="of the run; one that is there is used (default: a temporary one)")
+    made.add_argument("--out", type=Path, help="JSON file of what was measured")
+    made.add_argument("--do", help=argparse.SUPPRESS)
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", default=",".join(STEPS), help="some of them, separated by commas")
-    parser.add_argument("--folder", type=Path, help="of the run; one that is there is used (default: a temporary one)")
-    parser.add_argument("--out", type=Path, help="JSON file of what was measured")
-    parser.add_argument("--do", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser().parse_args()
     if options.do:
         sys.exit(do(options.do, options.folder))
     with tempfile.TemporaryDirectory() as place:

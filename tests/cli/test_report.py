@@ -64,14 +64,14 @@ def test_a_run_is_told_to_weights_and_biases(say: Say, tmp_path: Path, monkeypat
 
 
 def test_a_training_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photo_folder: Path) -> None:
+    from entoptic.priors.learn import learn_prior
     from entoptic.priors.recipe import Recipe
-    from entoptic.runs.learn import learn
 
     stand_in = Wandb()
     monkeypatch.setitem(sys.modules, "wandb", stand_in.module())
     recipe = Recipe(steps=20, size=8, widths=(16,), attention=(), batch_size=2)
     with tracking("wandb:mine"):
-        learn(str(photo_folder), out=tmp_path / "prior", recipe=recipe, device="cpu", samples=8, progress=False)
+        learn_prior(photo_folder, tmp_path / "prior", recipe)
     steps = [entry["train/loss/step"] for entry in stand_in.logged if "train/loss" in entry]
     assert steps == [10, 20]
 

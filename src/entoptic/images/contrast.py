@@ -31,8 +31,9 @@ def layers_up_to(model: Model, taps: Sequence[Tap], unit: Unit) -> tuple[Tap, ..
     """
     own = max((part.layer for _, part in unit.terms), key=lambda layer: model.layer(layer).order)
     order = model.layer(own).order
-    below = sorted((tap for tap in taps if model.layer(tap.layer).order < order), key=lambda t: model.layer(t.layer).order)
-    return (*below, Tap(own))
+    # A part of the unit's own stage would count twice: its end is the stage's output.
+    below = [t for t in taps if model.layer(t.layer).order < order and not t.layer.startswith(f"{own}.")]
+    return (*sorted(below, key=lambda t: model.layer(t.layer).order), Tap(own))
 
 
 def contrasted(target: MatchingTarget, references: References, unit: Unit, amount: float) -> MatchingTarget:

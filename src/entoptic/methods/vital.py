@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 
+BESIDE = (
+    "shows what the unit's photos have beyond others: what always stands beside its cause in them may be in the picture too; "
+    "relevance=lrp shows the cause alone"
+)
 RELEVANCE = ("auto", "lrp", "lrp-vital", "epsilon", "gradient", "guided", "none")
 REFERENCE = ("image", "crop")
 
@@ -118,9 +122,7 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
     if config.reference == "crop" and (several := [u for u, below in zip(units, through) if u.parts and below]):
         raise UserError(f'{several[0]} has no one position to crop photos around; use reference="image"')
     weightings = [
-        RelevanceWeighting(relevance, config.reference, item.sample % config.facets, config.facets)
-        if layers
-        else None
+        RelevanceWeighting(relevance, config.reference, item.sample % config.facets, config.facets) if layers else None
         for item, layers in zip(items, through)
     ]
     # The first layer has the pixels' own resolution. Relevance is noise there, and sorting it takes half of a step's time.
@@ -183,6 +185,8 @@ def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Dr
         if target.borrowed:
             pull = ", so its score was pulled up too" if config.drive else ""
             notes.append(f"no photos of {units[i].label or units[i]} itself were at hand{pull}: {target.source}")
+        if exaggerated[i]:
+            notes.append(BESIDE)
         if not _is_answer(units[i]) and weightings[i] is None and relevance != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         if units[i].parts and target.source.startswith(SHIPPED):

@@ -58,17 +58,23 @@ def drawn(model: Model, unit: str, photos: Path, out: Path, **options: Any) -> H
 SMALL: dict[str, Any] = {"steps": 150, "jitter": 8, "smoothness": 12.0}
 
 
+# Only those features are matched on which the unit relies.
+CAUSE: dict[str, Any] = {"relevance": "lrp"}
+
+
 @pytest.mark.parametrize(
     ("unit", "options", "grass", "ring"),
     [
         # whole distributions: what stands beside the ring is painted like the ring
         pytest.param(RING_UNIT, {"relevance": "none"}, (0.5, 1.0), (0.02, 0.2), id="ring-unit-without-relevance"),
         # the ring alone, on nothing
-        pytest.param(RING_UNIT, {"natural": 0.0, "plain": 3.0}, (0.0, 0.2), (0.04, 0.3), id="ring-unit-alone"),
+        pytest.param(RING_UNIT, {**CAUSE, "natural": 0.0, "plain": 3.0}, (0.0, 0.2), (0.04, 0.3), id="ring-unit-alone"),
         # the ring before what photos in general hold, whose mean colour is a greenish grey
-        pytest.param(RING_UNIT, {}, (0.0, 0.45), (0.02, 0.3), id="ring-unit"),
+        pytest.param(RING_UNIT, CAUSE, (0.0, 0.45), (0.02, 0.3), id="ring-unit"),
+        # what its photos have beyond others, so the grass too
+        pytest.param(RING_UNIT, {}, (0.5, 1.0), (0.02, 0.3), id="ring-unit-by-contrast"),
         # the control: relevance does not merely avoid grass
-        pytest.param(GRASS_UNIT, {"natural": 0.0, "plain": 1.0}, (0.5, 1.0), (0.0, 0.02), id="grass-unit"),
+        pytest.param(GRASS_UNIT, {**CAUSE, "natural": 0.0, "plain": 1.0}, (0.5, 1.0), (0.0, 0.02), id="grass-unit"),
     ],
 )
 def test_what_a_picture_of_a_planted_unit_holds(

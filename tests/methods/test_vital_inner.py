@@ -205,12 +205,13 @@ def test_samples_show_facets_in_turn_and_transparency_lies_in_the_picture(tiny: 
 
 
 @pytest.mark.parametrize(
-    "options", [{"reference": "crop"}, {"relevance": "guided"}, {"relevance": "epsilon"}, {"refresh": 2}]
+    "options",
+    [{"reference": "crop"}, {"relevance": "guided"}, {"relevance": "epsilon"}, {"relevance": "none"}, {"refresh": 2}],
 )
 def test_options_change_the_picture(tiny: Model, photo_folder: Path, options: dict[str, Any]) -> None:
     context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
     items = [Item(target=bind(tiny, "stage2:3")[0], sample=0, seed=0)]
-    base = {"steps": 6, "references": 4, "refresh": 1}
+    base = {"steps": 6, "references": 4, "refresh": 1, "relevance": "lrp"}
     (plain,), (other,) = (list(vital(items, Vital(**{**base, **o}), context)) for o in ({}, options))  # type: ignore[arg-type]
     assert not torch.equal(plain.image, other.image)
 
@@ -256,7 +257,7 @@ def test_a_unit_that_no_photo_moves_is_not_pushed(photo_folder: Path) -> None:
 def test_units_before_the_matched_layers_leave_the_weights_of_others_alone(tiny: Model, photo_folder: Path) -> None:
     context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
     together = [Item(target=unit, sample=0, seed=0) for unit in bind(tiny, ["logits:0", "stem:3"])]
-    first, second = vital(together, Vital(steps=3, references=4), context)
+    first, second = vital(together, Vital(steps=3, references=4, relevance="lrp"), context)
     assert "whole photos were matched" in second.trace.to_json()["notes"][0]
-    (alone,) = vital(together[:1], Vital(steps=3, references=4), context)
+    (alone,) = vital(together[:1], Vital(steps=3, references=4, relevance="lrp"), context)
     assert float((first.image - alone.image).abs().quantile(0.95)) < 1e-4

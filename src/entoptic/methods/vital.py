@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 
-RELEVANCE = ("lrp", "lrp-vital", "epsilon", "gradient", "guided", "none")
+BESIDE = (
+    "shows what the unit's photos have beyond others: what always stands beside its cause in them may be in the picture too; "
+    "relevance=lrp shows the cause alone"
+)
+RELEVANCE = ("auto", "lrp", "lrp-vital", "epsilon", "gradient", "guided", "none")
 REFERENCE = ("image", "crop")
 
 
@@ -36,7 +40,7 @@ def check_reference(reference: str) -> None:
 class Vital(MethodConfig):
     """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
 
-    came_later = MappingProxyType[str, Any]({"denoise": 0.0, "size": 0})
+    came_later = MappingProxyType[str, Any]({"contrast": 0.0, "denoise": 0.0, "size": 0})
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 300
@@ -50,9 +54,12 @@ class Vital(MethodConfig):
     layers: tuple[str, ...] = ()
     """layers to match, each counting alike; empty takes the stem and the end of each stage. For an inner unit those
     below its own layer count, the first of them for `natural` only"""
-    relevance: str = "lrp"
+    relevance: str = "auto"
     """features of inner units are weighted by the unit's relevance, computed by lrp, epsilon, gradient or guided; none
-    matches whole photos, with all that merely stands beside what drives the unit"""
+    matches whole photos, and `contrast` leaves out what all photos have; auto takes none, and without photos lrp"""
+    contrast: float = 3.0
+    """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
+    its photos' own features, 1 for a difference twice as large; for relevance=none"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
     drive: float = 0.3
@@ -110,6 +117,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     """Makes VITAL's pictures at one size."""
     import torch
 
+    from entoptic.images.contrast import contrasted, layers_up_to
     from entoptic.images.matching_targets import SHIPPED, check_count
     from entoptic.images.relevance_weighting import RelevanceWeighting, UnattendedPositions, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
@@ -122,20 +130,29 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     model, references = context.model, context.references
     taps, units = matched_taps(model, config.layers), [item.unit for item in items]
     references.expect(units)
+    relevance = config.relevance
+    if relevance == "auto":  # facets and crops are told by relevance, and shipped statistics are weighted by it
+        relevance = "none" if references.photos and config.facets == 1 and config.reference == "image" else "lrp"
     # Matched layers below each unit: none for a logit, and none for a unit before all layers that are matched.
-    through = [() if _is_answer(u) or config.relevance == "none" else layers_below(model, taps, u) for u in units]
+    through = [() if _is_answer(u) or relevance == "none" else layers_below(model, taps, u) for u in units]
     if config.reference == "crop" and (several := [u for u, below in zip(units, through) if u.parts and below]):
         raise UserError(f'{several[0]} has no one position to crop photos around; use reference="image"')
     weightings = [
-        RelevanceWeighting(config.relevance, config.reference, item.sample % config.facets, config.facets)
-        if layers
-        else None
+        RelevanceWeighting(relevance, config.reference, item.sample % config.facets, config.facets) if layers else None
         for item, layers in zip(items, through)
     ]
     # The first layer has the pixels' own resolution. Relevance is noise there, and sorting it takes half of a step's time.
+    exaggerated = [relevance == "none" and config.contrast > 0 and not _is_answer(u) for u in units]
+    seen = [
+        layers_up_to(model, taps, u) if more else (below[1:] or below) if w else taps
+        for u, below, w, more in zip(units, through, weightings, exaggerated)
+    ]
     targets = [
-        references.target(u, (layers[1:] or layers) if w else taps, config.references, wanted=w)
-        for u, layers, w in zip(units, through, weightings)
+        references.target(u, layers, config.references, wanted=w) for u, layers, w in zip(units, seen, weightings)
+    ]
+    targets = [
+        contrasted(target, references, u, config.contrast) if more else target
+        for target, u, more in zip(targets, units, exaggerated)
     ]
     counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
@@ -152,7 +169,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
         )
     if config.plain:
         objective = objective + config.plain * greyness()
-    pulled = [weighting is not None or target.borrowed for weighting, target in zip(weightings, targets)]
+    pulled = [w is not None or more or target.borrowed for w, more, target in zip(weightings, exaggerated, targets)]
     if config.drive and any(pulled):
         levels = [_levels(references, unit) if pull else None for unit, pull in zip(units, pulled)]
         objective = objective + config.drive * activation_target(units, levels)
@@ -187,7 +204,9 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
         if target.borrowed:
             pull = ", so its score was pulled up too" if config.drive else ""
             notes.append(f"no photos of {units[i].label or units[i]} itself were at hand{pull}: {target.source}")
-        if not _is_answer(units[i]) and weightings[i] is None and config.relevance != "none":
+        if exaggerated[i]:
+            notes.append(BESIDE)
+        if not _is_answer(units[i]) and weightings[i] is None and relevance != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         if units[i].parts and target.source.startswith(SHIPPED):
             notes.append(

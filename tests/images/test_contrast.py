@@ -1,0 +1,82 @@
+"""Targets moved away from photos that do not drive a unit, and the layers that such a target has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from entoptic.errors import UserError
+from entoptic.images.contrast import contrasted, layers_up_to
+from entoptic.images.photos import Photos
+from entoptic.images.references import References
+from entoptic.methods.contract import Context, Item, config_identity, find_method, recorded_config
+from entoptic.methods.vital import Vital, vital
+from entoptic.models.model import Model
+from entoptic.models.taps import Tap
+from entoptic.models.trunk import trunk_layers
+from entoptic.units.unit import bind
+
+
+def test_a_target_moves_away_from_photos_that_do_not_drive_the_unit(tiny: Model, photo_folder: Path) -> None:
+    references, unit = References(tiny, Photos.open(photo_folder)), bind(tiny, "stage2:3")[0]
+    taps = (Tap("stem"), Tap("stage2"))
+    own, others = references.target(unit, taps, 4), references.natural(unit, taps)
+    moved = contrasted(own, references, unit, 2.0)
+    for tap in taps:
+        assert torch.allclose(moved.values[tap], 3 * own.values[tap] - 2 * others.values[tap], atol=1e-5)
+        assert not torch.allclose(moved.values[tap], own.values[tap])
+    assert contrasted(own, references, unit, 0.0) is own
+    assert "do not drive stage2:3" in moved.source
+
+
+def test_layers_end_with_the_units_own(tiny: Model) -> None:
+    taps = [Tap(layer) for layer in reversed(trunk_layers(tiny))]
+    assert [t.layer for t in layers_up_to(tiny, taps, bind(tiny, "stage1:3")[0])] == ["stem", "stage1"]
+    assert [t.layer for t in layers_up_to(tiny, taps, bind(tiny, "stem:0")[0])] == ["stem"]
+    both = bind(tiny, "stem:0")[0] + bind(tiny, "stage2:3")[0]
+    assert [t.layer for t in layers_up_to(tiny, taps, both)][-1] == "stage2"
+
+
+def test_no_later_layer_takes_part(tiny: Model, photo_folder: Path) -> None:
+    """A later layer cannot tell what drives a unit, only what its photos show besides."""
+    from conftest import tiny_card, tiny_module
+
+    other = tiny_module()
+    other.load_state_dict(tiny.module.state_dict())
+    with torch.no_grad():
+        next(p for n, p in other.named_parameters() if n.startswith("stage2")).mul_(-1)
+    pictures = []
+    for model in (tiny, Model(other, tiny_card(), device="cpu")):
+        context = Context(model=model, references=References(model, Photos.open(photo_folder)))
+        item = Item(target=bind(model, "stage1:3")[0], sample=0, seed=0)
+        (draft,) = vital([item], Vital(steps=4, references=4), context)
+        pictures.append(draft.image)
+    assert torch.equal(*pictures)
+
+
+def test_what_a_unit_is_matched_with_is_said(tiny: Model, photo_folder: Path) -> None:
+    context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
+    item = Item(target=bind(tiny, "stage2:3")[0], sample=0, seed=0)
+    for options, words in (
+        ({}, "against"),
+        ({"contrast": 0.0}, "drive stage2:3 most"),
+        ({"relevance": "lrp"}, "drive"),
+    ):
+        (draft,) = vital([item], Vital(steps=2, references=4, **options), context)  # type: ignore[arg-type]
+        assert words in draft.trace.references["source"]
+        assert ("against" in draft.trace.references["source"]) == (not options)
+
+
+def test_pictures_made_before_contrast_keep_their_keys() -> None:
+    card = find_method("vital")
+    before = Vital(contrast=0.0, relevance="lrp")
+    assert "contrast" not in config_identity(before)
+    assert recorded_config(card, config_identity(before)) == before
+    assert config_identity(Vital())["contrast"] == 3.0
+
+
+def test_contrast_is_at_least_nothing() -> None:
+    with pytest.raises(UserError, match="contrast"):
+        Vital(contrast=-1.0)

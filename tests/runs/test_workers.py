@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 import entoptic
 from conftest import tiny_card, tiny_module
@@ -20,6 +21,8 @@ from entoptic.inversion.configs import Steer
 from entoptic.methods.contract import UNIT_KINDS
 from entoptic.models.model import Model
 from entoptic.runs import sweep
+from entoptic.runs.execute import chunks, split
+from entoptic.runs.plan import make_plan
 from entoptic.runs.status import status
 from entoptic.runs.store import Run
 from entoptic.workers.count import Workers
@@ -247,3 +250,16 @@ def test_steering_by_two_processes(stored: Model) -> None:
     assert len(one) == 4
     assert pixels(one) == pixels(two)
     assert records(one) == records(two)
+
+
+def test_ten_thousand_units_are_planned_in_a_second_or_two(tmp_path: Path) -> None:
+    """`benchmarks/workers.py` plans 100,000 and measures the memory too."""
+    module = tiny_module()
+    module.head = nn.Linear(16, 10_000)
+    model = Model(module, tiny_card(labels=None), device="cpu")
+    started = time.process_time()
+    plan = make_plan(model, "logits:*", method="fourier", out=tmp_path, verifiers="")
+    todo = split(plan.run, plan.entries(plan.jobs[0]))[1]
+    batches = list(chunks(plan.jobs[0], todo, plan.batch_size))
+    assert sum(map(len, batches)) == 10_000
+    assert time.process_time() - started < 4, "it takes half a second where nothing else runs"

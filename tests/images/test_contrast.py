@@ -77,6 +77,17 @@ def test_pictures_made_before_contrast_keep_their_keys() -> None:
     assert config_identity(Vital())["contrast"] == 3.0
 
 
+def test_logits_by_contrast_on_request(tiny: Model, photo_folder: Path) -> None:
+    context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
+    item = Item(target=bind(tiny, "logits:1")[0], sample=0, seed=0)
+    (plain,) = vital([item], Vital(steps=3, references=4), context)
+    (other,) = vital([item], Vital(steps=3, references=4, class_contrast=0.5), context)
+    assert not torch.equal(plain.image, other.image)
+    assert "against" in other.trace.references["source"]
+    assert "against" not in plain.trace.references["source"]
+    assert "class_contrast" not in config_identity(Vital())
+
+
 def test_contrast_is_at_least_nothing() -> None:
     with pytest.raises(UserError, match="contrast"):
         Vital(contrast=-1.0)

@@ -40,7 +40,7 @@ def check_reference(reference: str) -> None:
 class Vital(MethodConfig):
     """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
 
-    came_later = MappingProxyType[str, Any]({"contrast": 0.0, "denoise": 0.0, "size": 0})
+    came_later = MappingProxyType[str, Any]({"class_contrast": 0.0, "contrast": 0.0, "denoise": 0.0, "size": 0})
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 300
@@ -60,6 +60,8 @@ class Vital(MethodConfig):
     contrast: float = 3.0
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
+    class_contrast: float = 0.0
+    """the same for logits, away from photos of other classes or, without photos, from the mean photo; try 0.5"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
     drive: float = 0.3
@@ -141,8 +143,8 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
         RelevanceWeighting(relevance, config.reference, item.sample % config.facets, config.facets) if layers else None
         for item, layers in zip(items, through)
     ]
-    # The first layer has the pixels' own resolution. Relevance is noise there, and sorting it takes half of a step's time.
     exaggerated = [relevance == "none" and config.contrast > 0 and not _is_answer(u) for u in units]
+    # The first layer has the pixels' own resolution. Relevance is noise there, and sorting it takes half of a step's time.
     seen = [
         layers_up_to(model, taps, u) if more else (below[1:] or below) if w else taps
         for u, below, w, more in zip(units, through, weightings, exaggerated)
@@ -150,10 +152,8 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     targets = [
         references.target(u, layers, config.references, wanted=w) for u, layers, w in zip(units, seen, weightings)
     ]
-    targets = [
-        contrasted(target, references, u, config.contrast) if more else target
-        for target, u, more in zip(targets, units, exaggerated)
-    ]
+    amounts = [config.class_contrast if _is_answer(u) else config.contrast * e for u, e in zip(units, exaggerated)]
+    targets = [contrasted(target, references, u, c) for target, u, c in zip(targets, units, amounts)]
     counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])

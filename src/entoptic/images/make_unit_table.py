@@ -2,6 +2,8 @@
 
 python -m entoptic.images.make_unit_table builtin:lite0 logits --photos SHARP_PHOTOS… --out lite0.logits.units.safetensors
 python -m entoptic.images.make_unit_table builtin:lite0 blocks.6 --photos PHOTOS --rank 64 --out lite0.blocks.6.units.safetensors
+python -m entoptic.images.make_unit_table builtin:lite0 blocks.6 --relevance none --photos PHOTOS… --rank 64 \
+    --out lite0.blocks.6.whole.units.safetensors
 """
 
 from __future__ import annotations
@@ -143,6 +145,49 @@ def table_of_channels(
     )  # fmt: skip
 
 
+def whole_table_of_channels(
+    model: Model, layer: str, photos: Sequence[str], taps: Sequence[Tap], *, rank: int
+) -> UnitTable:
+    """Computes the table of all channels of a layer from whole photos, not weighted by relevance, in one pass over them.
+
+    Args:
+        model: the network.
+        layer: whose channels.
+        photos: sets whose strongest photos stand for each channel.
+        taps: the layers that VITAL matches; those that run before the layer count, and the layer itself.
+        rank: directions per matched layer.
+    """
+    from entoptic.images.contrast import layers_up_to
+    from entoptic.images.photos import Photos
+    from entoptic.units.unit import bind
+
+    units = bind(model, [f"{layer}:*"])
+    taps = layers_up_to(model, taps, units[0])
+    curves: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
+    scores = []
+    with torch.no_grad(), model.frozen():
+        for source in photos:
+            for _, images in Photos.open(source).batches(model.card.prepare, 32):
+                read = model.read(images.to(model.device), taps)
+                scores.append(torch.stack([unit.read(read[unit.tap]) for unit in units], 1).cpu())
+                for tap in taps:
+                    values_BCD = sorted_rows(read[tap]).cpu()
+                    curves[tap].append(values_BCD[:, :, table_ranks(values_BCD.shape[2], "none")].half())
+                print(f"{source}: {sum(map(len, scores))} photos so far", file=sys.stderr)
+    scores_Nn = torch.cat(scores)
+    count = min(STRONGEST, len(scores_Nn))
+    strongest_kn = scores_Nn.topk(count, dim=0).indices
+    factors = {}
+    for tap, parts in curves.items():
+        values_NF = torch.cat(parts).flatten(1)
+        factors[str(tap)] = factorise(torch.stack([values_NF[rows].float().mean(0) for rows in strongest_kn.T]), rank)
+    return UnitTable(
+        layer=layer, factors=factors, channels={str(tap): parts[0].shape[1] for tap, parts in curves.items()},
+        photos_n=torch.full((len(units),), count), own_n=torch.zeros(len(units)), importance={}, relevance="none",
+        meta=_meta(model, len(scores_Nn), f"{count} photos a unit of {len(scores_Nn)}; rank {rank}"),
+    )  # fmt: skip
+
+
 def _meta(model: Model, photos: int, recipe: str) -> dict[str, Any]:
     card = model.card
     return {
@@ -161,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model")
     parser.add_argument("layer", help="logits, or a layer whose channels are units")
     parser.add_argument("--photos", required=True, nargs="+", help="photos of many classes, at least 224 pixels wide")
+    parser.add_argument("--relevance", default="lrp", help='of channels: kind of relevance, or "none" for whole photos')
     parser.add_argument("--rank", type=int, default=RANK, help="directions per matched layer")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
@@ -168,8 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     taps = [Tap(layer) for layer in trunk_layers(model)]
     if given.layer == LOGITS:
         table = table_of_classes(model, *sorted_curves(model, given.photos, taps), rank=given.rank)
+    elif given.relevance == "none":
+        table = whole_table_of_channels(model, given.layer, given.photos, taps, rank=given.rank)
     else:
-        table = table_of_channels(model, given.layer, Photos.open(given.photos[0]), taps, rank=given.rank)
+        photos = Photos.open(given.photos[0])
+        table = table_of_channels(model, given.layer, photos, taps, rank=given.rank, relevance=given.relevance)
     write_table(given.out, table)
     print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB, {len(table.photos_n)} units")
 

@@ -141,12 +141,24 @@ def target_of_photos(
 SHIPPED = "shipped statistics"
 
 
-def table_of(model: Model, pack: Pack | None, unit: Unit) -> UnitTable | None:
-    """Returns the shipped table that holds a unit which the pack does not; None where there is none."""
+def table_of(model: Model, pack: Pack | None, unit: Unit, relevance: str | None = None) -> UnitTable | None:
+    """Returns the shipped table that holds a unit which the pack does not; None where there is none.
+
+    Args:
+        model: the network.
+        pack: its shipped statistics.
+        unit: the unit.
+        relevance: a kind by which values shall be weighted, or "none": a table of this kind comes before a pack of another.
+    """
     plain = unit.direction is None and str(unit) == f"{unit.layer}:{unit.index}"
-    if not plain or (pack is not None and str(unit) in pack.units):
+    if not plain:
         return None
-    return find_table(model.card, unit.layer)
+    in_pack = pack is not None and str(unit) in pack.units
+    if relevance is not None and not (in_pack and pack is not None and pack.relevance(str(unit)) == relevance):
+        exact = find_table(model.card, unit.layer, relevance)
+        if exact is not None:
+            return exact
+    return None if in_pack else find_table(model.card, unit.layer)
 
 
 def target_of_pack(
@@ -166,13 +178,14 @@ def target_of_pack(
     """
     if unit.parts:
         return _target_of_parts(model, pack, unit, taps, wanted)
-    table = table_of(model, pack, unit)
+    asked = wanted.rules if wanted else "none"
+    table = table_of(model, pack, unit, asked)
     if table is None:
         _check_held(model, pack, unit)
     if wanted is not None and (wanted.reference, wanted.facets) != ("image", 1):
         raise NotAvailable(f"facets and crops of {unit} need real photos; give --photos DIR (Python: photos=…)")
     held_as = table.relevance if table else pack.relevance(str(unit)) if pack else "none"
-    if taps and held_as != (wanted.rules if wanted else "none"):
+    if taps and held_as != asked:
         raise NotAvailable(
             f'without photos, {unit} can be matched with relevance="{held_as}" only; give --photos DIR for others'
         )

@@ -120,6 +120,15 @@ class References:
             return content_key({"photos": self.photos.fingerprint(), "index": self.index.key})
         return self.photos.fingerprint() if reads else ""
 
+    def holds_whole(self, unit: Unit) -> bool:
+        """Whether there are photos, or shipped statistics of a unit's whole photos, not weighted by relevance."""
+        if self.photos is not None:
+            return True
+        if unit.parts:
+            return all(self.holds_whole(part) for _, part in unit.parts)
+        table = table_of(self.model, self.pack, unit, "none")
+        return table is not None and table.relevance == "none"
+
     def check(self, unit: Unit, reads: Iterable[str]) -> None:
         """Checks at once that a method's references of a unit are available.
 

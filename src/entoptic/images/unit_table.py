@@ -190,11 +190,17 @@ class UnitTable:
         return f"shipped statistics of about {int(self.photos_n[index])} photos that drive the class most, {whose}"
 
 
-def find_table(card: Card, layer: str) -> UnitTable | None:
-    """Finds the shipped table of a layer that was made with exactly these weights and this preprocessing."""
+def find_table(card: Card, layer: str, relevance: str | None = None) -> UnitTable | None:
+    """Finds the shipped table of a layer that was made with exactly these weights and this preprocessing.
+
+    Args:
+        card: of the network.
+        layer: whose units.
+        relevance: kind of relevance that its values are weighted by, or "none"; None takes the first table of the layer.
+    """
     for held in _shipped():
         same = held.meta["weights_sha256"] == card.identity and held.meta["card"] == card.preprocessing_json()
-        if held.layer == layer and same:
+        if held.layer == layer and same and relevance in (None, held.relevance):
             return held
     return None
 

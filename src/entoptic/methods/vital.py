@@ -132,18 +132,16 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     model, references = context.model, context.references
     taps, units = matched_taps(model, config.layers), [item.unit for item in items]
     references.expect(units)
-    relevance = config.relevance
-    if relevance == "auto":  # facets and crops are told by relevance, and shipped statistics are weighted by it
-        relevance = "none" if references.photos and config.facets == 1 and config.reference == "image" else "lrp"
+    kinds = [_relevance_of(unit, config, references) for unit in units]
     # Matched layers below each unit: none for a logit, and none for a unit before all layers that are matched.
-    through = [() if _is_answer(u) or relevance == "none" else layers_below(model, taps, u) for u in units]
+    through = [() if _is_answer(u) or kind == "none" else layers_below(model, taps, u) for u, kind in zip(units, kinds)]
     if config.reference == "crop" and (several := [u for u, below in zip(units, through) if u.parts and below]):
         raise UserError(f'{several[0]} has no one position to crop photos around; use reference="image"')
     weightings = [
-        RelevanceWeighting(relevance, config.reference, item.sample % config.facets, config.facets) if layers else None
-        for item, layers in zip(items, through)
+        RelevanceWeighting(kind, config.reference, item.sample % config.facets, config.facets) if layers else None
+        for item, kind, layers in zip(items, kinds, through)
     ]
-    exaggerated = [relevance == "none" and config.contrast > 0 and not _is_answer(u) for u in units]
+    exaggerated = [kind == "none" and config.contrast > 0 and not _is_answer(u) for u, kind in zip(units, kinds)]
     # The first layer has the pixels' own resolution. Relevance is noise there, and sorting it takes half of a step's time.
     seen = [
         layers_up_to(model, taps, u) if more else (below[1:] or below) if w else taps
@@ -206,7 +204,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
             notes.append(f"no photos of {units[i].label or units[i]} itself were at hand{pull}: {target.source}")
         if exaggerated[i]:
             notes.append(BESIDE)
-        if not _is_answer(units[i]) and weightings[i] is None and relevance != "none":
+        if not _is_answer(units[i]) and weightings[i] is None and kinds[i] != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         if units[i].parts and target.source.startswith(SHIPPED):
             notes.append(
@@ -215,6 +213,14 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
         image = gaussian_blur(draft.image[None], config.finish)[0] if config.finish else draft.image
         trace = replace(draft.trace, notes=notes, references=target.describe())
         yield replace(draft, image=image, trace=trace, overlays={"alpha": transparency.of(i)})
+
+
+def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
+    """The kind of relevance that `auto` stands for: facets and crops are told by relevance, and so are some shipped statistics."""
+    if config.relevance != "auto":
+        return config.relevance
+    whole = config.facets == 1 and config.reference == "image" and references.holds_whole(unit)
+    return "none" if whole else "lrp"
 
 
 def _is_answer(unit: Unit) -> bool:

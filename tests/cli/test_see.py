@@ -128,6 +128,8 @@ def test_a_full_disk_keeps_what_is_finished_and_stops_at_once(
     real, writes = files.os.replace, []
 
     def replace(source: Any, target: Any) -> None:
+        if Path(target).name == "progress.json":  # how far the run is: not counted here
+            return real(source, target)
         writes.append(str(target))
         if len(writes) > 7:  # run.json, two pictures with their maps and sidecars
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_one_sentence(say: Say, run: Path, tmp_path: Path) -> N
 def test_commands_of_the_how_to_are_read_and_work(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "study.md").read_text()
     commands = [shlex.split(line) for line in re.findall(r"^entoptic (.*)$", page, flags=re.MULTILINE)]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for words in commands:
         parse(*(("-".join(words[:2]), words[2:]) if words[0] == "study" else (words[0], words[1:])))
     monkeypatch.chdir(tmp_path)

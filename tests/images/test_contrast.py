@@ -77,15 +77,26 @@ def test_pictures_made_before_contrast_keep_their_keys() -> None:
     assert config_identity(Vital())["contrast"] == 3.0
 
 
-def test_logits_by_contrast_on_request(tiny: Model, photo_folder: Path) -> None:
+def test_logits_are_moved_away_from_photos_of_all_kinds(tiny: Model, photo_folder: Path) -> None:
     context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
     item = Item(target=bind(tiny, "logits:1")[0], sample=0, seed=0)
-    (plain,) = vital([item], Vital(steps=3, references=4), context)
-    (other,) = vital([item], Vital(steps=3, references=4, class_contrast=0.5), context)
+    (plain,) = vital([item], Vital(steps=3, references=4, class_contrast=0.0), context)
+    (other,) = vital([item], Vital(steps=3, references=4), context)
     assert not torch.equal(plain.image, other.image)
     assert "against" in other.trace.references["source"]
     assert "against" not in plain.trace.references["source"]
-    assert "class_contrast" not in config_identity(Vital())
+    assert "class_contrast" not in config_identity(Vital(class_contrast=0.0))
+
+
+def test_what_all_classes_are_moved_away_from_is_the_same(tiny: Model, photo_folder: Path) -> None:
+    references, taps = References(tiny, Photos.open(photo_folder)), (Tap("stem"), Tap("stage2"))
+    first, second = bind(tiny, ["logits:0", "logits:1"])
+    typical = references.typical(taps).values
+    for unit in (first, second):
+        own = references.target(unit, taps, 4)
+        moved = contrasted(own, references, unit, 1.0, logit=True)
+        for tap in taps:
+            assert torch.allclose(moved.values[tap], 2 * own.values[tap] - typical[tap], atol=1e-5)
 
 
 def test_contrast_is_at_least_nothing() -> None:

@@ -211,4 +211,4 @@ def test_quiet_photos_are_of_the_weaker_half(tiny: Model, photo_folder: Path, tm
 
 
 def test_kinds_of_relevance_are_named_alike_without_torch() -> None:
-    assert (*RULES, "none") == RELEVANCE
+    assert ("auto", *RULES, "none") == RELEVANCE

@@ -252,7 +252,7 @@ def test_a_silent_unit_among_others_costs_them_nothing(world: Any, tmp_path: Pat
     assert names.refused == 0.5
 
 
-def test_a_network_without_a_linear_head_says_what_to_name(tiny: Model, photo_folder: Path) -> None:
+def test_a_network_without_a_linear_head_says_what_to_name(tiny: Model, world: Any) -> None:
     class Odd(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -263,7 +263,7 @@ def test_a_network_without_a_linear_head_says_what_to_name(tiny: Model, photo_fo
 
     odd = Model(Odd(), tiny.card, device="cpu")
     with pytest.raises(UserError, match=r"name a layer .* with --features LAYER"):
-        entoptic.name(odd, "body:0", photos=photo_folder, encoder=Toy(), words=WORDS, progress=False)
+        entoptic.name(odd, "body:0", photos=world[1], encoder=Toy(), words=WORDS, progress=False)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_relevance_of_a_combination_is_that_of_its_positive_parts(
 ) -> None:
     units = ["stage2:3 + stage2:5", "stage2:3 + stage2:5 - stage2:7", "-stage2:3"]
     run = see(
-        tiny, units, method="vital", layers=("stem", "stage1"), photos=photo_folder, steps=2, references=4, out=tmp_path,
+        tiny, units, method="vital", relevance="lrp", layers=("stem", "stage1"), photos=photo_folder, steps=2, references=4, out=tmp_path,
         progress=False, verifiers="",
     )  # fmt: skip
     assert len(run) == 3

@@ -36,7 +36,9 @@ def layers_up_to(model: Model, taps: Sequence[Tap], unit: Unit) -> tuple[Tap, ..
     return (*sorted(below, key=lambda t: model.layer(t.layer).order), Tap(own))
 
 
-def contrasted(target: MatchingTarget, references: References, unit: Unit, amount: float) -> MatchingTarget:
+def contrasted(
+    target: MatchingTarget, references: References, unit: Unit, amount: float, *, logit: bool = False
+) -> MatchingTarget:
     """Returns a target moved away from photos that do not drive the unit, by `amount` times its distance from them.
 
     Args:
@@ -44,12 +46,14 @@ def contrasted(target: MatchingTarget, references: References, unit: Unit, amoun
         references: the photos.
         unit: the unit.
         amount: 0 leaves the target as it is; 1 doubles its distance.
+        logit: move it away from photos of all kinds instead, the same for all classes.
 
     Raises:
         UserError: there are no photos, and no shipped statistics that hold these layers.
     """
     if not amount:
         return target
-    others = references.natural(unit, tuple(target.values))
+    taps = tuple(target.values)
+    others = references.typical(taps) if logit else references.natural(unit, taps)
     values = {tap: value + amount * (value - others.values[tap]) for tap, value in target.values.items()}
     return replace(target, values=values, source=f"{target.source}, against {others.source}")

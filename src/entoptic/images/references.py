@@ -381,10 +381,32 @@ class References:
             ("natural", unit.identity, tuple(taps), count), lambda: self._natural_from_photos(unit, taps, count)
         )
 
+    def typical(self, taps: Sequence[Tap], count: int = 64) -> MatchingTarget:
+        """Averages sorted values over photos of all kinds: an arbitrary choice from the set, the same for every unit.
+
+        Without photos, it is the shipped mean over photos of all kinds.
+
+        Args:
+            taps: the layers.
+            count: largest number of photos.
+
+        Raises:
+            UserError: no photos, and no shipped statistics that hold these layers.
+        """
+        if self.photos is None:
+            return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
+        chosen = sorted(sorted(range(len(self.photos)), key=self.photos.sha256)[:count])
+        how = f"{len(chosen)} photos of all kinds of {self.photos.source}"
+        return self._kept(("typical", tuple(taps), count), lambda: self._mean_of(chosen, taps, how))
+
     def _natural_from_photos(self, unit: Unit, taps: Sequence[Tap], count: int) -> MatchingTarget:
         assert self.photos is not None
         chosen = self._weaker(unit, count)
-        how = f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}"
+        return self._mean_of(chosen, taps, f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}")
+
+    def _mean_of(self, chosen: list[int], taps: Sequence[Tap], how: str) -> MatchingTarget:
+        """Averages sorted values over photos at these positions."""
+        assert self.photos is not None
         # Not kept on disk: megabytes for each unit, made again in less than a second.
         batches = self.photos.batches(self.model.card.prepare, self.batch_size, chosen)
         values, read = sorted_means(self.model, taps, batches, lambda done: None)

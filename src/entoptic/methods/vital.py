@@ -60,8 +60,8 @@ class Vital(MethodConfig):
     contrast: float = 3.0
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
-    class_contrast: float = 0.0
-    """the same for logits, away from photos of other classes or, without photos, from the mean photo; try 0.5"""
+    class_contrast: float = 1.0
+    """the same for logits, away from photos of all kinds"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
     drive: float = 0.3
@@ -151,7 +151,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
         references.target(u, layers, config.references, wanted=w) for u, layers, w in zip(units, seen, weightings)
     ]
     amounts = [config.class_contrast if _is_answer(u) else config.contrast * e for u, e in zip(units, exaggerated)]
-    targets = [contrasted(target, references, u, c) for target, u, c in zip(targets, units, amounts)]
+    targets = [contrasted(t, references, u, c, logit=_is_answer(u)) for t, u, c in zip(targets, units, amounts)]
     counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])

@@ -372,7 +372,7 @@ class _FrontierRun:
                 failures.append(f"{job.card.name}: {error}")
                 continue
             place |= {
-                "method": job.card.name, "config": asdict(job.config),
+                "method": job.card.name, "config": job.config_identity,
                 "pictures": [f"pictures/{p.path.parent.name}/{p.path.name}" for p in pictures],
                 "naturalness": self._naturalness(pictures, scale.bank),
             }  # fmt: skip

@@ -250,6 +250,8 @@ class VitalArguments(SeeArguments, total=False):
     reference: str
     layers: tuple[str, ...]
     relevance: str
+    contrast: float
+    class_contrast: float
     refresh: int
     drive: float
     natural: float

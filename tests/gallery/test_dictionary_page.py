@@ -183,7 +183,7 @@ def test_browser_keyboard_and_phone(page: Any) -> None:
     assert page.evaluate("document.activeElement.id") == "feature-0"
     page.goto(page.url.split("?")[0] + "#feature-1999")
     page.reload()
-    assert page.evaluate("document.activeElement.id") == "feature-1999"
+    page.wait_for_function("document.activeElement.id === 'feature-1999'")
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.keyboard.press("?")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from entoptic.errors import UserError
 from entoptic.images import unit_table
-from entoptic.images.make_unit_table import table_of_channels, table_of_classes
+from entoptic.images.make_unit_table import table_of_channels, table_of_classes, whole_table_of_channels
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, layers_below
@@ -172,14 +172,32 @@ def test_every_class_of_lite0_is_held_in_few_megabytes(lite0: Model) -> None:
 
 
 def test_every_channel_of_the_last_stage_is_shown_without_photos(lite0: Model, tmp_path: Path) -> None:
-    held = find_table(lite0.card, "blocks.6")
-    assert held is not None
-    assert len(held.photos_n) == lite0.layer("blocks.6").channels
     options = {"verifiers": "", "progress": False, "steps": 1, "method": "vital"}
-    channel, older = see(lite0, ["blocks.6:200", "blocks.6:3"], out=tmp_path / "r", **options)
-    assert channel.record["references"]["sha256"] == held.sha256
-    assert "25 photos that drive the unit most" in channel.record["references"]["source"]
-    assert older.record["references"]["source"] == "shipped statistics"  # its own, and its key, as before
+    for kind, relevance in (("none", {}), ("lrp", {"relevance": "lrp"})):
+        held = find_table(lite0.card, "blocks.6", kind)
+        assert held is not None
+        assert held.relevance == kind
+        assert len(held.photos_n) == lite0.layer("blocks.6").channels
+        channel, older = see(lite0, ["blocks.6:200", "blocks.6:3"], out=tmp_path / kind, **options, **relevance)
+        assert channel.record["references"]["sha256"] == held.sha256
+        assert "25 photos that drive the unit most" in channel.record["references"]["source"]
+        assert ("against" in channel.record["references"]["source"]) == (kind == "none")
+        if kind == "lrp":
+            assert older.record["references"]["source"] == "shipped statistics"  # its own, and its key, as before
+
+
+def test_a_table_of_whole_photos_has_the_means_of_the_strongest(tiny: Model, photo_folder: Path) -> None:
+    """At a rank that holds everything, a row is the target that photos give."""
+    taps = [Tap("stem"), Tap("stage1"), Tap("stage2")]
+    made = whole_table_of_channels(tiny, "stage1", [str(photo_folder)], taps, rank=16)
+    assert made.layers == ["stem", "stage1"]
+    references = References(tiny, Photos.open(photo_folder))
+    for unit in bind(tiny, ["stage1:0", "stage1:5"]):
+        target = references.target(unit, (Tap("stem"), Tap("stage1")), int(made.photos_n[unit.index]))
+        for tap, values in target.values.items():
+            held = made.target(unit.index, tap, values.shape[1])
+            assert held is not None
+            assert float((held - values).abs().max()) < 0.05 * float(values.abs().max())
 
 
 def test_the_table_of_channels_agrees_with_the_pack(lite0: Model) -> None:
@@ -216,7 +234,7 @@ def test_any_class_is_shown_without_photos(lite0: Model, tmp_path: Path) -> None
     assert golden.record["references"]["sha256"] == find_table(lite0.card, "logits").sha256  # type: ignore[union-attr]
     assert any("golden retriever itself" in note for note in golden.record["trace"]["notes"])
     assert "drive the class most" in golden.record["references"]["source"]
-    assert church.record["references"]["source"] == "shipped statistics"
+    assert church.record["references"]["source"].startswith("shipped statistics, against")
     assert not any("itself" in note for note in church.record["trace"]["notes"])
     with pytest.raises(UserError, match="references=9 was asked"):
         see(lite0, "logits:207", references=9, out=tmp_path / "s", **options)

@@ -105,8 +105,8 @@ def test_relevance_of_a_combination_is_that_of_its_positive_parts(
 ) -> None:
     units = ["stage2:3 + stage2:5", "stage2:3 + stage2:5 - stage2:7", "-stage2:3"]
     run = see(
-        tiny, units, method="vital", relevance="lrp", layers=("stem", "stage1"), photos=photo_folder, steps=2, references=4, out=tmp_path,
-        progress=False, verifiers="",
+        tiny, units, method="vital", relevance="lrp", layers=("stem", "stage1"), photos=photo_folder, steps=2, references=4,
+        out=tmp_path, progress=False, verifiers="",
     )  # fmt: skip
     assert len(run) == 3
     notes = [" ".join(picture.record["trace"]["notes"]) for unit in units for picture in run[unit]]

@@ -139,6 +139,7 @@ def target_of_photos(
 
 
 SHIPPED = "shipped statistics"
+NATURAL = "the shipped mean over photos of all kinds"
 
 
 def table_of(model: Model, pack: Pack | None, unit: Unit, relevance: str | None = None) -> UnitTable | None:
@@ -298,9 +299,7 @@ def natural_of_pack(model: Model, pack: Pack | None, taps: Sequence[Tap]) -> Mat
             "what photos look like in general needs real photos: give --photos DIR (Python: photos=…), "
             "or leave it out with natural=0"
         )
-    return MatchingTarget(
-        _values_of_pack(model, pack, "natural", taps), pack.meta.natural, "shipped statistics", pack.sha256
-    )
+    return MatchingTarget(_values_of_pack(model, pack, "natural", taps), pack.meta.natural, NATURAL, pack.sha256)
 
 
 def _values_of_pack(model: Model, pack: Pack, name: str, taps: Sequence[Tap]) -> dict[Tap, Tensor]:

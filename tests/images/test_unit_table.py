@@ -197,7 +197,7 @@ def test_a_table_of_whole_photos_has_the_means_of_the_strongest(tiny: Model, pho
         for tap, values in target.values.items():
             held = made.target(unit.index, tap, values.shape[1])
             assert held is not None
-            assert float((held - values).abs().max()) < 0.05 * float(values.abs().max())
+            assert float((held - values).abs().mean()) < 0.03 * float(values.std())  # values are kept at a few ranks
 
 
 def test_the_table_of_channels_agrees_with_the_pack(lite0: Model) -> None:

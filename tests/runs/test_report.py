@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 import entoptic
 from conftest import LABELS, tiny_card, tiny_module
 from entoptic.errors import UserError
+from entoptic.findings.activity import read_activity
 from entoptic.models.model import Model
 from entoptic.planted.shortcut import plant_shortcut
 from entoptic.runs import report as of
+from entoptic.runs import report_read
 from entoptic.runs.report import estimate_report, make_report_plan
-from entoptic.runs.report_read import choose, confusions, find_last_layer
+from entoptic.runs.report_read import carriers, choose, confusions, find_last_layer
 
 FEW: dict[str, Any] = {"method": "fourier", "steps": 2, "classes": 2, "progress": False}
 
@@ -48,7 +51,7 @@ def test_every_number_has_its_n_and_interval(page: Path) -> None:
         assert one["picture"]
         assert (page.parent / one["picture"]).is_file()
         assert one["evidence"]
-        assert one["carriers"] or "photos are taken for it" in one["no_carriers"]
+        assert one["carriers"] or one["no_carriers"].startswith("not made: ")
         assert all(c["low"] <= c["value"] <= c["high"] and c["n"] >= 2 for c in one["carriers"])
     assert found["context"].startswith("not made: ")
     assert found["names"].startswith("not made: ")
@@ -145,3 +148,26 @@ def test_bad_input_is_one_sentence(
     with pytest.raises(UserError, match=said):
         entoptic.report(model, photos=photo_folder, out=tmp_path / "run", **FEW | more)
     assert not (tmp_path / "run").exists()
+
+
+def test_channels_add_up_to_the_logit(model: Model, photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_read, "CARRIERS", 16)
+    photos = entoptic.Photos.open(photo_folder)
+    last = find_last_layer(model, photos)
+    activity = read_activity(model, last.basis, photos, range(len(photos)))
+    images = next(images for _, images in photos.batches(model.card.prepare, len(photos)))
+    logits = model(images).detach().numpy()
+    assert last.weight is not None
+    added = (activity.scores - activity.scores.mean(0)) @ last.weight.T
+    np.testing.assert_allclose(added, logits - logits.mean(0), atol=1e-4)
+    half = replace(activity, said=np.arange(len(photos)) % 5)  # so that every class is said
+    found = carriers(last, half, 3, {"stage2:0": "a name"})
+    rows = np.flatnonzero(half.said == 3)[1::2]
+    for one in found:
+        channel = int(one.unit.rpartition(":")[2])
+        values = ((activity.scores - activity.scores.mean(0)) * last.weight[3])[rows, channel]
+        assert one.value == pytest.approx(values.mean(), abs=1e-5)
+        assert one.n == len(rows) == 4
+        assert one.name == ("a name" if channel == 0 else "")
+    with pytest.raises(UserError, match="0 photos are taken for it"):
+        carriers(last, replace(activity, said=np.zeros(len(photos), int)), 3, {})

@@ -233,6 +233,8 @@ class _Job:
     def _names(self) -> tuple[dict[str, str], str]:
         try:
             found = read_names(self.plan.out)
+        except NotAvailable:
+            return {}, "not made: this folder holds no names; `entoptic name` suggests some"
         except UserError as error:
             return {}, f"not made: {error}"
         if found.weights and found.weights not in self.model.card.provenance.values():

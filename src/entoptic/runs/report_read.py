@@ -62,9 +62,9 @@ def find_last_layer(model: Model, photos: Photos) -> LastLayer:
         same = [n for n in names if _is_mean(values[Tap(n)], features)]
         if not same:
             raise NotAvailable(f"no layer of {model.card.name} holds what {where.layer} reads as means over positions")
-        basis = read_basis(model, same[-1])
+        basis = read_basis(model, same[0])
         if basis.group.grid != (1, 1):
-            basis = read_basis(model, same[-1], "mean")
+            basis = read_basis(model, same[0], "mean")
         module = dict(model.module.named_modules())[where.layer]
         weight = module.weight.detach().float().cpu().flatten(1).numpy()
         return LastLayer(basis=basis, weight=weight, reason="")
@@ -100,7 +100,7 @@ def carriers(last: LastLayer, activity: Activity, index: int, suffix_names: dict
     added = (activity.scores - activity.scores.mean(0)) * last.weight[index]
     order = np.argsort(-added[rows[::2]].mean(0), kind="stable")[:CARRIERS]
     found = []
-    for channel in order.tolist():
+    for channel in order[added[rows[::2]].mean(0)[order] > 0].tolist():
         values = added[rows[1::2], channel].astype(float).tolist()
         low, high = mean_interval(values)
         unit = f"{last.basis.layer}:{channel}"
@@ -110,6 +110,8 @@ def carriers(last: LastLayer, activity: Activity, index: int, suffix_names: dict
                 name=suffix_names.get(unit, ""),
             )
         )  # fmt: skip
+    if not found:
+        raise NotAvailable("no channel adds to it beyond its mean over all photos")
     return tuple(found)
 
 

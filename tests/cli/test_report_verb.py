@@ -13,7 +13,7 @@ from entoptic.models import sources
 
 @pytest.fixture(autouse=True)
 def _tiny_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sources.SOURCES, "tiny", lambda name, pretrained: (tiny_module(), tiny_card()))
+    monkeypatch.setitem(sources.SOURCES, "tiny", lambda name, pretrained: (tiny_module(), tiny_card(name="tiny:net")))
 
 
 def words(photos: Path, *more: object) -> tuple[object, ...]:
@@ -26,7 +26,7 @@ def test_a_dry_run_tells_the_time_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     code, out, _ = say(*words(photo_folder, "--dry-run", "--classes", 2))
     assert code == 0
-    assert "report on tiny with 40 photos" in out
+    assert "report on tiny:net with 40 photos" in out
     assert "2 pictures by fourier: about" in out
     assert "together about" in out
     assert not list(tmp_path.iterdir())
@@ -47,7 +47,7 @@ def test_the_page_of_named_classes_is_written(say: Say, photo_folder: Path, tmp_
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--classes", "strpe"), '"strpe" names 0 classes of tiny'),
+        (("--classes", "strpe"), '"strpe" names 0 classes of tiny:net'),
         (("--classes", "0"), "give a number of at least 1"),
         (("--method", "nothing"), "nothing"),
         (("--steps", "0"), "steps must be at least 1"),

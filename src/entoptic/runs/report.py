@@ -234,7 +234,7 @@ class _Job:
         try:
             found = read_names(self.plan.out)
         except NotAvailable:
-            return {}, "not made: this folder holds no names; `entoptic name` suggests some"
+            return {}, "not made: this folder holds no names; the command entoptic name suggests some"
         except UserError as error:
             return {}, f"not made: {error}"
         if found.weights and found.weights not in self.model.card.provenance.values():

@@ -139,6 +139,7 @@ def test_a_dry_run_tells_the_time_and_writes_nothing(model: Model, photo_folder:
         ({"classes": ("nothing",)}, '"nothing" names 0 classes of tiny'),
         ({"layer": "nowhere"}, "nowhere"),
         ({"method": "vitl"}, "vital"),
+        ({"method": "vital,maco"}, "pictures by one method"),
         ({"quantile": 1.0}, "quantile must be above 0 and below 1"),
     ],
 )

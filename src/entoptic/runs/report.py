@@ -109,6 +109,8 @@ def make_report_plan(
         raise UserError(
             f"classes must be a number of at least 1 or names of classes, got {' '.join(words) or 'nothing'}"
         )
+    if "," in method:
+        raise UserError(f"a report shows pictures by one method, got {method}")
     if layer:
         subject.layer(layer)
     if not 0 < quantile < 1:

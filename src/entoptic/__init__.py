@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from entoptic.errors import UserError
     from entoptic.gallery.atlas import atlas
     from entoptic.gallery.publish import export
+    from entoptic.gallery.report import report
     from entoptic.gallery.site import build as make_gallery
     from entoptic.images.build_index import build_index, merge_indexes
     from entoptic.images.index import ActivationIndex
@@ -67,7 +68,7 @@ _HOME = {
     "load_inverter": "inversion.saved", "load_prior": "priors.sources",
     "make_gallery": "gallery.site:build", "measure": "metrics.picture", "name": "runs.name",
     "patterns": "runs.patterns", "preflight": "images.preflight",
-    "relevance": "models.relevance", "see": "runs.see", "steer": "runs.steer",
+    "relevance": "models.relevance", "report": "gallery.report", "see": "runs.see", "steer": "runs.steer",
     "steer_circuit": "runs.circuit_steering", "verify": "runs.verify",
 }  # fmt: skip
 
@@ -76,7 +77,7 @@ __all__ = [
     "atlas", "benchmark", "bind", "build_index", "circuit", "commitment", "configs", "export", "frontier", "interpolate",
     "invert", "learn",
     "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
-    "merge_indexes", "name", "patterns", "preflight", "relevance", "see", "steer", "steer_circuit", "verify",
+    "merge_indexes", "name", "patterns", "preflight", "relevance", "report", "see", "steer", "steer_circuit", "verify",
 ]  # fmt: skip
 
 

@@ -101,6 +101,7 @@ def start(verb: str, photos: Path, out: Path) -> list[str]:
         "learn-inverter": ["learn", "inverter", "tiny:net", "stage2", "--held-out", "nowhere", *given],
         "atlas": ["atlas", "tiny:net", "stage1", *given, "--map", "mercat"],
         "circuit": ["circuit", "tiny:net", "logits:2", *given, "--n", "1", "--reruns", "0"],
+        "report": ["report", "tiny:net", *given, "--method", "fourier", "--steps", "1", "--classes", "1"],
         "patterns": ["patterns", "tiny:net", "stage2", *given, "--shuffles", "0", "--tested", "0"],
         # It does not begin: a chain has at most as many switches as steps.
         "commitment": ["commitment", "tiny:net", "logits:2", "--steps", "4", "--switches", "5", "--out", str(out)],

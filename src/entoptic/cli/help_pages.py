@@ -22,7 +22,7 @@ _TECHNICAL = (
 _SECTIONS = (
     ("look", ("ls", "check", "index", "merge", "bench")),
     ("make pictures", ("see", "interpolate", "invert", "steer", "frontier")),
-    ("explain", ("circuit", "patterns", "atlas", "name", "commitment")),
+    ("explain", ("report", "circuit", "patterns", "atlas", "name", "commitment")),
     ("keep and show", ("status", "verify", "gallery", "figure", "export", "push", "pull")),
     (
         "ask people",

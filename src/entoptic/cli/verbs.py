@@ -31,6 +31,7 @@ from entoptic.cli.merge import Merge, run_merge
 from entoptic.cli.name import Name, run_name
 from entoptic.cli.patterns import Patterns, run_patterns
 from entoptic.cli.push import Pull, Push, run_pull, run_push
+from entoptic.cli.report_verb import MakeReport, run_report
 from entoptic.cli.see import See, run_see
 from entoptic.cli.split import Split, run_split
 from entoptic.cli.status import Status, run_status
@@ -55,6 +56,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "steer": (Steer, run_steer),
     "circuit": (Circuit, run_circuit),
     "patterns": (Patterns, run_patterns),
+    "report": (MakeReport, run_report),
     "commitment": (Commitment, run_commitment),
     "atlas": (Atlas, run_atlas),
     "name": (Name, run_name),

@@ -29,7 +29,8 @@ from entoptic.units.unit import Unit, bind
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 VERDICT = (
-    "On average a feature's photos look more alike, to this embedder, where the feature looks than a channel's do. The difference is",
+    "On average a feature's photos look more alike, to this embedder, where the feature looks than a channel's do. "
+    "The difference is",
     "small beside the spread over units, and some channels are above many features. Features also look at smaller parts of a",
     "picture, which by itself may make what they see more alike: the table does not tell these two apart.",
 )

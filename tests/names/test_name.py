@@ -252,7 +252,7 @@ def test_a_silent_unit_among_others_costs_them_nothing(world: Any, tmp_path: Pat
     assert names.refused == 0.5
 
 
-def test_a_network_without_a_linear_head_says_what_to_name(tiny: Model, photo_folder: Path) -> None:
+def test_a_network_without_a_linear_head_says_what_to_name(world: Any, tiny: Model) -> None:
     class Odd(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -263,7 +263,7 @@ def test_a_network_without_a_linear_head_says_what_to_name(tiny: Model, photo_fo
 
     odd = Model(Odd(), tiny.card, device="cpu")
     with pytest.raises(UserError, match=r"name a layer .* with --features LAYER"):
-        entoptic.name(odd, "body:0", photos=photo_folder, encoder=Toy(), words=WORDS, progress=False)
+        entoptic.name(odd, "body:0", photos=world[1], encoder=Toy(), words=WORDS, progress=False)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -372,3 +372,12 @@ def test_the_command_prints_what_is_suggested(
     assert "2 units, 50% without a name" in said
     assert (out / "run.json").is_file()
     assert cli.main(["name", "shapes:1", UNITS[0], *given, "--remove", "x"]) == 2
+
+
+def test_a_network_whose_outputs_are_no_numbers(world: Any, tmp_path: Path) -> None:
+    broken = shapes_model()
+    where = find_penultimate(broken, "")
+    broken.module.get_submodule(where.layer).weight.data.fill_(torch.nan)
+    broken = Model(broken.module, broken.card, device="cpu")
+    with pytest.raises(UserError, match="are no finite numbers on photos"):
+        name((broken, *world[1:]), tmp_path)

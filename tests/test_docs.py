@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "src" / "entoptic" / "inversion" / "shipped" / "lite0-bn2"
 
 
-MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish", "entoptic.dictionaries"}
+MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish", "entoptic.dictionaries", "entoptic.js"}
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 
 

@@ -372,3 +372,12 @@ def test_the_command_prints_what_is_suggested(
     assert "2 units, 50% without a name" in said
     assert (out / "run.json").is_file()
     assert cli.main(["name", "shapes:1", UNITS[0], *given, "--remove", "x"]) == 2
+
+
+def test_a_network_whose_outputs_are_no_numbers(world: Any, tmp_path: Path) -> None:
+    broken = shapes_model()
+    where = find_penultimate(broken, "")
+    broken.module.get_submodule(where.layer).weight.data.fill_(torch.nan)
+    broken = Model(broken.module, broken.card, device="cpu")
+    with pytest.raises(UserError, match="are no finite numbers on photos"):
+        name((broken, *world[1:]), tmp_path)

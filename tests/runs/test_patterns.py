@@ -352,3 +352,11 @@ def test_the_cost_is_told_beforehand(planted: PlantedShortcut) -> None:
     assert (cost.reading, cost.testing) == (400, 2 * 10 * 5)
     assert cost.seconds > 0
     assert "at most 500 forward passes of one photo (400 to read units, 100 to ablate them)" in str(cost)
+
+
+def test_a_network_whose_outputs_are_no_numbers(photo_folder: Path, tmp_path: Path) -> None:
+    module = tiny_module()
+    module.head.weight.data.fill_(torch.nan)
+    broken = Model(module.eval(), tiny_card(name="broken"), device="cpu")
+    with pytest.raises(UserError, match="outputs are no finite numbers on 40 photos"):
+        entoptic.patterns(broken, "stage2", photos=photo_folder, out=tmp_path / "run", progress=False)

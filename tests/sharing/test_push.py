@@ -382,3 +382,12 @@ def test_no_room_is_said_before_anything_is_fetched(run: Path, tmp_path: Path, m
     with pytest.raises(UserError, match="has no room for"):
         pull(f"folder:{tmp_path / 'shared'}", tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("where", ["run", "other"])
+def test_a_run_is_never_overwritten_by_a_shared_copy(run: Path, tmp_path: Path, where: str) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    held = {file: file.read_bytes() for file in (tmp_path / where).rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match="is a run itself, which a shared copy would overwrite"):
+        push(run, f"folder:{tmp_path / where}")
+    assert {file: file.read_bytes() for file in (tmp_path / where).rglob("*") if file.is_file()} == held

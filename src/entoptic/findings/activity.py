@@ -22,7 +22,7 @@ from entoptic.models.model import LOGITS, Model
 
 BLOCK = 256
 """Photos between two savings: what an interruption can cost."""
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Activity:
         photos: positions of the photos that could be read, N.
         scores: N×U float32.
         means: U, of each unit in its default readout over all photos.
-        said: N, the class with the largest logit; -1 where the network has no logits.
+        said: N, the class with the largest logit; -1 where the network has no logits, or some that are not finite.
     """
 
     photos: tuple[int, ...]
@@ -160,7 +160,10 @@ def _block(
             rows["read"].append(torch.tensor([place[i] for i in numbers]))
             rows["scores"].append(by_group[basis.group].cpu())
             rows["plain"].append(by_group[basis.plain].double().cpu())
-            said = scores[-1].argmax(1).cpu() if with_logits else torch.full((len(numbers),), -1)
+            said = torch.full((len(numbers),), -1)
+            if with_logits:
+                logits = scores[-1].cpu()
+                said = torch.where(logits.isfinite().all(1), logits.argmax(1), said)
             rows["said"].append(said)
     except Unreadable:
         pass  # no photo of this block; those of others may be sound

@@ -85,9 +85,14 @@ def errors_of(photos: np.ndarray, true: np.ndarray, said: np.ndarray, within: st
         source: of the photos, for messages.
 
     Raises:
-        UserError: too few are wrong, or right.
+        UserError: too few are wrong, or right, or the network says nothing to some.
     """
     known = true >= 0
+    if silent := int((said[known] < 0).sum()):
+        raise UserError(
+            f"the network's outputs are no finite numbers on {counted(silent, 'photo')} of {source}, so what it gets wrong is "
+            "not known; check its weights and its card (`entoptic check`)"
+        )
     wrong = (true != said)[known].astype(np.int64)
     words = f"photos {within} in {source}" if within else f"photos of {source}"
     for count, what in ((int(wrong.sum()), "wrong"), (int(len(wrong) - wrong.sum()), "right")):

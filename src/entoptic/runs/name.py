@@ -151,6 +151,11 @@ class _ByMap:
 
     def find(self, units: Sequence[Unit], photos: Photos, n: int, seed: int, report: Reporter) -> _Found:
         readings = read_photos(self.model, units, photos, where=self.where, most=n, progress=report.progress)
+        if not bool(readings.features_NC.isfinite().all() and readings.logits_NK.isfinite().all()):
+            raise UserError(
+                f"the outputs of {self.model.card.name} are no finite numbers on photos in {photos.source}, so no map can be "
+                "trained on them; check its weights and its card (`entoptic check`)"
+            )
         chosen, judged = split_photos(len(readings.photos), seed)
         self.photos_key = photos_key(self.model, photos, n)
         classes, words = self._texts(report)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from entoptic.base.files import check_inside, check_own, is_inside, sha256_of, user_path, write_atomically, writing_to
-from entoptic.errors import NotAvailable
+from entoptic.base.records import read_json
+from entoptic.errors import NotAvailable, UserError
+from entoptic.runs.export import EXPORTED
 from entoptic.sharing.places import SharedFile
 
 
@@ -33,7 +35,13 @@ class FolderPlace:
         return found
 
     def prepare(self, *, private: bool) -> None:
-        """Checks that the folder is empty, not there, or one that a run was pushed to."""
+        """Checks that the folder is empty, not there, or one that a run was pushed to; a run itself is left alone."""
+        about = self.path / "run.json"
+        if about.is_file() and EXPORTED not in read_json(about):
+            raise UserError(
+                f"{self.path} is a run itself, which a shared copy would overwrite; name an empty folder, "
+                f"for instance folder:{self.path}-shared"
+            )
         check_own(self.path, marks={"run.json"}, what="shared run")
 
     def send(self, files: Mapping[str, Path], message: str) -> None:

@@ -61,8 +61,8 @@ class Vital(MethodConfig):
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
     class_contrast: float = 0.0
-    """the same for logits, away from photos of all kinds; 0.5 to 1 look more like photos to other networks, and planted
-    causes are named less often"""
+    """the same for logits, away from photos of all kinds; 0.5 to 1 look more like photos to other networks, and the
+    network itself names them less often"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
     drive: float = 0.3

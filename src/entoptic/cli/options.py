@@ -164,6 +164,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     """
     which, slash, of = text.partition("/")
     part, parts = whole_number(which), whole_number(of)
-    if not slash or part is None or parts is None:
+    if not slash or part is None or not parts:
         raise UserError(f'--shard is I/M such as 0/4, got "{text[:80]}"')
     return part, parts

@@ -20,8 +20,6 @@ class Gallery:
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic gallery runs/first",
         "entoptic gallery runs/first --out pages",
-        "entoptic gallery runs/features --pictures runs/first",
-        "entoptic gallery runs/first --names runs/other/names.json",
     )
 
     run: RunToRead

@@ -12,7 +12,8 @@ from entoptic.images.contrast import contrasted, layers_up_to
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods.contract import Context, Item, config_identity, find_method, recorded_config
-from entoptic.methods.vital import Vital, vital
+from entoptic.methods.vital import Vital, _relevance_of, vital
+from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
@@ -97,6 +98,21 @@ def test_what_all_classes_are_moved_away_from_is_the_same(tiny: Model, photo_fol
         moved = contrasted(own, references, unit, 1.0, logit=True)
         for tap in taps:
             assert torch.allclose(moved.values[tap], 2 * own.values[tap] - typical[tap], atol=1e-5)
+
+
+def test_units_of_tokens_keep_relevance(photo_folder: Path) -> None:
+    """Contrast was measured on maps of convolutions alone."""
+    import timm
+
+    card = Card(name="test_vit", size=(160, 160), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    torch.manual_seed(0)
+    model = Model(timm.create_model("test_vit").eval(), card, device="cpu")
+    references = References(model, Photos.open(photo_folder))
+    for name, kind in (("blocks.1:3", "lrp"), ("blocks.1.mlp.fc1:3", "lrp"), ("patch_embed.proj:3", "none")):
+        unit = bind(model, name)[0]
+        assert model.layer(unit.layer).layout == ("BCHW" if kind == "none" else "BTC")
+        assert _relevance_of(unit, Vital(), references) == kind
+        assert _relevance_of(unit, Vital(relevance="none"), references) == "none"
 
 
 def test_contrast_is_at_least_nothing() -> None:

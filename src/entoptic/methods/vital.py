@@ -56,7 +56,8 @@ class Vital(MethodConfig):
     below its own layer count, the first of them for `natural` only"""
     relevance: str = "auto"
     """features of inner units are weighted by the unit's relevance, computed by lrp, epsilon, gradient or guided; none
-    matches whole photos, and `contrast` leaves out what all photos have; auto takes none, and without photos lrp"""
+    matches whole photos, and `contrast` leaves out what all photos have; auto takes none
+    for maps of convolutions, and lrp for tokens and without photos"""
     contrast: float = 3.0
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
@@ -217,11 +218,16 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
 
 
 def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
-    """The kind of relevance that `auto` stands for: facets and crops are told by relevance, and so are some shipped statistics."""
+    """The kind of relevance that `auto` stands for.
+
+    Facets and crops are told by relevance, and so are some shipped statistics. Contrast was measured on maps of convolutions
+    alone: units of tokens keep relevance.
+    """
     if config.relevance != "auto":
         return config.relevance
+    maps = all(references.model.layer(part.layer).layout in ("BCHW", "BHWC") for _, part in unit.terms)
     whole = config.facets == 1 and config.reference == "image" and references.holds_whole(unit)
-    return "none" if whole else "lrp"
+    return "none" if maps and whole else "lrp"
 
 
 def _is_answer(unit: Unit) -> bool:

@@ -82,7 +82,13 @@ def test_what_cannot_be_told(say: Say, tmp_path: Path, monkeypatch: pytest.Monke
     assert "--report is one of tensorboard:DIR, wandb:PROJECT" in refusal(say(*words, "--report", "wandb"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert "needs the package wandb; `pip install wandb`" in refusal(say(*words, "--report", "wandb:x"))
+    assert not (tmp_path / "r").exists()
+    tell("nobody", 1.0, 0)  # listens: nothing happens
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_run(say: Say, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    words = see("logits:0", "--method", "fourier", "--out", tmp_path / "r")
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal(say(*words, "--report", f"tensorboard:{tmp_path / 'file' / 'x'}"))
     assert not (tmp_path / "r").exists()
-    tell("nobody", 1.0, 0)  # listens: nothing happens

@@ -121,7 +121,9 @@ def cluster(place: Place, entoptic: str = SAY) -> dict[str, str]:
 
 
 def test_a_ray_cluster_is_started_used_and_ended(place: Place) -> None:
-    code, called, err = place.run(SLURM / "ray.sbatch", "sweep.yaml", "runs/a", **cluster(place))
+    code, called, err = place.run(
+        SLURM / "ray.sbatch", "sweep.yaml", "runs/a", **cluster(place, SAY + "sleep 2\n")
+    )  # the other node starts meanwhile
     assert code == 0, err
     starts = [line for line in called if line.startswith("ray start")]
     assert "--head --node-ip-address=10.0.0.1 --port=22345 --ray-client-server-port=32345" in starts[0]

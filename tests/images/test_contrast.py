@@ -24,11 +24,11 @@ def test_a_target_moves_away_from_photos_that_do_not_drive_the_unit(tiny: Model,
     references, unit = References(tiny, Photos.open(photo_folder)), bind(tiny, "stage2:3")[0]
     taps = (Tap("stem"), Tap("stage2"))
     own, others = references.target(unit, taps, 4), references.natural(unit, taps)
-    moved = contrasted(own, references, unit, 2.0)
+    moved = contrasted(own, others, 2.0)
     for tap in taps:
         assert torch.allclose(moved.values[tap], 3 * own.values[tap] - 2 * others.values[tap], atol=1e-5)
         assert not torch.allclose(moved.values[tap], own.values[tap])
-    assert contrasted(own, references, unit, 0.0) is own
+    assert all(torch.equal(contrasted(own, others, 0.0).values[tap], own.values[tap]) for tap in taps)
     assert "do not drive stage2:3" in moved.source
 
 
@@ -92,12 +92,18 @@ def test_logits_are_moved_away_from_photos_of_all_kinds(tiny: Model, photo_folde
 def test_what_all_classes_are_moved_away_from_is_the_same(tiny: Model, photo_folder: Path) -> None:
     references, taps = References(tiny, Photos.open(photo_folder)), (Tap("stem"), Tap("stage2"))
     first, second = bind(tiny, ["logits:0", "logits:1"])
-    typical = references.typical(taps).values
+    typical = references.typical(taps)
+    drafts = vital(
+        [Item(target=unit, sample=0, seed=0) for unit in (first, second)],
+        Vital(steps=1, references=4, layers=("stem", "stage2"), class_contrast=1.0),
+        Context(model=tiny, references=references),
+    )
+    assert all(typical.source in draft.trace.references["source"] for draft in drafts)
     for unit in (first, second):
         own = references.target(unit, taps, 4)
-        moved = contrasted(own, references, unit, 1.0, logit=True)
+        moved = contrasted(own, typical, 1.0)
         for tap in taps:
-            assert torch.allclose(moved.values[tap], 2 * own.values[tap] - typical[tap], atol=1e-5)
+            assert torch.allclose(moved.values[tap], 2 * own.values[tap] - typical.values[tap], atol=1e-5)
 
 
 def test_units_of_tokens_keep_relevance(photo_folder: Path) -> None:

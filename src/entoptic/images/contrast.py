@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from entoptic.images.matching_targets import MatchingTarget
-from entoptic.images.references import References
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
@@ -36,24 +35,13 @@ def layers_up_to(model: Model, taps: Sequence[Tap], unit: Unit) -> tuple[Tap, ..
     return (*sorted(below, key=lambda t: model.layer(t.layer).order), Tap(own))
 
 
-def contrasted(
-    target: MatchingTarget, references: References, unit: Unit, amount: float, *, logit: bool = False
-) -> MatchingTarget:
-    """Returns a target moved away from photos that do not drive the unit, by `amount` times its distance from them.
+def contrasted(target: MatchingTarget, others: MatchingTarget, amount: float) -> MatchingTarget:
+    """Returns a target moved away from that of other photos, by `amount` times its distance from it.
 
     Args:
-        target: mean sorted values of the unit's own reference photos, without relevance.
-        references: the photos.
-        unit: the unit.
-        amount: 0 leaves the target as it is; 1 doubles its distance.
-        logit: move it away from photos of all kinds instead, the same for all classes.
-
-    Raises:
-        UserError: there are no photos, and no shipped statistics that hold these layers.
+        target: mean sorted values of a unit's own reference photos, without relevance.
+        others: of photos that do not drive the unit, or of photos of all kinds; it holds the same layers.
+        amount: 0 leaves the target's values as they are; 1 doubles its distance.
     """
-    if not amount:
-        return target
-    taps = tuple(target.values)
-    others = references.typical(taps) if logit else references.natural(unit, taps)
     values = {tap: value + amount * (value - others.values[tap]) for tap, value in target.values.items()}
     return replace(target, values=values, source=f"{target.source}, against {others.source}")

@@ -14,6 +14,7 @@ from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodCo
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from entoptic.images.matching_targets import MatchingTarget
     from entoptic.images.references import References
     from entoptic.images.relevance_weighting import RelevanceWeighting
     from entoptic.methods.large import Stage
@@ -153,7 +154,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
         references.target(u, layers, config.references, wanted=w) for u, layers, w in zip(units, seen, weightings)
     ]
     amounts = [config.class_contrast if _is_answer(u) else config.contrast * e for u, e in zip(units, exaggerated)]
-    targets = [contrasted(t, references, u, c, logit=_is_answer(u)) for t, u, c in zip(targets, units, amounts)]
+    targets = [contrasted(t, _others(u, t, references), c) if c else t for t, u, c in zip(targets, units, amounts)]
     counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
@@ -218,16 +219,18 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
 
 
 def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
-    """The kind of relevance that `auto` stands for.
-
-    Facets and crops are told by relevance, and so are some shipped statistics. Contrast was measured on maps of convolutions
-    alone: units of tokens keep relevance.
-    """
+    """What `auto` stands for: relevance for facets, crops, statistics weighted by it, and tokens (contrast was not measured there)."""
     if config.relevance != "auto":
         return config.relevance
     maps = all(references.model.layer(part.layer).layout in ("BCHW", "BHWC") for _, part in unit.terms)
     whole = config.facets == 1 and config.reference == "image" and references.holds_whole(unit)
     return "none" if maps and whole else "lrp"
+
+
+def _others(unit: Unit, target: MatchingTarget, references: References) -> MatchingTarget:
+    """What a target is moved away from: photos of all kinds for a logit, those that do not drive any other unit."""
+    taps = tuple(target.values)
+    return references.typical(taps) if _is_answer(unit) else references.natural(unit, taps)
 
 
 def _is_answer(unit: Unit) -> bool:

@@ -219,7 +219,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
 
 
 def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
-    """What `auto` stands for: relevance for facets, crops, statistics weighted by it, and tokens (contrast was not measured there)."""
+    """What `auto` stands for: relevance for facets, crops, statistics weighted by it, and tokens (not measured there)."""
     if config.relevance != "auto":
         return config.relevance
     maps = all(references.model.layer(part.layer).layout in ("BCHW", "BHWC") for _, part in unit.terms)

@@ -36,16 +36,16 @@ def overcomplete_part(module: str, name: str) -> Any:
 def _old_colour_maps() -> Iterator[None]:
     """Gives matplotlib the function `cm.get_cmap` while overcomplete 0.3 loads: its plots ask for it, and 3.9 took it away."""
     try:
-        import matplotlib
-        import matplotlib.cm as cm
+        cm: Any = importlib.import_module("matplotlib.cm")
+        maps: Any = importlib.import_module("matplotlib").colormaps
     except ImportError:
         yield
         return
     if hasattr(cm, "get_cmap"):
         yield
         return
-    cm.get_cmap = lambda name=None, lut=None: matplotlib.colormaps[name]  # type: ignore[attr-defined]
+    cm.get_cmap = lambda name=None, lut=None: maps[name]
     try:
         yield
     finally:
-        del cm.get_cmap  # type: ignore[attr-defined]
+        del cm.get_cmap

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_every_feature_is_there_with_its_numbers(made: tuple[Path, Path]) -> Non
     assert data["features"][7][6] == "<b>stripes</b>"
     method, link = data["features"][12][7]
     assert data["methods"][method] == "pixels"
-    assert (page.parent / link.replace("%20", " ")).is_file()
+    assert (page.parent / unquote(link)).is_file()
     assert all((page.parent / file).is_file() for _, file in data["photos"])
     folder = str(index.parent)
     assert folder not in page.read_text()

@@ -82,7 +82,7 @@ class Commitment:
 def run_commitment(options: Commitment) -> int:
     """Runs `entoptic commitment`; returns the exit code."""
     from entoptic.base.progress import reporter
-    from entoptic.gallery.commitment_page import page_name, write_commitment_pages
+    from entoptic.gallery.commitment_page import page_of, write_commitment_pages
     from entoptic.runs.commitment import estimate_commitments, make_commitment_plans, run_commitments
     from entoptic.runs.commitment_plan import CommitmentOptions
 
@@ -103,7 +103,7 @@ def run_commitment(options: Commitment) -> int:
         _print_result(result)
     run = results[0].result.path.parents[3]
     write_commitment_pages(run)
-    pages = ", ".join(str(run / "gallery" / page_name(one.result)) for one in results)
+    pages = ", ".join(str(page_of(one.result)) for one in results)
     print(f"{run}, {time.monotonic() - started:.0f} s; look at {pages}")
     return 0
 

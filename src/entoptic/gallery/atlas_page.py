@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,11 +15,11 @@ from urllib.parse import quote
 import numpy as np
 
 from entoptic.atlases.contract import Space
-from entoptic.base.files import check_inside, check_own, user_path
+from entoptic.base.files import user_path
 from entoptic.base.records import read_json, read_tensors
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.gallery.local_paths import without_folders
-from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.gallery.result_pages import page_name, result_links, write_result_pages
 from entoptic.runs.atlas import KIND
 from entoptic.runs.atlas_picture import PALETTE, SCALE, UNKNOWN
 from entoptic.runs.atlas_thumbnails import SIDE
@@ -75,51 +74,30 @@ def write_atlas_pages(run_folder: str | Path, gallery: str | Path | None = None)
     if gallery is not None and not pages_of_units.is_dir():
         raise UserError(f"there is no gallery in {pages_of_units}; `entoptic gallery RUN` makes one")
     pages: list[AtlasPage] = []
-    try:
-        check_inside(out, run.path)
-        check_own(out, marks={MARK, "index.html"}, what="gallery")
-        environment = page_environment()
-        for result in results:
-            try:
-                page, data = _page(run, result, pages_of_units)
-            except (Unreadable, LookupError, TypeError, ValueError):
-                continue  # a record that was edited by hand
-            if not pages:
-                write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
-                for asset in _ASSETS:
-                    text = resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8")
-                    write_page(out / asset, text)
-            write_page(out / page.data, data)
-            has_index = (out / "index.html").is_file()
-            text = environment.get_template("atlas.html").render(page=page, record=page.record, has_index=has_index)
-            write_page(out / page.file, text)
-            pages.append(page)
-        if pages:
-            title = run.about.get("title", run.path.name)
-            write_page(out / "atlases.html", environment.get_template("atlases.html").render(pages=pages, title=title))
-    except OSError as error:
-        raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
+    points: dict[str, str] = {}
+    for result in results:
+        try:
+            page, data = _page(run, result, pages_of_units)
+        except (Unreadable, LookupError, TypeError, ValueError):
+            continue  # a record that was edited by hand
+        pages.append(page)
+        points[page.data] = data
     if not pages:
         raise UserError(f"{run.path} holds no atlas; `entoptic atlas` makes one")
-    return [out / page.file for page in pages]
+    return write_result_pages(run, pages, template="atlas.html", listing="atlases.html", assets=_ASSETS, beside=points)
 
 
 def page_of(result: Result) -> Path:
     """Returns where the page of an atlas is."""
-    return result.path.parents[3] / "gallery" / _file_name(result)
-
-
-def _file_name(result: Result) -> str:
-    return f"atlas-{slug(result.name)}-{result.path.parent.name[-8:]}.html"
+    return result.path.parents[3] / "gallery" / page_name(KIND, result)
 
 
 def _page(run: Run, result: Result, pages_of_units: Path) -> tuple[AtlasPage, str]:
     record = result.record
     out = run.path / "gallery"
-    root = quote(Path(os.path.relpath(result.path.parent, out)).as_posix())
-    links = {name: f"{root}/{quote(str(entry['file']))}" for name, entry in record["files"].items()}
+    links = result_links(run, result)
     measured = record["faithfulness"]
-    file = _file_name(result)
+    file = page_name(KIND, result)
     page = AtlasPage(
         file=file, data=file.removesuffix(".html") + ".js", record=record, evidence=[_row(entry) for entry in measured],
         still=links["map.webp"], links={n: link for n, link in links.items() if not n.endswith(".webp")},

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from entoptic.base.files import check_inside, check_own, user_path
+from entoptic.base.files import user_path
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.circuit_layout import Layout, lay_out
-from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.gallery.result_pages import page_name, result_links, write_result_pages
 from entoptic.names import Suggestion, read_names, suggestion_for
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 from entoptic.units.grammar import parse
-from entoptic.units.unit import slug
 
 KIND = "circuit"
 _ASSETS = ("style.css", "common.js", "circuit.css", "circuit.js", "icon.svg")
@@ -86,23 +84,7 @@ def write_circuit_pages(run_folder: Path, names: Path | None = None) -> list[Pat
     pages = [page for result in results if (page := _page(run, result, place)) is not None]
     if not pages:
         raise UserError(f"{run.path} holds no circuit; `entoptic circuit` finds one")
-    out = run.path / "gallery"
-    try:
-        check_inside(out, run.path)
-        check_own(out, marks={MARK, "index.html"}, what="gallery")
-        write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
-        for asset in _ASSETS:
-            write_page(out / asset, resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8"))
-        environment = page_environment()
-        has_index = (out / "index.html").is_file()
-        for page in pages:
-            text = environment.get_template("circuit.html").render(page=page, record=page.record, has_index=has_index)
-            write_page(out / page.file, text)
-        title = run.about.get("title", run.path.name)
-        write_page(out / "circuits.html", environment.get_template("circuits.html").render(pages=pages, title=title))
-    except OSError as error:
-        raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
-    return [out / page.file for page in pages]
+    return write_result_pages(run, pages, template="circuit.html", listing="circuits.html", assets=_ASSETS)
 
 
 def _page(run: Run, result: Result, names: Path) -> CircuitPage | None:
@@ -112,8 +94,7 @@ def _page(run: Run, result: Result, names: Path) -> CircuitPage | None:
     except (Unreadable, UserError, LookupError, TypeError):
         return None
     folder = result.path.parent
-    root = quote(Path(os.path.relpath(folder, run.path / "gallery")).as_posix())
-    links = {name: f"{root}/{quote(str(entry['file']))}" for name, entry in result.record["files"].items()}
+    links = result_links(run, result)
     made = _made(run, folder.name)
     pictures = {
         tile.name: _picture(tile.name, whole["written"].get(tile.name, []), links, made, folder, run, names)
@@ -121,7 +102,7 @@ def _page(run: Run, result: Result, names: Path) -> CircuitPage | None:
     }
     evidence = [_row(entry) for entry in result.evidence.values()]
     return CircuitPage(
-        file=f"circuit-{slug(result.name)}-{folder.name[-8:]}.html", record=result.record, evidence=evidence,
+        file=page_name(KIND, result), record=result.record, evidence=evidence,
         layout=layout, pictures=pictures, links={n: link for n, link in links.items() if not n.startswith("photo")},
         suggestion=suggestion_for(names, result.name, str(result.record["model"].get("weights_sha256") or "")),
     )  # fmt: skip

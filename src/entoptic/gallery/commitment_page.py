@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import check_inside, check_own, user_path
+from entoptic.base.files import user_path
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
-from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.gallery.result_pages import page_name, writing_pages
+from entoptic.gallery.site import page_environment, write_page
 from entoptic.plots.commitment import WORDS, draw
 from entoptic.runs.commitment import FILE, KIND
 from entoptic.runs.commitment_record import SHOWN
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
-from entoptic.units.unit import slug
 
 
 def write_commitment_pages(run_folder: Path) -> list[Path]:
@@ -33,24 +33,18 @@ def write_commitment_pages(run_folder: Path) -> list[Path]:
     """
     run = Run.open(user_path(run_folder))
     found = [result for result, _ in read_results(run, KIND) if result is not None]
-    texts = {page_name(result): text for result in found if (text := _page(result))}
+    texts = {page_name(KIND, result): text for result in found if (text := _page(result))}
     if not texts:
         raise UserError(f"{run.path} holds no commitment; `entoptic commitment` measures one")
-    out = run.path / "gallery"
-    try:
-        check_inside(out, run.path)
-        check_own(out, marks={MARK, "index.html"}, what="gallery")
-        write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
+    with writing_pages(run.path) as out:
         for name, text in texts.items():
             write_page(out / name, text)
-    except OSError as error:
-        raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
     return [out / name for name in texts]
 
 
-def page_name(result: Result) -> str:
-    """Returns the file name of the page of a commitment."""
-    return f"commitment-{slug(result.name)}-{result.path.parent.name[-8:]}.html"
+def page_of(result: Result) -> Path:
+    """Returns where the page of a commitment is."""
+    return result.path.parents[3] / "gallery" / page_name(KIND, result)
 
 
 def _page(result: Result) -> str:

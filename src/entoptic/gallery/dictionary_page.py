@@ -6,16 +6,16 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from entoptic.base.files import check_inside, check_own, user_path, write_atomically
+from entoptic.base.files import check_inside, user_path, write_atomically
 from entoptic.base.pixels import small_jpeg
 from entoptic.errors import UserError, counted
 from entoptic.gallery.dictionary_data import Feature, dictionary_layers, page_data, read_features
-from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.gallery.result_pages import writing_pages
+from entoptic.gallery.site import page_environment, write_page
 from entoptic.images.index import MARK as INDEX
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-_ASSETS = ("style.css", "index.css", "common.js", "dictionary.css", "dictionary.js", "icon.svg")
+_ASSETS = ("style.css", "index.css", "common.js", "dictionary.css", "paged_list.js", "dictionary.js", "icon.svg")
 _AT_ONCE = 32
 SIDE = 160
 """Pixels of a photo's small copy before it is stored."""
@@ -56,16 +56,8 @@ def write_dictionary_pages(
         )
     runs = [Run.open(user_path(one)) for one in pictures]
     opened = _open_photos(index, photos) if context else None
-    out = index.path / "gallery"
-    try:
-        check_inside(out, index.path)
-        check_own(out, marks={MARK, "index.html"}, what="gallery")
-        write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
-        for asset in _ASSETS:
-            write_page(out / asset, resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8"))
+    with writing_pages(index.path, _ASSETS) as out:
         return [_write(index, layer, runs, opened, out) for layer in layers]
-    except OSError as error:
-        raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
 
 
 def is_index(folder: Path) -> bool:

@@ -6,21 +6,19 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from entoptic.base.files import check_inside, check_own, user_path
+from entoptic.base.files import user_path
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
-from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.gallery.result_pages import page_name, result_links, write_result_pages
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 from entoptic.units.grammar import parse
-from entoptic.units.unit import slug
 
 KIND = "patterns"
 PREFERRED = "vital"
@@ -114,25 +112,7 @@ def write_pattern_pages(run_folder: Path, *, pictures: Path | None = None) -> li
     pages = [page for result in results if (page := _page(run, result, made)) is not None]
     if not pages:
         raise UserError(f"{run.path} holds no patterns; `entoptic patterns` finds some")
-    out = run.path / "gallery"
-    try:
-        check_inside(out, run.path)
-        check_own(out, marks={MARK, "index.html"}, what="gallery")
-        write_page(out / MARK, "Written by `entoptic gallery`, which may write this folder again.\n")
-        for asset in _ASSETS:
-            write_page(out / asset, resources.files("entoptic.gallery").joinpath("templates", asset).read_text("utf-8"))
-        environment = page_environment()
-        has_index = (out / "index.html").is_file()
-        for page in pages:
-            text = environment.get_template("pattern_page.html").render(
-                page=page, record=page.record, has_index=has_index
-            )
-            write_page(out / page.file, text)
-        title = run.about.get("title", run.path.name)
-        write_page(out / "patterns.html", environment.get_template("patterns.html").render(pages=pages, title=title))
-    except OSError as error:
-        raise UserError(f'cannot write the pages to "{out}": {error.strerror or error}') from error
-    return [out / page.file for page in pages]
+    return write_result_pages(run, pages, template="pattern_page.html", listing="patterns.html", assets=_ASSETS)
 
 
 def _made(run: Run, pictures: Run) -> dict[tuple[str, str, object], tuple[str, str]]:
@@ -164,9 +144,7 @@ def _key(unit: str) -> tuple[str, str, object] | None:
 def _page(
     run: Run, result: Result, made: Mapping[tuple[str, str, object], tuple[str, str]]
 ) -> PatternPage | None:  # fmt: skip
-    folder = result.path.parent
-    root = quote(Path(os.path.relpath(folder, run.path / "gallery")).as_posix())
-    links = {name: f"{root}/{quote(str(entry['file']))}" for name, entry in result.record["files"].items()}
+    links = result_links(run, result)
 
     def with_links(photos: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [photo | {"src": links.get(photo["file"] or "", "")} for photo in photos]
@@ -204,7 +182,7 @@ def _page(
             )  # fmt: skip
         title = title_of(result.record["question"], str(result.record["model"]["name"]), result.record["groups"])
         return PatternPage(
-            file=f"patterns-{slug(result.name)}-{folder.name[-8:]}.html", record=result.record,
+            file=page_name(KIND, result), record=result.record,
             title=title, lede=_lede(result.record, whole),
             cards=cards, chance=[_chance(e) for e in result.evidence.values() if e["name"] in CHANCE],
             links={name: link for name, link in links.items() if not name.startswith("photo")},

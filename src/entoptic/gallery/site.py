@@ -28,7 +28,8 @@ from entoptic.gallery.unit_photos import read_unit_photos
 from entoptic.names import read_names, suggestion_for
 
 ASSETS = (
-    "style.css", "index.css", "unit.css", "print.css", "common.js", "index.js", "index_rows.js", "unit.js", "large.js", "icon.svg",
+    "style.css", "index.css", "unit.css", "print.css", "common.js", "paged_list.js", "index.js", "index_rows.js",
+    "unit.js", "large.js", "icon.svg",
 )  # fmt: skip
 UNITS_WITHOUT_SCRIPT = 24
 """Most units that the index shows where scripts are off; the pages of all units show the others."""

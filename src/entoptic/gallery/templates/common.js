@@ -1,4 +1,4 @@
-/* Theme, help and copying: shared by the index and the unit pages. Runs in the head, before the first paint. */
+/* Theme, help and copying: shared by all pages. Runs in the head, before the first paint. */
 (() => {
   "use strict";
   // A page opened from a folder may be refused its storage: then a choice lasts as long as the page.
@@ -31,8 +31,10 @@
 
   const help = () => document.getElementById("help");
   function turnHelp() {
+    if (!help()) return false;
     if (help().open) help().close();
     else help().showModal();
+    return true;
   }
 
   /* Enlarged pictures: squares, or smooth. Every page says which. */
@@ -63,7 +65,9 @@
   });
 
   /* Calls keys[name](event) for a plain key press outside of text fields; "?" and "t" work on every page. */
+  let isListening = false;
   function listen(keys) {
+    isListening = true;
     const all = { "?": turnHelp, t: turnTheme, s: turnSmooth, ...keys };
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
@@ -74,6 +78,9 @@
       if (act && act(event) !== false) event.preventDefault();
     });
   }
+
+  // A page without a script of its own. The others' have run by now.
+  document.addEventListener("DOMContentLoaded", () => { if (!isListening) listen({}); });
 
   window.Entoptic = { listen, turnSmooth, session: store("sessionStorage") };
 })();

@@ -4,6 +4,7 @@
   const { unit, methods, photos, features: rows } = window.DICTIONARY;
   const PER_PAGE = 48;
   const MOST_KIN = 12;
+  const { make, pagedList } = window.Entoptic;
   const byId = (id) => document.getElementById(id);
   const [find, sort, family, show, grid, pager, count] = ["q", "sort", "family", "show", "features", "pages", "count"].map(byId);
   const choices = [sort, family, show];
@@ -28,28 +29,16 @@
     strength: (a, b) => b.strength - a.strength, children: (a, b) => b.children.length - a.children.length,
   };
 
-  let query = "", page = 1, found = features;
-  const pageCount = () => Math.max(1, Math.ceil(found.length / PER_PAGE));
   const number = (value) => (value === 0 ? "0" : Math.abs(value) >= 0.001 ? String(Number(value.toPrecision(3))) : value.toExponential(1));
 
-  function make(tag, attributes = {}, ...inside) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (value !== null && value !== undefined && value !== "") element.setAttribute(name, value);
-    }
-    element.append(...inside);
-    return element;
-  }
-
-  function filter() {
+  function filter(query) {
     const terms = query.toLowerCase().split(/\s+/).filter(Boolean);
     // A number finds its feature alone: it would be part of most photos' names.
     const fits = terms.length === 1 && /^#?\d+$/.test(terms[0]) && Number(terms[0].replace("#", "")) < features.length
       ? (f) => f.k === Number(terms[0].replace("#", ""))
       : (f) => terms.every((term) => f.text.includes(term));
-    found = features.filter((f) => fits(f) && (!family.value || families[family.value](f)) && (!show.value || shown[show.value](f)));
-    if (sort.value) found.sort((a, b) => orders[sort.value](a, b) || a.k - b.k);
-    page = Math.min(page, pageCount());
+    const found = features.filter((f) => fits(f) && (!family.value || families[family.value](f)) && (!show.value || shown[show.value](f)));
+    return sort.value ? found.sort((a, b) => orders[sort.value](a, b) || a.k - b.k) : found;
   }
 
   function figure(f, [place, value]) {
@@ -80,136 +69,33 @@
       shots, kin("Parents", f.parents), kin("Children", f.children), kin("Duplicates", f.duplicates));
   }
 
-  function draw() {
-    const start = (page - 1) * PER_PAGE;
-    grid.replaceChildren(...found.slice(start, start + PER_PAGE).map(card));
-    if (!found.length) grid.append(make("p", { class: "nothing" }, query ? `No feature matches “${query}”.` : "No feature fits these choices."));
-    const all = `${features.length.toLocaleString("en")} feature${features.length === 1 ? "" : "s"}`;
-    count.textContent = (found.length < features.length ? `${found.length.toLocaleString("en")} of ${all}` : all)
-      + (pageCount() > 1 ? `, page ${page} of ${pageCount()}` : "");
-    drawPager();
+  function draw(list) {
+    grid.replaceChildren(...list.here.map(card));
+    if (!list.found.length) grid.append(make("p", { class: "nothing" }, list.query ? `No feature matches “${list.query}”.` : "No feature fits these choices."));
+    count.textContent = list.counted("feature");
   }
-  function drawPager() {
-    const last = pageCount();
-    pager.hidden = last < 2;
-    const near = [...new Set([1, page - 1, page, page + 1, last])].filter((n) => n >= 1 && n <= last);
-    const parts = [];
-    near.forEach((n, i) => {
-      if (i && n > near[i - 1] + 1) parts.push(make("span", { class: "gap" }, "…"));
-      parts.push(make("a", { href: address(n), "data-page": n, "aria-label": `Page ${n}`, "aria-current": n === page ? "page" : "" }, `${n}`));
-    });
-    pager.replaceChildren(...parts);
-  }
-  function address(to) {
-    const asked = new URLSearchParams();
-    if (query) asked.set("q", query);
-    for (const choice of choices) if (choice.value) asked.set(choice.id, choice.value);
-    if (to > 1) asked.set("page", to);
-    return asked.size ? `?${asked}` : location.pathname.split("/").at(-1);
-  }
-  // A file:// page may be refused a change of its address; the page works without.
-  function remember(isStep) {
-    try { history[isStep ? "pushState" : "replaceState"](null, "", address(page)); } catch { /* refused */ }
-  }
-  function search(words) {
-    query = words.trim();
-    page = 1;
-    filter();
-    draw();
-    remember(false);
-  }
-  function turn(to, focus) {
-    if (to < 1 || to > pageCount()) return false;
-    page = to;
-    draw();
-    remember(true);
-    if (focus) select(focus === "last" ? grid.lastElementChild : grid.firstElementChild);
-    else window.scrollTo({ top: 0 });
-    return true;
-  }
-  function select(element) {
-    if (!element?.classList.contains("feature")) return;
-    element.focus({ preventScroll: true });
-    element.scrollIntoView({ block: "nearest" });
-  }
-  function move(by) {
-    const cards = [...grid.querySelectorAll(".feature")];
-    const at = cards.findIndex((one) => one.contains(document.activeElement));
-    const next = at < 0 ? (by > 0 ? 0 : cards.length - 1) : at + by;
-    if (next >= cards.length) turn(page + 1, "first");
-    else if (next < 0) turn(page - 1, "last");
-    else select(cards[next]);
-  }
-  /* Shows a feature on whichever page it lies; where the choices hide it, they are cleared. */
+  /* Shows a feature on whichever page it lies. */
   function jump(k) {
-    let at = found.findIndex((f) => f.k === k);
-    if (at < 0) {
-      query = find.value = "";
-      for (const choice of choices) choice.value = "";
-      filter();
-      at = found.findIndex((f) => f.k === k);
-    }
+    const at = list.reveal((f) => f.k === k);
+    list.draw();
     if (at < 0) return;
-    page = Math.floor(at / PER_PAGE) + 1;
-    draw();
-    remember(true);
-    select(byId(`feature-${k}`));
+    list.remember(true);
+    list.select(byId(`feature-${k}`));
   }
-
-  for (const choice of choices) choice.addEventListener("change", () => search(find.value));
-  let waiting = 0;
-  find.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => search(find.value), 80);
-  });
-  find.form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    clearTimeout(waiting);
-    search(find.value);
-    select(grid.firstElementChild);
-  });
-  find.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-      event.preventDefault();
-      clearTimeout(waiting);
-      if (find.value) { find.value = ""; search(""); } else find.blur();
-    } else if (event.key === "ArrowDown") {
-      event.preventDefault();
-      select(grid.firstElementChild);
-    }
-  });
   grid.addEventListener("click", (event) => {
     const to = event.target.closest("a[data-feature]")?.dataset.feature;
     if (to === undefined || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     jump(Number(to));
   });
-  pager.addEventListener("click", (event) => {
-    const to = event.target.closest("a")?.dataset.page;
-    if (!to || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    turn(Number(to));
+  const list = pagedList({
+    all: features, perPage: PER_PAGE, own: location.pathname.split("/").at(-1), find, pager, choices, steps: false, filter, draw,
+    stops: () => [...grid.querySelectorAll(".feature")], row: ".feature",
+    arrive() {
+      const wanted = /^#feature-(\d+)$/.exec(location.hash);
+      if (wanted) jump(Number(wanted[1]));
+      else list.draw();
+    },
   });
-  window.Entoptic.listen({
-    j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
-    ArrowRight: () => turn(page + 1), ArrowLeft: () => turn(page - 1),
-    "/": () => { find.focus(); find.select(); },
-    Escape: () => { if (query) { find.value = ""; search(""); } else document.activeElement.blur(); },
-  });
-  function open() {
-    const asked = new URLSearchParams(location.search);
-    query = (asked.get("q") || "").trim();
-    find.value = query;
-    for (const choice of choices) {
-      const value = asked.get(choice.id) || "";
-      choice.value = [...choice.options].some((option) => option.value === value) ? value : "";
-    }
-    page = Math.max(1, Math.floor(Number(asked.get("page"))) || 1);
-    filter();
-    const wanted = /^#feature-(\d+)$/.exec(location.hash);
-    if (wanted) jump(Number(wanted[1]));
-    else draw();
-  }
-  window.addEventListener("popstate", open);
-  open();
+  list.open();
 })();

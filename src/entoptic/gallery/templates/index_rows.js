@@ -1,6 +1,7 @@
 /* The index: reads data.js and makes the rows of units. All text goes in as text, never as markup. */
 (() => {
   "use strict";
+  const { make } = window.Entoptic;
   const data = window.ENTOPTIC;
   const { base, methods, metrics, layers, models, words, sizes, captions } = data;
   const SHOWN = 224; // small pictures are enlarged up to so many pixels
@@ -59,15 +60,6 @@
   const widths = most.map((n) => Math.min(n, cap));
   // One picture a unit would leave most of each row empty.
   const inCards = sum(cap) === 1;
-
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (value !== null && value !== undefined && value !== "") element.setAttribute(name, value);
-    }
-    element.append(...children);
-    return element;
-  }
 
   function altOf(unit, picture) {
     if (picture.alt) return picture.alt;
@@ -128,5 +120,5 @@
     return !grid.classList.contains("flow") && !grid.classList.contains("cards");
   }
 
-  window.EntopticRows = { units, tones, best, make, row, layOut };
+  window.EntopticRows = { units, tones, best, row, layOut };
 })();

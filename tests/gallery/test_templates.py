@@ -25,8 +25,10 @@ def test_the_head_is_written_once() -> None:
 def test_a_page_begins_with_its_doctype(parent: str) -> None:
     child = page_environment().from_string('{% extends "' + parent + '" %}{% block title %}a<b{{ "<" }}{% endblock %}')
     text = child.render(pages=[], title="")
-    assert text.startswith("<!doctype html>\n<html") and text.endswith("</html>")
-    assert "<title>a<b&lt; · Entoptic</title>" in text and 'content="entoptic gallery"' in text[:1024]
+    assert text.startswith("<!doctype html>\n<html")
+    assert text.endswith("</html>")
+    assert "<title>a<b&lt; · Entoptic</title>" in text
+    assert 'content="entoptic gallery"' in text[:1024]
 
 
 def test_browser_help_and_theme_without_a_script_of_its_own(browser: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from entoptic.errors import UserError
 from entoptic.gallery.atlas_page import page_of, write_atlas_pages
 from entoptic.gallery.site import build
 from entoptic.models.model import Model
+from entoptic.names import Names, Suggestion
 from entoptic.runs import atlas as of_runs
 from entoptic.runs.results import Result, write_result
 from entoptic.runs.see import see
@@ -275,3 +276,32 @@ def test_a_record_that_was_edited_by_hand_is_left_out(tmp_path: Path) -> None:
     first.path.write_bytes(json_bytes(broken.record))
     with pytest.raises(UserError, match="holds no atlas"):
         write_atlas_pages(tmp_path / "run")
+
+
+def test_browser_suggested_names_are_told_and_found(browser: Any, stored: dict[str, Result], tmp_path: Path) -> None:
+    page, run = page_of(stored["units"]), stored["units"].path.parents[3]
+    one = Suggestion(
+        unit="stage2:3", name="spot", score=0.4, rho=0.41, low=0.32, high=0.49, n=500, p=0.005, shuffled=None, shown=True,
+        reason="",
+    )  # fmt: skip
+    file = tmp_path / "names.json"
+    file.write_bytes(
+        Names(
+            key="k", model="tiny", weights=stored["units"].record["model"]["weights_sha256"], way="map", encoder="toy",
+            encoder_identity="t", vocabulary={}, photos="photos", named_on=1000, judged_on=500, seed=0, fidelity=None,
+            suggestions=(one, replace(one, unit="stage2:4", name="edge", shown=False)),
+        ).to_bytes()
+    )  # fmt: skip
+    write_atlas_pages(run, names=file)
+    told = data_of(page)["suggested"]
+    assert list(told.values()) == [["spot", "rho 0.41 [0.32, 0.49], n = 500"]]
+    assert data_of(page_of(stored["photos"]))["suggested"] == {}
+    tab = browser.new_page()
+    tab.goto(page.as_uri())
+    tab.fill("#search", "spot")
+    assert tab.locator("#status").text_content().startswith("1 of ")
+    tab.locator("#search").press("Enter")
+    assert "Suggested name: spot, rho 0.41" in tab.locator("#detail").text_content()
+    tab.close()
+    write_atlas_pages(run)
+    assert data_of(page)["suggested"] == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ import pytest
 import entoptic
 from entoptic.errors import UserError
 from entoptic.gallery.pattern_page import sentence_of, title_of, write_pattern_pages
+from entoptic.names import Names, Suggestion
 from entoptic.planted.shortcut import LAYER, PlantedShortcut, plant_shortcut, shortcut_network
 from entoptic.runs.results import Result
 from entoptic.runs.see import see
@@ -125,3 +127,34 @@ def test_what_the_controls_of_two_networks_say(stored: tuple[PlantedShortcut, Re
     assert "Nothing was found" in text  # the shortcut lies behind this layer
     assert "the first network differed from itself in 0 of 10 searches" in text
     assert "median correlation 1.00 (1.00 to 1.00, n = 6 units)" in text
+
+
+def test_a_suggested_name_stands_below_its_unit(stored: tuple[PlantedShortcut, Result], tmp_path: Path) -> None:
+    planted, result = stored
+    shown, refused = planted.pair
+    one = Suggestion(
+        unit=shown, name="spot", score=0.4, rho=0.41, low=0.32, high=0.49, n=500, p=0.005, shuffled=None, shown=True, reason="",
+    )  # fmt: skip
+    file = tmp_path / "names.json"
+
+    def write(weights: str) -> None:
+        file.write_bytes(names_of(weights, one, replace(one, unit=refused, name="edge", shown=False)).to_bytes())
+
+    write(planted.model.card.weights_sha256)
+    (page,) = write_pattern_pages(run_of(result), names=file)
+    text = page.read_text()
+    assert "suggested: <b>spot</b>" in text
+    assert "rho 0.41 [0.32, 0.49], n = 500" in text
+    assert "edge" not in text  # a name that is refused is not shown
+    write("of another network")
+    assert "suggested" not in write_pattern_pages(run_of(result), names=file)[0].read_text()
+    with pytest.raises(UserError, match="there is no file of names"):
+        write_pattern_pages(run_of(result), names=tmp_path / "nowhere.json")
+    write_pattern_pages(run_of(result))
+
+
+def names_of(weights: str, *suggestions: Suggestion) -> Names:
+    return Names(
+        key="k", model="tiny", weights=weights, way="map", encoder="toy", encoder_identity="t", vocabulary={}, photos="photos",
+        named_on=1000, judged_on=500, seed=0, fidelity=None, suggestions=suggestions,
+    )  # fmt: skip

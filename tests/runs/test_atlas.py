@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ def test_photos(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     assert Image.open(result.file("map.webp")).size == (1200, 900)
     assert (tmp_path / "run" / "gallery" / "atlases.html").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_photos_that_cannot_be_read_are_named(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    (tmp_path / "photos" / "circle" / "3.png").write_bytes(b"no picture")
+    result = made(tiny, tmp_path / "photos", tmp_path / "run")
+    assert result.record["n"] == 39
+    assert result.record["left_out"] == {"photo that could not be read (circle/3.png)": 1}
 
 
 def test_units_are_near_that_do_alike(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:

@@ -193,9 +193,18 @@ def test_a_damaged_result_costs_no_other_page(tiny: Model, tmp_path: Path) -> No
 def test_bad_input_is_refused_in_one_sentence(changes: dict[str, Any], words: str, tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         measured(tiny, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_silent_unit_is_refused(tiny: Model, tmp_path: Path) -> None:
     flat = GaussianMixture(torch.ones(1), torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 1e-12), offset=0.5)
     with pytest.raises(UserError, match="nothing to tilt by"):
         commitment(tiny, UNIT, prior=flat, out=tmp_path / "run", **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_other_files_is_refused_before_the_work(tiny: Model, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        measured(tiny, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

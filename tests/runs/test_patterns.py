@@ -19,6 +19,7 @@ from entoptic.errors import UserError
 from entoptic.findings import activity, questions
 from entoptic.findings.activity import read_activity, read_basis
 from entoptic.findings.questions import Between, Errors
+from entoptic.gallery.pattern_page import write_pattern_pages
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
 from entoptic.planted.shortcut import LAYER, PlantedShortcut, plant_shortcut, shortcut_network
@@ -273,6 +274,9 @@ def test_a_photo_that_cannot_be_read_is_left_out(
         **SETTINGS | {"shuffles": 0, "tested": 0},
     )  # fmt: skip
     assert found.evidence["patterns"]["n"] == 39
+    assert found.record["unread"] == f"1 of 40 photos could not be read: {LABELS[0]}/3.png"
+    (page,) = write_pattern_pages(tmp_path / "run")
+    assert f"1 of 40 photos could not be read: {LABELS[0]}/3.png." in page.read_text()
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -283,6 +287,7 @@ def test_a_photo_that_cannot_be_read_is_left_out(
     [
         ({"between": ("circle", "cicle")}, 'has the label "cicle"; did you mean "circle"'),
         ({"between": ("circle", "circle")}, "are the same photos; name two classes"),
+        ({"between": ()}, "no label was given; give one, to compare it with all others, or two"),
         ({"between": ("circle",)}, "has 8 photos of circle; patterns need at least 10 on each side"),
         ({"every_class": True}, "0 classes of .* has 20 photos or more"),
         ({"every_class": True, "of": "circle"}, "are questions of their own; ask one of them"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,20 @@ def test_a_section_that_fails_costs_no_other(
     assert found["check"] == found["no_patterns"] == "failed: RuntimeError: no luck"
     assert {one["no_picture"] for one in found["classes"]} == {"failed: RuntimeError: no luck"}
     assert found["accuracy"]["n"] == 8 * len(LABELS)
+
+
+def test_photos_that_cannot_be_read_are_named(
+    model: Model, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    for number in range(7):
+        (tmp_path / "photos" / LABELS[0] / f"{number}.png").write_bytes(b"no picture")
+    page = entoptic.report(model, photos=tmp_path / "photos", out=tmp_path / "run", **FEW | {"progress": True})
+    names = ", ".join(f"{LABELS[0]}/{number}.png" for number in range(5))
+    said = f"7 of {8 * len(LABELS)} photos could not be read: {names} and 2 more"
+    assert read(page)["unread"] == said
+    assert said in page.read_text()
+    assert said in capsys.readouterr().err
 
 
 def test_photos_without_labels(model: Model, photo_folder: Path, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Atlas:
     """a run with pictures of the units, which stand for them; else their strongest photos do"""
     gallery: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """pages of units, to which points lead (default: those in --out)"""
+    names: Annotated[Path | None, arg(metavar="FILE")] = None
+    """suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)"""
     index: Annotated[Path | None, arg(metavar="INDEX")] = None
     """an index of these photos with a sample (entoptic index --reservoir), so that they are not read again"""
     readout: Annotated[str, arg(metavar="READOUT")] = ""
@@ -74,7 +76,7 @@ def run_atlas(options: Atlas) -> int:
     use_threads(options.threads)
     started = time.monotonic()
     names = (
-        "photos", "of", "map", "known", "removed", "neighbours", "colour", "run", "gallery", "index", "readout", "out", "seed",
+        "photos", "of", "map", "known", "removed", "neighbours", "colour", "run", "gallery", "names", "index", "readout", "out", "seed",
         "batch_size", "device",
     )  # fmt: skip
     result = atlas(options.model, options.layer, **{name: getattr(options, name) for name in names})

@@ -65,9 +65,9 @@ def run_gallery(options: Gallery) -> int:
     if "circuit" in results:
         print(write_circuit_pages(options.run, options.names)[0].with_name("circuits.html"))
     if "patterns" in results:
-        print(write_pattern_pages(options.run)[0].with_name("patterns.html"))
+        print(write_pattern_pages(options.run, names=options.names)[0].with_name("patterns.html"))
     if "commitment" in results:
         print(*write_commitment_pages(options.run), sep="\n")
     if "atlas" in results:
-        print(write_atlas_pages(options.run)[0].with_name("atlases.html"))
+        print(write_atlas_pages(options.run, names=options.names)[0].with_name("atlases.html"))
     return 0

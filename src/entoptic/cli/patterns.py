@@ -52,7 +52,7 @@ class Patterns:
     """errors on photos of this class alone"""
     taken_for: Annotated[str, arg(metavar="CLASS")] = ""
     """errors on photos that the network takes for this class alone"""
-    between: Annotated[tuple[str, ...], arg(metavar="LABEL")] = ()
+    between: Annotated[tuple[str, ...] | None, arg(metavar="LABEL")] = None
     """photos of one label against those of another, or against all others"""
     against: Annotated[str, arg(metavar="MODEL")] = ""
     """the same photos in another network or checkpoint with the same layer"""
@@ -76,6 +76,8 @@ class Patterns:
     """random sets of as many units in the follow-up"""
     run: Annotated[Path | None, arg(metavar="RUN")] = None
     """a run whose pictures stand for the units (default: that of --out; photos stand for those without)"""
+    names: Annotated[Path | None, arg(metavar="FILE")] = None
+    """suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)"""
     dry_run: bool = False
     """print what would be compared and the cost, and find nothing"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
@@ -96,6 +98,7 @@ def run_patterns(options: Patterns) -> int:
     from entoptic.base.gradients import with_gradients
     from entoptic.base.progress import reporter
     from entoptic.gallery.pattern_page import write_pattern_pages
+    from entoptic.names import read_names
     from entoptic.runs.patterns import make_question
     from entoptic.runs.patterns import run_patterns as find
     from entoptic.runs.patterns_plan import PatternOptions, estimate_patterns, make_patterns_plan
@@ -110,6 +113,8 @@ def run_patterns(options: Patterns) -> int:
     )  # fmt: skip
     if options.run is not None:
         Run.open(options.run)  # is refused before hours of work
+    if options.names is not None:
+        read_names(options.names)
     plan = make_patterns_plan(
         options.model, options.layer, photos=options.photos, question=question, against=options.against or None,
         options=asked, device=options.device,
@@ -122,7 +127,7 @@ def run_patterns(options: Patterns) -> int:
         result = with_gradients(find)(plan, out=options.out, context=options.context, report=report)
     _print_result(result)
     run = result.path.parents[3]
-    pages = write_pattern_pages(run, pictures=options.run)
+    pages = write_pattern_pages(run, pictures=options.run, names=options.names)
     seconds, index = time.monotonic() - started, pages[0].parent / "patterns.html"
     print(f"{counted(result.record['found'], 'pattern')} in {run}, {seconds:.0f} s; look at {index}")
     return 0
@@ -146,6 +151,8 @@ def _print_result(result: Result) -> None:
             f"{entry['bits']:.0f}", f"{entry['p']:.1g}", *_change(entry["change"]),
         )  # fmt: skip
     table_console().print(table, highlight=False, markup=False)
+    if unread := record.get("unread"):  # not in records of earlier versions
+        print(unread)
     for name, entry in result.evidence.items():
         if name.startswith("found_"):
             print(f"{name.replace('_', ' ')}: {_chance(entry)}")

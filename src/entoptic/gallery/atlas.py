@@ -13,6 +13,7 @@ from entoptic.gallery.atlas_page import write_atlas_pages
 from entoptic.images.index import ActivationIndex
 from entoptic.models.card import Card
 from entoptic.models.model import Model
+from entoptic.names import read_names
 from entoptic.runs.atlas import AtlasOptions, make_atlas
 from entoptic.runs.results import Result
 from entoptic.runs.store import Run
@@ -34,6 +35,7 @@ def atlas(
     seed: int = 0,
     run: str | Path | Run | None = None,
     gallery: str | Path | None = None,
+    names: str | Path | None = None,
     index: str | Path | ActivationIndex | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -61,6 +63,7 @@ def atlas(
         seed: of all that is random.
         run: with pictures of the units, which stand for them.
         gallery: with pages of units, to which points lead (default: that of the run folder).
+        names: a file of suggested names (see `name`), or a folder with one (default: that of the run folder).
         index: of the model on these photos with a sample of them, so that they need not be read again.
         out: the run folder (default `runs/MODEL`).
         device: "auto", "cpu", "cuda:1", ….
@@ -79,9 +82,11 @@ def atlas(
         readout=readout, colour=colour, seed=seed,
     )  # fmt: skip
     with reporter(progress) as report:
+        if names is not None:
+            read_names(names)  # is refused before hours of work
         result = make_atlas(
             model, layer, photos=photos, options=options, out=out, index=index, run=run, device=device, card=card,
             batch_size=batch_size, report=report,
         )  # fmt: skip
-        write_atlas_pages(result.path.parents[3], gallery)
+        write_atlas_pages(result.path.parents[3], gallery, names=names)
     return result

@@ -19,7 +19,8 @@ from entoptic.base.files import user_path
 from entoptic.base.records import read_json, read_tensors
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.gallery.local_paths import without_folders
-from entoptic.gallery.result_pages import page_name, result_links, write_result_pages
+from entoptic.gallery.result_pages import page_name, place_of_names, result_links, write_result_pages
+from entoptic.names import suggestion_for
 from entoptic.runs.atlas import KIND
 from entoptic.runs.atlas_picture import PALETTE, SCALE, UNKNOWN
 from entoptic.runs.atlas_thumbnails import SIDE
@@ -54,12 +55,15 @@ class AtlasPage:
     noise: list[str]
 
 
-def write_atlas_pages(run_folder: str | Path, gallery: str | Path | None = None) -> list[Path]:
+def write_atlas_pages(
+    run_folder: str | Path, gallery: str | Path | None = None, *, names: str | Path | None = None
+) -> list[Path]:
     """Writes a page for each atlas of a run, and `atlases.html` that lists them, into `RUN/gallery`.
 
     Args:
         run_folder: of the run.
         gallery: with pages of units that points lead to (default: `RUN/gallery`).
+        names: a file of suggested names, or a folder with one; None looks in the run's folder.
 
     Returns:
         The pages, in the order of their names.
@@ -73,11 +77,12 @@ def write_atlas_pages(run_folder: str | Path, gallery: str | Path | None = None)
     pages_of_units = user_path(gallery) if gallery is not None else out
     if gallery is not None and not pages_of_units.is_dir():
         raise UserError(f"there is no gallery in {pages_of_units}; `entoptic gallery RUN` makes one")
+    place = place_of_names(run, None if names is None else user_path(names))
     pages: list[AtlasPage] = []
     points: dict[str, str] = {}
     for result in results:
         try:
-            page, data = _page(run, result, pages_of_units)
+            page, data = _page(run, result, pages_of_units, place)
         except (Unreadable, LookupError, TypeError, ValueError):
             continue  # a record that was edited by hand
         pages.append(page)
@@ -92,7 +97,7 @@ def page_of(result: Result) -> Path:
     return result.path.parents[3] / "gallery" / page_name(KIND, result)
 
 
-def _page(run: Run, result: Result, pages_of_units: Path) -> tuple[AtlasPage, str]:
+def _page(run: Run, result: Result, pages_of_units: Path, names: Path) -> tuple[AtlasPage, str]:
     record = result.record
     out = run.path / "gallery"
     links = result_links(run, result)
@@ -103,7 +108,7 @@ def _page(run: Run, result: Result, pages_of_units: Path) -> tuple[AtlasPage, st
         still=links["map.webp"], links={n: link for n, link in links.items() if not n.endswith(".webp")},
         noise=[m["name"] for m in measured if m["name"] != "known" and m["interval"][0] <= m["chance"]],
     )  # fmt: skip
-    return page, _data(result, links, out, pages_of_units)
+    return page, _data(result, links, out, pages_of_units, names)
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, str, str, str, str, str, bool]:
@@ -115,7 +120,7 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, str, str, str, str, str, bool]:
     )  # fmt: skip
 
 
-def _data(result: Result, links: Mapping[str, str], out: Path, pages_of_units: Path) -> str:
+def _data(result: Result, links: Mapping[str, str], out: Path, pages_of_units: Path, place: Path) -> str:
     """The points as a script: positions and numbers packed, so that 50,000 points are read at once."""
     record = result.record
     whole = read_json(result.file("points.json"))
@@ -133,9 +138,21 @@ def _data(result: Result, links: Mapping[str, str], out: Path, pages_of_units: P
         "labels": _lines(map(str, whole["labels"])), "columns": [_column(one) for one in whole["columns"]],
         "first": record["colour"], "cell": record["cell"], "side": SIDE, "sheets": sheets, "palette": PALETTE, "scale": SCALE,
         "unknown": UNKNOWN, "links": _unit_links(whole["names"], out, pages_of_units) if record["of"] != "photos" else {},
-        "noun": record["of"],
+        "noun": record["of"], "suggested": _suggested(whole["names"], record, place),
     }  # fmt: skip
     return f"window.ATLAS = {json.dumps(data, ensure_ascii=False, separators=(',', ':'), allow_nan=False)};\n"
+
+
+def _suggested(units: list[str], record: Mapping[str, Any], place: Path) -> dict[str, list[str]]:
+    """The suggested name of each unit that has one and what speaks for it, by the point's number."""
+    if record["of"] == "photos":
+        return {}
+    weights = str(record["model"].get("weights_sha256") or "")
+    found = {i: suggestion_for(place, unit, weights) for i, unit in enumerate(units)}
+    return {
+        str(i): [one.name, f"rho {one.rho:.2f} [{one.low:.2f}, {one.high:.2f}], n = {one.n}"]
+        for i, one in found.items() if one is not None
+    }  # fmt: skip
 
 
 def _column(column: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from entoptic.base.files import user_path
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.circuit_layout import Layout, lay_out
-from entoptic.gallery.result_pages import page_name, result_links, write_result_pages
-from entoptic.names import Suggestion, read_names, suggestion_for
+from entoptic.gallery.result_pages import page_name, place_of_names, result_links, write_result_pages
+from entoptic.names import Suggestion, suggestion_for
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 from entoptic.units.grammar import parse
@@ -79,7 +79,7 @@ def write_circuit_pages(run_folder: Path, names: Path | None = None) -> list[Pat
         UserError: there is no run or no circuit, or the pages cannot be written.
     """
     run = Run.open(user_path(run_folder))
-    place = run.path if names is None else read_names(names).path or names
+    place = place_of_names(run, names)
     results = [result for result, _ in read_results(run, KIND) if result is not None]
     pages = [page for result in results if (page := _page(run, result, place)) is not None]
     if not pages:

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from entoptic.base.files import user_path
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
-from entoptic.gallery.result_pages import page_name, result_links, write_result_pages
+from entoptic.gallery.result_pages import page_name, place_of_names, result_links, write_result_pages
+from entoptic.names import Suggestion, suggestion_for
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 from entoptic.units.grammar import parse
@@ -37,6 +38,7 @@ class UnitTile:
         photos: that drive it most: link, name, label.
         threshold: it is on above.
         on: of each group, the rows where it is on.
+        suggestion: its suggested name, or None.
     """
 
     name: str
@@ -45,6 +47,7 @@ class UnitTile:
     photos: list[dict[str, Any]]
     threshold: float
     on: list[int]
+    suggestion: Suggestion | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +96,13 @@ class PatternPage:
     links: dict[str, str]
 
 
-def write_pattern_pages(run_folder: Path, *, pictures: Path | None = None) -> list[Path]:
+def write_pattern_pages(run_folder: Path, *, pictures: Path | None = None, names: Path | None = None) -> list[Path]:
     """Writes a page for each result of patterns of a run, and `patterns.html` that lists them, into `RUN/gallery`.
 
     Args:
         run_folder: of the run.
         pictures: a run whose pictures stand for the units; None for this one.
+        names: a file of suggested names, or a folder with one; None looks in the run's folder.
 
     Returns:
         The pages.
@@ -107,9 +111,10 @@ def write_pattern_pages(run_folder: Path, *, pictures: Path | None = None) -> li
         UserError: there is no run or no result, or the pages cannot be written.
     """
     run = Run.open(user_path(run_folder))
+    place = place_of_names(run, names)
     made = _made(run, Run.open(user_path(pictures)) if pictures is not None else run)
     results = [result for result, _ in read_results(run, KIND) if result is not None]
-    pages = [page for result in results if (page := _page(run, result, made)) is not None]
+    pages = [page for result in results if (page := _page(run, result, made, place)) is not None]
     if not pages:
         raise UserError(f"{run.path} holds no patterns; `entoptic patterns` finds some")
     return write_result_pages(run, pages, template="pattern_page.html", listing="patterns.html", assets=_ASSETS)
@@ -142,9 +147,10 @@ def _key(unit: str) -> tuple[str, str, object] | None:
 
 
 def _page(
-    run: Run, result: Result, made: Mapping[tuple[str, str, object], tuple[str, str]]
+    run: Run, result: Result, made: Mapping[tuple[str, str, object], tuple[str, str]], names: Path
 ) -> PatternPage | None:  # fmt: skip
     links = result_links(run, result)
+    weights = str(result.record["model"].get("weights_sha256") or "")
 
     def with_links(photos: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [photo | {"src": links.get(photo["file"] or "", "")} for photo in photos]
@@ -160,6 +166,7 @@ def _page(
             photos=with_links(entry["photos"]),
             threshold=entry["threshold"],
             on=entry["on"],
+            suggestion=suggestion_for(names, unit, weights),
         )
 
     try:
@@ -236,9 +243,11 @@ def _lede(record: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
         else f"{sum(g['rows'] for g in groups)} photos of {len(groups)} classes"
     )
     on = 100 * (1 - record["asked"]["quantile"])
+    unread = f" {told}." if (told := record.get("unread")) else ""  # not in records of earlier versions
     return (
         f"{record['items']} units of {record['layer']}, each on in its strongest {on:g} % of photos; {sizes}. A pattern names "
         "units that are on together more often in one group, as far as saying so shortens the description of all photos."
+        + unread
     )
 
 

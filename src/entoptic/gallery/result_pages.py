@@ -13,6 +13,7 @@ from urllib.parse import quote
 from entoptic.base.files import check_inside, check_own
 from entoptic.errors import UserError
 from entoptic.gallery.site import MARK, page_environment, write_page
+from entoptic.names import read_names
 from entoptic.runs.results import Result
 from entoptic.runs.store import Run
 from entoptic.units.unit import slug
@@ -87,6 +88,19 @@ def write_result_pages(
         title = run.about.get("title", run.path.name)
         write_page(out / listing, environment.get_template(listing).render(pages=pages, title=title))
     return [out / page.file for page in pages]
+
+
+def place_of_names(run: Run, names: Path | None) -> Path:
+    """Returns where suggested names of units are looked up.
+
+    Args:
+        run: whose pages show them.
+        names: a file of suggested names, or a folder with one; None for the run's folder, where there may be none.
+
+    Raises:
+        UserError: the file that was given cannot be read.
+    """
+    return run.path if names is None else read_names(names).path or names
 
 
 def page_name(kind: str, result: Result) -> str:

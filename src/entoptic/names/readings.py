@@ -14,6 +14,7 @@ from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.images.unit_reference import evenly_spaced
+from entoptic.images.unread import unread
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.names.penultimate import Penultimate, read_once
@@ -33,12 +34,14 @@ class Readings:
         features_NC: what its last layer reads; empty (N×0) where it was not asked for.
         logits_NK: its logits, N×0 alike.
         scores_NU: of the units.
+        unread: names of photos that could not be read.
     """
 
     photos: tuple[int, ...]
     features_NC: Tensor
     logits_NK: Tensor
     scores_NU: Tensor
+    unread: tuple[str, ...] = ()
 
 
 def photos_key(model: Model, photos: Photos, most: int) -> str:
@@ -96,7 +99,10 @@ def read_photos(
     check_count(len(found), photos)
     empty = torch.zeros(len(found), 0)
     features, logits = (held["features"], held["logits"]) if held else (empty, empty)
-    return Readings(photos=tuple(found), features_NC=features, logits_NK=logits, scores_NU=scores["scores"])
+    return Readings(
+        photos=tuple(found), features_NC=features, logits_NK=logits, scores_NU=scores["scores"],
+        unread=unread(photos, numbers, found),
+    )  # fmt: skip
 
 
 def check_count(count: int, photos: Photos) -> None:

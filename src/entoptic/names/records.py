@@ -92,6 +92,7 @@ class Names:
         seed: of all draws.
         fidelity: of the map; None for CLIP.
         suggestions: one a unit.
+        unread: names of photos that could not be read.
         path: of their file, None before they are written.
     """
 
@@ -108,6 +109,7 @@ class Names:
     seed: int
     fidelity: Fidelity | None
     suggestions: tuple[Suggestion, ...]
+    unread: tuple[str, ...] = ()
     path: Path | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
@@ -195,8 +197,10 @@ def read_names(path: str | Path) -> Names:
         check_fields(told, {"agreement": float, "divergence": float, "floor": float, "n": int}, file)
         fidelity = Fidelity(**{name: told[name] for name in ("agreement", "divergence", "floor", "n")})
     suggestions = tuple(_suggestion(one, file) for one in record["suggestions"])
+    if not list_of(unread := record.get("unread", []), str):  # not in files of earlier versions
+        raise Unreadable(f'{file} is damaged: its "unread" are no list of names')
     plain = {name: record[name] for name in kinds if name not in ("format", "kind", "fidelity")}
-    return Names(**plain, fidelity=fidelity, suggestions=suggestions, path=file)
+    return Names(**plain, fidelity=fidelity, suggestions=suggestions, unread=tuple(unread), path=file)
 
 
 def _suggestion(record: dict[str, Any], file: Path) -> Suggestion:

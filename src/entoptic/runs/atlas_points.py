@@ -14,6 +14,7 @@ from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photo_records import Photo
 from entoptic.images.photos import Photos
+from entoptic.images.unread import some
 from entoptic.models.model import Model
 from entoptic.units.dictionary import Dictionary
 from entoptic.units.grammar import parse
@@ -104,7 +105,11 @@ def read_points(
     at, scores = np.asarray(numbers)[order], scores_CR.float().numpy()[:, order]
     finite = np.isfinite(scores).all(0)
     at, scores = at[finite], scores[:, finite]
-    lost = {"photos whose scores are not finite": int((~finite).sum())} if not finite.all() else {}
+    lost: dict[str, int] = {}
+    if index.skipped:
+        noun = "photo" if len(index.skipped) == 1 else "photos"
+        lost[f"{noun} that could not be read ({some([name for name, _ in index.skipped])})"] = len(index.skipped)
+    lost |= {"photos whose scores are not finite": int((~finite).sum())} if not finite.all() else {}
     if len(at) < 2:
         raise UserError(f"a map compares scores on photos, and there {_are(len(at), 'photo')} with finite scores")
     if kind is Kind.PHOTOS:

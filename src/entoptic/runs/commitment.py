@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.estimates import quantile_ranks
-from entoptic.base.files import json_bytes
+from entoptic.base.files import check_own, json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import eight_bit
 from entoptic.base.progress import Reporter, reporter
-from entoptic.errors import UserError, nearest
+from entoptic.errors import UserError, counted, nearest
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods.contract import Context
@@ -177,6 +177,7 @@ def make_commitment_plans(
     chain_prior(Context(model=subject, prior=drawn_from))
     drawn_from.levels(options.steps)  # refuses more steps than the prior has
     opened = None if photos is None else Photos.open(photos)
+    check_natural(options.bank if opened is None else len(opened), options.quantile)
     return [CommitmentPlan(unit=unit, prior=drawn_from, options=options, photos=opened) for unit in bound]
 
 
@@ -194,13 +195,33 @@ def run_commitments(
 
     model = plans[0].unit.model
     run = Run(out if out is not None else Path("runs") / run_name(model))
+    check_own(run.path, marks={"run.json"}, what="run")
     results = []
-    with run.writing(about_run(model)):
-        for plan in plans:
-            found = find_result(run, KIND, str(plan.unit), plan.key)
-            result = found or _Job(plan, report or Reporter()).run(run)
-            results.append(CommitmentResult(result=result, record=read_json(result.file(FILE))))
+    for plan in plans:
+        result = find_result(run, KIND, str(plan.unit), plan.key) if (run.path / "run.json").is_file() else None
+        if result is None:
+            job = _Job(plan, report or Reporter())
+            measured = job.measure()  # bad input is refused before anything is written
+            with run.writing(about_run(model)):
+                result = job.write(run, *measured)
+        results.append(CommitmentResult(result=result, record=read_json(result.file(FILE))))
     return results
+
+
+def check_natural(n: int, quantile: float) -> None:
+    """Checks that enough natural pictures lie above a quantile to tell where it is.
+
+    Args:
+        n: natural pictures.
+        quantile: of their scores.
+
+    Raises:
+        UserError: there are not.
+    """
+    if n * (1 - quantile) < 5:
+        raise UserError(
+            f"the {quantile:g} quantile of {counted(n, 'natural picture')} has fewer than 5 above it; give more, or a lower one"
+        )
 
 
 def estimate_commitments(plans: Sequence[CommitmentPlan]) -> list[CommitmentCost]:
@@ -227,8 +248,8 @@ class _Job:
         chunks = len(plan.chunks())
         self.done, self.total = 0, chunks * (2 * (len(self.options.places) + 1) + 1)
 
-    def run(self, run: Run) -> Result:
-        """Measures and stores it."""
+    def measure(self) -> tuple[dict[str, Any], list[Evidence], dict[Side, list[Made]]]:
+        """Measures it: the record, its evidence, and what each side made."""
         plan, options = self.plan, self.options
         context = Context(
             model=plan.unit.model, prior=plan.prior, progress=self.report.progress, bank_seed=options.bank_seed
@@ -261,7 +282,7 @@ class _Job:
             "window_success": None if inside is None else evidence[-1].to_json(),
             "curves": {str(side): curve_record(curve, made[side], options.places) for side, curve in curves.items()},
         }  # fmt: skip
-        return self._write(run, record, evidence, made)
+        return record, evidence, made
 
     def _threshold(self, raw_M: Tensor) -> Threshold:
         plan = self.plan
@@ -271,10 +292,7 @@ class _Job:
             natural, source = references.scores([plan.unit]).of(plan.unit).double(), "photos"
         natural = natural.double()
         q, n = self.options.quantile, len(natural)
-        if n * (1 - q) < 5:
-            raise UserError(
-                f"the {q:g} quantile of {n} natural pictures has fewer than 5 above it; give more, or a lower one"
-            )
+        check_natural(n, q)
         ranks, ordered = quantile_ranks(n, q) if n <= 1000 else _ranks(n, q), natural.sort().values
         interval = None if ranks is None else (float(ordered[ranks[0] - 1]), float(ordered[ranks[1] - 1]))
         return Threshold(float(natural.quantile(q)), interval, n, source)
@@ -338,9 +356,10 @@ class _Job:
         self.done += 1
         self.report.progress(f"guiding towards {self.plan.unit}", min(self.done, self.total), self.total)
 
-    def _write(
+    def write(
         self, run: Run, record: dict[str, Any], evidence: list[Evidence], made: dict[Side, list[Made]]
     ) -> Result:  # fmt: skip
+        """Stores it as a result of a run that is being written."""
         plan, drawing = self.plan, draw(record)
         content = {
             FILE: json_bytes(record), "curve.svg": drawing.svg("commitment").encode("utf-8", "backslashreplace"),

@@ -241,7 +241,7 @@ def _named(
             "remove": vocabulary.remove, "removed": vocabulary.removed,
         },
         photos=Path(photos.source).name, named_on=len(found.space.chosen_on), judged_on=len(found.space.judged_on), seed=seed,
-        fidelity=found.fidelity, suggestions=tuple(suggestions),
+        fidelity=found.fidelity, suggestions=tuple(suggestions), unread=found.readings.unread,
     )  # fmt: skip
 
 

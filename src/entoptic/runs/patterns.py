@@ -29,6 +29,7 @@ from entoptic.findings.found import (
 from entoptic.findings.labels import true_classes
 from entoptic.findings.pattern import Pattern
 from entoptic.findings.questions import Between, Errors, EveryClass, Networks, between, errors_of, every_class
+from entoptic.images.unread import unread, unread_words
 from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -86,7 +87,7 @@ def patterns(
     Raises:
         UserError: bad input.
     """
-    question = make_question(of, taken_for, tuple(between or ()), _name_of(against), every_class)
+    question = make_question(of, taken_for, None if between is None else tuple(between), _name_of(against), every_class)
     plan = make_patterns_plan(
         model, layer, photos=photos, question=question, against=against, options=PatternOptions(**_known(options)),
         device=device, card=card,
@@ -96,31 +97,35 @@ def patterns(
 
 
 def make_question(
-    of: str, taken_for: str, labels: tuple[str, ...], against: str, every: bool
+    of: str, taken_for: str, labels: tuple[str, ...] | None, against: str, every: bool
 ) -> Errors | Between | Networks | EveryClass:
     """Returns the one question that is asked.
 
     Args:
         of: see `patterns`.
         taken_for: see `patterns`.
-        labels: see `between` of `patterns`; empty for none.
+        labels: see `between` of `patterns`; None where none are compared.
         against: name of the other network, "" for none.
         every: see `every_class` of `patterns`.
 
     Raises:
-        UserError: more than one is asked, or three labels are compared.
+        UserError: more than one is asked, or no label or three labels are compared.
     """
     named = {
         "errors (--of, --taken-for)": bool(of or taken_for),
-        "two classes (--between)": bool(labels),
+        "two classes (--between)": labels is not None,
         "two networks (--against)": bool(against),
         "every class (--every-class)": every,
     }
     asked = [name for name, is_asked in named.items() if is_asked]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are questions of their own; ask one of them")
-    if len(labels) > 2:
+    if labels is not None and len(labels) > 2:
         raise UserError(f"--between takes one label or two, got {len(labels)}; --every-class compares all of them")
+    if labels is not None and not any(labels):
+        raise UserError(
+            "--between compares classes, and no label was given; give one, to compare it with all others, or two"
+        )
     if labels:
         return Between(one=labels[0], other=labels[1] if len(labels) > 1 else "")
     if against:
@@ -175,6 +180,7 @@ class _Job:
         self.own: Activity | None = None
         self.others: Activity | None = None
         self.more: list[Evidence] = []
+        self.unread = ""
 
     def find(self) -> Found:
         """Reads the units, groups the photos and mines."""
@@ -185,10 +191,12 @@ class _Job:
         )  # fmt: skip
 
     def _read(self, model: Model, chosen: list[int]) -> Activity:
-        return read_activity(
+        activity = read_activity(
             model, self.plan.basis, self.plan.photos, chosen, batch_size=self.plan.options.batch_size,
             progress=self.report.progress,
         )  # fmt: skip
+        self.unread = unread_words(unread(self.plan.photos, chosen, activity.photos), len(chosen))
+        return activity
 
     def _rows(self) -> Rows:
         plan, question, photos = self.plan, self.plan.question, self.plan.photos
@@ -326,7 +334,7 @@ class _Job:
         """Follows patterns up and stores them."""
         tested = self._test(found)
         shown = Shown(self.plan.photos, self.plan.model, [self._label(int(true)) for true in self.true], self.context)
-        return store(run, key, self.plan, found, tested, shown, self.more, command_of(self.plan))
+        return store(run, key, self.plan, found, tested, shown, self.more, command_of(self.plan), self.unread)
 
     def _label(self, number: int) -> str:
         return label_of(self.plan.model, number)

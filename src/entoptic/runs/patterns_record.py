@@ -79,7 +79,7 @@ def label_of(model: Model, number: int) -> str:
 
 def store(
     run: Run, key: str, plan: PatternsPlan, found: Found, tested: Sequence[Tested], shown: Shown, more: Sequence[Evidence],
-    command: str,
+    command: str, unread: str = "",
 ) -> Result:  # fmt: skip
     """Stores patterns as a result of a run that is being written.
 
@@ -92,6 +92,7 @@ def store(
         shown: the photos.
         more: evidence beside that of the search.
         command: that gives the same result.
+        unread: which photos could not be read, in words.
     """
     from safetensors.numpy import save
 
@@ -117,7 +118,7 @@ def store(
         "other": None if plan.other is None else model_record(plan.other), "versions": versions(), "command": command,
         "photos": plan.photos.source, "question": {"kind": type(plan.question).__name__, **asdict(plan.question)},
         "asked": asdict(plan.options), "groups": list(groups.names), "items": len(found.items),
-        "left_out": found.items.left_out, "found": len(entries),
+        "left_out": found.items.left_out, "unread": unread, "found": len(entries),
     }  # fmt: skip
     return write_result(run, KIND, plan.name, key, files=files, evidence=evidence, about=about)
 

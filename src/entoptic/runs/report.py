@@ -20,6 +20,7 @@ from entoptic.findings.labels import true_classes
 from entoptic.findings.questions import Errors
 from entoptic.images.photos import Photos
 from entoptic.images.preflight import preflight
+from entoptic.images.unread import unread, unread_words
 from entoptic.models.card import Card
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.sources import load
@@ -200,6 +201,9 @@ class _Job:
             plan.model, self.last.basis, plan.photos, range(len(plan.photos)), batch_size=plan.batch_size,
             progress=report.progress,
         )  # fmt: skip
+        self.unread = unread_words(unread(plan.photos, range(len(plan.photos)), self.activity.photos), len(plan.photos))
+        if self.unread:
+            report.note(self.unread)
         self.true, self.no_accuracy = np.full(len(self.activity.photos), -1), ""
         try:
             self.true = true_classes(plan.model, plan.photos)[list(self.activity.photos)]
@@ -226,6 +230,7 @@ class _Job:
             confused=tuple(self._confused(t, s, n) for t, s, n in pairs[: plan.most]), classes=classes,
             patterns=patterns, chance=chance, no_patterns=no_patterns, context=NO_CONTEXT, names=on_names,
             command=plan.command,
+            unread=self.unread,
         )  # fmt: skip
 
     def _confused(self, true: int, said: int, count: int) -> Share:

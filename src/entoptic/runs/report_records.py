@@ -125,6 +125,7 @@ class Report:
         model: name of the network.
         photos: where they come from.
         read: photos that could be read.
+        unread: which could not, in words; "" where all could.
         layer: of the channels and the patterns, "" for none.
         check: what the check of the card says.
         accuracy: share of right answers, None where it was not made.
@@ -156,6 +157,7 @@ class Report:
     context: str
     names: str
     command: str
+    unread: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `report.json`."""

@@ -58,6 +58,12 @@
     }
     const parts = [large, make("h2", labels[i] || names[i])];
     if (labels[i]) parts.push(make("p", names[i], { className: "small muted" }));
+    const [suggested, told] = data.suggested[i] ?? [];
+    if (suggested) {
+      const line = make("p", "Suggested name: ", { className: "suggestion small", title: "A suggestion, not the truth: rho is how well the word ranks photos as the unit does." });
+      line.append(make("b", suggested), make("span", `, ${told}`, { className: "muted" }));
+      parts.push(line);
+    }
     parts.push(list);
     const link = data.links[i];
     if (link) parts.push(make("a", "its page", { href: link }));
@@ -80,7 +86,7 @@
   let texts = null;
   function find() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    texts ??= names.map((name, i) => `${name} ${labels[i]} ${kindOf(i)}`.toLowerCase());
+    texts ??= names.map((name, i) => `${name} ${labels[i]} ${kindOf(i)} ${data.suggested[i]?.[0] ?? ""}`.toLowerCase());
     const isNumber = words.length === 1 && /^\d+$/.test(words[0]);
     const end = new RegExp(`(^|[^0-9])${isNumber ? words[0] : "x"}([^0-9]|$)`);
     let hits = [];

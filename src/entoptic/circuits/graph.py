@@ -146,21 +146,19 @@ class CircuitGraph:
         Args:
             kept: one truth value for each edge.
         """
-        forward = torch.zeros(len(self.senders), dtype=torch.bool)
-        forward[list(self.of_stage(-1))] = True
-        live = kept.clone()
+        live = [bool(one) for one in kept.tolist()]  # a list: single elements of a tensor are slow
+        forward, backward = set(self.of_stage(-1)), {self.output}
         for receiver in range(len(self.stages) + 1):
             for number in self.into(receiver):
-                live[number] &= forward[self.edges[number].sender]
-            if receiver < self.output and bool(live[list(self.into(receiver))].any()):
-                forward[list(self.of_stage(receiver))] = True
-        backward = {self.output}
+                live[number] = live[number] and self.edges[number].sender in forward
+            if receiver < self.output and any(live[number] for number in self.into(receiver)):
+                forward.update(self.of_stage(receiver))
         for receiver in range(len(self.stages), -1, -1):
             for number in self.into(receiver):
-                live[number] &= receiver in backward
+                live[number] = live[number] and receiver in backward
                 if live[number]:
                     backward.add(self.senders[self.edges[number].sender].stage)
-        return live
+        return torch.tensor(live, dtype=torch.bool, device=kept.device)
 
     @cached_property
     def flops(self) -> tuple[int, ...]:

@@ -221,6 +221,11 @@ def plan_circuit(
     half = min(options.n, (len(chosen) + 1) // 2) if len(chosen) >= LEAST_TO_SPLIT else min(options.n, len(chosen))
     find = tuple(chosen[:half])
     judge = tuple(chosen[half : half + options.n]) or find
+    if not others and min(len(find), len(judge)) < 2 and options.corrupt in ("mean", "resample"):
+        raise UserError(
+            f"--corrupt {options.corrupt} needs another photo than the one that is explained, and {photos.source} has "
+            "none; give more photos, or corrupt by blur"
+        )
     if certify is not None and 1 - certify.deletion ** len(find) <= certify.tau:
         raise UserError(
             f"with {counted(len(find), 'photo')} a share of {certify.deletion ** len(find):.2g} of the subsets is empty, so no "

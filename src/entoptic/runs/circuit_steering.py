@@ -153,6 +153,8 @@ def _measured(run: Run, stored: Result, plan: CircuitPlan, alpha: float, key: st
     cost = Cost(graph)
     say("steering", 0, 3)
     kept = _kept(stored, len(graph.edges))
+    if not bool(kept.any()):
+        raise UserError(f"the circuit of {graph.unit} has no edge, so there is nothing to steer")
     clean, corrupted = plan.twins(plan.find)
     problem = make_problem(graph, clean, corrupted, at_once=plan.options.at_once, cost=cost, by_class=plan.by_class)
     senders = sorted({graph.edges[n].sender for n in kept.nonzero()[:, 0].tolist()})

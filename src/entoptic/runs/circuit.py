@@ -211,7 +211,8 @@ class _Job:
         evidence = evidence_of(selected.circuit.kept, judge, hits, reruns, held_out=plan.held_out)
         say("judging the circuit", total - 1, total)
         photos, files = self._photos(written, torch.cat([*along, *more]))
-        result = self._write(run, selected, certificate, evidence, written, photos, files, spent, reruns)
+        passes = {"passes": spent, "passes_in_all": self.cost.passes}
+        result = self._write(run, selected, certificate, evidence, written, photos, files, passes, reruns)
         say("judging the circuit", total, total)
         return result
 
@@ -299,7 +300,7 @@ class _Job:
 
     def _write(
         self, run: Run, selected: Selected, certificate: Certificate | None, evidence: list[Evidence],
-        written: Sequence[Written], photos: dict[str, list[dict[str, Any]]], files: dict[str, bytes], passes: float,
+        written: Sequence[Written], photos: dict[str, list[dict[str, Any]]], files: dict[str, bytes], passes: dict[str, float],
         reruns: Sequence[Tensor],
     ) -> Result:  # fmt: skip
         graph, chosen, plan = self.graph, selected.circuit, self.plan
@@ -324,7 +325,7 @@ class _Job:
             "versions": versions(), "command": _command(plan), "photos": plan.photos.source,
             "asked": {f.name: getattr(plan.options, f.name) for f in fields(plan.options)},
             "nodes": graph.nodes, "edges": len(graph.edges), "kept": len(chosen), "tau": selected.tau,
-            "enough": selected.enough, "tried": selected.tried, "passes": passes,
+            "enough": selected.enough, "tried": selected.tried, **passes,
             "held_out": plan.held_out, "n": {"find": len(plan.find), "judge": len(plan.judge), "others": len(plan.others)},
             "certificate": _about(certificate),
         }  # fmt: skip

@@ -33,6 +33,7 @@ from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
+from entoptic.runs.circuit_photos import labels_of
 from entoptic.runs.circuit_plan import CircuitCost, CircuitOptions, CircuitPlan, estimate_cost, plan_circuit
 from entoptic.runs.circuit_searches import KeptSearches
 from entoptic.runs.plan import run_name
@@ -280,6 +281,7 @@ class _Job:
     ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, bytes]]:
         """For each node the photos that it writes most along its direction, and small copies of them."""
         numbers = [*self.plan.judge, *self.plan.others][: len(along)]
+        card, classes = self.graph.model.card, labels_of(self.graph.model.card, self.plan.photos)
         shown: dict[str, list[dict[str, Any]]] = {}
         files: dict[str, bytes] = {}
         for column, one in enumerate(written):
@@ -288,9 +290,10 @@ class _Job:
             for value, row in zip(best.values.tolist(), best.indices.tolist()):
                 index = numbers[row]
                 photo, file = self.plan.photos[index], f"photo{index}.jpg"
+                known = classes.get(index)
                 if self.context and file not in files:
                     files[file] = small_jpeg(self.plan.explained([index])[0])
-                label = photo.labels[-1] if photo.labels else ""
+                label = (card.label(known) if known is not None else "") or (photo.labels[-1] if photo.labels else "")
                 entries.append({
                     "name": photo.name, "label": label, "along": value, "file": file if self.context else None,
                     "of_class": index in self.plan.judge and self.plan.by_class,

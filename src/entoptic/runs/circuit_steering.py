@@ -28,7 +28,7 @@ from entoptic.runs.circuit import make_circuit_plans
 from entoptic.runs.circuit_photos import labels_of
 from entoptic.runs.circuit_plan import CircuitOptions, CircuitPlan
 from entoptic.runs.records import model_record, versions
-from entoptic.runs.results import RECORD, Result, find_result, write_result
+from entoptic.runs.results import RECORD, Result, find_result, is_record, write_result
 from entoptic.runs.store import Run
 
 KIND = "steering"
@@ -107,8 +107,8 @@ def read_circuit(file: str | Path) -> Result:
         record = read_json(folder / RECORD)
     except Unreadable:
         record = {}
-    wanted = {"name": str, "key": str, "files": dict, "evidence": list, "asked": dict, "model": dict}
-    if record.get("kind") != "circuit" or not all(isinstance(record.get(n), k) for n, k in wanted.items()):
+    about = all(isinstance(record.get(name), dict) for name in ("asked", "model"))
+    if record.get("kind") != "circuit" or not about or not is_record(record):
         raise UserError(f"{given} is no circuit; --steer takes the folder of one, RUN/results/circuit/NAME")
     result = Result(path=folder.absolute() / RECORD, record=record)
     if changed := result.changed():

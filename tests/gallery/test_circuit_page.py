@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from circuits.conftest import fitted_module
 from conftest import tiny_card
 from entoptic.circuits.certify import CertifyOptions
 from entoptic.errors import UserError
+from entoptic.gallery.circuit_evidence import verdict_of
 from entoptic.gallery.circuit_layout import lay_out, short_name
 from entoptic.gallery.circuit_page import write_circuit_pages
 from entoptic.models.model import Model
 from entoptic.names import Names, Suggestion
 from entoptic.runs.circuit import circuit
+from entoptic.runs.circuit_steering import steer_circuit
 from entoptic.runs.results import Result
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
@@ -184,3 +187,99 @@ def test_a_suggested_name_stands_below_the_unit_and_below_a_node(stored: tuple[M
     assert page.read_text().count("Suggested name: <b>edge</b>") == 1
     write_circuit_pages(run_of(result))
     assert "Suggested name" not in page.read_text()
+
+
+def test_every_node_shows_a_picture_and_the_page_says_how_far_to_trust_it(stored: tuple[Model, Result]) -> None:
+    (page,) = write_circuit_pages(run_of(stored[1]))
+    text = page.read_text()
+    assert text.count("<image ") == text.count('<g class="node"') > 2
+    assert 'class="headline"' in text
+    assert "random circuits of as many edges" in text.lower()
+    assert "false positives" in text
+
+
+def record_of(**changes: object) -> dict[str, object]:
+    return {"kept": 3, "edges": 9, "held_out": True, "asked": {"keep": 0.8}} | changes
+
+
+def entry_of(value: float, low: float, high: float) -> dict[str, object]:
+    return {"value": value, "interval": [low, high]}
+
+
+@pytest.mark.parametrize(
+    ("record", "kept", "random", "said"),
+    [
+        (record_of(), (95, 80, 99), (20, 5, 40), "It keeps more than random circuits of as many edges."),
+        (record_of(), (95, 60, 99), (70, 40, 90), "on average, but the intervals overlap"),
+        (record_of(), (90, 80, 99), (90, 80, 99), "which edges these are says little"),
+        (
+            record_of(),
+            (30, 10, 60),
+            (16, 0, 38),
+            "On photos that it was not found on it keeps less than was asked for.",
+        ),
+        (record_of(kept=9), (100, 80, 100), (100, 100, 100), "No edge could be cut."),
+        (record_of(kept=0), (0, 0, 20), (0, 0, 0), "No edge is needed"),
+    ],
+)
+def test_a_verdict_rests_on_the_controls(
+    record: dict[str, object], kept: tuple[float, ...], random: tuple[float, ...], said: str
+) -> None:
+    evidence = {
+        "accuracy_kept": entry_of(*kept), "accuracy_of_network": entry_of(100, 70, 100),
+        "accuracy_of_random_edges": entry_of(*random),
+    }  # fmt: skip
+    assert said in verdict_of(record, evidence)
+
+
+def test_steering_stands_on_the_page_of_its_circuit(stored: tuple[Model, Result], tmp_path: Path) -> None:
+    model, result = stored
+    run = tmp_path / "run"
+    shutil.copytree(run_of(result), run)
+    (folder,) = (run / "results" / "circuit").iterdir()
+    for alpha in (0.4, 1.0):
+        steer_circuit(folder, alpha=alpha, model=model, progress=False)
+    (page,) = write_circuit_pages(run)
+    text = page.read_text()
+    assert text.index("α = 0.4") < text.index("α = 1")
+    assert "Steering as many random edges" in text or "It lowers the score more" in text
+    shown = re.findall(r'<li><img src="([^"]+)"[^>]*width="112"', text)
+    assert len(shown) == 2 * 4
+    assert all((page.parent / unquote(src)).is_file() for src in shown)
+    assert f'href="{page.name}#steered"' in (page.parent / "circuits.html").read_text()
+    assert str(tmp_path) not in text
+    assert "#steered" not in (write_circuit_pages(run_of(result))[0].parent / "circuits.html").read_text()
+
+
+def test_a_changed_circuit_is_named_and_not_shown(stored: tuple[Model, Result], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_of(stored[1]), run)
+    (folder,) = (run / "results" / "circuit").iterdir()
+    shutil.copytree(folder, folder.with_name("copy-123"))
+    (folder / "circuit.json").write_text("{}")
+    write_circuit_pages(run)
+    assert "Not shown: results/circuit/logits-4" in (run / "gallery" / "circuits.html").read_text()
+    (run / "results" / "circuit" / "copy-123" / "edges.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no circuit that can be shown: .*(missing or was changed)"):
+        write_circuit_pages(run)
+
+
+def test_browser_shows_the_strongest_edges_alone(browser: Any, stored: tuple[Model, Result]) -> None:
+    (path,) = write_circuit_pages(run_of(stored[1]))
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    total = page.locator(".edge").count()
+    assert page.locator("#strongest-said").inner_text() == f"all {total}"
+    page.locator("#strongest").evaluate("s => { s.value = 2; s.dispatchEvent(new Event('input')); }")
+    assert page.locator("#strongest-said").inner_text() == f"the strongest 2 of {total}"
+    assert page.locator(".edge:not(.beyond)").count() == 2
+    assert page.locator(".unchosen").is_visible()
+    full = page.evaluate("document.getElementById('drawing').getBoundingClientRect().width")
+    page.keyboard.press("f")
+    assert page.evaluate("document.getElementById('drawing').getBoundingClientRect().width") < full
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.keyboard.press("ArrowRight")
+    assert not page.locator(".unchosen").is_visible()
+    assert page.locator(".edge.near").evaluate_all("all => all.every(e => getComputedStyle(e).display !== 'none')")
+    context.close()

@@ -6,9 +6,11 @@ network is never changed for good: what runs behind the blocks runs on any tenso
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -50,9 +52,16 @@ class Link:
 
 @dataclass
 class _Call:
+    """What a module was given and put out, each with its version: an operation in place changes it."""
+
     given: Tensor
+    version: int
     out: Tensor
-    once: bool = True
+    version_out: int
+
+    def leads_to(self, later: _Call) -> bool:
+        """Whether a later module is given what this one put out, unchanged."""
+        return self.out is later.given and self.version_out == later.version
 
 
 class Chain:
@@ -63,6 +72,7 @@ class Chain:
 
     Attributes:
         links: in the order in which they run.
+        odd: what the first block does that no node may do, "" where every block may be one.
 
     Raises:
         UserError: no two modules hand one tensor on.
@@ -71,6 +81,7 @@ class Chain:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._modules = dict(model.module.named_modules())
+        self.odd = ""
         self.links: tuple[Link, ...] = tuple(self._find())
 
     # --- running it -----------------------------------------------------------------------------------------------
@@ -155,7 +166,7 @@ class Chain:
         if not groups or (len(groups) < 2 and not composite):
             raise UserError(
                 f"{self.model.card.name}: no circuit can be read, for no two of its modules hand one tensor from one to "
-                "the next; wrap its blocks in an nn.Sequential"
+                f"the next; {self.odd or 'wrap its blocks in an nn.Sequential'}"
             )
         for group in groups:
             whole = group[0] in composite
@@ -166,15 +177,26 @@ class Chain:
         self.model.layers  # noqa: B018 (the first pass finds the memory format)
         names = {id(m): name for name, m in self._modules.items()}
         calls: dict[str, _Call] = {}
+        times: Counter[str] = Counter()
+        versions: dict[str, int] = {}
+        odd: dict[str, str] = {}
 
-        def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if len(args) == 1 and isinstance(args[0], Tensor):
+                versions[names[id(module)]] = args[0]._version
+
+        def leave(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
             name = names[id(module)]
-            if name in calls:
-                calls[name].once = False
-            elif len(args) == 1 and isinstance(args[0], Tensor) and isinstance(out, Tensor):
-                calls[name] = _Call(args[0], out)
+            times[name] += 1
+            if len(args) != 1 or not isinstance(args[0], Tensor):
+                odd[name] = "is not given one tensor"
+            elif not isinstance(out, Tensor):
+                odd[name] = f"gives a {type(out).__name__}, where a block gives one tensor"
+            else:
+                calls[name] = _Call(args[0], versions[name], out, out._version)
 
-        handles = [m.register_forward_hook(hook) for m in self._modules.values()]
+        handles = [m.register_forward_pre_hook(enter) for m in self._modules.values()]
+        handles += [m.register_forward_hook(leave) for m in self._modules.values()]
         grey = torch.full((2, 3, *self.model.card.size), 0.5, device=self.model.device)
         try:
             with self.model.frozen(), torch.no_grad():
@@ -182,7 +204,9 @@ class Chain:
         finally:
             for handle in handles:
                 handle.remove()
-        return {name: call for name, call in calls.items() if call.once}, end
+        odd |= {name: f"runs {count} times, where a node runs once" for name, count in times.items() if count > 1}
+        self.odd = next((f"{name} {what}" for name, what in odd.items() if name and self._is_composite(name)), "")
+        return {name: call for name, call in calls.items() if times[name] == 1}, end
 
     def _expand(self, name: str, calls: dict[str, _Call]) -> list[str]:
         """The modules inside a module, in order; those that are plain rows of others are unfolded too."""
@@ -204,19 +228,17 @@ class Chain:
         inner = [f"{name}.{child}" for child, _ in self._modules[name].named_children() if f"{name}.{child}" in calls]
         if not any(self._is_composite(child) for child in inner):
             return False
-        tensor = calls[name].given
-        for child in inner:
-            if calls[child].given is not tensor:
-                return False
-            tensor = calls[child].out
-        return tensor is calls[name].out
+        own = calls[name]
+        first, last = calls[inner[0]], calls[inner[-1]]
+        whole = (own.given is first.given, last.out is own.out and last.version_out == own.version_out)
+        return all(whole) and all(calls[a].leads_to(calls[b]) for a, b in pairwise(inner))
 
     def _longest(self, names: Sequence[str], calls: dict[str, _Call]) -> list[str]:
         """The longest row of modules of which each is given what the one before put out."""
         best: list[str] = []
         row: list[str] = []
         for name in sorted(names, key=list(calls).index):
-            row = [*row, name] if row and calls[row[-1]].out is calls[name].given else [name]
+            row = [*row, name] if row and calls[row[-1]].leads_to(calls[name]) else [name]
             best = max(best, row, key=lambda r: (sum(map(self._is_composite, r)), len(r)))
         return best
 

@@ -127,6 +127,10 @@ class Ranking:
         """The scores of photos."""
         return self.scores if self.by_photo else None
 
+    def count(self, tau: float) -> int:
+        """Returns how many edges have a score of at least a threshold in size, with those that lead nowhere."""
+        return int((self.mean.abs() >= tau).sum())
+
     def at(self, tau: float) -> Circuit:
         """Returns the edges whose score is at least a threshold in size, without those that lead nowhere."""
         return self._circuit(self.mean.abs() >= tau)

@@ -146,21 +146,19 @@ class CircuitGraph:
         Args:
             kept: one truth value for each edge.
         """
-        forward = torch.zeros(len(self.senders), dtype=torch.bool)
-        forward[list(self.of_stage(-1))] = True
-        live = kept.clone()
+        live = [bool(one) for one in kept.tolist()]  # a list: single elements of a tensor are slow
+        forward, backward = set(self.of_stage(-1)), {self.output}
         for receiver in range(len(self.stages) + 1):
             for number in self.into(receiver):
-                live[number] &= forward[self.edges[number].sender]
-            if receiver < self.output and bool(live[list(self.into(receiver))].any()):
-                forward[list(self.of_stage(receiver))] = True
-        backward = {self.output}
+                live[number] = live[number] and self.edges[number].sender in forward
+            if receiver < self.output and any(live[number] for number in self.into(receiver)):
+                forward.update(self.of_stage(receiver))
         for receiver in range(len(self.stages), -1, -1):
             for number in self.into(receiver):
-                live[number] &= receiver in backward
+                live[number] = live[number] and receiver in backward
                 if live[number]:
                     backward.add(self.senders[self.edges[number].sender].stage)
-        return live
+        return torch.tensor(live, dtype=torch.bool, device=kept.device)
 
     @cached_property
     def flops(self) -> tuple[int, ...]:
@@ -208,22 +206,34 @@ def read_graph(model: Model, unit: Unit, *, nodes: str = "auto", groups: int = 1
 
 def _check(chain: Chain, stages: Sequence[Stage], nodes: str) -> None:
     """Checks that the whole graph computes what the network computes, on noise."""
-    noise = torch.rand(
-        (2, 3, *chain.model.card.size), generator=torch.Generator().manual_seed(0), dtype=torch.float32
-    ).to(chain.model.device)
-    stream = chain.stem(noise)
-    if nodes == "heads":
-        check_heads(chain, list(stages), stream)
-    for stage in stages:
-        stream = (stream if stage.adds else 0) + sum(stage.compute(stream))  # type: ignore[assignment]
-    if chain.model.why_no_logits:
+    model, draw = chain.model, torch.Generator().manual_seed(0)
+    noise = torch.rand((2, 3, *model.card.size), generator=draw).to(model.device)
+    logits = None if model.why_no_logits else model(noise)
+    try:
+        with model.frozen():
+            stream = chain.stem(noise)
+            if nodes == "heads":
+                check_heads(chain, list(stages), stream)
+            for stage in stages:
+                stream = (stream if stage.adds else 0) + sum(stage.compute(stream))  # type: ignore[assignment]
+            found = None if logits is None else chain.tail(stream)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise UserError(_unread(chain)) from error
+    if logits is None or found is None:
         return
-    found, expected = chain.tail(stream), chain.model(noise)
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
-        raise UserError(
-            f"{chain.model.card.name}: what runs around its blocks ({chain.links[0].name} to {chain.links[-1].name}) "
-            "depends on more than their input and output, so its circuit cannot be read"
-        )
+    same = found.shape == logits.shape
+    if not same or not torch.allclose(found, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+        raise UserError(_unread(chain))
+
+
+def _unread(chain: Chain) -> str:
+    first, last = chain.links[0].name, chain.links[-1].last
+    return (
+        f"{chain.model.card.name}: what runs around its blocks ({first} to {last}) depends on more than their input and "
+        f"output, so its circuit cannot be read{f'; {chain.odd}' if chain.odd else ''}"
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from entoptic.circuits.graph import CircuitGraph
 from entoptic.circuits.patched import Cost, Pair, make_pair, run_patched
-from entoptic.errors import UserError
+from entoptic.errors import UserError, counted
+
+SAME = 1e-6
+"""Share of a score by which it changes at least where something changes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,22 @@ class Problem:
 def recognised(values_BCD: Tensor, target: int) -> Tensor:
     """Returns for each photo whether the logits are largest for the class."""
     return values_BCD[:, :, 0].argmax(1) == target
+
+
+def check_changes(problem: Problem) -> None:
+    """Checks that the photos have something for a circuit to keep, where the score's change judges.
+
+    Raises:
+        UserError: the unit's score is the same on average for clean and corrupted photos.
+    """
+    clean, corrupted = problem.clean, problem.corrupted
+    change, size = float((clean - corrupted).mean().abs()), float(clean.abs().mean() + corrupted.abs().mean())
+    if problem.target is None and change <= SAME * size:
+        raise UserError(
+            f"{problem.graph.unit} scores alike on {counted(len(problem), 'photo')} and on their corrupted twins "
+            f"({float(clean.mean()):.3g} on average), so there is nothing for a circuit to keep; give other photos, or "
+            "corrupt them otherwise (--corrupt)"
+        )
 
 
 def make_problem(

@@ -162,6 +162,7 @@ def run_circuit(options: Circuit) -> int:
 
 def _steer(options: Circuit) -> int:
     """Steers a stored circuit; returns the exit code."""
+    from entoptic.gallery.circuit_page import write_circuit_pages
     from entoptic.runs.circuit_steering import ALPHA, steer_circuit
 
     for what, given in (("--certify", options.certify), ("--dry-run", options.dry_run), ("a UNIT", options.units)):
@@ -175,7 +176,9 @@ def _steer(options: Circuit) -> int:
     )  # fmt: skip
     record = result.record
     _print_table(result, f"steered by {alpha:g} on {record['edges']} of {record['of']} edges")
-    print(f"stored in {result.path.parent}")
+    run = result.path.parents[3]
+    pages = write_circuit_pages(run)
+    print(f"stored in {result.path.parent}; look at {pages[0].parent / 'circuits.html'}")
     return 0
 
 
@@ -196,6 +199,10 @@ def _print_result(result: Result) -> None:
     _print_table(result, f"{record['kept']} of {record['edges']} edges")
     if not record["enough"]:
         print(f"no threshold keeps a share of {record['asked']['keep']:g}; this is the least sparse that was tried")
+    if not record["kept"]:
+        print(
+            "no edge is needed: the corrupted photos alone do as much as was asked for; corrupt them otherwise (--corrupt)"
+        )
     if not record["held_out"]:
         print("found and judged on the same photos: there were no more")
     if (certificate := record["certificate"]) is not None:

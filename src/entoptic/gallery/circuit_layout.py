@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-TILE, GAP, COLUMN, TOP = 64, 30, 132, 16
+from entoptic.errors import counted
+
+TILE, GAP, COLUMN, TOP = 64, 30, 112, 16
 """Side of a node's picture, space below it, width of a column and space above all, in pixels."""
-LANE, MOST_LANES = 8, 24
+LANE, MOST_LANES = 8, 16
 """Space between long edges above the columns; where there are more of them, some share one."""
 PAD = 8
+RISE = 30
+"""Way in which a long edge climbs to its lane."""
 THIN, THICK = 1.0, 6.0
 
 
@@ -71,6 +75,8 @@ class Line:
         kind: "for" where it adds to the score, "against" where it takes from it, "unknown" where none was measured.
         abstained: whether the certificate abstains.
         words: what is read out.
+        effect: by how much it changes the score, or None.
+        rank: 1 for the strongest.
     """
 
     source: str
@@ -80,6 +86,8 @@ class Line:
     kind: str
     abstained: bool
     words: str
+    effect: float | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +107,14 @@ class Layout:
     boxes: list[Box]
     tiles: list[Tile]
     lines: list[Line]
+
+    def leaving(self, name: str) -> list[Line]:
+        """Returns the edges that leave a node, the strongest first."""
+        return [line for line in self.lines[::-1] if line.source == name]
+
+    def entering(self, receiver: str) -> list[Line]:
+        """Returns the edges that lead into a receiver, the strongest first."""
+        return [line for line in self.lines[::-1] if line.target == receiver]
 
 
 def lay_out(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]]) -> Layout:
@@ -148,6 +164,7 @@ def lay_out(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any
             height_of_lane = None if lane is None else above - LANE * (1 + lane) + LANE / 2
             lines.append(_line(edge, place[edge["from"]], boxes[edge["to"]], largest, height_of_lane))
     lines.sort(key=lambda line: line.width)
+    lines = [replace(line, rank=len(lines) - number) for number, line in enumerate(lines)]
     width = PAD * 2 + (len(columns) - 1) * COLUMN + TILE + 2 * PAD
     return Layout(
         width=width,
@@ -186,15 +203,16 @@ def _line(edge: Mapping[str, Any], tile: Tile, box: Box, largest: float, top: fl
         path = f"M{x1:.0f},{y1:.0f}C{middle:.0f},{y1:.0f} {middle:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
     else:  # a long edge passes above the columns between
         path = (
-            f"M{x1:.0f},{y1:.0f}C{x1 + 30:.0f},{y1:.0f} {x1 + 14:.0f},{top:.0f} {x1 + 44:.0f},{top:.0f}"
-            f"L{x2 - 44:.0f},{top:.0f}C{x2 - 14:.0f},{top:.0f} {x2 - 30:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
+            f"M{x1:.0f},{y1:.0f}C{x1 + RISE * 0.8:.0f},{y1:.0f} {x1 + RISE * 0.3:.0f},{top:.0f} {x1 + RISE:.0f},{top:.0f}"
+            f"L{x2 - RISE:.0f},{top:.0f}C{x2 - RISE * 0.3:.0f},{top:.0f} {x2 - RISE * 0.8:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
         )
     kind = "unknown" if effect is None else "for" if effect >= 0 else "against"
     said = "effect not measured" if effect is None else f"effect {effect:+.3g}"
     state = edge.get("state")
-    radius = f", holds for {edge['radius_mask']} changed photos" if state in ("in", "out") else ""
+    changed = edge.get("radius_mask", 0)
+    radius = f" and so if {counted(changed, 'photo')} changed" if state in ("in", "out") and changed > 0 else ""
     return Line(
-        source=tile.name, target=edge["to"], path=path, width=THIN + (THICK - THIN) * share, kind=kind,
+        source=tile.name, target=edge["to"], path=path, effect=effect, width=THIN + (THICK - THIN) * share, kind=kind,
         abstained=state == "abstain",
         words=f"{edge['from']} to {edge['to']}: {said}{f', certified {state}{radius}' if state and state != 'abstain' else ''}"
         f"{', the certificate abstains' if state == 'abstain' else ''}{'' if edge['kept'] else ', not in the circuit'}",

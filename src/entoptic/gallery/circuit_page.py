@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +12,9 @@ from urllib.parse import quote
 from entoptic.base.files import user_path
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
+from entoptic.gallery.circuit_evidence import MeasuredRow, headline_of, rows_of, verdict_of
 from entoptic.gallery.circuit_layout import Layout, lay_out
+from entoptic.gallery.circuit_steered import SteeredView, read_steered
 from entoptic.gallery.result_pages import page_name, place_of_names, result_links, write_result_pages
 from entoptic.names import Suggestion, suggestion_for
 from entoptic.runs.results import Result, read_results
@@ -49,20 +51,26 @@ class CircuitPage:
     Attributes:
         file: name of the page.
         record: of the result.
-        evidence: rows of name, value, interval, n.
+        rows: its measurements.
+        headline: names of those that say most, in their order.
+        verdict: what they say beside their controls.
         layout: of the drawing.
         pictures: of the nodes, by name.
         links: to the files of the circuit, by name.
         suggestion: suggested name of its unit, or None.
+        steered: what steering its edges did, the smallest alpha first.
     """
 
     file: str
     record: Mapping[str, Any]
-    evidence: list[tuple[str, str, str, str]]
+    rows: list[MeasuredRow]
+    headline: list[MeasuredRow]
+    verdict: str
     layout: Layout
     pictures: dict[str, NodePicture]
     links: dict[str, str]
     suggestion: Suggestion | None = None
+    steered: list[SteeredView] = field(default_factory=list)
 
 
 def write_circuit_pages(run_folder: Path, names: Path | None = None) -> list[Path]:
@@ -80,11 +88,15 @@ def write_circuit_pages(run_folder: Path, names: Path | None = None) -> list[Pat
     """
     run = Run.open(user_path(run_folder))
     place = place_of_names(run, names)
-    results = [result for result, _ in read_results(run, KIND) if result is not None]
-    pages = [page for result in results if (page := _page(run, result, place)) is not None]
+    read = list(read_results(run, KIND))
+    problems = [problem for result, problem in read if result is None]
+    pages = [page for result, _ in read if result is not None and (page := _page(run, result, place)) is not None]
     if not pages:
-        raise UserError(f"{run.path} holds no circuit; `entoptic circuit` finds one")
-    return write_result_pages(run, pages, template="circuit.html", listing="circuits.html", assets=_ASSETS)
+        damaged = f" that can be shown: {problems[0]}" if problems else "; `entoptic circuit` finds one"
+        raise UserError(f"{run.path} holds no circuit{damaged}")
+    return write_result_pages(
+        run, pages, template="circuit.html", listing="circuits.html", assets=_ASSETS, problems=problems
+    )
 
 
 def _page(run: Run, result: Result, names: Path) -> CircuitPage | None:
@@ -100,9 +112,11 @@ def _page(run: Run, result: Result, names: Path) -> CircuitPage | None:
         tile.name: _picture(tile.name, whole["written"].get(tile.name, []), links, made, folder, run, names)
         for tile in layout.tiles
     }
-    evidence = [_row(entry) for entry in result.evidence.values()]
+    pictures["output"] = _output(run, result, whole["written"], links)
+    rows = rows_of(result.evidence.values())
     return CircuitPage(
-        file=page_name(KIND, result), record=result.record, evidence=evidence,
+        file=page_name(KIND, result), record=result.record, rows=rows,
+        headline=headline_of(rows), verdict=verdict_of(result.record, result.evidence), steered=read_steered(run, folder.name),
         layout=layout, pictures=pictures, links={n: link for n, link in links.items() if not n.startswith("photo")},
         suggestion=suggestion_for(names, result.name, str(result.record["model"].get("weights_sha256") or "")),
     )  # fmt: skip
@@ -135,19 +149,20 @@ def _picture(
     )
 
 
+def _output(run: Run, result: Result, written: Mapping[str, Any], links: Mapping[str, str]) -> NodePicture:
+    """The output shows the run's picture of the unit itself, else the photo of its class that the deepest node writes most."""
+    for picture in run:
+        if picture.unit == result.record["unit"]:
+            link = quote(Path(os.path.relpath(picture.path, run.path / "gallery")).as_posix())
+            return NodePicture(src=link, made=picture.method, photos=[], unit="")
+    photos = [photo for photos in list(written.values())[::-1] for photo in photos if photo.get("file") in links]
+    best = next((photo for photo in photos if photo.get("of_class")), photos[0] if photos else None)
+    return NodePicture(src=links[best["file"]] if best else "", made="", photos=[], unit="")
+
+
 def _from_here(folder: Path, run: Run) -> str:
     """The folder of a result as a command names it; no page names a folder of the machine, so RUN stands for one elsewhere."""
     try:
         return folder.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
         return f"RUN/{folder.relative_to(run.path).as_posix()}"
-
-
-def _row(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    name = str(entry["name"]).replace("_", " ")
-    if entry["value"] is None:
-        return name, "", str(entry["reason"]), ""
-    unit = f" {entry['scale']}" if entry["scale"] else ""
-    low, high = entry["interval"] or (None, None)
-    interval = "" if low is None else "exact" if low == high else f"{low:.3g} to {high:.3g}{unit}"
-    return name, f"{entry['value']:.3g}{unit}", interval, str(entry["n"])

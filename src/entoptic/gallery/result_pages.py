@@ -59,7 +59,7 @@ def writing_pages(folder: Path, assets: Sequence[str] = ()) -> Iterator[Path]:
 
 def write_result_pages(
     run: Run, pages: Sequence[ResultPage], *, template: str, listing: str, assets: Sequence[str],
-    beside: Mapping[str, str] | None = None,
+    beside: Mapping[str, str] | None = None, problems: Sequence[str] = (),
 ) -> list[Path]:  # fmt: skip
     """Writes a page for each result of one kind into `RUN/gallery`, and one that lists them.
 
@@ -70,6 +70,7 @@ def write_result_pages(
         listing: name of the page that lists them, and of its template.
         assets: names of templates that go there as they are.
         beside: texts of further files by name.
+        problems: why further results of the run cannot be shown.
 
     Returns:
         The pages.
@@ -86,7 +87,8 @@ def write_result_pages(
             text = environment.get_template(template).render(page=page, record=page.record, has_index=has_index)
             write_page(out / page.file, text)
         title = run.about.get("title", run.path.name)
-        write_page(out / listing, environment.get_template(listing).render(pages=pages, title=title))
+        text = environment.get_template(listing).render(pages=pages, title=title, problems=problems)
+        write_page(out / listing, text)
     return [out / page.file for page in pages]
 
 

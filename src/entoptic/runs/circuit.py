@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.cache import content_key, load_cached, save_cached
+from entoptic.base.cache import content_key
 from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import small_jpeg
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.randomness import generator_for
+from entoptic.base.tensor_bytes import tensor_bytes
 from entoptic.circuits.certify import MEANS, Certificate, CertifyOptions, State, certify, top_of_mean
 from entoptic.circuits.evidence import evidence_of
 from entoptic.circuits.export import edges_of, graphml, nodes_of
-from entoptic.circuits.finders import Circuit, FinderOptions, Ranking, Search, find_finder
+from entoptic.circuits.finders import Circuit, FinderOptions, Ranking, Search
 from entoptic.circuits.graph import CircuitGraph
 from entoptic.circuits.patched import Cost
-from entoptic.circuits.problem import Problem, make_problem, recognised
+from entoptic.circuits.problem import Problem, check_changes, make_problem, recognised
 from entoptic.circuits.selection import Selected, select
 from entoptic.circuits.written import Written, what_is_written, written_along
 from entoptic.errors import UserError, nearest
@@ -32,7 +33,9 @@ from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
+from entoptic.runs.circuit_photos import labels_of
 from entoptic.runs.circuit_plan import CircuitCost, CircuitOptions, CircuitPlan, estimate_cost, plan_circuit
+from entoptic.runs.circuit_searches import KeptSearches
 from entoptic.runs.plan import run_name
 from entoptic.runs.records import about_run, model_record, versions
 from entoptic.runs.results import Result, find_result, write_result
@@ -176,32 +179,6 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 # --- one circuit ------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Cached:
-    """A search whose circuits are kept in the cache, so that an interruption costs at most one of them."""
-
-    search: Search
-    key: dict[str, Any]
-
-    @property
-    def levels(self) -> Sequence[float]:
-        return self.search.levels
-
-    @property
-    def per_photo(self) -> Tensor | None:
-        return self.search.per_photo
-
-    def at(self, tau: float) -> Circuit:
-        key = content_key({**self.key, "tau": tau})
-        needs = {"kept": 1, "effects": None, "order": 1}
-        if (held := load_cached("circuits", key, needs)) is not None:
-            return Circuit(kept=held["kept"].bool(), effects=held["effects"], order=held["order"])
-        found = self.search.at(tau)
-        effects = found.effects.nan_to_num(torch.inf)  # the cache holds no NaN
-        save_cached("circuits", key, {"kept": found.kept.to(torch.uint8), "effects": effects, "order": found.order})
-        return found
-
-
 class _Job:
     """One circuit on its way."""
 
@@ -209,19 +186,21 @@ class _Job:
         self.plan, self.key, self.context, self.report = plan, key, context, report
         self.graph, self.options = plan.graph, plan.options
         self.cost = Cost(plan.graph)
+        self.kept_searches = KeptSearches(cost=self.cost)
 
     def run(self, run: Run) -> Result:
         """Finds, judges and stores the circuit."""
         plan, say = self.plan, self.report.progress
         total = 4 + self.options.reruns + (plan.certify is not None)
         problem = self._problem(plan.find)
+        check_changes(problem)
         say("finding the circuit", 0, total)
         search = self._search(problem, self.options.seed, "whole")
         selected = select(problem, search, self.options.keep)
         say("finding the circuit", 1, total)
         reruns = []
         for number in range(1, self.options.reruns + 1):
-            reruns.append(self._again(problem, selected.tau, number))
+            reruns.append(self._again(problem, search, selected, number))
             say("finding the circuit", 1 + number, total)
         certificate = self._certificate(problem, search, selected)
         spent = self.cost.passes
@@ -233,7 +212,8 @@ class _Job:
         evidence = evidence_of(selected.circuit.kept, judge, hits, reruns, held_out=plan.held_out)
         say("judging the circuit", total - 1, total)
         photos, files = self._photos(written, torch.cat([*along, *more]))
-        result = self._write(run, selected, certificate, evidence, written, photos, files, spent, reruns)
+        passes = {"passes": spent, "passes_in_all": self.cost.passes}
+        result = self._write(run, selected, certificate, evidence, written, photos, files, passes, reruns)
         say("judging the circuit", total, total)
         return result
 
@@ -245,24 +225,33 @@ class _Job:
 
     def _search(self, problem: Problem, seed: int, what: str) -> Search:
         options = FinderOptions(seed=seed, steps=self.options.steps)
-        search = find_finder(self.options.finder)(problem, options)
-        if isinstance(search, Ranking):
-            return search
-        return _Cached(search, {"circuit": self.plan.key, "seed": seed, "photos": what})
+        key = {"circuit": self.plan.key, "seed": seed, "photos": what}
+        return self.kept_searches.search(self.options.finder, problem, options, key)
 
-    def _again(self, problem: Problem, tau: float, number: int) -> Tensor:
-        """The same search on photos drawn with replacement, in another order of edges."""
+    def _again(self, problem: Problem, search: Search, selected: Selected, number: int) -> Tensor:
+        """The same search on photos drawn with replacement, in another order of edges: as many edges, or at the same threshold."""
         draw = generator_for("rerun of a circuit", self.options.seed, number, len(problem))
         rows = sorted(torch.randint(len(problem), (len(problem),), generator=draw).tolist())
-        return self._search(problem.subset(rows), self.options.seed + number, f"rerun {number}").at(tau).kept
+        again = self._search(problem.subset(rows), self.options.seed + number, f"rerun {number}")
+        if isinstance(again, Ranking) and isinstance(search, Ranking):
+            return again.strongest(search.count(selected.tau)).kept
+        return again.at(selected.tau).kept
 
     def _certificate(self, problem: Problem, search: Search, selected: Selected) -> Certificate | None:
         options = self.plan.certify
         if options is None:
             return None
         if isinstance(search, Ranking) and search.per_photo is not None:
-            count = int((search.mean.abs() >= selected.tau).sum())
-            return certify(top_of_mean(search.per_photo, count), len(problem), options)
+            strongest = top_of_mean(search.per_photo, search.count(selected.tau))
+            known: dict[bytes, Tensor] = {}
+
+            def in_circuit(kept: Tensor, number: int) -> Tensor:
+                same = kept.numpy().tobytes()
+                if same not in known:  # as in the circuit, edges that lead nowhere are not in
+                    known[same] = self.graph.prune(strongest(kept, number))
+                return known[same]
+
+            return certify(in_circuit, len(problem), options)
 
         def decide(kept: Tensor, number: int) -> Tensor:
             self.report.progress("certifying", number, options.samples)
@@ -292,6 +281,7 @@ class _Job:
     ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, bytes]]:
         """For each node the photos that it writes most along its direction, and small copies of them."""
         numbers = [*self.plan.judge, *self.plan.others][: len(along)]
+        card, classes = self.graph.model.card, labels_of(self.graph.model.card, self.plan.photos)
         shown: dict[str, list[dict[str, Any]]] = {}
         files: dict[str, bytes] = {}
         for column, one in enumerate(written):
@@ -300,9 +290,10 @@ class _Job:
             for value, row in zip(best.values.tolist(), best.indices.tolist()):
                 index = numbers[row]
                 photo, file = self.plan.photos[index], f"photo{index}.jpg"
+                known = classes.get(index)
                 if self.context and file not in files:
                     files[file] = small_jpeg(self.plan.explained([index])[0])
-                label = photo.labels[-1] if photo.labels else ""
+                label = (card.label(known) if known is not None else "") or (photo.labels[-1] if photo.labels else "")
                 entries.append({
                     "name": photo.name, "label": label, "along": value, "file": file if self.context else None,
                     "of_class": index in self.plan.judge and self.plan.by_class,
@@ -312,11 +303,9 @@ class _Job:
 
     def _write(
         self, run: Run, selected: Selected, certificate: Certificate | None, evidence: list[Evidence],
-        written: Sequence[Written], photos: dict[str, list[dict[str, Any]]], files: dict[str, bytes], passes: float,
+        written: Sequence[Written], photos: dict[str, list[dict[str, Any]]], files: dict[str, bytes], passes: dict[str, float],
         reruns: Sequence[Tensor],
     ) -> Result:  # fmt: skip
-        from safetensors.torch import save
-
         graph, chosen, plan = self.graph, selected.circuit, self.plan
         effects = torch.where(torch.isfinite(chosen.effects), chosen.effects, torch.nan)
         chosen = replace(chosen, effects=effects)
@@ -329,17 +318,17 @@ class _Job:
         layers = {f"layer.{graph.senders[w.sender].name}": w.layer for w in written if w.layer}
         whole = {"nodes": nodes, "edges": edges, "written": photos}
         content = {
-            "edges.safetensors": save(tensors), "circuit.json": json_bytes(whole),
+            "edges.safetensors": tensor_bytes(tensors, {}), "circuit.json": json_bytes(whole),
             "circuit.graphml": graphml(nodes, edges).encode(), **files,
         }  # fmt: skip
         if directions:
-            content["directions.safetensors"] = save({n: d.contiguous() for n, d in directions.items()}, layers)
+            content["directions.safetensors"] = tensor_bytes(directions, layers)
         about = {
             "unit": str(graph.unit), "label": graph.unit.label, "model": model_record(graph.model),
             "versions": versions(), "command": _command(plan), "photos": plan.photos.source,
             "asked": {f.name: getattr(plan.options, f.name) for f in fields(plan.options)},
             "nodes": graph.nodes, "edges": len(graph.edges), "kept": len(chosen), "tau": selected.tau,
-            "enough": selected.enough, "tried": selected.tried, "passes": passes,
+            "enough": selected.enough, "tried": selected.tried, **passes,
             "held_out": plan.held_out, "n": {"find": len(plan.find), "judge": len(plan.judge), "others": len(plan.others)},
             "certificate": _about(certificate),
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from entoptic.base.progress import Progress
 from entoptic.base.randomness import generator_for
 from entoptic.circuits.graph import CircuitGraph
 from entoptic.circuits.words import written_on
-from entoptic.errors import UserError, counted
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.models.card import Card
 from entoptic.units.unit import Unit
@@ -55,20 +56,37 @@ def of_class(
     inside = set(own)
     rest = [i for i in range(len(photos)) if i not in inside] if own else wrong
     draw = generator_for("photos of other classes", options.seed, len(rest))
-    picked = [rest[i] for i in torch.randperm(len(rest), generator=draw)[: options.others].tolist()]
-    return right, sorted(picked)
+    order = [rest[i] for i in torch.randperm(len(rest), generator=draw).tolist()]
+    return right, sorted(_readable(photos, order, options.others, model.card, options.at_once))
+
+
+def _readable(photos: Photos, order: list[int], count: int, card: Card, at_once: int) -> list[int]:
+    """Returns the first photos that can be read, as many as are asked for and there are."""
+    found: list[int] = []
+    start = 0
+    while len(found) < count and start < len(order):
+        part = order[start : start + count - len(found)]
+        start += len(part)
+        with suppress(Unreadable):  # not one of these: the next ones may do
+            for numbers, _ in photos.batches(card.prepare, at_once, part):
+                found += numbers
+    return found
 
 
 def driving(unit: Unit, photos: Photos, options: CircuitOptions, progress: Progress) -> tuple[list[int], list[int]]:
-    """Finds the photos that drive a unit most, found and judged on in turn; there are no other classes."""
+    """Finds the photos that drive a unit most, found and judged on in turn; others only where they are the corrupted twins."""
     found: list[tuple[float, int]] = []
     looked = list(range(min(len(photos), MOST_SCORED)))
     with torch.no_grad():
         for numbers, images in photos.batches(unit.model.card.prepare, options.at_once, looked):
             found += zip(unit.score(images).tolist(), numbers)
             progress("looking for photos that drive the unit", len(found), len(looked))
-    strongest = [index for _, index in sorted(found, reverse=True)[: 2 * options.n]]
-    return strongest[::2] + strongest[1::2] if len(strongest) > options.n else strongest, []
+    ranked = [index for _, index in sorted(found, reverse=True)]
+    strongest, rest = ranked[: 2 * options.n], sorted(ranked[2 * options.n :])
+    draw = generator_for("photos that drive a unit less", options.seed, len(rest))
+    picked = sorted(rest[i] for i in torch.randperm(len(rest), generator=draw)[: options.others].tolist())
+    others = picked if options.corrupt == "resample" else []
+    return strongest[::2] + strongest[1::2] if len(strongest) > options.n else strongest, others
 
 
 def attacked(
@@ -98,7 +116,7 @@ def attacked(
     draw = generator_for("photos with a word", options.seed, len(rest))
     order = [rest[i] for i in torch.randperm(len(rest), generator=draw).tolist()]
     looked = order[: max(2 * LOOKED * options.n, 16)]
-    others = sorted(order[len(looked) :][: options.others])
+    others = sorted(_readable(photos, order[len(looked) :], options.others, model.card, options.at_once))
     found: list[tuple[bool, float, int]] = []
     done = 0
     with torch.no_grad():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,18 +16,17 @@ from entoptic.base.files import sha256_of
 from entoptic.base.progress import Progress, silent
 from entoptic.circuits.certify import CertifyOptions
 from entoptic.circuits.corruptions import CORRUPTIONS, corrupt
-from entoptic.circuits.evidence import CONTROLS
 from entoptic.circuits.finders import find_finder
 from entoptic.circuits.graph import NODES, CircuitGraph, read_graph
-from entoptic.circuits.patched import BACKWARD, memory_of
-from entoptic.circuits.patching import LEVELS, most_passes
 from entoptic.circuits.words import PLACINGS, written_on
 from entoptic.errors import Unreadable, UserError, counted, instead
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
+from entoptic.runs.circuit_cost import CircuitCost, estimate_cost
 from entoptic.runs.circuit_photos import attacked, driving, of_class, word_of
 from entoptic.units.unit import Unit
 
+__all__ = ["CircuitCost", "CircuitOptions", "CircuitPlan", "estimate_cost", "plan_circuit"]
 VERSION = 1
 """Of what a circuit's result holds: another one makes another key."""
 LEAST_TO_SPLIT = 4
@@ -221,6 +218,11 @@ def plan_circuit(
     half = min(options.n, (len(chosen) + 1) // 2) if len(chosen) >= LEAST_TO_SPLIT else min(options.n, len(chosen))
     find = tuple(chosen[:half])
     judge = tuple(chosen[half : half + options.n]) or find
+    if not others and min(len(find), len(judge)) < 2 and options.corrupt in ("mean", "resample"):
+        raise UserError(
+            f"--corrupt {options.corrupt} needs another photo than the one that is explained, and {photos.source} has "
+            "none; give more photos, or corrupt by blur"
+        )
     if certify is not None and 1 - certify.deletion ** len(find) <= certify.tau:
         raise UserError(
             f"with {counted(len(find), 'photo')} a share of {certify.deletion ** len(find):.2g} of the subsets is empty, so no "
@@ -242,62 +244,3 @@ def plan_circuit(
 def _mask_hash(masks: Path, name: str) -> str:
     file = _mask_of(masks, name)
     return sha256_of(file) if file is not None else ""
-
-
-# --- cost -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class CircuitCost:
-    """What a circuit will cost.
-
-    Attributes:
-        passes: forward passes of one picture, at most.
-        seconds: at the pace of one measured pass.
-        bytes: of activations that are held at once.
-        parts: passes by what they are for.
-    """
-
-    passes: float
-    seconds: float
-    bytes: int
-    parts: dict[str, float]
-
-    def __str__(self) -> str:
-        parts = ", ".join(f"{name} {passes:.0f}" for name, passes in self.parts.items() if passes)
-        minutes = f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
-        return f"at most {self.passes:.0f} forward passes of one picture ({parts}), about {minutes}, {self.bytes / 2**20:.0f} MiB"
-
-
-def estimate_cost(plan: CircuitPlan) -> CircuitCost:
-    """Estimates what a circuit will cost, from one measured forward pass.
-
-    Args:
-        plan: of the circuit.
-    """
-    graph, options = plan.graph, plan.options
-    n, judged, others, edges = len(plan.find), len(plan.judge), len(plan.others), len(graph.edges)
-    level = n * most_passes(graph)
-    once = {"patching": level, "eap": n * (1 + BACKWARD), "eap-ig": n * options.steps * (1 + BACKWARD)}
-    search = once.get(options.finder, 0.0) * (math.ceil(math.log2(LEVELS)) + 1 if options.finder == "patching" else 1)
-    parts = {
-        "runs": 2 * (n + judged + others) + 2 * n * options.reruns,
-        "search": search,
-        "selection": n * (math.ceil(math.log2(edges)) + 2),
-        "reruns": once.get(options.finder, 0.0) * options.reruns,
-        "evidence": judged * (2 + CONTROLS) + others,
-    }
-    if plan.certify is not None and options.finder == "patching":
-        parts["certificate"] = plan.certify.samples * level * (1 - plan.certify.deletion)
-    passes = float(sum(parts.values()))
-    blank = torch.full((1, 3, *graph.model.card.size), 0.5, device=graph.model.device)
-    with torch.no_grad():
-        plan.graph.chain.stem(blank)
-        start = time.monotonic()
-        stream = plan.graph.chain.stem(blank)
-        for stage_number, stage in enumerate(graph.stages):
-            stream = (stream if stage.adds else 0) + sum(graph.compute(stage_number, stream))  # type: ignore[assignment]
-        graph.compute(graph.output, stream)
-        seconds = (time.monotonic() - start) * passes
-    held = memory_of(graph, max(n, judged))
-    return CircuitCost(passes=passes, seconds=seconds, bytes=held, parts=parts)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from entoptic.base.cache import content_key
 from entoptic.base.files import json_bytes, user_path
 from entoptic.base.gradients import with_gradients
+from entoptic.base.pixels import small_jpeg
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.records import read_json, read_tensors
 from entoptic.circuits.certify import CertifyOptions
@@ -27,7 +28,7 @@ from entoptic.runs.circuit import make_circuit_plans
 from entoptic.runs.circuit_photos import labels_of
 from entoptic.runs.circuit_plan import CircuitOptions, CircuitPlan
 from entoptic.runs.records import model_record, versions
-from entoptic.runs.results import RECORD, Result, find_result, write_result
+from entoptic.runs.results import RECORD, Result, find_result, is_record, write_result
 from entoptic.runs.store import Run
 
 KIND = "steering"
@@ -106,8 +107,8 @@ def read_circuit(file: str | Path) -> Result:
         record = read_json(folder / RECORD)
     except Unreadable:
         record = {}
-    wanted = {"name": str, "key": str, "files": dict, "evidence": list, "asked": dict, "model": dict}
-    if record.get("kind") != "circuit" or not all(isinstance(record.get(n), k) for n, k in wanted.items()):
+    about = all(isinstance(record.get(name), dict) for name in ("asked", "model"))
+    if record.get("kind") != "circuit" or not about or not is_record(record):
         raise UserError(f"{given} is no circuit; --steer takes the folder of one, RUN/results/circuit/NAME")
     result = Result(path=folder.absolute() / RECORD, record=record)
     if changed := result.changed():
@@ -153,6 +154,8 @@ def _measured(run: Run, stored: Result, plan: CircuitPlan, alpha: float, key: st
     cost = Cost(graph)
     say("steering", 0, 3)
     kept = _kept(stored, len(graph.edges))
+    if not bool(kept.any()):
+        raise UserError(f"the circuit of {graph.unit} has no edge, so there is nothing to steer")
     clean, corrupted = plan.twins(plan.find)
     problem = make_problem(graph, clean, corrupted, at_once=plan.options.at_once, cost=cost, by_class=plan.by_class)
     senders = sorted({graph.edges[n].sender for n in kept.nonzero()[:, 0].tolist()})
@@ -174,12 +177,40 @@ def _measured(run: Run, stored: Result, plan: CircuitPlan, alpha: float, key: st
         "n": {"find": len(plan.find), "driven": len(driven), "others": len(others)}, "held_out": plan.held_out,
         "corrupt": plan.options.corrupt, "passes": cost.passes,
     }  # fmt: skip
-    edges = {"alpha": alpha, "edges": [graph.edge_name(n) for n in kept.nonzero()[:, 0].tolist()]}
-    result = write_result(
-        run, KIND, str(graph.unit), key, files={"steered.json": json_bytes(edges)}, evidence=evidence, about=about
-    )  # fmt: skip
+    photos, files = _photos(steering, plan, driven, context=stored.record["key"] == plan.key)
+    edges = {"alpha": alpha, "edges": [graph.edge_name(n) for n in kept.nonzero()[:, 0].tolist()], "photos": photos}
+    files = {"steered.json": json_bytes(edges), **files}
+    result = write_result(run, KIND, str(graph.unit), key, files=files, evidence=evidence, about=about)
     say("steering", 3, 3)
     return result
+
+
+def _photos(
+    steering: Steering, plan: CircuitPlan, driven: Pictures, *, context: bool
+) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """For each photo on which steering is judged: what it is taken for, and the unit's score, before and after."""
+    graph, card = steering.graph, steering.graph.model.card
+    before, after = steering.values(driven.images, alpha=0.0), steering.values(driven.images)
+    scores = [graph.score(values).tolist() for values in (before, after)]
+    answers = [values[:, :, 0].argmax(1).tolist() for values in (before, after)] if graph.target is not None else None
+    rows, files = [], {}
+    for at, (index, label) in enumerate(zip(plan.judge, driven.labels)):
+        file = f"photo{index}.jpg"
+        if context:
+            files[file] = small_jpeg(driven.images[at])
+        one, other = (some[at] for some in answers) if answers is not None else (None, None)
+        known = label is not None and label != graph.target and answers is not None
+        rows.append({
+            "name": plan.photos[index].name, "label": "" if label is None else _class(card, label),
+            "before": "" if one is None else _class(card, one), "after": "" if other is None else _class(card, other),
+            "score_before": scores[0][at], "score_after": scores[1][at],
+            "mended": (one != label and other == label) if known else None, "file": file,
+        })  # fmt: skip
+    return rows, files
+
+
+def _class(card: Card, index: int) -> str:
+    return card.label(index) or f"class {index}"
 
 
 def _kept(stored: Result, edges: int) -> Tensor:

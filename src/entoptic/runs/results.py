@@ -137,14 +137,16 @@ def _read(path: Path, run: Run) -> dict[str, Any] | None:
         record = read_json(path) if is_inside(path, run.path) else {}
     except Unreadable:
         return None
-    if not record.get("complete"):
-        return None
+    return record if is_record(record) else None
+
+
+def is_record(record: Mapping[str, Any]) -> bool:
+    """Returns whether a record is that of a finished result, all of whose files lie in its folder."""
     kinds = {"kind": str, "name": str, "key": str, "files": dict, "evidence": list}
-    if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
-        return None
+    if not record.get("complete") or not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        return False
     files = record["files"].values()
-    inside = all(isinstance(e, dict) and isinstance(e.get("sha256"), str) and _plain(e.get("file")) for e in files)
-    return record if inside else None
+    return all(isinstance(e, dict) and isinstance(e.get("sha256"), str) and _plain(e.get("file")) for e in files)
 
 
 def _plain(name: Any) -> bool:

@@ -21,6 +21,7 @@ from entoptic.base.records import why
 from entoptic.errors import NotAvailable, Unreadable, counted
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
+from entoptic.runs.circuit_check import circuit_drift
 from entoptic.runs.recompute import Recompute, Recomputed, same_numbers
 from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run
@@ -116,7 +117,8 @@ def verify(
             LookupError, TypeError, AttributeError, ValueError, OSError, ArithmeticError, RuntimeError, AssertionError
         ) as error:  # fmt: skip
             found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {why(error)})")
-    found.drift += [problem for result, problem in read_results(opened) if result is None]
+    for result, problem in read_results(opened):
+        found.drift += [problem] if result is None else circuit_drift(result) if result.kind == "circuit" else []
     compare_metadata(opened, found)
     found.skipped += public_copy(opened)
     on_picture(total, total)

@@ -27,6 +27,27 @@
     }
   }
 
+  const strongest = document.getElementById("strongest");
+  const said = document.getElementById("strongest-said");
+  function limit() {
+    const count = Number(strongest.value);
+    const all = edges.length;
+    for (const edge of edges) edge.classList.toggle("beyond", Number(edge.dataset.rank) > count);
+    said.textContent = count >= all ? `all ${all}` : `the strongest ${count} of ${all}`;
+  }
+  strongest.addEventListener("input", limit);
+  limit();
+
+  const scroll = drawing.parentElement;
+  const fits = document.querySelector('[data-action="fit"]');
+  function fit() {
+    const whole = scroll.classList.toggle("fit");
+    fits.setAttribute("aria-pressed", String(whole));
+    fits.textContent = whole ? "Full size" : "Whole circuit";
+  }
+  fits.addEventListener("click", fit);
+  fits.hidden = drawing.width.baseVal.value <= scroll.clientWidth;
+
   let pinned = null;
   for (const node of nodes) {
     node.addEventListener("pointerenter", () => show(node));
@@ -50,6 +71,7 @@
 
   window.Entoptic.listen({
     ArrowLeft: () => step(-1, 0), ArrowRight: () => step(1, 0), ArrowUp: () => step(0, -1), ArrowDown: () => step(0, 1),
+    f: fit,
     Escape: () => { pinned?.blur(); pinned = null; show(null); },
   });
 })();

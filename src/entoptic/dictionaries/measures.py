@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +55,9 @@ def measure_fit(
 
     Returns:
         The fit, and how often each feature is active (read alone), K shares of the positions.
+
+    Raises:
+        UserError: it reconstructs values that are not finite.
     """
     mean_O = targets_BOD.double().mean((0, 2))
     error = spread = ratios = on = 0.0
@@ -67,6 +71,10 @@ def measure_fit(
         on += float((codes > 0).sum())
         alone_K += (dictionary.activations(values) > 0).double().sum((0, 2)).cpu()
         count += errors_BD.numel()
+    if not math.isfinite(error) or not math.isfinite(ratios):
+        raise UserError(
+            "the dictionary reconstructs values that are not finite: its numbers are too large for this layer"
+        )
     density_K = alone_K / count
     fit = Fit(
         explained=1 - error / max(spread, 1e-30), explained_each=1 - ratios / count, l0=on / count,

@@ -26,6 +26,7 @@ from entoptic.runs.verify import verify
 from entoptic.units.concepts import Concepts
 from entoptic.units.dictionary import save
 from entoptic.units.directions import Directions
+from entoptic.units.factors import NonNegative
 from entoptic.units.sparse import Sparse
 from entoptic.units.splits import Split
 from entoptic.units.unit import Unit, bind
@@ -62,12 +63,13 @@ def dictionaries(model: Model) -> dict[str, Any]:
             weights=conv.weight[:1].detach(), biases=conv.bias[:1].detach(), partition=torch.cat([half, 1 - half]),
             of_unit=torch.tensor([0, 0]), units=[0], writes="stage2.0", padding=1, grid=(8, 8), **own | {"layer": "stage1"},
         ),
+        "NMF": NonNegative(decoder=draw(6, 16, seed=5).abs(), **own),
         "concepts": Concepts.of([draw(p, 16, seed=p) for p in (3, 1, 2)], None, **own),
     }  # fmt: skip
 
 
 KINDS = (
-    "SAE", "SAE, TopK without a threshold", "transcoder", "directions", "split", "concepts",
+    "SAE", "SAE, TopK without a threshold", "transcoder", "directions", "split", "NMF", "concepts",
 )  # fmt: skip
 SHOWING = [card for card in METHODS.values() if card.shows_units and card.function.__module__.startswith("entoptic.")]
 

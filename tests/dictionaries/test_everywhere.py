@@ -79,8 +79,11 @@ def first_unit(model: Model, kind: str, folder: Path) -> Unit:
     return bind(model, f"dict({file}):1@max")[0]
 
 
-def make(card: MethodCard, items: Sequence[Item], references: References, photo: Path) -> list[Draft]:
-    options = {k: v for k, v in (SMALL | {"photo": str(photo)}).items() if k in card.config.__dataclass_fields__}
+def make(
+    card: MethodCard, items: Sequence[Item], references: References, photo: Path, **more: Any
+) -> list[Draft]:  # fmt: skip
+    asked = SMALL | {"photo": str(photo)} | more
+    options = {k: v for k, v in asked.items() if k in card.config.__dataclass_fields__}
     context = Context(model=references.model, references=references, prior=TwoClasses())
     return list(card.function(items, make_config(card, options), context))
 

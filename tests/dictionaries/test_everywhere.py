@@ -26,6 +26,7 @@ from entoptic.runs.verify import verify
 from entoptic.units.concepts import Concepts
 from entoptic.units.dictionary import save
 from entoptic.units.directions import Directions
+from entoptic.units.factors import NonNegative
 from entoptic.units.sparse import Sparse
 from entoptic.units.splits import Split
 from entoptic.units.unit import Unit, bind
@@ -62,12 +63,13 @@ def dictionaries(model: Model) -> dict[str, Any]:
             weights=conv.weight[:1].detach(), biases=conv.bias[:1].detach(), partition=torch.cat([half, 1 - half]),
             of_unit=torch.tensor([0, 0]), units=[0], writes="stage2.0", padding=1, grid=(8, 8), **own | {"layer": "stage1"},
         ),
+        "NMF": NonNegative(decoder=draw(6, 16, seed=5).abs(), **own),
         "concepts": Concepts.of([draw(p, 16, seed=p) for p in (3, 1, 2)], None, **own),
     }  # fmt: skip
 
 
 KINDS = (
-    "SAE", "SAE, TopK without a threshold", "transcoder", "directions", "split", "concepts",
+    "SAE", "SAE, TopK without a threshold", "transcoder", "directions", "split", "NMF", "concepts",
 )  # fmt: skip
 SHOWING = [card for card in METHODS.values() if card.shows_units and card.function.__module__.startswith("entoptic.")]
 
@@ -77,8 +79,11 @@ def first_unit(model: Model, kind: str, folder: Path) -> Unit:
     return bind(model, f"dict({file}):1@max")[0]
 
 
-def make(card: MethodCard, items: Sequence[Item], references: References, photo: Path) -> list[Draft]:
-    options = {k: v for k, v in (SMALL | {"photo": str(photo)}).items() if k in card.config.__dataclass_fields__}
+def make(
+    card: MethodCard, items: Sequence[Item], references: References, photo: Path, **more: Any
+) -> list[Draft]:  # fmt: skip
+    asked = SMALL | {"photo": str(photo)} | more
+    options = {k: v for k, v in asked.items() if k in card.config.__dataclass_fields__}
     context = Context(model=references.model, references=references, prior=TwoClasses())
     return list(card.function(items, make_config(card, options), context))
 

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from conftest import tiny_card
 from entoptic import UserError, learn_dictionary
 from entoptic.base.records import read_tensors
 from entoptic.cli.main import main
 from entoptic.dictionaries.kinds import KINDS
 from entoptic.dictionaries.learn import train
+from entoptic.dictionaries.measures import measure_fit
 from entoptic.dictionaries.network import SparseNet, relative_error, revival
 from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.dictionaries.splice import spliced, splicing_cost
@@ -30,6 +32,8 @@ SMALL: dict[str, Any] = {
     "features": 20, "active": 3, "batch_size": 32, "positions": 8, "buffer": 200, "warmup": 2, "check_every": 4,
     "least_gain": 0.0, "dead_after": 100,
 }  # fmt: skip
+
+SHORT = DictionaryRecipe(steps=4, **SMALL)
 
 needs_overcomplete = pytest.mark.skipif(
     find_spec("overcomplete") is None, reason="overcomplete is not installed (extra dictionaries)"
@@ -297,3 +301,41 @@ def test_an_exact_dictionary_costs_nothing_and_the_network_stays_as_it_was(tiny:
     with spliced(tiny, identity(tiny), codes=lambda z: 0 * z):
         assert not torch.allclose(tiny(images), before)
     assert torch.equal(tiny(images), before)
+
+
+class Flat(nn.Module):
+    """`mix` puts out its bias alone, whatever the photo: 4-byte numbers of one value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 6, 1), nn.Linear(6, 5)
+        with torch.no_grad():
+            self.mix.weight *= 1e-9
+            self.mix.bias.copy_(torch.arange(6) + 1.0)  # type: ignore[union-attr]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.stem(x)).mean((2, 3)))
+
+
+def test_a_layer_of_one_value_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    model = Model(Flat(), tiny_card(), device="cpu")
+    with pytest.raises(UserError, match="mix has the same values at every position of these photos"):
+        learn_dictionary(model, "mix", photo_folder, tmp_path / "d", SHORT, progress=False)
+
+
+def test_photos_of_one_value_leave_the_fit_open() -> None:
+    made = Sparse(
+        encoder=torch.eye(16)[:, :, None, None], encoder_bias=torch.zeros(16), decoder=torch.eye(16), decoder_bias=torch.zeros(16),
+        threshold=torch.zeros(16), kind="relu", layer="stage2",
+    )  # fmt: skip
+    same = torch.rand(1, 16, 1, generator=torch.Generator().manual_seed(0)).expand(3, 16, 9)
+    with pytest.raises(UserError, match="same values at every position, of which no share can be explained"):
+        measure_fit(made, same, same)
+
+
+def test_what_cannot_be_measured_is_said_with_its_reason(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    learn_dictionary(
+        tiny, "stage2", photo_folder, tmp_path / "d", SHORT, writes="stage2.0", progress=False, log=lines.append
+    )  # fmt: skip
+    assert "not spliced in (stage2 runs after stage2.0, which the dictionary is to write)" in lines[-1]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from conftest import tiny_card
 from entoptic.cli.main import main
 from entoptic.dictionaries.partitions import Partition, choose, partition_by_labels, partition_inputs
-from entoptic.dictionaries.split import contributions, linear_layer, split_units
+from entoptic.dictionaries.split import contributions, linear_layer, partition_of_unit, split_units
 from entoptic.errors import UserError
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES
@@ -217,11 +217,52 @@ def test_windows_and_normalisations_are_folded_in(colours: Model) -> None:
         (["step:0"], "stride 2"),
         (["stem:0"], "is no module's output"),
         (["mix:0", "wide:0"], "units of one layer are split together"),
+        (["mix:0@3,3"], "is read at one position; a channel is split at all of them: mix:0"),
     ],
 )
 def test_what_cannot_be_split_is_refused(units: list[str], message: str, colours: Model, patches: Path) -> None:
     with pytest.raises(UserError, match=message):
         split_units(colours, bind(colours, units), patches)
+
+
+@pytest.mark.parametrize("most", [-3, 0, 1, 10_000, 2.5])
+def test_numbers_of_sub_units_that_cannot_be_tried(most: Any, colours: Model, patches: Path) -> None:
+    with pytest.raises(UserError, match="must be from 2 to 64"):
+        split_units(colours, bind(colours, ["mix:0"]), patches, most=most)
+
+
+def test_logits_are_split_through_the_layer_that_puts_them_out(colours: Model, patches: Path) -> None:
+    found = linear_layer(colours, "logits")
+    assert (found.name, found.reads) == ("head", "pool")
+    with pytest.raises(
+        UserError, match=r"3 positions cannot be clustered: of the strongest, 40 are needed; give more photos"
+    ):
+        split_units(colours, bind(colours, ["logits:1"]), patches)
+    colours.module.head = nn.Sequential(nn.Linear(3, 5), nn.Softmax(1))
+    bent = Model(colours.module, colours.card, device="cpu")
+    with pytest.raises(UserError, match="are not what one of its Conv2d or Linear layers puts out"):
+        linear_layer(bent, "logits")
+
+
+def test_a_unit_that_never_changes_is_left_whole_beside_others(colours: Model, patches: Path, tmp_path: Path) -> None:
+    with torch.no_grad():
+        colours.module.mix.weight[1] = 0  # type: ignore[union-attr, index]
+    lines: list[str] = []
+    file = split(colours, ["mix:0", "mix:1"], patches, tmp_path / "s.safetensors", progress=False, log=lines.append)
+    assert lines == [
+        "mix:0: 2 sub-units",
+        "mix:1: not separable: it has the same value at every position of these photos",
+    ]
+    made: Any = load_dictionary(file, colours)
+    assert made.of_unit.tolist() == [0, 0, 1]
+
+
+def test_a_unit_that_hardly_ever_stands_out_is_left_whole() -> None:
+    kappa_NC = torch.zeros(4000, 3)
+    kappa_NC[:20, 0] = 1.0
+    found = partition_of_unit(kappa_NC, torch.arange(4000), [], 3, 0)
+    assert len(found) == 1
+    assert found.reason == "not separable: it stands out at 20 positions of these photos"
 
 
 def test_the_verb(

@@ -57,5 +57,5 @@ def test_a_network_without_maps_has_no_trunk() -> None:
     with pytest.raises(UserError, match="tiny has no layer with maps or tokens"):
         trunk_layers(Model(flat, tiny_card(labels=None), device="cpu"))
     shallow = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(UserError, match=r"found only \['0'\]; name the layers"):
+    with pytest.raises(UserError, match=r"found only \['0'\]; name others"):
         trunk_layers(Model(shallow, tiny_card(labels=None), device="cpu"))

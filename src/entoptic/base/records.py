@@ -62,7 +62,7 @@ def read_json(path: str | Path, *, finite: bool = True) -> dict[str, Any]:
     Raises:
         Unreadable: there is no such file, or no JSON object in it.
     """
-    return parse_json(_bytes_of(path), path, finite=finite)
+    return parse_json(read_bytes(path), path, finite=finite)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,12 @@ def why(error: BaseException) -> str:
     return " ".join(lines[0].split())[:_REASON] if lines else type(error).__name__
 
 
-def _bytes_of(path: str | Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
+    """Reads the content of a plain file.
+
+    Raises:
+        Unreadable: there is no such file, or it is a pipe or a device, whose reading might never end.
+    """
     _check_file(path)
     try:
         return Path(path).read_bytes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -142,6 +142,7 @@ def run_learn_dictionary(options: LearnDictionary) -> int:
 
     use_threads(options.threads)
     if options.checkpoint is not None:
+        _check_reading(options)
         file = read_dictionary(
             options.model, options.layer, options.checkpoint, options.out, photos=options.photos, writes=options.writes,
             kind=options.kind, k=options.recipe.active if options.kind == "topk" else 0, name=options.name,
@@ -158,6 +159,20 @@ def run_learn_dictionary(options: LearnDictionary) -> int:
         )  # fmt: skip
     print(f"{file}: see a feature with `entoptic see {options.model} 'dict({file}):0' --photos PHOTOS`")
     return 0
+
+
+def _check_reading(options: LearnDictionary) -> None:
+    """Refuses what --from would leave aside."""
+    fresh = DictionaryRecipe()
+    changed = [one.name for one in fields(fresh) if getattr(options.recipe, one.name) != getattr(fresh, one.name)]
+    allowed = {"active"} if options.kind == "topk" else set()
+    odd = [f"--{name.replace('_', '-')}" for name in changed if name not in allowed]
+    odd += ["--second-seed"] if options.second_seed else []
+    if odd:
+        raise UserError(
+            f"{', '.join(odd)} cannot be used with --from: it reads a dictionary that is trained already"
+            + ("; --active goes with --kind topk" if "--active" in odd else "")
+        )
 
 
 @tracked

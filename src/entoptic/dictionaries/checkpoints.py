@@ -15,7 +15,9 @@ kept in `found`; which layer of which network it is must be given.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import pickle
 import warnings
 from dataclasses import dataclass, field
@@ -26,14 +28,16 @@ import torch
 from torch import Tensor
 
 from entoptic.base.files import json_bytes, user_path, write_atomically
-from entoptic.base.records import parse_json, read_json, read_tensors, why
+from entoptic.base.records import parse_json, read_bytes, read_json, read_tensors, why
 from entoptic.dictionaries.layouts import LAYOUTS
 from entoptic.errors import NotAvailable, Unreadable, UserError, counted, nearest
-from entoptic.models.model import Model
-from entoptic.units.sparse import Sparse
+from entoptic.models.model import LOGITS, Model
+from entoptic.units.sparse import KINDS, Sparse
 
 CONFIGS = ("cfg.json", "config.json")
 WEIGHTS = ("sae_weights.safetensors", "sae.safetensors", "weights.safetensors", "weights.pt", "ae.pt", "sae.pt")
+
+LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +61,35 @@ def read_checkpoint(
         k: features of a position that a "topk" keeps, where the files do not say.
 
     Raises:
-        UserError: no such file; a pickle of objects; another layout; tensors that do not fit each other or the layer.
+        UserError: no such file; a pickle of objects; another layout; tensors that do not fit each other, the config or the
+            layer; `kind` is another one than the files say.
     """
     where = user_path(path)
+    if LOGITS in (layer, writes):
+        raise UserError("a dictionary is of a layer inside the network; `entoptic ls MODEL` lists them")
+    if kind and kind not in KINDS:
+        raise UserError(f'no kind of sparse dictionary "{kind}"; there are {", ".join(KINDS)}{nearest(kind, KINDS)}')
+    channels, outputs = model.layer(layer).channels, model.layer(writes or layer).channels
     if not where.exists():
         raise NotAvailable(f"there is no checkpoint {where}")
     files = _read(where)
     layout = next((name for name, one in LAYOUTS.items() if one.fits(files.tensors, files.config, files.header)), None)
     if layout is None:
         some = ", ".join(sorted(files.tensors)[:6]) or "none"
-        raise Unreadable(f"{where} is no checkpoint of {', '.join(LAYOUTS)}: its tensors are {some}")
-    config = files.config | ({"kind": kind} if kind else {}) | ({"k": k} if k else {})
+        bare = "W_enc" in files.tensors and not files.config
+        raise Unreadable(
+            f"{where} is no checkpoint of {', '.join(LAYOUTS)}: its tensors are {some}"
+            + (f", and no {' or '.join(CONFIGS)} beside it says what they mean" if bare else "")
+        )
+    config = ({"kind": kind} if kind else {}) | ({"k": k} if k else {}) | files.config
     try:
         made = LAYOUTS[layout].read(files.tensors, config)
     except KeyError as error:
         raise Unreadable(f"{where} is a damaged checkpoint of {layout}: it has no {error.args[0]}") from None
-    except (UserError, ValueError, TypeError, RuntimeError, IndexError) as error:
+    except (UserError, ValueError, TypeError, RuntimeError, IndexError, AttributeError, MemoryError) as error:
         raise Unreadable(f"{where} cannot be read as a checkpoint of {layout} ({why(error)})") from None
-    channels, outputs = model.layer(layer).channels, model.layer(writes or layer).channels
+    if kind and made.kind != kind:
+        raise UserError(f"{where} keeps features as {made.kind} by its own files, not as {kind}; leave the kind out")
     for what, has, name, wants in (
         ("reads", made.channels, layer, channels), ("writes", made.decoder.shape[1], writes or layer, outputs),
     ):  # fmt: skip
@@ -83,7 +98,7 @@ def read_checkpoint(
                 f"{where} {what} {counted(has, 'channel')}, but {name} of {model.card.name} has {wants}: "
                 "it is of another layer or network"
             )
-    said = {name: value for name, value in files.config.items() if isinstance(value, (str, int, float, bool))}
+    said = {name: value for name, value in files.config.items() if _can_be_kept(value)}
     return made.with_(
         layer=layer, writes="" if writes == layer else writes, model_sha256=model.card.identity,
         found={"layout": layout, "file": where.name, "says": said},
@@ -160,12 +175,16 @@ def _read(where: Path) -> _Files:
             hint = nearest(present[0], WEIGHTS) if present else ""
             raise NotAvailable(f"{where} holds none of {', '.join(WEIGHTS)} but {some}{hint}")
         where = file
-    if where.suffix == ".safetensors":
+    with_header = where.suffix == ".safetensors"
+    content = b"" if with_header else read_bytes(where)
+    if (_beginning(where) if with_header else content).startswith(LFS):
+        raise Unreadable(f"{where} is a pointer of Git LFS and not the file itself; `git lfs pull` fetches that")
+    if with_header or _is_safetensors(content):
         return _Files(tensors=read_tensors(where).tensors, config=config)
-    content = where.read_bytes()
     if content[:1] == b"{":
         line, _, rest = content.partition(b"\n")
-        return _Files(tensors=_unpickled(rest, where), config=parse_json(line, where, finite=False), header=True)
+        said = parse_json(line, where, finite=False)
+        return _Files(tensors=_unpickled(rest, where), config=said, header=True)
     held = _unpickled(content, where)
     return _Files(tensors=held, config=config)
 
@@ -187,8 +206,36 @@ def _unpickled(content: bytes, where: Path) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError, IndexError) as error:
         raise Unreadable(f"{where} is no file of tensors that can be read ({why(error)})") from None
-    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]
     if not isinstance(held, dict):
         raise Unreadable(f"{where} holds a {type(held).__name__}, not a state dict")
-    return {str(name): value for name, value in held.items() if isinstance(value, Tensor)}
+    for inner in ("state_dict", "model"):
+        if isinstance(held.get(inner), dict):
+            held = held[inner]
+    found = {str(name): value.detach() for name, value in held.items() if isinstance(value, Tensor)}
+    for name, value in found.items():
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise Unreadable(f'{where} holds "{name}" in a form without plain numbers (sparse, quantised or empty)')
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise Unreadable(f'{where} is damaged: it says that "{name}" has more numbers than it holds')
+    return found
+
+
+def _is_safetensors(content: bytes) -> bool:
+    """Whether a file of another name is safetensors: the length of a JSON header that fits in it, and that header."""
+    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content)
+
+
+def _beginning(where: Path) -> bytes:
+    """The first bytes of a plain file; nothing where it cannot be read, which its reader then says."""
+    if not where.is_file():
+        return b""
+    with contextlib.suppress(OSError), where.open("rb") as file:
+        return file.read(64)
+    return b""
+
+
+def _can_be_kept(value: Any) -> bool:
+    """Whether a config's entry is one short text or number, which the card can hold."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= 200)

@@ -6,14 +6,15 @@ and how features are kept. Each reader below says it in one call of `Raw`, which
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from entoptic.errors import UserError
+from entoptic.errors import UserError, nearest
 from entoptic.units.sparse import KINDS, Sparse, fold, unit_norm
 
 
@@ -48,21 +49,33 @@ class Raw:
     def sparse(self) -> Sparse:
         """Returns it as a dictionary, everything folded in, with decoder rows of length 1 where that changes nothing."""
         encoder, decoder = self.encoder.float(), self.decoder.float()
-        count, outputs = len(encoder), decoder.shape[1]
-        if encoder.ndim != 2 or decoder.ndim != 2 or len(decoder) != count:
+        if encoder.ndim != 2 or decoder.ndim != 2 or len(decoder) != len(encoder):
             raise UserError(f"its encoder is {_shape(encoder)} and its decoder {_shape(decoder)}")
+        count, outputs = decoder.shape
         threshold: Tensor | None = None
         if self.threshold is not None:
-            threshold = torch.as_tensor(self.threshold, dtype=torch.float32).clamp_min(0).expand(count).clone()
+            given = torch.as_tensor(self.threshold, dtype=torch.float32)
+            if not bool(given.isfinite().all()):
+                raise UserError("threshold holds values that are not finite")
+            threshold = _sized(given if given.numel() != 1 else given.reshape(()).expand(count), "threshold", count)
+            threshold = threshold.clamp_min(0).clone()
         elif self.kind != "topk":
             threshold = torch.zeros(count)
-        bias = torch.zeros(count) if self.encoder_bias is None else self.encoder_bias.float()
-        added = torch.zeros(outputs) if self.decoder_bias is None else self.decoder_bias.float()
+        bias = (
+            torch.zeros(count) if self.encoder_bias is None else _sized(self.encoder_bias, "the encoder's bias", count)
+        )
+        added = (
+            torch.zeros(outputs)
+            if self.decoder_bias is None
+            else _sized(self.decoder_bias, "the decoder's bias", outputs)
+        )
         made = Sparse(
             encoder=encoder[:, :, None, None], encoder_bias=bias, decoder=decoder, decoder_bias=added,
             threshold=threshold, kind=self.kind, k=self.k,
         )  # fmt: skip
-        taken = None if self.taken_off is None else self.taken_off.float()
+        taken = None
+        if self.taken_off is not None:
+            taken = _sized(self.taken_off, "what is taken off the input", encoder.shape[1])
         folded = fold(fold(made, input_mean=taken), input_scale=self.scale, output_scale=self.scale)
         lengths = decoder.norm(dim=1)
         alike = bool((lengths - lengths.mean()).abs().max() <= 1e-3 * lengths.mean())
@@ -81,56 +94,68 @@ class Layout:
 
 
 def _saelens(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
-    architecture = str(config.get("architecture", "standard"))
-    options = config.get("activation_fn_kwargs") or {}
-    function = str(config.get("activation_fn_str", config.get("activation_fn", "relu")))
-    normalises = str(config.get("normalize_activations") or "none")
-    factor = config.get("scaling_factor")
-    if normalises not in ("none", "False") and not (normalises == "expected_average_only_in" and factor):
-        raise UserError(
-            f'it normalises its inputs by "{normalises}" and gives no factor for that, so it cannot be folded into weights; '
-            "fold it with its own tool first"
-        )
+    architecture = str(config.get("architecture") or "standard")
+    function = str(config.get("activation_fn_str") or config.get("activation_fn") or "relu")
+    _check_name("architecture", architecture, _ARCHITECTURES)
+    _check_name("activation function", function, _FUNCTIONS)
     if "W_skip" in held:
         raise UserError("it has a skip connection, which is no feature")
-    bias, encoder, threshold = held.get("b_enc"), held["W_enc"].T, held.get("threshold")
-    kind, k = "relu", int(config.get("k") or options.get("k") or 0)
+    encoder, decoder = _matrix(held, "W_enc").T, _matrix(held, "W_dec")
+    _check_size("d_sae", config.get("d_sae"), len(encoder))
+    _check_size("d_in", config.get("d_in"), encoder.shape[1])
+    scale, applied = _folded_scale(config), config.get("apply_b_dec_to_input", "transcoder" not in architecture)
+    taken = held["b_dec"] if applied else None
     if "gated" in architecture:
         return _gated(
-            encoder, held["b_gate"], held["r_mag"], held["b_mag"], held["W_dec"], held["b_dec"],
-            taken_off=held["b_dec"] if config.get("apply_b_dec_to_input", True) else None,
+            encoder, held["b_gate"], held["r_mag"], held["b_mag"], decoder, held["b_dec"], taken_off=taken, scale=scale
         )  # fmt: skip
+    factor = held.get("finetuning_scaling_factor", held.get("scaling_factor"))
+    if factor is not None:  # of each code, before it is decoded
+        decoder = decoder * _sized(factor, "scaling_factor", len(decoder))[:, None]
+    threshold, kind = held.get("threshold"), "relu"
     if "batchtopk" in architecture or "matryoshka" in architecture:
         kind = "matryoshka" if "matryoshka" in architecture else "batchtopk"
-        if threshold is None:
-            threshold = held.get("topk_threshold")
-        if threshold is None:
-            raise UserError("it has no threshold, which BatchTopK needs outside of training")
+        threshold = held.get("topk_threshold") if threshold is None else threshold
     elif "topk" in architecture or function == "topk":
         kind, threshold = "topk", None
     elif "jumprelu" in architecture or threshold is not None:
         kind = "jumprelu"
-        if threshold is None:
-            raise UserError("it is a JumpReLU without thresholds")
-    transcoder = "transcoder" in architecture
-    applied = config.get("apply_b_dec_to_input", not transcoder)
-    raw = Raw(
-        encoder=encoder, encoder_bias=bias, decoder=held["W_dec"], decoder_bias=held["b_dec"], kind=kind, k=k,
-        threshold=threshold, taken_off=held["b_dec"] if applied else None, scale=float(factor or 1.0),
+    _check_threshold(kind, threshold)
+    options = config.get("activation_fn_kwargs")
+    inner = options.get("k") if isinstance(options, dict) else None
+    return Raw(
+        encoder=encoder, encoder_bias=held["b_enc"], decoder=decoder, decoder_bias=held["b_dec"], kind=kind,
+        k=_whole(inner if inner is not None else config.get("k")), threshold=threshold, taken_off=taken, scale=scale,
         by_contribution=bool(config.get("rescale_acts_by_decoder_norm", False)),
-    )  # fmt: skip
-    return raw.sparse()
+    ).sparse()  # fmt: skip
+
+
+def _folded_scale(config: dict[str, Any]) -> float:
+    """The factor of inputs and outputs; a normalisation that differs from input to input is refused."""
+    normalises, factor = str(config.get("normalize_activations") or "none"), config.get("scaling_factor")
+    if normalises in ("none", "False"):
+        return 1.0
+    if normalises != "expected_average_only_in" or factor is None:
+        raise UserError(
+            f'it normalises its inputs by "{normalises}" and gives no factor for that, so it cannot be folded into weights; '
+            "fold it with its own tool first"
+        )
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 < factor < math.inf:
+        raise UserError(f"its scaling_factor is {factor!r}, expected a number above 0")
+    return float(factor)
 
 
 def _gated(
     encoder: Tensor, gate: Tensor, log_scale: Tensor, magnitude: Tensor, decoder: Tensor, decoder_bias: Tensor,
-    *, taken_off: Tensor | None,
+    *, taken_off: Tensor | None, scale: float = 1.0,
 ) -> Sparse:  # fmt: skip
     """A gated autoencoder is a JumpReLU one: the gate and the magnitude rise with the same projection."""
-    scale = log_scale.float().exp()
+    count = len(encoder)
+    steeper = _sized(log_scale, "r_mag", count).exp()
+    magnitude, gate = _sized(magnitude, "the magnitude's bias", count), _sized(gate, "the gate's bias", count)
     return Raw(
-        encoder=encoder.float() * scale[:, None], encoder_bias=magnitude, decoder=decoder, decoder_bias=decoder_bias,
-        kind="jumprelu", threshold=(magnitude.float() - scale * gate.float()).clamp_min(0), taken_off=taken_off,
+        encoder=encoder.float() * steeper[:, None], encoder_bias=magnitude, decoder=decoder, decoder_bias=decoder_bias,
+        kind="jumprelu", threshold=(magnitude - steeper * gate).clamp_min(0), taken_off=taken_off, scale=scale,
     ).sparse()  # fmt: skip
 
 
@@ -143,9 +168,12 @@ def _sparsify(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
     activation = config.get("activation", "topk")
     if activation != "topk":
         raise UserError(f'its activation is "{activation}"; of sparsify, topk can be read')
+    encoder = _matrix(held, "encoder.weight")
+    _check_size("num_latents", config.get("num_latents") or None, len(encoder))
+    _check_size("d_in", config.get("d_in"), encoder.shape[1])
     return Raw(
-        encoder=held["encoder.weight"], encoder_bias=held["encoder.bias"], decoder=held["W_dec"],
-        decoder_bias=held["b_dec"], kind="topk", k=int(config["k"]),
+        encoder=encoder, encoder_bias=held["encoder.bias"], decoder=_matrix(held, "W_dec"),
+        decoder_bias=held["b_dec"], kind="topk", k=_whole(config["k"]),
         taken_off=None if config.get("transcode") else held["b_dec"],
     ).sparse()  # fmt: skip
 
@@ -154,29 +182,35 @@ def _sparsify(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
 
 
 def _dictionary_learning(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
-    trainer = config.get("trainer") if isinstance(config.get("trainer"), dict) else config
-    name = str((trainer or {}).get("dict_class", ""))
-    threshold = held.get("threshold")
-    k = int(held["k"]) if "k" in held else int((trainer or {}).get("k") or 0)
-    if "W_enc" in held:
+    inner = config.get("trainer")
+    trainer: dict[str, Any] = inner if isinstance(inner, dict) else config
+    name, threshold = str(trainer.get("dict_class") or ""), held.get("threshold")
+    if name:
+        _check_name("dict_class", name, _CLASSES)
+    k = _whole(held["k"] if "k" in held else trainer.get("k"))
+    native = "W_enc" in held
+    encoder = _matrix(held, "W_enc").T if native else _matrix(held, "encoder.weight")
+    decoder = _matrix(held, "W_dec") if native else _matrix(held, "decoder.weight").T
+    _check_size("dict_size", trainer.get("dict_size"), len(encoder))
+    _check_size("activation_dim", trainer.get("activation_dim"), encoder.shape[1])
+    if native:
         matryoshka = "group_sizes" in held or "Matryoshka" in name
-        jump = threshold is not None and threshold.ndim == 1 and len(threshold) == held["W_enc"].shape[1]
+        jump = threshold is not None and threshold.ndim == 1 and len(threshold) == len(encoder)
         return Raw(
-            encoder=held["W_enc"].T, encoder_bias=held["b_enc"], decoder=held["W_dec"], decoder_bias=held["b_dec"],
+            encoder=encoder, encoder_bias=held["b_enc"], decoder=decoder, decoder_bias=held["b_dec"],
             kind="matryoshka" if matryoshka else "jumprelu" if jump else "batchtopk", k=k, threshold=held["threshold"],
             taken_off=held["b_dec"] if matryoshka else None,
         ).sparse()  # fmt: skip
     if "gate_bias" in held:
         return _gated(
-            held["encoder.weight"], held["gate_bias"], held["r_mag"], held["mag_bias"], held["decoder.weight"].T,
-            held["decoder_bias"], taken_off=held["decoder_bias"],
+            encoder, held["gate_bias"], held["r_mag"], held["mag_bias"], decoder, held["decoder_bias"],
+            taken_off=held["decoder_bias"],
         )  # fmt: skip
-    encoder, decoder = held["encoder.weight"], held["decoder.weight"].T
-    measured = float(threshold) if threshold is not None and float(threshold) >= 0 else None
-    if "b_dec" in held:
+    if "b_dec" in held or "k" in held or "TopK" in name:
+        one = None if threshold is None else _one_number("threshold", threshold)
+        measured = one if one is not None and one >= 0 else None  # -1 before the first measurement
         batch = "BatchTopK" in name
-        if batch and measured is None:
-            raise UserError("it has no threshold, which BatchTopK needs outside of training")
+        _check_threshold("batchtopk" if batch else "topk", measured)
         return Raw(
             encoder=encoder, encoder_bias=held["encoder.bias"], decoder=decoder, decoder_bias=held["b_dec"],
             kind="batchtopk" if batch else "topk", k=k, threshold=measured, taken_off=held["b_dec"],
@@ -184,7 +218,7 @@ def _dictionary_learning(held: dict[str, Tensor], config: dict[str, Any]) -> Spa
     before = held.get("bias")
     return Raw(
         encoder=encoder, encoder_bias=held["encoder.bias"], decoder=decoder,
-        decoder_bias=before if before is not None else held.get("decoder.bias"), kind="relu", taken_off=before,
+        decoder_bias=before if before is not None else held["decoder.bias"], kind="relu", taken_off=before,
     ).sparse()  # fmt: skip
 
 
@@ -192,16 +226,20 @@ def _dictionary_learning(held: dict[str, Tensor], config: dict[str, Any]) -> Spa
 
 
 def _saev(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
-    inner = config.get("cfg") if isinstance(config.get("cfg"), dict) else config
-    activation = (inner or {}).get("activation") or {}
-    name = str(activation.get("cls", config.get("cls", "Relu")))
-    options = activation.get("params") or inner or {}
+    inner = config.get("cfg")
+    inner = inner if isinstance(inner, dict) else config
+    activation = inner.get("activation") or {}
+    if not isinstance(activation, dict):
+        activation = {"cls": activation}
+    name = str(activation.get("cls") or config.get("cls") or "Relu")
     names = {"TopK": "topk", "BatchTopK": "topk", "Relu": "relu", "SparseAutoencoderConfig": "relu"}
-    if name not in names:
-        raise UserError(f'its activation is "{name}"; of saev, {", ".join(names)} can be read')
-    k = int(options.get("top_k") or 32) if names[name] == "topk" else 0  # its BatchTopK keeps k of each position
+    _check_name("activation", name, tuple(names))
+    options = activation.get("params") or inner
+    top = options.get("top_k") if isinstance(options, dict) else None
+    k = (32 if top is None else _whole(top)) if names[name] == "topk" else 0  # its BatchTopK keeps k of each position
+    encoder = _matrix(held, "W_enc").T
     return Raw(
-        encoder=held["W_enc"].T, encoder_bias=held["b_enc"], decoder=held["W_dec"], decoder_bias=held["b_dec"],
+        encoder=encoder, encoder_bias=held["b_enc"], decoder=_matrix(held, "W_dec"), decoder_bias=held["b_dec"],
         kind=names[name], k=k,
     ).sparse()  # fmt: skip
 
@@ -210,19 +248,25 @@ def _saev(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
 
 
 def _overcomplete(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
-    decoder = held["dictionary._weights"].float()
+    decoder = _matrix(held, "dictionary._weights")
     decoder = decoder / decoder.norm(dim=1, keepdim=True).clamp_min(1e-8)  # its default normalisation
     matrices = [name for name, value in held.items() if name.startswith("encoder.") and value.ndim == 2]
     if len(matrices) != 1 or len(held[matrices[0]]) != len(decoder):
         raise UserError(f"its encoder has {len(matrices)} matrices; one linear layer can be read")
     stem = matrices[0].removesuffix("0.weight").removesuffix("weight")
-    encoder, bias = held[matrices[0]].float(), held.get(matrices[0].removesuffix("weight") + "bias")
-    bias = torch.zeros(len(encoder)) if bias is None else bias.float()
+    encoder, count = _matrix(held, matrices[0]), len(held[matrices[0]])
+    given = held.get(matrices[0].removesuffix("weight") + "bias")
+    bias = torch.zeros(count) if given is None else _sized(given, "the encoder's bias", count)
     norm = f"{stem}1."
     if norm + "running_var" in held:
-        factor = held[norm + "weight"].float() / (held[norm + "running_var"].float() + 1e-5).sqrt()
+        weight, added, mean, variance = (
+            _sized(held[norm + name], norm + name, count) for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        if bool((variance < 0).any()):
+            raise UserError(f"{norm}running_var holds negative variances")
+        factor = weight / (variance + 1e-5).sqrt()
         encoder = encoder * factor[:, None]
-        bias = (bias - held[norm + "running_mean"].float()) * factor + held[norm + "bias"].float()
+        bias = (bias - mean) * factor + added
     elif norm + "weight" in held:
         raise UserError("its encoder normalises each code by the others, which cannot be folded into weights")
     threshold = held.get("thresholds", held.get("threshold"))
@@ -231,16 +275,84 @@ def _overcomplete(held: dict[str, Tensor], config: dict[str, Any]) -> Sparse:
         raise UserError(
             'a state dict of overcomplete does not say how features are kept: give kind="relu", "topk" with k, …'
         )
+    _check_threshold(kind, threshold)
     return Raw(
-        encoder=encoder, encoder_bias=bias, decoder=decoder, decoder_bias=None, kind=kind, k=int(config.get("k") or 0),
+        encoder=encoder, encoder_bias=bias, decoder=decoder, decoder_bias=None, kind=kind, k=_whole(config.get("k")),
         threshold=threshold,
     ).sparse()  # fmt: skip
 
 
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _matrix(held: dict[str, Tensor], name: str) -> Tensor:
+    value = held[name]
+    if value.ndim != 2:
+        raise UserError(f'"{name}" is {_shape(value)}, expected a matrix')
+    if not value.is_floating_point():
+        raise UserError(f'"{name}" holds {str(value.dtype).removeprefix("torch.")} numbers, expected floating point')
+    return value.float()
+
+
+def _sized(value: Tensor, what: str, size: int) -> Tensor:
+    if tuple(value.shape) != (size,):
+        raise UserError(f"{what} is {_shape(value)}, expected {size}")
+    if value.is_complex():
+        raise UserError(f"{what} holds complex numbers")
+    return value.float()
+
+
+def _one_number(what: str, value: Tensor) -> float:
+    if value.numel() != 1 or value.is_complex():
+        raise UserError(f"its {what} is {_shape(value)}, expected one real number")
+    number = float(value)
+    if not math.isfinite(number):
+        raise UserError(f"its {what} is {number}, which is not finite")
+    return number
+
+
+def _whole(k: Any) -> int:
+    """The number of features that a position keeps; 0 where the files do not say."""
+    value = _one_number("k", k) if isinstance(k, Tensor) and k.dtype != torch.bool else k
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+        raise UserError(f"its k is {str(value)[:40]}, expected a whole number")
+    return int(value)
+
+
+def _check_size(name: str, said: Any, has: int) -> None:
+    """A config of another checkpoint would say the wrong thing of these tensors."""
+    if said is not None and said != has:
+        raise UserError(
+            f"its config says {name} {str(said)[:40]}, but its tensors have {has}: the two files do not belong together"
+        )
+
+
+def _check_name(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise UserError(f'its {what} is "{name[:60]}"; {", ".join(known)} can be read{nearest(name, known)}')
+
+
+def _check_threshold(kind: str, threshold: Tensor | float | None) -> None:
+    if threshold is None and kind not in ("relu", "topk"):
+        name = {"batchtopk": "BatchTopK", "matryoshka": "a matryoshka autoencoder", "jumprelu": "JumpReLU"}[kind]
+        raise UserError(f"it has no threshold, which {name} needs outside of training")
+
+
 def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape))
+    return "×".join(map(str, tensor.shape)) or "one number"
 
 
+_ARCHITECTURES = (
+    "standard", "vanilla", "gated", "topk", "jumprelu", "batchtopk", "matryoshka_batchtopk", "matryoshka", "transcoder",
+    "topk_transcoder", "jumprelu_transcoder", "batchtopk_transcoder", "gated_transcoder",
+)  # fmt: skip
+_FUNCTIONS = ("relu", "topk", "jumprelu", "batchtopk")
+_CLASSES = (
+    "AutoEncoder", "AutoEncoderNew", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "GatedAutoEncoder",
+    "JumpReluAutoEncoder",
+)  # fmt: skip
 _PRISMA = ("activation_fn_str", "expansion_factor", "hook_point_layer")
 
 LAYOUTS: dict[str, Layout] = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from entoptic.dictionaries.stream import ROUNDING
 from entoptic.errors import UserError
 from entoptic.units.factors import NonNegative
 from entoptic.units.sparse import Sparse
@@ -54,6 +56,9 @@ def measure_fit(
 
     Returns:
         The fit, and how often each feature is active (read alone), K shares of the positions.
+
+    Raises:
+        UserError: it reconstructs values that are not finite, or the targets are the same everywhere.
     """
     mean_O = targets_BOD.double().mean((0, 2))
     error = spread = ratios = on = 0.0
@@ -67,6 +72,12 @@ def measure_fit(
         on += float((codes > 0).sum())
         alone_K += (dictionary.activations(values) > 0).double().sum((0, 2)).cpu()
         count += errors_BD.numel()
+    if not math.isfinite(error) or not math.isfinite(ratios):
+        raise UserError(
+            "the dictionary reconstructs values that are not finite: its numbers are too large for this layer"
+        )
+    if spread <= ROUNDING**2 * float(targets_BOD.double().square().sum()):
+        raise UserError("these photos have the same values at every position, of which no share can be explained")
     density_K = alone_K / count
     fit = Fit(
         explained=1 - error / max(spread, 1e-30), explained_each=1 - ratios / count, l0=on / count,

@@ -117,7 +117,10 @@ def partition_inputs(
         UserError: too few positions.
     """
     if len(strong_MC) < LEAST_POSITIONS or not len(low_NC):
-        raise UserError(f"{counted(len(strong_MC), 'position')} cannot be clustered; give more photos")
+        raise UserError(
+            f"{counted(len(strong_MC), 'position')} cannot be clustered: of the strongest, {LEAST_POSITIONS} are needed; give "
+            "more photos (or read more of them: --limit)"
+        )
     background_C = low_NC.mean(0)
     draw = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(strong_MC), generator=draw)[:SAMPLE]

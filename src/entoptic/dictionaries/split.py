@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.progress import Progress, silent
-from entoptic.dictionaries.partitions import Partition, partition_by_labels, partition_inputs
+from entoptic.dictionaries.partitions import LEAST_POSITIONS, Partition, partition_by_labels, partition_inputs
 from entoptic.errors import NotAvailable, UserError, counted, nearest
 from entoptic.images.photos import Photos
-from entoptic.models.model import Model
+from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.splits import Split
 from entoptic.units.unit import Unit
@@ -23,6 +23,8 @@ NUMBERS = 16_000_000
 """Most numbers of inputs that are held (64 MB)."""
 STRONG = 0.9
 """Quantile of a unit's activation above which its positions are clustered; below the median is its background."""
+LARGEST = 64
+"""Most sub-units of one unit."""
 LEAST = 1e-4
 """Largest relative error with which a layer's output must follow from its input."""
 
@@ -60,6 +62,8 @@ def linear_layer(model: Model, layer: str) -> LinearLayer:
     """
     info, modules = model.layer(layer), dict(model.module.named_modules())
     images = torch.rand(2, 3, *model.card.size, generator=torch.Generator().manual_seed(0)).to(model.device)
+    if layer == LOGITS:
+        layer = _head(model, modules, images)
     name, norm = layer, None
     if isinstance(modules[layer], nn.BatchNorm2d):
         norm = modules[layer]
@@ -84,6 +88,23 @@ def linear_layer(model: Model, layer: str) -> LinearLayer:
     )  # fmt: skip
     _check(model, found, images)
     return found
+
+
+def _head(model: Model, modules: dict[str, nn.Module], images: Tensor) -> str:
+    """The linear layer whose output the logits are."""
+    linear = [
+        info for info in model.layers.values()
+        if info.channels == model.outputs and isinstance(modules[info.name], (nn.Conv2d, nn.Linear))
+    ]  # fmt: skip
+    with torch.no_grad():
+        read = model.read(images, [Tap(LOGITS), *(Tap(info.name) for info in linear)])
+    logits = read[Tap(LOGITS)]
+    same = [i for i in linear if read[Tap(i.name)].shape == logits.shape and torch.equal(read[Tap(i.name)], logits)]
+    if not same:
+        raise UserError(
+            f"the logits of {model.card.name} are not what one of its Conv2d or Linear layers puts out; name such a layer"
+        )
+    return max(same, key=lambda info: info.order).name
 
 
 def _weights(module: nn.Conv2d | nn.Linear, name: str) -> tuple[Tensor, Tensor, int]:
@@ -232,12 +253,22 @@ def split_units(
         The dictionary of all sub-units; a unit that cannot be separated has one.
 
     Raises:
-        UserError: units of several layers or kinds, a layer that cannot be split, too few photos, or an unknown label.
+        UserError: units of several layers or kinds, a layer that cannot be split, too few photos or sub-units, or an unknown
+            label.
     """
     layers = list(dict.fromkeys(unit.layer for unit in units))
     odd = next((u for u in units if u.kind not in ("channel", "logit") or u.tap.pre), None)
     if odd is not None:
         raise UserError(f"{odd} is a {odd.kind}; channels of a Conv2d or Linear layer are split")
+    placed = next((u for u in units if u.position is not None and model.layer(u.layer).grid != (1, 1)), None)
+    if placed is not None:
+        raise UserError(
+            f"{placed} is read at one position; a channel is split at all of them: {placed.layer}:{placed.index}"
+        )
+    if not isinstance(most, int) or isinstance(most, bool) or not 2 <= most <= LARGEST:
+        raise UserError(
+            f"most, the number of sub-units that are tried, must be from 2 to {LARGEST}, got {str(most)[:40]}"
+        )
     if len(layers) != 1:
         raise UserError(f"units of one layer are split together, not of {', '.join(layers)}")
     layer, opened = linear_layer(model, layers[0]), Photos.open(photos)
@@ -246,7 +277,7 @@ def split_units(
     found: list[Partition] = []
     for unit in units:
         kappa_NC = contributions(inputs_NF, layer.weight[unit.index])
-        made = _partition(kappa_NC, numbers_N, classes, most, seed)
+        made = partition_of_unit(kappa_NC, numbers_N, classes, most, seed)
         found.append(made)
         log(f"{unit}: {made.reason or f'{len(made)} sub-units'}")
     counts = torch.tensor([len(one) for one in found])
@@ -268,10 +299,31 @@ def split_units(
     )  # fmt: skip
 
 
-def _partition(kappa_NC: Tensor, numbers_N: Tensor, classes: list[set[int]], most: int, seed: int) -> Partition:
+def partition_of_unit(
+    kappa_NC: Tensor, numbers_N: Tensor, classes: Sequence[set[int]], most: int, seed: int
+) -> Partition:  # fmt: skip
+    """Partitions the inputs of one unit, from its contributions at all positions.
+
+    Args:
+        kappa_NC: the contributions.
+        numbers_N: the photo of each position.
+        classes: photos of each class that the inputs are split by; none for clusters.
+        most: sub-units that are tried.
+        seed: of clusters and nulls.
+    """
     total_N = kappa_NC.sum(1)
     low_NC = kappa_NC[total_N < total_N.median()]
     strong = total_N > torch.quantile(total_N[: 2**24], STRONG)
+    same = float(total_N.max() - total_N.min()) <= 1e-6 * float(kappa_NC.abs().max())
+    few = int(strong.sum()) < LEAST_POSITIONS <= (1 - STRONG) * len(total_N) and not classes
+    if same or few:  # another unit of the layer may still come apart
+        reason = (
+            "not separable: it has the same value at every position of these photos"
+            if same
+            else f"not separable: it stands out at {counted(int(strong.sum()), 'position')} of these photos"
+        )
+        whole = torch.zeros(int(strong.sum()), dtype=torch.long)
+        return Partition(shares=torch.ones(1, kappa_NC.shape[1]), labels=whole, reason=reason)
     if not classes:
         return partition_inputs(kappa_NC[strong], low_NC, most=most, seed=seed)
     members = [torch.tensor([n in one for n in numbers_N.tolist()]) for one in classes]

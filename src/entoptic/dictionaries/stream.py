@@ -25,6 +25,8 @@ from entoptic.units.windows import windows_of
 
 PHOTOS_AT_ONCE = 16
 LEAST_PHOTOS = 4
+ROUNDING = 1e-6
+"""Spread of values beside their size that 4-byte numbers have without any cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +114,7 @@ class Rows:
         self.source, self.recipe, self._progress = source, recipe, progress
         members = source.members
         if len(members) < LEAST_PHOTOS:
-            raise NotAvailable(
-                f"{counted(len(members), 'photo')} is too few to learn from; give at least {LEAST_PHOTOS}"
-            )
+            raise NotAvailable(f"{counted(len(members), 'photo')} cannot be learned from; give at least {LEAST_PHOTOS}")
         order = torch.randperm(len(members), generator=torch.Generator().manual_seed(0)).tolist()
         held = max(1, min(recipe.held_photos, len(members) // 10))
         self.held_members = [members[i] for i in sorted(order[:held])]
@@ -127,8 +127,8 @@ class Rows:
         self._round, self._rows = -1, (torch.empty(0), torch.empty(0))
         x_NF, y_NO = self._read(self._training_photos(0), 0)
         self.mean_F, self.mean_O = _window_mean(x_NF, source, recipe), y_NO.mean(0)
-        self.scale_x = _scale(x_NF - self.mean_F)
-        self.scale_y = _scale(y_NO - self.mean_O)
+        self.scale_x = _scale(x_NF, self.mean_F, source.layer)
+        self.scale_y = _scale(y_NO, self.mean_O, source.writes or source.layer)
         width = x_NF.shape[1] + (y_NO.shape[1] if source.writes or recipe.window > 1 else 0)
         self.bound = 3 * 4 * self._photos * self._of_each * width  # a round, its normalised copy, one while it is made
         self._set(0, x_NF, y_NO)
@@ -208,8 +208,8 @@ def _window_mean(x_NF: Tensor, source: Source, recipe: DictionaryRecipe) -> Tens
     return x_NF.mean(0) if recipe.window == 1 else torch.zeros(x_NF.shape[1])
 
 
-def _scale(centred: Tensor) -> float:
-    size = float(centred.square().sum(1).mean().sqrt())
-    if size <= 1e-12:
-        raise UserError("the layer has the same values at every position of these photos; there is nothing to learn")
+def _scale(rows: Tensor, mean: Tensor, layer: str) -> float:
+    size, whole = (float(r.double().square().sum(1).mean().sqrt()) for r in (rows - mean, rows))
+    if size <= max(1e-12, ROUNDING * whole):
+        raise UserError(f"{layer} has the same values at every position of these photos; there is nothing to learn")
     return 1 / size

@@ -25,7 +25,10 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
     maps.sort(key=lambda info: info.order)
     stem = next((info for info in maps if "Conv" in info.kind), maps[0] if maps else None)
     if stem is None:
-        raise UserError(f"{model.card.name} has no layer with maps or tokens, so its layers cannot be chosen")
+        raise UserError(
+            f"{model.card.name} has no layer with maps or tokens, so its layers cannot be chosen; name one with the "
+            "method's option layer or layers"
+        )
     blocks = _whole_blocks([info for info in maps if info.composite and info.order > stem.order])
     positions = {_positions(info) for info in blocks}
     isotropic_net = len(blocks) >= 4 and max(positions, default=0) - min(positions, default=0) <= 8
@@ -49,7 +52,7 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
         chosen = [info for grid, info in last.items() if patchify or grid != stem.grid]
     names = list(dict.fromkeys([stem.name, *(info.name for info in sorted(chosen, key=lambda i: i.order))]))
     if len(names) < 2:
-        raise UserError(f"{model.card.name}: found only {names}; name the layers to match with layers=(…)")
+        raise UserError(f"{model.card.name}: found only {names}; name others with the method's option layer or layers")
     return names
 
 

@@ -21,7 +21,7 @@ from entoptic.dictionaries.nmf import factorise
 from entoptic.dictionaries.recipe import DictionaryRecipe, check_kind
 from entoptic.dictionaries.splice import splicing_cost
 from entoptic.dictionaries.stream import Rows, Source
-from entoptic.errors import UserError
+from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.images.unit_reference import evenly_spaced
 from entoptic.models.model import LOGITS, Model, pick_device
 from entoptic.models.sources import load
@@ -129,14 +129,24 @@ def measured(
         source: of the activations.
         members: (set, photo) of the photos that it is measured on.
         kept_out: whether these were kept out of its training; None where nobody knows.
+
+    Raises:
+        NotAvailable: none of the photos could be read.
     """
-    images, values, targets = (torch.cat(parts).cpu() for parts in zip(*source.read(members), strict=True))
-    fit, density_K = measure_fit(made, values, targets)
-    levels = torch.tensor([0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0])
+    read = list(source.read(members))
+    if not read:
+        raise NotAvailable("none of the photos that the dictionary is to be measured on could be read")
+    images, values, targets = (torch.cat(parts).cpu() for parts in zip(*read, strict=True))
     measured: dict[str, Any] = {
-        "measured on": {"photos": len(images), "positions": fit.positions, "kept out": kept_out}, "fit": fit.to_json(),
-        "density": {f"{q:g}": round(v, 6) for q, v in zip(levels.tolist(), density_K.quantile(levels).tolist())},
-    }  # fmt: skip
+        "measured on": {"photos": len(images), "positions": len(values) * values.shape[2], "kept out": kept_out}
+    }
+    try:
+        fit, density_K = measure_fit(made, values, targets)
+        levels = torch.tensor([0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0])
+        shares = zip(levels.tolist(), density_K.quantile(levels).tolist())
+        measured |= {"fit": fit.to_json(), "density": {f"{q:g}": round(v, 6) for q, v in shares}}
+    except UserError as error:
+        measured["fit"] = {"reason": str(error)}
     try:
         measured["splicing"] = {
             k: round(v, 6) for k, v in splicing_cost(source.model, made, images).items()
@@ -171,14 +181,19 @@ def describe(dictionary: Sparse | NonNegative) -> str:
     """Returns one line on a learned dictionary: what its card says."""
     found = dictionary.found
     fit, cost = found["fit"], found["splicing"]
-    line = (
-        f"{dictionary}: explained variance {fit['explained']:.3f} (mean of ratios {fit['explained_each']:.3f}), "
-        f"L0 {fit['l0']:.1f}, {fit['alive']:.0%} alive on {found['measured on']['photos']} photos kept out"
-    )
+    if "explained" in fit:
+        line = (
+            f"{dictionary}: explained variance {fit['explained']:.3f} (mean of ratios {fit['explained_each']:.3f}), "
+            f"L0 {fit['l0']:.1f}, {fit['alive']:.0%} alive on {counted(found['measured on']['photos'], 'photo')} kept out"
+        )
+    else:
+        line = f"{dictionary}: not measured ({fit['reason']})"
     if "cosine" in cost:
         line += (
             f"; spliced in, the output's cosine is {cost['cosine']:.3f} and {cost['same answer']:.0%} of answers stay"
         )
+    else:
+        line += f"; not spliced in ({cost['reason']})"
     return line + (f"; stability over two seeds {found['stability']:.3f}" if "stability" in found else "")
 
 

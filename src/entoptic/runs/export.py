@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from entoptic.base.files import LOCK, is_inside, json_bytes, user_path
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import read_json, read_tensors
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.methods import METHODS
 from entoptic.methods.contract import Failure
 from entoptic.plots.frontier import draw
@@ -21,6 +22,7 @@ from entoptic.runs.frontier_table import table_of
 from entoptic.runs.people import FILE as PEOPLE_FILE
 from entoptic.runs.pictures import Picture, read_pixels
 from entoptic.runs.results import FOLDER as RESULTS
+from entoptic.runs.results import RECORD
 from entoptic.runs.scrub import Scrubber
 from entoptic.runs.set_evidence import SET_FILE
 from entoptic.runs.store import Run
@@ -82,7 +84,7 @@ def export_run(
     export = _Export(source, Run(folder), with_photos)
     chosen = export.chosen()
     if not chosen:
-        raise UserError(f"nothing of {source.path} can be copied: {'; '.join(export.left_out[:3]) or 'it is empty'}")
+        raise UserError(f"nothing of {source.path} can be copied: {export.why_nothing()}")
     try:
         with export.copy.writing(export.about()):
             for done, picture in enumerate(chosen, 1):
@@ -125,6 +127,23 @@ class _Export:
             else:
                 found.append(picture)
         return found
+
+    def why_nothing(self) -> str:
+        """Why no picture is copied, in words."""
+        reasons = self.left_out[:3]
+        found = Counter(path.parent.parent.name for path in (self.source.path / RESULTS).glob(f"*/*/{RECORD}"))
+        if found:
+            kinds = ", ".join(f"{number} of kind {kind}" for kind, number in sorted(found.items()))
+            reasons.append(
+                f"its {counted(found.total(), 'result')} ({kinds}) {'is' if found.total() == 1 else 'are'} no "
+                f"{'picture' if found.total() == 1 else 'pictures'}, and a public copy leaves results out, since their files "
+                "may hold photos and paths"
+            )
+        elif not reasons:
+            reasons.append(
+                "it has no picture yet" if not self.source.problems else "none of its pictures could be made"
+            )
+        return "; ".join(reasons)
 
     def _photo(self, picture: Picture) -> str:
         """Why a picture counts as a photo, "" where it is none or photos are wanted."""

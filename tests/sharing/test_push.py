@@ -418,7 +418,7 @@ def test_a_run_of_results_alone_says_so(run: Path, tmp_path: Path, say: Say) -> 
         ("export", results.path, "--out", tmp_path / "x"),
     ):
         said = refusal(say(*words))
-        assert "its 1 result (1 of kind circuit) is no picture" in said
+        assert "it holds 1 result (1 of kind circuit) and no picture that can be copied" in said
         assert "it is empty" not in said
         assert not (tmp_path / "x").exists()
 

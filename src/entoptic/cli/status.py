@@ -58,7 +58,8 @@ def lines(found: RunStatus) -> list[str]:
     """
     on = f" on {found.workers}" if found.workers else ""
     said = [
-        f"{found.run}: {_STATES.get(found.state, found.state)}{on}, {counted(found.pictures, 'picture')} in the run"
+        f"{found.run}: {_STATES.get(found.state, found.state)}{on}, {counted(found.pictures, 'picture')}"
+        f"{f' and {found.results}' if found.results else ''} in the run"
     ]
     for task in found.tasks:
         parts = [f"{task.there + task.made} of {counted(task.asked, 'picture')}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from entoptic.base.files import LOCK, is_inside, json_bytes, user_path
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import read_json, read_tensors
-from entoptic.errors import Unreadable, UserError, counted
+from entoptic.errors import Unreadable, UserError
 from entoptic.methods import METHODS
 from entoptic.methods.contract import Failure
 from entoptic.plots.frontier import draw
@@ -22,7 +21,7 @@ from entoptic.runs.frontier_table import table_of
 from entoptic.runs.people import FILE as PEOPLE_FILE
 from entoptic.runs.pictures import Picture, read_pixels
 from entoptic.runs.results import FOLDER as RESULTS
-from entoptic.runs.results import RECORD
+from entoptic.runs.results import results_in
 from entoptic.runs.scrub import Scrubber
 from entoptic.runs.set_evidence import SET_FILE
 from entoptic.runs.store import Run
@@ -131,13 +130,10 @@ class _Export:
     def why_nothing(self) -> str:
         """Why no picture is copied, in words."""
         reasons = self.left_out[:3]
-        found = Counter(path.parent.parent.name for path in (self.source.path / RESULTS).glob(f"*/*/{RECORD}"))
-        if found:
-            kinds = ", ".join(f"{number} of kind {kind}" for kind, number in sorted(found.items()))
+        if results := results_in(self.source):
             reasons.append(
-                f"its {counted(found.total(), 'result')} ({kinds}) {'is' if found.total() == 1 else 'are'} no "
-                f"{'picture' if found.total() == 1 else 'pictures'}, and a public copy leaves results out, since their files "
-                "may hold photos and paths"
+                f"it holds {results} and no picture that can be copied; a public copy leaves results out, since their files may "
+                "hold photos and paths"
             )
         elif not reasons:
             reasons.append(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conftest import tiny_card, tiny_module
+from entoptic.base.files import lock_folder
 from entoptic.errors import UserError
 from entoptic.methods.klsc import Klsc
 from entoptic.models.model import Model
@@ -118,3 +119,11 @@ def test_islands_that_killed_every_worker_are_a_failure_of_their_unit(
     results = measured(tmp_path / "r", TWO, "cache", monkeypatch, methods="klsc", units="logits:0-1", n=1)
     assert [result.failures for result in results] == [[], ["logits:1: a worker ended, whenever it was sampled"]]
     assert [bool(result.record["frontier"]) for result in results] == [True, False]
+
+
+def test_a_run_that_another_job_writes_is_refused_before_anything_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("entoptic.runs.frontier.scored_bank", lambda *given, **more: pytest.fail("it was sampled"))
+    with lock_folder(tmp_path / "r"), pytest.raises(UserError, match="is being written by another process"):
+        measured(tmp_path / "r", None, "cache", monkeypatch)

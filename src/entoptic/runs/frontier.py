@@ -214,6 +214,8 @@ class _FrontierRun:
 
     def run_all(self, n: int, seed: int) -> list[FrontierResult]:
         plan = self.plan
+        with plan.run.writing(about_run(plan.model)):
+            pass  # a folder that cannot be written, or is being written, must not cost the sampling
         units = units_of_plan(plan)
         context = Context(
             model=plan.model, references=plan.kind.references, prior=self.prior, units=units,

@@ -188,3 +188,16 @@ def test_runs_that_are_none(say: Say, runs: tuple[Path, Path], tmp_path: Path) -
     assert "2 pictures in" in out
     assert "run.json" in refusal(say("merge", runs[1], runs[0], "--out", tmp_path / "other"))
     assert not (tmp_path / "other").exists()
+
+
+def test_several_versions_are_said(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    (picture,) = Run.open(runs[1])
+    sidecar = picture.path.with_suffix(".json")
+    record = json.loads(sidecar.read_text())
+    before = record["versions"]["torch"]
+    record["versions"]["torch"] = "99.0"
+    sidecar.write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="several versions of torch ") as told:
+        merged = merge_runs(runs, tmp_path / "all")
+    assert f"torch ({', '.join(sorted([before, '99.0']))})" in str(told[0].message)
+    assert len(merged) == 2

@@ -62,6 +62,11 @@ def merge_runs(runs: Sequence[str | Path | Run], out: str | Path, *, progress: P
         if any(merged.path.glob("frontier/*.json")):
             merged.write_frontier({"table.md": table_of(merged, {}).encode("utf-8", "backslashreplace")})
         merged.problems += _merge_people(merged, [run.path for run in others])
+    if other := [f"{name} ({', '.join(sorted(found))})" for name, found in merging.versions.items() if len(found) > 1]:
+        warnings.warn(
+            f"the pictures were made with several versions of {' and '.join(other)}; those of one request then agree to rounding",
+            stacklevel=2,
+        )
     if merging.differing:
         names = sorted(merging.differing)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -84,6 +89,7 @@ class _Merging:
     def __init__(self, merged: Run, progress: Progress) -> None:
         self.merged, self._progress = merged, progress
         self.differing: set[str] = set()
+        self.versions: dict[str, set[str]] = {}
         self._made: dict[Path, set[tuple[str, str]]] = {}
 
     def look_at(self, run: Run) -> None:
@@ -99,6 +105,7 @@ class _Merging:
                 merged.problems.append(_left(source, problem))
             elif self._adopt(source, picture):
                 made.add((picture.unit, picture.method))
+                self._versions(picture)
             else:
                 name = picture.path.relative_to(source.path)
                 merged.problems.append(_left(source, f"{name}: it is damaged or not finished"))
@@ -158,6 +165,12 @@ class _Merging:
         for one in (*of_maps, picture.path, picture.path.with_suffix(".json")):
             self._copy(source, one, replace=True)
         return True
+
+    def _versions(self, picture: Picture) -> None:
+        """Takes note of what a picture was made with."""
+        held = picture.record.get("versions")
+        for name, version in held.items() if isinstance(held, dict) else ():
+            self.versions.setdefault(str(name), set()).add(str(version))
 
     def _copy_all(self, source: Run, folder: Path) -> None:
         for file in sorted(folder.glob("**/*")):

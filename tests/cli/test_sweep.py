@@ -117,6 +117,13 @@ def test_the_command_line_comes_before_the_file(say: Say, tmp_path: Path) -> Non
         ("jobs: [{n: 2}, {m: 2}]", "sweep.yaml, job 2: there is no key"),
         ("model: {", "sweep.yaml, line"),
         ("model: !!python/object/apply:os.system [echo]", "could not determine a constructor"),
+        ("jobs: [{jobs: [{n: 1}]}]", "sweep.yaml, job 1: jobs cannot stand within a job"),
+        ("jobs: [{n: 1}, {shard: 3/2}]", "sweep.yaml, job 2: shard 3/2: shards of 2 are 0/2 to 1/2, counted from 0"),
+        ("jobs: [{n: 1}, {workers: two}]", 'job 2: workers is a number, auto, ray or ray://HOST:PORT; got "two"'),
+        ("jobs: [{n: 1}, {workers: 0}]", "job 2: workers must be between 1 and 1024, got 0"),
+        ("jobs: [{n: 1}, {threads: 0}]", "job 2: --threads must be at least 1, got 0"),
+        ("jobs: [{n: 1}, {seed: 99999999999999999999999}]", "job 2: seed must be at least"),
+        ("jobs: [{n: 1}, {film: mp4}]", "job 2: "),
         ("- 1", "must hold keys such as model and units, got [1]"),
         ("[" * 3000, "sweep.yaml"),
     ],
@@ -208,3 +215,9 @@ def test_shards_are_merged_into_the_run_of_one_process(say: Say, tmp_path: Path)
     assert (code, err) == (0, "")
     assert "no unit of this request is in shard 6/7: nothing to make" in said
     assert not (tmp_path / "r").exists()
+
+
+def test_a_number_of_workers_needs_no_quotes(tmp_path: Path) -> None:
+    file = write(tmp_path, "model: tiny:net\nunits: logits:0\nworkers: 2\n")
+    (job,) = read_jobs(file, See)
+    assert job.options.workers == "2"

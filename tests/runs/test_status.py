@@ -19,6 +19,7 @@ from entoptic.errors import Unreadable, UserError
 from entoptic.methods.contract import Failure
 from entoptic.models.model import Model
 from entoptic.runs.progress_file import FILE, AtWork, watching
+from entoptic.runs.results import write_result
 from entoptic.runs.status import status
 from entoptic.runs.store import Run
 
@@ -122,7 +123,15 @@ def test_a_run_of_an_older_version(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "entries", [{"tasks": 3}, {"created": "now"}, {"tasks": [{}]}, {"failures": [{"unit": 1}]}, {"host": None}]
+    "entries",
+    [
+        {"tasks": 3},
+        {"created": "now"},
+        {"tasks": [{}]},
+        {"failures": [{"unit": 1}]},
+        {"host": None},
+        {"state": "going"},
+    ],
 )
 def test_a_damaged_progress_file_is_said(run: Run, entries: dict[str, object]) -> None:
     changed(run, **entries)
@@ -141,3 +150,31 @@ def test_a_progress_file_that_leads_elsewhere_is_not_read(run: Run, tmp_path: Pa
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
+
+
+def test_results_that_are_no_pictures_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path / "run")
+    with run.writing({}):
+        for kind in ("circuit", "circuit", "atlas"):
+            write_result(run, kind, "logits:0", f"{len(list(run.path.rglob('result.json')))}" * 64, files={})
+    assert status(run.path).results == "3 results (1 of kind atlas, 2 of kind circuit)"
+    assert main(["status", str(run.path)]) == 0
+    assert "0 pictures and 3 results (1 of kind atlas, 2 of kind circuit) in the run" in capsys.readouterr().out
+    assert main(["ls", str(run.path)]) == 0
+    assert "3 results (1 of kind atlas, 2 of kind circuit); `entoptic gallery" in capsys.readouterr().out
+    assert main(["merge", str(run.path), "--out", str(tmp_path / "all")]) == 0
+    assert "3 results (1 of kind atlas, 2 of kind circuit) in" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="when a process began is read from /proc")
+def test_a_number_that_another_process_has_by_now_is_no_job(run: Run) -> None:
+    changed(run, state="running", process=os.getpid(), stamp=time.time() - 1e6)
+    assert status(run.path).state == "ended"
+    changed(run, state="running", process=os.getpid(), stamp=time.time())
+    assert status(run.path).state == "running"
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**50])
+def test_a_number_that_no_process_has(run: Run, number: int) -> None:
+    changed(run, state="running", process=number)
+    assert status(run.path).state == "ended"

@@ -17,8 +17,9 @@ from cli.conftest import Say, refusal
 from conftest import tiny_card, tiny_module
 from entoptic.errors import NotAvailable, UserError
 from entoptic.models.sources import SOURCES
+from entoptic.runs.results import write_result
 from entoptic.runs.see import see as make
-from entoptic.runs.store import Run
+from entoptic.runs.store import Run, Unwritable
 from entoptic.runs.verify import verify
 from entoptic.sharing import push as pushing
 from entoptic.sharing import retries
@@ -186,7 +187,9 @@ def test_the_verbs(say: Say, run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("mine")
-    assert "holds other files" in refusal(say("push", run, f"folder:{other}"))
+    said = refusal(say("push", run, f"folder:{other}"))
+    assert f"holds other files (mine.txt); give PLACE an empty folder, for instance folder:{other / 'run'}" in said
+    assert "is no folder; give PLACE a folder" in refusal(say("push", run, f"folder:{other / 'mine.txt'}"))
     assert "holds other files" in refusal(say("pull", f"folder:{shared}", "--out", other))
     assert contents(other) == {"mine.txt": b"mine"}
 
@@ -355,12 +358,85 @@ def test_bytes_that_differ_from_the_list_are_not_kept(
     push(run, "hf:someone/run")
     place = open_place("hf:someone/run")
     listed = place.listing()
-    name = next(one for one in listed if one.endswith(".png"))
+    name = next(one for one in listed if one.startswith("pictures/") and one.endswith(".png"))
     wrong = SharedFile(name=name, size=listed[name].size, blob="f" * 40)
     monkeypatch.setattr(type(place), "listing", lambda self: {**listed, name: wrong})
-    with pytest.raises(NotAvailable, match="with other bytes than it is listed with"):
-        pull(place, tmp_path / "back")
+    pulled = pull(place, tmp_path / "back")
+    assert pulled.damaged == (f"{name}: it came with other bytes than it is listed with; fetch again",)
     assert not (tmp_path / "back" / name).exists()
+    assert len(Run.open(tmp_path / "back")) == 1, "the other picture is kept"
+    monkeypatch.undo()
+
+
+def test_a_damaged_picture_is_named_and_the_others_are_kept(run: Path, tmp_path: Path, say: Say) -> None:
+    shared, back = tmp_path / "shared", tmp_path / "back"
+    push(run, f"folder:{shared}")
+    first, second = Run.open(shared)
+    whole = first.path.read_bytes()
+    first.path.write_bytes(second.path.read_bytes())  # a picture, but not that of its record
+    name = first.path.relative_to(shared).as_posix()
+    code, out, err = say("pull", f"folder:{shared}", "--out", back)
+    assert code == 2
+    assert f"not kept: {name}: its bytes are not those of its record" in err
+    assert "1 picture in" in out
+    assert [p.path.read_bytes() for p in Run.open(back)] == [second.path.read_bytes()]
+    assert not (back / name).exists()
+    assert not (back / name).with_suffix(".json").exists()
+    # Mended where it came from, the same command fetches it.
+    first.path.write_bytes(whole)
+    assert say("pull", f"folder:{shared}", "--out", back)[0] == 0
+    assert len(Run.open(back)) == 2
+    assert verify(back).ok
+
+
+@pytest.mark.parametrize("victim", ["sidecar", "missing", "withheld"])
+def test_other_damage_is_named_too(run: Path, tmp_path: Path, victim: str) -> None:
+    shared, back = tmp_path / "shared", tmp_path / "back"
+    push(run, f"folder:{shared}")
+    first, _ = Run.open(shared)
+    name = first.path.relative_to(shared).as_posix()
+    if victim == "sidecar":
+        first.path.with_suffix(".json").write_text("{")
+        said = f"{name.replace('.png', '.json')}: it cannot be read"
+    elif victim == "missing":
+        first.path.unlink()
+        said = f"{name}: it is missing"
+    else:
+        (shared / "failures.json").write_text("[")
+        said = "failures.json: it cannot be read"
+    pulled = pull(f"folder:{shared}", back)
+    assert pulled.damaged == (said,)
+    assert len(Run.open(back)) == (2 if victim == "withheld" else 1)
+
+
+def test_a_run_of_results_alone_says_so(run: Path, tmp_path: Path, say: Say) -> None:
+    results = Run(tmp_path / "results")
+    with results.writing({"model": "tiny:net"}):
+        write_result(results, "circuit", "logits:0", "ab" * 32, files={"edges.json": b"{}"})
+    for words in (
+        ("push", results.path, f"folder:{tmp_path / 'x'}"),
+        ("export", results.path, "--out", tmp_path / "x"),
+    ):
+        said = refusal(say(*words))
+        assert "it holds 1 result (1 of kind circuit) and no picture that can be copied" in said
+        assert "it is empty" not in said
+        assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_prepared_names_the_folder_of_temporary_files(
+    run: Path, tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Run, file: Path, content: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise Unwritable("the folder cannot be written; give another --out") from None
+
+    monkeypatch.setattr(Run, "put", full)
+    said = refusal(say("push", run, f"folder:{tmp_path / 'shared'}"))
+    assert "(No space left on device); make room there, or let TMPDIR name another folder" in said
+    assert "--out" not in said
+    assert not (tmp_path / "shared").exists()
 
 
 def test_a_link_in_the_folder_is_not_followed(run: Path, tmp_path: Path, hub: Hub) -> None:

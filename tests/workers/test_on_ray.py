@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from kept import Kept
 from works import Squares
 
@@ -18,6 +19,7 @@ import entoptic
 from conftest import tiny_card, tiny_module
 from entoptic.errors import NotAvailable, UserError
 from entoptic.models.model import Model
+from entoptic.priors.toy import GaussianMixture
 from entoptic.runs import sweep
 from entoptic.workers import frames, making, on_ray
 from entoptic.workers.count import Workers
@@ -184,3 +186,22 @@ def test_the_files_of_one_process_also_where_a_node_goes(
     monkeypatch.setattr(sweep._Keeper, "made", going)
     assert see(tmp_path / "ray", "ray") == see(tmp_path / "one", None)
     assert gone
+
+
+@pytest.mark.slow
+def test_a_frontier_is_that_of_one_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mean = 0.3 * torch.randn((1, 3, 8, 8), generator=torch.Generator().manual_seed(5))
+    prior = GaussianMixture(torch.ones(1), mean, torch.full_like(mean, 1.0), scale=0.08, offset=0.5)
+
+    def measured(name: str, workers: str | None) -> dict[str, bytes]:
+        monkeypatch.setenv("ENTOPTIC_CACHE", str(tmp_path / f"cache-{name}"))
+        model = Model(tiny_module(), tiny_card(), device="cpu")
+        results = entoptic.frontier(
+            model, "logits:0-1", prior=prior, methods="klsc,fourier", n=1, bank=256, particles=16, nats=3.0, steps=2,
+            verifiers="", batch_size=1, out=tmp_path / name, workers=workers, progress=False,
+        )  # fmt: skip
+        assert not any(result.failures for result in results)
+        files = [*(tmp_path / name).glob("pictures/*/*.png"), *(tmp_path / name).glob("frontier/*")]
+        return {file.relative_to(tmp_path / name).as_posix(): file.read_bytes() for file in files}
+
+    assert measured("ray", "ray") == measured("one", None)

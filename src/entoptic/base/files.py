@@ -101,13 +101,15 @@ def check_inside(path: Path, folder: Path) -> Path:
     return path
 
 
-def check_own(folder: Path, *, marks: Collection[str], what: str) -> None:
+def check_own(folder: Path, *, marks: Collection[str], what: str, option: str = "--out", prefix: str = "") -> None:
     """Checks that a folder may be written: that it is not there, is empty or holds one of the files of its kind.
 
     Args:
         folder: to be written.
         marks: names of files or folders, one of which shows that the folder is of this kind.
         what: it is to hold, for the message.
+        option: by which the folder was given, for the message.
+        prefix: that stands before a folder in that option.
 
     Raises:
         UserError: it is a file, or holds other things.
@@ -115,15 +117,15 @@ def check_own(folder: Path, *, marks: Collection[str], what: str) -> None:
     try:
         if not folder.is_dir():
             if folder.exists() or folder.is_symlink():
-                raise UserError(f"{folder} is no folder; give --out a folder")
+                raise UserError(f"{folder} is no folder; give {option} a folder")
             return
         names = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.suffix != UNFINISHED)
     except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror or error}); give another --out") from None
+        raise UserError(f"{folder} cannot be read ({error.strerror or error}); give another {option}") from None
     if names and not set(names) & set(marks):
         raise UserError(
             f"{folder} is no {what} and holds other files ({', '.join(names[:3])}); "
-            f"give --out an empty folder, for instance {folder / what.split()[-1]}"
+            f"give {option} an empty folder, for instance {prefix}{folder / what.split()[-1]}"
         )
 
 

@@ -30,6 +30,8 @@ JOBS = "jobs"
 MOST_BYTES = 10_000_000
 """Of a file: a longer one is no file of options."""
 NOT_IN_A_FILE = frozenset({"config", "print_config", "debug"})
+_NUMBERS_TOO = frozenset({"workers"})
+"""Texts that may be numbers."""
 _COMMAS = frozenset({"method", "verifiers"})
 """Options whose parts are separated by commas on the command line; a file may have a list."""
 
@@ -147,6 +149,8 @@ def _options(verb: type, entries: Mapping[str, Any], where: str) -> Any:
             given[name] = _value(known[name], value, where)
         elif name in groups:
             given[name] = _config(kinds[name], groups[name].options, groups[name].name, value, where)
+        elif name == JOBS:
+            raise UserError(f"{where}: {JOBS} cannot stand within a job; write them in one list")
         else:
             raise UserError(f'{where}: there is no key "{name[:80]}"{_hint(name, entries, known, groups)}')
     for option in known.values():
@@ -208,6 +212,8 @@ def _one(option: Option, value: Any, where: str) -> Any:
             pass
     if kind in (str, Path) and isinstance(value, str):
         return kind(value)
+    if option.name in _NUMBERS_TOO and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     quoted = "; put it in quotes" if kind in (str, Path) and not isinstance(value, list | dict) else ""
     what = "yes or no" if kind is bool else "a text" if option.many and kind is str else option.expected
     raise UserError(f"{where}: {option.name} must be {what}, got {_shown(value)}{quoted}")

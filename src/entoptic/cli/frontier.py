@@ -21,6 +21,8 @@ from entoptic.cli.options import (
     Threads,
     UnitNames,
     Verifiers,
+    WorkerCount,
+    asked_workers,
     photos_help,
     use_threads,
 )
@@ -69,6 +71,7 @@ class Frontier:
     batch_size: BatchSize = None
     device: Device = "auto"
     threads: Threads = None
+    workers: WorkerCount = None
     debug: Debug = False
 
 
@@ -97,6 +100,7 @@ def run_frontier(options: Frontier) -> int:
         seed=options.seed,
         batch_size=options.batch_size,
         device=options.device,
+        workers=asked_workers(options.workers, options.threads),
     )
     for result in results:
         _print_result(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def list_run(folder: str, wanted: str | None, everything: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from entoptic.runs.results import results_in
     from entoptic.runs.store import Run
 
     run = Run.open(folder)
@@ -64,6 +66,8 @@ def list_run(folder: str, wanted: str | None, everything: bool) -> None:
     for line in damaged:
         print(f"not read: {line}")
     _print_frontiers(run.path)
+    if results := results_in(run):
+        print(f"{results}; `entoptic gallery {shlex.quote(str(run.path))}` makes their pages")
 
 
 def _heading(path: Path, pictures: int) -> str:

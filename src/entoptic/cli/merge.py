@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ def run_merge(options: Merge) -> int:
     from entoptic.cli.output import finish_run
     from entoptic.images.build_index import merge_indexes
     from entoptic.runs.merge import merge_runs
+    from entoptic.runs.results import results_in
 
     if _are_runs(options.folders):
         started = time.monotonic()
@@ -46,6 +48,11 @@ def run_merge(options: Merge) -> int:
             run = merge_runs(options.folders, options.out, progress=report.progress)
         for failure in run.failures:
             print(f"not merged: {failure}", file=sys.stderr)
+        if results := results_in(run):
+            print(f"{results} in {run.path}")
+            if not run.sidecars():
+                print(f"no pictures; `entoptic gallery {shlex.quote(str(run.path))}` makes the pages of results")
+                return 2 if run.failures else 0
         return finish_run(run, started)
     print(merge_indexes(options.folders, options.out))
     return 0

@@ -145,12 +145,21 @@ def asked_workers(workers: str | None, threads: int | None) -> Workers | None:
     return Workers.parse(workers, threads=threads)
 
 
+def check_threads(threads: int | None) -> None:
+    """Checks a number of threads; None is torch's own choice.
+
+    Raises:
+        UserError: there cannot be so few.
+    """
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads must be at least 1, got {threads}")
+
+
 def use_threads(threads: int | None) -> None:
     """Sets torch's threads on the CPU; None leaves its own choice."""
+    check_threads(threads)
     if threads is None:
         return
-    if threads < 1:
-        raise UserError(f"--threads must be at least 1, got {threads}")
     import torch
 
     torch.set_num_threads(threads)
@@ -166,4 +175,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     part, parts = whole_number(which), whole_number(of)
     if not slash or part is None or not parts:
         raise UserError(f'--shard is I/M such as 0/4, got "{text[:80]}"')
+    if not 0 <= part < parts:
+        raise UserError(f"shard {part}/{parts}: shards of {parts} are 0/{parts} to {parts - 1}/{parts}, counted from 0")
     return part, parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -105,9 +106,11 @@ def run_pull(options: Pull) -> int:
         made = pull(options.source, options.out, dry_run=options.dry_run, progress=report.progress, before=tell)
     if options.dry_run:
         return 0
+    for line in made.damaged:
+        print(f"not kept: {line}", file=sys.stderr)
     run = Run.open(made.path)
     try:
         print(f"{counted(len(run), 'picture')} in {run.path}; look at {build(run.path)}")
     except UserError as error:
         print(f"no gallery: {error}")
-    return 0
+    return 2 if made.damaged else 0

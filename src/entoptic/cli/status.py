@@ -57,8 +57,10 @@ def lines(found: RunStatus) -> list[str]:
         found: the status.
     """
     on = f" on {found.workers}" if found.workers else ""
+    state, _, hint = _STATES.get(found.state, found.state).partition(";")
     said = [
-        f"{found.run}: {_STATES.get(found.state, found.state)}{on}, {counted(found.pictures, 'picture')} in the run"
+        f"{found.run}: {state}{on}, {counted(found.pictures, 'picture')}"
+        f"{f' and {found.results}' if found.results else ''} in the run{f';{hint}' if hint else ''}"
     ]
     for task in found.tasks:
         parts = [f"{task.there + task.made} of {counted(task.asked, 'picture')}"]

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from entoptic.base.bounds import check_options
 from entoptic.cli.config_file import FileJob, config_text, read_jobs
 from entoptic.cli.method_options import chosen_methods
+from entoptic.cli.options import asked_workers, check_threads, parse_shard
 from entoptic.cli.parse import parse
 from entoptic.cli.see import See, run_see
 from entoptic.errors import UserError, counted
@@ -46,10 +48,26 @@ def run_file(words: Sequence[str]) -> int:
     jobs = _in_folders(jobs)
     for job in jobs:
         try:
-            chosen_methods(job.options, job.options.method)
+            _check(job.options)
         except UserError as error:
             raise UserError(f"{job.where}: {error}") from None
     return _run(jobs)
+
+
+def _check(options: See) -> None:
+    """Checks what can be checked before the network is loaded: a slip in the last job is found before the first begins.
+
+    Raises:
+        UserError: a method, a number, the workers, the shard or the kind of film is none.
+    """
+    from entoptic.runs.film import check_kind
+
+    chosen_methods(options, options.method)
+    check_options(n=options.n, seed=options.seed, bank_seed=options.bank_seed, batch_size=options.batch_size)
+    check_threads(options.threads)
+    asked_workers(options.workers, options.threads)
+    parse_shard(options.shard)
+    check_kind(options.film)
 
 
 def _overridden(job: FileJob, words: Sequence[str]) -> See:

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from entoptic.base.cache import content_key, load_cached, pack, save_cached, unpack
+from entoptic.base.cache import pack, unpack
 from entoptic.errors import OutOfReach, UserError
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, MethodConfig, Trace, failed, failed_by, method
+from entoptic.methods.klsc_problem import Problem
 from entoptic.methods.prior_sampling import MAP_STEPS, UNITS, as_shown, island_generators, scored_bank, units_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from entoptic.sampling.bank import Bank
     from entoptic.sampling.frontier import Frontier
     from entoptic.sampling.mbar import Ladder
     from entoptic.sampling.particles import ParticleSet
     from entoptic.sampling.sampled_distribution import SampledDistribution
-    from entoptic.sampling.unit_scores import UnitScores
     from entoptic.units.unit import Unit
 
 
@@ -108,44 +107,6 @@ def klsc(items: Sequence[Item], config: Klsc, context: Context) -> Iterator[Draf
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One unit whose tilt is to be sampled.
-
-    Attributes:
-        unit: whose score tilts the prior.
-        place: index of the unit among those of `scores`.
-        bank: samples of the prior that standardise the score and start the islands.
-        scores: standardised scores of several units.
-        raw: M float64, the unit's raw scores on the bank.
-        config: of the method.
-        seed: of the run.
-        context: of the method.
-    """
-
-    unit: Unit
-    place: int
-    bank: Bank
-    scores: UnitScores
-    raw: Tensor
-    config: Klsc
-    seed: int
-    context: Context
-
-    @property
-    def standardised(self) -> Tensor:
-        """The unit's scores on the bank, M float64, in standard deviations above their mean."""
-        return self.scores.of(self.raw, self.place)
-
-    def key(self) -> str:
-        """Returns the hash of everything that the result depends on."""
-        card = self.context.model.card
-        return content_key({
-            "bank": self.bank.identity, "config": asdict(self.config), "seed": self.seed, "unit": self.unit.identity,
-            "readout": self.unit.readout, "weights": card.identity, "card": card.preprocessing(), "version": 6,
-        })  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
 class Population:
     """Samples of q_β of one unit, in the order in which they are drawn without replacement.
 
@@ -179,7 +140,7 @@ def populate(problem: Problem) -> Population:
     """
     from entoptic.sampling.sampled_distribution import Kind, KlIs, SampledDistribution
 
-    known = _sampled(problem)
+    known = sampled(problem)
     record = unpack(known["record"])
     if "beyond" in record:
         raise OutOfReach(record["beyond"])
@@ -204,7 +165,7 @@ def ladders(problem: Problem) -> tuple[list[Ladder], str]:
     """
     from entoptic.sampling.mbar import Ladder
 
-    known = _sampled(problem)
+    known = sampled(problem)
     betas, values = known["rung_betas"].tolist(), known["rung_scores"].split(known["rung_sizes"].tolist())
     starts = [i for i, beta in enumerate(betas) if beta == 0]
     record = unpack(known["record"])
@@ -212,15 +173,12 @@ def ladders(problem: Problem) -> tuple[list[Ladder], str]:
     return [Ladder(betas[a:b], values[a:b]) for a, b in zip(starts, [*starts[1:], len(betas)])], refused
 
 
-def _sampled(problem: Problem) -> dict[str, Tensor]:
-    """The result of `_sample`, from the cache where it is there."""
-    key = problem.key()
-    known = load_cached("klsc", key, {"record": 1, "rung_betas": 1, "rung_sizes": 1, "rung_scores": 1})
-    if known is not None and "beyond" not in unpack(known["record"]):
-        known = load_cached("klsc", key, {"record": 1, "pictures": 4, "ancestors": 1, "scores": 1, "log_weights": 1})
+def sampled(problem: Problem) -> dict[str, Tensor]:
+    """Returns samples of q_β with their rungs, from the cache where they are there."""
+    known = problem.remembered()
     if known is None:
         known = _sample(problem)
-        save_cached("klsc", key, known)
+        problem.remember(known)
     return known
 
 

@@ -21,6 +21,7 @@ from entoptic.runs.frontier_table import table_of
 from entoptic.runs.people import FILE as PEOPLE_FILE
 from entoptic.runs.pictures import Picture, read_pixels
 from entoptic.runs.results import FOLDER as RESULTS
+from entoptic.runs.results import results_in
 from entoptic.runs.scrub import Scrubber
 from entoptic.runs.set_evidence import SET_FILE
 from entoptic.runs.store import Run
@@ -82,7 +83,7 @@ def export_run(
     export = _Export(source, Run(folder), with_photos)
     chosen = export.chosen()
     if not chosen:
-        raise UserError(f"nothing of {source.path} can be copied: {'; '.join(export.left_out[:3]) or 'it is empty'}")
+        raise UserError(f"nothing of {source.path} can be copied: {export.why_nothing()}")
     try:
         with export.copy.writing(export.about()):
             for done, picture in enumerate(chosen, 1):
@@ -125,6 +126,20 @@ class _Export:
             else:
                 found.append(picture)
         return found
+
+    def why_nothing(self) -> str:
+        """Why no picture is copied, in words."""
+        reasons = self.left_out[:3]
+        if results := results_in(self.source):
+            reasons.append(
+                f"it holds {results} and no picture that can be copied; a public copy leaves results out, since their files may "
+                "hold photos and paths"
+            )
+        elif not reasons:
+            reasons.append(
+                "it has no picture yet" if not self.source.problems else "none of its pictures could be made"
+            )
+        return "; ".join(reasons)
 
     def _photo(self, picture: Picture) -> str:
         """Why a picture counts as a photo, "" where it is none or photos are wanted."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,8 +21,8 @@ from entoptic.base.estimates import Estimate, exactly, mean_interval
 from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
-from entoptic.errors import UserError, counted
-from entoptic.methods.contract import Context, Failure, MethodConfig, card_of, find_method, make_config
+from entoptic.errors import UserError
+from entoptic.methods.contract import Context, Failure, MethodConfig, card_of
 from entoptic.methods.klsc import Klsc, Problem, ladders
 from entoptic.methods.prior_sampling import MAP_STEPS, as_shown, scored_bank
 from entoptic.metrics.distribution import features, kid, kid_interval
@@ -33,7 +32,10 @@ from entoptic.models.sources import load
 from entoptic.plots.frontier import HEADINGS, draw, row
 from entoptic.priors.prior import Prior, map_steps
 from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.runs.again import Again
 from entoptic.runs.execute import execute, split
+from entoptic.runs.frontier_islands import IslandWork, problem_of, sample_on_workers, units_of_plan
+from entoptic.runs.frontier_methods import command_of, filled, samples_alike, warn_of_long
 from entoptic.runs.frontier_places import (
     FORMAT,
     FrontierScale,
@@ -45,20 +47,19 @@ from entoptic.runs.frontier_places import (
 )
 from entoptic.runs.frontier_table import table_of
 from entoptic.runs.plan import Job, UnitPlan, make_plan
-from entoptic.runs.records import about_run, config_words, model_record, versions
+from entoptic.runs.records import about_run, model_record, versions
 from entoptic.runs.store import Picture, Unwritable
 from entoptic.sampling.bank import Bank
 from entoptic.sampling.frontier import Frontier
 from entoptic.sampling.unit_scores import UnitScores
 from entoptic.units.unit import Unit, slug
+from entoptic.workers.count import Workers
 
 METHODS_SHOWN = ("klsc", "best-of")
-_LONG = 500  # steps of a chain that a person should know of before they wait
 _CAUTION = (
     "the intervals are what independent islands differ by; particles that have not settled bias all of them alike, towards "
     "too low a frontier, which no interval shows (more moves lessen it: --klsc.moves)"
 )
-_SHARED = ("nats", "particles", "islands", "bank", "reduction")  # options of this verb that methods take over
 _KID_LEAST, _KID_BANK = 8, 512
 
 
@@ -127,6 +128,7 @@ def frontier(
     device: str = "auto",
     card: Card | None = None,
     progress: bool = True,
+    workers: int | str | Workers | None = None,
     **options: Any,
 ) -> list[FrontierResult]:
     """Measures the frontier of units up to a budget of nats, and places methods on it.
@@ -160,6 +162,7 @@ def frontier(
         device: as in `see`.
         card: as in `see`.
         progress: as in `see`.
+        workers: as in `see`; they share the sampling of the units, and the pictures.
         options: fields of the methods' configs, for instance `steps=50`; each goes to every method that has it.
 
     Returns:
@@ -168,8 +171,9 @@ def frontier(
     Raises:
         UserError: bad input, or no unit has a frontier.
     """
+    shared = Workers.parse(workers)
     ladder_config = Klsc(nats=nats, particles=particles, islands=islands, bank=bank, reduction=reduction)
-    configs = [_filled(one, ladder_config) for one in (methods.split(",") if isinstance(methods, str) else methods)]
+    configs = [filled(one, ladder_config) for one in (methods.split(",") if isinstance(methods, str) else methods)]
     subject = load(model, card, device=device)
     law = load_prior(prior or SHIPPED, device=subject.device)
     with reporter(progress) as report:
@@ -179,52 +183,17 @@ def frontier(
             prior=law if any("prior" in card_of(c).reads for c in configs) else None,
         )  # fmt: skip
         plan.kind.bank_seed = bank_seed  # also where no method samples the prior: the frontier itself does
-        _warn_of_long(plan)
+        warn_of_long(plan)
         same = (
-            job.config
-            for job in plan.jobs
-            if isinstance(job.config, Klsc) and _samples_alike(job.config, ladder_config)
+            job.config for job in plan.jobs if isinstance(job.config, Klsc) and samples_alike(job.config, ladder_config)
         )
-        study = _FrontierRun(plan, law, next(same, ladder_config), nats, report)
+        given = {"model": model, "card": card, "device": device, "prior": prior or SHIPPED}
+        study = _FrontierRun(plan, law, next(same, ladder_config), nats, report, shared, given)
         results = study.run_all(n, seed)
         study.store(results)
     if not any(result.record["frontier"] for result in results):
         raise UserError(results[0].failures[0])
     return results
-
-
-def _filled(one: str | MethodConfig, shared: Klsc) -> MethodConfig:
-    """A config in which what methods share has the values asked for here, unless it was given others.
-
-    All that sample the prior share its bank and the score, and klsc the budget and the islands too.
-    """
-    card = find_method(one.strip()) if isinstance(one, str) else card_of(one)
-    config = make_config(card, {}) if isinstance(one, str) else one
-    if "prior" not in card.reads:
-        return config
-    default = card.config()
-    names = ["bank", "reduction"]
-    if isinstance(config, Klsc):
-        aimed = any(getattr(config, name) is not None for name in ("nats", "mean", "share", "beta"))
-        names += ["particles", "islands"] + ([] if aimed else ["nats"])
-    same = [name for name in names if hasattr(config, name) and getattr(config, name) == getattr(default, name)]
-    return replace(config, **{name: getattr(shared, name) for name in same})
-
-
-def _warn_of_long(plan: UnitPlan) -> None:
-    for job in plan.jobs:
-        todo, steps = len(split(plan.run, plan.entries(job))[1]), getattr(job.config, "steps", 0)
-        if todo and "prior" in job.card.reads and steps >= _LONG:
-            warnings.warn(
-                f"{job.card.name} makes {counted(steps, 'step')} for each of {counted(todo, 'picture')}, which takes "
-                "long; its option `steps` says how many",
-                stacklevel=3,
-            )
-
-
-def _samples_alike(one: Klsc, other: Klsc) -> bool:
-    """Whether the islands of one serve for the other: only how they move may differ."""
-    return replace(one, moves=other.moves, leaps=other.leaps) == other
 
 
 # --- one run of it ----------------------------------------------------------------------------------------------------
@@ -237,11 +206,17 @@ class _FrontierRun:
     config: Klsc
     nats: float
     report: Reporter
+    workers: Workers | None = None
+    given: dict[str, Any] = field(default_factory=dict)
+    """what makes the plan again in another process, beside what `plan.again` holds"""
     _bank_features: dict[str, Tensor] = field(default_factory=dict)
+    _unsampled: dict[str, str] = field(default_factory=dict)
 
     def run_all(self, n: int, seed: int) -> list[FrontierResult]:
         plan = self.plan
-        units = list({item.unit.identity: item.unit for job in plan.jobs for item in job.items}.values())
+        with plan.run.writing(about_run(plan.model)):
+            pass  # a folder that cannot be written, or is being written, must not cost the sampling
+        units = units_of_plan(plan)
         context = Context(
             model=plan.model, references=plan.kind.references, prior=self.prior, units=units,
             progress=self.report.progress, bank_seed=plan.kind.bank_seed,
@@ -255,8 +230,9 @@ class _FrontierRun:
                 )
             except UserError as error:
                 failures[unit.identity].append(str(error))
-        for job in plan.jobs:
-            reasons = self._make(job)
+        if self.workers is not None:
+            self._unsampled = self._sample(context, [unit for unit in units if unit.identity in scored], seed)
+        for job, reasons in self._make_all():
             for unit in units:
                 failures[unit.identity] += [f"{job.card.name}: {one}" for one in _failures_of_unit(unit, reasons)]
         results = []
@@ -266,18 +242,53 @@ class _FrontierRun:
             results.append(FrontierResult(str(unit), plan.run.path / "frontier", record))
         return results
 
-    def _make(self, job: Job) -> list[Failure]:
-        """Makes the pictures of one method; returns why some are not there."""
+    def _sample(self, context: Context, units: Sequence[Unit], seed: int) -> dict[str, str]:
+        """Has the islands of the units sampled by workers; returns why some could not be, by their identities."""
+        assert self.workers is not None
+        work = IslandWork(
+            again=self._again(self.plan.jobs), prior=self.given["prior"], bank_seed=self.plan.kind.bank_seed,
+            config=self.config, seed=seed,
+        )  # fmt: skip
+        problems = [problem_of(context, unit, self.config, seed) for unit in units]
+        return sample_on_workers(work, problems, self.workers, str(self.given["device"]), self.report.progress)
+
+    def _again(self, jobs: Sequence[Job]) -> Again:
+        """How the plan of some jobs is made in another process."""
+        assert self.plan.again is not None
+        samples = any("prior" in job.card.reads for job in jobs)
+        of_prior = {"prior": self.given["prior"], "bank_seed": self.plan.kind.bank_seed} if samples else {"prior": None}
+        more = self.given | {"method": [job.config for job in jobs], "options": {}} | of_prior
+        return Again(make_plan, {**self.plan.again.arguments, **more})
+
+    def _make_all(self) -> list[tuple[Job, list[Failure]]]:
+        """Makes the pictures of all methods; returns why some are not there."""
+        jobs, found = self.plan.jobs, dict[int, list[Failure]]()
+        # What the islands sampled is here, so its pictures cost no more than sending them would.
+        shared = [i for i, job in enumerate(jobs) if self.workers is not None and job.config != self.config]
+        if shared:
+            failures = self._make([jobs[i] for i in shared], self.workers)
+            found |= {i: [one for one in failures if one.method in ("", jobs[i].card.name)] for i in shared}
+        for i, job in enumerate(jobs):
+            if i not in found:
+                found[i] = self._make([job])
+        return [(job, found[i]) for i, job in enumerate(jobs)]
+
+    def _make(self, jobs: list[Job], workers: Workers | None = None) -> list[Failure]:
+        """Makes the pictures of some methods; returns why some are not there."""
+        names = ",".join(job.card.name for job in jobs)
+        plan = replace(self.plan, jobs=jobs, failures=[], again=self._again(jobs))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # failures come back as such
-                execute(replace(self.plan, jobs=[job], failures=[]), self.report)
+                execute(plan, self.report, workers)
         except Unwritable:
             raise
         except UserError as error:
-            return list(self.plan.run.problems) or [Failure.of(error, method=job.card.name)]
+            if workers is not None and not self.plan.run.problems:
+                raise  # no method is at fault: there are no workers
+            return list(self.plan.run.problems) or [Failure.of(error, method=names)]
         except RuntimeError as error:  # of torch: out of memory, say; the other methods have pictures to show
-            return [Failure.of(error, method=job.card.name, prefix=f"{type(error).__name__}: ")]
+            return [Failure.of(error, method=names if workers is None else "", prefix=f"{type(error).__name__}: ")]
         return list(self.plan.run.problems)
 
     def store(self, results: Sequence[FrontierResult]) -> None:
@@ -316,12 +327,15 @@ class _FrontierRun:
             },
             "asked": {**asdict(config), "n": n, "seed": seed}, "photos": plan.kind.photos,
             "verifiers": {v.card.name: v.card.identity for v in plan.kind.verifiers},
-            "command": self._command(unit, n, seed), "versions": versions(), "notes": [], "frontier": None, "places": [],
+            "command": command_of(plan, self.prior, config, self.nats, unit, n, seed), "versions": versions(),
+            "notes": [], "frontier": None, "places": [],
         }  # fmt: skip
         if known is not None:
             bank, scores, raw = known
             record["score"] = {"centre": float(scores.centre[0]), "sd": float(scores.scale[0])}
             try:
+                if unit.identity in self._unsampled:
+                    raise UserError(self._unsampled[unit.identity])
                 measured, rungs = self._measure(unit, bank, scores, raw, seed, context, record["notes"])
                 record["frontier"] = curve_record(measured, scores, self.nats) | {"rungs": rungs}
                 scale = FrontierScale(measured, scores, bank, scores.of(raw[0]))
@@ -429,19 +443,6 @@ class _FrontierRun:
                 ("best of", exactly(float(s.max()))),
             )
         ]  # fmt: skip
-
-    def _command(self, unit: Unit, n: int, seed: int) -> str:
-        plan, config = self.plan, self.config
-        words = ["entoptic", "frontier", plan.model.card.name, str(unit), "--prior", self.prior.name]
-        words += ["--methods", ",".join(job.card.name for job in plan.jobs), "--nats", f"{self.nats:g}"]
-        words += ["--n", str(n), "--bank", str(config.bank), "--particles", str(config.particles)]
-        words += ["--islands", str(config.islands), "--seed", str(seed)]
-        words += ["--bank-seed", str(plan.kind.bank_seed)] if plan.kind.bank_seed else []
-        words += ["--reduction", config.reduction] if config.reduction else []
-        words += ["--photos", plan.kind.photos] if plan.kind.photos is not None else []
-        for job in plan.jobs:
-            words += config_words(job.card.name, job.config, {k: v for k, v in asdict(config).items() if k in _SHARED})
-        return shlex.join(words)
 
 
 def _failures_of_unit(unit: Unit, failures: Sequence[Failure]) -> list[str]:

@@ -21,6 +21,7 @@ from entoptic.runs.store import Run
 
 FILE = "progress.json"
 FORMAT = 1
+STATES = ("running", "finished", "interrupted", "stopped")
 EVERY = 2.0
 """Seconds between two writings."""
 MOST_FAILURES = 200

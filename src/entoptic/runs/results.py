@@ -10,6 +10,7 @@ the same request finds it again, and `verify` finds a changed byte.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from entoptic.base.files import is_inside, json_bytes, sha256_of
 from entoptic.base.records import read_json
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.metrics.evidence import Evidence
 from entoptic.runs.store import FORMAT, Run
 from entoptic.units.unit import slug
@@ -126,6 +127,19 @@ def read_results(run: Run, kind: str = "*") -> Iterator[tuple[Result | None, str
         result = Result(path=path, record=record)
         wrong = result.changed()
         yield (None, f"{name}: its file {wrong[0]} is missing or was changed") if wrong else (result, "")
+
+
+def results_in(run: Run) -> str:
+    """Returns what results lie in a run, in words such as "2 results (1 of kind atlas, 1 of kind circuit)"; "" without any.
+
+    None is read.
+
+    Args:
+        run: the run.
+    """
+    found = Counter(path.parent.parent.name for path in (run.path / FOLDER).glob(f"*/*/{RECORD}"))
+    kinds = ", ".join(f"{number} of kind {kind}" for kind, number in sorted(found.items()))
+    return f"{counted(found.total(), 'result')} ({kinds})" if found else ""
 
 
 def _path(run: Run, kind: str, name: str, key: str) -> Path:

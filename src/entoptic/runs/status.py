@@ -14,9 +14,12 @@ from entoptic.base.files import is_inside
 from entoptic.base.records import is_a, read_json
 from entoptic.errors import Unreadable
 from entoptic.methods.contract import Failure, FailureCode
-from entoptic.runs.progress_file import FILE, AtWork, Progress, Task
+from entoptic.runs.progress_file import FILE, STATES, AtWork, Progress, Task
+from entoptic.runs.results import results_in
 from entoptic.runs.store import Run
 
+_SLACK = 60.0
+"""Seconds by which the clock that tells when a process began may be off."""
 SILENT = 600.0
 """Seconds without a word after which a job on another machine counts as ended."""
 
@@ -30,6 +33,7 @@ class Status:
         state: "running", "finished", "interrupted", "stopped" (by an error), "ended" (without a word: killed), or "unknown"
             (no job has said anything).
         pictures: finished in the run, of all requests.
+        results: in the run that are no pictures, in words, "" without any.
         asked: of the last request.
         there: of these, before it.
         made: by its job.
@@ -47,6 +51,7 @@ class Status:
     run: str
     state: str
     pictures: int
+    results: str
     asked: int
     there: int
     made: int
@@ -78,10 +83,12 @@ def status(path: str | Path) -> Status:
     run = Run.open(path)
     progress = read_progress(run)
     pictures = sum(1 for file in run.path.glob("pictures/*/*.json") if file.with_suffix(".png").is_file())
+    results = results_in(run)
     if progress is None:
         return Status(
-            run=str(path), state="unknown", pictures=pictures, asked=0, there=0, made=0, failed=len(run.problems), seconds=0,
-            quiet=0, pace=None, left=None, workers="", tasks=(), at_work=(), failures=tuple(run.problems),
+            run=str(path), state="unknown", pictures=pictures, results=results, asked=0, there=0, made=0,
+            failed=len(run.problems), seconds=0, quiet=0, pace=None, left=None, workers="", tasks=(), at_work=(),
+            failures=tuple(run.problems),
         )  # fmt: skip
     state = "ended" if progress.state == "running" and not is_alive(progress) else progress.state
     made = sum(task.made for task in progress.tasks)
@@ -92,7 +99,7 @@ def status(path: str | Path) -> Status:
     todo = asked - there - made - failed
     running = state == "running"
     return Status(
-        run=str(path), state=state, pictures=pictures, asked=asked, there=there, made=made,
+        run=str(path), state=state, pictures=pictures, results=results, asked=asked, there=there, made=made,
         failed=max(failed, progress.failed), seconds=seconds, quiet=max(0.0, time.time() - progress.stamp), pace=pace,
         left=60 * todo / pace if pace and running else None, workers=progress.workers, tasks=tuple(progress.tasks),
         at_work=tuple(progress.at_work) if running else (), failures=tuple(progress.failures),
@@ -103,13 +110,26 @@ def is_alive(progress: Progress) -> bool:
     """Whether the job behind a progress file that says "running" still runs, as far as can be told from here."""
     if progress.host != socket.gethostname() or sys.platform == "win32":
         return time.time() - progress.stamp < SILENT
+    if progress.process < 1:  # no process has such a number, and a group of them would answer
+        return False
     try:
         os.kill(progress.process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except (PermissionError, OverflowError):
+    except PermissionError:
         pass
-    return True
+    began = _began(progress.process)
+    return began is None or began < progress.stamp + _SLACK  # else another process has its number by now
+
+
+def _began(process: int) -> float | None:
+    """When a process began, in seconds since 1970; None where the system does not say."""
+    try:
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+        ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]  # the 22nd field
+        return int(booted.split()[1]) + int(ticks) / os.sysconf("SC_CLK_TCK")
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
 
 
 def read_progress(run: Run) -> Progress | None:
@@ -137,6 +157,8 @@ def read_progress(run: Run) -> Progress | None:
             _made(Failure, {**one, "code": codes.get(one["code"], FailureCode.REFUSED)})
             for one in _list(held["failures"])
         ]
+        if held["state"] not in STATES:
+            raise ValueError(f"there is no state {held['state']!r}")
         return _made(Progress, held)
     except (KeyError, TypeError, ValueError) as error:
         raise Unreadable(f"{file} is damaged ({error})") from None

@@ -42,7 +42,7 @@ class FolderPlace:
                 f"{self.path} is a run itself, which a shared copy would overwrite; name an empty folder, "
                 f"for instance folder:{self.path}-shared"
             )
-        check_own(self.path, marks={"run.json"}, what="shared run")
+        check_own(self.path, marks={"run.json"}, what="shared run", option="PLACE", prefix="folder:")
 
     def send(self, files: Mapping[str, Path], message: str) -> None:
         """Copies files, each whole or not at all."""

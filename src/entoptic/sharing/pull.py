@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from entoptic.base.files import (
@@ -19,6 +19,7 @@ from entoptic.base.files import (
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import read_json
 from entoptic.errors import NotAvailable, Unreadable, UserError, counted
+from entoptic.sharing.damage import take_out_damaged
 from entoptic.sharing.places import Place, SharedFile, check_names, open_place
 
 MARK = ".entoptic-pull.json"
@@ -38,6 +39,7 @@ class Pulled:
         fetched: files that were not here yet.
         fetched_size: of those, in bytes.
         ignored: files of the place that are no part of a run, such as pages.
+        damaged: files that are not what they are listed or recorded as, with what is wrong; they were not kept.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Pulled:
     fetched: int
     fetched_size: int
     ignored: int
+    damaged: tuple[str, ...] = ()
 
 
 def pull(
@@ -57,6 +60,9 @@ def pull(
     before: Callable[[Pulled], object] = lambda told: None,
 ) -> Pulled:
     """Fetches a run from the Hugging Face hub or a folder.
+
+    Every file must have the bytes that it is listed with, and every picture those of its record. What has not is named and
+    not kept; the rest is.
 
     Args:
         source: `hf:USER/NAME` or `folder:PATH`.
@@ -94,16 +100,18 @@ def pull(
     with lock_folder(folder):
         with writing_to(folder):
             write_atomically(check_inside(folder / MARK, folder), json_bytes({"from": place.name}))
+        damaged = []
         for done, one in enumerate(sorted(missing, key=_order), 1):
             target = check_inside(folder / one.name, folder)
             place.fetch(one, target)
             if not one.is_of(target):
                 target.unlink(missing_ok=True)
-                raise NotAvailable(
-                    f"{one.name} of {place.name} came with other bytes than it is listed with; fetch again"
-                )
+                damaged.append(f"{one.name}: it came with other bytes than it is listed with; fetch again")
             progress(f"fetching {place.name}", done, len(missing))
-    return pulled
+        gone = {line.partition(": ")[0] for line in damaged}
+        found = take_out_damaged(folder, [one.name for one in wanted if one.name not in gone])
+        damaged += [line for line in found if line.partition(": ")[0] not in gone]
+    return replace(pulled, damaged=tuple(damaged))
 
 
 def _is_of_run(name: str) -> bool:

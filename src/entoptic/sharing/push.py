@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from entoptic.gallery.site import build
 from entoptic.runs.export import export_run
 from entoptic.runs.people import FILE as PEOPLE_FILE
 from entoptic.runs.scrub import Scrubber
-from entoptic.runs.store import Run
+from entoptic.runs.store import Run, Unwritable
 from entoptic.sharing.card import Summary, dataset_card, space_card
 from entoptic.sharing.places import Place, check_names, open_place
 from entoptic.sharing.withheld import FILE as WITHHELD
@@ -88,11 +89,12 @@ def push(
     """
     place = open_place(to, space=space) if isinstance(to, str) else to
     source = run if isinstance(run, Run) else Run.open(run)
-    with tempfile.TemporaryDirectory(prefix="entoptic-push-") as folder:
-        stage = Path(folder) / "run"
-        summary = _stage(
-            source, stage, place.public, with_photos=with_photos, space=space, licence=licence, progress=progress
-        )
+    with _temporary() as folder:
+        stage = folder / "run"
+        with _preparing(folder):
+            summary = _stage(
+                source, stage, place.public, with_photos=with_photos, space=space, licence=licence, progress=progress
+            )
         files = {
             file.relative_to(stage).as_posix(): file
             for file in sorted(stage.rglob("*"))
@@ -118,6 +120,32 @@ def push(
             sent_size=sum(sizes[name] for name in missing), withheld=summary.withheld, left_out=summary.left_out,
             names=tuple(missing),
         )  # fmt: skip
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    """Yields a folder for the copy that is sent."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="entoptic-push-")
+    except OSError as error:
+        raise UserError(
+            f"there is no folder for temporary files ({error.strerror or error}); TMPDIR names one"
+        ) from None
+    with made as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _preparing(folder: Path) -> Iterator[None]:
+    """Turns what goes wrong while the copy is written into one sentence: it is no fault of the run or of the place."""
+    try:
+        yield
+    except (Unwritable, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        raise UserError(
+            f"the copy that is shared cannot be written in {folder.parent} ({getattr(cause, 'strerror', None) or error}); "
+            "make room there, or let TMPDIR name another folder"
+        ) from None
 
 
 def _stage(

@@ -54,12 +54,9 @@ def stages(own: Size, size: int, steps: int) -> list[tuple[Size, int]]:
     Raises:
         UserError: the size is smaller than the network's, or there are fewer steps than stages.
     """
+    check_size(own, size)
     if not size or size == max(own):
         return [(own, steps)]
-    if size < max(own):
-        raise UserError(
-            f"size must be above the network's own, which is {max(own)}, got {size}; leave it out for that one"
-        )
     number = 1
     while max(own) * 2**number < size:
         number += 1
@@ -74,6 +71,22 @@ def stages(own: Size, size: int, steps: int) -> list[tuple[Size, int]]:
     first = max(1, min(steps // 2, steps - number))
     rest = [(steps - first + number - 1 - k) // number for k in range(number)]
     return [(own, first), *zip(sizes, rest)]
+
+
+def check_size(own: Size, size: int) -> None:
+    """Refuses a size below the network's own.
+
+    Args:
+        own: height and width of the network's input.
+        size: pixels of the longer side; 0 is the network's own size.
+
+    Raises:
+        UserError: the size is smaller.
+    """
+    if 0 < size < max(own):
+        raise UserError(
+            f"size must be above the network's own, which is {max(own)}, got {size}; leave it out for that one"
+        )
 
 
 def from_coarse_to_fine(

@@ -193,3 +193,30 @@ def test_pixels_on_a_sphere_keep_their_contrast_at_each_size(tiny: Model, tmp_pa
 def test_a_method_without_sizes_names_those_with(tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'no option "size" in caricature; .*vital have it'):
         see(tiny, "logits:0", method="caricature", size=512, out=tmp_path / "run", progress=False)
+
+
+def test_vital_keeps_a_large_picture_as_smooth(
+    tiny: Model, photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from entoptic.methods import ascent
+
+    weights, plain = [], ascent.ascend
+
+    def spied(items: Any, canvas: Any, objective: Any, *more: Any, **options: Any) -> Any:
+        weights.append([weight for weight, term in objective.terms if "total_variation" in term.__qualname__])
+        return plain(items, canvas, objective, *more, **options)
+
+    monkeypatch.setattr(ascent, "ascend", spied)
+    see(
+        tiny, "logits:0", method="vital", size=2 * tiny.card.size[0], steps=4, photos=photo_folder, out=tmp_path / "run",
+        verifiers="", progress=False,
+    )  # fmt: skip
+    assert weights == [[Vital().smoothness], [4 * Vital().smoothness]]
+
+
+def test_squares_show_the_border_about_as_often_as_the_middle() -> None:
+    mark = torch.zeros(1, 3, 48, 48)
+    mark[..., 0] = 1.0  # the leftmost column
+    generator = torch.Generator().manual_seed(0)
+    seen = sum(float(squares((16, 16))(mark, [generator]).max()) > 0.2 for _ in range(200))
+    assert seen > 50

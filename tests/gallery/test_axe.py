@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +41,6 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(fake.folder)
 
 
-@pytest.fixture(scope="module")
-def documentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("mkdocs")
-    site = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
-    subprocess.run(words, cwd=ROOT, check=True, timeout=300, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
-    return site
-
-
 def faults(browser: Any, address: str, axe: str, scheme: str, width: int) -> list[str]:
     """What axe-core calls serious on a page, one line a rule."""
     context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
@@ -75,24 +63,6 @@ def test_a_gallery_has_no_serious_fault(
     browser: Any, gallery: Path, axe: str, name: str, scheme: str, width: int
 ) -> None:
     assert faults(browser, (gallery.parent / f"{name}.html").as_uri(), axe, scheme, width) == []
-
-
-@pytest.fixture(scope="module")
-def served(documentation: Path) -> Iterator[str]:
-    """The site as a server sends it: pages of the disk may not load each other's files."""
-    import functools
-    import http.server
-    import threading
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(documentation))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
 
 
 @pytest.mark.slow

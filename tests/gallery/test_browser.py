@@ -228,6 +228,16 @@ def test_browser_fits_its_window(page: Any, site: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_browser_leaves_room_for_words_beside_a_wide_picture(page: Any, tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path / "run")
+    fake.add(size=512)
+    page.goto((build(fake.folder).parent / "unit-logits-497.html").as_uri())
+    for width in (820, 1280, 1600):
+        page.set_viewport_size({"width": width, "height": 900})
+        words = page.locator(".evidence .words").first.bounding_box()["width"]
+        assert words > 200, (width, words)
+
+
 def test_browser_enlarges_one_picture_over_the_page(page: Any, site: Path) -> None:
     page.goto((site.parent / "unit-logits-70.html").as_uri())
     large = page.locator("#large")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ import entoptic
 from entoptic.base.pixels import to_float
 from entoptic.errors import UserError
 from entoptic.methods.contract import config_identity
+from entoptic.methods.diverse import Diverse
 from entoptic.methods.fourier import Fourier
 from entoptic.methods.large import squares, stages
+from entoptic.methods.maco import Maco
+from entoptic.methods.pixels import PixelAscent
 from entoptic.methods.vital import Vital
 from entoptic.models.model import Model
 from entoptic.runs.see import see
@@ -52,12 +56,12 @@ def test_the_network_sees_a_part_at_its_own_size() -> None:
 
 
 def test_keys_of_runs_without_a_size_stay() -> None:
-    for config in (Fourier(), Vital()):
+    for config in (Fourier(), Vital(), Maco(), PixelAscent(), Diverse()):
         assert "size" not in config_identity(config)
     assert config_identity(Fourier(size=512))["size"] == 512
 
 
-@pytest.mark.parametrize("method", ["fourier", "vital"])
+@pytest.mark.parametrize("method", ["fourier", "vital", "pixels"])
 def test_a_large_picture_is_measured_at_both_sizes(
     tiny: Model, photo_folder: Path, tmp_path: Path, method: str
 ) -> None:
@@ -121,3 +125,98 @@ def test_an_interrupt_keeps_the_size(tiny: Model, tmp_path: Path) -> None:
     assert made[0].image is not None
     assert tuple(made[0].image.shape) == (3, side, side)
     assert made[0].trace.interrupted_at == 2
+
+
+def test_maco_paints_a_canvas_of_the_size(tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
+    side = 2 * tiny.card.size[0]
+    asked: dict[str, Any] = {"method": "maco", "steps": 2, "photos": photo_folder, "verifiers": "", "progress": False}
+    (sized,) = see(tiny, "logits:0", size=side, out=tmp_path / "size", **asked)
+    (canvas,) = see(tiny, "logits:0", canvas=side, out=tmp_path / "canvas", **asked)
+    assert (sized.pixels == canvas.pixels).all()
+    assert sized.pixels.shape == (side, side, 3)
+    assert sized.record["trace"]["score at both sizes"]["picture"] == [side, side]
+    assert "score at both sizes" not in canvas.record["trace"]
+    with pytest.raises(UserError, match="size must be above the network's own"):
+        see(tiny, "logits:0", size=side // 2 - 1, out=tmp_path / "small", **asked)
+
+
+def test_large_diverse_pictures_differ_and_stay_themselves(tiny: Model, tmp_path: Path) -> None:
+    side = 2 * tiny.card.size[0]
+
+    def make(n: int, name: str) -> list[Any]:
+        return list(
+            see(
+                tiny, "logits:0", method="diverse", size=side, steps=5, pictures=3, n=n, out=tmp_path / name, verifiers="",
+                progress=False,
+            )
+        )  # fmt: skip
+
+    three, one = make(3, "three"), make(1, "one")
+    assert [picture.pixels.shape for picture in three] == [(side, side, 3)] * 3
+    torch.testing.assert_close(to_float(one[0].pixels), to_float(three[0].pixels), atol=2 / 255, rtol=0)
+    trace = three[0].record["trace"]
+    assert trace["steps"] == trace["evaluations"] == 5
+    assert one[0].record["trace"]["evaluations"] == 15  # two more pictures were made along with it
+    assert set(trace["gram_cosine"]) == {"first", "last"}
+    assert trace["score at both sizes"]["parts"]["n"] == 9
+
+
+def test_a_group_with_a_failed_picture_fails_at_the_next_size(tiny: Model) -> None:
+    from dataclasses import replace as replaced
+
+    from entoptic.images.references import References
+    from entoptic.methods import diverse as module
+    from entoptic.methods.contract import Context, Item
+    from entoptic.methods.large import Stage
+
+    (unit,) = bind(tiny, "logits:0")
+    items = [Item(target=unit, sample=s, seed=0) for s in (0, 1, 2)]  # of the second group one picture is left
+    own = tiny.card.size
+    stage = Stage(items=items, size=own, steps=1, start=None, context=Context(model=tiny, references=References(tiny)))
+    made = {draft.item.sample: draft for draft in module._made_to_differ(Diverse(pictures=2, steps=1), stage)}
+    assert made[0].image is not None
+    assert made[1].image is not None
+    assert made[2].image is None
+    assert made[2].failure is not None
+    assert "another picture of the group" in made[2].failure.text
+    nothing = list(module._made_to_differ(Diverse(pictures=2), replaced(stage, items=items[2:])))
+    assert [draft.image for draft in nothing] == [None]
+
+
+def test_pixels_on_a_sphere_keep_their_contrast_at_each_size(tiny: Model, tmp_path: Path) -> None:
+    own = tiny.card.size[0]
+    options: dict[str, Any] = {"method": "pixels", "radius": 2.0, "steps": 4, "verifiers": "", "progress": False}
+    (large,) = see(tiny, "logits:0", size=2 * own, out=tmp_path / "run", **options)
+    assert float((to_float(large.pixels) - 0.5).norm()) == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_method_without_sizes_names_those_with(tiny: Model, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'no option "size" in caricature; .*vital have it'):
+        see(tiny, "logits:0", method="caricature", size=512, out=tmp_path / "run", progress=False)
+
+
+def test_vital_keeps_a_large_picture_as_smooth(
+    tiny: Model, photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from entoptic.methods import ascent
+
+    weights, plain = [], ascent.ascend
+
+    def spied(items: Any, canvas: Any, objective: Any, *more: Any, **options: Any) -> Any:
+        weights.append([weight for weight, term in objective.terms if "total_variation" in term.__qualname__])
+        return plain(items, canvas, objective, *more, **options)
+
+    monkeypatch.setattr(ascent, "ascend", spied)
+    see(
+        tiny, "logits:0", method="vital", size=2 * tiny.card.size[0], steps=4, photos=photo_folder, out=tmp_path / "run",
+        verifiers="", progress=False,
+    )  # fmt: skip
+    assert weights == [[Vital().smoothness], [4 * Vital().smoothness]]
+
+
+def test_squares_show_the_border_about_as_often_as_the_middle() -> None:
+    mark = torch.zeros(1, 3, 48, 48)
+    mark[..., 0] = 1.0  # the leftmost column
+    generator = torch.Generator().manual_seed(0)
+    seen = sum(float(squares((16, 16))(mark, [generator]).max()) > 0.2 for _ in range(200))
+    assert seen > 50

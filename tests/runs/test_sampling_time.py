@@ -23,3 +23,27 @@ def test_a_dry_run_draws_no_bank(tiny: Model, monkeypatch: pytest.MonkeyPatch) -
     assert told["klsc"]["work"].startswith("256 samples of the prior to draw, 256 to score, 384 to 23936 to move: ")
     assert told["best-of"]["work"].startswith("256 samples of the prior to draw, 256 to score: ")
     assert told["klsc"]["seconds"] > told["best-of"]["seconds"] > 0
+
+
+def test_a_run_says_beforehand_what_it_will_sample(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from entoptic.base.progress import Reporter
+    from entoptic.runs import estimate as module
+
+    class Heard(Reporter):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    plan = make_plan(
+        tiny, "logits:0", method="klsc,best-of,pixels", prior=TwoClasses(), verifiers="", options={"bank": 256}
+    )
+    heard = Heard()
+    module.say_sampling_work(plan, heard)
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    every = Heard()
+    module.say_sampling_work(plan, every)
+    assert [text.split(":")[0] for text in every.notes] == ["klsc", "best-of"]
+    assert "256 samples of the prior to draw" in every.notes[0]
+    assert len(heard.notes) < 2, "what takes seconds is not announced"

@@ -99,7 +99,7 @@ def run_see(options: See) -> int:
     """Runs `entoptic see`; returns the exit code."""
     from entoptic.base.progress import reporter
     from entoptic.base.tracking import Telling
-    from entoptic.runs.estimate import estimate
+    from entoptic.runs.estimate import estimate, say_sampling_work
     from entoptic.runs.execute import execute
     from entoptic.runs.headline import headline
     from entoptic.runs.plan import make_plan
@@ -140,6 +140,7 @@ def run_see(options: See) -> int:
         if options.dry_run:
             _print_estimate(estimate(plan), plan.failures)
             return 2 if plan.failures else 0
+        say_sampling_work(plan, report)
         run = execute(plan, report, workers)
     asked = {str(item.unit) for job in plan.jobs for item in job.items}
     for number, picture in enumerate(one for one in run if one.unit in asked):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from entoptic.errors import UserError
-from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, method
+from entoptic.methods.contract import UNIT_KINDS, Context, Draft, FailureCode, Item, MethodConfig, failed, method
 
 if TYPE_CHECKING:
+    from entoptic.methods.large import Stage
     from entoptic.models.model import Model
     from entoptic.models.taps import Tap
     from entoptic.units.unit import Unit
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Diverse(MethodConfig):
     """Fourier feature visualisation, several pictures that differ (Olah et al. 2017)."""
+
+    came_later = MappingProxyType[str, Any]({"size": 0})
+    bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     pictures: int = 4
     """k: pictures of a unit that are made together so that they differ; ask for all of them with n=k (--n k)"""
@@ -35,6 +40,8 @@ class Diverse(MethodConfig):
     """exponent of the 1/f scaling of the spectrum"""
     transforms: bool = True
     """pad, jitter, scale and rotate each view, as Lucid does"""
+    size: int = 0
+    """pixels of the picture's longer side, above the network's own; 0 is the network's own size"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,39 +60,23 @@ def diverse(items: Sequence[Item], config: Diverse, context: Context) -> Iterato
     Samples 0 to k-1 of a unit are one group, samples k to 2k-1 the next. A group is made as a whole, also where only some of
     its samples are asked for, so that a picture depends on its unit, sample and seed alone.
     """
-    import torch
+    from entoptic.methods.large import from_coarse_to_fine, measured_at_both_sizes
 
-    from entoptic.methods.ascent import ascend
-    from entoptic.methods.augment import identity, lucid_transforms
-    from entoptic.methods.canvas import Spectrum
-    from entoptic.methods.weighed_objectives import Likeness, distinct_activation
-
-    size, k = context.model.card.size, config.pictures
-    groups: dict[tuple[str, int, int], list[Item]] = {}
+    k = config.pictures
+    groups: dict[_Group, list[Item]] = {}
     for item in items:
-        first = item.sample - item.sample % k
-        groups.setdefault((item.target.text, item.seed, first), []).append(item)
+        groups.setdefault(_group(item, k), []).append(item)
     # Every member of every group, the item itself where it was asked for.
     members: list[Item] = []
-    for (_, _, first), asked in groups.items():
+    for group, asked in groups.items():
         by_sample = {item.sample: item for item in asked}
-        members += [by_sample.get(s, replace(asked[0], sample=s)) for s in range(first, first + k)]
-    units = [group[0].unit for group in groups.values()]
-    likeness = Likeness([gram_tap(context.model, unit, config.layer) for unit in units], k)
-    generators = [member.generator() for member in members]
-    canvas = Spectrum(generators, size, context.model.device, std=config.std, decay=config.decay, gain=0.25)
-    drafts = ascend(
-        members,
-        canvas,
-        distinct_activation([member.unit for member in members], likeness, config.weight),
-        torch.optim.Adam([canvas.parameter], lr=config.lr),
-        context,
-        steps=config.steps,
-        generators=generators,
-        augment=lucid_transforms(size) if config.transforms else identity,
-    )
-    wanted = {id(item): len(group) for group in groups.values() for item in group}
-    for place, draft in enumerate(drafts):
+        members += [by_sample.get(s, replace(asked[0], sample=s)) for s in range(group[2], group[2] + k)]
+    wanted = {id(item): len(asked) for asked in groups.values() for item in asked}
+
+    def make(stage: Stage) -> Iterator[Draft]:
+        return _made_to_differ(config, stage)
+
+    for draft in from_coarse_to_fine(members, config.size, config.steps, context, make):
         if (asked_of_group := wanted.get(id(draft.item))) is None:
             continue
         if draft.image is None or draft.trace.evaluations is None:
@@ -93,15 +84,61 @@ def diverse(items: Sequence[Item], config: Diverse, context: Context) -> Iterato
             continue
         notes = [*draft.trace.notes]
         if k > 1:
-            tap = likeness.taps[place // k]
+            tap = gram_tap(context.model, draft.item.unit, config.layer)
             notes.append(f"one of {k} pictures that were made to differ at {tap}, {asked_of_group} of them asked for")
-        trace = replace(
-            draft.trace,
-            notes=notes,
-            evaluations=draft.trace.evaluations * k // asked_of_group,
-            detail={"gram_cosine": likeness.record(place)} if k > 1 else {},
-        )
-        yield replace(draft, trace=trace)
+        trace = replace(draft.trace, notes=notes, evaluations=draft.trace.evaluations * k // asked_of_group)
+        yield measured_at_both_sizes(replace(draft, trace=trace), context)
+
+
+_Group = tuple[str, int, int]
+"""Unit, seed, and the first of the samples that are made together."""
+
+
+def _group(item: Item, k: int) -> _Group:
+    return item.target.text, item.seed, item.sample - item.sample % k
+
+
+def _made_to_differ(config: Diverse, stage: Stage) -> Iterator[Draft]:
+    """Makes whole groups at one size. Where one picture of a group has failed before, the others fail too."""
+    import torch
+
+    from entoptic.methods.ascent import ascend
+    from entoptic.methods.augment import chain, identity, lucid_transforms
+    from entoptic.methods.canvas import Spectrum
+    from entoptic.methods.large import squares
+    from entoptic.methods.weighed_objectives import Likeness, distinct_activation
+
+    context, k, own = stage.context, config.pictures, stage.context.model.card.size
+    left: dict[_Group, int] = {}
+    for item in stage.items:
+        left[_group(item, k)] = left.get(_group(item, k), 0) + 1
+    kept = [i for i, item in enumerate(stage.items) if left[_group(item, k)] == k]
+    for item in stage.items:
+        if left[_group(item, k)] < k:
+            yield failed(item, f"another picture of the group of {item.unit} failed", FailureCode.NOT_FINITE)
+    if not kept:
+        return
+    members = [stage.items[i] for i in kept]
+    taps = [gram_tap(context.model, member.unit, config.layer) for member in members[::k]]
+    likeness = Likeness(taps, k)
+    generators = [member.generator() for member in members]
+    canvas = Spectrum(generators, stage.size, context.model.device, std=config.std, decay=config.decay, gain=0.25)
+    if stage.start is not None:
+        canvas.start_at(stage.start[kept])
+    view = lucid_transforms(own) if config.transforms else identity
+    drafts = ascend(
+        members,
+        canvas,
+        distinct_activation([member.unit for member in members], likeness, config.weight),
+        torch.optim.Adam([canvas.parameter], lr=config.lr),
+        context,
+        steps=stage.steps,
+        generators=generators,
+        augment=view if stage.size == own else chain(squares(own), view),
+    )
+    for place, draft in enumerate(drafts):
+        detail = {"gram_cosine": likeness.record(place)} if k > 1 and draft.image is not None else {}
+        yield replace(draft, trace=replace(draft.trace, detail=detail)) if detail else draft
 
 
 def gram_tap(model: Model, unit: Unit, layer: str) -> Tap:

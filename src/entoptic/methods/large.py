@@ -54,12 +54,9 @@ def stages(own: Size, size: int, steps: int) -> list[tuple[Size, int]]:
     Raises:
         UserError: the size is smaller than the network's, or there are fewer steps than stages.
     """
+    check_size(own, size)
     if not size or size == max(own):
         return [(own, steps)]
-    if size < max(own):
-        raise UserError(
-            f"size must be above the network's own, which is {max(own)}, got {size}; leave it out for that one"
-        )
     number = 1
     while max(own) * 2**number < size:
         number += 1
@@ -74,6 +71,22 @@ def stages(own: Size, size: int, steps: int) -> list[tuple[Size, int]]:
     first = max(1, min(steps // 2, steps - number))
     rest = [(steps - first + number - 1 - k) // number for k in range(number)]
     return [(own, first), *zip(sizes, rest)]
+
+
+def check_size(own: Size, size: int) -> None:
+    """Refuses a size below the network's own.
+
+    Args:
+        own: height and width of the network's input.
+        size: pixels of the longer side; 0 is the network's own size.
+
+    Raises:
+        UserError: the size is smaller.
+    """
+    if 0 < size < max(own):
+        raise UserError(
+            f"size must be above the network's own, which is {max(own)}, got {size}; leave it out for that one"
+        )
 
 
 def from_coarse_to_fine(
@@ -125,7 +138,8 @@ def from_coarse_to_fine(
 def squares(own: Size) -> Augment:
     """Returns an augmentation that shows a random part of each picture at the network's own size.
 
-    Its sides lie between the network's size and the whole picture, uniform in their logarithm.
+    Its sides lie between the network's size and the whole picture, uniform in their logarithm. Parts are drawn beyond the
+    border by up to a fourth of their side and moved back inside, so that the border is shown about as often as the middle.
 
     Args:
         own: height and width of the network's input.
@@ -141,12 +155,18 @@ def squares(own: Size) -> Augment:
             h = max(own[0], round(own[0] * (height / own[0]) ** share))
             w = max(own[1], round(h * own[1] / own[0]))
             h, w = min(h, height), min(w, width)
-            y, x = round(top * (height - h)), round(left * (width - w))
+            y, x = _place(top, height, h), _place(left, width, w)
             part = image[None, :, y : y + h, x : x + w]
             views.append(part if (h, w) == own else interpolate(part, own, mode="bicubic", antialias=True))
         return torch.cat(views).clamp(0, 1)
 
     return run
+
+
+def _place(share: float, whole: int, part: int) -> int:
+    """Where a part begins."""
+    beyond = part / 4
+    return round(min(max(share * (whole - part + 2 * beyond) - beyond, 0), whole - part))
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodConfig, method
 
@@ -19,6 +20,9 @@ class Maco(MethodConfig):
     The constants are those of Xplique's MaCo, with 8 instead of 32 crops a step so that a CPU can finish; the published
     pictures use canvases of 1000 pixels and more.
     """
+
+    came_later = MappingProxyType[str, Any]({"size": 0})
+    bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 leaves it to `canvas`
 
     steps: int = 256
     """of NAdam"""
@@ -36,6 +40,8 @@ class Maco(MethodConfig):
     """standard deviation of the side around its mean"""
     noise: float = 0.08
     """standard deviation of the noise added to views of range -1 … 1 (and half as much uniform)"""
+    size: int = 0
+    """pixels of the picture's side, in place of `canvas`, and scored at the network's own size too; 0 leaves it to `canvas`"""
 
 
 @method("maco", Maco, paper="arXiv:2306.06805", units=UNIT_KINDS, reads={"spectrum"})
@@ -46,10 +52,13 @@ def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draf
     from entoptic.methods.ascent import ascend
     from entoptic.methods.augment import chain, crops, noise
     from entoptic.methods.canvas import Phase
+    from entoptic.methods.large import check_size, measured_at_both_sizes
     from entoptic.methods.objectives import activation
 
     size, generators = context.model.card.size, [item.generator() for item in items]
-    side = (config.canvas, config.canvas) if config.canvas else size
+    check_size(size, config.size)
+    wanted = config.size or config.canvas
+    side = (wanted, wanted) if wanted else size
     step = 0
 
     def crop_side(g: Generator) -> Tensor:
@@ -63,7 +72,7 @@ def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draf
         context.on_step(done, steps)
 
     canvas = Phase(generators, side, context.model.device, magnitude=context.references.spectrum(side))
-    yield from ascend(
+    drafts = ascend(
         items,
         canvas,
         activation([item.unit for item in items]),
@@ -74,3 +83,5 @@ def maco(items: Sequence[Item], config: Maco, context: Context) -> Iterator[Draf
         # Noise of a [-1, 1] picture, here in [0, 1]; the wide parts are N(0, σ) + U(±σ/2).
         augment=chain(crops(config.crops, crop_side, size), noise(config.noise / 2, config.noise / 4)),
     )
+    for draft in drafts:
+        yield measured_at_both_sizes(draft, context) if config.size else draft

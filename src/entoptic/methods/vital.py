@@ -158,7 +158,9 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
-    objective = objective + config.smoothness * total_variation()
+    # On a large picture the network sees each pixel more seldom: as smooth a pixel as at the network's own size.
+    larger = stage.size[0] * stage.size[1] / (model.card.size[0] * model.card.size[1])
+    objective = objective + config.smoothness * larger * total_variation()
     if config.natural and any(weightings):
         quiet = [references.natural(u, layers).values if layers else {} for u, layers in zip(units, through)]
         layers = dict.fromkeys((tap for values in quiet for tap in values), 1.0)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from entoptic.base.progress import Reporter
-from entoptic.errors import counted
+from entoptic.base.progress import EVERY, Reporter
+from entoptic.errors import UserError, counted
 from entoptic.runs.execute import split
 from entoptic.runs.plan import Plan
 from entoptic.runs.sampling_time import sampling_work
@@ -70,6 +70,21 @@ def estimate(plan: Plan, *, progress: Callable[[str], None] = lambda text: None)
     if plan.model.device.type == "cuda":
         report["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return report
+
+
+def say_sampling_work(plan: Plan, report: Reporter) -> None:
+    """Says of each method that samples a prior what it will compute, and about how long that takes.
+
+    One piece of each kind is timed. Methods whose work takes less than a quarter of a minute say nothing.
+    """
+    for job in plan.jobs:
+        todo = [entry.item for entry in split(plan.run, plan.entries(job))[1]]
+        try:
+            work = sampling_work(todo, job.config, plan.kind.context(job, Reporter(), len(todo), plan.batch_size))
+        except UserError:
+            continue  # the run will name it beside what it could make
+        if work and work.seconds[1] >= EVERY:
+            report.note(f"{job.card.name}: {work}")
 
 
 def samples(plan: Plan) -> str:

@@ -326,8 +326,10 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
         raise UserError("no method was named; `entoptic ls methods` lists them")
     for name in options:
         if name not in known:
+            having = [card.name for card in METHODS.values() if name in card.config.__dataclass_fields__]
+            hint = f"; {', '.join(having)} have it" if len(having) > 1 else f"; {having[0]} has it" if having else ""
             raise UserError(
-                f'no option "{name}" in {", ".join(c.name for c, _ in chosen)}{nearest(name, sorted(known))}'
+                f'no option "{name}" in {", ".join(c.name for c, _ in chosen)}{hint or nearest(name, sorted(known))}'
             )
     return chosen
 

@@ -166,6 +166,8 @@ def see(
         UserError: bad input, or every picture failed.
         KeyboardInterrupt: on Ctrl-C, with all finished pictures stored.
     """
+    from entoptic.runs.estimate import say_sampling_work
+
     shared = Workers.parse(workers)
     with reporter(progress) as report:
         plan = make_plan(
@@ -173,4 +175,6 @@ def see(
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
             context=context, prior=prior, bank_seed=bank_seed, noise_of=noise_of, film=film,
         )  # fmt: skip
+        if progress:
+            say_sampling_work(plan, report)
         return execute(plan, report, shared)

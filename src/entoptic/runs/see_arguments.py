@@ -114,6 +114,7 @@ class DiverseArguments(SeeArguments, total=False):
     std: float
     decay: float
     transforms: bool
+    size: int
 
 
 class EnergyDpsArguments(SeeArguments, total=False):
@@ -179,6 +180,7 @@ class MacoArguments(SeeArguments, total=False):
     crop_end: float
     crop_std: float
     noise: float
+    size: int
 
 
 class PixelAscentArguments(SeeArguments, total=False):
@@ -188,6 +190,7 @@ class PixelAscentArguments(SeeArguments, total=False):
     lr: float
     std: float
     radius: float
+    size: int
 
 
 class PromptArguments(SeeArguments, total=False):

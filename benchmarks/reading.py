@@ -33,6 +33,22 @@ EACH, SHOWN, SIDE = 15, 6, 112
 LETTERS = "abcd"
 
 
+INTRODUCTION = """# What a reader sees
+
+Thirty pictures of inner units of `builtin:lite0` from [this sheet](inner.md), 15 a layer by a fixed seed, by the default recipe at
+200 steps. **The reader is one machine, a vision-language model, not a person.** It read each picture once, at 112 pixels enlarged,
+and wrote down what it saw before it had seen any photo (the text was committed first). Then two questions:
+
+- *Which photos?* Four sets of six photos that drive four units of the layer most, one of them the picture's own; they are of 650
+  photos that took no part in the pictures. The reader chose by what it had written, minutes after it had seen the pictures.
+  Chance is .25. Sets recur.
+- *Do the photos show it?* The nine photos that drive the unit most, of 1,650, which hold those that the picture was made from,
+  beside what was written. The reader knew which unit it judged, so this is the weaker evidence.
+
+| layer | n | chose its photos | the photos show it | at least in part |
+|---|---|---|---|---|"""
+
+
 def picked() -> list[str]:
     """The units: fifteen of each layer of the sheet."""
     units = _sheet_units()
@@ -120,17 +136,7 @@ def page(held: dict[str, Any]) -> str:
     for k, unit in enumerate(units):
         unit["own"] = LETTERS[asked[k].index(k)]
     layers = {"blocks.6": units[:EACH], "blocks.5": units[EACH:], "both": units}
-    lines = [
-        "# What a reader sees", "",
-        "Thirty pictures of inner units of `builtin:lite0` from [this sheet](inner.md), 15 a layer by a fixed seed, by the default",
-        "recipe at 200 steps. **The reader is one machine, a vision-language model, not a person.** It read each picture once, at 112",
-        "pixels enlarged, and wrote down what it saw before it had seen any photo (the text was committed first). Then two questions:", "",
-        "- *Which photos?* Four sets of six photos that drive four units of the layer most, one of them the picture's own; 650 photos",
-        "  that took no part in the pictures. The reader chose by what it had written, minutes after it had seen the pictures. Chance is .25. Sets recur.",
-        "- *Do the photos show it?* The nine photos that drive the unit most, of 1,650, which hold those that the picture was made",
-        "  from, beside what was written. The reader knew which unit it judged, so this is the weaker evidence.", "",
-        "| layer | n | chose its photos | the photos show it | at least in part |", "|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = INTRODUCTION.splitlines()
     for name, own in layers.items():
         n = len(own)
         chose = sum(u["chosen"] == u["own"] for u in own)

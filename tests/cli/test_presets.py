@@ -138,6 +138,18 @@ def test_a_printed_file_has_the_options(say: Say, tmp_path: Path) -> None:
     assert job.options.vital == options("--quick").vital
 
 
+def test_the_help_says_what_a_preset_stands_for(say: Say) -> None:
+    """In the words of today's options."""
+    _, whole, _ = say("see", "--help")
+    assert f"stands for --vital.steps {QUICK};" in " ".join(whole.split())
+    assert f"stands for --vital.steps {FINE}," in " ".join(whole.split())
+    _, page, _ = say("see", "--help", "vital")
+    assert f"  --quick stands for --vital.steps {QUICK}\n  --fine stands for --vital.steps {FINE}\n" in page
+    assert "stands for" not in say("see", "--help", "fourier")[1]
+    assert "stands for" not in say("interpolate", "--help", "vital")[1]
+    assert all(set(options) == {"steps"} for options in Vital.presets.values())  # or the short page must say more
+
+
 def test_what_cannot_be_is_said(say: Say) -> None:
     said = refusal(say("see", "tiny:net", "logits:0", "--quick", "--fine"))
     assert "quick and fine were both asked for; give one of them" in said

@@ -41,7 +41,7 @@ class Vital(MethodConfig):
     """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
 
     came_later = MappingProxyType[str, Any]({"class_contrast": 0.0, "contrast": 0.0, "denoise": 0.0, "size": 0})
-    presets = MappingProxyType[str, Mapping[str, Any]]({"quick": {"steps": 100}, "fine": {"steps": 1000}})
+    presets = MappingProxyType[str, Mapping[str, Any]]({"quick": {"steps": 100}, "fine": {"steps": 600}})
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 300

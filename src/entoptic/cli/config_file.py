@@ -141,13 +141,13 @@ def _joined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 def _options(verb: type, entries: Mapping[str, Any], where: str) -> Any:
     known = {option.name: option for option in options_of(verb) if option.name not in NOT_IN_A_FILE}
     groups = {name.replace("-", "_"): group for name, group in groups_of(verb).items()}
-    kinds = {one.name: one.default_factory for one in fields(verb) if one.name in groups}
+    kinds: dict[str, Any] = {one.name: one.default_factory for one in fields(verb) if one.name in groups}
     # None is as if it were not there.
     given = {n: _value(known[n], value, where) for n, value in entries.items() if n in known and value is not None}
     configs = {name: config for name, config in _of_preset(given, where).items() if name in groups}
     for name, value in entries.items():
         if name in groups:
-            base = configs.get(name) or kinds[name]()  # type: ignore[misc]
+            base = configs.get(name) or kinds[name]()
             configs[name] = _config(base, groups[name].options, groups[name].name, value, where)
         elif name not in known:
             raise UserError(f'{where}: there is no key "{name[:80]}"{_hint(name, entries, known, groups)}')

@@ -105,6 +105,6 @@ def _print(words: Sequence[str], given: See) -> int:
     if given.model and not given.units:
         options = replace(given, units=_EXAMPLE.units)
     methods = [card_of(config).name for config in chosen_methods(options, options.method)]
-    plain = replace(options, **dict.fromkeys(PRESETS, False))  # a preset stands there as the options that it is
+    plain = replace(options, quick=False, fine=False)  # a preset stands there as the options that it is
     print(config_text(plain, methods), end="")
     return 0

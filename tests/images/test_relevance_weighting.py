@@ -12,6 +12,7 @@ from torch import Tensor
 
 from entoptic.errors import UserError
 from entoptic.images.build_index import build_index
+from entoptic.images.other_photos import weaker_photos
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.relevance_weighting import (
@@ -196,16 +197,16 @@ def test_quiet_photos_are_of_the_weaker_half(tiny: Model, photo_folder: Path, tm
     references = References(tiny, photos)
     (unit,) = bind(tiny, "stage2:3")
     scores = references.scores([unit]).of(unit)
-    weak = references._weaker(unit, 64)
+    weak = weaker_photos(references, unit, 64)
     assert len(weak) == len(photos) // 2
     assert scores[weak].max() <= scores.median() + 1e-6
-    few = references._weaker(unit, 5)
+    few = weaker_photos(references, unit, 5)
     assert len(few) == 5
     assert set(few) < set(weak)
     # An index smaller or larger than the set of photos answers alike, without scoring all of them.
     for k in (3, 100):
         index = build_index(tiny, photos, ["stage2"], out=tmp_path / str(k), k=k)
-        by_index = References(tiny, photos, index=index)._weaker(unit, 5)
+        by_index = weaker_photos(References(tiny, photos, index=index), unit, 5)
         assert len(by_index) == 5
         assert scores[by_index].max() <= scores.median() + 1e-6
 

@@ -14,7 +14,7 @@ A key is an option's name without its dashes; the table of a verb's options (`op
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ import yaml
 from entoptic.base.bounds import check_bounds
 from entoptic.base.files import user_path
 from entoptic.base.records import why
+from entoptic.cli.method_options import preset_configs
 from entoptic.cli.option_table import Option, groups_of, options_of
 from entoptic.errors import Unreadable, UserError, instead
+from entoptic.methods.presets import chosen_preset
 
 JOBS = "jobs"
 MOST_BYTES = 10_000_000
@@ -66,12 +68,13 @@ class FileJob:
     options: Any
 
 
-def read_jobs(path: str | Path, verb: type) -> list[FileJob]:
+def read_jobs(path: str | Path, verb: type, said: Mapping[str, Any] | None = None) -> list[FileJob]:
     """Returns the commands that a file holds, all checked: a slip in the last one is found before the first begins.
 
     Args:
         path: of the YAML file.
         verb: the class of the options.
+        said: entries that count before those of the file, for all its commands.
 
     Raises:
         UserError: it cannot be read; a key is unknown, with the nearest; a value is of another kind or out of bounds.
@@ -90,7 +93,7 @@ def read_jobs(path: str | Path, verb: type) -> list[FileJob]:
         if not several:
             raise UserError(f"{where}: model is an empty list")
         for model in several:
-            options = _options(verb, {**entries, "model": model}, where)
+            options = _options(verb, {**entries, **(said or {}), "model": model}, where)
             found.append(FileJob(where=where if len(several) == 1 else f"{where}, {model}", options=options))
     return found
 
@@ -140,24 +143,23 @@ def _joined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 def _options(verb: type, entries: Mapping[str, Any], where: str) -> Any:
     known = {option.name: option for option in options_of(verb) if option.name not in NOT_IN_A_FILE}
     groups = {name.replace("-", "_"): group for name, group in groups_of(verb).items()}
-    kinds = {one.name: one.default_factory for one in fields(verb) if one.name in groups}
-    given: dict[str, Any] = {}
+    kinds: dict[str, Any] = {one.name: one.default_factory for one in fields(verb) if one.name in groups}
+    # None is as if it were not there.
+    given = {n: _value(known[n], value, where) for n, value in entries.items() if n in known and value is not None}
+    configs = {name: config for name, config in _of_preset(given, where).items() if name in groups}
     for name, value in entries.items():
-        if name in known and value is None:  # as if it were not there
-            continue
-        if name in known:
-            given[name] = _value(known[name], value, where)
-        elif name in groups:
-            given[name] = _config(kinds[name], groups[name].options, groups[name].name, value, where)
+        if name in groups:
+            base = configs.get(name) or kinds[name]()
+            configs[name] = _config(base, groups[name].options, groups[name].name, value, where)
         elif name == JOBS:
             raise UserError(f"{where}: {JOBS} cannot stand within a job; write them in one list")
-        else:
+        elif name not in known:
             raise UserError(f'{where}: there is no key "{name[:80]}"{_hint(name, entries, known, groups)}')
     for option in known.values():
         if (option.required or (option.positional and option.many)) and not given.get(option.name):
             raise UserError(f"{where}: {option.name} is missing ({option.help})")
     try:
-        options = verb(**given)
+        options = verb(**given, **configs)
         check_bounds(options)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
@@ -173,8 +175,16 @@ def _hint(name: str, entries: Mapping[str, Any], known: Mapping[str, Option], gr
     return instead(name, [*known, *groups, JOBS])
 
 
-def _config(kind: Any, options: Sequence[Option], group: str, value: Any, where: str) -> Any:
-    """The config of one method."""
+def _of_preset(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The configs of the preset that a command asks for."""
+    try:
+        return preset_configs(chosen_preset(bool(given.get("quick")), bool(given.get("fine"))))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _config(base: Any, options: Sequence[Option], group: str, value: Any, where: str) -> Any:
+    """The config of one method: `base` with what the file says."""
     if value is None:
         value = {}
     if not isinstance(value, dict):
@@ -187,7 +197,7 @@ def _config(kind: Any, options: Sequence[Option], group: str, value: Any, where:
         if one is not None or known[name].default is None:
             given[name] = one if one is None else _value(known[name], one, f"{where}, {group}")
     try:
-        return kind(**given)
+        return replace(base, **given)
     except UserError as error:
         raise UserError(f"{where}, {group}: {error}") from None
 

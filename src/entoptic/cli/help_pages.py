@@ -136,7 +136,19 @@ def _page(name: str, verb: type, folded: bool, whole: bool) -> str:
 
 
 def _group_page(name: str, group: Group) -> str:
-    return "\n".join([f"usage: {'entoptic'} {name} … --{group.name}.OPTION VALUE", "", *_group_lines(group)]) + "\n"
+    presets = [f"  {line}" for line in _preset_lines(name, group)]
+    return (
+        "\n".join([f"usage: entoptic {name} … --{group.name}.OPTION VALUE", "", *_group_lines(group), *presets]) + "\n"
+    )
+
+
+def _preset_lines(name: str, group: Group) -> list[str]:
+    """What the presets of a method stand for, where the verb has them."""
+    words = {
+        preset: " ".join(f"--{group.name}.{option.replace('_', '-')} {value}" for option, value in options.items())
+        for preset, options in group.presets.items()
+    }
+    return [f"--{preset} stands for {said}" for preset, said in words.items()] if name == "see" else []
 
 
 def _group_lines(group: Group) -> list[str]:

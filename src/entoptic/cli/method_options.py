@@ -6,7 +6,8 @@ from dataclasses import field, make_dataclass
 from typing import TypeVar
 
 from entoptic.methods import METHODS, find_method
-from entoptic.methods.contract import MethodConfig
+from entoptic.methods.contract import MethodConfig, card_of, make_config
+from entoptic.methods.presets import check_preset, chosen_preset, preset_options
 
 Options = TypeVar("Options")
 
@@ -21,8 +22,25 @@ def with_method_options(verb: type[Options]) -> type[Options]:
 
 
 def chosen_methods(options: object, names: str) -> list[MethodConfig]:
-    """The configs of the methods that `names` lists, separated by commas."""
-    return [_config(options, name.strip()) for name in names.split(",") if name.strip()]
+    """The configs of the methods that `names` lists, separated by commas.
+
+    Raises:
+        UserError: there is no such method, or a preset that was asked for says nothing about any of them.
+    """
+    configs = [_config(options, name.strip()) for name in names.split(",") if name.strip()]
+    check_preset([card_of(config) for config in configs], preset_of(options))
+    return configs
+
+
+def preset_of(options: object) -> str:
+    """The preset that options of a verb ask for, "" for none and for a verb without presets."""
+    return chosen_preset(getattr(options, "quick", False), getattr(options, "fine", False))
+
+
+def preset_configs(preset: str) -> dict[str, MethodConfig]:
+    """The configs that a preset changes, by the names of their fields in a verb's options."""
+    shown = [(name, card) for name, card in METHODS.items() if card.shows_units and preset_options(card, preset)]
+    return {_field_name(name): make_config(card, dict(preset_options(card, preset))) for name, card in shown}
 
 
 def _config(options: object, name: str) -> MethodConfig:

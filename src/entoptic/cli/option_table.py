@@ -6,8 +6,8 @@ import ast
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -82,11 +82,13 @@ class Group:
         name: of the method or the recipe.
         title: what it is.
         options: that it has.
+        presets: names of sets of its options, with what they stand for.
     """
 
     name: str
     title: str
     options: tuple[Option, ...]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @lru_cache
@@ -104,7 +106,12 @@ def groups_of(verb: type) -> dict[str, Group]:
         if isinstance(kind, type) and is_dataclass(kind) and _NO_PREFIX not in marks:
             name = one.name.replace("_", "-")
             title = (kind.__doc__ or "").strip().splitlines()[0].rstrip(".")
-            found[name] = Group(name=name, title=title, options=tuple(_own(kind, prefix=f"{name}.", group=name)))
+            found[name] = Group(
+                name=name,
+                title=title,
+                options=tuple(_own(kind, prefix=f"{name}.", group=name)),
+                presets=getattr(kind, "presets", {}),
+            )
     return found
 
 

@@ -29,6 +29,13 @@ def parse(name: str, words: Sequence[str], default: Any = None) -> Any:
     Raises:
         UserError: an unknown option, a value of another kind, something left out or too much; the nearest choice is named.
     """
+    found = _read(name, words, default)
+    behind = found.behind_words(default) if hasattr(found, "behind_words") else None
+    return found if behind is None else _read(name, words, behind)
+
+
+def _read(name: str, words: Sequence[str], default: Any) -> Any:
+    """The options that words stand for; `default` counts where they say nothing, the verb's own options where it is None."""
     verb = VERBS[name][0]
     said = io.StringIO()
     words = [f" {word}" if _is_unit(word) else word for word in words]

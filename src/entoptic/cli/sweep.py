@@ -15,6 +15,7 @@ from entoptic.cli.parse import parse
 from entoptic.cli.see import See, run_see
 from entoptic.errors import UserError, counted
 from entoptic.methods.contract import card_of
+from entoptic.methods.presets import PRESETS
 
 _FLAGS = ("--config", "--print-config", "--print_config")
 _EXAMPLE = See(model="builtin:lite0", units=("logits:207",))
@@ -44,7 +45,8 @@ def run_file(words: Sequence[str]) -> int:
         raise UserError(
             f'"{given.model or given.units[0]}" is one word too many beside --config: MODEL and UNIT stand in the file'
         )
-    jobs = [replace(job, options=_overridden(job, words)) for job in read_jobs(given.config, See)]
+    read = read_jobs(given.config, See, _preset_said(words))
+    jobs = [replace(job, options=_overridden(job, words)) for job in read]
     jobs = _in_folders(jobs)
     for job in jobs:
         try:
@@ -68,6 +70,12 @@ def _check(options: See) -> None:
     asked_workers(options.workers, options.threads)
     parse_shard(options.shard)
     check_kind(options.film)
+
+
+def _preset_said(words: Sequence[str]) -> dict[str, bool]:
+    """What the command line says of presets: it counts before the file, where one preset takes the place of another."""
+    said = {name: word == f"--{name}" for word in words for name in PRESETS if word in (f"--{name}", f"--no-{name}")}
+    return dict.fromkeys(PRESETS, False) | said if any(said.values()) else said
 
 
 def _overridden(job: FileJob, words: Sequence[str]) -> See:
@@ -115,5 +123,6 @@ def _print(words: Sequence[str], given: See) -> int:
     if given.model and not given.units:
         options = replace(given, units=_EXAMPLE.units)
     methods = [card_of(config).name for config in chosen_methods(options, options.method)]
-    print(config_text(options, methods), end="")
+    plain = replace(options, quick=False, fine=False)  # a preset stands there as the options that it is
+    print(config_text(plain, methods), end="")
     return 0

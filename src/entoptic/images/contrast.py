@@ -40,8 +40,8 @@ def contrasted(target: MatchingTarget, others: MatchingTarget, amount: float) ->
 
     Args:
         target: mean sorted values of a unit's own reference photos, without relevance.
-        others: of photos that do not drive the unit, or of photos of all kinds; it holds the same layers.
+        others: of photos that are not the unit's own; it holds the same layers.
         amount: 0 leaves the target's values as they are; 1 doubles its distance.
     """
     values = {tap: value + amount * (value - others.values[tap]) for tap, value in target.values.items()}
-    return replace(target, values=values, source=f"{target.source}, against {others.source}")
+    return replace(target, values=values, source=f"{target.source}, against {others.source}", against=others)

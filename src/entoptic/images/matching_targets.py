@@ -41,6 +41,8 @@ class MatchingTarget:
         sha256: of the photos' contents, or of the shipped statistics.
         importance: per tap C weights of the channels (VITAL's ū) where the values were weighted by relevance.
         borrowed: whether a logit's photos are those of any class that drive it most, as there are none of its own.
+        note: what is amiss with the photos, for people; "" for nothing.
+        against: the target that this one was moved away from, or None.
     """
 
     values: dict[Tap, Tensor]
@@ -49,10 +51,13 @@ class MatchingTarget:
     sha256: str
     importance: dict[Tap, Tensor] = field(default_factory=dict)
     borrowed: bool = False
+    note: str = ""
+    against: MatchingTarget | None = None
 
     def describe(self) -> dict[str, object]:
         """Returns what a picture's sidecar holds of the photos."""
-        return {"source": self.source, "n": self.photos, "sha256": self.sha256}
+        told: dict[str, object] = {"source": self.source, "n": self.photos, "sha256": self.sha256}
+        return told if self.against is None else {**told, "against": self.against.describe()}
 
 
 def sorted_means(

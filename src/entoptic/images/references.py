@@ -26,6 +26,7 @@ from entoptic.images.matching_targets import (
     target_of_pack,
     target_of_photos,
 )
+from entoptic.images.other_photos import other_photos, quiet_photos, weaker_photos
 from entoptic.images.photo_scores import RealScores, Scores, score_photos
 from entoptic.images.photos import Photos
 from entoptic.images.relevance_weighting import (
@@ -217,7 +218,7 @@ class References:
         if self.photos is None:
             return NO_PHOTOS
         strong = {*self.choose(unit, STRONGEST)[0], *(self.class_photos(unit) or ())}
-        found = [i for i in self._weaker(unit, STRONGEST + len(strong)) if i not in strong]
+        found = [i for i in weaker_photos(self, unit, STRONGEST + len(strong)) if i not in strong]
         return self._prepared(sorted(found, key=self.photos.sha256)[:STRONGEST])
 
     def _prepared(self, indices: list[int]) -> Tensor:
@@ -377,17 +378,19 @@ class References:
         """
         if self.photos is None:
             return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
-        return self._kept(
-            ("natural", unit.identity, tuple(taps), count), lambda: self._natural_from_photos(unit, taps, count)
-        )
+        key = ("natural", unit.identity, tuple(taps), count)
+        return self._kept(key, lambda: self._mean_of(*quiet_photos(self, unit, count), taps))
 
-    def typical(self, taps: Sequence[Tap], count: int = 64) -> MatchingTarget:
-        """Averages sorted values over photos of all kinds: an arbitrary choice from the set, the same for every unit.
+    def others(self, unit: Unit, taps: Sequence[Tap], used: int, count: int = 64) -> MatchingTarget:
+        """Averages sorted values over what a unit's target is moved away from: other photos of the same set.
 
-        Without photos, it is the shipped mean over photos of all kinds.
+        Which photos: see `other_photos`. Where the set has fewer than `LEAST_OTHERS` of them, it is the shipped mean over photos
+        of all kinds, if there is one of these layers. Without photos, it is that mean, too.
 
         Args:
+            unit: the unit.
             taps: the layers.
+            used: number of reference photos asked for its own target.
             count: largest number of photos.
 
         Raises:
@@ -395,16 +398,20 @@ class References:
         """
         if self.photos is None:
             return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
-        chosen = sorted(sorted(range(len(self.photos)), key=self.photos.sha256)[:count])
-        how = f"{len(chosen)} photos of all kinds of {self.photos.source}"
-        return self._kept(("typical", tuple(taps), count), lambda: self._mean_of(chosen, taps, how))
+        chosen, how, few = other_photos(self, unit, used, count)
+        if few and (shipped := self._shipped_mean(taps)):
+            return replace(shipped, note=f"{few}: what it is moved away from is {shipped.source}")
+        made = self._kept(("others", tuple(taps), tuple(chosen)), lambda: self._mean_of(chosen, how, taps))
+        return replace(made, source=how, note=f"{few}: it is moved away from {how}" if few else "")
 
-    def _natural_from_photos(self, unit: Unit, taps: Sequence[Tap], count: int) -> MatchingTarget:
-        assert self.photos is not None
-        chosen = self._weaker(unit, count)
-        return self._mean_of(chosen, taps, f"{len(chosen)} photos of {self.photos.source} that do not drive {unit}")
+    def _shipped_mean(self, taps: Sequence[Tap]) -> MatchingTarget | None:
+        """Returns the shipped mean over photos of all kinds; None where these layers have none."""
+        try:
+            return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
+        except NotAvailable:
+            return None
 
-    def _mean_of(self, chosen: list[int], taps: Sequence[Tap], how: str) -> MatchingTarget:
+    def _mean_of(self, chosen: list[int], how: str, taps: Sequence[Tap]) -> MatchingTarget:
         """Averages sorted values over photos at these positions."""
         assert self.photos is not None
         # Not kept on disk: megabytes for each unit, made again in less than a second.
@@ -413,28 +420,6 @@ class References:
         if not read:
             raise Unreadable(f"none of the {how} could be read")
         return MatchingTarget(values, read, how, self.photos.fingerprint(chosen))
-
-    def _weaker(self, unit: Unit, count: int) -> list[int]:
-        """Chooses up to `count` photos of the half that drives the unit less, the same for everybody (by content hash).
-
-        An index holds the median, so that a few photos are scored, not all.
-        """
-        photos = self.photos
-        assert photos is not None
-        arbitrary = sorted(range(len(photos)), key=photos.sha256)
-        if self.index is None or unit not in self.index:
-            weak = {index for index, _ in self.scores([unit]).ranked(unit)[len(photos) // 2 :]}
-            return sorted([index for index in arbitrary if index in weak][:count])
-        median = float(self.index.quantiles(unit)[100])
-        found: list[int] = []
-        with torch.no_grad():
-            for indices, images in photos.batches(
-                self.model.card.prepare, self.batch_size, arbitrary[: 2 * count + 16]
-            ):
-                scores = unit.read(self.model.read(images.to(self.model.device), [unit.tap])[unit.tap]).tolist()
-                found += [index for index, score in zip(indices, scores) if score <= median]
-        rank = {index: number for number, index in enumerate(arbitrary)}
-        return sorted(sorted(found, key=rank.__getitem__)[:count])
 
     # --- the natural Fourier spectrum ------------------------------------------------------------------------------
 

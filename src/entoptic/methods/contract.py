@@ -65,10 +65,12 @@ class MethodConfig:
 
     Numbers are checked against `entoptic.base.bounds`; a class whose own are narrower has them in `bounds`, a mapping from
     fields to (lowest, highest) that is no field itself. A field that a method got later stands in `came_later` with the value
-    that means what was done before: stored pictures lack it, and with that value a picture keeps its key.
+    that means what was done before: stored pictures lack it, and with that value a picture keeps its key. `presets` names
+    sets of options, "quick" and "fine" (see `entoptic.methods.presets`).
     """
 
     came_later = MappingProxyType[str, Any]({})  # without an annotation, or it would be a field
+    presets = MappingProxyType[str, Mapping[str, Any]]({})
 
     def __post_init__(self) -> None:
         for name in ("steps", "references", "crops"):
@@ -80,6 +82,11 @@ class MethodConfig:
     def draws_per_item(self) -> int:
         """How many pictures are drawn for each one that is kept: batches are smaller by this factor."""
         return 1
+
+    @property
+    def reads_too(self) -> frozenset[str]:
+        """What pictures depend on with these options beside what the method's card names in `reads`; part of their keys."""
+        return frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

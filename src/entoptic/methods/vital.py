@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -14,7 +14,6 @@ from entoptic.methods.contract import UNIT_KINDS, Context, Draft, Item, MethodCo
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from entoptic.images.matching_targets import MatchingTarget
     from entoptic.images.references import References
     from entoptic.images.relevance_weighting import RelevanceWeighting
     from entoptic.methods.large import Stage
@@ -42,6 +41,7 @@ class Vital(MethodConfig):
     """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
 
     came_later = MappingProxyType[str, Any]({"class_contrast": 0.0, "contrast": 0.0, "denoise": 0.0, "size": 0})
+    presets = MappingProxyType[str, Mapping[str, Any]]({"quick": {"steps": 100}, "fine": {"steps": 600}})
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 300
@@ -107,6 +107,11 @@ class Vital(MethodConfig):
             )
         check_reference(self.reference)
 
+    @property
+    def reads_too(self) -> frozenset[str]:
+        """With contrast, a class's pictures depend on photos of others."""
+        return frozenset({"others"} if self.class_contrast else ())
+
 
 @method("vital", Vital, paper="arXiv:2503.22399", units=UNIT_KINDS, reads={"targets"})
 def vital(items: Sequence[Item], config: Vital, context: Context) -> Iterator[Draft]:
@@ -154,7 +159,10 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
         references.target(u, layers, config.references, wanted=w) for u, layers, w in zip(units, seen, weightings)
     ]
     amounts = [config.class_contrast if _is_answer(u) else config.contrast * e for u, e in zip(units, exaggerated)]
-    targets = [contrasted(t, _others(u, t, references), c) if c else t for t, u, c in zip(targets, units, amounts)]
+    targets = [
+        contrasted(t, references.others(u, tuple(t.values), config.references), c) if c else t
+        for t, u, c in zip(targets, units, amounts)
+    ]
     counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
@@ -209,6 +217,8 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
             notes.append(f"no photos of {units[i].label or units[i]} itself were at hand{pull}: {target.source}")
         if exaggerated[i]:
             notes.append(BESIDE)
+        if target.against is not None and target.against.note:
+            notes.append(target.against.note)
         if not _is_answer(units[i]) and weightings[i] is None and kinds[i] != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         if units[i].parts and target.source.startswith(SHIPPED):
@@ -227,12 +237,6 @@ def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
     maps = all(references.model.layer(part.layer).layout in ("BCHW", "BHWC") for _, part in unit.terms)
     whole = config.facets == 1 and config.reference == "image" and references.holds_whole(unit)
     return "none" if maps and whole else "lrp"
-
-
-def _others(unit: Unit, target: MatchingTarget, references: References) -> MatchingTarget:
-    """What a target is moved away from: photos of all kinds for a logit, those that do not drive any other unit."""
-    taps = tuple(target.values)
-    return references.typical(taps) if _is_answer(unit) else references.natural(unit, taps)
 
 
 def _is_answer(unit: Unit) -> bool:

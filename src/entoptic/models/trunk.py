@@ -12,7 +12,7 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
 
     For torchvision's ResNet-50 these are conv1, layer1, layer2, layer3, layer4; for EfficientNet-Lite0 conv_stem,
     blocks.1, blocks.2, blocks.4, blocks.6. Networks that keep one resolution throughout (vision transformers)
-    give the patch embedding and `isotropic` blocks at even depths, the last one included.
+    give the patch embedding and `isotropic` blocks at even depths, the last one included; if they have fewer, all of them.
 
     Args:
         model: the network.
@@ -39,9 +39,7 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
             parent, _, child = info.name.rpartition(".")
             if child.isdigit() or child.rpartition("_")[2].isdigit():
                 lists.setdefault(parent, []).append(info)
-        chain = max(lists.values(), key=len, default=blocks)
-        ends = [round((i + 1) * len(chain) / isotropic) - 1 for i in range(isotropic)]
-        chosen = [chain[max(0, end)] for end in ends]
+        chosen = _evenly(max(lists.values(), key=len, default=blocks), isotropic)
     else:
         last: dict[tuple[int, int], LayerInfo] = {}
         for info in blocks if len(positions) > 2 else _plain(maps, stem):
@@ -50,10 +48,18 @@ def trunk_layers(model: Model, *, isotropic: int = 4) -> list[str]:
         # (stride 4 and more) the first stage is the first real computation.
         patchify = model.card.size[0] / max(stem.grid[0], 1) >= 4
         chosen = [info for grid, info in last.items() if patchify or grid != stem.grid]
+        # A network of one resolution with few blocks.
+        chosen = chosen or _evenly(blocks or [info for info in maps if info.order > stem.order], isotropic)
     names = list(dict.fromkeys([stem.name, *(info.name for info in sorted(chosen, key=lambda i: i.order))]))
     if len(names) < 2:
         raise UserError(f"{model.card.name}: found only {names}; name others with the method's option layer or layers")
     return names
+
+
+def _evenly(chain: list[LayerInfo], count: int) -> list[LayerInfo]:
+    """Up to `count` layers at even depths, the last one included."""
+    ends = [round((i + 1) * len(chain) / count) - 1 for i in range(count)] if chain else []
+    return [chain[max(0, end)] for end in ends]
 
 
 def _whole_blocks(composites: list[LayerInfo]) -> list[LayerInfo]:

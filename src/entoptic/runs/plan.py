@@ -30,6 +30,7 @@ from entoptic.methods.contract import (
     config_identity,
     make_config,
 )
+from entoptic.methods.presets import check_preset, preset_options
 from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -189,11 +190,13 @@ def make_plan(
     bank_seed: int = 0,
     noise_of: str | Unit | None = None,
     film: str = "",
+    preset: str = "",
 ) -> UnitPlan:
     """Resolves names, checks every unit against every method, and computes nothing else.
 
     Args:
         context: store small copies of the photos that drive each unit. The others: see `see`.
+        preset: "quick", "fine" or "" for none.
 
     Raises:
         UserError: bad input, or no picture can be made.
@@ -203,7 +206,7 @@ def make_plan(
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     check_options(n=n, seed=seed, bank_seed=bank_seed, batch_size=batch_size)
-    chosen = choose_methods(method, options or {})
+    chosen = choose_methods(method, options or {}, preset)
     check_kind(film)
     units = units if isinstance(units, (str, Unit)) else list(units)
     if film and all("steps" not in c.config.__dataclass_fields__ or "prior" in c.reads for c, _ in chosen):
@@ -270,7 +273,7 @@ def make_plan(
             "model": model, "units": as_text(units), "method": method, "photos": photos, "n": n, "seed": seed,
             "out": out, "verifiers": verifiers, "batch_size": batch_size, "device": device, "card": card,
             "options": options, "index": as_text(index), "context": context, "prior": prior, "bank_seed": bank_seed,
-            "noise_of": as_text(noise_of), "film": film,
+            "noise_of": as_text(noise_of), "film": film, "preset": preset,
         }),
     )  # fmt: skip
 
@@ -306,8 +309,11 @@ def default_batch(model: Model, asked: int | None) -> int:
     return asked or (10 if model.device.type == "cpu" else 64)
 
 
-def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCard, MethodConfig]]:
-    """Cards and configs of the methods named; every option must belong to at least one of them."""
+def choose_methods(method: Any, options: dict[str, Any], preset: str = "") -> list[tuple[MethodCard, MethodConfig]]:
+    """Cards and configs of the methods named; every option must belong to at least one of them.
+
+    A preset's options come before the defaults of methods that are named, and after `options`.
+    """
     asked = (
         method.split(",") if isinstance(method, str) else [method] if isinstance(method, MethodConfig) else list(method)
     )
@@ -318,12 +324,18 @@ def choose_methods(method: Any, options: dict[str, Any]) -> list[tuple[MethodCar
             found = card_of(one)
             base = {name: getattr(one, name) for name in one.__dataclass_fields__}
         else:
-            found, base = find_method(one.strip()), {}
+            found = find_method(one.strip())
+            base = dict(preset_options(found, preset))
         fields = set(found.config.__dataclass_fields__)
         known |= fields
         chosen.append((found, make_config(found, base | {k: v for k, v in options.items() if k in fields})))
     if not chosen:
         raise UserError("no method was named; `entoptic ls methods` lists them")
+    if preset and all(isinstance(one, MethodConfig) for one in asked):
+        raise UserError(
+            f"{preset} sets options of methods that are named, and a config has all of its own; leave it out"
+        )
+    check_preset([card for card, _ in chosen], preset)
     for name in options:
         if name not in known:
             having = [card.name for card in METHODS.values() if name in card.config.__dataclass_fields__]

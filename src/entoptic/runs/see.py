@@ -12,6 +12,7 @@ from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.images.index import ActivationIndex
 from entoptic.methods.contract import MethodConfig
+from entoptic.methods.presets import chosen_preset
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.priors.prior import Prior
@@ -127,6 +128,8 @@ def see(
     noise_of: str | Unit | None = None,
     film: str = "",
     workers: int | str | Workers | None = None,
+    quick: bool = False,
+    fine: bool = False,
     **options: Any,
 ) -> Run:
     """Makes, measures and stores pictures of what units of a model look for.
@@ -156,6 +159,8 @@ def see(
         film: "gif" or "apng" to store how each picture came about, in `RUN/films`; only for what is made now.
         workers: processes that share the work: a number, "auto" for one on each device, "ray" or "ray://HOST:PORT" for a Ray
             cluster; None makes all in this process. The pictures are the same.
+        quick: make pictures sooner: what a method has as its preset "quick" stands for its defaults (`Vital.presets`).
+        fine: make better pictures, which take longer; as quick.
         options: fields of the methods' configs (`entoptic.configs`), for instance `steps=300`; each goes to every method that
             has it.
 
@@ -168,12 +173,13 @@ def see(
     """
     from entoptic.runs.estimate import say_sampling_work
 
-    shared = Workers.parse(workers)
+    shared, preset = Workers.parse(workers), chosen_preset(quick, fine)
     with reporter(progress) as report:
         plan = make_plan(
             model, units, method=method, photos=photos, n=n, seed=seed, out=out, verifiers=verifiers,
             batch_size=batch_size, device=device, card=card, report=report, options=options, index=index,
             context=context, prior=prior, bank_seed=bank_seed, noise_of=noise_of, film=film,
+            preset=preset,
         )  # fmt: skip
         if progress:
             say_sampling_work(plan, report)

@@ -38,6 +38,8 @@ class SeeArguments(TypedDict, total=False):
     noise_of: str | Unit | None
     film: str
     workers: int | str | Workers | None
+    quick: bool
+    fine: bool
 
 
 class AccentuateArguments(SeeArguments, total=False):

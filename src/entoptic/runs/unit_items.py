@@ -78,7 +78,7 @@ class UnitItems:
             "sample": item.sample,
             "weights": card.identity,
             "card": card.preprocessing(),
-            "references": self.references.identity(item.unit, job.card.reads - {"prior"}),
+            "references": self.references.identity(item.unit, (job.card.reads | job.config.reads_too) - {"prior"}),
         }
         if item.other_noise:
             parts["noise_of"] = item.other_noise

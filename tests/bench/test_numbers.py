@@ -10,8 +10,10 @@ from torch import Tensor
 
 from entoptic.base.estimates import mean_interval, t_quantile, wilson
 from entoptic.bench.distances import distances
-from entoptic.bench.intervals import difference, difference_of_shares, jackknife, mean, mean_of_shares
+from entoptic.bench.intervals import Interval, difference, difference_of_shares, jackknife, mean, mean_of_shares
 from entoptic.bench.measure import Values
+from entoptic.bench.results import Cell, Results
+from entoptic.bench.tables import behind
 from entoptic.metrics.distribution import kid, kid_interval
 
 
@@ -221,3 +223,20 @@ def test_few_units_have_no_mean() -> None:
     assert first.reason == "1 unit, 3 are needed"
     assert second.reason == "nothing drives it"
     assert not math.isnan(first.n)
+
+
+def test_where_the_first_method_is_behind_is_read_off_the_intervals() -> None:
+    def cell(method: str, column: str, gap: tuple[float, float] | None) -> Cell:
+        found = Interval(value=0.5, low=0.4, high=0.6)
+        between = None if gap is None else Interval(value=sum(gap) / 2, low=gap[0], high=gap[1])
+        return Cell(subject="classes", method=method, column=column, found=found, n=9, gap=between)
+
+    cells = [cell("ours", c, None) for c in ("self_top1", "robustness", "kid", "diversity")]
+    cells += [cell("theirs", "self_top1", (0.1, 0.3)), cell("other", "self_top1", (-0.3, -0.1))]
+    cells += [cell("theirs", "robustness", (-0.1, 0.3)), cell("theirs", "diversity", (0.1, 0.3))]
+    cells += [cell("theirs", "kid", (0.1, 0.3)), cell("other", "kid", (-0.3, -0.1))]  # lower is better
+    table = Results(recipe={}, measured_with={}, cells=tuple(cells), costs=(), failures=(), about={})
+    assert behind(table) == [
+        "classes: ahead of ours: theirs in itself, top-1 by +0.20 [+0.10, +0.30]; other in kernel distance by "
+        "-0.200 [-0.300, -0.100]. Not told apart: in robustness theirs."
+    ]

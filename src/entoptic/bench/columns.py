@@ -95,12 +95,6 @@ COLUMNS: dict[str, Column] = {
             not_said="vital matches activations of these very layers, those of other photos: it is near to what vital optimises",
         ),
         Column(
-            name="nats", title="nats above the frontier", direction="lower", kind="mean", bounds=(0.0, math.inf),
-            means="how many nats further from the prior a method's pictures lie than the nearest distribution of the same mean "
-            "score",
-            not_said="it is relative to this prior; an optimised picture has no such number",
-        ),
-        Column(
             name="kid", title="kernel distance", direction="lower", kind="set", digits=3,
             means="unbiased squared distance to real photos in another network's features (KID); real: as many real photos",
             not_said="photos of other things than the units count as well; no value of 0 is to be expected",

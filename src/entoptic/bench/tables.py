@@ -69,6 +69,7 @@ def markdown(results: Results) -> str:
     ]  # fmt: skip
     for subject in dict.fromkeys(c.subject for c in results.cells):
         lines += _part(results, subject)
+    lines += ["## Where the first method is behind", "", *(f"* {line}" for line in behind(results)), ""]
     lines += _costs(results)
     missing = unmeasured(results)
     lines += ["## Not measured", "", *(f"* {line}" for line in missing), ""] if missing else []
@@ -103,6 +104,40 @@ def made_by(results: Results) -> str:
         f"`{held['command']}` with {versions}; {held['processor']}{gpu}, "
         f"{counted(held['cores'], 'core')}, {counted(held['threads'], 'thread')}."
     )
+
+
+def behind(results: Results) -> list[str]:
+    """Returns where another method is ahead of the first one, and which are not told apart from it, by the paired differences.
+
+    A method is ahead where the interval of its difference leaves out 0 on the better side. Numbers without a better direction
+    do not count.
+
+    Args:
+        results: the table.
+    """
+    lines = []
+    for subject in dict.fromkeys(c.subject for c in results.cells):
+        first = methods_of(results, subject)[0]
+        ahead: list[str] = []
+        unclear: dict[str, list[str]] = {}
+        for column, judge in main_keys(results, subject):
+            one = COLUMNS[column]
+            for method in methods_of(results, subject)[1:]:
+                cell = results.cell(subject, method, column, judge)
+                if cell is None or cell.gap is None or one.direction == "none":
+                    continue
+                low, high = (
+                    (cell.gap.low, cell.gap.high) if one.direction == "higher" else (-cell.gap.high, -cell.gap.low)
+                )
+                if low > 0:
+                    ahead.append(f"{method} in {one.title} by {interval_text(cell.gap, one.digits, sign='+')}")
+                elif high >= 0:
+                    unclear.setdefault(one.title, []).append(method)
+        lines.append(f"{subject}: ahead of {first}: {'; '.join(ahead) or 'no method'}.")
+        if unclear:
+            told = "; ".join(f"in {title} {', '.join(methods)}" for title, methods in unclear.items())
+            lines[-1] += f" Not told apart: {told}."
+    return lines
 
 
 def unmeasured(results: Results) -> list[str]:

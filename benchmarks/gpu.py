@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 
-from common import about
 from entoptic.base.files import write_atomically
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
@@ -36,6 +35,7 @@ from entoptic.images.references import References
 from entoptic.methods.contract import Context, Item, MethodConfig, card_of, find_method
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.sources import load
+from entoptic.runs.records import versions
 from entoptic.runs.see import see
 from entoptic.units.unit import bind
 
@@ -87,36 +87,42 @@ class Row:
         return self.model, self.device, self.method, self.batch, self.steps, self.timed
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", default="builtin:lite0")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    options.add_argument("--model", default="builtin:lite0")
+    options.add_argument(
         "--layer", default=LOGITS, help="whose first units are shown; channels need a model with statistics"
     )
-    parser.add_argument("--methods", default=METHODS)
-    parser.add_argument("--batches", default="1,8,32,64,128")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each batch")
-    parser.add_argument("--whole", type=int, default=64, help="pictures of a whole run of each method; 0 for none")
-    parser.add_argument("--photos", default=None, help="for networks without shipped statistics")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
-    parser.add_argument("--out", type=Path, default=OUT)
-    given = parser.parse_args(arguments)
+    options.add_argument("--methods", default=METHODS)
+    options.add_argument("--batches", default="1,8,32,64,128")
+    options.add_argument("--steps", type=int, default=20, help="timed steps of each batch")
+    options.add_argument("--whole", type=int, default=64, help="pictures of a whole run of each method; 0 for none")
+    options.add_argument("--photos", default=None, help="for networks without shipped statistics")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--again", action="store_true", help="measure what is there already, too")
+    options.add_argument("--out", type=Path, default=OUT)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser()
+    given = options.parse_args(arguments)
     try:
         batches = [int(one) for one in given.batches.split(",")]
     except ValueError:
-        parser.error(f"--batches takes numbers separated by commas, such as 1,8,32, got {given.batches!r}")
+        options.error(f"--batches takes numbers separated by commas, such as 1,8,32, got {given.batches!r}")
     if min(batches) < 1 or given.steps < 1 or given.whole < 0:
-        parser.error("batches and steps are at least 1, --whole is at least 0")
+        options.error("batches and steps are at least 1, --whole is at least 0")
     try:
         configs = [find_method(name).config() for name in given.methods.split(",")]
         if without := [card_of(c).name for c in configs if not hasattr(c, "steps")]:
-            parser.error(f"{without[0]} has no steps that could be timed")
+            options.error(f"{without[0]} has no steps that could be timed")
         model = load(given.model, device=given.device)
         bind(model, [f"{given.layer}:0"])
         photos = None if given.photos is None else Photos.open(given.photos)
     except UserError as error:
-        parser.error(str(error))
+        options.error(str(error))
     file = given.out / "gpu.json"
     held = json.loads(file.read_text()) if file.is_file() else {}
     rows = {(row := Row(**one)).key: row for one in held.get("rows", [])}
@@ -125,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = {
         "command": words.replace(str(given.photos), "PHOTOS") if given.photos else words,
         "device": device_name(model),
-        **about(),
+        **versions(),
+        "python": platform.python_version(),
         "hardware": hardware(),
     }
     for config in configs:
@@ -273,12 +280,12 @@ def page(result: dict[str, Any]) -> str:
         ]  # fmt: skip
     counts = ", ".join(f"{name} {steps}" for name, steps in dict.fromkeys((row.method, row.steps) for row in rows))
     timed = ", ".join(str(n) for n in dict.fromkeys(row.timed for row in rows))
-    versions = ", ".join(f"{k} {v}" for k, v in told.items() if k not in ("command", "device", "hardware"))
+    numbers = ", ".join(f"{k} {v}" for k, v in told.items() if k not in ("command", "device", "hardware"))
     lines += [
         f"Steps a second: median of {timed} timed steps behind {WARM} that warm up. A plain pass is one forward and back to the "
         f"pixels with as many pictures. Pictures an hour, steps alone: at the method's own number of steps ({counts}). A whole "
         "run has its measurements by two other networks and its files, too. Peak memory is of tensors, of the timed steps.", "",
-        f"`{told['command']}` on {told['device']} ({told['hardware']}) with {versions}.", "",
+        f"`{told['command']}` on {told['device']} ({told['hardware']}) with {numbers}.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -28,7 +28,7 @@ def gpu() -> Iterator[ModuleType]:
     sys.path[:] = before
     SOURCES.clear()
     SOURCES.update(sources)
-    for name in ("gpu", "common"):
+    for name in ("gpu",):
         sys.modules.pop(name, None)
 
 

@@ -23,6 +23,7 @@ from common import about
 from entoptic.configs import Fourier, Maco, PixelAscent, Retrieval, Vital
 from entoptic.methods.contract import MethodConfig
 from entoptic.planted.causes import ASPECTS
+from entoptic.planted.dataset import write_dataset
 from entoptic.planted.meter import read
 from entoptic.planted.networks import MATCHED, PlantedNetwork, planted_network
 from entoptic.planted.recover import Recovered, Share, Summary, recover, share, summarise
@@ -48,7 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run", type=Path, default=Path("runs/planted"))
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument(
+        "--dataset", type=Path, default=None, help="write the networks, units, scenes and their card here instead"
+    )
     given = parser.parse_args(arguments)
+    if given.dataset is not None:
+        print(
+            f"{write_dataset(given.dataset, scenes=SCENES)}: the planted networks as a data set; its card is README.md"
+        )
+        return
     methods = given.methods.split(",")
     scenes = write_scenes(make_scenes(SCENES, seed=0), given.run / "scenes")
     second = planted_network("twin")
@@ -168,7 +177,7 @@ def page(
         "their design, and so what else drives them.", "",
         "The meter reads scenes with one thing as drawn: "
         + ", ".join(f"{aspect} {one.text}" for aspect, one in accuracy.items()) + ".", "",
-        "## Units", "",
+        *by_method(result), "## Units", "",
         "Chance: pictures that show the cause of a unit with which theirs has nothing in common.", "",
         "| network | method | identified | silent units told | fooled by the decoy | chance |", "|---" * 6 + "|",
     ]  # fmt: skip
@@ -211,6 +220,35 @@ def page(
         f"`{result['command']}` in {sum(result['seconds'].values()):.0f} seconds of pictures, with {versions}.", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def by_method(result: dict[str, Any]) -> list[str]:
+    """What every method does, in a line each; made of the JSON alone."""
+    alive = [p["null"] for one in result["units"] if one["causes"] for p in one["pictures"]]
+    lines = [
+        "## Method by method", "",
+        "*Identified*: units of the honest network whose pictures show the cause. *Null told*: silent units of which the "
+        "evidence says that nothing drives them. *Fooled*: manipulated units whose pictures show the decoy instead. *Warned*: of "
+        "pictures that drive a manipulated unit and do not show its cause, those of which selectivity or the second network "
+        f"warns. Of pictures of units that something drives, the evidence calls {share(alive).text} silent.", "",
+        "| method | identified | null told | fooled, fooling network | fooled, slingshot network | warned | fooled at |",
+        "|---" * 7 + "|",
+    ]  # fmt: skip
+    rows = {(one["network"], one["method"]): one for one in result["summaries"]}
+    for method in dict.fromkeys(one["method"] for one in result["summaries"]):
+        honest, *others = (rows.get((network, method)) for network in SUBJECTS)
+        warned = pooled(_share(one, "caught") for one in others if one)
+        at = [
+            f"{one['unit']} ({one['network']})" for one in result["units"] if one["method"] == method and one["fooled"]
+        ]  # fmt: skip
+        cells = [_share(honest, "identified").text, _share(honest, "silent").text]
+        cells += [_share(one, "fooled").text for one in others]
+        lines.append(f"| {method} | {' | '.join(cells)} | {warned.text} | {', '.join(at) or 'nothing'} |")
+    return [*lines, ""]
+
+
+def _share(summary: dict[str, Any] | None, name: str) -> Share:
+    return Share(hits=summary[name]["hits"], n=summary[name]["n"]) if summary else Share(hits=0, n=0)
 
 
 def _cell(one: Recovered | None) -> str:

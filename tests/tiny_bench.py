@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from conftest import tiny_card, tiny_module
 from entoptic.bench.recipe import Entry, PlantedNetworkPart, PlantedPart, Recipe, Subject
 from entoptic.methods.fourier import Fourier
+from entoptic.methods.maco import Maco
 from entoptic.methods.pixels import PixelAscent
 from entoptic.models.sources import SOURCES
 
@@ -57,3 +60,29 @@ def register() -> None:
     """Makes `tiny:N` and `pooled:N` names of networks."""
     SOURCES["tiny"] = lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}"))
     SOURCES["pooled"] = lambda seed, _: (Pooled(int(seed)), tiny_card(name=f"pooled:{seed}"))
+
+
+def toy(recipe: Recipe) -> Recipe:
+    """A recipe of the package on tiny networks: its parts, methods, seeds, photos and judges, with few units and steps."""
+
+    def short(methods: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        return tuple(
+            replace(one, config=replace(one.config, steps=2)) if hasattr(one.config, "steps") else one for one in methods
+        )  # fmt: skip
+
+    subjects = []
+    for one in recipe.subjects:
+        units = ("logits:0", "logits:3") if one.units[0].startswith("logits") else ("stage2:0", "stage2:3")
+        methods = tuple(
+            replace(e, config=replace(e.config, canvas=32)) if isinstance(e.config, Maco) else e
+            for e in short(one.methods)
+        )
+        subjects.append(replace(one, model="tiny:0", units=units, methods=methods, matches_photos=True))
+    planted = recipe.planted and replace(
+        recipe.planted, methods=short(recipe.planted.methods), n=1, scenes=20,
+        networks=tuple(replace(one, units=("red",)) for one in recipe.planted.networks),
+    )  # fmt: skip
+    return replace(
+        recipe, subjects=tuple(subjects), judges=("pooled:1", "pooled:2"), planted=planted,
+        untouched=("pooled:7", "torchvision:nothing/X") if recipe.untouched else (),
+    )  # fmt: skip

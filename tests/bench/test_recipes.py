@@ -10,7 +10,7 @@ import pytest
 
 from entoptic.bench.columns import COLUMNS
 from entoptic.bench.draw import draw
-from entoptic.bench.recipe import Recipe, Subject, recipe_json
+from entoptic.bench.recipe import Recipe, Subject, cost_of, recipe_json
 from entoptic.bench.recipes import RECIPES, find_recipe
 from entoptic.bench.results import Results
 from entoptic.bench.tables import csv_table, markdown, short_table
@@ -52,7 +52,9 @@ def test_every_unit_is_there_once(recipe: str, subject: Subject) -> None:
     assert labels[0] == "vital"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [name for name in RECIPES if name != "tuning"]
+)  # planted truth is no place for choices
 def test_planted_units_are_there(name: str) -> None:
     part = RECIPES[name].planted
     assert part is not None
@@ -67,6 +69,26 @@ def test_published_classes_took_no_part_in_any_choice() -> None:
     for name in ("small", "standard"):
         assert classes(RECIPES[name]).isdisjoint(tuned_on())
     assert all(len(s.seeds) == 3 for s in RECIPES["standard"].subjects)
+
+
+def test_the_tuning_half_is_apart_from_what_is_reported() -> None:
+    """On it and with its judges a method's recipe may be chosen; standard has other classes, channels and judges."""
+    tuning, standard = RECIPES["tuning"], RECIPES["standard"]
+    assert classes(tuning) < tuned_on()
+    assert len(classes(tuning)) >= 30
+    reported = {u for name in ("small", "standard") for s in RECIPES[name].subjects for u in s.units}
+    assert reported.isdisjoint(u for s in tuning.subjects for u in s.units)
+    assert len(standard.untouched) >= 2
+    assert set(standard.untouched).isdisjoint({*tuning.judges, *tuning.untouched})
+    assert not any(family in name for name in standard.untouched for family in ("efficientnet", "lite", "mobilenet"))
+    assert [s.methods for s in tuning.subjects] == [s.methods for s in standard.subjects]
+
+
+def test_a_recipe_says_what_it_takes() -> None:
+    assert cost_of(RECIPES["small"]) == ("176 pictures, about 22,528 network evaluations and the planted part"), (
+        "16 classes and 6 channels, 2 seeds, 4 methods of 128"
+    )
+    assert cost_of(RECIPES["standard"]).startswith("1,050 pictures, about 252,000 network evaluations")
 
 
 @pytest.mark.parametrize("name", ["small", "standard"])
@@ -89,7 +111,7 @@ def test_small_needs_neither_photos_nor_a_gpu() -> None:
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match='did you mean "standard"'):
         find_recipe("standrad")
-    with pytest.raises(UserError, match="there are small, standard, full"):
+    with pytest.raises(UserError, match="there are small, tuning, standard, full"):
         find_recipe("qqqq")
 
 

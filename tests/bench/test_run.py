@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import entoptic
 from entoptic import cli
@@ -25,9 +26,12 @@ from entoptic.bench.tables import csv_table, markdown
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.methods.pixels import PixelAscent
+from entoptic.metrics.sets import cmmd
+from entoptic.metrics.sets.zero_shot import ZeroShot, find_clip
 from entoptic.models.sources import SOURCES
 from entoptic.workers.count import Workers
 from tiny_bench import MINI, register
+from tiny_clip import write_clip
 
 TESTS = Path(__file__).parents[1]
 
@@ -77,6 +81,7 @@ torch.set_num_threads(1)
 from pathlib import Path
 from entoptic.workers.count import Workers
 from tiny_bench import MINI, register
+from tiny_clip import write_clip
 from entoptic.runs.store import Run
 from entoptic.bench.run import benchmark
 register()
@@ -168,8 +173,20 @@ def test_photos_add_what_needs_them(tmp_path: Path, photo_folder: Path) -> None:
     found = {(c.subject, c.column) for c in results.cells if c.found is not None}
     assert {
         ("classes", "kid"), ("classes", "two_afc"), ("classes", "beats_photos"), ("channels", "specificity"),
-        ("channels", "two_afc"),
+        ("channels", "two_afc"), ("classes", "cmmd"), ("classes", "pathway"),
     } <= found  # fmt: skip
+    way = results.cell("classes", "pixels", "pathway")
+    assert way is not None
+    assert way.found is not None
+    assert way.real is not None
+    assert way.found.value < way.real <= 1, "pixels of few steps lead the network elsewhere than photos"
+    channels = results.cell("channels", "pixels", "pathway")
+    assert channels is not None
+    assert channels.found is not None
+    assert -1 <= channels.found.low <= channels.found.high <= 1
+    crowd = results.cell("classes", "pixels", "precision", "pooled:1")
+    assert crowd is not None
+    assert "at least 50 pictures, there are 20" in crowd.reason
     kid = results.cell("classes", "pixels", "kid", "pooled:1")
     assert kid is not None
     assert kid.n == 5, "the interval is over units, of which there are 4 pictures each"
@@ -319,10 +336,71 @@ def test_judges_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_judges_that_are_given_judge_too(tmp_path: Path) -> None:
     recipe = replace(MINI, planted=None, subjects=(replace(MINI.subjects[0], units=("logits:0",), seeds=(0,)),))
-    results = benchmark(recipe, out=tmp_path / "out", verifiers="tiny:9,tiny:0", device="cpu", progress=False)
+    results = benchmark(recipe, out=tmp_path / "out", verifiers="tiny:9,tiny:0,pooled:1", device="cpu", progress=False)
     judges = {c.judge for c in results.cells if c.column == "verifier_top1"}
-    assert judges == {"all", "pooled:1", "pooled:2", "tiny:9"}, "a network does not judge itself"
-    assert "--verifiers tiny:9,tiny:0" in results.about["command"]
+    assert judges == {"all", "untouched", "pooled:1", "pooled:2", "tiny:9"}, "a network does not judge itself"
+    assert results.measured_with["untouched"] == ["tiny:9"], "a judge of the recipe is none"
+    assert "--verifiers tiny:9,tiny:0,pooled:1" in results.about["command"]
+
+
+def test_untouched_judges_come_first_and_absent_ones_are_named(tmp_path: Path) -> None:
+    subject = replace(MINI.subjects[0], units=("logits:0", "logits:1"), seeds=(0,))
+    recipe = replace(MINI, planted=None, subjects=(subject,), untouched=("pooled:7", "tiny:8", "torchvision:nothing/X"))
+    results = benchmark(recipe, out=tmp_path / "out", device="cpu", progress=False)
+    assert results.measured_with["untouched"] == ["pooled:7", "tiny:8"]
+    each = [results.cell("classes", "pixels", "verifier_top1", name) for name in ("pooled:7", "tiny:8")]
+    mean = results.cell("classes", "pixels", "verifier_top1", "untouched")
+    every = results.cell("classes", "pixels", "verifier_top1", "all")
+    assert mean is not None
+    assert every is not None
+    assert mean.found is not None
+    assert mean.found.value == pytest.approx(sum(c.found.value for c in each if c and c.found) / 2)
+    text = markdown(results)
+    assert "| method | other networks, top-1, untouched |" in text
+    assert "Untouched judges, on which nothing was chosen: pooled:7, tiny:8." in text
+    assert "* the judge torchvision:nothing/X: " in text
+    assert "other networks, top-1, all" in text
+    assert recipe_json(recipe)["untouched"] == ["pooled:7", "tiny:8", "torchvision:nothing/X"]
+    assert "untouched" not in recipe_json(MINI)
+    none = benchmark(
+        replace(recipe, untouched=("torchvision:nothing/X",)), out=tmp_path / "out", device="cpu", progress=False
+    )
+    assert "no judge that took part in no choice could be loaded: give one with --verifiers" in markdown(none)
+    assert none.cell("classes", "pixels", "verifier_top1", "untouched") is None
+
+
+def test_a_clip_judges_and_is_where_sets_are_compared(tmp_path: Path, photo_folder: Path) -> None:
+    clip = find_clip(str(write_clip(tmp_path / "tiny-clip")), device="cpu")
+    subject = replace(MINI.subjects[0], seeds=(0, 1, 2, 3))
+    recipe = replace(MINI, planted=None, subjects=(subject,))
+    results = benchmark(
+        recipe, out=tmp_path / "out", photos=str(photo_folder), clip=clip, device="cpu", progress=False
+    )  # fmt: skip
+    model, run = entoptic.load("tiny:0", device="cpu"), entoptic.Run.open(tmp_path / "out" / "runs" / "classes")
+    shot = ZeroShot(clip, model.card.labels or ())
+    pictures = [p for p in run if p.method == "pixels"]
+    right = shot.answers(torch.stack([p.tensor for p in pictures]), [int(p.unit.split(":")[1]) for p in pictures])
+    found = results.cell("classes", "pixels", "clip_top1", "clip:tiny-clip")
+    assert found is not None
+    assert found.found is not None
+    assert found.found.value == pytest.approx(float(right.double().mean()))
+    assert results.cell("classes", "photos", "clip_top1", "clip:tiny-clip") is not None
+    assert results.measured_with["clip"] == {
+        "network": "clip:tiny-clip", "chance": 0.2, "weights": clip.identity[:12], "prompts": ["a photo of a {}"],
+        "classes": 5, "top": 1,
+    }  # fmt: skip
+    near = {c.judge for c in results.cells if c.column == "precision"}
+    assert near == {"clip:tiny-clip"}, "precision and recall are measured in the chosen embedder"
+    held = halve(Photos.open(photo_folder), 2000)
+    assert held is not None
+    real = torch.cat([clip.images(images) for _, images in held.held_out.batches(model.card.prepare, 25)])
+    metric = cmmd(real, "clip", bandwidth=10.0)
+    metric.update(clip.images(torch.stack([p.tensor for p in pictures])))
+    cell = results.cell("classes", "pixels", "cmmd", "clip:tiny-clip")
+    assert cell is not None
+    assert cell.found is not None
+    assert cell.found.value == pytest.approx(metric.compute().value, rel=1e-4)
+    assert "--clip clip:tiny-clip" in results.about["command"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -22,8 +23,10 @@ from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.sets import (
     Averaged,
     Counted,
+    Usual,
     answers,
     choose,
+    departure,
     diversity,
     facet_coverage,
     first_of,
@@ -35,8 +38,9 @@ from entoptic.metrics.sets import (
     verifier_accuracy,
 )
 from entoptic.metrics.sets.answers import ROBUSTNESS, SPECIFICITY, within_top
-from entoptic.metrics.sets.zero_shot import ZeroShot, load_clip
+from entoptic.metrics.sets.zero_shot import PreparedClip, ZeroShot, embedder_of, find_clip, load_clip
 from entoptic.models.model import Model
+from tiny_clip import write_clip
 
 
 def normal(n: int, d: int, seed: int = 0, shift: float = 0.0) -> Tensor:
@@ -308,33 +312,7 @@ def test_the_share_over_units(tiny: Model) -> None:
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random CLIP with a vocabulary of letters, as transformers stores one."""
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    folder = tmp_path_factory.mktemp("hub") / "tiny-clip"
-    folder.mkdir()
-    letters = [chr(k) for k in range(ord("a"), ord("z") + 1)]
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *[one + "</w>" for one in letters]]
-    (folder / "vocab.json").write_text(json.dumps({word: k for k, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 40})
-    )
-    mean, std = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std, "size": 16}))
-    torch.manual_seed(0)
-    part = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.CLIPConfig(
-        text_config={
-            **part,
-            "vocab_size": len(words),
-            "max_position_embeddings": 40,
-            "bos_token_id": 0,
-            "eos_token_id": 1,
-        },
-        vision_config={**part, "image_size": 16, "patch_size": 8},
-        projection_dim=12,
-    )
-    transformers.CLIPModel(config).save_pretrained(folder)
-    return folder
+    return write_clip(tmp_path_factory.mktemp("hub") / "tiny-clip")
 
 
 def test_clip_gives_the_features_of_transformers(clip_folder: Path) -> None:
@@ -407,3 +385,66 @@ def test_a_hint_at_random_is_not_shown_beside_itself() -> None:
     assert choose(strong, strong, crossed, torch.tensor([[0.1, 1.01]])).random == 0
     alone = torch.tensor([[0.1, 1.0]])
     assert choose(strong, strong, alone, alone).random is None  # no pair is left
+
+
+# --- departures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_departure_is_the_cosine_in_standard_deviations() -> None:
+    photos = torch.tensor([[0.0, 0.0, 5.0], [2.0, 20.0, 5.0], [0.0, 0.0, 5.0], [2.0, 20.0, 5.0]])
+    usual = Usual.of({"a": photos})
+    assert usual.first["a"].tolist() == [0, 0, 5]
+    assert usual.second["a"].tolist() == [2, 20, 5]
+    assert usual.sd["a"].tolist() == [1, 10, 0]
+    made, strong = {"a": torch.tensor([[3.0, 0.0, 9.0]])}, {"a": torch.tensor([[5.0, 60.0, 1.0], [5.0, 40.0, 1.0]])}
+    # In standard deviations: (3, 0) from the first half's mean, (3, 3) from the second's; the third channel never varies.
+    assert departure(made, strong, usual)["a"] == pytest.approx(math.cos(math.pi / 4))
+    with pytest.raises(UserError, match="at least 4 photos, there are 3"):
+        Usual.of({"a": photos[:3]})
+
+
+def test_photos_at_random_depart_in_directions_of_their_own() -> None:
+    """With one mean for both, its error would make sets without anything in common alike."""
+    draw = torch.Generator().manual_seed(0)
+
+    def some(n: int, shift: float = 0.0) -> dict[str, torch.Tensor]:
+        return {"a": torch.randn(n, 6, generator=draw) + shift * torch.tensor([1.0, 0, 0, 0, 0, 0])}
+
+    chance = [departure(some(40), some(40), Usual.of(some(20)))["a"] for _ in range(400)]
+    assert abs(sum(chance) / len(chance)) < 3 * (1 / 6 / 400) ** 0.5 + 0.02
+    assert departure(some(40, 9.0), some(40, 9.0), Usual.of(some(60)))["a"] > 0.95
+
+
+def test_another_clip_gives_its_own_features() -> None:
+    """One that prepares photos itself, as open_clip does."""
+
+    class Colours:
+        name, identity, scale = "colours", "abc", 1.0
+
+        def prepare(self, photo: Image.Image) -> torch.Tensor:
+            assert photo.mode == "RGB"
+            return torch.tensor(photo.getpixel((0, 0))) / 255
+
+        def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+        def encode_texts(self, texts: list[str]) -> torch.Tensor:
+            return torch.eye(3)[[["red", "green", "blue"].index(text.split()[-1]) for text in texts]]
+
+    clip = PreparedClip(Colours())
+    pictures = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.2, 0.7], [0.1, 0.3, 0.2]])[:, :, None, None].expand(-1, -1, 4, 4)
+    shot = ZeroShot(clip, ["red", "green", "blue"])
+    assert shot.answers(pictures, [0, 2, 2]).tolist() == [True, True, False]
+    assert shot.counted.n == 0
+    assert embedder_of(clip).name == "clip:colours"
+    assert torch.allclose(embedder_of(clip).embed(pictures).norm(dim=1), torch.ones(3))
+
+
+def test_a_clip_is_found_by_what_a_person_gives(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("entoptic.metrics.sets.zero_shot.OpenClip", lambda name, device: asked.append(name))
+    assert isinstance(find_clip("RN50:openai", device="cpu"), PreparedClip)
+    assert asked == ["RN50:openai"]
+    assert find_clip(str(clip_folder), device="cpu").name == "clip:tiny-clip"
+    with pytest.raises(UserError, match="there is no folder"):
+        find_clip("models/clip", device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -410,3 +411,25 @@ def test_equal_to_torch_fidelity() -> None:
         metric = make(b, "net")
         metric.update(a)
         assert value(metric.compute()) == pytest.approx(float(found[name]))
+
+
+@pytest.mark.parametrize("make", [kid, cmmd, precision, recall, density, coverage])
+def test_an_emptied_metric_knows_its_photos_still(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many sets are compared with one set of photos: what is known of the photos is not measured again for each."""
+    photos, a, b = normal(160, 5), normal(60, 5, 1, 0.4), normal(60, 5, 2, 0.8)
+    first = make(photos, "net")
+    first.update(a)
+    known = first.compute()
+    drawn: list[int] = []
+    monkeypatch.setattr("entoptic.metrics.sets.rows.real_baseline", lambda *args: drawn.append(1) or {"real": 0.0})
+    second = first.empty()
+    assert second.n == 0
+    second.update(b)
+    found = second.compute()
+    assert first.compute() == known
+    assert not drawn
+    alone = make(photos, "net")
+    alone.update(b)
+    assert found.value == alone.compute().value
+    assert found.detail["real"] == known.detail["real"]
+    assert drawn == [1]

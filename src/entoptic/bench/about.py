@@ -47,7 +47,22 @@ def measured_with(settings: Sequence[Setting]) -> dict[str, Any]:
         else {"matched": len(halves.matched), "held_out": len(halves.held_out), "held_out_sha256": halves.held_out.fingerprint()},
         "networks": {s.model.card.name: s.model.card.weights_sha256 for s in settings}
         | {shown(j.card.name): j.card.weights_sha256 for s in settings for j in s.judges},
+        **_further(settings),
     }  # fmt: skip
+
+
+def _further(settings: Sequence[Setting]) -> dict[str, Any]:
+    """What only some benchmarks have: judges on which nothing was chosen, those that could not be loaded, a CLIP."""
+    untouched = list(dict.fromkeys(name for s in settings for name in s.untouched))
+    absent = {name: why for s in settings for name, why in s.absent.items()}
+    found: dict[str, Any] = {}
+    if untouched:
+        found["untouched"] = untouched
+    if absent:
+        found["absent"] = absent
+    if (shot := next((s.zero_shot for s in settings if s.zero_shot is not None), None)) is not None:
+        found["clip"] = {"network": shown(shot.clip.name), "chance": shot.counted.chance, **shot.counted.about}
+    return found
 
 
 def shown(path: str) -> str:
@@ -61,7 +76,14 @@ def shown(path: str) -> str:
 
 
 def command_of(
-    recipe: str, out: Path, *, photos: object, verifiers: Sequence[str], device: str, batch_size: int | None
+    recipe: str,
+    out: Path,
+    *,
+    photos: object,
+    verifiers: Sequence[str],
+    device: str,
+    batch_size: int | None,
+    clip: str | None = None,
 ) -> list[str]:
     """Returns the words of the command that makes the same table.
 
@@ -72,11 +94,13 @@ def command_of(
         verifiers: networks beside the recipe's.
         device: of the networks.
         batch_size: pictures made together.
+        clip: as it was given, or None.
     """
     words = ["entoptic", "bench", recipe, "--out", shown(str(out))]
     if photos is not None:
         words += ["--photos", shown(photos) if isinstance(photos, str) else "PHOTOS"]
     words += ["--verifiers", ",".join(map(shown, verifiers))] if verifiers else []
+    words += ["--clip", shown(clip)] if clip else []
     words += ["--device", device] if device != "auto" else []
     words += ["--batch-size", str(batch_size)] if batch_size is not None else []
     return [*words, "--threads", str(torch.get_num_threads())]

@@ -83,9 +83,38 @@ COLUMNS: dict[str, Column] = {
             not_said="more is not better: noise is diverse; compare with photos",
         ),
         Column(
+            name="clip_top1", title="CLIP, top-1", direction="higher", kind="share",
+            means="how often a CLIP, which was never trained on these labels, picks the unit's class among the names of all "
+            "classes",
+            not_said="it hangs on the prompt and on how the class is called; compare with the row of photos",
+        ),
+        Column(
+            name="pathway", title="pathway", direction="higher", kind="mean", bounds=(-1.0, 1.0),
+            means="cosine between how pictures and the unit's strongest photos depart from photos of anything, each channel in its "
+            "standard deviations, mean over the layers that lead to the unit; real: one half of these photos against the other",
+            not_said="vital matches activations of these very layers, those of other photos: it is near to what vital optimises",
+        ),
+        Column(
             name="kid", title="kernel distance", direction="lower", kind="set", digits=3,
             means="unbiased squared distance to real photos in another network's features (KID); real: as many real photos",
             not_said="photos of other things than the units count as well; no value of 0 is to be expected",
+        ),
+        Column(
+            name="cmmd", title="Gaussian kernel distance", direction="lower", kind="set", digits=3, bounds=(0.0, 2.0),
+            means="unbiased squared distance to real photos with a Gaussian kernel (CMMD where the network is a CLIP); real: "
+            "as many real photos",
+            not_said="its size hangs on the kernel's width, so only rows of one table compare",
+        ),
+        Column(
+            name="precision", title="precision", direction="higher", kind="share",
+            means="share of pictures that lie among real photos: nearer to one than its third neighbour does; real: as many "
+            "real photos",
+            not_said="one photo again and again has full precision; read it with recall",
+        ),
+        Column(
+            name="recall", title="recall", direction="higher", kind="share",
+            means="share of real photos that lie among the pictures; real: as many real photos",
+            not_said="few pictures reach few photos, so only real photos of the same number compare; the interval is over photos",
         ),
         Column(
             name="frechet_infinite", title="Fréchet distance", direction="lower", kind="set", digits=1,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,6 +13,9 @@ from entoptic.bench.recipe import Recipe, Subject
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.images.unit_reference import evenly_spaced
+from entoptic.metrics.distribution import features, has_features
+from entoptic.metrics.sets.embedders import Embedder
+from entoptic.metrics.sets.zero_shot import PicturesAndTexts, ZeroShot, embedder_of
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.runs.execute import execute, split
@@ -43,6 +47,9 @@ class Setting:
         model: the network under study.
         units: of it.
         judges: other networks.
+        untouched: names of the judges that took part in no choice of a recipe.
+        absent: why a judge of the recipe could not be loaded, by its name.
+        clip: a CLIP that judges too, or None.
         halves: of the photos, or None where none were given.
         folder: of its run.
     """
@@ -53,6 +60,25 @@ class Setting:
     judges: list[Model]
     halves: Halves | None
     folder: Path
+    untouched: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    clip: PicturesAndTexts | None = None
+
+    @property
+    def spaces(self) -> list[Embedder]:
+        """Where sets of pictures are compared with photos, the chosen one first: a CLIP, then untouched judges, then others."""
+        known = [
+            Embedder(name=named(judge), identity=judge.card.identity, embed=partial(features, judge))
+            for judge in sorted(self.judges, key=lambda one: named(one) not in self.untouched)
+            if has_features(judge)
+        ]
+        return known if self.clip is None else [embedder_of(self.clip), *known]
+
+    @cached_property
+    def zero_shot(self) -> ZeroShot | None:
+        """The CLIP's answers about the network's classes, where there are a CLIP and names of classes."""
+        labels = self.model.card.labels
+        return None if self.clip is None or not labels or len(labels) < 2 else ZeroShot(self.clip, labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +124,15 @@ def halve(photos: Photos | None, most: int) -> Halves | None:
     return Halves(matched=photos.subset(parts[0]), held_out=photos.subset(parts[1]))
 
 
-def settings(recipe: Recipe, out: Path, *, judges: Sequence[str], photos: Photos | None, device: str) -> list[Setting]:
+def settings(
+    recipe: Recipe,
+    out: Path,
+    *,
+    judges: Sequence[str],
+    photos: Photos | None,
+    device: str,
+    clip: PicturesAndTexts | None = None,
+) -> list[Setting]:
     """Loads the networks of a recipe.
 
     Args:
@@ -107,6 +141,7 @@ def settings(recipe: Recipe, out: Path, *, judges: Sequence[str], photos: Photos
         judges: names of networks beside the recipe's judges.
         photos: real photos, or None.
         device: of the networks.
+        clip: judges too, or None.
 
     Raises:
         UserError: a network or a unit that is not there.
@@ -116,17 +151,31 @@ def settings(recipe: Recipe, out: Path, *, judges: Sequence[str], photos: Photos
     for name in (*(subject.model for subject in recipe.subjects), *recipe.judges, *judges):
         if name not in loaded:
             loaded[name] = load(name, device=device)
+    absent: dict[str, str] = {}
+    for name in recipe.untouched:
+        try:
+            loaded[name] = loaded.get(name) or load(name, device=device)
+        except UserError as error:  # weights that have to be downloaded
+            absent[name] = str(error)
+    fresh = [name for name in (*recipe.untouched, *judges) if name in loaded and name not in recipe.judges]
     found = []
     for subject in recipe.subjects:
         model = loaded[subject.model]
-        known = find_verifiers(model, [loaded[name] for name in dict.fromkeys((*recipe.judges, *judges))])
+        known = find_verifiers(model, [loaded[name] for name in dict.fromkeys((*recipe.judges, *fresh))])
         own = [judge for judge in known if judge.card.weights_sha256 != model.card.weights_sha256]
         names = [named(judge) for judge in own]
         if double := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f'two judges would both be called "{double}" in the table; rename one of their files')
         units = bind(model, list(subject.units))
         folder = out / "runs" / subject.name.replace(" ", "-")
-        found.append(Setting(subject=subject, model=model, units=units, judges=own, halves=halves, folder=folder))
+        new = {loaded[name].card.weights_sha256 for name in fresh}
+        untouched = tuple(named(judge) for judge in own if judge.card.weights_sha256 in new)
+        found.append(
+            Setting(
+                subject=subject, model=model, units=units, judges=own, halves=halves, folder=folder, untouched=untouched,
+                absent=absent, clip=clip,
+            )
+        )  # fmt: skip
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,16 +16,18 @@ from entoptic.bench.columns import COLUMNS
 from entoptic.bench.distances import distances
 from entoptic.bench.intervals import difference, difference_of_shares, mean, mean_of_shares
 from entoptic.bench.make import Setting, Shot, named
+from entoptic.bench.pathways import pathways
 from entoptic.bench.results import Cell
 from entoptic.errors import counted
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.images.shipped_statistics import find_pack
-from entoptic.metrics.distribution import features, has_features
+from entoptic.metrics.distribution import has_features
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.observed import specificity, two_afc
 from entoptic.metrics.picture import margin, robustness
 from entoptic.metrics.sets.answers import first_of, within_top
+from entoptic.metrics.sets.embedders import Embedder
 from entoptic.metrics.unit_picture import UnitPicture
 from entoptic.models.model import LOGITS, Model
 from entoptic.units.unit import Unit, bind, read_siblings
@@ -34,8 +36,12 @@ PHOTOS = "photos"
 """Label of the row of real photos."""
 ALL = "all"
 """Stands for the mean over judges."""
+UNTOUCHED = "untouched"
+"""Stands for the mean over judges that took part in no choice of a recipe."""
 LEAST = 3
 """Fewest units behind Student's interval."""
+CLIP_BANDWIDTH = 10.0
+"""Width of the Gaussian kernel in features of a CLIP of length 1 (Jayasumana et al. 2024)."""
 
 
 @dataclass(kw_only=True)
@@ -105,25 +111,25 @@ class Values:
 
 @dataclass(kw_only=True)
 class Seen:
-    """Judges' features of the held-out photos, computed once for all subjects.
+    """Features of the held-out photos, computed once for all subjects.
 
     Attributes:
         report: is told how far a pass is.
-        held: features by judge and preprocessing.
+        held: features by network and preprocessing.
     """
 
     report: Reporter
     held: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
-    def by(self, judge: Model, photos: Photos, subject: Model) -> Tensor:
+    def by(self, space: Embedder, photos: Photos, subject: Model) -> Tensor:
         """Returns the features of photos that are prepared as pictures of the subject are, N×C."""
-        key = (judge.card.identity, tuple(subject.card.preprocessing().items()), photos.source, len(photos))
+        key = (space.identity, tuple(subject.card.preprocessing().items()), photos.source, len(photos))
         if key not in self.held:
             parts, done = [], 0
             for _, images in photos.batches(subject.card.prepare, 25):
-                parts.append(features(judge, images))
+                parts.append(space.embed(images))
                 done += len(images)
-                self.report.progress(f"photos seen by {named(judge)}", done, len(photos))
+                self.report.progress(f"photos seen by {space.name}", done, len(photos))
             self.held[key] = torch.cat(parts)
         return self.held[key]
 
@@ -139,10 +145,15 @@ def measure(setting: Setting, shots: Sequence[Shot], seen: Seen) -> list[Cell]:
     subject = setting.subject
     labels = [entry.label for entry in subject.methods]
     values = Values()
-    embedders = [judge for judge in setting.judges if has_features(judge)]
+    spaces = setting.spaces
     photos = setting.halves.held_out if setting.halves else None
-    _evidence_of_all(values, setting, shots, seen.report)
+    references = _references(setting, seen.report) if photos else None
+    _evidence_of_all(values, setting, shots, references, seen.report)
+    if references is not None and photos is not None:
+        _take_pathways(values, setting, shots, references, photos, seen.report)
     sets: dict[str, dict[str, tuple[Tensor, list[str]]]] = defaultdict(dict)
+    # The first judge of the recipe, whatever else judges: so tables of one recipe show one diversity.
+    varied = next((named(judge) for judge in setting.judges if has_features(judge)), "")
     for label in labels:
         own = sorted(
             (s for s in shots if s.method == label), key=lambda s: (setting.units.index(s.unit), s.seed)
@@ -152,23 +163,25 @@ def measure(setting: Setting, shots: Sequence[Shot], seen: Seen) -> list[Cell]:
         units = [str(shot.unit) for shot in own]
         images = torch.cat([to_float(shot.picture.pixels) for shot in own])
         _answers(values, label, setting, images, [shot.unit for shot in own])
-        for k, judge in enumerate(embedders):
-            table = features(judge, images)
-            sets[named(judge)][label] = (table, units)
-            if k == 0 and len(subject.seeds) > 1:
-                _diversity(values, label, named(judge), table, units)
+        for space in spaces:
+            table = space.embed(images)
+            sets[space.name][label] = (table, units)
+            if space.name == varied and len(subject.seeds) > 1:
+                _diversity(values, label, space.name, table, units)
     if photos is not None:
-        _photo_rows(values, setting, photos, embedders)
+        _photo_rows(values, setting, photos, next((one for one in spaces if one.name == varied), None))
     cells = values.cells(subject.name, [*labels, PHOTOS])
-    real = {named(judge): seen.by(judge, photos, setting.model) for judge in embedders} if photos else {}
-    for judge_name, by_method in sets.items():
-        cells += distances(subject.name, judge_name, by_method, real.get(judge_name))
+    for k, space in enumerate(spaces):
+        real = seen.by(space, photos, setting.model) if photos else None
+        width = CLIP_BANDWIDTH if setting.clip is not None and k == 0 else None
+        cells += distances(subject.name, space.name, sets[space.name], real, bandwidth=width, near=k == 0)
     return cells
 
 
-def _evidence_of_all(values: Values, setting: Setting, shots: Sequence[Shot], report: Reporter) -> None:
+def _evidence_of_all(
+    values: Values, setting: Setting, shots: Sequence[Shot], references: References | None, report: Reporter
+) -> None:
     """Evidence of single pictures, unit by unit: what is known of a unit's photos serves all methods."""
-    references = _references(setting, report) if setting.halves else None
     spread = {} if setting.halves else _layer_spread(setting)
     for done, unit in enumerate(setting.units, 1):
         for shot in shots:
@@ -199,6 +212,7 @@ def _answers(values: Values, label: str, setting: Setting, images: Tensor, units
         key = f"self_top{top}"
         _add_all(values, label, key, "", units, within_top(_logits(setting.model, images), classes, top))
     together: dict[int, list[Tensor]] = {1: [], 5: []}
+    untouched: dict[int, list[Tensor]] = {1: [], 5: []}
     for name, judge, places in judges:
         if places is None:
             for top in (1, 5):
@@ -208,10 +222,17 @@ def _answers(values: Values, label: str, setting: Setting, images: Tensor, units
         for top in (1, 5):
             right = within_top(logits, classes, top)
             together[top].append(right.double())
+            if name in setting.untouched:
+                untouched[top].append(right.double())
             _add_all(values, label, f"verifier_top{top}", name, units, right)
     for top, answers in together.items():
         if len(answers) > 1:
             _add_all(values, label, f"verifier_top{top}", ALL, units, torch.stack(answers).mean(0))
+    for top, answers in untouched.items():
+        if answers:
+            _add_all(values, label, f"verifier_top{top}", UNTOUCHED, units, torch.stack(answers).mean(0))
+    if setting.clip is not None and setting.zero_shot is not None:
+        _add_all(values, label, "clip_top1", setting.clip.name, units, setting.zero_shot.answers(images, classes))
 
 
 def _add_all(values: Values, label: str, column: str, judge: str, units: Sequence[Unit], found: Tensor) -> None:
@@ -261,6 +282,23 @@ def _evidence(
             values.take(label, "specificity", name, specificity(seen))
 
 
+def _take_pathways(
+    values: Values, setting: Setting, shots: Sequence[Shot], references: References, photos: Photos, report: Reporter
+) -> None:
+    labels = [entry.label for entry in setting.subject.methods]
+    found = pathways(setting, shots, references, photos, report)
+    for label in labels if isinstance(found, str) else ():
+        values.reasons[label, "pathway", ""] = str(found)
+    for one in () if isinstance(found, str) else found:
+        key = (one.method, "pathway", "")
+        if one.value is None:
+            values.reasons.setdefault(key, one.reason)
+            continue
+        values.add(*key, one.unit, one.value)
+        if one.real is not None:
+            values.real[key].append(one.real)
+
+
 def _observer(setting: Setting, choice: Evidence) -> str:
     """The network that chose."""
     chosen = choice.detail.get("observer")
@@ -305,7 +343,7 @@ def _diversity(values: Values, label: str, judge: str, table: Tensor, units: Seq
             values.add(label, "diversity", judge, unit, float(far.sum()) / (len(rows) * (len(rows) - 1)))
 
 
-def _photo_rows(values: Values, setting: Setting, photos: Photos, embedders: Iterable[Model]) -> None:
+def _photo_rows(values: Values, setting: Setting, photos: Photos, varied: Embedder | None) -> None:
     """The row of real photos of the same classes, as many of each as there are pictures where there are so many."""
     model, count = setting.model, len(setting.subject.seeds)
     units, images = [], []
@@ -321,6 +359,5 @@ def _photo_rows(values: Values, setting: Setting, photos: Photos, embedders: Ite
         return
     pictures = torch.cat(images)
     _answers(values, PHOTOS, setting, pictures, units)
-    for judge in list(embedders)[:1]:
-        if count > 1:
-            _diversity(values, PHOTOS, named(judge), features(judge, pictures), [str(unit) for unit in units])
+    if varied is not None and count > 1:
+        _diversity(values, PHOTOS, varied.name, varied.embed(pictures), [str(unit) for unit in units])

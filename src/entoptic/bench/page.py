@@ -8,7 +8,7 @@ from urllib.parse import quote
 from entoptic.bench.columns import COLUMNS, Column
 from entoptic.bench.draw import draw
 from entoptic.bench.results import Cell, Results
-from entoptic.bench.tables import interval_text, made_by, main_keys, methods_of, unmeasured
+from entoptic.bench.tables import behind, interval_text, made_by, main_keys, methods_of, number_text, unmeasured
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c1b19;--paper:#fbfaf8;--muted:#625e57;--line:#e3dfd7}
@@ -38,6 +38,8 @@ def page(results: Results) -> str:
     ]
     for subject in dict.fromkeys(c.subject for c in results.cells):
         parts += [f"<h2>{escape(subject)}</h2>", _table(results, subject), _pictures(results, subject)]
+    lines = "".join(f"<li>{escape(line)}</li>" for line in behind(results))
+    parts.append(f"<h2>Where the first method is behind</h2><ul>{lines}</ul>")
     if missing := unmeasured(results):
         parts.append("<h2>Not measured</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in missing) + "</ul>")
     if results.failures:
@@ -77,7 +79,7 @@ def _cell(cell: Cell | None, column: Column) -> str:
     if cell is None or cell.found is None:
         return "–"
     gap = "" if cell.gap is None else f"<br>difference {interval_text(cell.gap, column.digits, sign='+')}"
-    return f"{interval_text(cell.found, column.digits)} <small>n {cell.n}{gap}</small>"
+    return f"{interval_text(cell.found, column.digits)} <small>{number_text(cell)}{gap}</small>"
 
 
 def _pictures(results: Results, subject: str) -> str:

@@ -85,7 +85,9 @@ class Recipe:
         title: what it is for, in a few words.
         note: what its numbers hold for, in a sentence or two.
         subjects: networks and units.
-        judges: networks that judge the pictures and that no method optimises.
+        judges: networks that judge the pictures and that no method optimises. They may have taken part in choosing a method's
+            recipe on other classes.
+        untouched: judges that took part in no choice. Those that cannot be loaded are named with the reason.
         planted: the part with known causes, or None.
         needs_photos: whether it cannot be run without photos.
         most_photos: photos that are measured at most, at even distances through the set.
@@ -96,6 +98,7 @@ class Recipe:
     note: str
     subjects: tuple[Subject, ...]
     judges: tuple[str, ...]
+    untouched: tuple[str, ...] = ()
     planted: PlantedPart | None = None
     needs_photos: bool = False
     most_photos: int = 2000
@@ -104,6 +107,21 @@ class Recipe:
     def pictures(self) -> int:
         """How many pictures of real networks it takes."""
         return sum(len(s.units) * len(s.seeds) * len(s.methods) for s in self.subjects)
+
+
+def cost_of(recipe: Recipe) -> str:
+    """Returns what a recipe takes, such as "960 pictures, 252,000 network evaluations and the planted part".
+
+    Args:
+        recipe: the recipe.
+    """
+    evaluations = sum(
+        len(s.units) * len(s.seeds) * getattr(e.config, "steps", 0) * getattr(e.config, "crops", 1)
+        for s in recipe.subjects
+        for e in s.methods
+    )
+    planted = "" if recipe.planted is None else " and the planted part"
+    return f"{recipe.pictures:,} pictures, about {evaluations:,} network evaluations{planted}"
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:
@@ -121,6 +139,8 @@ def recipe_json(recipe: Recipe) -> dict[str, Any]:
         ]
 
     held = asdict(recipe)
+    if not recipe.untouched:  # tables that were stored before there were such judges stay the same benchmark
+        del held["untouched"]
     for subject, plain in zip(recipe.subjects, held["subjects"]):
         plain["methods"] = rows(subject.methods)
     if recipe.planted is not None:

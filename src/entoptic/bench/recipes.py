@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from entoptic.bench import full, small, standard
+from entoptic.bench import full, small, standard, tuning
 from entoptic.bench.recipe import Recipe
 from entoptic.errors import UserError, instead
 
-RECIPES: dict[str, Recipe] = {one.RECIPE.name: one.RECIPE for one in (small, standard, full)}
+RECIPES: dict[str, Recipe] = {one.RECIPE.name: one.RECIPE for one in (small, tuning, standard, full)}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -33,6 +33,7 @@ from entoptic.bench.tables import csv_table, markdown
 from entoptic.bench.truth import cells_of, costs_of, recover_all, shown_of
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
+from entoptic.metrics.sets.zero_shot import PicturesAndTexts, find_clip
 from entoptic.workers.count import Workers
 
 MARK = "bench.json"
@@ -50,21 +51,23 @@ def benchmark(
     device: str = "auto",
     progress: bool = True,
     workers: int | str | Workers | None = None,
+    clip: str | PicturesAndTexts | None = None,
 ) -> Results:
     """Measures methods side by side and writes the table, a plot and a page of the pictures.
 
     The same call again makes only what is missing.
 
     Args:
-        recipe: "small", "standard", "full", or a recipe of your own.
+        recipe: "small", "tuning", "standard", "full", or a recipe of your own.
         out: folder of the benchmark: its runs, `table.md`, `table.csv`, `table.json`, `plot.svg` and `index.html`.
         photos: real photos, anything `Photos.open` takes. Methods that match photos get one half of them; pictures are measured
             on the other half.
-        verifiers: networks that judge beside those of the recipe, by name.
+        verifiers: networks that judge beside those of the recipe, by name. They count as judges on which nothing was chosen.
         batch_size: pictures made together (default 10 on a CPU, 64 elsewhere).
         device: "auto", "cpu", "cuda:1", ….
         progress: show how far the work is.
         workers: processes that share the pictures, as in `see`.
+        clip: a CLIP that judges too, a folder in the format of transformers or MODEL:PRETRAINED of open_clip.
 
     Returns:
         The table.
@@ -79,14 +82,17 @@ def benchmark(
     shared = Workers.parse(workers)
     check_folder(folder, chosen)
     opened = None if photos is None else Photos.open(photos)
+    words_clip = clip if isinstance(clip, str) else None if clip is None else clip.name
+    loaded = find_clip(clip, device=device) if isinstance(clip, str) else clip
     with reporter(progress) as report:
-        found = settings(chosen, folder, judges=named, photos=opened, device=device)
+        found = settings(chosen, folder, judges=named, photos=opened, device=device, clip=loaded)
         with closing(lock_folder(folder)):
             delete_unfinished(folder, "")
             _put(folder, MARK, json_bytes({"benchmark": chosen.name}))
             words = command_of(
-                chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size
-            )
+                chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size,
+                clip=words_clip,
+            )  # fmt: skip
             results = _results(chosen, found, folder, words, report, batch_size, progress, shared)
             # Digits that the table does not keep must not show in its other files.
             results = replace(Results.from_json(results.to_json()), shown=results.shown)

@@ -11,7 +11,7 @@ from entoptic.bench.intervals import Interval
 from entoptic.bench.results import Cell, Results
 from entoptic.errors import counted
 
-ALL = "all"
+ALL, UNTOUCHED = "all", "untouched"
 FIELDS = (
     "subject", "method", "metric", "judge", "value", "low", "high", "n", "over", "real", "gap", "gap_low", "gap_high", "reason",
 )  # fmt: skip
@@ -65,10 +65,11 @@ def markdown(results: Results) -> str:
     lines = [
         f"# The {recipe['name']} benchmark", "",
         f"{recipe['note']} In brackets are 95 % intervals over units (several seeds of a unit are no further units); n is the "
-        "number of units.", "",
+        "number of units, or of what stands behind it.", "",
     ]  # fmt: skip
     for subject in dict.fromkeys(c.subject for c in results.cells):
         lines += _part(results, subject)
+    lines += ["## Where the first method is behind", "", *(f"* {line}" for line in behind(results)), ""]
     lines += _costs(results)
     missing = unmeasured(results)
     lines += ["## Not measured", "", *(f"* {line}" for line in missing), ""] if missing else []
@@ -105,6 +106,40 @@ def made_by(results: Results) -> str:
     )
 
 
+def behind(results: Results) -> list[str]:
+    """Returns where another method is ahead of the first one, and which are not told apart from it, by the paired differences.
+
+    A method is ahead where the interval of its difference leaves out 0 on the better side. Numbers without a better direction
+    do not count.
+
+    Args:
+        results: the table.
+    """
+    lines = []
+    for subject in dict.fromkeys(c.subject for c in results.cells):
+        first = methods_of(results, subject)[0]
+        ahead: list[str] = []
+        unclear: dict[str, list[str]] = {}
+        for column, judge in main_keys(results, subject):
+            one = COLUMNS[column]
+            for method in methods_of(results, subject)[1:]:
+                cell = results.cell(subject, method, column, judge)
+                if cell is None or cell.gap is None or one.direction == "none":
+                    continue
+                low, high = (
+                    (cell.gap.low, cell.gap.high) if one.direction == "higher" else (-cell.gap.high, -cell.gap.low)
+                )
+                if low > 0:
+                    ahead.append(f"{method} in {one.title} by {interval_text(cell.gap, one.digits, sign='+')}")
+                elif high >= 0:
+                    unclear.setdefault(one.title, []).append(method)
+        lines.append(f"{subject}: ahead of {first}: {'; '.join(ahead) or 'no method'}.")
+        if unclear:
+            told = "; ".join(f"in {title} {', '.join(methods)}" for title, methods in unclear.items())
+            lines[-1] += f" Not told apart: {told}."
+    return lines
+
+
 def unmeasured(results: Results) -> list[str]:
     """Returns what has no value, with the reasons, each once.
 
@@ -120,20 +155,24 @@ def unmeasured(results: Results) -> list[str]:
     for (subject, why, title), rows in methods.items():
         of = "" if set(rows) >= set(methods_of(results, subject)) - {"photos"} else f" of {', '.join(rows)}"
         titles.setdefault((subject, why, of), []).append(title)
-    return [f"{subject}, {', '.join(found)}{of}: {why}" for (subject, why, of), found in titles.items()]
+    lines = [f"{subject}, {', '.join(found)}{of}: {why}" for (subject, why, of), found in titles.items()]
+    lines += [f"the judge {name}: {why}" for name, why in results.measured_with.get("absent", {}).items()]
+    if results.recipe.get("untouched") and not results.measured_with.get("untouched"):
+        lines.append("no judge that took part in no choice could be loaded: give one with --verifiers")
+    return lines
 
 
 def main_keys(results: Results, subject: str) -> list[Key]:
-    """Returns the columns of a part that its first table shows: over all judges where there are several.
+    """Returns the columns of a part that its first table shows: over untouched judges, or over all, where there are several.
 
     Args:
         results: the table.
         subject: name of the part.
     """
     keys = _keys(results, subject)
-    found = {}
+    found: dict[str, str] = {}
     for column, judge in keys:
-        if column not in found or judge in ("", ALL):
+        if column not in found or judge in ("", UNTOUCHED) or (judge == ALL and found[column] != UNTOUCHED):
             found[column] = judge
     return list(found.items())
 
@@ -167,7 +206,7 @@ def _part(results: Results, subject: str) -> list[str]:
         lines += _table(results, subject, others, gaps, _gap)
     if rest:
         lines += ["By judge:", ""]
-        lines += _table(results, subject, methods, rest, _shown)
+        lines += _table(results, subject, methods, rest, _shown, plain=("",))
     return lines
 
 
@@ -175,7 +214,9 @@ def _units_of(results: Results, subject: str) -> str:
     for one in results.recipe["subjects"]:
         if one["name"] == subject:
             seeds = len(one["seeds"])
-            return f"{len(one['units'])} units of `{one['model']}`, {seeds} seed{'s' * (seeds > 1)}."
+            new = results.measured_with.get("untouched", [])
+            told = f" Untouched judges, on which nothing was chosen: {', '.join(new)}." if new else ""
+            return f"{len(one['units'])} units of `{one['model']}`, {seeds} seed{'s' * (seeds > 1)}.{told}"
     part = results.recipe["planted"]
     return f"Units whose cause is known by construction, {part['n']} picture{'s' * (part['n'] > 1)} of each."
 
@@ -186,8 +227,9 @@ def _table(
     methods: Sequence[str],
     keys: Sequence[Key],
     show: Callable[[Cell, Column], str],
+    plain: Sequence[str] = ("", ALL),
 ) -> list[str]:
-    heads = [COLUMNS[column].title + (f", {judge}" if judge not in ("", ALL) else "") for column, judge in keys]
+    heads = [COLUMNS[column].title + (f", {judge}" if judge not in plain else "") for column, judge in keys]
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(keys) + 1) + "|"]
     for method in methods:
         cells = [results.cell(subject, method, column, judge) for column, judge in keys]
@@ -200,11 +242,20 @@ def _shown(cell: Cell, column: Column) -> str:
     if cell.found is None:
         return "–"
     real = "" if cell.real is None else f"; real {cell.real:.{column.digits}f}"
-    return f"{interval_text(cell.found, column.digits)} n {cell.n}{real}"
+    return f"{interval_text(cell.found, column.digits)} {number_text(cell)}{real}"
 
 
 def _gap(cell: Cell, column: Column) -> str:
     return "–" if cell.gap is None else interval_text(cell.gap, column.digits, sign="+")
+
+
+def number_text(cell: Cell) -> str:
+    """Returns such as "n 16", with what was counted where that is not units.
+
+    Args:
+        cell: the number.
+    """
+    return f"n {cell.n}" + ("" if cell.over == "units" else f" {cell.over}")
 
 
 def interval_text(found: Interval, digits: int, sign: str = "") -> str:

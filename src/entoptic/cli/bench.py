@@ -28,13 +28,20 @@ class Bench:
     )
 
     recipe: Positional[Annotated[str, arg(metavar="RECIPE")]]
-    """small (minutes on two cores, no photos), standard (hours, with photos) or full (for a GPU)"""
+    """small (minutes on two cores, no photos), standard (hours, with photos), tuning (the same on classes on which methods may be
+    chosen) or full (for a GPU)"""
     out: Annotated[Path, arg(metavar="FOLDER")]
     """folder of the benchmark; what is there already is not made again"""
     photos: Annotated[str | None, photos_help("; pictures are measured on one half of them")] = None
     verifiers: Annotated[
-        str, arg(metavar="MODELS", help="networks that judge beside those of the recipe, separated by commas")
+        str,
+        arg(
+            metavar="MODELS",
+            help="networks that judge beside those of the recipe, separated by commas; give some on which nothing was chosen",
+        ),
     ] = ""
+    clip: Annotated[str, arg(metavar="CLIP")] = ""
+    """a CLIP that judges too: a folder in the format of transformers, or MODEL:PRETRAINED of open_clip"""
     batch_size: BatchSize = None
     device: Device = "auto"
     threads: Threads = None
@@ -46,6 +53,7 @@ class Bench:
 
 def run_bench(options: Bench) -> int:
     """Runs `entoptic bench`; returns the exit code."""
+    from entoptic.bench.recipe import cost_of
     from entoptic.bench.run import benchmark, check_folder, checked
     from entoptic.bench.tables import markdown
 
@@ -55,10 +63,10 @@ def run_bench(options: Bench) -> int:
     if options.dry_run:
         return _print_estimate(options, recipe)
     started = time.monotonic()
-    print(f"{recipe.name}: {recipe.title}; {recipe.pictures} pictures and the planted part", flush=True)
+    print(f"{recipe.name}: {recipe.title}; {cost_of(recipe)}; --dry-run says how long it takes", flush=True)
     results = benchmark(
         recipe, out=options.out, photos=options.photos, verifiers=options.verifiers, batch_size=options.batch_size,
-        device=options.device, workers=asked_workers(options.workers, options.threads),
+        clip=options.clip or None, device=options.device, workers=asked_workers(options.workers, options.threads),
     )  # fmt: skip
     print(markdown(results))
     spent = short_time(time.monotonic() - started)

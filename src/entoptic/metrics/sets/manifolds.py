@@ -33,8 +33,10 @@ def precision(reference: Tensor, embedder: str, *, k: int = 3) -> RowMetric:
         k: the neighbour that a ball reaches to.
     """
 
+    reach = _Reach(k)
+
     def statistic(rows: Tensor, photos: Tensor) -> Measured:
-        inside = balls_around(rows, photos, radii(photos, k)) > 0
+        inside = balls_around(rows, photos, reach.of(photos)) > 0
         return _share(int(inside.sum()), len(rows), k, "pictures")
 
     return _metric(PRECISION, reference, embedder, k, statistic)
@@ -67,8 +69,10 @@ def density(reference: Tensor, embedder: str, *, k: int = 5) -> RowMetric:
         k: the neighbour that a ball reaches to.
     """
 
+    reach = _Reach(k)
+
     def statistic(rows: Tensor, photos: Tensor) -> Measured:
-        counts = (balls_around(rows, photos, radii(photos, k)).double() / k).tolist()
+        counts = (balls_around(rows, photos, reach.of(photos)).double() / k).tolist()
         return Measured(sum(counts) / len(counts), clipped(counts, DENSITY.bounds), {"k": k, "over": "pictures"})
 
     return _metric(DENSITY, reference, embedder, k, statistic)
@@ -83,9 +87,11 @@ def coverage(reference: Tensor, embedder: str, *, k: int = 5) -> RowMetric:
         k: the neighbour that a ball reaches to.
     """
 
+    reach = _Reach(k)
+
     def statistic(rows: Tensor, photos: Tensor) -> Measured:
-        reach, covered = radii(photos, k), 0
-        for part, radius in zip(photos.double().split(CHUNK), reach.split(CHUNK)):
+        covered = 0
+        for part, radius in zip(photos.double().split(CHUNK), reach.of(photos).split(CHUNK)):
             covered += int((_exact(part, rows.double()).amin(1) <= radius).sum())
         return _share(covered, len(photos), k, "photos")
 
@@ -99,6 +105,20 @@ def radii(rows_NC: Tensor, k: int) -> Tensor:
         _exact(part, rows).kthvalue(k + 1, dim=1).values for part in rows.split(CHUNK)
     ]  # the first is the row itself
     return torch.cat(found)
+
+
+class _Reach:
+    """`radii` of one table of photos after the other; those of the last one are kept, because many sets are compared with it."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self._last: Tensor | None = None
+        self._radii: Tensor | None = None
+
+    def of(self, photos_MC: Tensor) -> Tensor:
+        if self._last is not photos_MC or self._radii is None:
+            self._last, self._radii = photos_MC, radii(photos_MC, self._k)
+        return self._radii
 
 
 def balls_around(points_NC: Tensor, centres_MC: Tensor, radii_M: Tensor) -> Tensor:

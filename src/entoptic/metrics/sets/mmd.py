@@ -68,16 +68,21 @@ def mmd(a_NC: Tensor, b_MC: Tensor, kernel: Kernel, block: int = BLOCK) -> tuple
         tables = kernel(a, a), kernel(b, b), kernel(a, b)
         return unbiased(*tables), jackknife(*tables), 1
     parts = a.tensor_split(max(2, math.ceil(len(a) / block)))
-    within_b = _mean_within(b, kernel)
+    within_b = mean_within(b, kernel)
     values = [
-        _mean_within(part, kernel) + within_b - 2 * sum(float(kernel(part, c).sum()) for c in b.split(CHUNK)) / (len(part) * len(b))
+        mean_within(part, kernel) + within_b - 2 * sum(float(kernel(part, c).sum()) for c in b.split(CHUNK)) / (len(part) * len(b))
         for part in parts
     ]  # fmt: skip
     return sum(values) / len(values), mean_interval(values), len(parts)
 
 
-def _mean_within(x_NC: Tensor, kernel: Kernel) -> float:
-    """The mean kernel over pairs of different rows, without the whole table in memory."""
+def mean_within(x_NC: Tensor, kernel: Kernel) -> float:
+    """Returns the mean kernel over pairs of different rows, without the whole table in memory.
+
+    Args:
+        x_NC: the rows, at least 2.
+        kernel: of two tables.
+    """
     n, total = len(x_NC), 0.0
     for i, rows in enumerate(x_NC.split(CHUNK)):
         for j, others in enumerate(x_NC.split(CHUNK)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -94,3 +95,67 @@ def _jackknife(rows_NC: Tensor, other_C: Tensor) -> float:
     n = len(rows_NC)
     left_out = cosine_similarity((rows_NC.sum(0) - rows_NC) / (n - 1), other_C[None], dim=1)
     return math.sqrt((n - 1) / n * float((left_out - left_out.mean()).square().sum()))
+
+
+# --- departures from what is usual -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Usual:
+    """Activations of photos of anything, by layer: what a unit's pictures and photos depart from.
+
+    Attributes:
+        first: mean over one half of the photos, C.
+        second: mean over the other half.
+        sd: standard deviation over all of them.
+    """
+
+    first: Mapping[str, Tensor]
+    second: Mapping[str, Tensor]
+    sd: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, photos: Mapping[str, Tensor]) -> Usual:
+        """Returns what is usual in photos.
+
+        Args:
+            photos: N×C activations of each layer, see `mean_activations`; at least 4 rows.
+
+        Raises:
+            UserError: fewer photos.
+        """
+        fewest = min((len(rows) for rows in photos.values()), default=0)
+        if fewest < 4:
+            raise UserError(f"what is usual is told from at least 4 photos, there are {fewest}")
+        rows = {layer: checked(one).double() for layer, one in photos.items()}
+        return cls(
+            first={layer: one[::2].mean(0) for layer, one in rows.items()},
+            second={layer: one[1::2].mean(0) for layer, one in rows.items()},
+            sd={layer: one.std(0, unbiased=False) for layer, one in rows.items()},
+        )
+
+
+def departure(pictures: Mapping[str, Tensor], strongest: Mapping[str, Tensor], usual: Usual) -> dict[str, float]:
+    """Compares how a unit's pictures and its strongest photos depart from usual photos, in every layer.
+
+    The value is the cosine between both departures, each channel in its own standard deviations over photos: 0 for pictures that
+    depart in a direction of their own, 1 for the same direction. The two are counted from the means of two disjoint halves of
+    the photos, because the error of one mean would be in both departures and make them alike. Channels that do not
+    vary over photos are left out.
+
+    Args:
+        pictures: N×C activations of each layer, see `mean_activations`.
+        strongest: of the photos that drive the unit most.
+        usual: of photos of anything.
+
+    Returns:
+        The cosine of each layer, in the order of `pictures`.
+    """
+    found = {}
+    for layer, rows in pictures.items():
+        sd = usual.sd[layer]
+        varies = sd > 1e-6 * sd.max().clamp_min(1e-30)
+        made = ((rows.double().mean(0) - usual.first[layer]) / sd)[varies]
+        real = ((strongest[layer].double().mean(0) - usual.second[layer]) / sd)[varies]
+        found[layer] = _cosine(made, real)
+    return found

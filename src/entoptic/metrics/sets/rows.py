@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -64,6 +66,8 @@ class RowMetric:
         reference: features of real photos, M×C. None where the metric is of the pictures alone.
         settings: words that tell it from the same metric with other settings.
         why: what goes wrong with fewer pictures, a clause.
+        rows: what it has seen.
+        baselines: by number of pictures, what real photos reach against other real photos: computed once.
     """
 
     card: SetCard
@@ -74,6 +78,7 @@ class RowMetric:
     settings: str = ""
     why: str = ""
     rows: Rows = field(default_factory=Rows)
+    baselines: dict[int, dict[str, object]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.reference is not None:
@@ -83,6 +88,12 @@ class RowMetric:
     def n(self) -> int:
         """How many pictures it has seen."""
         return len(self.rows)
+
+    def empty(self) -> Self:
+        """Returns the same metric before its first picture. What is known of the reference is shared, not computed again."""
+        other = copy(self)
+        other.rows = Rows()
+        return other
 
     def update(self, features: Tensor) -> None:
         """Takes the next pictures, N×C."""
@@ -103,7 +114,9 @@ class RowMetric:
         detail = dict(found.detail)
         if self.reference is not None:
             detail["photos"] = len(self.reference)
-            detail |= real_baseline(lambda a, b: self.statistic(a, b).value, self.reference, self.n)
+            if self.n not in self.baselines:
+                self.baselines[self.n] = real_baseline(lambda a, b: self.statistic(a, b).value, self.reference, self.n)
+            detail |= self.baselines[self.n]
         return evidence(self.card, self.n, Measured(found.value, found.interval, detail), self.embedder)
 
     def _identity(self) -> tuple[object, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
@@ -18,9 +19,42 @@ from entoptic.metrics.sets.answers import Counted, within_top
 from entoptic.metrics.sets.contract import SHARE, SetCard
 from entoptic.metrics.sets.embedders import Embedder
 from entoptic.models.model import pick_device, weights_sha256
+from entoptic.names.clip import ImageTextModel, OpenClip
 
 CLIP = SetCard(name="clip_zero_shot", title="CLIP, first guess", direction="higher", bounds=SHARE)
 PROMPT = "a photo of a {}"
+
+
+class PicturesAndTexts(Protocol):
+    """A CLIP of any package: it puts pictures and texts into one space.
+
+    Attributes:
+        name: for tables.
+        identity: hash of its weights.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    def images(self, pictures: Tensor, batch: int = 25) -> Tensor:
+        """Returns features of length 1 for pictures N×3×H×W in [0, 1], N×C float32."""
+        ...
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Returns features of length 1 for texts, K×C float32."""
+        ...
+
+
+def embedder_of(clip: PicturesAndTexts) -> Embedder:
+    """Returns a CLIP's picture features, for distances between sets.
+
+    Args:
+        clip: the CLIP.
+    """
+    return Embedder(name=clip.name, identity=clip.identity, embed=clip.images)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +105,57 @@ class Clip:
 
     def embedder(self) -> Embedder:
         """Returns its picture features, for distances between sets."""
-        return Embedder(name=self.name, identity=self.identity, embed=self.images)
+        return embedder_of(self)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedClip:
+    """A model of pictures and texts that prepares photos itself, such as one of open_clip.
+
+    Attributes:
+        model: the model.
+    """
+
+    model: ImageTextModel
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return f"clip:{self.model.name}"
+
+    @property
+    def identity(self) -> str:
+        """Hash of its weights."""
+        return self.model.identity
+
+    def images(self, pictures: Tensor, batch: int = 25) -> Tensor:
+        """Returns features of length 1 for pictures N×3×H×W in [0, 1], as 8-bit files hold them: N×C float32."""
+        rows = []
+        for part in pictures.split(batch):
+            eight = (part * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+            prepared = torch.stack([self.model.prepare(Image.fromarray(one)) for one in eight])
+            rows.append(normalize(self.model.encode_images(prepared).float(), dim=1).cpu())
+        return torch.cat(rows)
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Returns features of length 1 for texts, K×C float32."""
+        return normalize(self.model.encode_texts(texts).float(), dim=1).cpu()
+
+
+def find_clip(name: str, *, device: str = "auto") -> PicturesAndTexts:
+    """Loads a CLIP by what a person gives: a folder in the format of transformers, or MODEL:PRETRAINED of open_clip.
+
+    Args:
+        name: the folder or the name.
+        device: where it runs.
+
+    Raises:
+        UserError: neither.
+        NotAvailable: its package is not installed, or its weights cannot be had.
+    """
+    if not user_path(name).is_dir() and ":" in name and "/" not in name.partition(":")[0]:
+        return PreparedClip(OpenClip(name, pick_device(device)))
+    return load_clip(name, device=device)
 
 
 def load_clip(folder: str | Path, *, device: str = "auto") -> Clip:
@@ -129,7 +213,9 @@ class ZeroShot:
         UserError: a template without `{}`, or fewer than 2 classes.
     """
 
-    def __init__(self, clip: Clip, labels: Sequence[str], prompts: Sequence[str] = (PROMPT,), *, top: int = 1) -> None:
+    def __init__(
+        self, clip: PicturesAndTexts, labels: Sequence[str], prompts: Sequence[str] = (PROMPT,), *, top: int = 1
+    ) -> None:
         if isinstance(prompts, str):
             prompts = (prompts,)
         if not prompts or (bad := [one for one in prompts if one.count("{}") != 1]):
@@ -148,13 +234,28 @@ class ZeroShot:
 
     def update(self, pictures: Tensor, classes: Sequence[int]) -> None:
         """Takes the next pictures, N×3×H×W in [0, 1], and their classes by position in `labels`."""
+        right = self.answers(pictures, classes)
+        if len(right):
+            self.counted.update(right)
+
+    def answers(self, pictures: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
+        """Returns for each picture whether its class is among the first answers, N booleans; they are not counted.
+
+        Args:
+            pictures: N×3×H×W in [0, 1].
+            classes: of each, by position in `labels`.
+
+        Raises:
+            UserError: not one class for each picture, or one that is not in `labels`.
+        """
         want = torch.as_tensor(classes)
         if want.shape != (len(pictures),) or (
             len(want) and not 0 <= int(want.min()) <= int(want.max()) < len(self.labels)
         ):
             raise UserError(f"expected one class from 0 to {len(self.labels) - 1} for each of {len(pictures)} pictures")
-        if len(want):
-            self.counted.update(within_top(self.clip.images(pictures) @ self._classes_KC.T, want, self.top))
+        if not len(want):
+            return torch.zeros(0, dtype=torch.bool)
+        return within_top(self.clip.images(pictures) @ self._classes_KC.T, want, self.top)
 
     def merge(self, other: ZeroShot) -> None:
         """Takes what another of the same settings has counted."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from entoptic.errors import UserError
-from entoptic.images.contrast import contrasted, layers_up_to
+from entoptic.errors import NotAvailable, UserError
+from entoptic.images.contrast import away_from_others, contrasted, layers_up_to
+from entoptic.images.matching_targets import MatchingTarget
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods.contract import Context, Item, config_identity, find_method, recorded_config
@@ -81,13 +82,30 @@ def test_pictures_made_before_contrast_keep_their_keys() -> None:
 def test_logits_are_moved_away_from_photos_of_other_classes(tiny: Model, photo_folder: Path) -> None:
     context = Context(model=tiny, references=References(tiny, Photos.open(photo_folder)))
     item = Item(target=bind(tiny, "logits:1")[0], sample=0, seed=0)
-    (plain,) = vital([item], Vital(steps=3, references=4), context)
-    (other,) = vital([item], Vital(steps=3, references=4, class_contrast=1.0), context)
+    (plain,) = vital([item], Vital(steps=3, references=4, class_contrast=0.0), context)
+    (other,) = vital([item], Vital(steps=3, references=4), context)
     assert not torch.equal(plain.image, other.image)
     assert "against 32 photos of" in other.trace.references["source"]
     assert "that are not of square" in other.trace.references["source"]
     assert "against" not in plain.trace.references["source"]
-    assert "class_contrast" not in config_identity(Vital())
+    assert "class_contrast" not in config_identity(Vital(class_contrast=0.0))
+    assert config_identity(Vital())["class_contrast"] == 1.0
+
+
+def test_statistics_without_photos_of_all_kinds_leave_a_logit_as_it_is(
+    tiny: Model, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references, taps = References(tiny, Photos.open(photo_folder)), (Tap("stem"), Tap("stage2"))
+    logit, channel = bind(tiny, ["logits:1", "stage2:3"])
+    target = references.target(logit, taps, 4)
+
+    def none(*_: object) -> MatchingTarget:
+        raise NotAvailable("the shipped statistics have no such layer")
+
+    monkeypatch.setattr(References, "others", none)
+    assert away_from_others(target, logit, references, 1.0, 4) is target
+    with pytest.raises(NotAvailable, match="no such layer"):
+        away_from_others(target, channel, references, 3.0, 4)
 
 
 def test_units_of_tokens_keep_relevance(photo_folder: Path) -> None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from entoptic.errors import NotAvailable
 from entoptic.images.matching_targets import MatchingTarget
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
+
+if TYPE_CHECKING:
+    from entoptic.images.references import References
 
 
 def layers_up_to(model: Model, taps: Sequence[Tap], unit: Unit) -> tuple[Tap, ...]:
@@ -45,3 +50,31 @@ def contrasted(target: MatchingTarget, others: MatchingTarget, amount: float) ->
     """
     values = {tap: value + amount * (value - others.values[tap]) for tap, value in target.values.items()}
     return replace(target, values=values, source=f"{target.source}, against {others.source}", against=others)
+
+
+def is_answer(unit: Unit) -> bool:
+    """Whether a unit has a logit in it: its photos are matched as a whole."""
+    return any(part.kind == "logit" for _, part in unit.terms)
+
+
+def away_from_others(
+    target: MatchingTarget, unit: Unit, references: References, amount: float, used: int
+) -> MatchingTarget:
+    """Returns a unit's target moved away from that of other photos (`References.others`).
+
+    Args:
+        target: mean sorted values of the unit's own reference photos.
+        unit: the unit.
+        references: the photos, or the shipped statistics. Where these hold no other photos, a logit's target stays as it is.
+        amount: 1 doubles its distance.
+        used: number of reference photos asked for the target.
+
+    Raises:
+        UserError: there are no other photos for an inner unit.
+    """
+    try:
+        return contrasted(target, references.others(unit, tuple(target.values), used), amount)
+    except NotAvailable:
+        if is_answer(unit):
+            return target
+        raise

@@ -62,9 +62,9 @@ class Vital(MethodConfig):
     contrast: float = 3.0
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
-    class_contrast: float = 0.0
-    """the same for logits, away from photos of all kinds; 0.5 to 1 look more like photos to other networks, and the
-    network itself names them less often"""
+    class_contrast: float = 1.0
+    """the same for logits, away from photos of all kinds, where there are such photos or their shipped statistics; 0 is
+    named most often by the network itself, 1 looks more like photos and is clearer to networks of other kinds"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""
     drive: float = 0.3
@@ -127,7 +127,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     """Makes VITAL's pictures at one size."""
     import torch
 
-    from entoptic.images.contrast import contrasted, layers_up_to
+    from entoptic.images.contrast import away_from_others, is_answer, layers_up_to
     from entoptic.images.matching_targets import SHIPPED, check_count
     from entoptic.images.relevance_weighting import RelevanceWeighting, UnattendedPositions, layers_below
     from entoptic.methods.ascent import Transparency, ascend, warmup_cosine
@@ -142,14 +142,14 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     references.expect(units)
     kinds = [_relevance_of(unit, config, references) for unit in units]
     # Matched layers below each unit: none for a logit, and none for a unit before all layers that are matched.
-    through = [() if _is_answer(u) or kind == "none" else layers_below(model, taps, u) for u, kind in zip(units, kinds)]
+    through = [() if is_answer(u) or kind == "none" else layers_below(model, taps, u) for u, kind in zip(units, kinds)]
     if config.reference == "crop" and (several := [u for u, below in zip(units, through) if u.parts and below]):
         raise UserError(f'{several[0]} has no one position to crop photos around; use reference="image"')
     weightings = [
         RelevanceWeighting(kind, config.reference, item.sample % config.facets, config.facets) if layers else None
         for item, kind, layers in zip(items, kinds, through)
     ]
-    exaggerated = [kind == "none" and config.contrast > 0 and not _is_answer(u) for u, kind in zip(units, kinds)]
+    exaggerated = [kind == "none" and config.contrast > 0 and not is_answer(u) for u, kind in zip(units, kinds)]
     # The first layer has the pixels' own resolution. Relevance is noise there, and sorting it takes half of a step's time.
     seen = [
         layers_up_to(model, taps, u) if more else (below[1:] or below) if w else taps
@@ -158,10 +158,9 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     targets = [
         references.target(u, layers, config.references, wanted=w) for u, layers, w in zip(units, seen, weightings)
     ]
-    amounts = [config.class_contrast if _is_answer(u) else config.contrast * e for u, e in zip(units, exaggerated)]
+    amounts = [config.class_contrast if is_answer(u) else config.contrast * e for u, e in zip(units, exaggerated)]
     targets = [
-        contrasted(t, references.others(u, tuple(t.values), config.references), c) if c else t
-        for t, u, c in zip(targets, units, amounts)
+        away_from_others(t, u, references, c, config.references) if c else t for t, u, c in zip(targets, units, amounts)
     ]
     counts = [check_count(t, config.references, Vital().references, u) for t, u in zip(targets, units)]
     matched = dict.fromkeys((tap for target in targets for tap in target.values), 1.0)
@@ -219,7 +218,7 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
             notes.append(BESIDE)
         if target.against is not None and target.against.note:
             notes.append(target.against.note)
-        if not _is_answer(units[i]) and weightings[i] is None and kinds[i] != "none":
+        if not is_answer(units[i]) and weightings[i] is None and kinds[i] != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         if units[i].parts and target.source.startswith(SHIPPED):
             notes.append(
@@ -237,11 +236,6 @@ def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
     maps = all(references.model.layer(part.layer).layout in ("BCHW", "BHWC") for _, part in unit.terms)
     whole = config.facets == 1 and config.reference == "image" and references.holds_whole(unit)
     return "none" if maps and whole else "lrp"
-
-
-def _is_answer(unit: Unit) -> bool:
-    """Whether a unit has a logit in it: its photos are matched as a whole."""
-    return any(part.kind == "logit" for _, part in unit.terms)
 
 
 def _levels(references: References, unit: Unit) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ import torch
 
 from conftest import tiny_card, tiny_module
 from entoptic.base.files import lock_folder
+from entoptic.cli import main
 from entoptic.errors import UserError
 from entoptic.methods.klsc import Klsc
 from entoptic.models.model import Model
@@ -127,3 +128,20 @@ def test_a_run_that_another_job_writes_is_refused_before_anything_is_sampled(
     monkeypatch.setattr("entoptic.runs.frontier.scored_bank", lambda *given, **more: pytest.fail("it was sampled"))
     with lock_folder(tmp_path / "r"), pytest.raises(UserError, match="is being written by another process"):
         measured(tmp_path / "r", None, "cache", monkeypatch)
+
+
+def test_the_verb_passes_its_workers_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    given: dict[str, Any] = {}
+
+    def noted(*words: Any, **options: Any) -> Any:
+        given.update(options)
+        raise UserError("that is enough")
+
+    monkeypatch.setattr("entoptic.runs.frontier.frontier", noted)
+    words = ["frontier", "builtin:lite0", "logits:0", "--out", str(tmp_path / "r"), "--threads", "1"]
+    assert main([*words, "--workers", "2"]) == 2
+    assert given["workers"] == TWO
+    assert main([*words, "--workers", "0"]) == 2
+    assert "workers must be between 1 and 1024, got 0" in capsys.readouterr().err
+    assert main(words) == 2
+    assert given["workers"] is None

@@ -467,3 +467,13 @@ def test_a_run_is_never_overwritten_by_a_shared_copy(run: Path, tmp_path: Path, 
     with pytest.raises(UserError, match="is a run itself, which a shared copy would overwrite"):
         push(run, f"folder:{tmp_path / where}")
     assert {file: file.read_bytes() for file in (tmp_path / where).rglob("*") if file.is_file()} == held
+
+
+def test_what_is_damaged_in_the_run_is_left_out_and_shown_by_the_exit_code(run: Path, tmp_path: Path, say: Say) -> None:
+    first, second, *_ = [p for p in Run.open(run) if p.method == "fourier"]
+    first.path.write_bytes(second.path.read_bytes())
+    for words in (("push", run, f"folder:{tmp_path / 'shared'}"), ("export", run, "--out", tmp_path / "copy")):
+        code, out, _ = say(*words)
+        assert code == 2
+        assert f"left out: {first.path.name}: its pixels were changed" in out
+    assert [p.unit for p in Run.open(tmp_path / "shared")] == [second.unit]

@@ -39,4 +39,4 @@ def run_export(options: Export) -> int:
     for line in made.left_out:
         print(f"left out: {line}")
     print(f"{made}; look at {made.path / 'gallery' / 'index.html'}")
-    return 0
+    return 2 if made.damaged else 0

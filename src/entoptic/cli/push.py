@@ -87,7 +87,7 @@ def run_push(options: Push) -> int:
         print(f"{whole}; {made.sent} to send{more}, {megabytes(made.sent_size)}, to {made.address}")
     else:
         print(f"{whole}; {made.sent} sent, {megabytes(made.sent_size)}; look at {made.address}")
-    return 0
+    return 2 if made.damaged else 0
 
 
 def run_pull(options: Pull) -> int:

@@ -40,12 +40,14 @@ class Exported:
         path: its folder.
         pictures: how many it holds.
         left_out: what of the run is not part of it, in words.
+        damaged: how many of these are damaged in the run.
         photos: whether it holds real photos.
     """
 
     path: Path
     pictures: int
     left_out: list[str] = field(default_factory=list)
+    damaged: int = 0
     photos: bool = False
 
     def __str__(self) -> str:
@@ -94,7 +96,9 @@ def export_run(
         _clear(folder, keep=there)
         raise
     (folder / LOCK).unlink(missing_ok=True)  # it names this machine
-    return Exported(path=folder, pictures=len(export.places), left_out=export.left_out, photos=with_photos)
+    return Exported(
+        path=folder, pictures=len(export.places), left_out=export.left_out, damaged=export.damaged, photos=with_photos
+    )
 
 
 @dataclass
@@ -105,6 +109,7 @@ class _Export:
     copy: Run
     with_photos: bool
     left_out: list[str] = field(default_factory=list)
+    damaged: int = 0
     places: dict[str, str] = field(default_factory=dict)
     """where a picture's file is in the copy, by where it was"""
     scrubber: Scrubber = field(default_factory=Scrubber)
@@ -116,16 +121,24 @@ class _Export:
         found = []
         for picture, problem in self.source.read():
             if picture is None:
-                self.left_out.append(self.scrubber.text(problem))
+                self._lose(self.scrubber.text(problem))
                 continue
             self.scrubber.learn(picture.record)
             if reason := self._photo(picture):
                 self.left_out.append(f"{picture.path.name}: {reason}")
             elif self.source.finished(picture.path, str(picture.record.get("key"))) is None:
-                self.left_out.append(f"{picture.path.name}: it is unfinished, or its pixels were changed")
+                if picture.record.get("complete"):
+                    self._lose(f"{picture.path.name}: its pixels were changed")
+                else:
+                    self.left_out.append(f"{picture.path.name}: it is unfinished")
             else:
                 found.append(picture)
         return found
+
+    def _lose(self, what: str) -> None:
+        """Leaves out what is damaged."""
+        self.left_out.append(what)
+        self.damaged += 1
 
     def why_nothing(self) -> str:
         """Why no picture is copied, in words."""
@@ -179,7 +192,7 @@ class _Export:
                     raise Unreadable("it is missing")
                 maps[name] = read_pixels(file, "LA" if _is_grey(file) else "RGBA")
             except Unreadable as error:
-                self.left_out.append(f"{picture.path.name}: its map {name} ({self.scrubber.text(str(error))})")
+                self._lose(f"{picture.path.name}: its map {name} ({self.scrubber.text(str(error))})")
         file = self.copy.file(slug(plain["unit"]), picture.path.stem)
         made = self.copy.write(file, picture.array, plain, maps=maps)
         old, new = (
@@ -214,7 +227,7 @@ class _Export:
         for path in sorted((self.source.path / "frontier").glob("*.json")):
             record = self._read(path)
             if not record:
-                self.left_out.append(f"frontier/{path.name}: it cannot be read")
+                self._lose(f"frontier/{path.name}: it cannot be read")
                 continue
             self.scrubber.learn(record)
             plain = self.scrubber.record(record)
@@ -246,7 +259,7 @@ class _Export:
                 held = read_tensors(path)
                 about = self.scrubber.record(held.about())
             except Unreadable as error:
-                self.left_out.append(f"dictionaries/{path.name}: {self.scrubber.text(str(error))}")
+                self._lose(f"dictionaries/{path.name}: {self.scrubber.text(str(error))}")
                 continue
             metadata = {"entoptic": json.dumps(about, ensure_ascii=False)} if about else {}
             self.copy.put(self.copy.path / "dictionaries" / path.name, save(held.tensors, metadata))

@@ -30,6 +30,7 @@ class Summary:
         cited: papers and weights.
         withheld: photos that are hashes and captions only.
         left_out: what else is not there, in words.
+        damaged: how many of these are damaged in the run.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Summary:
     cited: Cited = field(default_factory=Cited)
     withheld: int = 0
     left_out: list[str] = field(default_factory=list)
+    damaged: int = 0
 
     @property
     def heading(self) -> str:

@@ -43,6 +43,7 @@ class Pushed:
         sent_size: of those, in bytes.
         withheld: photos that are hashes and captions only.
         left_out: what of the run is not shared, in words.
+        damaged: how many of these are damaged in the run.
         names: of the files that were not there yet.
     """
 
@@ -53,6 +54,7 @@ class Pushed:
     sent_size: int
     withheld: int
     left_out: list[str] = field(default_factory=list)
+    damaged: int = 0
     names: tuple[str, ...] = ()
 
 
@@ -118,7 +120,7 @@ def push(
         return Pushed(
             address=place.address, files=len(files), size=sum(sizes.values()), sent=len(missing),
             sent_size=sum(sizes[name] for name in missing), withheld=summary.withheld, left_out=summary.left_out,
-            names=tuple(missing),
+            damaged=summary.damaged, names=tuple(missing),
         )  # fmt: skip
 
 
@@ -154,7 +156,9 @@ def _stage(
     """Writes everything that is shared into a folder; returns what the card says of it."""
     made = export_run(source, stage, with_photos=with_photos, progress=progress)
     copy = Run.open(stage)
-    summary = Summary(title=str(copy.about.get("title") or "A run of Entoptic"), left_out=list(made.left_out))
+    summary = Summary(
+        title=str(copy.about.get("title") or "A run of Entoptic"), left_out=list(made.left_out), damaged=made.damaged
+    )
     for picture in copy:
         summary.add(picture)
     scrubber = Scrubber()

@@ -2,9 +2,11 @@
 
     python benchmarks/consistency.py                         # 50 features and 50 channels of blocks.6 of builtin:lite0
     python benchmarks/consistency.py --units 10 --photos photos --embedder blocks.4
+    python benchmarks/consistency.py --draw                  # the page and the figure again, from consistency.json
 
 Units are at even distances among those that are above 0 on at least five photos, so none is picked. The embedder is another
-network than the one under study. Intervals are Student's over units. Writes docs/benchmarks/consistency.json and consistency.md.
+network than the one under study. Intervals are Student's over units.
+Writes docs/benchmarks/consistency.json, consistency.md and consistency.svg.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from entoptic.images.photos import Photos
 from entoptic.images.unit_reference import evenly_spaced
 from entoptic.metrics.consistency import LEAST, measure_consistency
 from entoptic.metrics.evidence import Evidence
+from entoptic.plots.drawing import Axis, Dot, Drawing, Line, Text
 from entoptic.units.unit import Unit, bind
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
@@ -69,6 +72,46 @@ def cell(found: tuple[float, float, float]) -> str:
     return f"{found[0]:.3f} [{found[1]:.3f}, {found[2]:.3f}]"
 
 
+def draw(record: dict[str, Any]) -> Drawing:
+    """Every unit as a dot with its own interval, from the least to the most consistent, and the means with theirs."""
+    sets = record["sets"]
+    told = "; ".join(f"{name}: mean {cell(row['consistency'])} of {row['n']} units" for name, row in sets.items())
+    drawing = Drawing(760, 400, "Consistency of features and of channels", f"Consistency less random places. {told}.")
+    top, bottom, left, right = 64.0, 340.0, 60.0, 740.0
+    values = [one for row in sets.values() for one in row["units"].values() if one["value"] is not None]
+    lows, highs = zip(*(one["interval"] for one in values), strict=True)
+    y = Axis(min(lows) - 0.05, max(highs) + 0.05, bottom, top)
+    drawing.add(Text((left, 28), "Consistency (C²) less random places", size=18, bold=True))
+    for tick in y.ticks():
+        drawing.add(Line([(left, y(tick)), (right, y(tick))], "ink" if tick == 0 else "line", 1))
+        drawing.add(Text((left - 9, y(tick) + 4.5), f"{tick:g}", "muted", 12, "end"))
+    width = (right - left) / len(sets)
+    for number, (name, row) in enumerate(sets.items()):
+        role, start = ("frontier", "bounds")[number], left + number * width
+        ordered = sorted(
+            (one for one in row["units"].values() if one["value"] is not None), key=lambda one: one["value"]
+        )
+        x = Axis(0, max(1, len(ordered) - 1), start + 20, start + width - 70)
+        for place, one in enumerate(ordered):
+            low, high = one["interval"]
+            drawing.add(Line([(x(place), y(low)), (x(place), y(high))], "band" if number == 0 else "line", 2))
+            drawing.add(Dot((x(place), y(one["value"])), role, "circle" if number == 0 else "diamond", 3))
+        mean, low, high = row["consistency"]
+        at = start + width - 45
+        drawing.add(Line([(at, y(low)), (at, y(high))], role, 3), Dot((at, y(mean)), role, "square", 3.5))
+        drawing.add(Text((at + 12, y(mean) + 4.5), f"{mean:.2f}", "ink", 13, bold=True))
+        drawing.add(Text((start + 20, bottom + 26), f"{name}, n = {row['n']}", "ink", 14))
+    drawing.add(
+        Text(
+            (left, bottom + 48),
+            "a dot: one unit with its jackknife interval over photos; square: mean with 95 % over units",
+            "muted",
+            12,
+        )
+    )
+    return drawing
+
+
 def page(record: dict[str, Any]) -> str:
     """The page of the documentation."""
     lines = [
@@ -94,6 +137,8 @@ def page(record: dict[str, Any]) -> str:
         "",
         "Extent is the share of the picture that 80 % of the attribution lies on.",
         "",
+        "![Each feature and each channel with its consistency and interval, and the two means](consistency.svg)",
+        "",
         *VERDICT,
         "",
         "Every unit is in `consistency.json`; `python benchmarks/consistency.py` makes both again, "
@@ -101,6 +146,12 @@ def page(record: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def write(record: dict[str, Any], out: Path) -> None:
+    """Writes the page and the figure."""
+    (out / "consistency.md").write_text(page(record))
+    (out / "consistency.svg").write_text(draw(record).svg("consistency"))
 
 
 def main() -> None:
@@ -111,7 +162,11 @@ def main() -> None:
     parser.add_argument("--embedder", default="builtin:vit-s14#blocks.10")
     parser.add_argument("--attribution", default="relevance")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--draw", action="store_true", help="draw what is there again, without measuring")
     options = parser.parse_args()
+    if options.draw:
+        write(json.loads((options.out / "consistency.json").read_text()), options.out)
+        return
     started = time.monotonic()
     torch.set_num_threads(1)
     model, whole = entoptic.load("builtin:lite0", device="cpu"), Photos.open(options.photos)
@@ -152,7 +207,7 @@ def main() -> None:
     }  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "consistency.json").write_text(json.dumps(record, indent=1) + "\n")
-    (options.out / "consistency.md").write_text(page(record))
+    write(record, options.out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 
 The halves are a fixed random choice of 100 classes without imagenette's ten. Lite1 and Lite2 are of the subject's family,
 MobileNetV2 is a cousin, SqueezeNet is of another kind and took part in one choice, that of `class_contrast`.
-Pictures are stored in a run (--run) and never made twice. Writes docs/benchmarks/any-class.json, any-class.md and a contact sheet (named by its half and method).
+Pictures are stored in a run (--run) and never made twice. Writes docs/benchmarks/any-class.json, any-class.md and a contact
+sheet (named by its half and method).
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _line(edge: Mapping[str, Any], tile: Tile, box: Box, largest: float, top: fl
     said = "effect not measured" if effect is None else f"effect {effect:+.3g}"
     state = edge.get("state")
     changed = edge.get("radius_mask", 0)
-    radius = f" and so if {counted(changed, 'photo')} changed" if state in ("in", "out") and changed > 0 else ""
+    radius = f", also with {counted(changed, 'changed photo')}" if state in ("in", "out") and changed > 0 else ""
     return Line(
         source=tile.name, target=edge["to"], path=path, effect=effect, width=THIN + (THICK - THIN) * share, kind=kind,
         abstained=state == "abstain",

@@ -76,8 +76,8 @@ def run_atlas(options: Atlas) -> int:
     use_threads(options.threads)
     started = time.monotonic()
     names = (
-        "photos", "of", "map", "known", "removed", "neighbours", "colour", "run", "gallery", "names", "index", "readout", "out", "seed",
-        "batch_size", "device",
+        "photos", "of", "map", "known", "removed", "neighbours", "colour", "run", "gallery", "names", "index", "readout", "out",
+        "seed", "batch_size", "device",
     )  # fmt: skip
     result = atlas(options.model, options.layer, **{name: getattr(options, name) for name in names})
     record = result.record

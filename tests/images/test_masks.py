@@ -37,6 +37,6 @@ def test_what_is_no_mask_says_so(tmp_path: Path) -> None:
     masks(tmp_path, "a.png")
     with pytest.raises(Unreadable, match=r"the mask .*a\.png cannot be read"):
         read_mask(tmp_path / "a.png", tiny_card())
-    with pytest.raises(UserError, match="there is no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         mask_folder(tmp_path / "nowhere")
     assert mask_folder(None) is None

@@ -51,6 +51,10 @@ JOBS: dict[str, list[str]] = {
         "commitment", "tiny:0", "logits:0", "--steps", "6", "--switches", "2", "--seeds", "20", "--bank", "192", "--beta", "4",
         "--quantile", "0.8", "--device", "cpu", "--out", OUT, *_PRIOR,
     ],
+    "report": [
+        "report", "tiny:0", "--photos", "photos", "--classes", "2", "--method", "fourier", "--steps", "5", "--device", "cpu",
+        "--out", OUT,
+    ],
     "learn prior": [
         "learn", "prior", "--photos", "many", "--samples", "50", "--device", "cpu", "--out", OUT, *_TINY,
     ],

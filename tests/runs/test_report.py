@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import entoptic
 from conftest import LABELS, tiny_card, tiny_module
@@ -18,7 +20,7 @@ from entoptic.findings.activity import read_activity
 from entoptic.models.model import Model
 from entoptic.planted.shortcut import plant_shortcut
 from entoptic.runs import report as of
-from entoptic.runs import report_read
+from entoptic.runs import report_looks, report_read
 from entoptic.runs.report import estimate_report, make_report_plan
 from entoptic.runs.report_read import carriers, choose, confusions, find_last_layer
 
@@ -101,6 +103,54 @@ def test_photos_that_cannot_be_read_are_named(
     assert said in capsys.readouterr().err
 
 
+def masks_in(folder: Path, corner: tuple[int, int]) -> Path:
+    """Masks with a square of 16 pixels as the object, a quarter of the picture, of all photos but those of the last class."""
+    top, left = corner
+    for label in LABELS[:-1]:
+        (folder / label).mkdir(parents=True)
+        for number in range(8):
+            mask = np.zeros((32, 32), np.uint8)
+            mask[top : top + 16, left : left + 16] = 255
+            Image.fromarray(mask).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_masks_say_whether_a_class_looks_at_its_object(
+    model: Model, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_the_corner(unit: object, images: torch.Tensor) -> torch.Tensor:
+        maps = torch.zeros(len(images), *images.shape[2:])
+        maps[:, :16, :16] = 1 + images[:, 0, :16, :16]
+        maps[:, 20:, 20:] = 0.2
+        return maps
+
+    asked = FEW | {"classes": tuple(LABELS), "context": False}
+    plain = read(
+        entoptic.report(
+            model, photos=photo_folder, masks=masks_in(tmp_path / "a", (0, 0)), out=tmp_path / "run", **asked
+        )
+    )
+    assert plain["looks"]
+    assert {one["n"] for one in plain["looks"]} == {8}  # by the network's own relevance
+    assert all(0 <= one["low"] <= one["inside"] <= one["high"] <= 1 for one in plain["looks"])
+    assert all(one["area"] == pytest.approx(0.25, abs=0.02) for one in plain["looks"])
+    assert f"{LABELS[-1]} not made: 0 photos of it have a mask; 4 are needed" in plain["context"]
+    assert plain["context"].count("not made") + len(plain["looks"]) == len(LABELS)
+    monkeypatch.setattr(report_looks, "pixel_relevance", of_the_corner)
+    for name, corner, verdict in (("b", (0, 0), "looks at the object"), ("c", (0, 16), "looks beside the object")):
+        masks = masks_in(tmp_path / name, corner)
+        page = entoptic.report(model, photos=photo_folder, masks=masks, out=tmp_path / "run", **asked)
+        found = read(page)["looks"]
+        assert {one["verdict"] for one in found} == {verdict}
+        assert all((one["more_low"] > 0) == (corner == (0, 0)) for one in found)
+        assert page.read_text().count(f"<td>{verdict}</td>") == 4
+        assert f"--masks {masks}" in read(page)["command"]
+    (tmp_path / "c" / LABELS[0] / "3.png").write_bytes(b"no picture")
+    again = read(entoptic.report(model, photos=photo_folder, masks=tmp_path / "c", out=tmp_path / "run", **asked))
+    assert len(again["looks"]) == 3  # a mask that cannot be read costs its class alone
+    assert "cannot be read" in again["context"]
+
+
 def test_photos_without_labels(model: Model, photo_folder: Path, tmp_path: Path) -> None:
     files = sorted(photo_folder.rglob("*.png"))[::3]
     found = read(entoptic.report(model, photos=files, out=tmp_path / "run", **FEW))
@@ -153,6 +203,7 @@ def test_a_dry_run_tells_the_time_and_writes_nothing(model: Model, photo_folder:
         ({"classes": 0}, "number of at least 1"),
         ({"classes": ("nothing",)}, '"nothing" names 0 classes of tiny'),
         ({"layer": "nowhere"}, "nowhere"),
+        ({"masks": "nowhere"}, "there is no folder nowhere; --masks names a folder"),
         ({"method": "vitl"}, "vital"),
         ({"method": "vital,maco"}, "pictures by one method"),
         ({"quantile": 1.0}, "quantile must be above 0 and below 1"),

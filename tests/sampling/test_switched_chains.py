@@ -188,3 +188,22 @@ def test_the_window_lies_between_the_crossings() -> None:
     assert window_of(at(0.8), at(0.6)) == (0.8, 1.0)
     assert window_of(at(0.6), at(0.3)) == (0.0, 0.3)
     assert window_of(at(None), at(0.3)) is None
+
+
+def test_guidance_that_does_harm_is_noticed_and_chance_is_not() -> None:
+    draw = torch.Generator().manual_seed(0)
+    places = [0.0, 0.25, 0.5, 0.75, 1.0]
+    harmed = torch.ones(16, 5, dtype=torch.bool)
+    harmed[6:, 0] = False  # 6 of 16 with guidance at every step
+    for side in Side:
+        curve = curve_of(side, places, harmed if side is Side.ON else harmed.flip(1))
+        turn = curve.turn()
+        assert turn is not None
+        assert turn.whole == (0 if side is Side.ON else 4)
+        assert turn.p == pytest.approx(4 / 2**10)
+    falling = torch.arange(16)[:, None] < torch.tensor([16, 12, 8, 4, 0])
+    assert curve_of(Side.ON, places, falling).turn() is None
+    alarms = sum(
+        curve_of(Side.ON, places, torch.rand(16, 5, generator=draw) < 0.5).turn() is not None for _ in range(200)
+    )
+    assert alarms <= 10 + 3 * 3  # 5 % at most, and three standard deviations

@@ -124,6 +124,8 @@ def _print_result(found: CommitmentResult) -> None:
             low, high = entry["interval"]
             table.add_row(name, f"{entry['value']:.2f}", f"{low:.2f} to {high:.2f}", str(entry["n"]))
     table_console().print(table, highlight=False, markup=False)
+    for harm in record.get("harm", ()):  # not in records of earlier versions
+        print(harm)
     if record["window"] is None:
         print(f"no window: {record['why_no_window']}")
     else:

@@ -48,6 +48,8 @@ class MakeReport:
     """where patterns of errors are looked for (default: the layer that the logits read)"""
     quantile: float = 0.9
     """a unit is on above this quantile of its own scores, for patterns"""
+    masks: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """PNG masks by the names of the photos, white on the object: do classes look at it, or beside it?"""
     dry_run: bool = False
     """print what would be made and its time, and make nothing"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
@@ -83,6 +85,7 @@ def run_report(options: MakeReport) -> int:
         "seed",
         "batch_size",
         "context",
+        "masks",
         "device",
     )
     plan = make_report_plan(options.model, **{name: getattr(options, name) for name in names})

@@ -41,6 +41,7 @@ def report(
     seed: int = 0,
     batch_size: int = 32,
     context: bool = True,
+    masks: str | Path | None = None,
     device: str = "auto",
     card: Card | None = None,
     progress: bool = True,
@@ -62,6 +63,7 @@ def report(
         seed: of all draws.
         batch_size: photos of one pass.
         context: store small copies of photos beside pictures and patterns.
+        masks: folder of PNG masks by the names of the photos, white on the object; they say whether classes look at it.
         device: "auto", "cpu", "cuda:1", ….
         card: of a bare `nn.Module`.
         progress: show how far the work is.
@@ -74,7 +76,7 @@ def report(
     """
     plan = make_report_plan(
         model, photos=photos, out=out, classes=classes, method=method, steps=steps, layer=layer, quantile=quantile,
-        seed=seed, batch_size=batch_size, context=context, device=device, card=card,
+        seed=seed, batch_size=batch_size, context=context, masks=masks, device=device, card=card,
     )  # fmt: skip
     with reporter(progress) as told:
         return write_report(plan, told)

@@ -28,6 +28,7 @@ from entoptic.circuits.problem import Problem, check_changes, make_problem, reco
 from entoptic.circuits.selection import Selected, select
 from entoptic.circuits.written import Written, what_is_written, written_along
 from entoptic.errors import UserError, nearest
+from entoptic.images.masks import mask_folder
 from entoptic.images.photos import Photos
 from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
@@ -130,9 +131,7 @@ def make_circuit_plans(
     subject = load(model, card, device=device)
     bound = bind(subject, units)
     opened = Photos.open(photos)
-    folder = Path(masks) if masks is not None else None
-    if folder is not None and not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; --masks names a folder of PNG masks")
+    folder = mask_folder(masks)
     progress = (report or Reporter()).progress
     return [plan_circuit(subject, unit, opened, options, certified, folder, progress) for unit in bound]
 

@@ -20,6 +20,7 @@ from entoptic.circuits.finders import find_finder
 from entoptic.circuits.graph import NODES, CircuitGraph, read_graph
 from entoptic.circuits.words import PLACINGS, written_on
 from entoptic.errors import Unreadable, UserError, counted, instead
+from entoptic.images.masks import Masks, read_masks
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
 from entoptic.runs.circuit_cost import CircuitCost, estimate_cost
@@ -151,35 +152,14 @@ class CircuitPlan:
         if self.options.corrupt == "text":
             return clean, self.pictures(indices)
         kind, seed = self.options.corrupt, self.options.seed
-        masks = self._masks(indices) if kind == "mask" and self.masks is not None else None
+        masks = None
+        if kind == "mask" and self.masks is not None:
+            masks = read_masks(self.masks, self.photos, indices, self.graph.model.card)
         pool: Tensor | None = None
         if kind in ("mean", "resample") and self.others:
             # photos of other classes are replaced by photos of the class, so that no photo is its own twin
             pool = self.pictures(self.others if set(indices) <= {*self.find, *self.judge} else self.find)
         return clean, corrupt(kind, clean, others=pool, masks=masks, seed=seed)
-
-    def _masks(self, indices: Sequence[int]) -> Tensor:
-        from PIL import Image
-
-        assert self.masks is not None
-        found = []
-        for index in indices:
-            file = _mask_of(self.masks, self.photos[index].name)
-            if file is None:
-                raise UserError(
-                    f"there is no mask {Path(self.photos[index].name).stem}.png in {self.masks} for the photo "
-                    f"{self.photos[index].name}"
-                )
-            with Image.open(file) as image:  # prepared as the photo is: resized and cut
-                found.append(self.graph.model.card.prepare(image.convert("RGB")).mean(0, keepdim=True) > 0.5)
-        return torch.stack(found).float()
-
-
-def _mask_of(masks: Path, name: str) -> Path | None:
-    """The mask of a photo: the PNG of its name, beside its class folder where there are several."""
-    files = sorted(masks.rglob(f"{Path(name).stem}.png"))
-    own = [file for file in files if file.parent.name == Path(name).parent.name]
-    return next(iter(own or files), None)
 
 
 def plan_circuit(
@@ -233,7 +213,7 @@ def plan_circuit(
         "options": options.parts(),
         "certify": asdict(certify) if certify else None,
         "photos": [[photos.sha256(i) for i in some] for some in (find, judge, others)],
-        "masks": [_mask_hash(masks, photos[i].name) for i in (*find, *judge, *others)] if masks else None,
+        "masks": _mask_hashes(masks, [photos[i].name for i in (*find, *judge, *others)]) if masks else None,
     }  # fmt: skip
     return CircuitPlan(
         graph=graph, options=options, certify=certify, photos=photos, find=find, judge=judge, others=tuple(others),
@@ -241,6 +221,6 @@ def plan_circuit(
     )  # fmt: skip
 
 
-def _mask_hash(masks: Path, name: str) -> str:
-    file = _mask_of(masks, name)
-    return sha256_of(file) if file is not None else ""
+def _mask_hashes(folder: Path, names: Sequence[str]) -> list[str]:
+    masks = Masks.find(folder)
+    return [sha256_of(file) if (file := masks.of(name)) is not None else "" for name in names]

@@ -63,6 +63,24 @@ def window_or_reason(curves: dict[Side, Curve], level: float) -> tuple[tuple[flo
     return ((start, end), "") if start < end else (None, "guidance may begin where it may end: it matters at no step")
 
 
+def harm_of(curves: dict[Side, Curve]) -> list[str]:
+    """Returns in words where less guidance succeeds more often, so that the crossings of a curve mean little.
+
+    Args:
+        curves: of both sides.
+    """
+    found = []
+    for side, curve in curves.items():
+        if (turn := curve.turn()) is not None:
+            whole, less = (f"{curve.rates[i]:.0%}" for i in (turn.whole, turn.switch))
+            found.append(
+                f"guidance at every step succeeds less ({whole}) than guidance that is switched {side} after "
+                f"{curve.places[turn.switch]:.0%} of the steps ({less}; sign test, p = {turn.p:.1g}): some of it does harm, and "
+                f"the crossings of the curve {side} mean little; try weaker guidance"
+            )
+    return found
+
+
 def curve_record(curve: Curve, made: Sequence[Made], places: Sequence[int]) -> dict[str, Any]:
     """Returns a curve as JSON, with the scores and successes of every chain: a list for each switch."""
     return {

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from entoptic.errors import NotAvailable, UserError, counted, nearest
 from entoptic.findings.activity import Activity, read_activity
 from entoptic.findings.labels import true_classes
 from entoptic.findings.questions import Errors
+from entoptic.images.masks import mask_folder
 from entoptic.images.photos import Photos
 from entoptic.images.preflight import preflight
 from entoptic.images.unread import unread, unread_words
@@ -31,6 +33,7 @@ from entoptic.runs.headline import headline
 from entoptic.runs.patterns import run_patterns
 from entoptic.runs.patterns_plan import PatternOptions, estimate_patterns, make_patterns_plan
 from entoptic.runs.plan import make_plan, run_name
+from entoptic.runs.report_looks import looks_of
 from entoptic.runs.report_read import (
     LastLayer,
     carriers,
@@ -40,10 +43,10 @@ from entoptic.runs.report_read import (
     label_of,
     most_used,
 )
-from entoptic.runs.report_records import ClassFound, PatternFound, Report, Share, share
+from entoptic.runs.report_records import ClassFound, Looks, PatternFound, Report, Share, share
 
 NO_CONTEXT = (
-    "not made: whether a class looks at its object or beside it needs masks of the objects, and a report takes none. "
+    "not made: whether a class looks at its object or beside it needs masks of the objects (--masks). "
     "Relevance on photos without masks does not say what is object and what is surroundings."
 )
 
@@ -65,6 +68,7 @@ class ReportPlan:
         seed: of all draws.
         batch_size: photos of one pass.
         context: store small copies of photos.
+        masks: folder of masks of the objects, or None.
     """
 
     model: Model
@@ -79,6 +83,7 @@ class ReportPlan:
     seed: int
     batch_size: int
     context: bool
+    masks: Path | None = None
 
     @property
     def command(self) -> str:
@@ -87,13 +92,15 @@ class ReportPlan:
         words += [f"{LOGITS}:{i}" for i in self.named] or [str(self.most)]
         words += ["--method", self.method, *(["--steps", str(self.steps)] if self.steps is not None else [])]
         words += [*(["--layer", self.layer] if self.layer else []), "--quantile", f"{self.quantile:g}"]
+        words += [] if self.masks is None else ["--masks", str(self.masks)]
         return shlex.join([*words, "--seed", str(self.seed), "--out", str(self.out)])
 
 
 def make_report_plan(
     model: str | nn.Module | Model, *, photos: Any, out: str | Path | None = None, classes: int | str | tuple[str, ...] = 6,
     method: str = "vital", steps: int | None = None, layer: str = "", quantile: float = 0.9, seed: int = 0,
-    batch_size: int = 32, context: bool = True, device: str = "auto", card: Card | None = None,
+    batch_size: int = 32, context: bool = True, masks: str | Path | None = None, device: str = "auto",
+    card: Card | None = None,
 ) -> ReportPlan:  # fmt: skip
     """Plans a report, see `report`.
 
@@ -123,7 +130,7 @@ def make_report_plan(
     check_own(path, marks={"run.json"}, what="run")
     plan = ReportPlan(
         model=subject, photos=opened, out=path, named=named, most=most or len(named), method=method, steps=steps,
-        layer=layer, quantile=quantile, seed=seed, batch_size=batch_size, context=context,
+        layer=layer, quantile=quantile, seed=seed, batch_size=batch_size, context=context, masks=mask_folder(masks),
     )  # fmt: skip
     _pictures_plan(plan, [0], None)  # a method that is not there is refused before hours of work
     return plan
@@ -223,12 +230,13 @@ class _Job:
         check, no_check = _tried(
             lambda: str(preflight(self.model, plan.photos, progress=self.report.progress).message), ""
         )
+        looks, context = self._looks(shown)
         return Report(
             model=self.model.card.name, photos=plan.photos.source, read=len(said), layer=plan.layer or self.last.name,
             check=check or no_check, accuracy=right, no_accuracy=self.no_accuracy,
             used=most_used(self.model, said, plan.most),
             confused=tuple(self._confused(t, s, n) for t, s, n in pairs[: plan.most]), classes=classes,
-            patterns=patterns, chance=chance, no_patterns=no_patterns, context=NO_CONTEXT, names=on_names,
+            patterns=patterns, chance=chance, no_patterns=no_patterns, context=context, looks=looks, names=on_names,
             command=plan.command,
             unread=self.unread,
         )  # fmt: skip
@@ -267,6 +275,24 @@ class _Job:
             no_picture="" if picture is not None else why or "not made: the run names the failure (`entoptic ls RUN`)",
             carriers=found, no_carriers=no_carriers, name=names.get(unit, ""),
         )  # fmt: skip
+
+    def _looks(self, shown: list[int]) -> tuple[tuple[Looks, ...], str]:
+        """Where the classes look, and what is said of those of which it cannot be told."""
+        masks = self.plan.masks
+        if masks is None:
+            return (), NO_CONTEXT
+        numbers = np.array(self.activity.photos)
+        found, without = [], []
+        for index in shown:
+            label, own = label_of(self.model, index), self.true == index
+            rows = numbers[own if own.any() else self.activity.said == index].tolist()
+            look = partial(
+                looks_of, self.model, self.plan.photos, masks, index, label, rows, progress=self.report.progress
+            )
+            one, why = _tried(look, None)
+            found.append(one)
+            without += [f"{label} {why}"] if one is None else []
+        return tuple(one for one in found if one is not None), "; ".join(without)
 
     def _patterns(self) -> tuple[tuple[PatternFound, ...], tuple[str, ...]]:
         result = run_patterns(

@@ -118,6 +118,40 @@ class PatternFound:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Where the relevance of a class lies on photos of it, object or surroundings.
+
+    Attributes:
+        label: of the class.
+        inside: mean share of the positive relevance that lies on the object.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        area: mean share of the picture that the object takes.
+        more: mean of `inside` minus `area`, photo by photo.
+        more_low: lower end of its 95 % interval.
+        more_high: upper end.
+        n: photos.
+    """
+
+    label: str
+    inside: float
+    low: float
+    high: float
+    area: float
+    more: float
+    more_low: float
+    more_high: float
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say."""
+        if self.more_high < 0:
+            return "looks beside the object"
+        return "looks at the object" if self.more_low > 0 else "cannot be told from chance"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All of it.
 
@@ -136,7 +170,8 @@ class Report:
         patterns: of errors.
         chance: what searches on shuffled groups found.
         no_patterns: why there are none, "" where there are.
-        context: what is said on context beside the object.
+        context: what is said on context beside the object, or why nothing is.
+        looks: where classes look, on photos with masks.
         names: what is said on names.
         command: that makes the report again.
     """
@@ -158,7 +193,9 @@ class Report:
     names: str
     command: str
     unread: str = ""
+    looks: tuple[Looks, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `report.json`."""
-        return {"format": FORMAT, **asdict(self)}
+        looks = [asdict(one) | {"verdict": one.verdict} for one in self.looks]
+        return {"format": FORMAT, **asdict(self), "looks": looks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,21 @@ class Crossing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A switch at which more chains succeed than with guidance at every step.
+
+    Attributes:
+        switch: its number.
+        whole: number of the switch that leaves guidance at every step.
+        p: one-sided, of the sign test over seeds, times the number of switches that were compared.
+    """
+
+    switch: int
+    whole: int
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """Success rates of chains by the place of their switch.
 
@@ -57,6 +73,19 @@ class Curve:
         """K intervals of the rates as counted, 95 % by Wilson."""
         n = len(self.successes)
         return [wilson(float(hits), n) for hits in self.successes.sum(0)]
+
+    def turn(self) -> Turn | None:
+        """Returns the switch that does most better than guidance at every step; None where no one does beyond chance (p ≤ 0.05)."""
+        k = len(self.places)
+        whole = 0 if self.side is Side.ON else k - 1
+        guided, others = self.successes[:, whole].bool(), [i for i in range(k) if i != whole]
+        best = None
+        for i in others:
+            hits = self.successes[:, i].bool()
+            p = min(1.0, len(others) * _sign_test(int((hits & ~guided).sum()), int((guided & ~hits).sum())))
+            if p <= 0.05 and (best is None or p < best.p):
+                best = Turn(switch=i, whole=whole, p=p)
+        return best
 
     def crossing(self, level: float) -> Crossing:
         """Returns where the isotonic curve crosses a level, with its interval.
@@ -168,3 +197,12 @@ def window_of(on: Crossing, off: Crossing) -> tuple[float, float] | None:
     if on.place < off.place:
         return on.place, off.place
     return (on.place, 1.0) if 1 - on.place < off.place else (0.0, off.place)
+
+
+def _sign_test(more: int, fewer: int) -> float:
+    """The probability that a fair coin gives at least `more` heads in `more + fewer` throws."""
+    n = more + fewer
+    heads = torch.arange(more, n + 1, dtype=torch.float64)
+    whole = torch.tensor(float(n + 1), dtype=torch.float64)
+    logs = torch.lgamma(whole) - torch.lgamma(heads + 1) - torch.lgamma(n - heads + 1)
+    return min(1.0, float((logs - n * math.log(2)).exp().sum()))

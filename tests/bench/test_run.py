@@ -355,7 +355,10 @@ def test_untouched_judges_come_first_and_absent_ones_are_named(tmp_path: Path) -
     assert every is not None
     assert mean.found is not None
     assert mean.found.value == pytest.approx(sum(c.found.value for c in each if c and c.found) / 2)
-    text = markdown(results)
+    text, page = markdown(results), (tmp_path / "out" / "index.html").read_text()
+    assert "<th>other networks, top-1, untouched</th>" in page
+    assert "Untouched judges, on which nothing was chosen: pooled:7, tiny:8." in page
+    assert "other networks, top-1, untouched" in (tmp_path / "out" / "plot.svg").read_text()
     assert "| method | other networks, top-1, untouched |" in text
     assert "Untouched judges, on which nothing was chosen: pooled:7, tiny:8." in text
     assert "* the judge torchvision:nothing/X: " in text

@@ -107,7 +107,7 @@ COLUMNS: dict[str, Column] = {
         ),
         Column(
             name="precision", title="precision", direction="higher", kind="share",
-            means="share of pictures that lie among real photos: nearer to one than its third neighbour does; real: as many "
+            means="share of pictures that lie among real photos: nearer to a photo than its third neighbour is; real: as many "
             "real photos",
             not_said="one photo again and again has full precision; read it with recall",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from entoptic.bench.columns import COLUMNS
 from entoptic.bench.results import Results
-from entoptic.bench.tables import main_keys, methods_of
+from entoptic.bench.tables import head_of, main_keys, methods_of
 from entoptic.plots.drawing import Axis, Dot, Drawing, Line, Shape, Text
 
 _LABEL, _PANEL, _GAP, _ROW, _TOP = 96, 186, 26, 30, 96
@@ -36,7 +36,7 @@ def draw(results: Results) -> Drawing:
         left = _LABEL + k * (_PANEL + _GAP)
         x = Axis(0.0, 1.0, left, left + _PANEL)
         drawing.add(
-            Text((left, _TOP - 24), subject, "muted", 11), Text((left, _TOP - 9), COLUMNS[column].title, size=12)
+            Text((left, _TOP - 24), subject, "muted", 11), Text((left, _TOP - 9), head_of((column, judge)), size=12)
         )
         for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
             drawing.add(Line([(x(tick), _TOP), (x(tick), bottom)], "line"))

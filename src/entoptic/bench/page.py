@@ -8,7 +8,17 @@ from urllib.parse import quote
 from entoptic.bench.columns import COLUMNS, Column
 from entoptic.bench.draw import draw
 from entoptic.bench.results import Cell, Results
-from entoptic.bench.tables import behind, interval_text, made_by, main_keys, methods_of, number_text, unmeasured
+from entoptic.bench.tables import (
+    behind,
+    head_of,
+    interval_text,
+    made_by,
+    main_keys,
+    methods_of,
+    number_text,
+    units_of,
+    unmeasured,
+)
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c1b19;--paper:#fbfaf8;--muted:#625e57;--line:#e3dfd7}
@@ -37,7 +47,12 @@ def page(results: Results) -> str:
         f"<div class=wide>{draw(results).svg('bench', standalone=False)}</div>",
     ]
     for subject in dict.fromkeys(c.subject for c in results.cells):
-        parts += [f"<h2>{escape(subject)}</h2>", _table(results, subject), _pictures(results, subject)]
+        parts += [
+            f"<h2>{escape(subject)}</h2>",
+            f"<p>{escape(units_of(results, subject).replace('`', ''))}</p>",
+            _table(results, subject),
+            _pictures(results, subject),
+        ]
     lines = "".join(f"<li>{escape(line)}</li>" for line in behind(results))
     parts.append(f"<h2>Where the first method is behind</h2><ul>{lines}</ul>")
     if missing := unmeasured(results):
@@ -66,7 +81,7 @@ def _code(text: str) -> str:
 
 def _table(results: Results, subject: str) -> str:
     keys = main_keys(results, subject)
-    heads = "".join(f"<th>{escape(COLUMNS[column].title)}</th>" for column, _ in keys)
+    heads = "".join(f"<th>{escape(head_of(key))}</th>" for key in keys)
     rows = []
     for method in methods_of(results, subject):
         cells = (results.cell(subject, method, column, judge) for column, judge in keys)
@@ -79,7 +94,8 @@ def _cell(cell: Cell | None, column: Column) -> str:
     if cell is None or cell.found is None:
         return "–"
     gap = "" if cell.gap is None else f"<br>difference {interval_text(cell.gap, column.digits, sign='+')}"
-    return f"{interval_text(cell.found, column.digits)} <small>{number_text(cell)}{gap}</small>"
+    real = "" if cell.real is None else f"; real {cell.real:.{column.digits}f}"
+    return f"{interval_text(cell.found, column.digits)} <small>{number_text(cell)}{real}{gap}</small>"
 
 
 def _pictures(results: Results, subject: str) -> str:

@@ -197,7 +197,7 @@ def _part(results: Results, subject: str) -> list[str]:
     main, methods = main_keys(results, subject), methods_of(results, subject)
     first = methods[0]
     rest = [key for key in _keys(results, subject) if key not in main]
-    lines = [f"## {subject[0].upper()}{subject[1:]}", "", _units_of(results, subject), ""]
+    lines = [f"## {subject[0].upper()}{subject[1:]}", "", units_of(results, subject), ""]
     lines += _table(results, subject, methods, main, _shown)
     if len(methods) > 1 and any(c.gap for c in results.cells if c.subject == subject):
         others = [m for m in methods[1:] if any(c.gap for c in results.cells if (c.subject, c.method) == (subject, m))]
@@ -210,7 +210,13 @@ def _part(results: Results, subject: str) -> list[str]:
     return lines
 
 
-def _units_of(results: Results, subject: str) -> str:
+def units_of(results: Results, subject: str) -> str:
+    """Returns what a part is of, in a sentence or two.
+
+    Args:
+        results: the table.
+        subject: name of the part.
+    """
     for one in results.recipe["subjects"]:
         if one["name"] == subject:
             seeds = len(one["seeds"])
@@ -229,13 +235,24 @@ def _table(
     show: Callable[[Cell, Column], str],
     plain: Sequence[str] = ("", ALL),
 ) -> list[str]:
-    heads = [COLUMNS[column].title + (f", {judge}" if judge not in plain else "") for column, judge in keys]
+    heads = [head_of(key, plain) for key in keys]
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(keys) + 1) + "|"]
     for method in methods:
         cells = [results.cell(subject, method, column, judge) for column, judge in keys]
         texts = [show(cell, COLUMNS[key[0]]) if cell else "–" for cell, key in zip(cells, keys)]
         lines.append(f"| {method} | {' | '.join(texts)} |")
     return [*lines, ""]
+
+
+def head_of(key: Key, plain: Sequence[str] = ("", ALL)) -> str:
+    """Returns the head of a column, such as "machine 2-AFC, builtin:lite1".
+
+    Args:
+        key: column and judge.
+        plain: judges that are not named.
+    """
+    column, judge = key
+    return COLUMNS[column].title + (f", {judge}" if judge not in plain else "")
 
 
 def _shown(cell: Cell, column: Column) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from entoptic.base.cache import content_key
 from entoptic.base.estimates import mean_interval
 from entoptic.base.pixels import small_jpeg, to_float
-from entoptic.errors import UserError
+from entoptic.errors import NotAvailable, UserError
 from entoptic.images.photos import Photos
 from entoptic.images.receptive_field import crop_box, picture_grid, tokens_before
 from entoptic.images.references import References
@@ -47,7 +47,10 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
     known = run.context(slug(unit))
     if known is not None and known.get("key") == key:
         return
-    strongest, weakest, scored, n = _ranked(unit, references)
+    try:
+        strongest, weakest, scored, n = _ranked(unit, references)
+    except NotAvailable:  # the photos have no order: its pictures' evidence says why
+        return
     files: dict[str, bytes] = {}
     record = {
         "format": FORMAT,

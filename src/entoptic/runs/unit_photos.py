@@ -5,6 +5,7 @@ Everything is stored with the run, small and ready to show; the gallery computes
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from entoptic.models.relevance import relevance
 from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
 from entoptic.runs.store import Run
+from entoptic.runs.verify_files import numbers_sha256
 from entoptic.units.unit import Unit, slug
 
 Scored = Sequence[tuple[int, float]]
@@ -62,6 +64,9 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
         "weakest": _shown(unit, photos, weakest, "bottom", files),
         "classes": by_class(unit.model, photos, scored),
     }
+    # For `verify`, which need not find the photos again.
+    record["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    record["numbers_sha256"] = numbers_sha256(record)
     run.write_context(slug(unit), record, files)
 
 

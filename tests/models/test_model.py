@@ -193,7 +193,7 @@ def test_the_forward_pass_stops_at_the_deepest_tap() -> None:
     model, _ = fused()
     values = model.read(pictures(), [Tap("stage2.2"), Tap("stem")])
     assert set(values) == {Tap("stage2.2"), Tap("stem")}
-    with pytest.raises(RuntimeError, match="the fuse was reached"):
+    with pytest.raises(UserError, match="the fuse was reached"):
         model.read(pictures(), [Tap("stage2.2"), Tap("pool")])
 
 
@@ -205,10 +205,10 @@ def test_everything_is_restored_after_reading_and_after_an_exception_inside() ->
     before = state(model.module)
     model.read(pictures(), [Tap("stem"), Tap("stage1", pre=True)])
     assert state(model.module) == before
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match="the fuse was reached"):
         model.read(pictures(), [Tap("stem"), Tap("logits")])
     assert state(model.module) == before
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match="the fuse was reached"):
         model(pictures())
     assert state(model.module) == before
 

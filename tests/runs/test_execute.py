@@ -131,7 +131,7 @@ def test_deep_inversion_hands_on_other_errors(tiny: Model, tmp_path: Path, monke
         return forward(x)
 
     monkeypatch.setattr(tiny.module.stem, "forward", broken)
-    with pytest.raises(RuntimeError, match="a defect of the network"):
+    with pytest.raises(UserError, match="a defect of the network"):
         see(tiny, "logits:0", method=DeepInversion(steps=4), out=tmp_path / "r", progress=False, verifiers="")
 
 

@@ -324,8 +324,63 @@ def test_a_pixel_whose_hash_was_rewritten_is_found(run: Run) -> None:
     assert any("its sha256 in metadata.jsonl is not that of its sidecar" in line for line in drift)
 
 
+def found_in(run: Run) -> Verification:
+    return verify(run, model=Model(tiny_module(), tiny_card(), device="cpu"))
+
+
 def test_a_run_that_was_interrupted_is_no_drift(run: Run) -> None:
     (run.path / "metadata.jsonl").unlink()
-    found = verify(run, model=Model(tiny_module(), tiny_card(), device="cpu"))
+    (run.path / "progress.json").write_text('{"format": 1, "state": "running"}')
+    found = found_in(run)
     assert found.ok
     assert any("metadata.jsonl is not there" in line for line in found.skipped)
+
+
+def _rows(run: Run, change: Callable[[list[str]], list[str]]) -> None:
+    file = run.path / "metadata.jsonl"
+    file.write_text("".join(change(file.read_text().splitlines(keepends=True))))
+
+
+def _json(run: Run, pattern: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    file = next(iter(sorted(run.path.glob(pattern))))
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+
+def _copy(run: Run, source: str, to: str) -> None:
+    file = next(iter(sorted(run.path.glob(source))))
+    shutil.copy(file, file.with_name(to))
+
+
+SIDECAR = "pictures/logits-0/fourier*.json"
+EDITS: dict[str, tuple[Callable[[Run], Any], str]] = {
+    "a row out": (lambda run: _rows(run, lambda rows: rows[1:]), "the job that wrote the run finished, so that the row was"),
+    "a row twice": (lambda run: _rows(run, lambda rows: [*rows, rows[0]]), "metadata.jsonl lists it twice"),
+    "no rows": (lambda run: (run.path / "metadata.jsonl").unlink(), "metadata.jsonl is not there, and the job"),
+    "a picture more": (lambda run: _copy(run, "pictures/logits-0/*.png", "other.png"), "it has no sidecar"),
+    "its size": (lambda run: _json(run, SIDECAR, lambda r: r["image"].update(width=9)), "it says that it is 9×32 pixels"),
+    "its file": (lambda run: _json(run, SIDECAR, lambda r: r["image"].update(file="x.png")), 'its picture is "x.png"'),
+    "not complete": (lambda run: _json(run, SIDECAR, lambda r: r.update(complete=False)), "it is not complete"),
+    "a mean": (lambda run: _json(run, SIDECAR, lambda r: r["model"].update(mean=[0.1] * 3)), "its network's mean is"),
+    "a licence": (lambda run: _json(run, SIDECAR, lambda r: r["model"].update(licence="x")), "its network's licence is x"),
+    "a scale": (
+        lambda run: _json(run, SIDECAR, lambda r: entry(r, "activation").update(scale="kg")), 'its scale is "kg"',
+    ),
+    "a later format": (lambda run: _json(run, "run.json", lambda r: r.update(format=99)), "its format is 99"),
+    "another network": (
+        lambda run: _json(run, "run.json", lambda r: r["model"].update(weights_sha256="0")), "that none of its pictures is of",
+    ),
+    "a photo's score": (
+        lambda run: _json(run, "context/*/context.json", lambda r: r["strongest"][0].update(value=99.0)),
+        "what it says of its photos was changed",
+    ),
+    "a photo": (lambda run: _copy(run, "context/*/top-2.jpg", "top-1.jpg"), "its file top-1.jpg was changed"),
+    "no photo": (lambda run: next(run.path.glob("context/*/top-1.jpg")).unlink(), "its file top-1.jpg is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), EDITS.values(), ids=EDITS)
+def test_an_edit_beside_the_numbers_is_found(run: Run, change: Callable[[Run], Any], words: str) -> None:
+    change(run)
+    assert any(words in line for line in found_in(run).drift)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.progress import Progress, silent
+from entoptic.errors import NotAvailable
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
 from entoptic.units.unit import Unit
@@ -30,8 +31,18 @@ class Scores:
     values: Tensor
 
     def of(self, unit: Unit) -> Tensor:
-        """Returns the scores (N) of one unit."""
-        return self.values[self.units.index(str(unit))]
+        """Returns the scores (N) of one unit.
+
+        Raises:
+            NotAvailable: some are not finite, so that the photos have no order.
+        """
+        row = self.values[self.units.index(str(unit))]
+        if wrong := int((~row.isfinite()).sum()):
+            raise NotAvailable(
+                f"the network gives {unit} no finite value on {wrong} of {len(row)} photos (NaN or infinity); "
+                "look at its weights and at its card's mean and std"
+            )
+        return row
 
     def ranked(self, unit: Unit) -> list[tuple[int, float]]:
         """Lists (photo index, score) from strongest to weakest; equal scores keep the photos' order."""

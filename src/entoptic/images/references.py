@@ -180,7 +180,10 @@ class References:
         if self.index is not None and unit in self.index:
             return self.index.real_scores(unit)
         if self.photos is not None:
-            values = self.scores([unit]).of(unit).sort().values
+            try:
+                values = self.scores([unit]).of(unit).sort().values
+            except NotAvailable as error:
+                return str(error)
             return RealScores(values, len(values), f"{self.photos.source}")
         known = self.pack.real_scores(str(unit)) if self.pack else None
         if known is None:

@@ -14,6 +14,8 @@ from entoptic.methods.augment import Augment, identity
 from entoptic.methods.canvas import Canvas
 from entoptic.methods.contract import Context, Draft, FailureCode, Item, Trace, failed
 from entoptic.methods.objectives import AscentStep, Objective
+from entoptic.models.model import Model
+from entoptic.models.running import not_finite
 from entoptic.models.taps import Tap
 
 Schedule = Callable[[int], float]
@@ -87,6 +89,9 @@ def ascend(
     every = max(1, steps // 20)
     started, done, evaluations = time.monotonic(), 0, 0
     interrupted: KeyboardInterrupt | None = None
+    first_loss: torch.Tensor | None = None
+    with torch.no_grad():
+        start = canvas.image().clamp(0, 1).clone()
     film = _Film(steps, context.frames)
     try:
         with model.frozen():
@@ -99,6 +104,7 @@ def ascend(
                 views = augment(image, generators)
                 values = read(views, objective.taps) if objective.taps else {}
                 loss = objective(AscentStep(values, image, views, count, notes))
+                first_loss = loss.detach().clone() if first_loss is None else first_loss
                 alive = alive & loss.detach().isfinite()
                 if not loss.requires_grad:
                     raise UserError(
@@ -120,13 +126,17 @@ def ascend(
     except KeyboardInterrupt as stop:
         interrupted = stop
     with torch.no_grad():
-        painted = model.as_seen(canvas.image().clamp(0, 1)).cpu()
+        image = canvas.image().clamp(0, 1)
+        moved = (image != start).flatten(1).any(1)[:: len(image) // count].tolist()
+        painted = model.as_seen(image).cpu()
     final = painted[:: len(painted) // count]  # of an item with several pictures on the canvas, the first is kept
     seconds = time.monotonic() - started
     for i, item in enumerate(items):
         if not bool(alive[i]) or not bool(final[i].isfinite().all()):
-            why = f"the loss of {item.unit} became infinite or undefined; try a smaller learning rate"
-            yield failed(item, why, FailureCode.NOT_FINITE)
+            yield failed(item, _why_not_finite(item, first_loss, i, model), FailureCode.NOT_FINITE)
+            continue
+        if done and not moved[i]:
+            yield failed(item, _UNMOVED, FailureCode.REFUSED)
             continue
         trace = Trace(
             steps=done, evaluations=evaluations, loss=[(t, losses[i]) for t, losses in history], notes=notes[i],
@@ -135,6 +145,23 @@ def ascend(
         yield Draft(item=item, image=final[i], trace=trace, frames=film.of(i))
     if interrupted is not None:
         raise interrupted
+
+
+_UNMOVED = (
+    "no step changed the picture, which is still as it began: the unit's gradient there is zero (it is dead, saturated or "
+    "quantised) or too small or large for a step, or the learning rate is 0; retrieval shows photos that drive it, if any do"
+)
+
+
+def _why_not_finite(item: Item, first_loss: torch.Tensor | None, i: int, model: Model) -> str:
+    """Why a loss was not finite: the network's own values at the start, or a step."""
+    weights = not_finite(model.module)
+    if first_loss is None or bool(first_loss[i].isfinite()):
+        return f"the loss of {item.unit} became infinite or undefined; {weights or 'try a smaller learning rate'}"
+    return (
+        f"the loss of {item.unit} is infinite or undefined from the first step on, as the network puts out no finite value "
+        f"there; look at its weights{f' ({weights})' if weights else ''}"
+    )
 
 
 class _Film:

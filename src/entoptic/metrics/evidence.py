@@ -35,11 +35,22 @@ class Evidence:
         """For sidecars; a value that is not finite becomes a reason."""
         if self.value is not None and not math.isfinite(self.value):
             return missing(self.name, f"it came out as {self.value}", direction=self.direction).to_json()
-        interval = list(self.interval) if self.interval else None
+        interval = list(self.interval) if self.interval and all(map(math.isfinite, self.interval)) else None
         return {
             "name": self.name, "value": self.value, "n": self.n, "interval": interval, "direction": self.direction,
-            "scale": self.scale, "reason": self.reason, "detail": self.detail,
+            "scale": self.scale, "reason": self.reason, "detail": _finite(self.detail),
         }  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    """A detail as JSON can hold it: what is not finite becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
 
 
 def missing(

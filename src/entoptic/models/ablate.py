@@ -59,6 +59,9 @@ def ablated(
         return calls == last
 
     def change(values: Tensor) -> Tensor:
+        if values.is_quantized:
+            changed = change(values.dequantize())
+            return torch.quantize_per_tensor(changed, values.q_scale(), values.q_zero_point(), values.dtype)
         copy = values.clone()
         channels = batch_first(copy, info.layout).movedim(channel_axis, 1)  # a view, B×C×…
         where: tuple[Any, ...] = ()

@@ -18,6 +18,7 @@ from entoptic.errors import NotAvailable, UserError, closest, counted, nearest
 from entoptic.models.card import Card
 from entoptic.models.fingerprint import LAYERS, fingerprint, structure, values
 from entoptic.models.outputs import logits_in, parts_of
+from entoptic.models.running import check_is_loaded, check_repeats, evaluating, first_line, network_errors, unwrapped
 from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, first_tensor, probe
 
 Kept = TypeVar("Kept")
@@ -47,7 +48,9 @@ class Model:
         self, module: nn.Module, card: Card, *, device: str | torch.device = "auto", named: bool = False
     ) -> None:
         self.device = pick_device(device)
-        self.module = unwrapped(module).to(self.device)
+        module = unwrapped(module)
+        check_is_loaded(card.name, module)
+        self.module = module.to(self.device)
         self.card = card
         self._frozen = False
         self._takes: dict[tuple[int, int], bool] = {}
@@ -147,20 +150,17 @@ class Model:
         if self._frozen:
             yield
             return
-        training = [m for m in self.module.modules() if m.training]
-        gradients = [p for p in self.module.parameters() if p.requires_grad]
         self._frozen = True
         try:
-            self.module.eval()
-            for parameter in gradients:
-                parameter.requires_grad_(False)
-            yield
+            with evaluating(self.module):
+                yield
         finally:
-            for parameter in gradients:
-                parameter.requires_grad_(True)
-            for m in training:
-                m.training = True
             self._frozen = False
+
+    def _forward(self, values: Tensor) -> Any:
+        """What the network puts out for normalised pictures; what it raises is a sentence."""
+        with network_errors(self.card.name, values.shape):
+            return self.module(values)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Computes logits.
@@ -173,7 +173,7 @@ class Model:
         """
         self.outputs  # noqa: B018 (the first pass finds the memory format, and whether there are logits)
         with self.frozen():
-            return self.logits_of(self.module(self.normalise(images)))
+            return self.logits_of(self._forward(self.normalise(images)))
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Returns whether the network runs on pictures of a size, by one pass on a grey picture that is remembered.
@@ -188,11 +188,9 @@ class Model:
             grey = torch.full((1, 3, *size), 0.5, device=self.device)
             try:
                 with self.frozen(), torch.no_grad():
-                    self.module(self.normalise(grey))
+                    self._forward(self.normalise(grey))
                 self._takes[size] = True
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, ValueError, AssertionError, IndexError):
+            except UserError:
                 self._takes[size] = False
         return self._takes[size]
 
@@ -239,12 +237,13 @@ class Model:
 
         def keep(tap: Tap, output: Tensor) -> Any:
             values = channels_first(output if function else output.clone(), self.layer(tap.layer).layout)
+            values = values.dequantize() if values.is_quantized else values
             values = values if values.dtype == torch.float32 else values.float()
             return function(tap, values) if function else values
 
         logits = None
         with self.frozen(), Taps(self.module, inner, self.layers, stop=not whole, keep=keep) as collected:
-            output = self.module(self.normalise(images))
+            output = self._forward(self.normalise(images))
             logits = self.logits_of(output)[:, :, None] if whole else None
         found = {tap: collected.values[tap] for tap in inner}
         if logits is not None:
@@ -285,17 +284,16 @@ class Model:
                     return run(self.normalise(grey))
             except (torch.OutOfMemoryError, UserError):
                 raise
-            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            except Exception as error:
                 errors.append(error)
-        first = str(errors[-1]).strip().splitlines()
         raise UserError(
-            f"{self.card.name} does not run on pictures of shape {tuple(grey.shape)} ({type(errors[-1]).__name__}: "
-            f"{first[0][:200] if first else ''}); it must take B×{self.card.channels}×H×W of its card's size"
-        )
+            f"{self.card.name} does not run on pictures of shape {tuple(grey.shape)} ({first_line(errors[-1])}); "
+            f"it must take B×{self.card.channels}×H×W of its card's size and nothing else"
+        ) from errors[-1]
 
     def _behaviour(self) -> str:
         """The hash of what the network is made of and what it computes, see `fingerprint`."""
-        card = self.card
+        card, seen = self.card, list[tuple[Tensor, Any]]()
 
         def read(images: Tensor) -> dict[str, Tensor]:
             # Hashes from before layers of T×B×C were served hold.
@@ -306,7 +304,8 @@ class Model:
                 taps = [Tap(name) for name in picked]
                 with Taps(self.module, taps, self.layers, stop=False) as collected:
                     # Not normalised: the card's preprocessing has its own place in every key.
-                    output = self.module(self.as_input((images.to(self.device) - 0.5) / 0.25))
+                    pictures = self.as_input((images.to(self.device) - 0.5) / 0.25)
+                    seen.append((pictures.clone(), output := self._forward(pictures)))
             found |= {str(name): value for name, value in parts_of(output).items()}
             return found | {tap.layer: first_tensor(value) for tap, value in collected.values.items()}
 
@@ -318,7 +317,11 @@ class Model:
             except UserError as error:  # it does not run: that is said when it is used
                 yield f"does not run: {type(error).__name__}"
 
-        return fingerprint(lines())
+        found = fingerprint(lines())
+        for pictures, output in seen:
+            with self.frozen(), torch.no_grad():
+                check_repeats(card.name, self.module, pictures, output)
+        return found
 
     @cached_property
     def _probed(self) -> tuple[dict[str, LayerInfo], int, str]:
@@ -382,17 +385,6 @@ class Model:
             raise UserError(f'no layer "{name}" in {self.card.name}; try `entoptic ls {self.card.name}`')
         hint = f'; did you mean "{close}" ({counted(self.layer(close).channels, "channel")})?'
         raise UserError(f'no layer "{name}" in {self.card.name}{hint}')
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """Returns the network inside a compiled or parallel wrapper: its layers have their own names there."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if inner is None and isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
 
 
 def _few(numbers: tuple[float, ...]) -> str:

@@ -36,7 +36,7 @@ def logits_in(output: Any, choice: Choice | None = None) -> Tensor:
         return _as_logits(parts[named[0]])
     rows = {name: value for name, value in parts.items() if value.ndim == 2}
     if len(rows) == 1:
-        return next(iter(rows.values()))
+        return _as_logits(next(iter(rows.values())))
     what = "no tensor of logits B×K" if not rows else "several tensors that could be its logits"
     raise NotAvailable(
         f"it puts out {what}: {_listed(parts)}; choose one with Card(output=…), a key, a position or a function"
@@ -66,7 +66,13 @@ def parts_of(output: Any) -> dict[str | int, Tensor]:
 
 def _chosen(output: Any, choice: Choice) -> Tensor:
     if callable(choice):
-        chosen = choice(output)
+        try:
+            chosen = choice(output)
+        except Exception as error:
+            kind = f"{type(error).__name__}: {str(error)[:200]}"
+            raise NotAvailable(
+                f"the card's output function failed ({kind}) on what the network puts out: {_listed(parts_of(output))}"
+            ) from error
         if not isinstance(chosen, Tensor):
             raise NotAvailable(f"the card's output function returned a {type(chosen).__name__}, expected a tensor B×K")
         return chosen
@@ -82,6 +88,12 @@ def _as_logits(tensor: Tensor) -> Tensor:
         raise NotAvailable(
             f"expected logits of shape B×K, the network gives {tuple(tensor.shape)}; "
             "wrap it in a module that returns one row of logits per picture"
+        )
+    if not tensor.shape[1]:
+        raise NotAvailable("it puts out rows without a number")
+    if tensor.is_complex():
+        raise NotAvailable(
+            "its logits are complex numbers, which have no order; choose real ones, as Card(output=lambda z: z.abs())"
         )
     return tensor
 

@@ -105,6 +105,10 @@ class Tape(AbstractContextManager["Tape"]):
         root, modules = self._model.module, dict(self._model.module.named_modules())
         if scripted := [name or "the network itself" for name, m in modules.items() if is_scripted(m)]:
             raise UserError(f"relevance cannot look into TorchScript ({scripted[0]} of {self._model.card.name})")
+        if quantised := [name for name, m in modules.items() if ".quantized." in f"{type(m).__module__}."]:
+            raise UserError(
+                f"relevance cannot look into whole numbers ({quantised[0]} of {self._model.card.name} is quantised)"
+            )
         self._handles = [root.register_forward_pre_hook(lambda _m, args: self._clear(args[0]))]
         for tap in self._taps:
             info = self._model.layer(tap.layer)

@@ -35,7 +35,7 @@ def is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
-class _Reached(Exception):
+class Reached(Exception):
     """Raised inside a hook to end the forward pass: every wanted layer has fired."""
 
 
@@ -114,7 +114,7 @@ class Taps(AbstractContextManager["Taps"]):
         module: the network.
         taps: what to read.
         infos: `LayerInfo` of every layer named (from `probe`).
-        stop: end the forward pass (by `_Reached`) when all values are there.
+        stop: end the forward pass (by `Reached`) when all values are there.
         keep: what to keep of a layer's output; called as soon as it is there.
 
     Attributes:
@@ -158,14 +158,14 @@ class Taps(AbstractContextManager["Taps"]):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        return kind is _Reached
+        return kind is Reached
 
     def _take(self, tap: Tap, out: Any) -> None:
         self._remaining[tap] -= 1
         if self._remaining[tap] == 0:
             self.values[tap] = self._keep(tap, first_tensor(out))
             if self._stop and len(self.values) == len(self._taps):
-                raise _Reached
+                raise Reached
 
 
 def first_tensor(out: Any) -> Tensor:

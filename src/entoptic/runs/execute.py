@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -186,6 +187,11 @@ def _store(plan: Plan, job: Job, draft: Draft, entry: Entry) -> None:
     pixels = quantise(draft.image)
     overlays = plan.kind.overlays(job, draft, pixels)
     evidence = plan.kind.measure(job, draft, pixels, overlays)
+    for one in evidence:
+        if one.name == "activation" and one.value is not None and not math.isfinite(one.value):
+            raise UserError(
+                f"the network gives the saved picture no finite value ({one.value}), so there is no picture"
+            )
     if plan.film and draft.frames:
         film = encoded([*draft.frames, pixels], plan.film)
         plan.run.put(plan.run.film(entry.file, plan.film), film)

@@ -25,6 +25,7 @@ from entoptic.runs.results import results_in
 from entoptic.runs.scrub import Scrubber
 from entoptic.runs.set_evidence import SET_FILE
 from entoptic.runs.store import Run
+from entoptic.runs.verify_files import numbers_sha256
 from entoptic.units.unit import slug
 
 EXPORTED = "exported"
@@ -278,6 +279,8 @@ class _Export:
             for entry in [one for name in ("strongest", "weakest") for one in _list(plain.get(name))]:
                 if isinstance(entry, dict):
                     entry["photo"] = str(entry.get("photo") or "").replace("\\", "/").rpartition("/")[2]
+            if "numbers_sha256" in plain:
+                plain["numbers_sha256"] = numbers_sha256(plain)
             self.copy.write_context(slug(str(plain.get("unit"))), plain, files)
 
     def _read(self, path: Path) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from entoptic.models.sources import load
 from entoptic.runs.edit_items import Concepts, EditItems, identity_of
 from entoptic.runs.map_items import MapItems, remeasure
 from entoptic.runs.plan import Job
+from entoptic.runs.records import model_record
 from entoptic.runs.store import Picture, Run
 from entoptic.runs.unit_items import UnitItems, identity_of_photos, trace_of
 from entoptic.units.dictionary import load_dictionary
@@ -150,6 +151,12 @@ class Recompute:
         wrong = _wrong_names(picture, unit.label, unit.layer, card)
         if record.get("readout") != unit.readout:
             wrong.append(f'it says that its readout is "{record.get("readout")}", and it is "{unit.readout}"')
+        now = model_record(model)
+        wrong += [
+            f"it says that its network's {name} is {value}, and it is {now[name]}"
+            for name, value in record["model"].items()
+            if name in now and name != "name" and now[name] != value
+        ]
         try:
             config = recorded_config(card, record["config"])
         except UserError as error:

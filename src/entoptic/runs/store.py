@@ -299,8 +299,10 @@ class Run:
             "file": file.name, "sha256": hashlib.sha256(data).hexdigest(),
             "width": pixels.shape[1], "height": pixels.shape[0],
         }  # fmt: skip
+        sidecar = json_bytes(record)  # before the PNG: a record that cannot be written leaves no picture
         self.put(file, data)
-        return self.write_record(file, record)
+        self.put(file.with_suffix(".json"), sidecar)
+        return Picture(file, record)
 
     def write_map(self, file: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
         """Stores one map of a picture, h×w×2 or h×w×4 uint8; returns what its sidecar says of it under `maps`."""

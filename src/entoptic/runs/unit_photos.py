@@ -5,6 +5,7 @@ Everything is stored with the run, small and ready to show; the gallery computes
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from entoptic.base.cache import content_key
 from entoptic.base.estimates import mean_interval
 from entoptic.base.pixels import small_jpeg, to_float
-from entoptic.errors import UserError
+from entoptic.errors import NotAvailable, UserError
 from entoptic.images.photos import Photos
 from entoptic.images.receptive_field import crop_box, picture_grid, tokens_before
 from entoptic.images.references import References
@@ -26,6 +27,7 @@ from entoptic.models.relevance import relevance
 from entoptic.models.taps import Tap
 from entoptic.models.trunk import trunk_layers
 from entoptic.runs.store import Run
+from entoptic.runs.verify_files import numbers_sha256
 from entoptic.units.unit import Unit, slug
 
 Scored = Sequence[tuple[int, float]]
@@ -47,7 +49,10 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
     known = run.context(slug(unit))
     if known is not None and known.get("key") == key:
         return
-    strongest, weakest, scored, n = _ranked(unit, references)
+    try:
+        strongest, weakest, scored, n = _ranked(unit, references)
+    except NotAvailable:  # the photos have no order: its pictures' evidence says why
+        return
     files: dict[str, bytes] = {}
     record = {
         "format": FORMAT,
@@ -59,6 +64,9 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
         "weakest": _shown(unit, photos, weakest, "bottom", files),
         "classes": by_class(unit.model, photos, scored),
     }
+    # For `verify`, which need not find the photos again.
+    record["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    record["numbers_sha256"] = numbers_sha256(record)
     run.write_context(slug(unit), record, files)
 
 

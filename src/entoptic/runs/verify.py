@@ -25,6 +25,7 @@ from entoptic.runs.circuit_check import circuit_drift
 from entoptic.runs.recompute import Recompute, Recomputed, same_numbers
 from entoptic.runs.results import read_results
 from entoptic.runs.store import Picture, Run
+from entoptic.runs.verify_files import changed_about, changed_context, last_job_finished, left_alone, wrong_image
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
@@ -119,7 +120,9 @@ def verify(
             found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {why(error)})")
     for result, problem in read_results(opened):
         found.drift += [problem] if result is None else circuit_drift(result) if result.kind == "circuit" else []
-    compare_metadata(opened, found)
+    finished = last_job_finished(opened)
+    found.drift += [*changed_about(opened), *changed_context(opened), *(left_alone(opened) if finished else ())]
+    compare_metadata(opened, found, finished)
     found.skipped += public_copy(opened)
     on_picture(total, total)
     return found
@@ -149,6 +152,7 @@ def changed_files(run: Run, picture: Picture) -> list[str]:
     wrong = []
     if sha256_of(picture.path) != picture.record["image"]["sha256"]:
         wrong.append("the picture was changed after it was measured (its sha256 differs)")
+    wrong += wrong_image(picture)
     for what, entry in (picture.record.get("maps") or {}).items():
         path = run.map_file(entry)
         if path is None or sha256_of(path) != entry["sha256"]:
@@ -193,25 +197,37 @@ def compare(record: Mapping[str, Any], name: str, fresh: Recomputed, found: Veri
             found.drift.append(f"{name}: {metric} says n = {old.get('n')}, recomputed n = {now.n}")
         elif old.get("direction") != now.direction and value is not None:
             found.drift.append(f"{name}: {metric} says that {old.get('direction')} is better, which it is not")
+        elif value is not None and (old.get("scale"), old.get("reason")) != (now.scale, now.reason):
+            said = "scale" if old.get("scale") != now.scale else "reason"
+            found.drift.append(
+                f'{name}: {metric} says that its {said} is "{old.get(said)}", and it is "{getattr(now, said)}"'
+            )
         else:
             wrong = _wrong_details(old.get("detail"), now.to_json()["detail"])
             found.drift += [f"{name}: {metric} says {what}" for what in wrong]
 
 
-def compare_metadata(run: Run, found: Verification) -> None:
+def compare_metadata(run: Run, found: Verification, finished: bool = False) -> None:
     """Compares `metadata.jsonl` with the sidecars: it lists every picture with its hash and its numbers.
 
-    A picture that was taken out with its sidecar, or made again behind them, differs from its row there.
+    A picture that was taken out with its sidecar, or made again behind them, differs from its row there. Where the last job
+    finished, all rows were there.
     """
     file = run.path / "metadata.jsonl"
+    absent = found.drift if finished else found.skipped
     try:
-        rows = _metadata_rows(file)
+        rows, twice = _metadata_rows(file)
     except FileNotFoundError:
-        found.skipped.append("metadata.jsonl is not there: the run was interrupted, or it was taken out")
+        absent.append(
+            "metadata.jsonl is not there, and the job that wrote the run finished: it was taken out"
+            if finished
+            else "metadata.jsonl is not there: the run was interrupted, or it was taken out"
+        )
         return
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         found.drift.append(f"metadata.jsonl is damaged ({type(error).__name__})")
         return
+    found.drift += [f"{name}: metadata.jsonl lists it twice" for name in twice]
     # What is known to be wrong already is not said twice.
     said = {part for line in found.drift for part in _STEM.findall(line)}
     gone, missing = set(rows), []
@@ -240,8 +256,13 @@ def compare_metadata(run: Run, found: Verification) -> None:
     ]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        found.skipped.append(
-            f"metadata.jsonl does not list {missing[0]}{more}: the run was interrupted; the same command completes it"
+        absent.append(
+            f"metadata.jsonl does not list {missing[0]}{more}: "
+            + (
+                "the job that wrote the run finished, so that the row was taken out, or the picture put in"
+                if finished
+                else "the run was interrupted; the same command completes it"
+            )
         )
 
 
@@ -249,15 +270,21 @@ _STEM = re.compile(r"[^\s/\\:]+?(?=\.(?:png|json)\b)")
 """The names of files in a line of drift, without their endings."""
 
 
-def _metadata_rows(file: Path) -> dict[str, bytes]:
-    """A digest of every row of `metadata.jsonl` by its file: the rows of a large run do not fit into the memory."""
-    rows = {}
+def _metadata_rows(file: Path) -> tuple[dict[str, bytes], list[str]]:
+    """A digest of every row of `metadata.jsonl` by its file, and the files with several rows.
+
+    The rows of a large run do not fit into the memory.
+    """
+    rows: dict[str, bytes] = {}
+    twice = []
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             if line.strip("\n"):
                 row = json.loads(line)
+                if row["file_name"] in rows:
+                    twice.append(row["file_name"])
                 rows[row["file_name"]] = _digest(row)
-    return rows
+    return rows, twice
 
 
 def _metadata_rows_of(file: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,98 @@
+"""What `verify` finds in the files of a run without computing anything: what is not as the records around it say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from PIL import Image
+
+from entoptic.base.files import is_inside, sha256_of
+from entoptic.base.records import read_json
+from entoptic.errors import Unreadable
+from entoptic.runs.progress_file import FILE
+from entoptic.runs.store import FORMAT, Picture, Run
+
+
+def last_job_finished(run: Run) -> bool:
+    """Returns whether the job that wrote the run last said that it finished: nothing is on its way then."""
+    try:
+        return read_json(run.path / FILE).get("state") == "finished"
+    except Unreadable:
+        return False
+
+
+def wrong_image(picture: Picture) -> list[str]:
+    """Returns what a sidecar says of its PNG that is not so, in words."""
+    entry, wrong = picture.record["image"], []
+    if entry.get("file") != picture.path.name:
+        wrong.append(f'it says that its picture is "{entry.get("file")}", and it is "{picture.path.name}"')
+    if not picture.record.get("complete"):
+        wrong.append("its sidecar says that it is not complete")
+    with Image.open(picture.path) as image:
+        size = image.size
+    said = [entry[name] for name in ("width", "height") if name in entry]
+    if said and said != list(size):
+        wrong.append(f"it says that it is {'×'.join(map(str, said))} pixels, and it is {size[0]}×{size[1]}")
+    return wrong
+
+
+def changed_about(run: Run) -> Iterator[str]:
+    """Yields what `run.json` says that is not so."""
+    try:
+        about = run.about
+    except Unreadable as error:
+        yield f"run.json cannot be read ({error})"
+        return
+    if about.get("format") != FORMAT:
+        yield f"run.json says that its format is {about.get('format')!r}, and this version writes {FORMAT}"
+    model = about.get("model")
+    if isinstance(model, Mapping) and "weights_sha256" in model:
+        names = [dict(picture.record["model"]) for picture in run]
+        if names and not any(one.get("weights_sha256") == model["weights_sha256"] for one in names):
+            yield f"run.json names {model.get('name')!r} of weights that none of its pictures is of"
+
+
+def changed_context(run: Run) -> Iterator[str]:
+    """Yields which files beside a unit's pictures are not those that its `context.json` names."""
+    for file in sorted(run.path.glob("context/*/context.json")):
+        name = file.relative_to(run.path).as_posix()
+        if not is_inside(file, run.path):
+            continue
+        try:
+            record = read_json(file)
+        except Unreadable as error:
+            yield f"{name}: cannot be read ({error})"
+            continue
+        hashes = record.get("sha256")
+        for held in _files_of(record):
+            path = file.parent / held
+            if "/" in held or "\0" in held or not path.is_file():
+                yield f"{name}: its file {held} is missing"
+            elif isinstance(hashes, Mapping) and hashes.get(held) != sha256_of(path):
+                yield f"{name}: its file {held} was changed"
+        numbers = record.get("numbers_sha256")
+        if isinstance(numbers, str) and numbers != numbers_sha256(record):
+            yield f"{name}: what it says of its photos was changed"
+
+
+def numbers_sha256(record: Mapping[str, Any]) -> str:
+    """Returns a hash of what a unit's context says of its photos."""
+    said = {name: record.get(name) for name in ("unit", "photos", "strongest", "weakest")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def left_alone(run: Run) -> Iterator[str]:
+    """Yields PNGs among the pictures that no sidecar is of."""
+    for file in sorted(run.path.glob("pictures/*/*.png")):
+        if not file.with_suffix(".json").exists():
+            yield f"{file.relative_to(run.path).as_posix()}: it has no sidecar"
+
+
+def _files_of(record: Mapping[str, Any]) -> Iterator[str]:
+    for kind in ("strongest", "weakest"):
+        for photo in record.get(kind) or ():
+            if isinstance(photo, Mapping):
+                yield from (photo[name] for name in ("file", "where") if isinstance(photo.get(name), str))

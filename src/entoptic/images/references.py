@@ -7,6 +7,7 @@ They come from the photos given, or, for a network that has one, from the statis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 
@@ -380,7 +381,7 @@ class References:
             UserError: no photos, and no shipped statistics that hold these layers.
         """
         if self.photos is None:
-            return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
+            return self._shipped_mean(taps)
         key = ("natural", unit.identity, tuple(taps), count)
         return self._kept(key, lambda: self._mean_of(*quiet_photos(self, unit, count), taps))
 
@@ -400,19 +401,18 @@ class References:
             UserError: no photos, and no shipped statistics that hold these layers.
         """
         if self.photos is None:
-            return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
+            return self._shipped_mean(taps)
         chosen, how, few = other_photos(self, unit, used, count)
-        if few and (shipped := self._shipped_mean(taps)):
-            return replace(shipped, note=f"{few}: what it is moved away from is {shipped.source}")
+        if few:
+            with suppress(NotAvailable):
+                shipped = self._shipped_mean(taps)
+                return replace(shipped, note=f"{few}: what it is moved away from is {shipped.source}")
         made = self._kept(("others", tuple(taps), tuple(chosen)), lambda: self._mean_of(chosen, how, taps))
         return replace(made, source=how, note=f"{few}: it is moved away from {how}" if few else "")
 
-    def _shipped_mean(self, taps: Sequence[Tap]) -> MatchingTarget | None:
-        """Returns the shipped mean over photos of all kinds; None where these layers have none."""
-        try:
-            return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
-        except NotAvailable:
-            return None
+    def _shipped_mean(self, taps: Sequence[Tap]) -> MatchingTarget:
+        """Returns the shipped mean over photos of all kinds."""
+        return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
 
     def _mean_of(self, chosen: list[int], how: str, taps: Sequence[Tap]) -> MatchingTarget:
         """Averages sorted values over photos at these positions."""

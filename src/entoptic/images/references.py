@@ -368,9 +368,8 @@ class References:
     def natural(self, unit: Unit, taps: Sequence[Tap], count: int = 64) -> MatchingTarget:
         """Averages sorted values over photos that do not drive the unit: what photos look like where the unit sees nothing.
 
-        The photos are an arbitrary choice from the weaker half of the set, so that what merely stands beside the unit's cause
-        in its strongest photos is as rare among them as anywhere. Without photos, it is the shipped mean over photos of all
-        kinds.
+        The photos are an arbitrary choice from the weaker half of the set, so that what stands beside the unit's cause in its
+        strongest photos is as rare there as anywhere. Without photos, it is the shipped mean over photos of all kinds.
 
         Args:
             unit: the unit.
@@ -386,10 +385,9 @@ class References:
         return self._kept(key, lambda: self._mean_of(*quiet_photos(self, unit, count), taps))
 
     def others(self, unit: Unit, taps: Sequence[Tap], used: int, count: int = 64) -> MatchingTarget:
-        """Averages sorted values over what a unit's target is moved away from: other photos of the same set.
+        """Averages sorted values over what a unit's target is moved away from: other photos of the same set (`other_photos`).
 
-        Which photos: see `other_photos`. Where the set has fewer than `LEAST_OTHERS` of them, it is the shipped mean over photos
-        of all kinds, if there is one of these layers. Without photos, it is that mean, too.
+        Where it has fewer than `LEAST_OTHERS` of them, or no photos are given, it is the shipped mean over photos of all kinds.
 
         Args:
             unit: the unit.

@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--methods", default="vital")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--limit", type=int, default=50, help="classes")
+    parser.add_argument("--steps", default="", help="of vital, such as 100,300,600: a row for each")
     parser.add_argument("--run", default="runs/any-class")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
@@ -123,8 +124,11 @@ def main() -> None:
     classes = halves()[given.half][: given.limit]
     units = [f"logits:{k}" for k in classes]
     seen: dict[str, tuple[Tensor, list[int]]] = {"photos": photos_of(classes)}
-    for method in given.methods.split(","):
-        options: dict[str, Any] = {} if method == "vital" else {"steps": EVALUATIONS}
+    rows = [(f"vital, {k} steps", "vital", int(k)) for k in given.steps.split(",") if k] or [
+        (method, method, EVALUATIONS) for method in given.methods.split(",")
+    ]
+    for row, method, steps in rows:
+        options: dict[str, Any] = {"steps": steps}
         options |= {"crops": 1} if method == "maco" else {}
         pictures, of = [], []
         for seed in range(given.seeds):
@@ -132,10 +136,11 @@ def main() -> None:
             wanted = {f"logits:{k}": k for k in classes}
             for picture in run:
                 recorded = picture.record
-                if (recorded["method"], recorded["seed"]) == (method, seed) and recorded["unit"] in wanted:
+                made = recorded["method"], recorded["seed"], recorded["config"]["steps"]
+                if made == (method, seed, steps) and recorded["unit"] in wanted:
                     pictures.append(to_float(picture.pixels)[0])
                     of.append(wanted[recorded["unit"]])
-        seen[method] = torch.stack(pictures), of
+        seen[row] = torch.stack(pictures), of
     reference = seen["photos"][0]
     judge_of_distance = verifiers()["MobileNetV2"]
     reference_features = features(judge_of_distance, reference)
@@ -156,9 +161,10 @@ def main() -> None:
                 "interval": list(kid_interval(theirs, reference_features)),
             }
             names = [model.card.label(k) or str(k) for k in of_now[: len(classes)]]
-            sheet(pictures_now[: len(classes)], names, given.out / f"any-class-{given.half}-{name}.jpg")
+            if not given.steps:
+                sheet(pictures_now[: len(classes)], names, given.out / f"any-class-{given.half}-{name}.jpg")
         table[name] = entry
-    key = f"{given.half}, {given.seeds} seed{'s' * (given.seeds > 1)}, {len(classes)} classes"
+    key = f"{given.half}{', presets' if given.steps else ''}, {given.seeds} seed{'s' * (given.seeds > 1)}, {len(classes)} classes"
     path = given.out / "any-class.json"
     held = json.loads(path.read_text()) if path.exists() else {}
     held[key] = {"command": shlex.join(words_kept(sys.argv[1:])), "about": about(), "rows": table}
@@ -199,7 +205,7 @@ def page(held: dict[str, Any]) -> str:
         lines += [
             f"![The pictures of {name}](any-class-{half}-{name}.jpg)\n\n*{name}: the first seed of every class, nothing picked.*\n"
             for name in part["rows"]
-            if name != "photos"
+            if name != "photos" and "presets" not in key
         ]
     return "\n".join(lines)
 

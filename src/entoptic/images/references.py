@@ -413,9 +413,8 @@ class References:
         return self._kept(("natural", tuple(taps)), lambda: natural_of_pack(self.model, self.pack, taps))
 
     def _mean_of(self, chosen: list[int], how: str, taps: Sequence[Tap]) -> MatchingTarget:
-        """Averages sorted values over photos at these positions."""
+        """Averages sorted values over photos. Not kept on disk: megabytes for each unit, made again in less than a second."""
         assert self.photos is not None
-        # Not kept on disk: megabytes for each unit, made again in less than a second.
         batches = self.photos.batches(self.model.card.prepare, self.batch_size, chosen)
         values, read = sorted_means(self.model, taps, batches, lambda done: None)
         if not read:

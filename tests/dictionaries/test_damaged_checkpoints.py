@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from conftest import tiny_card, tiny_module
+from entoptic.base.records import read_tensors
 from entoptic.cli.main import main
 from entoptic.dictionaries.checkpoints import read_checkpoint
 from entoptic.dictionaries.measures import measure_fit
@@ -23,6 +24,7 @@ from entoptic.errors import UserError
 from entoptic.models import sources
 from entoptic.models.model import Model
 from entoptic.units.dictionary import load_dictionary, save
+from entoptic.units.splits import Split
 
 K, C = 12, 16
 
@@ -253,3 +255,33 @@ def test_the_command_refuses_options_that_only_a_training_has(
         assert main([*words, *more]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("writes", [-1, True, ["x"], [-1, 2], None])
+def test_an_own_file_that_writes_no_layer_is_refused(writes: Any, tiny: Model, tmp_path: Path) -> None:
+    file = save(read_checkpoint(saelens(tmp_path / "there", {}), tiny, "stage2"), tmp_path / "own.safetensors")
+    held = read_tensors(file)
+    about = held.about() | {"writes": writes}
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(to_safetensors(held.tensors, {"entoptic": json.dumps(about)}))
+    with pytest.raises(UserError, match='is damaged: its "writes" is'):
+        load_dictionary(damaged, tiny)
+
+
+def test_own_dictionaries_of_odd_numbers_are_refused(tiny: Model, tmp_path: Path) -> None:
+    made = read_checkpoint(saelens(tmp_path / "there", {}, architecture="topk", k=3), tiny, "stage2")
+    for k in (1.5, True):
+        with pytest.raises(UserError, match="k must be a whole number"):
+            made.with_(k=k)
+    numbers: dict[str, Any] = {
+        "weights": draw(1, 4, 3, 3, seed=0),
+        "partition": torch.ones(1, 4),
+        "of_unit": torch.tensor([0]),
+    }
+    for change, message in (
+        ({"biases": torch.zeros(1, 1)}, r"biases have shape \(1, 1\), expected 1"),
+        ({"biases": torch.zeros(0)}, r"biases have shape \(0,\), expected 1"),
+        ({"biases": torch.zeros(1), "padding": 10**9}, "a window of 3 positions cannot have a padding of 1000000000"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Split(**numbers | change, units=[0])

@@ -293,7 +293,9 @@ def _open(path: Path, *, numbers: bool) -> tuple[dict[str, Any], dict[str, Tenso
         raise Unreadable(
             f'{path} holds no dictionary (its metadata do not say "{FORMAT}"); a direction in it is dir({path}#NAME)'
         )
-    check_fields(about, {"kind": str, "layer": str, "names": list, "model_sha256": str}, path)
+    check_fields(
+        {"writes": ""} | about, {"kind": str, "layer": str, "names": list, "model_sha256": str, "writes": str}, path
+    )
     if not list_of(about["names"], str):
         raise Unreadable(f"{path} is damaged: the names of its concepts are no texts")
     for name, tensor in tensors.items():

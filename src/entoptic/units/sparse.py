@@ -102,6 +102,8 @@ class Sparse:
                 raise UserError(f"{name} holds values that are not finite")
         if self.threshold is None and self.kind != "topk":
             raise UserError(f"a {self.kind} dictionary needs thresholds")
+        if not isinstance(self.k, int) or isinstance(self.k, bool):
+            raise UserError(f"k must be a whole number, got {str(self.k)[:40]}")
         if self.kind == "topk" and not 1 <= self.k <= count:
             raise UserError(f"k must be from 1 to {counted(count, 'feature')}, got {self.k}")
         if self.names and len(self.names) != count:

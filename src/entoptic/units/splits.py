@@ -60,6 +60,10 @@ class Split:
             raise UserError(
                 f"weights have shape {tuple(self.weights.shape)}, expected {len(self.units)}×{channels}×k×k"
             )
+        if tuple(self.biases.shape) != (len(self.units),):
+            raise UserError(f"biases have shape {tuple(self.biases.shape)}, expected {len(self.units)}")
+        if self.padding not in (0, self.weights.shape[2] // 2):
+            raise UserError(f"a window of {self.weights.shape[2]} positions cannot have a padding of {self.padding}")
         if tuple(self.of_unit.shape) != (count,) or sorted(set(self.of_unit.tolist())) != list(range(len(self.units))):
             raise UserError("each sub-unit belongs to one of the units, and each unit has sub-units")
         total = torch.zeros(len(self.units), channels, dtype=torch.float64)

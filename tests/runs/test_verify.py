@@ -384,3 +384,12 @@ EDITS: dict[str, tuple[Callable[[Run], Any], str]] = {
 def test_an_edit_beside_the_numbers_is_found(run: Run, change: Callable[[Run], Any], words: str) -> None:
     change(run)
     assert any(words in line for line in found_in(run).drift)
+
+
+def test_a_verifier_from_before_behaviour_was_part_of_it_is_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Model(tiny_module(1), tiny_card(name="judge"), device="cpu").card.with_(behaviour_sha256="").identity
+    for unit in ("logits:0", "stage1:3"):
+        edit(run, lambda r: r["measured_with"]["verifiers"].update(judge=plain), unit)
+    found = found_in(run)
+    assert not [line for line in found.skipped if "other weights" in line]
+    assert found.ok

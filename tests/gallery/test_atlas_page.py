@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -274,8 +275,17 @@ def test_a_record_that_was_edited_by_hand_is_left_out(tmp_path: Path) -> None:
     first = large(tmp_path / "run", 40)
     broken = replace(first, record=first.record | {"space": None, "faithfulness": [{}]})
     first.path.write_bytes(json_bytes(broken.record))
-    with pytest.raises(UserError, match="holds no atlas"):
+    with pytest.raises(UserError, match=r"holds no atlas that can be shown: .+ its record is damaged"):
         write_atlas_pages(tmp_path / "run")
+
+
+def test_a_record_that_cannot_be_read_is_named_in_the_list(stored: dict[str, Result], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(page_of(stored["units"]).parents[1], run)
+    lost = run / stored["photos"].path.relative_to(stored["photos"].path.parents[3])
+    lost.write_text("{")
+    assert len(write_atlas_pages(run)) == 1
+    assert "Not shown: " in (run / "gallery" / "atlases.html").read_text()
 
 
 def test_browser_suggested_names_are_told_and_found(browser: Any, stored: dict[str, Result], tmp_path: Path) -> None:

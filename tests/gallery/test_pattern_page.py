@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,11 @@ def names_of(weights: str, *suggestions: Suggestion) -> Names:
         key="k", model="tiny", weights=weights, way="map", encoder="toy", encoder_identity="t", vocabulary={}, photos="photos",
         named_on=1000, judged_on=500, seed=0, fidelity=None, suggestions=suggestions,
     )  # fmt: skip
+
+
+def test_records_that_cannot_be_read_are_told(stored: tuple[PlantedShortcut, Result], tmp_path: Path) -> None:
+    run, record = tmp_path / "run", stored[1].path
+    shutil.copytree(run_of(stored[1]), run)
+    (run / record.relative_to(run_of(stored[1]))).write_text("{")
+    with pytest.raises(UserError, match="holds no patterns that can be shown: "):
+        write_pattern_pages(run)

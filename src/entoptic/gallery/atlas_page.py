@@ -72,7 +72,8 @@ def write_atlas_pages(
         UserError: there is no run or no atlas, or the pages cannot be written.
     """
     run = Run.open(user_path(run_folder))
-    results = [result for result, _ in read_results(run, KIND) if result is not None]
+    read = list(read_results(run, KIND))
+    problems = [problem for result, problem in read if result is None]
     out = run.path / "gallery"
     pages_of_units = user_path(gallery) if gallery is not None else out
     if gallery is not None and not pages_of_units.is_dir():
@@ -80,16 +81,20 @@ def write_atlas_pages(
     place = place_of_names(run, None if names is None else user_path(names))
     pages: list[AtlasPage] = []
     points: dict[str, str] = {}
-    for result in results:
+    for result in [result for result, _ in read if result is not None]:
         try:
             page, data = _page(run, result, pages_of_units, place)
-        except (Unreadable, LookupError, TypeError, ValueError):
-            continue  # a record that was edited by hand
+        except (Unreadable, LookupError, TypeError, ValueError) as error:  # a record that was edited by hand
+            problems.append(f"{result.path.parent.name}: its record is damaged ({type(error).__name__})")
+            continue
         pages.append(page)
         points[page.data] = data
     if not pages:
-        raise UserError(f"{run.path} holds no atlas; `entoptic atlas` makes one")
-    return write_result_pages(run, pages, template="atlas.html", listing="atlases.html", assets=_ASSETS, beside=points)
+        damaged = f" that can be shown: {problems[0]}" if problems else "; `entoptic atlas` makes one"
+        raise UserError(f"{run.path} holds no atlas{damaged}")
+    return write_result_pages(
+        run, pages, template="atlas.html", listing="atlases.html", assets=_ASSETS, beside=points, problems=problems
+    )
 
 
 def page_of(result: Result) -> Path:

@@ -113,11 +113,15 @@ def write_pattern_pages(run_folder: Path, *, pictures: Path | None = None, names
     run = Run.open(user_path(run_folder))
     place = place_of_names(run, names)
     made = _made(run, Run.open(user_path(pictures)) if pictures is not None else run)
-    results = [result for result, _ in read_results(run, KIND) if result is not None]
-    pages = [page for result in results if (page := _page(run, result, made, place)) is not None]
+    read = list(read_results(run, KIND))
+    problems = [problem for result, problem in read if result is None]
+    pages = [page for result, _ in read if result is not None and (page := _page(run, result, made, place)) is not None]
     if not pages:
-        raise UserError(f"{run.path} holds no patterns; `entoptic patterns` finds some")
-    return write_result_pages(run, pages, template="pattern_page.html", listing="patterns.html", assets=_ASSETS)
+        damaged = f" that can be shown: {problems[0]}" if problems else "; `entoptic patterns` finds some"
+        raise UserError(f"{run.path} holds no patterns{damaged}")
+    return write_result_pages(
+        run, pages, template="pattern_page.html", listing="patterns.html", assets=_ASSETS, problems=problems
+    )
 
 
 def _made(run: Run, pictures: Run) -> dict[tuple[str, str, object], tuple[str, str]]:

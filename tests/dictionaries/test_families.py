@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,8 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "map, channels last": ChannelsLast, "tokens and a class token": Tokens, "no map": NoMap,
 }  # fmt: skip
 MATCHING = ("accentuate", "diverse", "vital")
-"""Methods that compare pictures at layers, which have to be named where a network has no stages to choose them from."""
+"""Methods that compare pictures at layers, which have to be named where a network has none to choose from."""
+WITHOUT_LAYERS = ("no map",)
 
 
 def network(family: str) -> Model:
@@ -94,10 +96,12 @@ def test_methods_show_features_of_every_family(
     (unit,) = bind(model, f"dict({file}):1@max")
     references, photo = References(model, Photos.open(photo_folder)), next(photo_folder.rglob("*.png"))
     items = [Item(target=unit, sample=0, seed=0)]
-    if card.name in MATCHING:
+    named: dict[str, Any] = {}
+    if card.name in MATCHING and family in WITHOUT_LAYERS:
         with pytest.raises(UserError, match="with the method's option layer or layers"):
             make(card, items, references, photo)
-    (draft,) = make(card, items, references, photo, layers=("fc1",), layer="fc1")
+        named = {"layers": ("fc1",), "layer": "fc1"}
+    (draft,) = make(card, items, references, photo, **named)
     assert draft.image is not None, draft
     assert bool(torch.as_tensor(draft.image, dtype=torch.float32).isfinite().all())
 
@@ -120,8 +124,9 @@ def table() -> str:
     lines = ["| method | map | " + " | ".join(FAMILIES) + " |", "|---" * (len(FAMILIES) + 2) + "|"]
     for card in SHOWING:
         here = cell(card, "SAE")
-        there = "yes, with a layer named" if card.name in MATCHING else here
-        lines.append(f"| `{card.name}` | {here} | " + " | ".join([there] * len(FAMILIES)) + " |")
+        named = "yes, with a layer named" if card.name in MATCHING else here
+        there = [named if family in WITHOUT_LAYERS else here for family in FAMILIES]
+        lines.append(f"| `{card.name}` | {here} | " + " | ".join(there) + " |")
     return "\n".join(lines)
 
 

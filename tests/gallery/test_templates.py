@@ -11,7 +11,13 @@ import entoptic.gallery
 from entoptic.gallery.site import page_environment, write_page
 
 TEMPLATES = Path(entoptic.gallery.__file__).parent / "templates"
-PARTS = {"list.html", "macros.html", "suggestion.html", *(f.name for f in TEMPLATES.glob("unit_*.html"))}
+PARTS = {
+    "list.html",
+    "macros.html",
+    "circuit_steered.html",
+    "suggestion.html",
+    *(f.name for f in TEMPLATES.glob("unit_*.html")),
+}
 """Parts of pages, which have no head."""
 
 

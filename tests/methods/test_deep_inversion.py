@@ -321,7 +321,7 @@ def test_timm_s_layers_count() -> None:
 def test_hooks_are_taken_off_also_after_an_exception(trained: Model) -> None:
     with pytest.raises(ZeroDivisionError), BatchNormMoments(trained.module, 1):
         1 / 0  # noqa: B018
-    with pytest.raises(RuntimeError), BatchNormMoments(trained.module, 2):
+    with pytest.raises(UserError), BatchNormMoments(trained.module, 2):
         trained(pictures(3, 32))  # three pictures are no two groups
     assert all(not m._forward_pre_hooks and not m._forward_hooks for m in trained.module.modules())
     assert all(p.requires_grad for p in trained.module.parameters())

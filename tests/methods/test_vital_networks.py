@@ -121,7 +121,7 @@ def test_layers_and_contrast_of_any_layout(name: str, photo_folder: Path) -> Non
 
 def test_one_convolution_alone_is_said_and_can_be_named(photo_folder: Path) -> None:
     model = Model(nn.Sequential(nn.Conv2d(3, 8, 3, 2), Head(8)), tiny_card(labels=None), device="cpu")
-    with pytest.raises(UserError, match=r"found only \['0'\]; name the layers to match"):
+    with pytest.raises(UserError, match=r"found only \['0'\]; name others with"):
         drafts_of(model, photo_folder, ("0:3",))
     (draft,) = drafts_of(model, photo_folder, ("0:3",), layers=("0",))
     assert draft.failure is None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from conftest import tiny_card
 from entoptic.base.pixels import to_float
+from entoptic.errors import UserError
 from entoptic.images.build_index import build_index
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
@@ -191,7 +192,7 @@ def test_the_model_is_given_back_as_it_was(references: References, monkeypatch: 
 
     (unit,) = bind(references.model, "mid:0")
     handle = module.head.register_forward_hook(fail)  # type: ignore[union-attr]
-    with pytest.raises(RuntimeError, match="stop"):
+    with pytest.raises(UserError, match="stop"):
         effects(to_float(flat(RED)), unit, 0.0)
     handle.remove()
     assert all(torch.equal(a, b) for a, b in zip(parameters, module.parameters()))

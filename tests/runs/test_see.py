@@ -25,6 +25,7 @@ from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import METHODS
 from entoptic.methods.fourier import Fourier
+from entoptic.methods.vital import Vital
 from entoptic.metrics.kl import divergence
 from entoptic.metrics.picture import measure
 from entoptic.models.model import Model
@@ -132,11 +133,15 @@ def test_changed_photos_make_what_they_shape_again(
         (folder / label).mkdir(parents=True)
         for i in range(3):
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / label / f"{i}.png")
+    alone = Vital(steps=2, class_contrast=0)
+    fast(tiny, "logits:0-1", tmp_path / "r", method=alone, photos=folder)
     fast(tiny, "logits:0-1", tmp_path / "r", method="vital", photos=folder)
     log = Log(monkeypatch, "vital")
     (folder / "square" / "0.png").write_bytes((folder / "square" / "1.png").read_bytes())
+    fast(tiny, "logits:0-1", tmp_path / "r", method=alone, photos=folder)
+    assert log.items == ["logits:1/0"]  # its own photos alone shape a picture
     run = fast(tiny, "logits:0-1", tmp_path / "r", method="vital", photos=folder)
-    assert log.items == ["logits:1/0"]
+    assert log.items[1:] == ["logits:0/0", "logits:1/0"]  # contrast: those of other classes shape it too
     assert all(p["percentile"] is not None for p in run)
 
 

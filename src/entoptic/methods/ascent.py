@@ -135,11 +135,9 @@ def ascend(
         if not bool(alive[i]) or not bool(final[i].isfinite().all()):
             yield failed(item, _why_not_finite(item, first_loss, i, model), FailureCode.NOT_FINITE)
             continue
-        if done and not moved[i]:
-            yield failed(item, _UNMOVED, FailureCode.REFUSED)
-            continue
+        said = notes[i] if moved[i] or not done else [*notes[i], _UNMOVED]
         trace = Trace(
-            steps=done, evaluations=evaluations, loss=[(t, losses[i]) for t, losses in history], notes=notes[i],
+            steps=done, evaluations=evaluations, loss=[(t, losses[i]) for t, losses in history], notes=said,
             seconds=round(seconds / count, 2), interrupted_at=None if done == steps else done,
         )  # fmt: skip
         yield Draft(item=item, image=final[i], trace=trace, frames=film.of(i))

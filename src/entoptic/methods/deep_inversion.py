@@ -172,7 +172,7 @@ def _invert(items: Sequence[Item], config: DeepInversion, context: Context, more
             first, image, stopped = stage(half, low, config.jitter // 2, generators, None)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, ValueError, AssertionError):
+        except (RuntimeError, ValueError, AssertionError, UserError):
             if model.takes(half):  # the failure has another reason than the size
                 raise
             # A network that takes one input size only gets the small picture enlarged.

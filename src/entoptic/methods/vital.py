@@ -216,8 +216,6 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
             notes.append(f"no photos of {units[i].label or units[i]} itself were at hand{pull}: {target.source}")
         if exaggerated[i]:
             notes.append(BESIDE)
-        if target.against is not None and target.against.note:
-            notes.append(target.against.note)
         if not is_answer(units[i]) and weightings[i] is None and kinds[i] != "none":
             notes.append(f"no matched layer lies below {units[i]}: whole photos were matched")
         if units[i].parts and target.source.startswith(SHIPPED):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from entoptic.errors import UserError
 from entoptic.models.outputs import parts_of
@@ -28,7 +29,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """
     modules = list(module.modules())
     training = [m for m in modules if getattr(m, "training", False)]
-    gradients = [p for p in module.parameters() if p.requires_grad]
+    # A lazy parameter has no flag to set before the first run fills it in.
+    gradients = [p for p in module.parameters() if p.requires_grad and not isinstance(p, UninitializedParameter)]
     try:
         with suppress(NotImplementedError):  # an exported program has no modes
             module.eval()

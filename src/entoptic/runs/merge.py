@@ -181,7 +181,7 @@ class _Merging:
         """Copies one file of a run to its place in the other; nothing outside of the two is read or written."""
         name = file.relative_to(source.path)
         target = self.merged.path / name
-        if not is_inside(file, source.path):
+        if not file.is_file() or not is_inside(file, source.path):
             return
         if replace or not target.exists():
             self.merged.put(target, lambda part: shutil.copyfile(file, part))

@@ -232,7 +232,7 @@ def test_other_weights_and_other_folders_are_refused(run: Run, tmp_path: Path) -
         verify(run, model=Model(tiny_module(1), tiny_card(), device="cpu"))
     with pytest.raises(UserError, match="is no run folder"):
         verify(tmp_path)
-    with pytest.raises(UserError, match="expected SOURCE:NAME"):
+    with pytest.raises(UserError, match="give it again"):
         verify(run)  # the module has no loadable name
 
 
@@ -393,3 +393,10 @@ def test_a_verifier_from_before_behaviour_was_part_of_it_is_the_same(run: Run, m
     found = found_in(run)
     assert not [line for line in found.skipped if "other weights" in line]
     assert found.ok
+
+
+def test_a_network_that_was_given_as_a_module_is_asked_for(tiny: Model, tmp_path: Path) -> None:
+    run = see(tiny, "logits:0", method="pixels", steps=1, out=tmp_path / "r", verifiers="", progress=False)
+    with pytest.raises(UserError, match=r'the run is of "tiny", .* entoptic\.verify\(run, model=model\)'):
+        verify(run)
+    assert verify(run, model=tiny).ok

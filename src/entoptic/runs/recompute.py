@@ -34,7 +34,7 @@ from entoptic.metrics.picture import measure_unit_picture
 from entoptic.metrics.registry import PHOTOS, VERIFIERS, needing
 from entoptic.metrics.steering import numbers
 from entoptic.models.model import Model
-from entoptic.models.sources import load
+from entoptic.models.sources import SOURCES, load
 from entoptic.runs.edit_items import Concepts, EditItems, identity_of
 from entoptic.runs.map_items import MapItems, remeasure
 from entoptic.runs.plan import Job
@@ -298,6 +298,11 @@ class Recompute:
     def _network(self, entry: Mapping[str, Any]) -> Model:
         """The network that a sidecar names: the same weights, and the same behaviour where the sidecar holds one."""
         name, weights, behaviour = entry["name"], entry["weights_sha256"], entry.get("behaviour_sha256")
+        if self._model is None and name.partition(":")[0] not in SOURCES:
+            raise UserError(
+                f'the run is of "{name}", a network that was given as a module and has no name to load it by: give it again, '
+                "entoptic.verify(run, model=model)"
+            )
         if self._model is None and name not in self._models:
             self._models[name] = load(name, device=self._device)
         model = self._model or self._models[name]

@@ -1,6 +1,6 @@
 """What changes inside builtin:lite0 when its convolutions are rounded to a few bits, and does undoing it mend the answers?
 
-    python benchmarks/rounded.py --bits 5       # prints what docs/patterns.md tells; a quarter of an hour on one core
+    python benchmarks/rounded.py --bits 5       # prints what docs/patterns.md tells; a minute
 
 Patterns of `blocks.6` with the rounded network against the whole one, on the 650 validation photos. Then the mean of each channel,
 or of the channels that were found, is moved back to where it was: the shift is measured on two photos of three, and answers are

@@ -34,8 +34,8 @@ CLASSES = (
 )  # fmt: skip
 """Drawn at random from the ImageNet classes on which no recipe of a method was chosen: the half that is reported."""
 
-UNTOUCHED = ("torchvision:squeezenet1_1/IMAGENET1K_V1", "torchvision:densenet121/IMAGENET1K_V1")
-"""Networks of other kinds than those that took part in the choice of vital's recipe (Lite1, Lite2, MobileNetV2)."""
+UNTOUCHED = ("torchvision:resnet18/IMAGENET1K_V1", "torchvision:densenet121/IMAGENET1K_V1")
+"""Networks of other kinds than those that took part in the choice of vital's recipe (Lite1, Lite2, MobileNetV2, SqueezeNet)."""
 
 RECIPE = Recipe(
     name="standard",

@@ -63,7 +63,7 @@ class Vital(MethodConfig):
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
     class_contrast: float = 1.0
-    """the same for logits, away from photos of all kinds, where there are such photos or their shipped statistics; 0 is
+    """the same for logits, away from photos that are not of the class, or from the shipped mean over photos of all kinds; 0 is
     named most often by the network itself, 1 looks more like photos and is clearer to networks of other kinds"""
     refresh: int = 1
     """steps for which one relevance (and the view it belongs to) is kept"""

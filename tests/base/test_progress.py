@@ -56,7 +56,21 @@ def test_passes_have_lines_too() -> None:
         "verifying: 1 of 4, 0 s so far",
         "verifying: 2 of 4, 20 s so far, 40 s left",
         "verifying: 4 of 4, 40 s so far",
-        "vital: 0.5 of 1 picture, 5 s so far, 5 s left",
+        "vital: 0.5 of 1 picture, 5 s so far",
+    ]
+
+
+def test_what_is_read_once_does_not_count_as_pace() -> None:
+    clock, said = Clock(), io.StringIO()
+    beat = Heartbeat(said, clock)
+    beat.start("vital", 10, 0)
+    clock.now += 40  # references are read
+    beat.step(1, 10, 10)
+    clock.now += 20
+    beat.step(3, 10, 10)
+    assert said.getvalue().splitlines() == [
+        "vital: 1 of 10 pictures, 40 s so far",
+        "vital: 3 of 10 pictures, 60 s so far, 70 s left",
     ]
 
 
@@ -67,6 +81,7 @@ def test_numbers_are_short() -> None:
     clock.now += 20
     beat.progress("reading photos", 1_000_000, 2_000_000)
     beat.start("fourier", 4, 0)
+    beat.step(0, 150, 2)
     clock.now += 20
     beat.step(149, 150, 2)
     assert said.getvalue().splitlines() == [

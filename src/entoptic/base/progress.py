@@ -92,11 +92,21 @@ class _Bars(Reporter):
 
 @dataclass
 class _Task:
-    """Something under way: since when, how far it was then, and how far it is."""
+    """Something under way.
+
+    Attributes:
+        what: its name.
+        total: how far it goes.
+        began: when it began.
+        paced: when its pace began to count; for pictures that is the first step, behind what is read once.
+        first: how far it was then.
+        done: how far it is.
+    """
 
     what: str
     total: float
     began: float
+    paced: float
     first: float = 0.0
     done: float = 0.0
 
@@ -114,15 +124,18 @@ class Heartbeat(Reporter):
         self._stream, self._clock, self._every = stream, clock, every
         self._last = clock()
         self._method: _Task | None = None
-        self._before = 0.0
+        self._before, self._stepped = 0.0, False
         self._passes: dict[str, _Task] = {}
 
     def start(self, method: str, todo: int, done: int) -> None:
-        self._method, self._before = _Task(method, todo, self._clock()), 0.0
+        now = self._clock()
+        self._method, self._before, self._stepped = _Task(method, todo, now, now), 0.0, False
 
     def step(self, step: int, steps: int, pictures: int) -> None:
         if self._method is not None:
             self._method.done = self._before + pictures * step / steps
+            if not self._stepped:
+                self._stepped, self._method.paced, self._method.first = True, self._clock(), self._method.done
             self._beat(self._method, "picture" if self._method.total == 1 else "pictures")
 
     def finish(self, pictures: int, seconds: float) -> None:
@@ -135,7 +148,8 @@ class Heartbeat(Reporter):
         print(text, file=self._stream, flush=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        task = self._passes.setdefault(what, _Task(what, total, self._clock(), done))
+        now = self._clock()
+        task = self._passes.setdefault(what, _Task(what, total, now, now, done))
         task.done = done
         self._beat(task, "")
         if done >= total:
@@ -149,7 +163,7 @@ class Heartbeat(Reporter):
         self._last = now
         spent, made = now - task.began, task.done - task.first
         left = (
-            f", {short_time(spent * (task.total - task.done) / made)} left"
+            f", {short_time((now - task.paced) * (task.total - task.done) / made)} left"
             if made > 0 and task.done < task.total
             else ""
         )

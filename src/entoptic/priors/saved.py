@@ -2,7 +2,8 @@
 
 `card.json` has what the network's config lacks: `name`, `size` of the pictures, `patch` (side of the pixel blocks that
 are one position), `classes` (names, in the network's order; the class after the last stands for none), and optionally
-`guidance` and `shift` (1 by default), `licence`, `data` and further entries.
+`guidance` and `shift` (1 by default), `licence`, `data` and further entries. With `upsampler_sha256` in the card the
+pictures are those that the network in `upsampler.safetensors` makes of the prior's own (see `upsampler`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from entoptic.base.cache import content_key
 from entoptic.base.compact import SCALE, pack, unpack
-from entoptic.base.files import check_inside, sha256_of, writing_to
+from entoptic.base.files import check_inside, sha256_of, write_atomically, writing_to
 from entoptic.base.records import check_fields, list_of, read_json, read_tensors
 from entoptic.base.training import fitting
 from entoptic.errors import Unreadable, UserError
@@ -32,6 +33,8 @@ from entoptic.priors.diffusers_folder import NEEDS_DIFFUSERS, class_network, loa
 from entoptic.priors.network_prior import DiffusionPrior, checked_guidance, to_pictures
 from entoptic.priors.schedule import Flow
 from entoptic.priors.unet import UNet
+from entoptic.priors.upsampler import FILE as UPSAMPLER
+from entoptic.priors.upsampler import Upsampler, enlarge, read_upsampler, reduce, write_upsampler
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -85,6 +88,24 @@ def _replace(kept: nn.Module, folder: Path, card: Mapping[str, Any], eight_bit: 
             os.replace(Path(part) / file, check_inside(folder / file, folder))
 
 
+def add_upsampler(net: Upsampler, folder: str | Path) -> None:
+    """Makes an upsampler a part of a saved prior, whose pictures are then four times as large.
+
+    Args:
+        net: the upsampler.
+        folder: written by `save_prior`.
+
+    Raises:
+        UserError: no prior is there.
+    """
+    folder = Path(folder)
+    card = read_json(folder / "card.json", finite=False)
+    with writing_to(folder):
+        write_upsampler(net, check_inside(folder / UPSAMPLER, folder))
+        card["upsampler_sha256"] = sha256_of(folder / UPSAMPLER)
+        write_atomically(folder / "card.json", json.dumps(card, indent=1, ensure_ascii=False).encode())
+
+
 def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float | None = None) -> DiffusionPrior:
     """Loads the flow-matching prior in `folder`.
 
@@ -116,6 +137,7 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
             f"{name}: the weights have sha256 {found[:12]}…, their card says {str(card.get('weights_sha256'))[:12]}…; "
             "the folder was left half written or changed, save or install it again"
         )
+    upsampler = _upsampler(name, folder, card)
     stored = read_tensors(folder / WEIGHTS)
     if any(key.startswith(SCALE) for key in stored.tensors):
         net = UNet2DConditionModel.from_config(saved_config(folder))
@@ -124,12 +146,33 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
         net = net.eval().requires_grad_(False)
     else:
         net = load_frozen(name, "network", False, partial(UNet2DConditionModel.from_pretrained, folder))
-    return flow_prior(name, net, card, device, guidance=guidance, config=saved_config(folder))
+    return flow_prior(name, net, card, device, guidance=guidance, config=saved_config(folder), upsampler=upsampler)
+
+
+def _upsampler(name: str, folder: Path, card: Mapping[str, Any]) -> Upsampler | None:
+    """Returns the upsampler that a card names, or None where it names none.
+
+    Raises:
+        UserError: it is not there, or another one is.
+    """
+    wanted = card.get("upsampler_sha256")
+    if wanted is None:
+        return None
+    file = folder / UPSAMPLER
+    if not file.is_file():
+        raise UserError(
+            f"{name}: its card names an upsampler, and {folder} has no {UPSAMPLER}; copy or install it again"
+        )
+    if (found := sha256_of(file)) != wanted:
+        raise UserError(
+            f"{name}: the upsampler has sha256 {found[:12]}…, its card says {str(wanted)[:12]}…; copy or install it again"
+        )
+    return read_upsampler(file)
 
 
 def flow_prior(
     name: str, network: nn.Module, card: Mapping[str, Any], device: torch.device, *, guidance: float | None = None,
-    config: Any = None,
+    config: Any = None, upsampler: Upsampler | None = None,
 ) -> DiffusionPrior:  # fmt: skip
     """Makes a prior of a network of `learn.network`, or of a `UNet` in training.
 
@@ -140,6 +183,7 @@ def flow_prior(
         device: where the network goes.
         guidance: weight of classifier-free guidance; None for that of the card.
         config: the saved config of the network, part of the prior's identity.
+        upsampler: what makes the prior's pictures large; None leaves them as they are.
 
     Raises:
         UserError: a card that does not fit the network.
@@ -149,9 +193,10 @@ def flow_prior(
     side, patch, classes = card["size"] // card["patch"], card["patch"], len(card["classes"])
     weight = checked_guidance(name, guidance, float(card.get("guidance", 1.0)), null=True)
     schedule = Flow(float(card.get("shift", 1.0)))
+    larger = None if upsampler is None else upsampler.to(device)
     identity = content_key({
-        "weights": weights_sha256(net), "config": config,
-        "patch": patch, "shift": schedule.shift, "guidance": weight,
+        "weights": weights_sha256(net), "config": config, "patch": patch, "shift": schedule.shift, "guidance": weight,
+        **({} if larger is None else {"upsampler": weights_sha256(larger)}),
     })  # fmt: skip
     plain = net if isinstance(net, UNet) else class_network(net)
 
@@ -159,10 +204,16 @@ def flow_prior(
         # A prior of photos without labels has one class, that for none.
         return plain(x, times, torch.full((len(x),), classes, device=x.device) if labels is None else labels)
 
+    def pictures_of(x0: Tensor) -> Tensor:
+        small = to_pictures(pixel_shuffle(x0, patch))
+        return small if larger is None else enlarge(larger, small)
+
+    def states_of(pictures: Tensor) -> Tensor:
+        return pixel_unshuffle(2 * (pictures if larger is None else reduce(pictures)) - 1, patch)
+
     return DiffusionPrior(
-        name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, outputs,
-        lambda x0: to_pictures(pixel_shuffle(x0, patch)), classes, weight, net,
-        lambda pictures: pixel_unshuffle(2 * pictures - 1, patch),
+        name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, outputs, pictures_of, classes,
+        weight, net, states_of,
     )  # fmt: skip
 
 

@@ -7,10 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from entoptic.base.bounds import Bounds, check_bounds
-from entoptic.cli.options import Debug, Device, ModelName, Seed, Threads, photos_help, run_folder_help, use_threads
+from entoptic.cli.options import (
+    Debug,
+    Device,
+    LayerToRead,
+    ModelName,
+    NamesBesideRun,
+    PhotosAtOnce,
+    Seed,
+    Threads,
+    photos_help,
+    run_folder_help,
+    use_threads,
+)
 from entoptic.cli.output import table_console
 from entoptic.errors import counted
 
@@ -28,9 +40,7 @@ class Atlas:
     bounds: ClassVar[Bounds] = {"neighbours": (2, 1000), "removed": (1e-3, 1e3)}
 
     model: ModelName
-    layer: Positional[
-        Annotated[str, arg(metavar="LAYER", help="a module's name, logits, or a dictionary as dict(FILE)")]
-    ]
+    layer: LayerToRead
     photos: Annotated[str, photos_help()]
     of: Annotated[str, arg(metavar="KIND")] = "photos"
     """photos (by the units' scores), units (by their scores on photos), or features (by the directions that they write)"""
@@ -48,16 +58,14 @@ class Atlas:
     """a run with pictures of the units, which stand for them; else their strongest photos do"""
     gallery: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """pages of units, to which points lead (default: those in --out)"""
-    names: Annotated[Path | None, arg(metavar="FILE")] = None
-    """suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)"""
+    names: NamesBesideRun = None
     index: Annotated[Path | None, arg(metavar="INDEX")] = None
     """an index of these photos with a sample (entoptic index --reservoir), so that they are not read again"""
     readout: Annotated[str, arg(metavar="READOUT")] = ""
     """how units are read, as behind @ in a unit (default: the layer's own way)"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
-    batch_size: int = 32
-    """photos in one forward pass"""
+    batch_size: PhotosAtOnce = 32
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False
@@ -71,7 +79,7 @@ def run_atlas(options: Atlas) -> int:
     from rich.table import Table
 
     from entoptic.gallery.atlas import atlas
-    from entoptic.gallery.atlas_page import page_of
+    from entoptic.gallery.result_pages import page_of
 
     use_threads(options.threads)
     started = time.monotonic()

@@ -16,6 +16,7 @@ from entoptic.cli.options import (
     ModelName,
     PriorName,
     RunFolder,
+    ScoreOfMap,
     Seed,
     Threads,
     UnitNames,
@@ -62,8 +63,7 @@ class Commitment:
     """intervals into which the switches divide the steps"""
     seeds: int = 32
     """chains for each switch"""
-    reduction: Annotated[str, arg(metavar="NAME")] = ""
-    """score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+    reduction: ScoreOfMap = ""
     bank: int = 2048
     """samples of the prior that standardise the score and give β"""
     bank_seed: BankSeed = 0
@@ -82,7 +82,8 @@ class Commitment:
 def run_commitment(options: Commitment) -> int:
     """Runs `entoptic commitment`; returns the exit code."""
     from entoptic.base.progress import reporter
-    from entoptic.gallery.commitment_page import page_of, write_commitment_pages
+    from entoptic.gallery.commitment_page import write_commitment_pages
+    from entoptic.gallery.result_pages import page_of
     from entoptic.runs.commitment import estimate_commitments, make_commitment_plans, run_commitments
     from entoptic.runs.commitment_plan import CommitmentOptions
 

@@ -17,6 +17,7 @@ from entoptic.cli.options import (
     ModelName,
     PriorName,
     RunFolder,
+    ScoreOfMap,
     Seed,
     Threads,
     UnitNames,
@@ -59,8 +60,7 @@ class Frontier:
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""
-    reduction: Annotated[str, arg(metavar="NAME")] = ""
-    """score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+    reduction: ScoreOfMap = ""
     photos: Annotated[
         str | None,
         photos_help(", whose mean and best score are drawn as levels, and which some methods read"),

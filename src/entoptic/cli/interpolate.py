@@ -15,6 +15,7 @@ from entoptic.cli.options import (
     Debug,
     Device,
     KeepPhotos,
+    MethodSteps,
     ModelName,
     RunFolder,
     Seed,
@@ -50,8 +51,7 @@ class Interpolate:
     seed: Seed = 0
     out: RunFolder = None
     verifiers: Verifiers = "auto"
-    steps: int | None = None
-    """optimisation steps, for every method that has them"""
+    steps: MethodSteps = None
     batch_size: BatchSize = None
     device: Device = "auto"
     threads: Threads = None

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from entoptic.cli.options import BatchSize, Debug, InverterOptions, ModelName, RunFolder, Seed, Verifiers
+from entoptic.cli.options import BatchSize, Debug, InverterOptions, ModelName, RunFolder, Seed, TimesOneStep, Verifiers
 from entoptic.cli.output import finish_run
 from entoptic.inversion.configs import Sampling
 
@@ -47,8 +47,7 @@ class Invert:
     verifiers: Verifiers = "auto"
     batch_size: BatchSize = None
     shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
-    dry_run: bool = False
-    """time one step, then say how many pictures are decoded and how long that takes"""
+    dry_run: TimesOneStep = False
     debug: Debug = False
 
 

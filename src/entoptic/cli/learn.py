@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from entoptic.cli.options import Debug, Device, ModelName, Threads, Verifiers, use_threads
+from entoptic.cli.options import Debug, Device, ModelName, Threads, TrainingPhotos, Verifiers, use_threads
 from entoptic.cli.report import Report, tracked
 from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.errors import UserError, nearest
@@ -65,8 +65,7 @@ class LearnInverter:
     model: ModelName
     layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """a layer with a map or patches (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
-    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")]
-    """folders or Parquet files of photos; labels are not read"""
+    photos: TrainingPhotos
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("inverters/mine")
     """folder of checkpoints, sample sheets and, in OUT/inverter, the inverter that --inverter takes"""
     recipe: Annotated[str, arg(metavar="RECIPE")] = "entoptic"
@@ -113,8 +112,7 @@ class LearnDictionary:
     model: ModelName
     layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """a layer inside the network (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
-    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")] = ()
-    """folders or Parquet files of photos; labels are not read"""
+    photos: TrainingPhotos = ()
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("dictionaries/mine")
     """folder of checkpoints, a sheet of features and, in OUT/dictionary.safetensors, the dictionary"""
     checkpoint: Annotated[Path | None, arg(name="from", metavar="CHECKPOINT")] = None

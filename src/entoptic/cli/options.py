@@ -43,6 +43,9 @@ UnitNames = Positional[
         ),
     ]
 ]
+LayerToRead = Positional[
+    Annotated[str, arg(metavar="LAYER", help="a layer, as `entoptic ls MODEL` names them, or dict(PATH)")]
+]
 RunToRead = Positional[Annotated[Path, arg(metavar="RUN", help="the run folder")]]
 
 # What pictures are made with.
@@ -86,6 +89,29 @@ NoiseOf = Annotated[
     ),
 ]
 
+MethodSteps = Annotated[int | None, arg(help="optimisation steps, for every method that has them")]
+ScoreOfMap = Annotated[
+    str,
+    arg(
+        metavar="NAME",
+        help="score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map",
+    ),
+]
+
+# What is known of units already.
+NamesBesideRun = Annotated[
+    Path | None,
+    arg(
+        metavar="FILE",
+        help="suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)",
+    ),
+]
+
+# What a network is trained on.
+TrainingPhotos = Annotated[
+    tuple[str, ...], arg(metavar="PHOTOS", help="folders or Parquet files of photos; labels are not read")
+]
+
 # Where they go.
 RunFolder = Annotated[Path | None, run_folder_help("runs/MODEL")]
 KeepPhotos = Annotated[
@@ -101,6 +127,7 @@ BatchSize = Annotated[
     int | None,
     arg(help="pictures made together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"),
 ]
+PhotosAtOnce = Annotated[int, arg(help="photos in one forward pass; fewer need less memory")]
 Device = Annotated[str, arg(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps")]
 Threads = Annotated[
     int | None, arg(help="CPU threads, of each worker where there are some (default: torch's own choice)")
@@ -111,6 +138,9 @@ WorkerCount = Annotated[
         metavar="WORKERS",
         help="processes that share the work: a number, auto (one a device), ray or ray://HOST:PORT (default: this process)",
     ),
+]
+TimesOneStep = Annotated[
+    bool, arg(help="time one step, then say how many pictures are decoded and how long that takes")
 ]
 Debug = Annotated[bool, arg(help="show the traceback of an error")]
 

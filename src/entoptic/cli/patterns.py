@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from entoptic.base.bounds import Bounds, check_bounds
 from entoptic.cli.options import (
     Debug,
     Device,
+    LayerToRead,
     ModelName,
+    NamesBesideRun,
+    PhotosAtOnce,
     Seed,
     Threads,
     photos_help,
@@ -44,9 +47,7 @@ class Patterns:
     }  # fmt: skip
 
     model: ModelName
-    layer: Positional[
-        Annotated[str, arg(metavar="LAYER", help="a layer, as `entoptic ls MODEL` names them, or dict(PATH)")]
-    ]
+    layer: LayerToRead
     photos: Annotated[str, photos_help(", with class folders")]
     of: Annotated[str, arg(metavar="CLASS")] = ""
     """errors on photos of this class alone"""
@@ -76,15 +77,13 @@ class Patterns:
     """random sets of as many units in the follow-up"""
     run: Annotated[Path | None, arg(metavar="RUN")] = None
     """a run whose pictures stand for the units (default: that of --out; photos stand for those without)"""
-    names: Annotated[Path | None, arg(metavar="FILE")] = None
-    """suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)"""
+    names: NamesBesideRun = None
     dry_run: bool = False
     """print what would be compared and the cost, and find nothing"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
     context: Annotated[bool, arg(help="store small copies of photos, to show what units respond to")] = True
-    batch_size: int = 32
-    """photos of one pass; fewer need less memory"""
+    batch_size: PhotosAtOnce = 32
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False

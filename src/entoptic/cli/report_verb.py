@@ -15,6 +15,7 @@ from entoptic.cli.options import (
     Device,
     KeepPhotos,
     ModelName,
+    PhotosAtOnce,
     Seed,
     Threads,
     photos_help,
@@ -55,8 +56,7 @@ class MakeReport:
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
     context: KeepPhotos = True
-    batch_size: int = 32
-    """photos of one pass; fewer need less memory"""
+    batch_size: PhotosAtOnce = 32
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False

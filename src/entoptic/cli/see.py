@@ -18,6 +18,7 @@ from entoptic.cli.options import (
     Debug,
     Device,
     KeepPhotos,
+    MethodSteps,
     ModelName,
     NoiseOf,
     PriorName,
@@ -75,8 +76,7 @@ class See:
     """pictures in about a third of the time: stands for --vital.steps 100; options that are given count before it"""
     fine: bool = False
     """pictures in about twice the time: stands for --vital.steps 600, as --quick"""
-    steps: int | None = None
-    """optimisation steps, for every method that has them"""
+    steps: MethodSteps = None
     size: int | None = None
     """pixels of the pictures' longer side, above the network's own, for every method that has it (vital, fourier)"""
     nats: float | None = None

@@ -10,7 +10,8 @@ from entoptic.methods.fourier import Fourier
 from entoptic.methods.maco import Maco
 from entoptic.methods.pixels import PixelAscent
 from entoptic.methods.retrieval import Retrieval
-from entoptic.methods.vital import Vital, VitalPaper
+from entoptic.methods.vital import Vital
+from entoptic.methods.vital_paper import VitalPaper
 
 EVALUATIONS = 300
 """Network evaluations of a picture: the default of vital."""

@@ -31,7 +31,7 @@ from entoptic.errors import counted
 class Atlas:
     """Map photos, units or features so that what is alike lies together, and measure how faithful the map is."""
 
-    title: ClassVar[str] = "a map of photos, units or features, and how faithful it is"
+    title: ClassVar[str] = "map photos, units or features, and measure how faithful the map is"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic atlas builtin:lite0 blocks.6 --photos photos --map dtsne",
         "entoptic atlas builtin:lite0 blocks.6 --photos photos --of units --map densmap",
@@ -49,20 +49,20 @@ class Atlas:
     known: Annotated[tuple[str, ...], arg(metavar="WHAT")] = ()
     """what confetti takes out: class, strength, colour (default: class where there are any)"""
     removed: Annotated[float | None, arg(metavar="LAMBDA")] = None
-    """its weight (default: the least at which neighbours do not show it)"""
+    """weight with which --known is taken out (default: the least at which neighbours do not show it)"""
     neighbours: int = 30
-    """of each point that the map looks after"""
+    """number of neighbours of each point that the map keeps near it"""
     colour: Annotated[str, arg(metavar="COLUMN")] = ""
     """what the page shows first: class, strength, kept, …"""
     run: Annotated[Path | None, arg(metavar="RUN")] = None
     """a run with pictures of the units, which stand for them; else their strongest photos do"""
     gallery: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """pages of units, to which points lead (default: those in --out)"""
+    """pages of units that points link to (default: those in --out)"""
     names: NamesBesideRun = None
     index: Annotated[Path | None, arg(metavar="INDEX")] = None
     """an index of these photos with a sample (entoptic index --reservoir), so that they are not read again"""
     readout: Annotated[str, arg(metavar="READOUT")] = ""
-    """how units are read, as behind @ in a unit (default: the layer's own way)"""
+    """how units are read, as behind @ in a unit (default: the layer's own)"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
     batch_size: PhotosAtOnce = 32

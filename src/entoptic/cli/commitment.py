@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Commitment:
-    """Measure from which step of a prior's chains on the guidance by a unit matters, with the unit as judge."""
+    """Measure at which steps of a prior's chains the guidance by a unit matters, as the unit itself judges it."""
 
-    title: ClassVar[str] = "from which step on the guidance by a unit matters"
+    title: ClassVar[str] = "measure at which steps guidance by a unit matters"
     examples: ClassVar[tuple[str, ...]] = (
         """entoptic commitment builtin:lite0 'logits:"church"' --dry-run""",
         "entoptic commitment builtin:lite0 blocks.2:5 --seeds 16 --out runs/commitment",
@@ -48,17 +48,17 @@ class Commitment:
     prior: PriorName = None
     photos: Annotated[str | None, photos_help(" whose scores are natural (default: the prior's own samples)")] = None
     quantile: float = 0.9
-    """of the natural scores, above which a picture is a success"""
+    """quantile of the natural scores above which a picture is a success"""
     level: float = 0.7
     """success rate that the window of guidance keeps"""
     nats: float = 2.0
-    """strength of the guidance: β is that of the tilt so far from the prior"""
+    """strength of the guidance: β is that of the tilt at this KL divergence from the prior"""
     beta: float | None = None
-    """the strength itself, in place of --nats"""
+    """strength β itself, in place of --nats"""
     sampler: Annotated[str, arg(metavar="NAME")] = "ancestral"
     """steps: ancestral, as energydps and klsc-twisted take them, or deterministic (DDIM)"""
     steps: int = 50
-    """of a chain"""
+    """steps of a chain"""
     switches: int = 10
     """intervals into which the switches divide the steps"""
     seeds: int = 32

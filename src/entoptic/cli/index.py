@@ -28,7 +28,7 @@ from entoptic.cli.output import print_losses
 class Index:
     """Read photos once and keep what every unit of some layers does on them."""
 
-    title: ClassVar[str] = "read photos once, keep what every unit does on them"
+    title: ClassVar[str] = "read photos once and keep what every unit does on them"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic index builtin:lite0 --photos photos --layers bn2 --out runs/index",
         "entoptic index builtin:lite0 --photos photos --layers bn2 logits --out both",

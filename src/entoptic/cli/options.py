@@ -60,7 +60,7 @@ BankSeed = Annotated[
     int,
     arg(
         metavar="SEED",
-        help="of the prior's samples that standardise scores and start the sampling; --seed does not change them",
+        help="random seed of the prior's samples that standardise scores and start the sampling; --seed does not change them",
     ),
 ]
 InverterName = Annotated[
@@ -70,7 +70,7 @@ MovedPrior = Annotated[
     str | None,
     arg(
         metavar="PRIOR",
-        help="where the image prior that the inverter was trained on is now, if not where its card says; another is refused",
+        help="where the image prior that the inverter was trained on is now, if it is not where the card says; no other is taken",
     ),
 ]
 Verifiers = Annotated[
@@ -80,12 +80,13 @@ Verifiers = Annotated[
         help="networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none",
     ),
 ]
-Seed = Annotated[int, arg(metavar="SEED", help="of the run; the same request gives the same pictures")]
+Seed = Annotated[int, arg(metavar="SEED", help="random seed; the same request gives the same results")]
 
 NoiseOf = Annotated[
     str | None,
     arg(
-        metavar="UNIT", help="unit whose random numbers all pictures use: they start from the same noise (default: own)"
+        metavar="UNIT",
+        help="unit whose random numbers all pictures use: they start from the same noise (default: its own)",
     ),
 ]
 
@@ -127,16 +128,14 @@ BatchSize = Annotated[
     int | None,
     arg(help="pictures made together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"),
 ]
-PhotosAtOnce = Annotated[int, arg(help="photos in one forward pass; fewer need less memory")]
+PhotosAtOnce = Annotated[int, arg(help="photos in one pass; fewer need less memory")]
 Device = Annotated[str, arg(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps")]
-Threads = Annotated[
-    int | None, arg(help="CPU threads, of each worker where there are some (default: torch's own choice)")
-]
+Threads = Annotated[int | None, arg(help="CPU threads of each process (default: torch's own choice)")]
 WorkerCount = Annotated[
     str | None,
     arg(
         metavar="WORKERS",
-        help="processes that share the work: a number, auto (one a device), ray or ray://HOST:PORT (default: this process)",
+        help="processes that share the work: a number, auto (one per device), ray or ray://HOST:PORT (default: this process)",
     ),
 ]
 TimesOneStep = Annotated[

@@ -45,7 +45,7 @@ class Vital(MethodConfig):
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 300
-    """of Adam, with a warm-up of a twentieth and a cosine to 0"""
+    """steps of Adam, with a warm-up of a twentieth and a cosine to 0"""
     lr: float = 1.0
     """learning rate, in units of half the pixel range"""
     references: int = 25

@@ -44,7 +44,7 @@ class VitalPaper(MethodConfig):
     """VITAL as published (Görgün et al. 2025)."""
 
     steps: int = 2000
-    """of Adam (rate 1, betas 0.5 and 0.9, warm-up of 100 steps, cosine)"""
+    """steps of Adam (rate 1, betas 0.5 and 0.9, warm-up of 100 steps, cosine)"""
     references: int = 50
     """reference photos per unit (N): of a class at random, for an inner unit those that drive it most"""
     preset: str = ""

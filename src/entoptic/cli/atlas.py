@@ -97,7 +97,7 @@ def run_atlas(options: Atlas) -> int:
     table_console().print(table, highlight=False, markup=False)
     for one in record["faithfulness"]:
         if one["name"] != "known" and one["interval"][0] <= one["chance"]:
-            print(f"{one['name']}: no better than on a random map, do not read it off the picture")
+            print(f"{one['name']}: no better than on a random map, so the picture does not show it")
     for why, n in record["left_out"].items():
         print(f"left out: {n} {why}")
     what = counted(record["n"], str(record["of"])[:-1])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from entoptic.base.bounds import check_bounds, whole_number
+from entoptic.base.bounds import check_bounds, check_shard, check_threads, whole_number
 from entoptic.errors import UserError
 
 if TYPE_CHECKING:
@@ -174,16 +174,6 @@ def asked_workers(workers: str | None, threads: int | None) -> Workers | None:
     return Workers.parse(workers, threads=threads)
 
 
-def check_threads(threads: int | None) -> None:
-    """Checks a number of threads; None is torch's own choice.
-
-    Raises:
-        UserError: there cannot be so few.
-    """
-    if threads is not None and threads < 1:
-        raise UserError(f"--threads must be at least 1, got {threads}")
-
-
 def use_threads(threads: int | None) -> None:
     """Sets torch's threads on the CPU; None leaves its own choice."""
     check_threads(threads)
@@ -204,6 +194,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     part, parts = whole_number(which), whole_number(of)
     if not slash or part is None or not parts:
         raise UserError(f'--shard is I/M such as 0/4, got "{text[:80]}"')
-    if not 0 <= part < parts:
-        raise UserError(f"shard {part}/{parts}: shards of {parts} are 0/{parts} to {parts - 1}/{parts}, counted from 0")
+    check_shard(part, parts)
     return part, parts

@@ -78,7 +78,7 @@ class See:
     """pictures in about twice the time: stands for --vital.steps 600"""
     steps: MethodSteps = None
     size: int | None = None
-    """pixels of the pictures' longer side, if larger than the network's own, for methods that have it (vital, fourier, maco, …)"""
+    """pixels of the pictures' longer side, if larger than the network's own, for methods that have it (vital, fourier, others)"""
     nats: float | None = None
     """KL divergence to spend, for every method that has a budget"""
     batch_size: BatchSize = None

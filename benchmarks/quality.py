@@ -41,7 +41,8 @@ def configs(evaluations: int) -> dict[str, MethodConfig]:
     from entoptic.methods.fourier import Fourier
     from entoptic.methods.maco import Maco
     from entoptic.methods.pixels import PixelAscent
-    from entoptic.methods.vital import Vital, VitalPaper
+    from entoptic.methods.vital import Vital
+    from entoptic.methods.vital_paper import VitalPaper
 
     return {
         "vital": Vital(),

@@ -133,7 +133,8 @@ def inner_step(repeats: int) -> dict[str, Any]:
     and gradients through all photos at every step) against cached targets and one recorded pass; loss and image
     gradient compared. One repeat of the reference form takes about a minute."""
     from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, relevant_means
-    from entoptic.methods.vital import PAPER_INNER, weighted_reader
+    from entoptic.methods.vital import weighted_reader
+    from entoptic.methods.vital_paper import PAPER_INNER
     from entoptic.units.unit import bind
 
     model = load("torchvision:resnet50/IMAGENET1K_V1", device="cpu", pretrained=False)

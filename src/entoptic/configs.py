@@ -25,7 +25,8 @@ from entoptic.methods.prompt_class import PromptClass
 from entoptic.methods.prompt_words import PromptWords
 from entoptic.methods.retrieval import Retrieval, RetrievalBottom, RetrievalTilted
 from entoptic.methods.steer import SteerConcepts
-from entoptic.methods.vital import Vital, VitalPaper
+from entoptic.methods.vital import Vital
+from entoptic.methods.vital_paper import VitalPaper
 from entoptic.priors.recipe import Recipe
 
 __all__ = [

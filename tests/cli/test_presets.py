@@ -142,7 +142,7 @@ def test_the_help_says_what_a_preset_stands_for(say: Say) -> None:
     """In the words of today's options."""
     _, whole, _ = say("see", "--help")
     assert f"stands for --vital.steps {QUICK};" in " ".join(whole.split())
-    assert f"stands for --vital.steps {FINE}," in " ".join(whole.split())
+    assert f"stands for --vital.steps {FINE} " in " ".join(whole.split())
     _, page, _ = say("see", "--help", "vital")
     assert f"  --quick stands for --vital.steps {QUICK}\n  --fine stands for --vital.steps {FINE}\n" in page
     assert "stands for" not in say("see", "--help", "fourier")[1]

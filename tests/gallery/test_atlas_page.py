@@ -21,7 +21,8 @@ from conftest import tiny_card, tiny_module
 from entoptic.atlases import mercat
 from entoptic.base.files import json_bytes
 from entoptic.errors import UserError
-from entoptic.gallery.atlas_page import page_of, write_atlas_pages
+from entoptic.gallery.atlas_page import write_atlas_pages
+from entoptic.gallery.result_pages import page_of
 from entoptic.gallery.site import build
 from entoptic.models.model import Model
 from entoptic.names import Names, Suggestion

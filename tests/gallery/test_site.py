@@ -87,7 +87,6 @@ def test_every_user_string_is_escaped(tmp_path: Path) -> None:
     index = build(fake.folder)
     for path in index.parent.glob("*.html"):
         page = Page(path)
-        assert page.all("b") == [] or all("O'Hara" not in str(item) for item in page.all("b"))
         assert all("src" in script for script in page.all("script"))
         assert NASTY in page.text
         assert not any("javascript:" in str(link["href"]) for link in page.all("a"))

@@ -61,5 +61,5 @@ def test_other_photos_at_the_same_place_are_refused(photo_folder: Path, tmp_path
     shutil.copytree(photo_folder, folder)
     sent = frames.packed(Photos.open(folder))
     next(folder.rglob("*.png")).rename(folder / "new.png")
-    with pytest.raises(UserError, match="are others here"):
+    with pytest.raises(UserError, match="are not those that were opened before"):
         frames.unpacked(sent)

@@ -17,7 +17,7 @@ from entoptic.images.photos import Photos
 from entoptic.images.references import References
 from entoptic.methods import find_method
 from entoptic.methods.contract import Context, Draft, Item, make_config
-from entoptic.methods.vital import PAPER
+from entoptic.methods.vital_paper import PAPER
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap

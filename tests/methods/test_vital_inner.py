@@ -16,7 +16,8 @@ from entoptic.images.relevance_weighting import RelevanceWeighting, Weighted, re
 from entoptic.methods.augment import repeat_view, roll
 from entoptic.methods.contract import Context, Item
 from entoptic.methods.objectives import AscentStep, activation_target, match
-from entoptic.methods.vital import PAPER_INNER, Vital, VitalPaper, published, vital, vital_paper, weighted_reader
+from entoptic.methods.vital import Vital, vital, weighted_reader
+from entoptic.methods.vital_paper import PAPER_INNER, VitalPaper, published, vital_paper
 from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap

@@ -89,6 +89,26 @@ def check_number(name: str, value: Any, bounds: tuple[float, float] | None = Non
         raise UserError(f"{name} must be at least {_number(low)} and at most {_number(high)}, got {_shown(value)}")
 
 
+def check_shard(part: int, parts: int) -> None:
+    """Checks the number of a part, counted from 0, against how many parts there are.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    if not 0 <= part < parts:
+        raise UserError(f"shard {part}/{parts}: shards of {parts} are 0/{parts} to {parts - 1}/{parts}, counted from 0")
+
+
+def check_threads(threads: int | None) -> None:
+    """Checks a number of threads; None is torch's own choice.
+
+    Raises:
+        UserError: there cannot be so few.
+    """
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads must be at least 1, got {threads}")
+
+
 def whole_number(text: str) -> int | None:
     """Reads a whole number that a person wrote; None where it is none, or longer than any that could be meant."""
     return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None

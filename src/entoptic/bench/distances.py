@@ -10,14 +10,13 @@ from torch import Tensor
 
 from entoptic.bench.intervals import Interval, difference_of_shares, jackknife, mean_of_shares
 from entoptic.bench.results import Cell
-from entoptic.images.unit_reference import evenly_spaced
+from entoptic.images.unit_reference import NO_PHOTOS, evenly_spaced
 from entoptic.metrics.evidence import Evidence, missing
 from entoptic.metrics.sets.frechet import Frechet
 from entoptic.metrics.sets.kernels import cmmd, kid, median_distance
 from entoptic.metrics.sets.manifolds import balls_around, precision, radii, recall
 from entoptic.metrics.sets.mmd import Kernel, cubic, gaussian, mean_within
 
-NO_PHOTOS = "no photos were given"
 LEAST = 2
 """Fewest units behind a jackknife."""
 NEIGHBOUR = 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from entoptic.bench.recipe import Entry, Subject
-from entoptic.bench.standard import CHANNELS, EQUAL
+from entoptic.bench.recipe import Entry
+from entoptic.bench.standard import EQUAL, of_channels, of_classes
 from entoptic.bench.standard import RECIPE as STANDARD
 from entoptic.methods.deep_inversion import DeepInversion
 from entoptic.methods.fourier import Fourier
@@ -30,30 +30,18 @@ RECIPE = replace(
         "half of the photos; everything is measured on the other half."
     ),
     subjects=(
-        Subject(
-            name="classes",
-            model="builtin:lite0",
-            units=tuple(f"logits:{k}" for k in range(2, 1000, 5)),
-            seeds=(0, 1, 2),
-            methods=(*EQUAL, *DEFAULTS),
+        of_classes(range(2, 1000, 5), (*EQUAL, *DEFAULTS)),
+        of_channels(
+            [
+                *(f"blocks.6:{3 + 6 * k}" for k in range(50)),
+                *(f"blocks.5:{1 + 3 * k}" for k in range(50)),
+                *(f"blocks.3:{1 + 2 * k}" for k in range(35)),
+            ]
         ),
-        Subject(
-            name="channels",
-            model="builtin:lite0",
-            units=tuple(f"blocks.6:{3 + 6 * k}" for k in range(50))
-            + tuple(f"blocks.5:{1 + 3 * k}" for k in range(50))
-            + tuple(f"blocks.3:{1 + 2 * k}" for k in range(35)),
-            seeds=(0, 1, 2),
-            methods=CHANNELS,
-            matches_photos=True,
-        ),
-        Subject(
+        of_channels(
+            (f"blocks.8.mlp.act:{25 + 30 * k}" for k in range(50)),
             name="neurons of a transformer",
             model="builtin:vit-s14",
-            units=tuple(f"blocks.8.mlp.act:{25 + 30 * k}" for k in range(50)),
-            seeds=(0, 1, 2),
-            methods=CHANNELS,
-            matches_photos=True,
         ),
     ),
     most_photos=10000,

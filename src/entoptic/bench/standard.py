@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from entoptic.bench.recipe import Entry, PlantedNetworkPart, PlantedPart, Recipe, Subject
 from entoptic.bench.small import PLANTED
 from entoptic.methods.fourier import Fourier
 from entoptic.methods.maco import Maco
 from entoptic.methods.pixels import PixelAscent
 from entoptic.methods.retrieval import Retrieval
-from entoptic.methods.vital import Vital, VitalPaper
+from entoptic.methods.vital import Vital
+from entoptic.methods.vital_paper import VitalPaper
 
 EVALUATIONS = 300
 """Network evaluations of a picture: the default of vital."""
+
+SEEDS = (0, 1, 2)
 
 EQUAL = (
     Entry(label="vital", config=Vital(steps=EVALUATIONS)),
@@ -37,6 +42,23 @@ CLASSES = (
 UNTOUCHED = ("torchvision:resnet18/IMAGENET1K_V1", "torchvision:densenet121/IMAGENET1K_V1")
 """Networks of other kinds than those that took part in the choice of vital's recipe (Lite1, Lite2, MobileNetV2, SqueezeNet)."""
 
+
+def of_classes(classes: Iterable[int], methods: tuple[Entry, ...]) -> Subject:
+    """Returns classes of Lite0 as a subject."""
+    return Subject(
+        name="classes",
+        model="builtin:lite0",
+        units=tuple(f"logits:{k}" for k in classes),
+        seeds=SEEDS,
+        methods=methods,
+    )
+
+
+def of_channels(units: Iterable[str], *, name: str = "channels", model: str = "builtin:lite0") -> Subject:
+    """Returns units inside a network as a subject whose pictures match photos."""
+    return Subject(name=name, model=model, units=tuple(units), seeds=SEEDS, methods=CHANNELS, matches_photos=True)
+
+
 RECIPE = Recipe(
     name="standard",
     title="hours on two cores, with photos",
@@ -46,22 +68,8 @@ RECIPE = Recipe(
         "shipped statistics, those of channels one half of the photos; everything is measured on the other half."
     ),
     subjects=(
-        Subject(
-            name="classes",
-            model="builtin:lite0",
-            units=tuple(f"logits:{k}" for k in CLASSES),
-            seeds=(0, 1, 2),
-            methods=EQUAL,
-        ),
-        Subject(
-            name="channels",
-            model="builtin:lite0",
-            units=tuple(f"blocks.6:{10 + 20 * k}" for k in range(15))
-            + tuple(f"blocks.5:{6 + 12 * k}" for k in range(15)),
-            seeds=(0, 1, 2),
-            methods=CHANNELS,
-            matches_photos=True,
-        ),
+        of_classes(CLASSES, EQUAL),
+        of_channels([*(f"blocks.6:{10 + 20 * k}" for k in range(15)), *(f"blocks.5:{6 + 12 * k}" for k in range(15))]),
     ),
     judges=("builtin:lite1", "builtin:lite2"),
     untouched=UNTOUCHED,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from entoptic.bench.recipe import Subject
-from entoptic.bench.standard import CHANNELS, EQUAL
+from entoptic.bench.standard import EQUAL, of_channels, of_classes
 from entoptic.bench.standard import RECIPE as STANDARD
 
 CLASSES = (
@@ -23,22 +22,8 @@ RECIPE = replace(
         "its classes, channels and untouched judges are others. Numbers of this table are too good for what was chosen by them."
     ),
     subjects=(
-        Subject(
-            name="classes",
-            model="builtin:lite0",
-            units=tuple(f"logits:{k}" for k in CLASSES),
-            seeds=(0, 1, 2),
-            methods=EQUAL,
-        ),
-        Subject(
-            name="channels",
-            model="builtin:lite0",
-            units=tuple(f"blocks.6:{15 + 20 * k}" for k in range(15))
-            + tuple(f"blocks.5:{11 + 12 * k}" for k in range(15)),
-            seeds=(0, 1, 2),
-            methods=CHANNELS,
-            matches_photos=True,
-        ),
+        of_classes(CLASSES, EQUAL),
+        of_channels([*(f"blocks.6:{15 + 20 * k}" for k in range(15)), *(f"blocks.5:{11 + 12 * k}" for k in range(15))]),
     ),
     untouched=(),
     planted=None,

@@ -7,10 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from entoptic.base.bounds import Bounds, check_bounds
-from entoptic.cli.options import Debug, Device, ModelName, Seed, Threads, photos_help, run_folder_help, use_threads
+from entoptic.cli.options import (
+    Debug,
+    Device,
+    LayerToRead,
+    ModelName,
+    NamesBesideRun,
+    PhotosAtOnce,
+    Seed,
+    Threads,
+    photos_help,
+    run_folder_help,
+    use_threads,
+)
 from entoptic.cli.output import table_console
 from entoptic.errors import counted
 
@@ -19,7 +31,7 @@ from entoptic.errors import counted
 class Atlas:
     """Map photos, units or features so that what is alike lies together, and measure how faithful the map is."""
 
-    title: ClassVar[str] = "a map of photos, units or features, and how faithful it is"
+    title: ClassVar[str] = "map photos, units or features, and measure how faithful the map is"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic atlas builtin:lite0 blocks.6 --photos photos --map dtsne",
         "entoptic atlas builtin:lite0 blocks.6 --photos photos --of units --map densmap",
@@ -28,9 +40,7 @@ class Atlas:
     bounds: ClassVar[Bounds] = {"neighbours": (2, 1000), "removed": (1e-3, 1e3)}
 
     model: ModelName
-    layer: Positional[
-        Annotated[str, arg(metavar="LAYER", help="a module's name, logits, or a dictionary as dict(FILE)")]
-    ]
+    layer: LayerToRead
     photos: Annotated[str, photos_help()]
     of: Annotated[str, arg(metavar="KIND")] = "photos"
     """photos (by the units' scores), units (by their scores on photos), or features (by the directions that they write)"""
@@ -39,25 +49,23 @@ class Atlas:
     known: Annotated[tuple[str, ...], arg(metavar="WHAT")] = ()
     """what confetti takes out: class, strength, colour (default: class where there are any)"""
     removed: Annotated[float | None, arg(metavar="LAMBDA")] = None
-    """its weight (default: the least at which neighbours do not show it)"""
+    """weight with which --known is taken out (default: the least at which neighbours do not show it)"""
     neighbours: int = 30
-    """of each point that the map looks after"""
+    """number of neighbours of each point that the map keeps near it"""
     colour: Annotated[str, arg(metavar="COLUMN")] = ""
     """what the page shows first: class, strength, kept, …"""
     run: Annotated[Path | None, arg(metavar="RUN")] = None
     """a run with pictures of the units, which stand for them; else their strongest photos do"""
     gallery: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """pages of units, to which points lead (default: those in --out)"""
-    names: Annotated[Path | None, arg(metavar="FILE")] = None
-    """suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)"""
+    """pages of units that points link to (default: those in --out)"""
+    names: NamesBesideRun = None
     index: Annotated[Path | None, arg(metavar="INDEX")] = None
     """an index of these photos with a sample (entoptic index --reservoir), so that they are not read again"""
     readout: Annotated[str, arg(metavar="READOUT")] = ""
-    """how units are read, as behind @ in a unit (default: the layer's own way)"""
+    """how units are read, as behind @ in a unit (default: the layer's own)"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
-    batch_size: int = 32
-    """photos in one forward pass"""
+    batch_size: PhotosAtOnce = 32
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False
@@ -71,7 +79,7 @@ def run_atlas(options: Atlas) -> int:
     from rich.table import Table
 
     from entoptic.gallery.atlas import atlas
-    from entoptic.gallery.atlas_page import page_of
+    from entoptic.gallery.result_pages import page_of
 
     use_threads(options.threads)
     started = time.monotonic()
@@ -89,7 +97,7 @@ def run_atlas(options: Atlas) -> int:
     table_console().print(table, highlight=False, markup=False)
     for one in record["faithfulness"]:
         if one["name"] != "known" and one["interval"][0] <= one["chance"]:
-            print(f"{one['name']}: no better than on a random map, do not read it off the picture")
+            print(f"{one['name']}: no better than on a random map, so the picture does not show it")
     for why, n in record["left_out"].items():
         print(f"left out: {n} {why}")
     what = counted(record["n"], str(record["of"])[:-1])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Bench:
     """Measure methods side by side: pictures by ordinary runs, every metric, a table, a plot and a page."""
 
-    title: ClassVar[str] = "methods side by side: a table, a plot and a page"
+    title: ClassVar[str] = "compare methods: a table, a plot and a page"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic bench small --out runs/bench-small",
         "entoptic bench small --out runs/bench-small --dry-run",

@@ -12,7 +12,7 @@ from entoptic.cli.options import Debug, Device, ModelName, photos_help
 class Check:
     """Check that a model's card (size, mean, std, …) fits the network, on real photos."""
 
-    title: ClassVar[str] = "whether a model's card (size, mean, std, …) fits the network"
+    title: ClassVar[str] = "check that a model's card (size, mean, std, …) fits the network"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic check builtin:lite0 --photos photos",
         "entoptic check builtin:lite0 --photos 'photos/**/*.jpg' --n 16",
@@ -21,7 +21,7 @@ class Check:
     model: ModelName
     photos: Annotated[str, photos_help(", with labels if possible")]
     n: int = 64
-    """how many of them to show"""
+    """number of photos to show"""
     device: Device = "auto"
     debug: Debug = False
 

@@ -14,6 +14,7 @@ from entoptic.cli.options import (
     Debug,
     Device,
     ModelName,
+    PhotosAtOnce,
     Seed,
     Threads,
     UnitNames,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Circuit:
     """Find the components of a network, and the edges between them, that a unit needs on photos of what it stands for."""
 
-    title: ClassVar[str] = "through which components a unit gets what it looks for"
+    title: ClassVar[str] = "find the components and edges that a unit needs"
     examples: ClassVar[tuple[str, ...]] = (
         """entoptic circuit builtin:lite0 'logits:"church"' --photos photos --dry-run""",
         "entoptic circuit builtin:lite0 logits:497 --photos photos --n 4",
@@ -45,16 +46,16 @@ class Circuit:
 
     model: ModelName = ""
     units: UnitNames = ()
-    photos: Annotated[str, photos_help(", with class folders for a class")] = ""
+    photos: Annotated[str, photos_help("; for a class, one folder per class")] = ""
     corrupt: Annotated[str, arg(metavar="KIND")] = "blur"
     """what a cut edge carries: the photo's blur, the mean photo, another photo (resample), its object filled in (mask), or the
     photo without the word that is written on it (text)"""
     word: Annotated[str, arg(metavar="WORD")] = ""
-    """written on photos, for --corrupt text (default: the name of the unit's class)"""
+    """word written on photos, for --corrupt text (default: the name of the unit's class)"""
     placing: Annotated[str, arg(metavar="PLACE")] = "big"
-    """where: big (one line), small (four), or bezel (all four sides)"""
+    """where the word is written: big (one line), small (four), or bezel (all four sides)"""
     masks: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """PNG masks by the names of the photos, white on the object, for --corrupt mask"""
+    """PNG masks with the names of the photos, white on the object, for --corrupt mask"""
     finder: Annotated[str, arg(metavar="NAME")] = "eap-ig"
     """patching (exact and slow), eap, eap-ig (by gradients), or the control random"""
     nodes: Annotated[str, arg(metavar="KIND")] = "auto"
@@ -68,19 +69,19 @@ class Circuit:
     keep: float = 0.8
     """share of the network's accuracy (of the score's change, for inner units) that the circuit keeps"""
     steps: int = 5
-    """pictures between corrupted and clean, of eap-ig"""
+    """for eap-ig: pictures from corrupted to clean"""
     reruns: int = 2
     """further searches on other draws of the photos, for the overlap"""
     certify: bool = False
     """vote over random deletions of photos: edges are in, out, or abstained"""
     samples: int = 1000
-    """random deletions"""
+    """random deletions that --certify votes over"""
     deletion: float = 0.6
     """probability with which each photo is left out"""
     tau: float = 0.95
     """vote above which an edge is certified"""
     steer: Annotated[Path | None, arg(metavar="CIRCUIT")] = None
-    """take out what the edges of this stored circuit (a folder) carry; it brings MODEL, UNIT and photos"""
+    """take out what the edges of this stored circuit (a folder) carry; MODEL, UNIT and photos are read from it"""
     alpha: float | None = None
     """probability that a certified state is wrong (default: 0.05), or with --steer the share taken out (default: 0.4)"""
     dry_run: bool = False
@@ -88,8 +89,7 @@ class Circuit:
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
     context: Annotated[bool, arg(help="store small copies of photos, to show what nodes write")] = True
-    at_once: int = 8
-    """photos of one pass; fewer need less memory"""
+    at_once: PhotosAtOnce = 8
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False

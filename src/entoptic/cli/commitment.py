@@ -16,6 +16,7 @@ from entoptic.cli.options import (
     ModelName,
     PriorName,
     RunFolder,
+    ScoreOfMap,
     Seed,
     Threads,
     UnitNames,
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Commitment:
-    """Measure from which step of a prior's chains on the guidance by a unit matters, with the unit as judge."""
+    """Measure at which steps of a prior's chains the guidance by a unit matters, as the unit itself judges it."""
 
-    title: ClassVar[str] = "from which step on the guidance by a unit matters"
+    title: ClassVar[str] = "measure at which steps guidance by a unit matters"
     examples: ClassVar[tuple[str, ...]] = (
         """entoptic commitment builtin:lite0 'logits:"church"' --dry-run""",
         "entoptic commitment builtin:lite0 blocks.2:5 --seeds 16 --out runs/commitment",
@@ -47,23 +48,22 @@ class Commitment:
     prior: PriorName = None
     photos: Annotated[str | None, photos_help(" whose scores are natural (default: the prior's own samples)")] = None
     quantile: float = 0.9
-    """of the natural scores, above which a picture is a success"""
+    """quantile of the natural scores above which a picture is a success"""
     level: float = 0.7
     """success rate that the window of guidance keeps"""
     nats: float = 2.0
-    """strength of the guidance: β is that of the tilt so far from the prior"""
+    """strength of the guidance: β is that of the tilt at this KL divergence from the prior"""
     beta: float | None = None
-    """the strength itself, in place of --nats"""
+    """strength β itself, in place of --nats"""
     sampler: Annotated[str, arg(metavar="NAME")] = "ancestral"
     """steps: ancestral, as energydps and klsc-twisted take them, or deterministic (DDIM)"""
     steps: int = 50
-    """of a chain"""
+    """steps of a chain"""
     switches: int = 10
     """intervals into which the switches divide the steps"""
     seeds: int = 32
     """chains for each switch"""
-    reduction: Annotated[str, arg(metavar="NAME")] = ""
-    """score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+    reduction: ScoreOfMap = ""
     bank: int = 2048
     """samples of the prior that standardise the score and give β"""
     bank_seed: BankSeed = 0
@@ -82,7 +82,8 @@ class Commitment:
 def run_commitment(options: Commitment) -> int:
     """Runs `entoptic commitment`; returns the exit code."""
     from entoptic.base.progress import reporter
-    from entoptic.gallery.commitment_page import page_of, write_commitment_pages
+    from entoptic.gallery.commitment_page import write_commitment_pages
+    from entoptic.gallery.result_pages import page_of
     from entoptic.runs.commitment import estimate_commitments, make_commitment_plans, run_commitments
     from entoptic.runs.commitment_plan import CommitmentOptions
 

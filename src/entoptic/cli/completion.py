@@ -17,7 +17,7 @@ SHELLS = ("bash", "zsh", "fish")
 class Completion:
     """Print the script by which a shell completes verbs and options."""
 
-    title: ClassVar[str] = "the script by which a shell completes commands"
+    title: ClassVar[str] = "print the script by which a shell completes commands"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic completion bash > entoptic.bash   # then: source entoptic.bash",
         "entoptic completion zsh > _entoptic        # in a folder of $fpath",

@@ -15,7 +15,7 @@ from entoptic.cli.options import Debug, RunToRead
 class Export:
     """Copy a run for publishing: pictures, records and gallery, without local paths and without real photos."""
 
-    title: ClassVar[str] = "a copy of a run for publishing, without local paths or photos"
+    title: ClassVar[str] = "copy a run for publishing, without local paths or photos"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic export runs/first --out public",
         "entoptic export runs/first --out public-with-photos --with-photos",

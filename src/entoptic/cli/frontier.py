@@ -17,6 +17,7 @@ from entoptic.cli.options import (
     ModelName,
     PriorName,
     RunFolder,
+    ScoreOfMap,
     Seed,
     Threads,
     UnitNames,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class Frontier:
     """Measure what each mean score of a unit costs at least, in nats from a prior, and place methods on that frontier."""
 
-    title: ClassVar[str] = "what a mean score costs at least in nats, and where methods lie"
+    title: ClassVar[str] = "measure the least cost of a mean score, and where methods lie"
     examples: ClassVar[tuple[str, ...]] = (
         """entoptic frontier builtin:lite0 'logits:"church"' --methods best-of""",
         "entoptic frontier builtin:lite0 logits:701 --nats 3 --out runs/frontier",
@@ -46,7 +47,8 @@ class Frontier:
     model: ModelName
     units: UnitNames
     methods: Annotated[str, arg(metavar="METHODS")] = "klsc,best-of"
-    """methods to place, separated by commas; add the control energydps with --energydps.steps 100, for its 1000 take long"""
+    """methods to place, separated by commas; add the control energydps with --energydps.steps 100, because its default
+    of 1000 takes long"""
     prior: PriorName = None
     nats: float = 4.0
     """KL divergence from the prior up to which the frontier is sampled"""
@@ -59,8 +61,7 @@ class Frontier:
     """particles of each island"""
     islands: int = 4
     """independent runs, which the intervals come from"""
-    reduction: Annotated[str, arg(metavar="NAME")] = ""
-    """score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map"""
+    reduction: ScoreOfMap = ""
     photos: Annotated[
         str | None,
         photos_help(", whose mean and best score are drawn as levels, and which some methods read"),

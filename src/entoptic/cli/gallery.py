@@ -16,7 +16,7 @@ from entoptic.errors import UserError
 class Gallery:
     """Make the static gallery of a run, or of the dictionaries in an index: pages that open from the disk, without a server."""
 
-    title: ClassVar[str] = "pages that show a run, opened from the disk"
+    title: ClassVar[str] = "make pages that show a run and open from the disk"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic gallery runs/first",
         "entoptic gallery runs/first --out pages",
@@ -26,11 +26,11 @@ class Gallery:
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """where to write it (default: RUN/gallery)"""
     pictures: Annotated[tuple[Path, ...], arg(metavar="RUN")] = ()
-    """of an index with dictionaries: runs with pictures of their features"""
+    """for an index with dictionaries: runs with pictures of their features"""
     photos: Annotated[str | None, arg(metavar="PHOTOS")] = None
-    """of an index: where its photos are now (default: where they were)"""
+    """for an index: where its photos are now (default: where they were)"""
     context: bool = True
-    """of an index: store small copies of each feature's strongest photos"""
+    """for an index: store small copies of each feature's strongest photos"""
     names: Annotated[Path | None, arg(metavar="FILE")] = None
     """suggested names of units, made by `entoptic name` (default: RUN/names.json, where it is)"""
     debug: Debug = False

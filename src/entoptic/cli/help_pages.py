@@ -49,7 +49,7 @@ def main_page(verbs: dict[str, type]) -> str:
         "examples:",
         "  entoptic ls builtin:lite0                      # what it is made of",
         """  entoptic see builtin:lite0 'logits:"church"'   # pictures in runs/lite0""",
-        "  entoptic verify runs/lite0                     # do the numbers still hold?",
+        "  entoptic verify runs/lite0                     # measure the pictures again",
         "",
         "more:",
         "  entoptic VERB --help   what a verb takes",

@@ -13,6 +13,7 @@ from entoptic.cli.options import (
     Debug,
     Device,
     ModelName,
+    PhotosAtOnce,
     Threads,
     WorkerCount,
     asked_workers,
@@ -27,7 +28,7 @@ from entoptic.cli.output import print_losses
 class Index:
     """Read photos once and keep what every unit of some layers does on them."""
 
-    title: ClassVar[str] = "read photos once, keep what every unit does on them"
+    title: ClassVar[str] = "read photos once and keep what every unit does on them"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic index builtin:lite0 --photos photos --layers bn2 --out runs/index",
         "entoptic index builtin:lite0 --photos photos --layers bn2 logits --out both",
@@ -50,8 +51,7 @@ class Index:
     """photos in a uniform sample whose scores and activation vectors are kept"""
     shard: Annotated[str, arg(metavar="I/M")] = "0/1"
     """I/M reads the I-th (from 0) of M parts of the photos; `entoptic merge` makes one index of them"""
-    batch_size: int = 32
-    """photos in one forward pass"""
+    batch_size: PhotosAtOnce = 32
     device: Device = "auto"
     threads: Threads = None
     workers: WorkerCount = None

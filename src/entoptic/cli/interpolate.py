@@ -15,6 +15,7 @@ from entoptic.cli.options import (
     Debug,
     Device,
     KeepPhotos,
+    MethodSteps,
     ModelName,
     RunFolder,
     Seed,
@@ -31,7 +32,7 @@ from entoptic.cli.output import finish_run
 class Interpolate:
     """Make pictures from one unit to another, all from the same noise."""
 
-    title: ClassVar[str] = "a strip of pictures from one unit to another"
+    title: ClassVar[str] = "make a strip of pictures from one unit to another"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic interpolate builtin:lite0 logits:497 logits:483 --figure strip.png",
         "entoptic interpolate builtin:lite0 blocks.6:112 blocks.6:7 --method fourier",
@@ -41,7 +42,7 @@ class Interpolate:
     first: Positional[Annotated[str, arg(metavar="UNIT", help="unit at the beginning")]]
     last: Positional[Annotated[str, arg(metavar="UNIT", help="unit at the end")]]
     count: int = 5
-    """pictures, both ends included: their units are (1 - t)*FIRST + t*LAST"""
+    """number of pictures, both ends included; their units are (1 - t)*FIRST + t*LAST"""
     figure: Annotated[Path | None, arg(metavar="FILE")] = None
     """also draw the strip: a file that ends in .pdf, .svg or .png"""
     method: Annotated[str, arg(metavar="METHODS")] = "vital"
@@ -50,8 +51,7 @@ class Interpolate:
     seed: Seed = 0
     out: RunFolder = None
     verifiers: Verifiers = "auto"
-    steps: int | None = None
-    """optimisation steps, for every method that has them"""
+    steps: MethodSteps = None
     batch_size: BatchSize = None
     device: Device = "auto"
     threads: Threads = None

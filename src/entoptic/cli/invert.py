@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from entoptic.cli.options import BatchSize, Debug, InverterOptions, ModelName, RunFolder, Seed, Verifiers
+from entoptic.cli.options import BatchSize, Debug, InverterOptions, ModelName, RunFolder, Seed, TimesOneStep, Verifiers
 from entoptic.cli.output import finish_run
 from entoptic.inversion.configs import Sampling
 
@@ -17,7 +17,7 @@ from entoptic.inversion.configs import Sampling
 class Invert:
     """Draw pictures that have a photo's feature map, or a mixture of two photos' maps, each with its measurements."""
 
-    title: ClassVar[str] = "pictures that have a photo's feature map"
+    title: ClassVar[str] = "make pictures that have a photo's feature map"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic invert builtin:lite0 bn2 photo.jpg",
         "entoptic invert builtin:lite0 bn2 photo.jpg --mix other.jpg --weights 0,.5,1",
@@ -26,7 +26,7 @@ class Invert:
 
     model: ModelName
     layer: Positional[Annotated[str, arg(metavar="LAYER")]]
-    """module whose output is inverted; the inverter must have been trained on it"""
+    """layer whose output is inverted; the inverter must have been trained on it"""
     photos: Positional[Annotated[tuple[str, ...], arg(metavar="PHOTO")]]
     """image files, and folders of them; of each the central square is inverted"""
     n: int = 4
@@ -35,7 +35,7 @@ class Invert:
     mix: Annotated[str | None, arg(metavar="PHOTO")] = None
     """a second photo, whose map is mixed in"""
     weights: Annotated[str, arg(metavar="WEIGHTS")] = "0,.25,.5,.75,1"
-    """of the second photo's map, with commas between them; in the form --weights=-.5,1.5 where they are negative"""
+    """weights of the second photo's map, separated by commas; write negative ones as --weights=-.5,1.5"""
     mixing: Annotated[str, arg(metavar="HOW")] = "linear"
     """linear, norm (with the interpolated norms) or slerp"""
     paste: Annotated[str | None, arg(metavar="PHOTO")] = None
@@ -47,8 +47,7 @@ class Invert:
     verifiers: Verifiers = "auto"
     batch_size: BatchSize = None
     shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
-    dry_run: bool = False
-    """time one step, then say how many pictures are decoded and how long that takes"""
+    dry_run: TimesOneStep = False
     debug: Debug = False
 
 

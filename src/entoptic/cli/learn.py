@@ -8,14 +8,14 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from entoptic.cli.options import Debug, Device, ModelName, Threads, Verifiers, use_threads
+from entoptic.cli.options import Debug, Device, ModelName, Threads, TrainingPhotos, Verifiers, use_threads
 from entoptic.cli.report import Report, tracked
 from entoptic.dictionaries.recipe import DictionaryRecipe
 from entoptic.errors import UserError, nearest
 from entoptic.inversion.configs import RECIPES, EntopticRecipe, PaperRecipe
 from entoptic.priors.recipe import Recipe
 
-CardName = Annotated[str, arg(metavar="NAME", help="on its card (default: the folder's name)")]
+CardName = Annotated[str, arg(metavar="NAME", help="name on its card (default: the folder's name)")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,7 @@ class LearnInverter:
     model: ModelName
     layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """a layer with a map or patches (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
-    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")]
-    """folders or Parquet files of photos; labels are not read"""
+    photos: TrainingPhotos
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("inverters/mine")
     """folder of checkpoints, sample sheets and, in OUT/inverter, the inverter that --inverter takes"""
     recipe: Annotated[str, arg(metavar="RECIPE")] = "entoptic"
@@ -74,19 +73,19 @@ class LearnInverter:
     entoptic: EntopticRecipe = field(default_factory=EntopticRecipe)
     paper: PaperRecipe = field(default_factory=PaperRecipe)
     steps: int | None = None
-    """optimisation steps in all, of whichever recipe"""
+    """optimisation steps in all, whichever recipe is used"""
     prior: Annotated[str | None, arg(metavar="PRIOR")] = None
     """image prior (default: the shipped one); fresh:SIZE is an untrained network for --entoptic.network direct"""
     prompt: Annotated[str | None, arg(metavar="TEXT")] = None
-    """of a prior that reads text: the text that it is trained with (the paper's recipe has its own)"""
+    """for a prior that reads text: the text that it is trained with (the paper's recipe has its own)"""
     prior_guidance: float | None = None
-    """of a prior that reads text: weight of guidance by it (the paper's recipe has its own)"""
+    """for a prior that reads text: weight of guidance by it (the paper's recipe has its own)"""
     trust: bool = False
     """read pickled weights of hf: priors where there are no safetensors; code is never run"""
     held_out: Annotated[str | None, arg(metavar="PHOTOS")] = None
     """photos that it is measured on in the end (default: those it is trained on)"""
     limit: int = 0
-    """most photos taken, at random; 0 takes all"""
+    """largest number of photos taken, at random; 0 takes all"""
     pairs: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder of the photos' maps (default: OUT/pairs); trainings on the same layer and photos may share it"""
     name: CardName = ""
@@ -113,8 +112,7 @@ class LearnDictionary:
     model: ModelName
     layer: Positional[Annotated[str, arg(metavar="LAYER")]]
     """a layer inside the network (`entoptic ls MODEL`), such as bn2 of builtin:lite0"""
-    photos: Annotated[tuple[str, ...], arg(metavar="PHOTOS")] = ()
-    """folders or Parquet files of photos; labels are not read"""
+    photos: TrainingPhotos = ()
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("dictionaries/mine")
     """folder of checkpoints, a sheet of features and, in OUT/dictionary.safetensors, the dictionary"""
     checkpoint: Annotated[Path | None, arg(name="from", metavar="CHECKPOINT")] = None

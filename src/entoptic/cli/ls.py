@@ -18,7 +18,7 @@ from entoptic.errors import UserError, nearest
 class Ls:
     """List what there is: models and methods, the layers and units of a model, the pictures of a run, the photos of an index."""
 
-    title: ClassVar[str] = "what there is: models, methods, layers, units, runs"
+    title: ClassVar[str] = "list what there is: models, methods, layers, units, runs"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic ls",
         "entoptic ls builtin:lite0 --filter blocks.4",
@@ -34,7 +34,8 @@ class Ls:
     layer: Positional[Annotated[str, arg(metavar="LAYER")]] = ""
     """of a model or an index: a layer, whose units are listed, or a unit such as blocks.6:112"""
     filter: Annotated[str | None, arg(metavar="TEXT")] = None
-    """only layers of this part of a model, or with this in their names (* stands for anything); only such units of a run"""
+    """only layers of this part of a model, or with this text in their names (* stands for anything); of a run, only
+    units with it"""
     all: bool = False
     """every layer of a model, every unit of a run"""
     units: Annotated[str | None, arg(metavar="TEXT")] = None

@@ -20,7 +20,7 @@ from entoptic.errors import UserError
 class Merge:
     """Make one index from shards of it, or one run from several."""
 
-    title: ClassVar[str] = "one index from shards of it, or one run from several"
+    title: ClassVar[str] = "make one index from shards of it, or one run from several"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 0/2 --out a",
         "entoptic index builtin:lite0 --photos photos --layers bn2 --shard 1/2 --out b",
@@ -28,7 +28,7 @@ class Merge:
     )
 
     folders: Positional[Annotated[tuple[Path, ...], arg(metavar="FOLDER")]]
-    """of the shards, or of the runs; of one kind"""
+    """folders of shards, or of runs; all of one kind"""
     out: Annotated[Path, arg(metavar="FOLDER")]
     """folder of the merged index or run"""
     debug: Debug = False

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Name:
     """Suggest a name for each unit, judged on photos that it was not chosen on."""
 
-    title: ClassVar[str] = "suggest what units are called, with what speaks for it"
+    title: ClassVar[str] = "suggest names of units, with the evidence for each"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic name builtin:lite0 blocks.6:0-49 --photos photos",
         "entoptic name builtin:lite0 blocks.6:112 --photos photos --clip RN50:openai",
@@ -43,7 +43,7 @@ class Name:
     units: UnitNames
     photos: Annotated[str, photos_help("; their labels are not read")]
     encoder: Annotated[str, arg(metavar="NAME")] = "minilm"
-    """of texts: minilm, or a model of sentence-transformers"""
+    """text encoder: minilm, or a model of sentence-transformers"""
     clip: Annotated[str, arg(metavar="MODEL:PRETRAINED")] = ""
     """a model of open_clip that names units in place of the map"""
     words: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -51,11 +51,11 @@ class Name:
     remove: Annotated[str, arg(metavar="WHAT")] = "hypernyms"
     """what is left out of the words: the classes' names, also their synonyms, also their hypernyms, or nothing"""
     n: int = 1500
-    """photos read at most; two thirds choose the names, the others judge them"""
+    """largest number of photos read; two thirds choose the names, the others judge them"""
     features: Annotated[str, arg(metavar="LAYER")] = ""
     """layer whose mean over positions the map reads (default: what the last linear layer reads)"""
     width: int = 512
-    """of the map's hidden layers; 0 is twice the features"""
+    """width of the map's hidden layers; 0 is twice the features"""
     epochs: int = 40
     """passes over the photos that train the map"""
     control: bool = True

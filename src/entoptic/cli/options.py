@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from entoptic.base.bounds import check_bounds, whole_number
+from entoptic.base.bounds import check_bounds, check_shard, check_threads, whole_number
 from entoptic.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ UnitNames = Positional[
         ),
     ]
 ]
+LayerToRead = Positional[
+    Annotated[str, arg(metavar="LAYER", help="a layer, as `entoptic ls MODEL` names them, or dict(PATH)")]
+]
 RunToRead = Positional[Annotated[Path, arg(metavar="RUN", help="the run folder")]]
 
 # What pictures are made with.
@@ -57,7 +60,7 @@ BankSeed = Annotated[
     int,
     arg(
         metavar="SEED",
-        help="of the prior's samples that standardise scores and start the sampling; --seed does not change them",
+        help="random seed of the prior's samples that standardise scores and start the sampling; --seed does not change them",
     ),
 ]
 InverterName = Annotated[
@@ -67,7 +70,7 @@ MovedPrior = Annotated[
     str | None,
     arg(
         metavar="PRIOR",
-        help="where the image prior that the inverter was trained on is now, if not where its card says; another is refused",
+        help="where the image prior that the inverter was trained on is now, if it is not where the card says; no other is taken",
     ),
 ]
 Verifiers = Annotated[
@@ -77,13 +80,37 @@ Verifiers = Annotated[
         help="networks that judge the pictures, separated by commas; auto takes the builtin ones, '' none",
     ),
 ]
-Seed = Annotated[int, arg(metavar="SEED", help="of the run; the same request gives the same pictures")]
+Seed = Annotated[int, arg(metavar="SEED", help="random seed; the same request gives the same results")]
 
 NoiseOf = Annotated[
     str | None,
     arg(
-        metavar="UNIT", help="unit whose random numbers all pictures use: they start from the same noise (default: own)"
+        metavar="UNIT",
+        help="unit whose random numbers all pictures use: they start from the same noise (default: its own)",
     ),
+]
+
+MethodSteps = Annotated[int | None, arg(help="optimisation steps, for every method that has them")]
+ScoreOfMap = Annotated[
+    str,
+    arg(
+        metavar="NAME",
+        help="score: '' for the unit's readout, or max, mean, mix, top, log-mean-exp over its map",
+    ),
+]
+
+# What is known of units already.
+NamesBesideRun = Annotated[
+    Path | None,
+    arg(
+        metavar="FILE",
+        help="suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)",
+    ),
+]
+
+# What a network is trained on.
+TrainingPhotos = Annotated[
+    tuple[str, ...], arg(metavar="PHOTOS", help="folders or Parquet files of photos; labels are not read")
 ]
 
 # Where they go.
@@ -101,16 +128,18 @@ BatchSize = Annotated[
     int | None,
     arg(help="pictures made together (default: 10 on a CPU, 64 elsewhere); results do not depend on it"),
 ]
+PhotosAtOnce = Annotated[int, arg(help="photos in one pass; fewer need less memory")]
 Device = Annotated[str, arg(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps")]
-Threads = Annotated[
-    int | None, arg(help="CPU threads, of each worker where there are some (default: torch's own choice)")
-]
+Threads = Annotated[int | None, arg(help="CPU threads of each process (default: torch's own choice)")]
 WorkerCount = Annotated[
     str | None,
     arg(
         metavar="WORKERS",
-        help="processes that share the work: a number, auto (one a device), ray or ray://HOST:PORT (default: this process)",
+        help="processes that share the work: a number, auto (one per device), ray or ray://HOST:PORT (default: this process)",
     ),
+]
+TimesOneStep = Annotated[
+    bool, arg(help="time one step, then say how many pictures are decoded and how long that takes")
 ]
 Debug = Annotated[bool, arg(help="show the traceback of an error")]
 
@@ -145,16 +174,6 @@ def asked_workers(workers: str | None, threads: int | None) -> Workers | None:
     return Workers.parse(workers, threads=threads)
 
 
-def check_threads(threads: int | None) -> None:
-    """Checks a number of threads; None is torch's own choice.
-
-    Raises:
-        UserError: there cannot be so few.
-    """
-    if threads is not None and threads < 1:
-        raise UserError(f"--threads must be at least 1, got {threads}")
-
-
 def use_threads(threads: int | None) -> None:
     """Sets torch's threads on the CPU; None leaves its own choice."""
     check_threads(threads)
@@ -175,6 +194,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     part, parts = whole_number(which), whole_number(of)
     if not slash or part is None or not parts:
         raise UserError(f'--shard is I/M such as 0/4, got "{text[:80]}"')
-    if not 0 <= part < parts:
-        raise UserError(f"shard {part}/{parts}: shards of {parts} are 0/{parts} to {parts - 1}/{parts}, counted from 0")
+    check_shard(part, parts)
     return part, parts

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from entoptic.base.bounds import Bounds, check_bounds
 from entoptic.cli.options import (
     Debug,
     Device,
+    LayerToRead,
     ModelName,
+    NamesBesideRun,
+    PhotosAtOnce,
     Seed,
     Threads,
     photos_help,
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 class Patterns:
     """Find which units of a layer, on together, go with errors, with a class, or with one of two networks."""
 
-    title: ClassVar[str] = "which units, on together, go with errors, a class or a network"
+    title: ClassVar[str] = "find units that, on together, go with errors, a class or a network"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic patterns builtin:lite0 bn2 --photos photos --dry-run",
         "entoptic patterns builtin:lite0 bn2 --photos photos",
@@ -44,47 +47,43 @@ class Patterns:
     }  # fmt: skip
 
     model: ModelName
-    layer: Positional[
-        Annotated[str, arg(metavar="LAYER", help="a layer, as `entoptic ls MODEL` names them, or dict(PATH)")]
-    ]
-    photos: Annotated[str, photos_help(", with class folders")]
+    layer: LayerToRead
+    photos: Annotated[str, photos_help(", one folder per class")]
     of: Annotated[str, arg(metavar="CLASS")] = ""
-    """errors on photos of this class alone"""
+    """look only at errors on photos of this class"""
     taken_for: Annotated[str, arg(metavar="CLASS")] = ""
-    """errors on photos that the network takes for this class alone"""
+    """look only at errors in which the network answers this class"""
     between: Annotated[tuple[str, ...] | None, arg(metavar="LABEL")] = None
-    """photos of one label against those of another, or against all others"""
+    """compare photos of one label with those of another, or with all others"""
     against: Annotated[str, arg(metavar="MODEL")] = ""
-    """the same photos in another network or checkpoint with the same layer"""
+    """compare with the same photos in another network or checkpoint with the same layer"""
     every_class: bool = False
-    """photos of each label against all others, all labels at once"""
+    """compare photos of each label with all others, all labels at once"""
     readout: Annotated[str, arg(metavar="READOUT")] = ""
-    """mean, max, cls, … (default: the layer's own; max for a dictionary)"""
+    """how units are read, as behind @ in a unit (default: the layer's own; max for a dictionary)"""
     quantile: float = 0.9
     """a unit is on above this quantile of its own scores over the photos"""
     level: float = 0.01
-    """probability that anything is found where groups are drawn at random, at most"""
+    """largest probability that anything is found where groups are drawn at random"""
     shuffles: int = 20
     """searches on shuffled groups, as a control"""
     most: int = 12
-    """patterns that are kept (of each class with --every-class)"""
+    """largest number of patterns kept (of each class with --every-class)"""
     ablate: Annotated[str, arg(metavar="VALUE")] = "mean"
     """what units are set to in the follow-up: mean or zero"""
     tested: int = 64
-    """photos of each pattern in the follow-up, at most; 0 for none"""
+    """largest number of photos of each pattern in the follow-up; 0 skips it"""
     sets: int = 20
-    """random sets of as many units in the follow-up"""
+    """random sets of as many units in the follow-up, as a control"""
     run: Annotated[Path | None, arg(metavar="RUN")] = None
     """a run whose pictures stand for the units (default: that of --out; photos stand for those without)"""
-    names: Annotated[Path | None, arg(metavar="FILE")] = None
-    """suggested names of units, made by `entoptic name` (default: names.json in --out, where it is)"""
+    names: NamesBesideRun = None
     dry_run: bool = False
     """print what would be compared and the cost, and find nothing"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
     context: Annotated[bool, arg(help="store small copies of photos, to show what units respond to")] = True
-    batch_size: int = 32
-    """photos of one pass; fewer need less memory"""
+    batch_size: PhotosAtOnce = 32
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False

@@ -31,7 +31,7 @@ class Push:
     private: bool = False
     """make a repository that only its owner sees"""
     licence: Annotated[str, arg(metavar="NAME")] = ""
-    """of the pictures as the hub spells it, such as cc-by-4.0"""
+    """licence of the pictures, as the hub spells it, such as cc-by-4.0"""
     with_photos: bool = False
     """share real photos too; mind their licences"""
     dry_run: bool = False

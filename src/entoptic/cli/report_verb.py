@@ -15,6 +15,7 @@ from entoptic.cli.options import (
     Device,
     KeepPhotos,
     ModelName,
+    PhotosAtOnce,
     Seed,
     Threads,
     photos_help,
@@ -28,7 +29,7 @@ from entoptic.errors import counted
 class MakeReport:
     """Write one page on a classifier: its errors, what its classes look for, and which units carry them."""
 
-    title: ClassVar[str] = "one page on a classifier: errors, classes, units"
+    title: ClassVar[str] = "write one page on a classifier: errors, classes, units"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic report builtin:lite0 --photos photos --dry-run",
         "entoptic report builtin:lite0 --photos photos --classes 4 --out runs/report",
@@ -37,26 +38,25 @@ class MakeReport:
     bounds: ClassVar[Bounds] = {"quantile": (0.0, 1.0), "steps": (1, 1_000_000), "batch_size": (1, 65_536)}
 
     model: ModelName
-    photos: Annotated[str, photos_help(", with class folders where errors are asked for")]
+    photos: Annotated[str, photos_help("; errors need one folder per class")]
     classes: Annotated[tuple[str, ...], arg(metavar="N|CLASS")] = ("6",)
-    """how many classes are shown, the most used and most confused, or their names"""
+    """how many classes to show (the most used and most confused), or their names"""
     method: Annotated[str, arg(metavar="METHOD")] = "vital"
-    """of the pictures"""
+    """method that makes the pictures"""
     steps: int | None = None
-    """optimisation steps of a picture"""
+    """optimisation steps of a picture (default: the method's own)"""
     layer: Annotated[str, arg(metavar="LAYER")] = ""
     """where patterns of errors are looked for (default: the layer that the logits read)"""
     quantile: float = 0.9
     """a unit is on above this quantile of its own scores, for patterns"""
     masks: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """PNG masks by the names of the photos, white on the object: do classes look at it, or beside it?"""
+    """PNG masks with the names of the photos, white on the object, to measure whether classes look at it or beside it"""
     dry_run: bool = False
     """print what would be made and its time, and make nothing"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL")] = None
     seed: Seed = 0
     context: KeepPhotos = True
-    batch_size: int = 32
-    """photos of one pass; fewer need less memory"""
+    batch_size: PhotosAtOnce = 32
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False

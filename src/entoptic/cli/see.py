@@ -18,6 +18,7 @@ from entoptic.cli.options import (
     Debug,
     Device,
     KeepPhotos,
+    MethodSteps,
     ModelName,
     NoiseOf,
     PriorName,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 class See:
     """Make pictures of what units look for, each with its measurements."""
 
-    title: ClassVar[str] = "pictures of what units look for, each with measurements"
+    title: ClassVar[str] = "make pictures of what units look for, each with measurements"
     examples: ClassVar[tuple[str, ...]] = (
         """entoptic see builtin:lite0 'logits:"church"' logits:701 --out runs/first""",
         "entoptic see builtin:lite0 blocks.6:112 --method fourier,maco --n 2",
@@ -72,13 +73,12 @@ class See:
     out: RunFolder = None
     verifiers: Verifiers = "auto"
     quick: bool = False
-    """pictures in about a third of the time: stands for --vital.steps 100; options that are given count before it"""
+    """pictures in about a third of the time: stands for --vital.steps 100; options that you give override it"""
     fine: bool = False
-    """pictures in about twice the time: stands for --vital.steps 600, as --quick"""
-    steps: int | None = None
-    """optimisation steps, for every method that has them"""
+    """pictures in about twice the time: stands for --vital.steps 600"""
+    steps: MethodSteps = None
     size: int | None = None
-    """pixels of the pictures' longer side, above the network's own, for every method that has it (vital, fourier)"""
+    """pixels of the pictures' longer side, if larger than the network's own, for methods that have it (vital, fourier, others)"""
     nats: float | None = None
     """KL divergence to spend, for every method that has a budget"""
     batch_size: BatchSize = None
@@ -87,8 +87,8 @@ class See:
     workers: WorkerCount = None
     context: KeepPhotos = True
     config: Annotated[Path | None, arg(metavar="FILE")] = None
-    """YAML file of what to make, in place of MODEL and UNIT: several models, units and methods; options given beside it
-    count before what it says"""
+    """YAML file of what to make, in place of MODEL and UNIT: several models, units and methods; options on the command
+    line override it"""
     print_config: bool = False
     """print this command as such a file and make nothing"""
     shard: Annotated[str, arg(metavar="I/M")] = "0/1"

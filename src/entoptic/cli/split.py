@@ -15,7 +15,7 @@ from entoptic.cli.options import Debug, Device, ModelName, Seed, Threads, UnitNa
 class Split:
     """Split units into sub-units that read different inputs and add up to them; the network is not changed."""
 
-    title: ClassVar[str] = "units as sums of sub-units that read different inputs"
+    title: ClassVar[str] = "split units into sub-units that read different inputs"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic split builtin:lite0 conv_head:12 conv_head:40 --photos photos",
         "entoptic split builtin:lite0 conv_head:12 --photos photos --most 3",
@@ -29,9 +29,9 @@ class Split:
     labels: Annotated[tuple[str, ...], arg(metavar="LABEL")] = ()
     """split by two or more classes of the photos (default: by clusters of the inputs)"""
     most: int = 6
-    """sub-units of one unit that are tried"""
+    """largest number of sub-units tried for one unit"""
     limit: int = 400
-    """most photos that are read"""
+    """largest number of photos read"""
     seed: Seed = 0
     device: Device = "auto"
     threads: Threads = None

@@ -29,7 +29,7 @@ _STATES = {
 class Status:
     """Say how far a run is: what is done, under way and failed, its pace and the time left."""
 
-    title: ClassVar[str] = "how far a run is: done, under way, failed, time left"
+    title: ClassVar[str] = "say how far a run is: done, under way, failed, time left"
     examples: ClassVar[tuple[str, ...]] = ("entoptic status runs/first", "entoptic status runs/first --json")
 
     run: RunToRead

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from entoptic.cli.options import Debug, InverterOptions, ModelName, photos_help, run_folder_help
+from entoptic.cli.options import Debug, InverterOptions, ModelName, TimesOneStep, photos_help, run_folder_help
 from entoptic.cli.output import finish_run
 from entoptic.inversion.configs import Steer as Steering
 
@@ -44,8 +44,7 @@ class Steer:
     """how many concepts of the class are discovered; 0 takes the fewest that are complete"""
     out: Annotated[Path | None, run_folder_help("runs/MODEL-steer")] = None
     shared: OmitArgPrefixes[InverterOptions] = field(default_factory=InverterOptions)
-    dry_run: bool = False
-    """time one step, then say how many pictures are decoded and how long that takes"""
+    dry_run: TimesOneStep = False
     debug: Debug = False
 
 

@@ -19,7 +19,7 @@ StudyFolder = Positional[Annotated[Path, arg(metavar="STUDY", help="folder that 
 class StudyBuild:
     """Build a study with people from the pictures of runs: pictures with neutral names, trials, pre-registration."""
 
-    title: ClassVar[str] = "a study with people, from the pictures of runs"
+    title: ClassVar[str] = "build a study with people from the pictures of runs"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic study build runs/first --tasks describe class-match --out study",
         "entoptic study build runs/first --photos photos --with-photos --out study",
@@ -42,15 +42,15 @@ class StudyBuild:
     proposed: Annotated[str, arg(metavar="METHOD")] = ""
     """method of the primary comparison (default: the first)"""
     hypotheses: Annotated[tuple[str, ...], arg(metavar="SENTENCE")] = ()
-    """for the pre-registration (default: made from the primary comparison)"""
+    """hypotheses for the pre-registration (default: made from the primary comparison)"""
     consent: Annotated[Path | None, arg(metavar="FILE")] = None
     """JSON of what the consent page says: title, contact, ethics, purpose, payment, risks, data, deletion"""
     languages: Annotated[tuple[str, ...], arg(metavar="LANGUAGE")] = ()
-    """of the texts, such as en de (default: all)"""
+    """languages of the texts, such as en de (default: all)"""
     wording: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """texts of further languages, such as fr.json"""
     name: Annotated[str, arg(metavar="NAME")] = ""
-    """of the study (default: the folder's)"""
+    """name of the study (default: the folder's)"""
     dry_run: bool = False
     """only say trials, minutes and participants"""
     device: Device = "auto"
@@ -75,15 +75,15 @@ class StudyServe:
     port: int = 8000
     """port to listen at; 0 takes one that is free"""
     database: Annotated[str, arg(metavar="URL")] = ""
-    """where answers are stored (default: STUDY/answers.sqlite)"""
+    """database in which answers are stored (default: STUDY/answers.sqlite)"""
     origins: Annotated[tuple[str, ...], arg(metavar="ORIGIN")] = ()
     """addresses at which people see the study, where a proxy changes them"""
     frames: Annotated[tuple[str, ...], arg(metavar="ORIGIN")] = ()
     """platforms that may show the study in a frame, such as https://www.mturk.com"""
     completion_code: Annotated[str, arg(metavar="CODE")] = ""
-    """for those who finish and came from Prolific (default: a random one)"""
+    """code for people who came from Prolific and finished (default: a random one)"""
     screened_out_code: Annotated[str, arg(metavar="CODE")] = ""
-    """for those whose practice failed (default: a random one)"""
+    """code for people who did not pass the practice (default: a random one)"""
     completion_url: Annotated[str, arg(metavar="URL")] = ""
     """where people return to at the end; {code} stands for their code"""
     new_admin_token: bool = False
@@ -95,7 +95,7 @@ class StudyServe:
 class StudyExport:
     """Export a study as one page without a server, whose answers are saved as files or posted to an address."""
 
-    title: ClassVar[str] = "a study as one page without a server"
+    title: ClassVar[str] = "export a study as one page without a server"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic study export study --out bundle",
         "entoptic study export study --out bundle --post-url https://example.org/in",

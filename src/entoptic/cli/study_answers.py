@@ -17,7 +17,7 @@ from entoptic.cli.study import StudyFolder
 class StudySimulate:
     """Let simulated participants answer a study, over HTTP and into a database of their own, to test it."""
 
-    title: ClassVar[str] = "simulated participants answer a study"
+    title: ClassVar[str] = "let simulated participants answer a study"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic study simulate study",
         "entoptic study simulate study --participants 20 --network '' --careless 0.2",
@@ -26,17 +26,17 @@ class StudySimulate:
 
     study: StudyFolder
     participants: int = 60
-    """who come"""
+    """number of simulated participants"""
     network: Annotated[str, arg(metavar="MODEL")] = "builtin:lite1"
-    """whose features answer tasks with a right answer; '' plants effects of methods there too"""
+    """network whose features answer the tasks that have a right answer; '' plants effects of methods there too"""
     width: float = 1.5
-    """of the planted effects: log odds between the proposed method and the last"""
+    """size of the planted effects: log odds between the proposed method and the last"""
     coins: float = 0.05
     """share of participants who flip coins"""
     careless: float = 0.1
     """share of participants who click as fast as they can"""
     seed: int = 0
-    """of every draw"""
+    """random seed of every draw"""
     device: Device = "auto"
     threads: Threads = None
     debug: Debug = False
@@ -46,7 +46,7 @@ class StudySimulate:
 class StudyAnalyse:
     """Analyse the answers of a study: tidy tables, exclusions, estimates with intervals, and a report."""
 
-    title: ClassVar[str] = "from the answers of a study to a report"
+    title: ClassVar[str] = "analyse the answers of a study and write a report"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic study analyse study --simulated --out report",
         "entoptic study analyse study --out report --runs runs/first",
@@ -59,11 +59,11 @@ class StudyAnalyse:
     simulated: bool = False
     """analyse the answers of `entoptic study simulate` instead of those of people"""
     database: Annotated[str, arg(metavar="URL")] = ""
-    """where the answers are (default: STUDY/answers.sqlite)"""
+    """database in which the answers are (default: STUDY/answers.sqlite)"""
     encoder: Annotated[str, arg(metavar="NAME")] = "minilm"
-    """of written answers: minilm, or a model of sentence-transformers"""
+    """text encoder for written answers: minilm, or a model of sentence-transformers"""
     draws: int = 10_000
-    """of the bootstrap"""
+    """draws of the bootstrap"""
     machine: Annotated[str, arg(metavar="MODEL")] = ""
     """a network whose features answer the same trials, to compare with people: builtin:lite1"""
     runs: Annotated[tuple[Path, ...], arg(metavar="RUN")] = ()
@@ -74,9 +74,9 @@ class StudyAnalyse:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPower:
-    """How many participants and units find an effect, by simulated studies with persons and units random."""
+    """Say how many participants and units find an effect, from simulated studies in which persons and units are random."""
 
-    title: ClassVar[str] = "how many participants and units find an effect"
+    title: ClassVar[str] = "say how many participants and units find an effect"
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic study power --effect 0.1 --baseline 0.75 --units 24 48 96",
         "entoptic study power --units 48 --participants 60 --simulations 1000",
@@ -86,7 +86,7 @@ class StudyPower:
     }  # fmt: skip
 
     effect: float = 0.1
-    """by which the share of right answers is higher; for --ratings, in log odds"""
+    """effect to find: by how much the share of right answers is higher; for --ratings, in log odds"""
     baseline: float = 0.75
     """share of right answers of the other method"""
     ratings: bool = False
@@ -98,11 +98,11 @@ class StudyPower:
     trials: int | None = None
     """main trials a participant, over both methods (default: one a unit, at most 45)"""
     power: float = 0.8
-    """to reach"""
+    """power to reach"""
     most: int = 200
-    """participants to try"""
+    """largest number of participants to try"""
     simulations: int = 200
-    """studies a design; 1000 for a final number"""
+    """simulated studies per design; take 1000 for a final number"""
     person_sd: float = 0.25
     """standard deviation of participants, in log odds"""
     unit_sd: float = 1.0
@@ -110,7 +110,7 @@ class StudyPower:
     unit_method_sd: float = 0.5
     """standard deviation of how much a unit gains by the method; a guess, vary it from 0.25 to 1"""
     seed: int = 0
-    """of every draw"""
+    """random seed of every draw"""
     debug: Debug = False
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from entoptic.base.bounds import check_options
+from entoptic.base.bounds import check_options, check_threads
 from entoptic.cli.config_file import FileJob, config_text, read_jobs
 from entoptic.cli.method_options import chosen_methods
-from entoptic.cli.options import asked_workers, check_threads, parse_shard
+from entoptic.cli.options import asked_workers, parse_shard
 from entoptic.cli.parse import parse
 from entoptic.cli.see import See, run_see
 from entoptic.errors import UserError, counted

@@ -22,7 +22,7 @@ class Verify:
 
     run: RunToRead
     photos: Annotated[str | None, arg(metavar="PHOTOS")] = None
-    """where the photos are now, if they moved"""
+    """where the photos are now, if they were moved"""
     prior: Annotated[str | None, arg(metavar="PRIOR")] = None
     """where the image prior of the run's inverters is now, if not where the sidecars or their cards say"""
     device: Device = "auto"

@@ -55,7 +55,7 @@ class DictionaryRecipe:
     patience: int = 4
     """measurements that the rise is counted over"""
     seed: int = 0
-    """of the first weights and of the order of photos and positions"""
+    """random seed of the first weights and of the order of photos and positions"""
 
     ema: ClassVar[float] = 0.0
 

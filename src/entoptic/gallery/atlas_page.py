@@ -97,11 +97,6 @@ def write_atlas_pages(
     )
 
 
-def page_of(result: Result) -> Path:
-    """Returns where the page of an atlas is."""
-    return result.path.parents[3] / "gallery" / page_name(KIND, result)
-
-
 def _page(run: Run, result: Result, pages_of_units: Path, names: Path) -> tuple[AtlasPage, str]:
     record = result.record
     out = run.path / "gallery"

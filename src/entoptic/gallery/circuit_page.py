@@ -17,11 +17,11 @@ from entoptic.gallery.circuit_layout import Layout, lay_out
 from entoptic.gallery.circuit_steered import SteeredView, read_steered
 from entoptic.gallery.result_pages import page_name, place_of_names, result_links, write_result_pages
 from entoptic.names import Suggestion, suggestion_for
+from entoptic.runs.circuit import KIND
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 from entoptic.units.grammar import parse
 
-KIND = "circuit"
 _ASSETS = ("style.css", "common.js", "circuit.css", "circuit.js", "icon.svg")
 
 

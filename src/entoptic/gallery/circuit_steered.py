@@ -12,10 +12,10 @@ from urllib.parse import quote
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.circuit_evidence import MEANINGS, MeasuredRow, row_of
+from entoptic.runs.circuit_steering import KIND
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 
-KIND = "steering"
 _ENDS = ("_steered", "_random_edges")
 
 

@@ -42,11 +42,6 @@ def write_commitment_pages(run_folder: Path) -> list[Path]:
     return [out / name for name in texts]
 
 
-def page_of(result: Result) -> Path:
-    """Returns where the page of a commitment is."""
-    return result.path.parents[3] / "gallery" / page_name(KIND, result)
-
-
 def _page(result: Result) -> str:
     try:
         record = read_json(result.file(FILE))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from entoptic.gallery.formats import SPACE
-
-PERCENT = f"{SPACE}%"
+from entoptic.gallery.wording import PERCENT
 
 MEANINGS: dict[str, str] = {
     "activation": "How strongly the unit responds to the picture, in the network’s own units. On its own it says little: "

@@ -17,11 +17,11 @@ from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.result_pages import page_name, place_of_names, result_links, write_result_pages
 from entoptic.names import Suggestion, suggestion_for
+from entoptic.runs.patterns_record import KIND
 from entoptic.runs.results import Result, read_results
 from entoptic.runs.store import Run
 from entoptic.units.grammar import parse
 
-KIND = "patterns"
 PREFERRED = "vital"
 """Method whose picture stands for a unit where a run has several."""
 _ASSETS = ("style.css", "common.js", "patterns.css", "icon.svg")

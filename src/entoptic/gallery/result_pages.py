@@ -115,6 +115,11 @@ def page_name(kind: str, result: Result) -> str:
     return f"{kind}-{slug(result.name)}-{result.path.parent.name[-8:]}.html"
 
 
+def page_of(result: Result) -> Path:
+    """Returns where the page of a result is, in the gallery of its run."""
+    return result.path.parents[3] / "gallery" / page_name(result.kind, result)
+
+
 def result_links(run: Run, result: Result) -> dict[str, str]:
     """Returns links from the pages of a run to the files of a result, by name.
 

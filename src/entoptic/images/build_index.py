@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entoptic.base.bounds import check_options
+from entoptic.base.bounds import check_options, check_shard
 from entoptic.base.files import check_inside, check_own, delete_unfinished, lock_folder, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import Unreadable, UserError, counted
@@ -75,8 +75,7 @@ def build_index(
     if min(k, bottom) < 1 or reservoir < 0 or batch_size < 1:
         raise UserError(f"k, bottom and batch_size must be 1 or more, got {k}, {bottom}, {batch_size}")
     check_options(k=k, bottom=bottom, reservoir=reservoir, batch_size=batch_size)
-    if not 0 <= which < of:
-        raise UserError(f"shard {which}/{of}: shards of {of} are 0/{of} to {of - 1}/{of}")
+    check_shard(which, of)
     groups = make_groups(model, layers, readouts)
     blocks = -(-len(photos) // BLOCK)
     if of > blocks:

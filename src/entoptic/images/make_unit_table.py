@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from entoptic.base.sorting import sorted_rows
-from entoptic.images.unit_table import LOGITS, UnitTable, class_weights, factorise, table_ranks, write_table
+from entoptic.images.unit_table import UnitTable, class_weights, factorise, table_ranks, write_table
+from entoptic.models.model import LOGITS
 from entoptic.models.taps import Tap
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def sorted_curves(model: Model, photos: Sequence[str], taps: Sequence[Tap]) -> t
 
     curves: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
     logits, classes = [], []
-    logit_tap = Tap("logits")
+    logit_tap = Tap(LOGITS)
     with torch.no_grad(), model.frozen():
         for source in photos:
             opened = Photos.open(source)

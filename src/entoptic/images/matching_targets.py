@@ -24,8 +24,8 @@ from entoptic.images.relevance_weighting import (
     relevant_means,
 )
 from entoptic.images.shipped_statistics import Pack
-from entoptic.images.unit_table import LOGITS, UnitTable, find_table
-from entoptic.models.model import Model
+from entoptic.images.unit_table import UnitTable, find_table
+from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
 

@@ -372,5 +372,5 @@ def _opened_again(path: str, source: str, rows: list[int], listing: str) -> Phot
     """
     found = Photos.open(path)
     if _listing(found._shared) != listing:
-        raise UserError(f"the photos at {path} are others here than where they were opened before")
+        raise UserError(f"the photos at {path} are not those that were opened before")
     return Photos(source, found._shared, rows)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from entoptic.images.shipped_statistics import between, kept_ranks
+from entoptic.models.model import LOGITS
 from entoptic.models.taps import Tap
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ MARK = "entoptic-unit-table"
 """Name of the description in the file's metadata."""
 ENDING = ".units.safetensors"
 """What the names of the shipped files end with."""
-LOGITS = "logits"
 
 
 def table_ranks(length: int, relevance: str) -> Tensor:

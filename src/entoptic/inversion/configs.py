@@ -17,13 +17,14 @@ class Sampling:
     steps: int | None = None
     """steps of the sampler"""
     guidance: float | None = None
-    """weight of the map against none; 1 is the plain conditional distribution"""
+    """weight of guidance by the map; 1 is the plain conditional distribution"""
     strength: float | None = None
-    """of the control (or of a direct network's hint); 0 samples the bare prior (or the network without a map)"""
+    """weight of the control (or of a direct network's hint); 0 samples the bare prior (or the network without a map)"""
     pull: int = 0
-    """gradient steps on the cosine while sampling; the network's own numbers are then flattered"""
+    """gradient steps on the cosine while sampling; the network's own measurements then look better than they are"""
     best_of: int = 1
-    """pictures drawn for each one kept, that of the highest cosine; the network's own numbers are then flattered"""
+    """pictures drawn for each one kept, that of the highest cosine; the network's own measurements then look better
+    than they are"""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -52,7 +53,7 @@ class Steer:
     scale: float = 0.25
     """α: what is left of the concept in the edit that is shown; 0 removes it, 2 doubles it"""
     scales: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
-    """α of the sweep"""
+    """values of α that are compared"""
     n: int = 9
     """random seeds, each decoding both maps with the same noise"""
     nulls: int = 0
@@ -60,13 +61,13 @@ class Steer:
     level: float = 0.05
     """rate at which concepts without any effect of their own are flagged; needs 1/level - 1 nulls"""
     seed: int = 0
-    """of the noise and of the random subspaces"""
+    """random seed of the noise and of the random subspaces"""
     steps: int | None = None
     """sampling steps (default: the inverter's)"""
     strength: float | None = None
-    """of the map's control (default: the inverter's)"""
+    """weight of the map's control (default: the inverter's)"""
     guidance: float | None = None
-    """feature guidance (default: the inverter's)"""
+    """weight of guidance by the map (default: the inverter's)"""
     eight_bit: bool = True
     """compare and re-encode the pictures as an 8-bit file holds them"""
     batch_size: int = 32
@@ -157,6 +158,7 @@ class EntopticRecipe:
     cycle_pictures: int = 4
     """most pictures of a step that it is taken on"""
     seed: int = 0
+    """random seed of the first weights and of everything drawn in training"""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "hint"):

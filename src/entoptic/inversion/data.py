@@ -178,11 +178,6 @@ class _PairsRequest:
         return content_key(self.options | self.behaviour)
 
     @cached_property
-    def options_keys(self) -> tuple[str, ...]:
-        """The keys that a record of the same options may hold."""
-        return (self.options_key, content_key(self.options))
-
-    @cached_property
     def stamp(self) -> str:
         """Hash of the photos' names, sizes and modification times, in their order; "" where some photos are in no file."""
         total = hashlib.sha256()

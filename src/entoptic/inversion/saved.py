@@ -266,7 +266,7 @@ def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
     if shape != wants:
         raise UserError(
             f"{maps.layer} of {asked.name} has maps of {'×'.join(map(str, shape))}, the inverter {inverter.name} takes "
-            f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) is another than in its training"
+            f"{'×'.join(map(str, wants))}; the card's input size ({asked.size[0]}) differs from that of its training"
         )
     if own.model.card.behaviour_sha256 and asked.behaviour_sha256 and own.model.card.identity != asked.identity:
         raise UserError(

@@ -26,6 +26,7 @@ from entoptic.methods import (
     retrieval,
     steer,
     vital,
+    vital_paper,
 )
 from entoptic.methods.contract import METHODS, MethodCard, find_method
 
@@ -51,6 +52,7 @@ __all__ = [
     "retrieval",
     "steer",
     "vital",
+    "vital_paper",
 ]
 
 plugins.load_plugins(plugins.METHODS, METHODS)

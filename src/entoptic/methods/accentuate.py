@@ -22,9 +22,9 @@ class Accentuate(MethodConfig):
     photo: str = ""
     """file of the photo to start at and to stay near; without it there is no picture"""
     photo_sha256: str = ""
-    """of that file's content, filled in where it is left out; another file is refused"""
+    """SHA-256 of that file's content, filled in where it is left out; another file is refused"""
     steps: int = 100
-    """of Adam"""
+    """steps of Adam"""
     lr: float = 0.05
     """learning rate of Adam"""
     keep: float = 1.0

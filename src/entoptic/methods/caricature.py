@@ -20,15 +20,15 @@ class Caricature(MethodConfig):
     photo: str = ""
     """file of the photo whose values at the layer are exaggerated; without it there is no picture"""
     photo_sha256: str = ""
-    """of that file's content, filled in where it is left out; another file is refused"""
+    """SHA-256 of that file's content, filled in where it is left out; another file is refused"""
     steps: int = 256
-    """of Adam"""
+    """steps of Adam"""
     lr: float = 0.05
     """learning rate of Adam"""
     power: float = 1.0
-    """of the cosine: 0 asks for size alone, more asks that every place points where the photo's does"""
+    """power of the cosine: 0 asks for size alone, more asks that every place points where the photo's does"""
     std: float = 0.01
-    """of the spectrum's random start, per real and imaginary part"""
+    """standard deviation of the spectrum's random start, per real and imaginary part"""
     transforms: bool = True
     """pad, jitter, scale and rotate each view, as Lucid does; the photo is seen through the same views"""
 

@@ -29,7 +29,7 @@ class DeepInversion(MethodConfig):
     """
 
     steps: int = 300
-    """of Adam, both stages together"""
+    """steps of Adam, both stages together"""
     lr: float = 0.2
     """learning rate of Adam, in normalised pixels (those that the network is fed)"""
     group: int = 1

@@ -27,15 +27,15 @@ class Diverse(MethodConfig):
     pictures: int = 4
     """k: pictures of a unit that are made together so that they differ; ask for all of them with n=k (--n k)"""
     weight: float = 1.0
-    """of the likeness of two pictures, in units of the unit's score: at 1, pictures that are the same lose all of it"""
+    """weight of the likeness of two pictures, in units of the unit's score: at 1, pictures that are the same lose all of it"""
     layer: str = ""
     """layer whose channels' correlations (Gram matrix) are to differ; empty takes the last of the trunk below the unit"""
     steps: int = 512
-    """of Adam"""
+    """steps of Adam"""
     lr: float = 0.05
     """learning rate of Adam"""
     std: float = 0.01
-    """of the spectrum's random start, per real and imaginary part"""
+    """standard deviation of the spectrum's random start, per real and imaginary part"""
     decay: float = 1.0
     """exponent of the 1/f scaling of the spectrum"""
     transforms: bool = True

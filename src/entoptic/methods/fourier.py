@@ -18,11 +18,11 @@ class Fourier(MethodConfig):
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 512
-    """of Adam"""
+    """steps of Adam"""
     lr: float = 0.05
     """learning rate of Adam"""
     std: float = 0.01
-    """of the spectrum's random start, per real and imaginary part"""
+    """standard deviation of the spectrum's random start, per real and imaginary part"""
     decay: float = 1.0
     """exponent of the 1/f scaling of the spectrum"""
     transforms: bool = True

@@ -40,7 +40,7 @@ class Klsc(MethodConfig):
     """
 
     nats: float | None = None
-    """KL divergence from the prior to spend (None with the others absent: 4)"""
+    """KL divergence from the prior to spend (default: 4 where none of the others is given)"""
     mean: float | None = None
     """mean score to reach, in standard deviations above that of the prior"""
     share: float | None = None

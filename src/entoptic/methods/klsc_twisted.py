@@ -33,7 +33,7 @@ class KlscTwisted(MethodConfig):
     nats: float = 3.0
     """KL divergence from the prior to spend; it must lie within what the bank supports"""
     beta: float | None = None
-    """strength β of the tilt exp(β s) in place of `nats`"""
+    """strength β of the tilt exp(β s), in place of `nats`"""
     steps: int = 50
     """ancestral steps"""
     particles: int = 16

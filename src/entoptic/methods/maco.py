@@ -25,7 +25,7 @@ class Maco(MethodConfig):
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 leaves it to `canvas`
 
     steps: int = 256
-    """of NAdam"""
+    """steps of NAdam"""
     lr: float = 1.0
     """learning rate of NAdam"""
     canvas: int = 512

@@ -18,11 +18,11 @@ class PixelAscent(MethodConfig):
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
     steps: int = 256
-    """of gradient ascent"""
+    """steps of gradient ascent"""
     lr: float = 0.01
     """root mean square change of a pixel per step, pixels in [0, 1]"""
     std: float = 0.1
-    """of the random start around mid-grey"""
+    """standard deviation of the random start around mid-grey"""
     radius: float = 0.0
     """L2 distance from mid-grey that the picture is kept at (Erhan's ||x|| = rho); 0 only clamps"""
     size: int = 0

@@ -43,7 +43,7 @@ class PromptWords(Prompted):
     """Prompt words, the plain words that make a prior drive the unit (after DEXTER)."""
 
     words: int = 3
-    """most words of the prompt; each is kept only if it raises the score"""
+    """largest number of words of the prompt; each is kept only if it raises the score"""
     shortlist: int = 32
     """words, the best of all candidates when alone, that are tried beside others"""
     vocabulary: tuple[str, ...] = ()

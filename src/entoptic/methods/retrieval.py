@@ -71,7 +71,7 @@ class RetrievalTilted(MethodConfig):
     mean: float | None = None
     """mean score to reach, in standard deviations above the mean of the photos"""
     nats: float | None = None
-    """KL divergence to spend (None with the other two absent: 4)"""
+    """KL divergence to spend (default: 4 where neither of the others is given)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

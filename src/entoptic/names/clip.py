@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -14,6 +13,7 @@ from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import NotAvailable, Unreadable, UserError, nearest
 from entoptic.images.photos import Photos
+from entoptic.names.encoders import weights_digest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +77,7 @@ class OpenClip:
         self._model: Any = model.eval().requires_grad_(False).to(device)
         self._device = torch.device(device)
         self._prepare: Callable[[Any], Tensor] = prepare
-        self.identity = f"parameters:{_digest(self._model.state_dict())}"
+        self.identity = f"parameters:{weights_digest(self._model.state_dict())}"
         self.scale = float(self._model.logit_scale.exp())
 
     def prepare(self, photo: Image.Image) -> Tensor:
@@ -124,11 +124,3 @@ def photo_vectors(
         held = {"read": torch.tensor(read), "vectors": torch.cat(parts)}
         save_cached("names", key, held)
     return held["read"].tolist(), held["vectors"]
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().float().numpy().tobytes())
-    return digest.hexdigest()

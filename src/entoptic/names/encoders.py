@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -107,7 +107,7 @@ class SentenceTransformerEncoder:
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
             raise NotAvailable(f'there is no encoder "{name}" that can be loaded here ({reason[0][:160]})') from None
         self.name = name
-        self.identity = f"parameters:{_digest(self._model.state_dict())}"
+        self.identity = f"parameters:{weights_digest(self._model.state_dict())}"
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Returns one vector of length 1 a text."""
@@ -124,7 +124,8 @@ def _packaged() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-def _digest(state: dict[str, Any]) -> str:
+def weights_digest(state: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of weights by name, as float32."""
     import hashlib
 
     digest = hashlib.sha256()

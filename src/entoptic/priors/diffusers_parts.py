@@ -13,6 +13,7 @@ from torch import nn
 
 from entoptic.base.records import read_json
 from entoptic.errors import UserError, nearest
+from entoptic.models.running import first_line
 
 NEEDS_DIFFUSERS = "priors need diffusers and transformers: pip install entoptic[diffusion]"
 
@@ -119,7 +120,7 @@ def load_scheduler(diffusers: Any, name: str, folder: Path) -> Any:
     try:
         return kind.from_config(config)
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise UserError(f"{name}: diffusers refuses the settings of its {wanted} ({short(error)})") from error
+        raise UserError(f"{name}: diffusers refuses the settings of its {wanted} ({first_line(error)})") from error
 
 
 def load_part(diffusers: Any, source: Source, part: str, known: Mapping[str, str]) -> nn.Module:
@@ -258,14 +259,8 @@ def load_frozen(name: str, part: str, trust: bool, read: Callable[..., Any]) -> 
     except Exception as error:
         # transformers answers a misfit with a table in its log and advice on its own options.
         misfit = "ignore_mismatched_sizes" in str(error)
-        why = "the shapes of its weights are not those of its config" if misfit else short(error)
+        why = "the shapes of its weights are not those of its config" if misfit else first_line(error)
         raise UserError(f"{name}: could not read its {part} ({why})") from error
     if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
         raise UserError(f"{name}: the weights of its {part} lack {len(missing)} tensors, {missing[0]} for one")
     return net.float().eval().requires_grad_(False)
-
-
-def short(error: BaseException) -> str:
-    """Returns the kind of an error and the beginning of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

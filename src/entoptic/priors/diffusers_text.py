@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from entoptic.errors import UserError
+from entoptic.models.running import first_line
 from entoptic.priors.diffusers_parts import (
     NEEDS_DIFFUSERS,
     TRANSFORMERS,
@@ -18,7 +19,6 @@ from entoptic.priors.diffusers_parts import (
     check_present,
     find_weights,
     load_frozen,
-    short,
 )
 
 TEXT_PIPELINES = {
@@ -200,7 +200,7 @@ def _encoder(
     try:
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / words)
     except Exception as error:
-        raise UserError(f"{source.name}: could not read its {words} as CLIP's ({short(error)})") from error
+        raise UserError(f"{source.name}: could not read its {words} as CLIP's ({first_line(error)})") from error
     cls = getattr(transformers, kind if penultimate else "CLIPTextModel")
     what = part.replace("_", " ")
     encoder: Any = load_frozen(

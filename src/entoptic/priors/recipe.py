@@ -48,7 +48,7 @@ class Recipe:
     precision: str = "auto"
     """arithmetic of the network: float32, bfloat16, or auto (bfloat16 on a GPU)"""
     seed: int = 0
-    """of the first weights and of everything drawn while it is trained"""
+    """random seed of the first weights and of everything drawn while it is trained"""
 
     def __post_init__(self) -> None:
         if not self.widths or len(self.widths) > 16:

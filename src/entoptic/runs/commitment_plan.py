@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +15,7 @@ from entoptic.errors import UserError, instead
 from entoptic.images.photos import Photos
 from entoptic.methods.prior_sampling import MAP_STEPS
 from entoptic.priors.prior import Prior, draw_conditions, generate, noise_like
+from entoptic.runs.sampling_time import TIMED, timed
 from entoptic.sampling.bank import Bank, bank_key, batch_size_for, held_samples
 from entoptic.sampling.switched_chains import SAMPLERS, Side, Switched, switch_places
 from entoptic.sampling.unit_scores import REDUCTIONS, UnitScores
@@ -26,8 +25,6 @@ VERSION = 1
 """Of what a result holds: another one makes another key."""
 CHUNK = 16
 """Most chains that are made together; finished ones are kept, so an interruption costs one such batch at one switch."""
-_TIMED = 4
-"""Chains that are timed together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,21 +175,11 @@ def estimate_cost(plan: CommitmentPlan) -> CommitmentCost:
 def _seconds(plan: CommitmentPlan, scores: UnitScores) -> tuple[float, float, float, float]:
     """Seconds to draw a sample, to score one, and of a chain's step with and without guidance."""
     prior, chains = plan.prior, Switched(prior=plan.prior, score=scores, beta=1e-9, steps=2, sampler="ancestral")
-    generators = [generator_for("timed", i) for i in range(_TIMED)]
+    generators = [generator_for("timed", i) for i in range(TIMED)]
     condition, noise = draw_conditions(prior, generators), noise_like(prior, generators)
     with torch.no_grad():
         pictures = prior.decode(generate(prior, noise, condition, steps=MAP_STEPS))
-        drawing = _timed(lambda: prior.decode(generate(prior, noise, condition, steps=MAP_STEPS)))
-        scoring = _timed(lambda: scores.all(pictures))
-    guided = _timed(lambda: chains.trunk(generators, Side.OFF, [1]))
-    return drawing, scoring, guided, _timed(lambda: chains.trunk(generators, Side.ON, [1]))
-
-
-def _timed(piece: Callable[[], object]) -> float:
-    """Seconds for one chain, of the faster of two calls."""
-    seconds = []
-    for _ in range(2):
-        started = time.monotonic()
-        piece()
-        seconds.append(time.monotonic() - started)
-    return min(seconds) / _TIMED
+        drawing = timed(lambda: prior.decode(generate(prior, noise, condition, steps=MAP_STEPS)))
+        scoring = timed(lambda: scores.all(pictures))
+    guided = timed(lambda: chains.trunk(generators, Side.OFF, [1]))
+    return drawing, scoring, guided, timed(lambda: chains.trunk(generators, Side.ON, [1]))

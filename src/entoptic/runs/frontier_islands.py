@@ -121,7 +121,7 @@ def sample_on_workers(
 def _unit(units: Sequence[Unit], identity: str) -> Unit:
     found = next((unit for unit in units if unit.identity == identity), None)
     if found is None:
-        raise UserError("the network is another one here than in the job")
+        raise UserError("the network differs here from that of the job")
     return found
 
 

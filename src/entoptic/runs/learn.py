@@ -27,6 +27,7 @@ from entoptic.base.progress import Reporter, reporter
 from entoptic.base.training import fitting, mean_weights, read_record
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
+from entoptic.inversion.data import open_photos
 from entoptic.methods.prior_sampling import MAP_STEPS
 from entoptic.metrics.distribution import features, frechet, kid, kid_interval
 from entoptic.models.model import Model, pick_device
@@ -96,8 +97,8 @@ def learn(
     where = pick_device(device)
     check_own(folder, marks=TRAINING, what="training of a prior")
     # Before anything is written: what only the comparison refuses, hours later, would be of no use.
-    _check_count(_open(photos if held_out is None else held_out), samples)
-    sets = _open(photos)
+    _check_count(open_photos(photos if held_out is None else held_out), samples)
+    sets = open_photos(photos)
 
     def sheet(net: UNet, path: Path) -> None:
         draw_sheet(training_prior(net, recipe, where, guidance=guidance), path)
@@ -171,7 +172,7 @@ def distances(
     """
     report = report or Reporter()
     model = load(judge, device=str(prior.device)) if isinstance(judge, str) else judge
-    sets = _open(photos)
+    sets = open_photos(photos)
     count = _check_count(sets, samples)
     bank = make_bank(prior, size=samples, steps=steps, seed=1, progress=report.progress)
     side = bank.pictures.shape[-1]
@@ -198,10 +199,6 @@ def distances(
         }  # fmt: skip
         report.progress("comparing with photos", done, len(compared))
     return out
-
-
-def _open(photos: Any) -> list[Photos]:
-    return [Photos.open(one) for one in (photos if isinstance(photos, (list, tuple)) else [photos])]
 
 
 def _check_count(sets: Sequence[Photos], samples: int) -> int:

@@ -290,7 +290,7 @@ class Recompute:
         dictionary = load_dictionary(inside if inside.is_file() and not source.is_file() else source)
         identity = identity_of(dictionary, maps.channels)
         if identity != entry["identity"]:
-            raise NotAvailable(f"the dictionary {source} is another now than when the picture was made")
+            raise NotAvailable(f"the dictionary {source} has changed since the picture was made")
         return Concepts(dictionary=dictionary, source=entry["source"], identity=identity)
 
     # --- what they share ------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ class Recompute:
         if held is None:
             held = self._inverters[entry["source"]] = self._load_inverter(entry, model)
         if held.identity != entry["identity"]:
-            raise NotAvailable(f"the inverter {entry['name']} is another now than when the picture was made")
+            raise NotAvailable(f"the inverter {entry['name']} has changed since the picture was made")
         return held
 
     def _load_inverter(self, entry: Mapping[str, Any], model: Model) -> Inverter:

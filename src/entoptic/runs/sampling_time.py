@@ -20,7 +20,7 @@ from entoptic.sampling.unit_scores import UnitScores
 
 _RUNGS = (3, 11)
 """Rungs of a ladder of β: of a small budget, and those that most need fewer than."""
-_TIMED = 4
+TIMED = 4
 """Pictures that are timed together."""
 
 
@@ -85,7 +85,7 @@ def _moved(config: MethodConfig) -> tuple[int, int]:
 
 def _seconds(prior: Prior, scores: UnitScores) -> tuple[float, float, float]:
     """Seconds to draw a sample, to score one, and to take a gradient of the score through the map."""
-    generators = [generator_for("timed", i) for i in range(_TIMED)]
+    generators = [generator_for("timed", i) for i in range(TIMED)]
     condition, noise = draw_conditions(prior, generators), noise_like(prior, generators)
 
     straight = replace(scores, straight=True)  # the saved file's score, with the gradient of the picture's
@@ -100,16 +100,16 @@ def _seconds(prior: Prior, scores: UnitScores) -> tuple[float, float, float]:
 
     with torch.no_grad():
         pictures = draw()
-        drawing, scoring = _timed(draw), _timed(lambda: scores.all(pictures))
+        drawing, scoring = timed(draw), timed(lambda: scores.all(pictures))
     with torch.enable_grad():
-        return drawing, scoring, _timed(move)
+        return drawing, scoring, timed(move)
 
 
-def _timed(piece: Callable[[], object]) -> float:
-    """Seconds a picture, of the faster of two calls."""
+def timed(piece: Callable[[], object]) -> float:
+    """Returns the seconds of one of the `TIMED` samples that a call makes together, of the faster of two calls."""
     seconds = []
     for _ in range(2):
         started = time.monotonic()
         piece()
         seconds.append(time.monotonic() - started)
-    return min(seconds) / _TIMED
+    return min(seconds) / TIMED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from entoptic.errors import UserError
+from entoptic.base.bounds import check_shard
 from entoptic.runs.plan import UnitPlan
 
 
@@ -22,8 +22,7 @@ def shard_of(plan: UnitPlan, part: int, parts: int) -> UnitPlan:
         UserError: there is no such part. One without a unit is no error: where several requests are divided into equal
             numbers of parts, a small one has fewer units than parts.
     """
-    if not 0 <= part < parts:
-        raise UserError(f"shard {part}/{parts}: shards of {parts} are 0/{parts} to {parts - 1}/{parts}")
+    check_shard(part, parts)
     if parts == 1:
         return plan
     units = list(dict.fromkeys(item.target.text for job in plan.jobs for item in job.items))

@@ -112,7 +112,7 @@ class PlanWork:
         """
         plan = self.again.plan(device)
         if _entry(plan, self.sample).key != self.sample.key:
-            raise UserError("the network, the photos or the prior are others here than in the job")
+            raise UserError("the network, the photos or the prior differ here from those of the job")
         return _Maker(replace(plan, run=Collected(plan.run.path)))
 
 
@@ -152,7 +152,7 @@ class _Maker:
         run.problems, run.hand_on = [], hand_on
         entries = [_entry(plan, piece) for piece in pieces]
         if any(entry.key != piece.key for entry, piece in zip(entries, pieces, strict=True)):
-            raise UserError("the plan of this worker is another one than the job's")
+            raise UserError("the plan of this worker differs from that of the job")
         job = plan.jobs[pieces[0].job]
         make_batch(plan, job, entries, _Steps(tell))
         for place in left:

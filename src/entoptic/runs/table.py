@@ -19,6 +19,7 @@ from entoptic.metrics import METRICS
 from entoptic.metrics.registry import VERIFIERS, needing
 from entoptic.runs.pictures import Picture
 from entoptic.runs.results import read_results
+from entoptic.runs.set_evidence import SET_FILE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 PICTURE, SET, PLACE, RESULT, FAILURE = "picture", "set", "place", "result", "failure"
 """What a row is of: one picture; all inversions of a run together; a method's place on a frontier; a result that is no
 picture; something that was asked for and is not there."""
-_SETS = "inversion.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +197,10 @@ def _remark(entry: Mapping[str, Any]) -> str | None:
 
 def _of_set(run: Run) -> Iterator[Row]:
     """Rows of all inversions of a run together, where they were measured as a set."""
-    record = _read(run, run.path / _SETS)
+    record = _read(run, run.path / SET_FILE)
     model, layer = _name(record.get("model")), _text(record.get("layer"))
     about = {"kind": SET, "layer": layer, "model": model, "method": "invert", "seed": _whole(record.get("seed")),
-             "file": _SETS, "key": _text(record.get("key"))}  # fmt: skip
+             "file": SET_FILE, "key": _text(record.get("key"))}  # fmt: skip
     judge = _name({"name": _map(record.get("distances")).get("features")})
     groups = [(record.get("means"), None, False), (_map(record.get("distances")).get("evidence"), judge, True)]
     groups += [(entries, name, name != model) for name, entries in _map(record.get("cross_match")).items()]

@@ -39,8 +39,7 @@ def selection_kl(n: int, k: int) -> float:
     Raises:
         UserError: not 1 ≤ k ≤ n.
     """
-    if not 1 <= k <= n:
-        raise UserError(f"top-K selection needs 1 ≤ K ≤ N, got K = {k} and N = {n}")
+    _check_selection(n, k)
     if k == n:
         return 0.0
     if k == 1:
@@ -99,8 +98,7 @@ def selection_mean(bank: Tensor, n: int, k: int) -> Estimate:
         UserError: not 1 ≤ k ≤ n, or a bank of fewer than 2n or 64 scores.
     """
     s = finite_scores(bank)
-    if not 1 <= k <= n:
-        raise UserError(f"top-K selection needs 1 ≤ K ≤ N, got K = {k} and N = {n}")
+    _check_selection(n, k)
     if len(s) < max(2 * n, 2 * _BLOCKS):
         raise UserError(
             f"a selection from {n} needs at least {max(2 * n, 2 * _BLOCKS)} scores of the prior, "
@@ -344,3 +342,8 @@ def draw_order(scores: Tensor, beta: float, noise: Tensor) -> Tensor:
     if math.isinf(beta):
         return by_noise[s[by_noise].argsort(descending=True, stable=True)]
     return (beta * s + noise).argsort(descending=True, stable=True)
+
+
+def _check_selection(n: int, k: int) -> None:
+    if not 1 <= k <= n:
+        raise UserError(f"top-K selection needs 1 ≤ K ≤ N, got K = {k} and N = {n}")

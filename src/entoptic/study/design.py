@@ -65,11 +65,12 @@ class Design:
     break_every: int = 20
     """main trials between two breaks"""
     level: float = 0.95
-    """of the registered interval; the primary test has the level 1 minus this"""
+    """confidence level of the registered interval; the primary test has the level 1 minus this"""
     interval: str = "bootstrap"
-    """of the registered test: bootstrap (holds more than it says) or robust (holds about what it says, narrower)"""
+    """interval of the registered test: bootstrap (wider: covers more than its level) or robust (narrower: covers about
+    its level)"""
     seed: int = 0
-    """of every draw"""
+    """random seed of every draw"""
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -136,12 +136,12 @@ class Sparse:
 
     def pre_activations(self, maps_BCD: Tensor) -> Tensor:
         """Computes E φ + b of every feature: B×K×D."""
-        return encode_windows(_wide(maps_BCD), self.encoder, self.encoder_bias, self.grid)
+        return encode_windows(maps_BCD, self.encoder, self.encoder_bias, self.grid)
 
     def pre_activation(self, maps_BCD: Tensor, k: int) -> Tensor:
         """Computes E φ + b of one feature, without the others: B×D."""
         rows = slice(k, k + 1)
-        return encode_windows(_wide(maps_BCD), self.encoder[rows], self.encoder_bias[rows], self.grid)[:, 0]
+        return encode_windows(maps_BCD, self.encoder[rows], self.encoder_bias[rows], self.grid)[:, 0]
 
     def encode(self, maps_BCD: Tensor) -> Tensor:
         """Computes the codes z that are decoded: B×K×D."""
@@ -264,7 +264,3 @@ def unit_norm(dictionary: Sparse) -> Sparse:
         decoder=dictionary.decoder / size[:, None],
         threshold=None if dictionary.threshold is None else dictionary.threshold * size,
     )  # fmt: skip
-
-
-def _wide(maps_BCD: Tensor) -> Tensor:
-    return maps_BCD.float() if maps_BCD.dtype in (torch.float16, torch.bfloat16) else maps_BCD

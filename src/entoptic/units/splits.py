@@ -98,12 +98,12 @@ class Split:
     def activations(self, maps_BCD: Tensor) -> Tensor:
         """Computes u of every sub-unit, before any activation function: B×K×D."""
         kernel, bias = self._kernel(torch.arange(len(self)))
-        return encode_windows(_wide(maps_BCD), kernel, bias, self.grid, padding=self.padding)
+        return encode_windows(maps_BCD, kernel, bias, self.grid, padding=self.padding)
 
     def activation(self, maps_BCD: Tensor, k: int) -> Tensor:
         """Computes u of one sub-unit, without the others: B×D."""
         kernel, bias = self._kernel(torch.tensor([k]))
-        return encode_windows(_wide(maps_BCD), kernel, bias, self.grid, padding=self.padding)[:, 0]
+        return encode_windows(maps_BCD, kernel, bias, self.grid, padding=self.padding)[:, 0]
 
     def reconstruct(self, maps_BCD: Tensor) -> Tensor:
         """Computes the units as the sums of their sub-units: B×N×D."""
@@ -145,7 +145,3 @@ class Split:
             "grid": list(self.grid), "model_sha256": self.model_sha256, "names": self.names, "lossless": self.lossless,
             "found": self.found,
         }  # fmt: skip
-
-
-def _wide(maps_BCD: Tensor) -> Tensor:
-    return maps_BCD.float() if maps_BCD.dtype in (torch.float16, torch.bfloat16) else maps_BCD

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, unfold
 
@@ -34,7 +35,9 @@ def grid_of(positions: int, grid: tuple[int, int]) -> tuple[int, int]:
 def encode_windows(
     values_BCD: Tensor, encoder_KCkk: Tensor, bias_K: Tensor | None, grid: tuple[int, int], *, padding: int = -1
 ) -> Tensor:
-    """Applies an encoder at every position: B×K×D. A window of 1×1 needs no grid.
+    """Applies an encoder at every position: B×K×D, in float32 where the values are in half precision.
+
+    A window of 1×1 needs no grid.
 
     Args:
         values_BCD: values of a layer.
@@ -43,6 +46,8 @@ def encode_windows(
         grid: rows and columns of the D positions.
         padding: zeros around the map; -1 for k // 2.
     """
+    if values_BCD.dtype in (torch.float16, torch.bfloat16):
+        values_BCD = values_BCD.float()
     weight = encoder_KCkk.to(values_BCD)
     bias = None if bias_K is None else bias_K.to(values_BCD)
     window = weight.shape[-1]

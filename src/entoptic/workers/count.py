@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from entoptic.base.bounds import whole_number
+from entoptic.base.bounds import check_threads, whole_number
 from entoptic.errors import UserError, counted
 
 MOST = 1024
@@ -43,8 +43,7 @@ class Workers:
         """
         if text is None or isinstance(text, Workers):
             return text
-        if threads is not None and threads < 1:
-            raise UserError(f"--threads must be at least 1, got {threads}")
+        check_threads(threads)
         each = threads or 0
         word = str(text).strip()
         if word == "auto":

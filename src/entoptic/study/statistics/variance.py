@@ -17,22 +17,6 @@ def crossed_variance(*, person: float, unit: float, residual: float, persons: in
     return person / persons + unit / units + residual / answers
 
 
-def difference_variance(
-    *, person: float, unit: float, residual: float, persons: int, units: int, per_condition: int
-) -> float:
-    """Returns the variance of a difference of two conditions within persons and units.
-
-    Args:
-        person: variance of person × condition.
-        unit: variance of unit × condition.
-        residual: variance of an answer beside them.
-        persons: P.
-        units: U.
-        per_condition: answers to each of the two.
-    """
-    return 2 * person / persons + 2 * unit / units + 2 * residual / per_condition
-
-
 def design_effect(cluster: float, correlation: float) -> float:
     """Returns by how much one-way clustering inflates a variance, 1 + (m − 1)·ICC.
 

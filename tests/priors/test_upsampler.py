@@ -17,6 +17,9 @@ from entoptic.priors.prior import generate, noise_like
 from entoptic.priors.saved import add_upsampler, flow_prior, save_prior
 from entoptic.priors.sources import load_prior
 from entoptic.priors.upsampler import FILE, Upsampler, enlarge, reduce
+from entoptic.sampling import bank, shipped_banks
+from entoptic.sampling.bank import bank_key, make_bank
+from entoptic.sampling.shipped_banks import write_bank
 from tiny_priors import CARD, close, flow_net, seeds
 
 
@@ -101,6 +104,23 @@ def test_another_upsampler_or_none_is_refused(large: Path, tmp_path: Path) -> No
     (folder / "card.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match="the upsampler has sha256"):
         load_prior(f"file:{folder}", device="cpu")
+
+
+def test_a_shipped_bank_of_small_pictures_is_enlarged(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior = load_prior(f"file:{large}", device="cpu")
+    plain = load_prior(f"file:{save_prior(flow_net(), tmp_path / 'plain', CARD, half=False)}", device="cpu")
+    drawn = make_bank(prior, size=64, steps=2).pictures
+    small = make_bank(plain, size=64, steps=2).pictures
+    (tmp_path / "shipped" / "mine").mkdir(parents=True)
+    write_bank(small, bank_key(prior, steps=2, seed=0), tmp_path / "shipped" / "mine")
+    monkeypatch.setattr(shipped_banks, "_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(bank, "load_cached", lambda *given: None)
+    monkeypatch.setattr(prior, "denoise", None)  # nothing is drawn
+    found = make_bank(prior, size=40, steps=2).pictures
+    assert found.shape == (40, 3, 64, 64)
+    assert int((found.int() - drawn[:40].int()).abs().max()) <= 1
 
 
 def test_half_of_the_small_pictures_of_training_were_denoised() -> None:

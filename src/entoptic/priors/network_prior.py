@@ -83,6 +83,7 @@ class DiffusionPrior(_Scheduled):
         guidance: weight of classifier-free guidance; 1 is none.
         module: the network itself, to which an inverter adds its control.
         states: pictures B×3×H×W in [0, 1] to clean states, the inverse of `pictures`; None if there is none.
+        enlarge: pictures of the network's own size to those that `pictures` gives; None where these are the same.
     """
 
     name: str
@@ -98,6 +99,7 @@ class DiffusionPrior(_Scheduled):
     guidance: float = 1.0
     module: nn.Module | None = None
     states: Callable[[Tensor], Tensor] | None = None
+    enlarge: Callable[[Tensor], Tensor] | None = None
 
     def denoise(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         """Returns E[x0 | x_t = x], B×C×H×W.

@@ -3,7 +3,7 @@
 `card.json` has what the network's config lacks: `name`, `size` of the pictures, `patch` (side of the pixel blocks that
 are one position), `classes` (names, in the network's order; the class after the last stands for none), and optionally
 `guidance` and `shift` (1 by default), `licence`, `data` and further entries. With `upsampler_sha256` in the card the
-pictures are those that the network in `upsampler.safetensors` makes of the prior's own (see `upsampler`).
+pictures are those that the network in `upsampler.safetensors` makes of the prior's own, rounded to 8 bits (see `upsampler`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from entoptic.base.cache import content_key
 from entoptic.base.compact import SCALE, pack, unpack
 from entoptic.base.files import check_inside, sha256_of, write_atomically, writing_to
+from entoptic.base.pixels import eight_bit
 from entoptic.base.records import check_fields, list_of, read_json, read_tensors
 from entoptic.base.training import fitting
 from entoptic.errors import Unreadable, UserError
@@ -206,14 +207,14 @@ def flow_prior(
 
     def pictures_of(x0: Tensor) -> Tensor:
         small = to_pictures(pixel_shuffle(x0, patch))
-        return small if larger is None else enlarge(larger, small)
+        return small if larger is None else enlarge(larger, eight_bit(small))
 
     def states_of(pictures: Tensor) -> Tensor:
         return pixel_unshuffle(2 * (pictures if larger is None else reduce(pictures)) - 1, patch)
 
     return DiffusionPrior(
         name, identity, (3 * patch**2, side, side), (-1.0, 1.0), classes, device, schedule, outputs, pictures_of, classes,
-        weight, net, states_of,
+        weight, net, states_of, None if larger is None else partial(enlarge, larger),
     )  # fmt: skip
 
 

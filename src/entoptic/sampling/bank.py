@@ -6,7 +6,7 @@ and the first particles of SMC in noise space.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,7 +121,10 @@ def make_bank(
     if size < 2:
         raise UserError(f"a bank needs at least 2 samples, got {size}")
     key = bank_key(prior, steps=steps, seed=seed)
-    done = held_samples(key)
+    held = held_samples(key)
+    done = _at_own_size(prior, held, size, progress)
+    if done is not held:
+        save_cached("bank", key, {"pictures": done})
     parts = [done] if len(done) else []
     for start in range(len(done), size, batch_size):
         generators = [generator_for("bank", seed, i) for i in range(start, min(start + batch_size, size))]
@@ -138,6 +141,28 @@ def make_bank(
     if len(pictures) > len(done):
         save_cached("bank", key, {"pictures": pictures})
     return Bank(prior, steps, seed, size, pictures[:size])
+
+
+def _at_own_size(prior: Prior, held: Tensor, size: int, progress: Progress) -> Tensor:
+    """Returns samples as the prior shows them. A shipped bank holds those of an upsampled prior as small as its network makes them.
+
+    Args:
+        prior: the generative model.
+        held: of `held_samples`.
+        size: how many are wanted at most.
+        progress: called with (what, done, total).
+    """
+    enlarge: Callable[[Tensor], Tensor] | None = getattr(prior, "enlarge", None)
+    channels, height, width = prior.shape
+    if enlarge is None or not len(held) or 3 * held.shape[-1] ** 2 != channels * height * width:
+        return held
+    parts, wanted = [], held[:size]
+    for part in wanted.split(64):
+        with torch.no_grad():
+            large = enlarge((part.float() / 255).to(prior.device))
+        parts.append((eight_bit(large) * 255).round().byte().cpu())
+        progress("enlarging the prior's samples", sum(map(len, parts)), len(wanted))
+    return torch.cat(parts)
 
 
 def bank_key(prior: Prior, *, steps: int, seed: int) -> str:

@@ -23,8 +23,9 @@ from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
 from entoptic.runs.circuit_check import circuit_drift
 from entoptic.runs.listing import SEAL, changed_since_listed, was_edited
-from entoptic.runs.recompute import Recompute, Recomputed, same_numbers
+from entoptic.runs.recompute import Recompute, Recomputed
 from entoptic.runs.results import Result, read_results
+from entoptic.runs.same import same_numbers
 from entoptic.runs.store import Picture, Run
 from entoptic.runs.verify_files import changed_about, changed_context, last_job_finished, left_alone, wrong_image
 

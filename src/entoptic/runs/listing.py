@@ -29,6 +29,8 @@ MARK = "listing"
 SEAL = "record_sha256"
 """Entry of a sidecar, or of a result's record: the hash of all others."""
 _FORMAT = 1
+_ASIDE = f".{FILE}{UNFINISHED}"
+"""What the list is called while a job writes the run."""
 _PLACES = (
     "failures.json", "metadata.jsonl", "inversion.json", "names.json", "names.safetensors", "frontier/*", "dictionaries/*",
     "films/*/*", "context/*/context.json", "results/*/*/result.json",
@@ -62,7 +64,7 @@ def set_aside(run: Run) -> Iterator[None]:
     """
     from entoptic.runs.store import writable
 
-    file, aside = run.path / FILE, run.path / f".{FILE}{UNFINISHED}"
+    file, aside = run.path / FILE, run.path / _ASIDE
     with writable(run.path):
         if file.is_file() or file.is_symlink():
             os.replace(file, aside)
@@ -105,7 +107,7 @@ def changed_since_listed(run: Run, *, finished: bool) -> tuple[list[str], list[s
             return [], [
                 "the run is of a version that kept no list of its files: edits of failures.json and of films are not found"
             ]
-        if finished:
+        if finished and not (run.path / _ASIDE).exists():
             return [f"{FILE} is not there, and the job that wrote the run finished: it was taken out"], []
         return [], [f"{FILE} is not there: the run was interrupted, or is being written, or it was taken out"]
     try:

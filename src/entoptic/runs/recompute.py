@@ -37,6 +37,7 @@ from entoptic.models.sources import SOURCES, load
 from entoptic.runs.edit_items import Concepts, EditItems, identity_of
 from entoptic.runs.listing import SEAL
 from entoptic.runs.map_items import MapItems, remeasure
+from entoptic.runs.nearby import nearby
 from entoptic.runs.plan import Job
 from entoptic.runs.records import model_record
 from entoptic.runs.same import alike, same_numbers
@@ -118,8 +119,8 @@ class Recompute:
         record = picture.record
         lost = bool(found.notes)
         measured_with = record.get("measured_with") or {}
-        source = self._photos if self._photos is not None else record.get("photos")
-        indexed = record.get("index") if measured_with.get("index") else None
+        source = self._photos if self._photos is not None else self._near(record.get("photos"))
+        indexed = self._near(record.get("index")) if measured_with.get("index") else None
         references = self._references_of(model, source, indexed, found)
         try:
             (unit,) = bind(model, record["unit"])
@@ -188,6 +189,9 @@ class Recompute:
         elif "unit" not in taken_out(record):
             wrong.append("its key does not follow from its unit, method, settings, seed, network and photos")
         return wrong
+
+    def _near(self, source: Any) -> Any:
+        return nearby(source, self._run.path) if isinstance(source, str) else source
 
     def _references_of(self, model: Model, source: Any, indexed: str | None, found: Recomputed) -> References:
         """References as the run had them; without its index where that is gone or does not fit any more."""
@@ -374,7 +378,7 @@ class Recompute:
 
     def _image(self, photo: PhotoFile) -> Image.Image:
         """A photo by its path, else among the photos that were given, told by the hash of its bytes."""
-        path = Path(photo.path)
+        path = Path(nearby(photo.path, self._run.path))
         with contextlib.suppress(OSError, ValueError):
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == photo.sha256:

@@ -360,8 +360,9 @@ class Run:
             self.put(self.path / "frontier" / name, data)
 
     def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
-        """Stores the sidecar of a picture whose PNG is there."""
-        record[SEAL] = seal(record)
+        """Stores the sidecar of a picture whose PNG is there. One of a version that kept no hash of it stays without."""
+        if SEAL in record:
+            record[SEAL] = seal(record)
         self.put(file.with_suffix(".json"), json_bytes(record))
         return Picture(file, record)
 

@@ -189,7 +189,8 @@ def _is_said(line: str, said: str) -> bool:
     name = line.partition(" ")[0]
     if name in ("a", "the"):  # of all sidecars together
         return ".json" in said or ".png" in said
-    return name in said or (name == "metadata.jsonl" and bool(said))
+    inside = Path(name).parent.name if name.startswith("results/") else name
+    return name in said or f"{inside}: " in said or (name == "metadata.jsonl" and bool(said))
 
 
 def changed_files(run: Run, picture: Picture) -> list[str]:

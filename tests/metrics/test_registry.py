@@ -85,8 +85,9 @@ def test_what_cannot_be_measured_from_files_is_not_compared(tiny: Model, tmp_pat
     sidecar = run[0].path.with_suffix(".json")
     record = json.loads(sidecar.read_text())
     next(e for e in record["evidence"] if e["name"] == "votes")["value"] = 0.7
-    sidecar.write_text(json.dumps(record))
+    run.write_record(run[0].path, record)
     (run.path / "metadata.jsonl").unlink()
+    (run.path / "files.json").unlink()
     progress = json.loads((run.path / "progress.json").read_text())  # while a job runs, rows may be missing
     (run.path / "progress.json").write_text(json.dumps(progress | {"state": "running"}))
     found = verify(run, model=tiny)

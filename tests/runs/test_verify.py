@@ -19,6 +19,7 @@ from entoptic.methods.vital import Vital
 from entoptic.metrics.registry import METRICS
 from entoptic.models.model import Model
 from entoptic.runs import recompute as verify_module
+from entoptic.runs.listing import MARK, SEAL, seal
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
 from entoptic.runs.verify import Verification, verify
@@ -45,10 +46,17 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run.open(tmp_path / "r")
 
 
-def edit(run: Run, change: Callable[[dict[str, Any]], Any], unit: str = "logits:0") -> str:
+def edit(run: Run, change: Callable[[dict[str, Any]], Any], unit: str = "logits:0", *, signed: bool = False) -> str:
+    """Changes a sidecar; `signed` with its hash, as if a run had been stored so."""
     (picture,) = (p for p in run if p.unit == unit)
     record = json.loads(json.dumps(picture.record))
     change(record)
+    if signed:
+        record[SEAL] = seal(record)
+        (run.path / "files.json").unlink(missing_ok=True)
+        about = json.loads((run.path / "run.json").read_text())
+        about.pop(MARK, None)
+        (run.path / "run.json").write_text(json.dumps(about))
     picture.path.with_suffix(".json").write_text(json.dumps(record))
     return picture.path.name
 
@@ -147,7 +155,7 @@ def test_a_sidecar_edited_into_nonsense_is_found_and_stops_nothing(
 def test_what_cannot_be_recomputed_is_skipped_and_said(
     run: Run, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))
+    edit(run, lambda record: record.update(photos=str(tmp_path / "gone")), signed=True)
     found = verify(run, model=tiny)
     assert found.ok
     assert any("gone" in line for line in found.skipped)
@@ -185,7 +193,9 @@ def test_a_picture_from_before_an_option_keeps_its_key(tiny: Model, photo_folder
         progress=False,
         verifiers="",
     )
-    edit(run, lambda record: record["config"].pop("denoise"))  # as it was stored when there was no such option
+    edit(
+        run, lambda record: record["config"].pop("denoise"), signed=True
+    )  # as it was stored when there was no such option
     found = verify(run, model=tiny)
     assert not [line for line in found.drift if "metadata" not in line]
     edit(run, lambda record: record["config"].update(denoise=0.5))
@@ -220,7 +230,7 @@ def test_a_metric_that_is_older_than_a_picture_is_missed(run: Run, tiny: Model) 
 
 def test_moved_photos_can_be_given(run: Run, tiny: Model, photo_folder: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(photo_folder, tmp_path / "moved")
-    edit(run, lambda record: record.update(photos=str(tmp_path / "gone")))
+    edit(run, lambda record: record.update(photos=str(tmp_path / "gone")), signed=True)
     found = verify(run, model=tiny, photos=moved)
     assert (found.ok, found.skipped, found.numbers) == (True, [], 26)
     (moved / "circle" / "0.png").unlink()
@@ -330,6 +340,7 @@ def found_in(run: Run) -> Verification:
 
 def test_a_run_that_was_interrupted_is_no_drift(run: Run) -> None:
     (run.path / "metadata.jsonl").unlink()
+    (run.path / "files.json").unlink()
     (run.path / "progress.json").write_text('{"format": 1, "state": "running"}')
     found = found_in(run)
     assert found.ok
@@ -389,7 +400,7 @@ def test_an_edit_beside_the_numbers_is_found(run: Run, change: Callable[[Run], A
 def test_a_verifier_from_before_behaviour_was_part_of_it_is_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Model(tiny_module(1), tiny_card(name="judge"), device="cpu").card.with_(behaviour_sha256="").identity
     for unit in ("logits:0", "stage1:3"):
-        edit(run, lambda r: r["measured_with"]["verifiers"].update(judge=plain), unit)
+        edit(run, lambda r: r["measured_with"]["verifiers"].update(judge=plain), unit, signed=True)
     found = found_in(run)
     assert not [line for line in found.skipped if "other weights" in line]
     assert found.ok

@@ -46,5 +46,7 @@ def run_verify(options: Verify) -> int:
         print(f"differs: {line}")
     for line in dict.fromkeys(found.skipped):
         print(f"not recomputed: {line}")
+    for line in found.notes:
+        print(f"note: {line}")
     print(found)
     return 0 if found.ok else 2

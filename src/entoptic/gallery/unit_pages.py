@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 from entoptic.gallery.formats import exact_text, is_number
 from entoptic.gallery.read_run import StoredPicture
+from entoptic.methods import METHODS
 
 # Methods in the order of a reader's questions: what the unit looks for, then what it sees in real photos.
 METHOD_ORDER = (
@@ -86,22 +88,32 @@ def _mixing_weight(picture: StoredPicture) -> float:
 
 
 def variants(pictures: Sequence[StoredPicture]) -> dict[str, str]:
-    """Returns by anchor what sets a picture apart from others of its method and sample: "steps 100, seed 1".
+    """Returns by anchor what sets a picture apart from others of its unit and method: "steps 100, seed 1".
 
     Args:
-        pictures: of one page. Those that are alone with their method and sample have no entry.
+        pictures: of one page. Those whose options are those of all others of their unit and method have no entry, unless
+            another one has the same sample.
     """
-    groups: dict[tuple[str, int], list[StoredPicture]] = {}
+    by_unit: dict[tuple[str, str], list[StoredPicture]] = {}
     for picture in pictures:
-        groups.setdefault((picture.method, picture.sample), []).append(picture)
+        by_unit.setdefault((picture.unit, picture.method), []).append(picture)
     found: dict[str, str] = {}
-    for group in groups.values():
-        if len(group) == 1:
-            continue
-        configs = [one.config for one in group]
+    for group in by_unit.values():
+        configs = [_options(one) for one in group]
         names = sorted({name for config in configs for name in config})
         differing = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
-        for one, config in zip(group, configs, strict=True):
-            parts = [f"{name} {exact_text(config.get(name))}" for name in differing[:3]]
-            found[one.anchor] = ", ".join(parts) or f"key {one.key[:8]}"
+        told = [tuple(repr(config.get(name)) for name in differing) for config in configs]
+        alike = Counter((one.sample, parts) for one, parts in zip(group, told, strict=True))
+        for one, config, parts in zip(group, configs, told, strict=True):
+            words = [f"{name} {exact_text(config[name])}" if name in config else f"no {name}" for name in differing[:3]]
+            if alike[one.sample, parts] > 1:  # its options are the same, and its key is not
+                words.append(f"key {one.key[:8]}")
+            if words:
+                found[one.anchor] = ", ".join(words)
     return found
+
+
+def _options(picture: StoredPicture) -> dict[str, Any]:
+    """The options of a picture; those that its method got later have the value of what was done before."""
+    card = METHODS.get(picture.method)
+    return {**(card.config.came_later if card is not None else {}), **picture.config}

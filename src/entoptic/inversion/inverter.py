@@ -43,6 +43,7 @@ class Inverter:
         guidance: default of `sample`.
         order: default of `sample`.
         law: the Gaussian of the maps of its training photos, by which the typicality of other maps is measured.
+        earlier_identity: what pictures hold of it that were made before its defaults were part of its identity, or "".
     """
 
     name: str
@@ -59,6 +60,7 @@ class Inverter:
     guidance: float = 1.0
     order: int = 2
     law: FeatureMapGaussian | None = None
+    earlier_identity: str = ""
 
     def __post_init__(self) -> None:
         self.net.eval().requires_grad_(False)

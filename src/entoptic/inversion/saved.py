@@ -141,15 +141,17 @@ def load_inverter(
         raise UserError(f"{source}: its weights do not fit its card ({str(error).splitlines()[0]})") from None
     gaussian = {k[4:]: state.get(k) for k in state.tensors if k.startswith("law/")}
     mean_C, sd_C = (state.get(name, maps.channels).float() for name in ("mean", "sd"))
-    identity = content_key({
-        "weights": card["weights_sha256"], "prior": base.identity, "model": card["model_sha256"],
-        "layer": card["layer"], "defaults": [card[name] for name in ("steps", "order", "strength", "guidance")],
-    })  # fmt: skip
+    made_of = {
+        "weights": card["weights_sha256"], "prior": base.identity, "model": card["model_sha256"], "layer": card["layer"],
+    }  # fmt: skip
+    defaults = [card[name] for name in ("steps", "order", "strength", "guidance")]
+    identity = content_key(made_of | {"defaults": defaults})
     return Inverter(
         source, identity, maps, base, net.to(where), recipe, mean_C, sd_C, card,
         int(card["steps"]), float(card["strength"]), float(card["guidance"]),
         int(card["order"]),
         FeatureMapGaussian.of_tensors(gaussian) if gaussian else None,
+        content_key(made_of),
     )  # fmt: skip
 
 

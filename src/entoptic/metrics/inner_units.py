@@ -329,9 +329,9 @@ def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
     return product.masked_fill(empty, float("nan"))
 
 
-metric(card("relevance_agreement", "Reached by the same way", unit="cosine", targets={UNIT}, needs={PHOTOS}))(
+metric(card("relevance_agreement", "Reached by the same way", unit="cosine", targets={UNIT}, needs={PHOTOS}, since=2))(
     lambda p: relevance_agreement(p.seen.cpu(), p.unit, p.reference)
 )
-metric(card("causal", "The same effect", unit="cosine", targets={UNIT}, needs={PHOTOS}, headline_rank=20))(
+metric(card("causal", "The same effect", unit="cosine", targets={UNIT}, needs={PHOTOS}, headline_rank=20, since=2))(
     lambda p: causal(p.seen.cpu(), p.unit, p.reference)
 )

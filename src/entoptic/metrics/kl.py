@@ -41,6 +41,6 @@ def divergence(distribution: SampledDistribution | None) -> Evidence:
 _SHOWN = ("law", "prior", "beta", "mean", "mean_in_sd", "ess", "weight", "score", "score_in_sd", "memory")
 
 
-metric(card("nats", "Distance from the prior", unit="nats", direction="lower", targets={UNIT}, needs={TRACE}))(
+metric(card("nats", "Distance from the prior", unit="nats", direction="lower", targets={UNIT}, needs={TRACE}, since=3))(
     lambda p: divergence(p.distribution)
 )

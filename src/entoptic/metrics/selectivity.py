@@ -61,6 +61,6 @@ def selectivity(values_BCD: Tensor, unit: Unit, reference: UnitReference) -> Evi
     return Evidence("selectivity", value, len(rest), (value, value), "higher", "sd", detail=detail)
 
 
-metric(card("selectivity", "Selectivity", unit="sd", targets={UNIT}, needs={PHOTOS}))(
+metric(card("selectivity", "Selectivity", unit="sd", targets={UNIT}, needs={PHOTOS}, since=2))(
     lambda p: selectivity(p.values, p.unit, p.reference)
 )

@@ -18,6 +18,7 @@ from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
 from entoptic.errors import UserError, counted
 from entoptic.methods.contract import Draft, Failure, FailureCode
+from entoptic.runs.earlier import earlier_pictures
 from entoptic.runs.failures import keep_failures
 from entoptic.runs.film import FRAMES, encoded
 from entoptic.runs.plan import Entry, Job, Plan
@@ -65,6 +66,8 @@ def execute(plan: Plan, report: Reporter, workers: Workers | None = None) -> Run
             raise
         _note(run, plan.kind.complete(run, asked, watch))
         _keep(run, asked)
+        if any(task.made for task in watch.state.tasks) and (told := earlier_pictures(run, asked)):
+            watch.note(told)
     if run.problems:
         if not any(run.finished(entry.file, entry.key) for _, entries in asked for entry in entries):
             raise UserError(run.problems[0].text)

@@ -6,12 +6,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from entoptic.base.pixels import quantise
@@ -36,9 +35,12 @@ from entoptic.metrics.steering import numbers
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES, load
 from entoptic.runs.edit_items import Concepts, EditItems, identity_of
+from entoptic.runs.listing import SEAL
 from entoptic.runs.map_items import MapItems, remeasure
+from entoptic.runs.nearby import nearby
 from entoptic.runs.plan import Job
 from entoptic.runs.records import model_record
+from entoptic.runs.same import alike, same_numbers
 from entoptic.runs.store import Picture, Run
 from entoptic.runs.unit_items import UnitItems, identity_of_photos, trace_of
 from entoptic.units.dictionary import load_dictionary
@@ -117,8 +119,8 @@ class Recompute:
         record = picture.record
         lost = bool(found.notes)
         measured_with = record.get("measured_with") or {}
-        source = self._photos if self._photos is not None else record.get("photos")
-        indexed = record.get("index") if measured_with.get("index") else None
+        source = self._photos if self._photos is not None else self._near(record.get("photos"))
+        indexed = self._near(record.get("index")) if measured_with.get("index") else None
         references = self._references_of(model, source, indexed, found)
         try:
             (unit,) = bind(model, record["unit"])
@@ -127,7 +129,7 @@ class Recompute:
                 raise NotAvailable(f"the file of its unit is not part of this public copy ({error})") from None
             found.drift.append(f"its unit cannot be read ({error})")
             return found
-        found.drift += self._identity_of_unit(picture, unit, references)
+        found.drift += self._identity_of_unit(picture, unit, references, found.notes)
         distribution = trace_of(record).distribution
         measured = measure_unit_picture(picture.pixels, unit, references, verifiers, distribution)
         found.evidence = {e.name: e for e in measured}
@@ -142,7 +144,7 @@ class Recompute:
                 found.not_comparable[name] = ""
         return found
 
-    def _identity_of_unit(self, picture: Picture, unit: Unit, references: References) -> list[str]:
+    def _identity_of_unit(self, picture: Picture, unit: Unit, references: References, notes: list[str]) -> list[str]:
         """What a sidecar says of its request that its key does not: the key is a hash of all of it."""
         record, model = picture.record, unit.model
         card = METHODS.get(picture.method)
@@ -160,6 +162,9 @@ class Recompute:
         try:
             config = recorded_config(card, record["config"])
         except UserError as error:
+            if SEAL not in record:
+                notes.append(f"{picture.path.name}: its key is of an earlier form of {card.name} ({error})")
+                return wrong
             return [*wrong, f"its settings are none of {card.name} ({error})"]
         steps, done = getattr(config, "steps", None), record["trace"].get("steps")
         if record.get("complete") and steps and done and card.reads.isdisjoint({"prior"}) and steps != done:
@@ -177,10 +182,16 @@ class Recompute:
         )  # fmt: skip
         job = Job(card=card, config=config, items=[])
         item = Item(target=unit, sample=record["sample"], seed=record["seed"], noise_of=record.get("noise_of") or "")
-        key = kind.key(job, item)
-        if key != record["key"] and "unit" not in taken_out(record):
+        if record["key"] in (kind.key(job, item), kind.key(_as_stored(job, record["config"]), item)):
+            return wrong
+        if "prior" in card.reads and not record.get("prior_identity") and SEAL not in record:
+            notes.append(f"{picture.path.name}: its key depends on a prior whose identity was not recorded then")
+        elif "unit" not in taken_out(record):
             wrong.append("its key does not follow from its unit, method, settings, seed, network and photos")
         return wrong
+
+    def _near(self, source: Any) -> Any:
+        return nearby(source, self._run.path) if isinstance(source, str) else source
 
     def _references_of(self, model: Model, source: Any, indexed: str | None, found: Recomputed) -> References:
         """References as the run had them; without its index where that is gone or does not fit any more."""
@@ -252,6 +263,8 @@ class Recompute:
         if group not in self._edits:
             self._edits[group] = self._made_again(kind, [p for p in self._run if _group(p) == group])
         draft = self._edits[group].get(record["key"])
+        if draft is None and inverter.identity == inverter.earlier_identity and SEAL not in record:
+            raise NotAvailable("it was made by an earlier form of steer, which this version does not make again")
         if draft is None:
             found.drift.append("its key does not follow from its unit, photo, settings and network")
             return found
@@ -259,7 +272,7 @@ class Recompute:
             raise NotAvailable(draft.failure.text)
         found.evidence = {e.name: e for e in kind.measure(_job(record), draft, picture.pixels, {})}
         assert draft.image is not None
-        if not _alike(quantise(draft.image), picture.pixels):
+        if not alike(quantise(draft.image), picture.pixels):
             found.drift.append("its pixels are not those that its settings make")
         again = numbers(draft.made, concepts.dictionary.names, model.card)
         if not same_numbers(record.get("steering"), json.loads(json.dumps(again))):
@@ -340,6 +353,8 @@ class Recompute:
         if held is None:
             held = self._inverters[entry["source"]] = self._load_inverter(entry, model)
         if held.identity != entry["identity"]:
+            if held.earlier_identity and held.earlier_identity == entry["identity"]:
+                return replace(held, identity=held.earlier_identity)
             raise NotAvailable(f"the inverter {entry['name']} has changed since the picture was made")
         return held
 
@@ -363,7 +378,7 @@ class Recompute:
 
     def _image(self, photo: PhotoFile) -> Image.Image:
         """A photo by its path, else among the photos that were given, told by the hash of its bytes."""
-        path = Path(photo.path)
+        path = Path(nearby(photo.path, self._run.path))
         with contextlib.suppress(OSError, ValueError):
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == photo.sha256:
@@ -390,6 +405,13 @@ def _wrong_names(picture: Picture, label: str | None, layer: str, card: MethodCa
     if picture.path.stem != stem or picture.path.parent.name != slug(picture.unit):
         wrong.append("its unit, method, sample or key are not those of its file's name")
     return wrong
+
+
+def _as_stored(job: Job, stored: Mapping[str, Any]) -> Job:
+    """A job whose keys hold only what a sidecar holds: what a method got later was no part of its keys then."""
+    made = replace(job)
+    made.__dict__["config_identity"] = {name: one for name, one in job.config_identity.items() if name in stored}
+    return made
 
 
 def taken_out(record: Mapping[str, Any]) -> Sequence[str]:
@@ -425,18 +447,3 @@ def _path_of(entry: Mapping[str, Any]) -> str:
     """Where a photo of a set lies, as far as a path says it."""
     name, source = str(entry["name"]), Path(str(entry.get("source") or ""))
     return str(source / name) if entry.get("source") and (source / name).is_file() else name
-
-
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two pictures are the same but for the rounding of another machine: 8-bit values 2 apart on average."""
-    return a.shape == b.shape and float(np.abs(a.astype(float) - b.astype(float)).mean()) <= 2.0
-
-
-def same_numbers(a: Any, b: Any, tolerance: float = 1e-2) -> bool:
-    """Returns whether two JSON values are the same, numbers within a relative and absolute tolerance."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same_numbers(a[key], b[key], tolerance) for key in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(same_numbers(x, y, tolerance) for x, y in zip(a, b))
-    numbers_both = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
-    return bool(np.isclose(a, b, rtol=tolerance, atol=tolerance)) if numbers_both else bool(a == b)

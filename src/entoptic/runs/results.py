@@ -20,6 +20,7 @@ from entoptic.base.files import is_inside, json_bytes, sha256_of
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.metrics.evidence import Evidence
+from entoptic.runs.listing import SEAL, seal
 from entoptic.runs.store import FORMAT, Run
 from entoptic.units.unit import slug
 
@@ -100,6 +101,7 @@ def write_result(
         "format": FORMAT, "kind": kind, "name": name, "key": key, "complete": True, "files": entries,
         "evidence": [e.to_json() for e in evidence],
     }  # fmt: skip
+    record[SEAL] = seal(record)
     for n, data in files.items():
         run.put(path.parent / entries[n]["file"], data)
     run.put(path, json_bytes(record))

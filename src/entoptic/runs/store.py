@@ -7,6 +7,7 @@
     RUN/dictionaries/NAME.safetensors                      concepts that `steer` discovered for this run
     RUN/frontier/UNIT.json, .svg and .png, table.md        mean score against nats, and the methods' places
     RUN/results/KIND/NAME-KEY/                             results that are no pictures, see `entoptic.runs.results`
+    RUN/files.json          hashes of what lies beside the pictures, see `entoptic.runs.listing`
     RUN/failures.json       why some pictures that were asked for are not there
     RUN/progress.json       how far the job is, or was, that wrote last, see `entoptic.runs.progress_file`
     RUN/context/UNIT/       context.json and small copies of the real photos that drive the unit most and least
@@ -51,6 +52,7 @@ from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.failures import read_failures
 from entoptic.runs.film import KINDS
+from entoptic.runs.listing import MARK, SEAL, seal, set_aside, write_listing
 from entoptic.runs.pictures import Picture, fault_of
 from entoptic.runs.selection import Condition, Pictures
 
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from entoptic.units.unit import Unit
 
 FORMAT = 1
+NOTED = ("unit", "method", "key", "command")
+"""Entries of a sidecar that its PNG holds too, as texts."""
 
 
 class Unwritable(UserError):
@@ -77,6 +81,8 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = user_path(path)
         self.problems: list[Failure] = []
+        self.changed = False
+        """Whether this process has written a file of it."""
 
     @property
     def failures(self) -> list[str]:
@@ -241,13 +247,15 @@ class Run:
         with lock_folder(self.path):
             check_inside(self.path / "metadata.jsonl", self.path)
             delete_unfinished(self.path, "**/")
-            if not (self.path / "run.json").is_file():
-                created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                self.put(self.path / "run.json", json_bytes({"format": FORMAT, "created": created, **about}))
-            try:
-                yield
-            finally:
-                self._write_metadata()
+            with set_aside(self):
+                if not (self.path / "run.json").is_file():
+                    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                    record = {"format": FORMAT, "created": created, MARK: True, **about}
+                    self.put(self.path / "run.json", json_bytes(record))
+                try:
+                    yield
+                finally:
+                    self._write_metadata()
 
     def file(self, folder: str, stem: str) -> Path:
         """Where the PNG of a picture belongs."""
@@ -278,6 +286,7 @@ class Run:
         check_inside(file, self.path)
         with writable(self.path):
             write_atomically(file, content)
+        self.changed = True
 
     def write(
         self, file: Path, pixels: np.ndarray, record: dict[str, Any], *, maps: Mapping[str, np.ndarray] | None = None
@@ -290,7 +299,7 @@ class Run:
         """
         record["maps"] = {name: self.write_map(file, name, pixels) for name, pixels in (maps or {}).items()}
         info = PngInfo()
-        for name in ("unit", "method", "key", "command"):
+        for name in NOTED:
             info.add_text(f"entoptic:{name}", printable(str(record.get(name, ""))))
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
@@ -299,6 +308,7 @@ class Run:
             "file": file.name, "sha256": hashlib.sha256(data).hexdigest(),
             "width": pixels.shape[1], "height": pixels.shape[0],
         }  # fmt: skip
+        record[SEAL] = seal(record)
         sidecar = json_bytes(record)  # before the PNG: a record that cannot be written leaves no picture
         self.put(file, data)
         self.put(file.with_suffix(".json"), sidecar)
@@ -350,7 +360,9 @@ class Run:
             self.put(self.path / "frontier" / name, data)
 
     def write_record(self, file: Path, record: dict[str, Any]) -> Picture:
-        """Stores the sidecar of a picture whose PNG is there."""
+        """Stores the sidecar of a picture whose PNG is there. One of a version that kept no hash of it stays without."""
+        if SEAL in record:
+            record[SEAL] = seal(record)
         self.put(file.with_suffix(".json"), json_bytes(record))
         return Picture(file, record)
 
@@ -374,6 +386,7 @@ class Run:
 
         with contextlib.suppress(Unwritable):
             self.put(self.path / "metadata.jsonl", write)
+            write_listing(self)
 
     @cached_property
     def about(self) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from entoptic.errors import NotAvailable, Unreadable, counted
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
 from entoptic.runs.circuit_check import circuit_drift
-from entoptic.runs.recompute import Recompute, Recomputed, same_numbers
-from entoptic.runs.results import read_results
+from entoptic.runs.listing import SEAL, changed_since_listed, was_edited
+from entoptic.runs.recompute import Recompute, Recomputed
+from entoptic.runs.results import Result, read_results
+from entoptic.runs.same import same_numbers
 from entoptic.runs.store import Picture, Run
 from entoptic.runs.verify_files import changed_about, changed_context, last_job_finished, left_alone, wrong_image
 
@@ -43,12 +45,15 @@ class Verification:
         numbers: how many measurements were compared.
         drift: one line per file that changed or measurement that no longer comes out.
         skipped: one line per measurement that could not be recomputed, with the reason.
+        notes: what no measurement depends on and cannot be checked, with the reason: the run is of an earlier version, or
+            was interrupted.
     """
 
     pictures: int = 0
     numbers: int = 0
     drift: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -62,7 +67,7 @@ class Verification:
         )
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.drift + self.skipped)
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.drift + self.skipped + self.notes)
         return f"<p>{html.escape(str(self))}</p><ul>{lines}</ul>"
 
 
@@ -97,12 +102,15 @@ def verify(
     opened = Run.open(run.path if isinstance(run, Run) else run)
     found, total = Verification(), opened.sidecars()
     recompute = Recompute(opened, model, photos, inverter, prior, device)
+    without_hash, edited = 0, list[str]()
     for done, (picture, problem) in enumerate(opened.read()):
         on_picture(done, total)
         if picture is None:
             found.drift.append(problem)
             continue
         name = picture.path.name
+        without_hash += SEAL not in picture.record
+        edited += [name] if was_edited(picture.record) else []
         try:
             found.drift += [f"{name}: {wrong}" for wrong in changed_files(opened, picture)]
             fresh = recompute.evidence(picture)
@@ -119,10 +127,22 @@ def verify(
         ) as error:  # fmt: skip
             found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {why(error)})")
     for result, problem in read_results(opened):
-        found.drift += [problem] if result is None else circuit_drift(result) if result.kind == "circuit" else []
+        found.drift += [problem] if result is None else result_drift(result)
+        without_hash += result is not None and SEAL not in result.record
     finished = last_job_finished(opened)
     found.drift += [*changed_about(opened), *changed_context(opened), *(left_alone(opened) if finished else ())]
     compare_metadata(opened, found, finished)
+    found.drift += [
+        f"{name}: its sidecar was changed after it was written ({SEAL} differs)"
+        for name in edited
+        if not any(name in line or Path(name).stem + ".json" in line for line in found.drift)
+    ]
+    compare_listing(opened, found, finished)
+    if without_hash:
+        found.notes.append(
+            f"{counted(without_hash, 'record')} of a version that kept no hash of {'it' if without_hash == 1 else 'them'}: edits "
+            "of what nothing is computed from (versions, trace) are not found"
+        )
     found.skipped += public_copy(opened)
     on_picture(total, total)
     return found
@@ -145,6 +165,32 @@ def public_copy(run: Run) -> list[str]:
         return []
     gone = "paths" if copied.get("photos") else "paths and photos"
     return [f"this is a public copy without {gone}: what depends on them can be checked in the run that it was made of"]
+
+
+def result_drift(result: Result) -> list[str]:
+    """Returns what a result that is no picture says that is not so, in words."""
+    wrong = circuit_drift(result) if result.kind == "circuit" else []
+    if not wrong and was_edited(result.record):
+        name = result.path.parent.name
+        wrong.append(f"{name}: its record was changed after it was written ({SEAL} differs)")
+    return wrong
+
+
+def compare_listing(run: Run, found: Verification, finished: bool) -> None:
+    """Compares the files of a run with their list. What is known to be wrong already is not said twice."""
+    said = " ".join(found.drift)
+    wrong, notes = changed_since_listed(run, finished=finished)
+    found.drift += [line for line in wrong if not _is_said(line, said)]
+    found.notes += notes
+
+
+def _is_said(line: str, said: str) -> bool:
+    """Whether a difference from the list of files follows from others."""
+    name = line.partition(" ")[0]
+    if name in ("a", "the"):  # of all sidecars together
+        return ".json" in said or ".png" in said
+    inside = Path(name).parent.name if name.startswith("results/") else name
+    return name in said or f"{inside}: " in said or (name == "metadata.jsonl" and bool(said))
 
 
 def changed_files(run: Run, picture: Picture) -> list[str]:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from entoptic.base.files import is_inside, sha256_of
 from entoptic.base.records import read_json
-from entoptic.errors import Unreadable
+from entoptic.errors import Unreadable, printable
 from entoptic.runs.progress_file import FILE
-from entoptic.runs.store import FORMAT, Picture, Run
+from entoptic.runs.store import FORMAT, NOTED, Picture, Run
 
 
 def last_job_finished(run: Run) -> bool:
@@ -32,10 +32,14 @@ def wrong_image(picture: Picture) -> list[str]:
     if not picture.record.get("complete"):
         wrong.append("its sidecar says that it is not complete")
     with Image.open(picture.path) as image:
-        size = image.size
+        size, texts = image.size, image.info
     said = [entry[name] for name in ("width", "height") if name in entry]
     if said and said != list(size):
         wrong.append(f"it says that it is {'×'.join(map(str, said))} pixels, and it is {size[0]}×{size[1]}")
+    for name in NOTED:
+        noted = texts.get(f"entoptic:{name}")
+        if isinstance(noted, str) and noted != printable(str(picture.record.get(name, ""))):
+            wrong.append(f"its {name} is not the one that is written in its picture")
     return wrong
 
 

@@ -61,13 +61,14 @@ class Index:
 def run_index(options: Index) -> int:
     """Runs `entoptic index`; returns the exit code."""
     from entoptic.base.progress import reporter
+    from entoptic.base.unread import said_elsewhere
     from entoptic.images.build_index import build_index
     from entoptic.models.sources import load
 
     use_threads(options.threads)
     shard = parse_shard(options.shard)
     started = time.monotonic()
-    with reporter() as report:
+    with reporter() as report, said_elsewhere():  # `print_losses` names them
         index = build_index(
             load(options.model, device=options.device),
             options.photos,

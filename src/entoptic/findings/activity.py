@@ -18,6 +18,7 @@ from entoptic.base.progress import Progress, silent
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.index_shards import UnitGroup, make_groups, read_scores
 from entoptic.images.photos import Photos
+from entoptic.images.unread import remember_unread
 from entoptic.models.model import LOGITS, Model
 
 BLOCK = 256
@@ -146,6 +147,7 @@ def _block(
     })  # fmt: skip
     needs = {"read": 1, "scores": 2, "plain": 2, "said": 1}
     if (held := load_cached("activity", key, needs)) is not None:
+        remember_unread(photos, model.card.prepare, block, [block[i] for i in held["read"].tolist()])
         return held
     groups = list(dict.fromkeys([basis.group, basis.plain]))
     with_logits = not model.why_no_logits

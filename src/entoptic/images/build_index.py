@@ -14,6 +14,7 @@ from torch import Tensor
 from entoptic.base.bounds import check_options
 from entoptic.base.files import check_inside, check_own, delete_unfinished, lock_folder, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
+from entoptic.base.unread import names_unread
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.index import MARK, ActivationIndex, listing_sha256
 from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
@@ -26,6 +27,7 @@ from entoptic.units.unit import slug
 from entoptic.workers.count import Workers
 
 
+@names_unread
 def build_index(
     model: Model,
     photos: Any,
@@ -92,10 +94,12 @@ def build_index(
         shards = ShardFolder(folder / "parts", blocks, reservoir)
         if done is not None and done.whole:
             shards.clear()  # of a process that was killed while it deleted them
+            photos.leave_out_by_name(dict(done.skipped))
             return done
         shards.merge_siblings(model.device)
         todo = sorted(set(mine) - shards.covered())
         if done is not None and not todo:
+            photos.leave_out_by_name(dict(done.skipped))
             return done
         _record(request, origin).write(folder / "index.json")
         before = sum(len(_indices(photos, block)) for block in shards.covered())
@@ -115,7 +119,9 @@ def build_index(
             read_on_workers(
                 work, blocks_left, shared, keep=lambda shard: shards.add(shard, model.device), seen=seen
             )  # fmt: skip
-        return _finish(folder, request, origin, groups, shards, photos)
+        index = _finish(folder, request, origin, groups, shards, photos)
+        photos.leave_out_by_name(dict(index.skipped))
+        return index
 
 
 def _read_here(

@@ -302,6 +302,7 @@ class ActivationIndex:
                 f"the photos in {photos.source} have other names or another order than when the index in {self.path} was "
                 "made; make it again"
             )
+        photos.leave_out_by_name(dict(self.skipped))
 
     # --- inside ------------------------------------------------------------------------------------------------
 

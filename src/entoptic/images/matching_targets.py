@@ -25,6 +25,7 @@ from entoptic.images.relevance_weighting import (
 )
 from entoptic.images.shipped_statistics import Pack
 from entoptic.images.unit_table import LOGITS, UnitTable, find_table
+from entoptic.images.unread import remember_unread
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit
@@ -125,6 +126,7 @@ def target_of_photos(
             how = f"crops of {how}"
     known = load_cached("targets", content_key(key), {"count": 0, **{str(tap): None for tap in taps}})
     if known is not None:
+        remember_unread(photos, model.card.prepare, indices, int(known["count"]))
         values = {tap: known[str(tap)].to(model.device) for tap in taps}
         importance = {tap: known[f"{tap} u"].to(model.device) for tap in taps if f"{tap} u" in known}
         return MatchingTarget(values, int(known["count"]), how, fingerprint, importance)

@@ -8,6 +8,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from entoptic.errors import UserError
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
-from entoptic.names.readings import read_photos
+from entoptic.names import readings
 from entoptic.priors.learn import learn_prior
 from entoptic.priors.recipe import Recipe
 from entoptic.runs.split import split
@@ -55,7 +56,7 @@ def check(lines: list[str]) -> None:
 
 
 VERBS: dict[str, list[str]] = {
-    "pictures": ["see", "tiny:net", "logits:0-4", "stage2:3", "--method", "vital,retrieval", "--vital.steps", "1"],
+    "pictures": ["see", "tiny:net", "logits:0", "stage2:3", "--method", "vital,retrieval", "--vital.steps", "1"],
     "evidence": ["see", "tiny:net", "logits:0", "--method", "fourier", "--steps", "1", "--no-context"],
     "check": ["check", "tiny:net"],
     "atlas": ["atlas", "tiny:net", "stage2", "--map", "mercat"],
@@ -128,13 +129,18 @@ def learn_a_prior(photos: Path, tmp_path: Path) -> None:
     names_unread(learn_prior)([Photos.open(photos)], tmp_path / "prior", recipe)
 
 
+def read_for_names(tiny: Model, photos: Path) -> None:
+    with mock.patch.object(readings, "LEAST", 10):
+        readings.read_photos(tiny, bind(tiny, "stage2:0"), Photos.open(photos), where=None, most=99)
+
+
 def split_a_unit(tiny: Model, photos: Path, out: Path) -> None:
     with suppress(UserError):  # these photos drive it too little, which shows when they are read
         split(tiny, "head:0-1", photos=photos, out=out / "split.safetensors", progress=False)
 
 
 FUNCTIONS: dict[str, Any] = {
-    "name": lambda tiny, photos, out: read_photos(tiny, bind(tiny, "stage2:0"), Photos.open(photos), where=None, most=99),
+    "name": lambda tiny, photos, out: read_for_names(tiny, photos),
     "split": lambda tiny, photos, out: split_a_unit(tiny, photos, out),
     "preflight": lambda tiny, photos, out: entoptic.preflight(tiny, photos),
     "learn_dictionary": lambda tiny, photos, out: entoptic.learn_dictionary(

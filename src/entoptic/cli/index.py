@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ def run_index(options: Index) -> int:
     from entoptic.base.unread import said_elsewhere
     from entoptic.images.build_index import build_index
     from entoptic.models.sources import load
+    from entoptic.units.grammar import quoted_layer
 
     use_threads(options.threads)
     shard = parse_shard(options.shard)
@@ -84,5 +86,6 @@ def run_index(options: Index) -> int:
             workers=asked_workers(options.workers, options.threads),
         )
     print_losses(index)
-    print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {index.layers[-1]}:0`")
+    unit = shlex.quote(f"{quoted_layer(index.layers[-1])}:0")
+    print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {unit}`")
     return 0

@@ -20,6 +20,7 @@ from entoptic.images.index_shards import UnitGroup, make_groups, read_scores
 from entoptic.images.photos import Photos
 from entoptic.images.unread import remember_unread
 from entoptic.models.model import LOGITS, Model
+from entoptic.units.grammar import quoted_layer
 
 BLOCK = 256
 """Photos between two savings: what an interruption can cost."""
@@ -43,7 +44,7 @@ class Basis:
     @property
     def units(self) -> list[str]:
         """Their strings in the unit grammar."""
-        return [f"{self.layer}:{i}{self.group.suffix}" for i in range(self.group.channels)]
+        return [f"{quoted_layer(self.layer)}:{i}{self.group.suffix}" for i in range(self.group.channels)]
 
     @property
     def is_dictionary(self) -> bool:

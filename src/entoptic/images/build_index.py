@@ -23,6 +23,7 @@ from entoptic.images.index_work import Block, IndexWork, read_on_workers
 from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import Extremes
 from entoptic.models.model import Model
+from entoptic.units.grammar import quoted_layer
 from entoptic.units.unit import slug
 from entoptic.workers.count import Workers
 
@@ -319,7 +320,9 @@ def _write_table(path: Path, tables: Sequence[tuple[UnitGroup, Extremes]], known
         for group, best in tables:
             channel, rank = (best.photos >= 0).nonzero(as_tuple=True)
             position = best.positions[channel, rank].numpy()
-            units = pa.array([f"{group.layer}:{c}{group.suffix}" for c in range(group.channels)], pa.string())
+            units = pa.array(
+                [f"{quoted_layer(group.layer)}:{c}{group.suffix}" for c in range(group.channels)], pa.string()
+            )
             columns = [
                 units.take(pa.array(channel.numpy())), rank.int().numpy(), best.values[channel, rank].numpy(),
                 names.take(pa.array(np.searchsorted(numbers, best.photos[channel, rank].numpy()))),

@@ -28,6 +28,7 @@ from entoptic.images.unit_table import LOGITS, UnitTable, find_table
 from entoptic.images.unread import remember_unread
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
+from entoptic.units.grammar import quoted_layer
 from entoptic.units.unit import Unit
 
 
@@ -158,7 +159,7 @@ def table_of(model: Model, pack: Pack | None, unit: Unit, relevance: str | None 
         unit: the unit.
         relevance: a kind by which values shall be weighted, or "none": a table of this kind comes before a pack of another.
     """
-    plain = unit.direction is None and str(unit) == f"{unit.layer}:{unit.index}"
+    plain = unit.direction is None and str(unit) == f"{quoted_layer(unit.layer)}:{unit.index}"
     if not plain:
         return None
     in_pack = pack is not None and str(unit) in pack.units

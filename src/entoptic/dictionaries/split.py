@@ -270,6 +270,8 @@ def split_units(
         raise UserError(
             f"most, the number of sub-units that are tried, must be from 2 to {LARGEST}, got {str(most)[:40]}"
         )
+    if limit < 1:
+        raise UserError(f"limit, the number of photos that are read, must be at least 1, got {limit}")
     if len(layers) != 1:
         raise UserError(f"units of one layer are split together, not of {', '.join(layers)}")
     layer, opened = linear_layer(model, layers[0]), Photos.open(photos)

@@ -375,7 +375,10 @@ class Model:
             return LayerInfo(LOGITS, "output", (count,), "BC", count, (1, 1), 1, len(self.layers), None, False)
         if name in self.layers:
             return self.layers[name]
-        if name in dict(self.module.named_modules()):
+        of_unit = name.partition(":")[0]
+        if name and of_unit != name and (of_unit == LOGITS or of_unit in self.layers):
+            raise UserError(f'a layer is expected, and "{name[:80]}" is a unit; did you mean "{of_unit}"?')
+        if name and name in dict(self.module.named_modules()):
             raise UserError(
                 f'layer "{name}" of {self.card.name} is not run, or puts out no value per picture; '
                 f"`entoptic ls {self.card.name}` lists those that do"

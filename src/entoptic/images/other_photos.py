@@ -72,7 +72,8 @@ def other_photos(references: References, unit: Unit, used: int, count: int) -> t
     photos = references.photos
     assert photos is not None
     own = {*references.choose(unit, used)[0], *(references.class_photos(unit) or ())}
-    if any(part.kind == "logit" for _, part in unit.terms):
+    is_class = any(part.kind == "logit" for _, part in unit.terms)
+    if is_class:
         unread = {one.name for one in photos.skipped}  # the set was scored: these could not be read
         every = sorted((i for i, photo in enumerate(photos) if photo.name not in unread), key=photos.sha256)
         kind = f"are not of {unit.label or unit}" if references.class_photos(unit) else f"are not those of {unit}"
@@ -82,7 +83,8 @@ def other_photos(references: References, unit: Unit, used: int, count: int) -> t
     found = sorted([position for position in every if position not in own][:count])
     few = "" if len(found) >= min(LEAST_OTHERS, count) else _shortage(photos.source, found)
     if not found:
-        found, kind = sorted(every[:count]), f"drive {unit} less, its own among them"
+        found, kind = sorted(every[:count]), "are there" if is_class else f"drive {unit} less"
+        kind = f"{kind}, its own among them"
     return found, f"{counted(len(found), 'photo')} of {photos.source} that {kind}", few
 
 

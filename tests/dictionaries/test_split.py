@@ -231,6 +231,12 @@ def test_numbers_of_sub_units_that_cannot_be_tried(most: Any, colours: Model, pa
         split_units(colours, bind(colours, ["mix:0"]), patches, most=most)
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_photos_to_split_on(limit: int, colours: Model, patches: Path) -> None:
+    with pytest.raises(UserError, match=f"must be at least 1, got {limit}"):
+        split_units(colours, bind(colours, ["mix:0"]), patches, limit=limit)
+
+
 def test_logits_are_split_through_the_layer_that_puts_them_out(colours: Model, patches: Path) -> None:
     found = linear_layer(colours, "logits")
     assert (found.name, found.reads) == ("head", "pool")

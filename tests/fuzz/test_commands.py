@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fuzz.commands import NUMBERS, UNITS, Answer, command, run, watched
+from tests.fuzz.commands import NUMBERS, UNITS, Answer, command, run, start, watched
 
 from entoptic.base.cache import cache_folder
+from entoptic.cli.option_table import all_options
+from entoptic.cli.verbs import VERBS
 from entoptic.errors import UserError
 from entoptic.units.grammar import parse
 
@@ -52,6 +54,34 @@ def test_a_file_that_does_not_belong_there_is_noticed(tmp_path: Path, where: str
         assert folders.stray(before, ["see", "--out", "elsewhere"], refused) == [file]
         assert folders.stray(before, ["see", "--out", str(file.parent)], refused) == []
         assert folders.stray(before, ["see"], done) == ([] if where == "cache" else [file])
+
+
+PLACES = [
+    (verb, option.flag if not option.positional else "")
+    for verb, (kind, _) in VERBS.items()
+    for option in all_options(kind)
+    if option.kind is Path
+]
+
+
+@pytest.mark.parametrize(("verb", "flag"), PLACES)
+def test_an_empty_path_is_not_the_folder_here(verb: str, flag: str, photo_folder: Path, tmp_path: Path) -> None:
+    if verb == "study-power":
+        words = ["study", "power"]
+    else:
+        words = start(verb, photo_folder, tmp_path / "out")
+    if flag:
+        words = [*words, flag, ""]
+    else:
+        place = 2 if verb.startswith(("study", "learn")) else 1
+        words = [*words[:place], "", *words[place + 1 :]]
+    with watched(tmp_path / "watched", photo_folder) as folders:
+        before = folders.files()
+        answer = run(words)
+        assert not folders.stray(before, words, answer)
+    assert answer.code == 2
+    assert "must be a path, got an empty text" in answer.err
+    assert not answer.fault()
 
 
 def test_every_number_of_every_verb_is_known() -> None:

@@ -126,3 +126,24 @@ def test_a_class_with_contrast_depends_on_photos_of_others(tiny: Model, photo_fo
             made[name] += [p.path.name for p in run if p.record["config"]["class_contrast"] == amount]
     assert len(set(made["plain"])) == 1
     assert len(set(made["moved"])) == 2
+
+
+@pytest.mark.filterwarnings("ignore::entoptic.base.unread.UnreadPhotos")
+@pytest.mark.parametrize("unit", ["logits:1", "stage2:3"])
+def test_photos_that_cannot_be_read_are_none_of_them(
+    tiny: Model, photo_folder: Path, tmp_path: Path, unit: str
+) -> None:
+    """Also where most of the set cannot be read."""
+    folder = some_photos(photo_folder, tmp_path / "some", 8)
+    for label in ("circle", "stripe", "cross", "dot"):
+        for number in range(7):
+            (folder / label / f"{number}.png").write_bytes(b"no picture")
+    references, (target,) = References(tiny, Photos.open(folder)), bind(tiny, unit)
+    found, how, few = other_photos(references, target, 2, 64)
+    photos = references.photos
+    assert photos is not None
+    assert found
+    assert all(photos.read(number) is not None for number in found)
+    assert how.startswith(f"{len(found)} photo")
+    assert f"no more than {len(found)} photo" in few
+    assert not (target.kind == "logit" and any(photos[number].labels[0] == "square" for number in found))

@@ -350,6 +350,14 @@ def test_layers_without_a_batch_axis_are_left_out() -> None:
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
+def test_a_unit_where_a_layer_is_expected(tiny: Model) -> None:
+    for unit, layer in (("stage2:3", "stage2"), ("logits:1", "logits")):
+        with pytest.raises(UserError, match=f'"{unit}" is a unit; did you mean "{layer}"'):
+            tiny.layer(unit)
+    with pytest.raises(UserError, match='no layer ""'):
+        tiny.layer("")
+
+
 def test_an_unknown_layer_is_answered_with_the_nearest(tiny: Model) -> None:
     with pytest.raises(UserError, match=r'no layer "stage1_2" in tiny; did you mean "stage1.2" \(12 channels\)\?'):
         tiny.layer("stage1_2")

@@ -204,3 +204,37 @@ def test_a_record_that_cannot_be_written_leaves_no_picture(tmp_path: Path) -> No
     with run.writing({}), pytest.raises(ValueError, match="JSON"):
         run.write(file, np.zeros((8, 8, 3), np.uint8), {"evidence": float("nan")})
     assert not file.exists()
+
+
+class Counting(nn.Module):
+    """Counts its pictures in one buffer and replaces another; neither matters to its answer unless told so."""
+
+    def __init__(self, matters: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head, self.matters = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 5), matters
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("last", torch.full((1,), float("nan")))
+        self.register_buffer("fixed", torch.full((2,), float("nan")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        self.last = x.detach().mean()[None]
+        hidden = self.conv(x).relu().mean((2, 3))
+        return self.head(hidden + self.seen if self.matters else hidden)
+
+
+@pytest.mark.parametrize("matters", [False, True])
+def test_buffers_that_a_forward_changes_are_given_back(matters: bool, tmp_path: Path) -> None:
+    net = Counting(matters)
+    buffers = dict(net.named_buffers())
+    if matters:
+        with pytest.raises(UserError, match="two answers to one picture"):
+            made(net, tmp_path)
+    else:
+        (picture,) = made(net, tmp_path, "conv:1")
+        assert picture.record["trace"]["steps"] == 2
+    assert all(buffer is buffers[name] for name, buffer in net.named_buffers())
+    assert float(net.seen) == 0
+    assert bool(net.last.isnan().all())
+    assert bool(net.fixed.isnan().all())

@@ -15,7 +15,7 @@ from tests.names.shapes import CLASSES, SYNONYMS, WORDS, Toy, auc, scenes, shape
 
 import entoptic
 from entoptic import cli
-from entoptic.cli.name import print_names
+from entoptic.base.unread import UnreadPhotos
 from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.gallery.site import build
 from entoptic.images.photos import Photos
@@ -254,17 +254,16 @@ def test_a_silent_unit_among_others_costs_them_nothing(world: Any, tmp_path: Pat
     assert names.refused == 0.5
 
 
-def test_photos_that_cannot_be_read_are_named(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photos_that_cannot_be_read_are_named(world: Any, tmp_path: Path) -> None:
     _, folder, _ = world
     some = sorted(folder.iterdir())[:100]
     (tmp_path / "photos").mkdir()
     for file in some:
         shutil.copy(file, tmp_path / "photos")
     (tmp_path / "photos" / some[7].name).write_bytes(b"no picture")
-    names = name(world, tmp_path / "run", UNITS[0], photos=tmp_path / "photos")
+    with pytest.warns(UnreadPhotos, match=f"1 of 100 photos could not be read: {some[7].name} "):
+        names = name(world, tmp_path / "run", UNITS[0], photos=tmp_path / "photos")
     assert names.unread == read_names(tmp_path / "run").unread == (some[7].name,)
-    print_names(names)
-    assert f"1 of 100 photos could not be read: {some[7].name}" in capsys.readouterr().out
 
 
 def test_a_network_without_a_linear_head_says_what_to_name(tiny: Model, world: Any) -> None:

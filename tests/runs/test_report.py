@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 import entoptic
 from conftest import LABELS, tiny_card, tiny_module
+from entoptic.base.unread import UnreadPhotos
 from entoptic.errors import UserError
 from entoptic.findings.activity import read_activity
 from entoptic.models.model import Model
@@ -89,18 +91,16 @@ def test_a_section_that_fails_costs_no_other(
     assert found["accuracy"]["n"] == 8 * len(LABELS)
 
 
-def test_photos_that_cannot_be_read_are_named(
-    model: Model, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_photos_that_cannot_be_read_are_named(model: Model, photo_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(photo_folder, tmp_path / "photos")
     for number in range(7):
         (tmp_path / "photos" / LABELS[0] / f"{number}.png").write_bytes(b"no picture")
-    page = entoptic.report(model, photos=tmp_path / "photos", out=tmp_path / "run", **FEW | {"progress": True})
-    names = ", ".join(f"{LABELS[0]}/{number}.png" for number in range(5))
-    said = f"7 of {8 * len(LABELS)} photos could not be read: {names} and 2 more"
+    names = "; ".join(f"{LABELS[0]}/{number}.png (not an image in a known format)" for number in range(5))
+    said = f"7 of {8 * len(LABELS)} photos could not be read: {names}; and 2 more"
+    with pytest.warns(UnreadPhotos, match=re.escape(said)):
+        page = entoptic.report(model, photos=tmp_path / "photos", out=tmp_path / "run", **FEW)
     assert read(page)["unread"] == said
     assert said in page.read_text()
-    assert said in capsys.readouterr().err
 
 
 def masks_in(folder: Path, corner: tuple[int, int]) -> Path:

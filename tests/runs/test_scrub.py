@@ -66,6 +66,14 @@ def test_records_and_their_names(scrubber: Scrubber) -> None:
     assert said["notes"] == (["pid 3 on HOST"] if len(host) >= 4 and host != "localhost" else [f"pid 3 on {host}"])
 
 
+def test_names_of_photos_that_could_not_be_read_stay_at_home(scrubber: Scrubber) -> None:
+    told = {
+        "photos": "data/sets/birds",
+        "unread": "2 of 9 photos could not be read: robin/mine.jpg (empty file); b.jpg (empty)",
+    }
+    assert scrubber.record(told) == {"photos": "birds", "unread": "2 of 9 photos could not be read"}
+
+
 def test_names_of_paths() -> None:
     assert [name_of(p) for p in ("/a/b/", "a", r"C:\x\y", "/", "")] == ["b", "a", "y", "", ""]
     assert Scrubber().unit("dir(/a/b.safetensors#stripes)@max") == "dir(b.safetensors#stripes)@max"

@@ -10,7 +10,11 @@ from entoptic.errors import UserError
 from entoptic.units.grammar import Address, Label, Readout, parse
 
 number = st.integers(0, 10**6)
-layers = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}(\.[A-Za-z0-9_-]{1,8}){0,4}", fullmatch=True)
+layers = st.one_of(
+    st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}(\.[A-Za-z0-9_-]{1,8}){0,4}", fullmatch=True),
+    st.text(max_size=12).filter(lambda name: not name.startswith("dict(")),  # whatever a module may be called
+    st.text('+-*.e1 :"\\()naif', max_size=6),
+)
 paths = st.text(st.characters(exclude_characters="#()<>", exclude_categories=("C", "Z")), min_size=1, max_size=20)
 labels = st.builds(Label, st.text(max_size=20))
 ranges = st.tuples(number, number).map(lambda pair: (min(pair), max(pair)))
@@ -109,6 +113,8 @@ EXAMPLES = {
         ),
     ),
     "-blocks.6:112": Address("sum", terms=((-1.0, Address("unit", "blocks.6", 112)),)),
+    '"blocks.conv 1":112@max': Address("unit", "blocks.conv 1", 112, Readout("max")),
+    'fmap("conv 1")<photo 1.jpg>': Address("fmap", "conv 1", path="photo 1.jpg"),
     "fmap(features.6)<photo 1.jpg>": Address("fmap", "features.6", path="photo 1.jpg"),
 }
 
@@ -176,6 +182,8 @@ def test_equivalent_spellings_of_combinations_are_one_address() -> None:
         ('logits:"open', "expected LAYER:INDEX such as"),
         ("dir(file)", "expected LAYER:INDEX such as"),
         ("fmap(layer)", "expected LAYER:INDEX such as"),
+        ("blocks.conv 1:3", 'stands in quotes; did you mean "blocks.conv 1":3?'),
+        ("a:b:1-2", 'did you mean "a:b":1-2?'),
         ("a:1 b:2", "expected LAYER:INDEX such as"),
     ],
 )

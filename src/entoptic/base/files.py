@@ -36,6 +36,8 @@ def user_path(path: str | Path) -> Path:
         UserError: no path can be so, or there is no such user.
     """
     text = str(path)
+    if not text.strip():
+        raise UserError('a path was given as an empty text; "." is the folder here')
     if "\0" in text:
         raise UserError(f"{text!r} is no path: it holds a NUL character")
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from entoptic.bench.make import Setting
+from entoptic.images.unread import unread_record
 from entoptic.runs.records import versions
 from entoptic.runs.unit_items import EVIDENCE, RECIPE
 
@@ -44,7 +45,8 @@ def measured_with(settings: Sequence[Setting]) -> dict[str, Any]:
         "evidence": EVIDENCE,
         "photos": None
         if halves is None
-        else {"matched": len(halves.matched), "held_out": len(halves.held_out), "held_out_sha256": halves.held_out.fingerprint()},
+        else {"matched": len(halves.matched), "held_out": len(halves.held_out), "held_out_sha256": halves.held_out.fingerprint()}
+        | unread_record(halves.held_out),
         "networks": {s.model.card.name: s.model.card.weights_sha256 for s in settings}
         | {shown(j.card.name): j.card.weights_sha256 for s in settings for j in s.judges},
         **_further(settings),

@@ -30,6 +30,7 @@ from entoptic.metrics.sets.answers import first_of, within_top
 from entoptic.metrics.sets.embedders import Embedder
 from entoptic.metrics.unit_picture import UnitPicture
 from entoptic.models.model import LOGITS, Model
+from entoptic.units.grammar import quoted_layer
 from entoptic.units.unit import Unit, bind, read_siblings
 
 PHOTOS = "photos"
@@ -324,7 +325,7 @@ def _layer_spread(setting: Setting) -> dict[str, tuple[Tensor, Tensor]]:
     pack = find_pack(setting.model.card)
     found = {}
     for unit in setting.units:
-        plain = bind(setting.model, f"{unit.layer}:{unit.index}")[0] if unit.layer != LOGITS else unit
+        plain = bind(setting.model, f"{quoted_layer(unit.layer)}:{unit.index}")[0] if unit.layer != LOGITS else unit
         table = pack.tensors.get(f"quantiles|{unit.layer}") if pack else None
         if table is not None and unit.layer != LOGITS and str(plain) == str(unit):
             found[str(unit)] = (table.float().mean(1), table.float().std(1, unbiased=False))

@@ -21,6 +21,7 @@ from entoptic.base.files import (
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.records import read_json
+from entoptic.base.unread import names_unread
 from entoptic.bench.about import about, command_of, measured_with
 from entoptic.bench.draw import draw
 from entoptic.bench.make import Setting, Shot, make, settings
@@ -40,6 +41,7 @@ MARK = "bench.json"
 """A file that tells a folder of a benchmark, and of which recipe."""
 
 
+@names_unread
 @with_gradients
 def benchmark(
     recipe: str | Recipe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +62,15 @@ class Index:
 def run_index(options: Index) -> int:
     """Runs `entoptic index`; returns the exit code."""
     from entoptic.base.progress import reporter
+    from entoptic.base.unread import said_elsewhere
     from entoptic.images.build_index import build_index
     from entoptic.models.sources import load
+    from entoptic.units.grammar import quoted_layer
 
     use_threads(options.threads)
     shard = parse_shard(options.shard)
     started = time.monotonic()
-    with reporter() as report:
+    with reporter() as report, said_elsewhere():  # `print_losses` names them
         index = build_index(
             load(options.model, device=options.device),
             options.photos,
@@ -83,5 +86,6 @@ def run_index(options: Index) -> int:
             workers=asked_workers(options.workers, options.threads),
         )
     print_losses(index)
-    print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {index.layers[-1]}:0`")
+    unit = shlex.quote(f"{quoted_layer(index.layers[-1])}:0")
+    print(f"{index}, {time.monotonic() - started:.0f} s; look with `entoptic ls {index.path} {unit}`")
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from entoptic.cli.output import table_console
 from entoptic.errors import NotAvailable, UserError, counted, nearest
+from entoptic.units.grammar import quoted_layer
 from entoptic.units.near_labels import nearest_label
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def list_units(model: Model, layer: str) -> None:
         for index in range(info.channels):
             print(f"logits:{index}\t{model.card.label(index)}")
     else:
-        console.print(f"{info.name}:0 … {info.name}:{info.channels - 1}", highlight=False, markup=False)
+        name = quoted_layer(info.name)
+        console.print(f"{name}:0 … {name}:{info.channels - 1}", highlight=False, markup=False)
 
 
 def find_units(model: Model, text: str) -> None:

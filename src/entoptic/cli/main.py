@@ -12,6 +12,7 @@ from typing import Any
 
 from entoptic import __version__
 from entoptic.base.bounds import check_bounds
+from entoptic.base.unread import names_unread
 from entoptic.cli.help_pages import family_page, main_page, verb_page
 from entoptic.cli.parse import completion_script, parse
 from entoptic.cli.streams import forgiving_streams
@@ -88,7 +89,7 @@ def _run(given: list[str]) -> int:
         return run_file(words)
     options: Any = parse(name, words)
     check_bounds(options)
-    return run(options)
+    return names_unread(run)(options)
 
 
 def _as_option(words: list[str]) -> list[str]:

@@ -95,15 +95,11 @@ def print_names(names: Names) -> None:
     """Prints suggestions as a table, and what they were made of."""
     from rich.table import Table
 
-    from entoptic.images.unread import unread_words
-
     words = names.vocabulary
     print(
         f"suggestions by {names.encoder} from {words['words']} words ({words['removed']} left out: {words['remove']}), chosen on "
         f"{names.named_on} photos, judged on {names.judged_on} others"
     )
-    if names.unread:
-        print(unread_words(names.unread, names.named_on + names.judged_on + len(names.unread)))
     if (told := names.fidelity) is not None:
         print(
             f"the map repeats the network's first class on {told.agreement:.0%} of {told.n} photos, KL {told.divergence:.2f} nats "

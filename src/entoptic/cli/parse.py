@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from entoptic.cli.refusals import refusal
+from entoptic.cli.refusals import empty_path, refusal
 from entoptic.cli.verbs import FAMILIES, VERBS, spoken
 from entoptic.errors import UserError
 from entoptic.units.grammar import parse as parse_unit
@@ -43,10 +43,14 @@ def _read(name: str, words: Sequence[str], default: Any) -> Any:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             prog = f"entoptic {spoken(name)}"
             if default is not None:
-                return tyro.cli(verb, prog=prog, args=words, add_help=False, default=default)
-            return tyro.cli(verb, prog=prog, args=words, add_help=False)
+                found = tyro.cli(verb, prog=prog, args=words, add_help=False, default=default)
+            else:
+                found = tyro.cli(verb, prog=prog, args=words, add_help=False)
     except SystemExit:
         raise UserError(refusal(spoken(name), verb, words) or _one_line(said.getvalue())) from None
+    if wrong := empty_path(verb, words):
+        raise UserError(wrong)
+    return found
 
 
 def _is_unit(word: str) -> bool:

@@ -96,6 +96,7 @@ def run_patterns(options: Patterns) -> int:
     """Runs `entoptic patterns`; returns the exit code."""
     from entoptic.base.gradients import with_gradients
     from entoptic.base.progress import reporter
+    from entoptic.base.unread import said_elsewhere
     from entoptic.gallery.pattern_page import write_pattern_pages
     from entoptic.names import read_names
     from entoptic.runs.patterns import make_question
@@ -122,7 +123,7 @@ def run_patterns(options: Patterns) -> int:
         print(f"{plan.name}: {counted(plan.basis.group.channels, 'unit')} on {counted(len(plan.photos), 'photo')}")
         print(f"  {estimate_patterns(plan)}")
         return 0
-    with reporter() as report:
+    with reporter() as report, said_elsewhere():  # `_print_result` names them
         result = with_gradients(find)(plan, out=options.out, context=options.context, report=report)
     _print_result(result)
     run = result.path.parents[3]

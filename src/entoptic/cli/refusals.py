@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from entoptic.cli.help_pages import usage
 from entoptic.cli.option_table import Option, all_options, groups_of, options_of
@@ -31,6 +32,27 @@ def refusal(name: str, verb: type, words: Sequence[str]) -> str:
             if wrong := _wrong_values(flag, flags[flag], values):
                 return wrong
     return _wrong_arguments(name, verb, loose) or _left_out(name, verb, seen)
+
+
+def empty_path(verb: type, words: Sequence[str]) -> str:
+    """Returns the sentence about a path that was given as an empty text, "" for none: it would stand for the folder here.
+
+    Args:
+        verb: its dataclass.
+        words: what stands behind it.
+    """
+    flags = {flag: option for option in all_options(verb) for flag in option.flags}
+    takes = [option for option in options_of(verb) if option.positional]
+    place = 0
+    for flag, values in _given(words, flags):
+        if flag:
+            option = flags.get(flag)
+        else:
+            option = takes[min(place, len(takes) - 1)] if takes else None
+            place += 1
+        if option is not None and option.kind is Path and any(not value.strip() for value in values):
+            return f'{flag or option.metavar} must be a path, got an empty text; "." is the folder here'
+    return ""
 
 
 def _given(words: Sequence[str], flags: dict[str, Option]) -> Iterator[tuple[str, list[str]]]:

@@ -13,6 +13,7 @@ from entoptic.base.progress import Progress, silent
 from entoptic.dictionaries.partitions import LEAST_POSITIONS, Partition, partition_by_labels, partition_inputs
 from entoptic.errors import NotAvailable, UserError, counted, nearest
 from entoptic.images.photos import Photos
+from entoptic.images.unread import unread_record
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.units.splits import Split
@@ -269,6 +270,8 @@ def split_units(
         raise UserError(
             f"most, the number of sub-units that are tried, must be from 2 to {LARGEST}, got {str(most)[:40]}"
         )
+    if limit < 1:
+        raise UserError(f"limit, the number of photos that are read, must be at least 1, got {limit}")
     if len(layers) != 1:
         raise UserError(f"units of one layer are split together, not of {', '.join(layers)}")
     layer, opened = linear_layer(model, layers[0]), Photos.open(photos)
@@ -284,6 +287,7 @@ def split_units(
     indices = [unit.index for unit in units]
     about = {
         "method": "labels" if labels else "clusters", "labels": list(labels), "photos": len(numbers_N.unique()),
+        **unread_record(opened),
         "positions": len(numbers_N), "paper": "arXiv:2504.12939" if labels else "a reconstruction of arXiv:2605.31304",
         "units": [
             {"unit": str(unit), "sub-units": len(one), "explained": list(one.explained), "null": list(one.null),

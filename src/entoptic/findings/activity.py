@@ -18,7 +18,9 @@ from entoptic.base.progress import Progress, silent
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.index_shards import UnitGroup, make_groups, read_scores
 from entoptic.images.photos import Photos
+from entoptic.images.unread import remember_unread
 from entoptic.models.model import LOGITS, Model
+from entoptic.units.grammar import quoted_layer
 
 BLOCK = 256
 """Photos between two savings: what an interruption can cost."""
@@ -42,7 +44,7 @@ class Basis:
     @property
     def units(self) -> list[str]:
         """Their strings in the unit grammar."""
-        return [f"{self.layer}:{i}{self.group.suffix}" for i in range(self.group.channels)]
+        return [f"{quoted_layer(self.layer)}:{i}{self.group.suffix}" for i in range(self.group.channels)]
 
     @property
     def is_dictionary(self) -> bool:
@@ -146,6 +148,7 @@ def _block(
     })  # fmt: skip
     needs = {"read": 1, "scores": 2, "plain": 2, "said": 1}
     if (held := load_cached("activity", key, needs)) is not None:
+        remember_unread(photos, model.card.prepare, block, [block[i] for i in held["read"].tolist()])
         return held
     groups = list(dict.fromkeys([basis.group, basis.plain]))
     with_logits = not model.why_no_logits

@@ -9,6 +9,7 @@ from torch import nn
 
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
+from entoptic.base.unread import names_unread
 from entoptic.gallery.atlas_page import write_atlas_pages
 from entoptic.images.index import ActivationIndex
 from entoptic.models.card import Card
@@ -19,6 +20,7 @@ from entoptic.runs.results import Result
 from entoptic.runs.store import Run
 
 
+@names_unread
 @with_gradients
 def atlas(
     model: str | nn.Module | Model,

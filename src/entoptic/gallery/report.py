@@ -11,6 +11,7 @@ from torch import nn
 from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError
 from entoptic.gallery.pattern_page import write_pattern_pages
 from entoptic.gallery.site import page_environment, write_page
@@ -27,6 +28,7 @@ _LINKS = {
 """Pages of a run's gallery to which a report leads."""
 
 
+@names_unread
 @with_gradients
 def report(
     model: str | nn.Module | Model,

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from entoptic.base.files import check_inside, check_own, user_path, write_atomically
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError
 from entoptic.gallery.cards import make_cards
 from entoptic.gallery.explain import Reading
@@ -43,6 +44,7 @@ MAX_LEFT_OUT = 500
 """Most files that the index lists as left out."""
 
 
+@names_unread
 def build(run_folder: Path, out: Path | None = None, *, names: Path | None = None) -> Path:
     """Writes the gallery of a run.
 

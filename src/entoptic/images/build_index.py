@@ -14,6 +14,7 @@ from torch import Tensor
 from entoptic.base.bounds import check_options, check_shard
 from entoptic.base.files import check_inside, check_own, delete_unfinished, lock_folder, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
+from entoptic.base.unread import names_unread
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.index import MARK, ActivationIndex, listing_sha256
 from entoptic.images.index_record import IndexContents, IndexOrigin, IndexRecord, IndexRequest, difference
@@ -22,10 +23,12 @@ from entoptic.images.index_work import Block, IndexWork, read_on_workers
 from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import Extremes
 from entoptic.models.model import Model
+from entoptic.units.grammar import quoted_layer
 from entoptic.units.unit import slug
 from entoptic.workers.count import Workers
 
 
+@names_unread
 def build_index(
     model: Model,
     photos: Any,
@@ -91,10 +94,12 @@ def build_index(
         shards = ShardFolder(folder / "parts", blocks, reservoir)
         if done is not None and done.whole:
             shards.clear()  # of a process that was killed while it deleted them
+            photos.leave_out_by_name(dict(done.skipped))
             return done
         shards.merge_siblings(model.device)
         todo = sorted(set(mine) - shards.covered())
         if done is not None and not todo:
+            photos.leave_out_by_name(dict(done.skipped))
             return done
         _record(request, origin).write(folder / "index.json")
         before = sum(len(_indices(photos, block)) for block in shards.covered())
@@ -114,7 +119,9 @@ def build_index(
             read_on_workers(
                 work, blocks_left, shared, keep=lambda shard: shards.add(shard, model.device), seen=seen
             )  # fmt: skip
-        return _finish(folder, request, origin, groups, shards, photos)
+        index = _finish(folder, request, origin, groups, shards, photos)
+        photos.leave_out_by_name(dict(index.skipped))
+        return index
 
 
 def _read_here(
@@ -312,7 +319,9 @@ def _write_table(path: Path, tables: Sequence[tuple[UnitGroup, Extremes]], known
         for group, best in tables:
             channel, rank = (best.photos >= 0).nonzero(as_tuple=True)
             position = best.positions[channel, rank].numpy()
-            units = pa.array([f"{group.layer}:{c}{group.suffix}" for c in range(group.channels)], pa.string())
+            units = pa.array(
+                [f"{quoted_layer(group.layer)}:{c}{group.suffix}" for c in range(group.channels)], pa.string()
+            )
             columns = [
                 units.take(pa.array(channel.numpy())), rank.int().numpy(), best.values[channel, rank].numpy(),
                 names.take(pa.array(np.searchsorted(numbers, best.photos[channel, rank].numpy()))),

@@ -31,7 +31,7 @@ from entoptic.images.photos import Photos
 from entoptic.images.unit_statistics import Extremes, UnitStatistics
 from entoptic.models.model import Model
 from entoptic.units.dictionary import digest
-from entoptic.units.grammar import Label, parse
+from entoptic.units.grammar import Label, parse, quoted_layer
 from entoptic.units.near_labels import nearest_label
 from entoptic.units.unit import Unit, slug
 
@@ -161,7 +161,7 @@ class ActivationIndex:
         if not groups:
             raise UserError(self._no_layer(layer))
         groups = groups if readout is None else [self._group(layer, readout)]
-        return [f"{layer}:{i}{group.suffix}" for group in groups for i in range(group.channels)]
+        return [f"{quoted_layer(layer)}:{i}{group.suffix}" for group in groups for i in range(group.channels)]
 
     def __contains__(self, unit: object) -> bool:
         try:
@@ -302,6 +302,7 @@ class ActivationIndex:
                 f"the photos in {photos.source} have other names or another order than when the index in {self.path} was "
                 "made; make it again"
             )
+        photos.leave_out_by_name(dict(self.skipped))
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -331,7 +332,7 @@ class ActivationIndex:
                 row, column = divmod(position, group.grid[1])
                 if photo not in self.photos:
                     raise Unreadable(f"the index in {self.path} is damaged: it does not name its photo {photo}")
-                name = f"{group.layer}:{i}{group.suffix}"
+                name = f"{quoted_layer(group.layer)}:{i}{group.suffix}"
                 found.append(Hit(name, rank, value, self.photos[photo][0], row, column, photo))
         return found
 
@@ -359,7 +360,8 @@ class ActivationIndex:
         if address.kind == "dict" and isinstance(address.index, int):
             address = replace(address, kind="unit", layer=f"dict({address.path})")
         if address.kind != "unit" or isinstance(address.index, tuple) or address.index == "*":
-            raise UserError(f"{unit}: an index is asked for one unit of a layer at a time, such as {self.layers[0]}:0")
+            one = f"{quoted_layer(self.layers[0])}:0"
+            raise UserError(f"{unit}: an index is asked for one unit of a layer at a time, such as {one}")
         group = self._group(address.layer, str(address.readout))
         if isinstance(address.index, Label):
             labels = self.origin.labels or []

@@ -25,7 +25,7 @@ from entoptic.images.unit_statistics import UnitStatistics, statistics_of_scores
 from entoptic.models.model import Model
 from entoptic.models.taps import Tap
 from entoptic.units.dictionary import Dictionary, digest
-from entoptic.units.grammar import Address, parse
+from entoptic.units.grammar import Address, parse, quoted_layer
 from entoptic.units.unit import Unit, bind_one
 
 NAMED = 100
@@ -109,7 +109,7 @@ def make_groups(model: Model, layers: Sequence[str], readouts: Sequence[str]) ->
         count = info.channels if first.dictionary is None else len(first.dictionary.names)
         numbers = "" if first.dictionary is None else digest(first.dictionary)
         for text in readouts:
-            address = parse(f"{layer}:0@{text}" if text else f"{layer}:0")
+            address = parse(f"{quoted_layer(layer)}:0" + (f"@{text}" if text else ""))
             try:
                 unit: Unit = bind_one(model, address)
             except UserError as error:

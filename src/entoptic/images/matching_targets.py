@@ -25,8 +25,10 @@ from entoptic.images.relevance_weighting import (
 )
 from entoptic.images.shipped_statistics import Pack
 from entoptic.images.unit_table import UnitTable, find_table
+from entoptic.images.unread import remember_unread
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
+from entoptic.units.grammar import quoted_layer
 from entoptic.units.unit import Unit
 
 
@@ -125,6 +127,7 @@ def target_of_photos(
             how = f"crops of {how}"
     known = load_cached("targets", content_key(key), {"count": 0, **{str(tap): None for tap in taps}})
     if known is not None:
+        remember_unread(photos, model.card.prepare, indices, int(known["count"]))
         values = {tap: known[str(tap)].to(model.device) for tap in taps}
         importance = {tap: known[f"{tap} u"].to(model.device) for tap in taps if f"{tap} u" in known}
         return MatchingTarget(values, int(known["count"]), how, fingerprint, importance)
@@ -156,7 +159,7 @@ def table_of(model: Model, pack: Pack | None, unit: Unit, relevance: str | None 
         unit: the unit.
         relevance: a kind by which values shall be weighted, or "none": a table of this kind comes before a pack of another.
     """
-    plain = unit.direction is None and str(unit) == f"{unit.layer}:{unit.index}"
+    plain = unit.direction is None and str(unit) == f"{quoted_layer(unit.layer)}:{unit.index}"
     if not plain:
         return None
     in_pack = pack is not None and str(unit) in pack.units

@@ -33,7 +33,9 @@ def weaker_photos(references: References, unit: Unit, count: int) -> list[int]:
     assert photos is not None
     arbitrary = sorted(range(len(photos)), key=photos.sha256)
     if index is None or unit not in index:
-        weak = {position for position, _ in references.scores([unit]).ranked(unit)[len(photos) // 2 :]}
+        ranked = references.scores([unit]).ranked(unit)
+        # Of a set most of which cannot be read, that is half of what can.
+        weak = {position for position, _ in ranked[len(photos) // 2 :] or ranked[len(ranked) // 2 :]}
         return sorted([position for position in arbitrary if position in weak][:count])
     median = float(index.quantiles(unit)[100])
     found: list[int] = []
@@ -70,8 +72,10 @@ def other_photos(references: References, unit: Unit, used: int, count: int) -> t
     photos = references.photos
     assert photos is not None
     own = {*references.choose(unit, used)[0], *(references.class_photos(unit) or ())}
-    if any(part.kind == "logit" for _, part in unit.terms):
-        every = sorted(range(len(photos)), key=photos.sha256)
+    is_class = any(part.kind == "logit" for _, part in unit.terms)
+    if is_class:
+        unread = {one.name for one in photos.skipped}  # the set was scored: these could not be read
+        every = sorted((i for i, photo in enumerate(photos) if photo.name not in unread), key=photos.sha256)
         kind = f"are not of {unit.label or unit}" if references.class_photos(unit) else f"are not those of {unit}"
     else:
         every = sorted(weaker_photos(references, unit, count + len(own)), key=photos.sha256)
@@ -79,7 +83,8 @@ def other_photos(references: References, unit: Unit, used: int, count: int) -> t
     found = sorted([position for position in every if position not in own][:count])
     few = "" if len(found) >= min(LEAST_OTHERS, count) else _shortage(photos.source, found)
     if not found:
-        found, kind = sorted(every[:count]), f"drive {unit} less, its own among them"
+        found, kind = sorted(every[:count]), "are there" if is_class else f"drive {unit} less"
+        kind = f"{kind}, its own among them"
     return found, f"{counted(len(found), 'photo')} of {photos.source} that {kind}", few
 
 

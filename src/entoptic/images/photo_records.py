@@ -71,6 +71,7 @@ class PhotoSource:
         skipped_names: names of `skipped`.
         lock: guards `skipped`.
         path: that it was opened by, "" for photos that were given in memory.
+        name: of the source, for people; subsets have names of their own.
     """
 
     store: ImageStore
@@ -80,13 +81,15 @@ class PhotoSource:
     skipped_names: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     path: str = ""
+    name: str = ""
 
-    def skip(self, skipped: Skipped) -> None:
-        """Records what was left out, once."""
+    def skip(self, skipped: Skipped) -> bool:
+        """Records what was left out, once; returns whether it is new."""
         with self.lock:
-            if skipped.name not in self.skipped_names:
+            if new := skipped.name not in self.skipped_names:
                 self.skipped_names.add(skipped.name)
                 self.skipped.append(skipped)
+        return new
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------

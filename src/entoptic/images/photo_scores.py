@@ -12,6 +12,7 @@ from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import NotAvailable
 from entoptic.images.photos import Photos
+from entoptic.images.unread import remember_unread
 from entoptic.models.model import Model
 from entoptic.units.unit import Unit
 
@@ -84,6 +85,8 @@ def score_photos(
             rows[str(unit)] = {"values": row.contiguous(), "indices": torch.tensor(read)}
             save_cached("scores", keys[str(unit)], rows[str(unit)])
     indices = tuple(next(iter(rows.values()))["indices"].tolist())
+    if not missing:
+        remember_unread(photos, model.card.prepare, range(len(photos)), indices)
     return Scores(tuple(keys), indices, torch.stack([rows[name]["values"] for name in keys]))
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from entoptic.base.unread import UnreadPhotos, hear
 from entoptic.errors import Unreadable, UserError, counted, printable
 from entoptic.images.decode import decode, decode_pixels, open_image, room_for, short_reason
 from entoptic.images.photo_lists import open_list
@@ -94,6 +95,7 @@ class Photos:
     def _from(cls, source: str, shared: PhotoSource) -> Photos:
         if shared.skipped:
             warnings.warn(_left_out(source, shared.skipped), stacklevel=1)
+        shared.name = source
         return cls(source, shared, range(len(shared.photos)))
 
     def __reduce__(self) -> Any:
@@ -119,6 +121,12 @@ class Photos:
         """What was left out so far, each once: photos that could not be read, what else there is; shared with every subset."""
         return self._shared.skipped
 
+    @property
+    def found(self) -> int:
+        """How many photos the source seems to hold: those that it lists, and those left out when it was opened."""
+        listed = {photo.name for photo in self._shared.photos}
+        return len(listed) + sum(one.is_photo and one.name not in listed for one in self.skipped)
+
     def read(self, index: int) -> Image.Image | None:
         """Reads a photo as upright 8-bit RGB, or None where it cannot be read (then named in `skipped`).
 
@@ -127,9 +135,23 @@ class Photos:
         """
         image = self._try(index)
         if isinstance(image, Skipped):
-            self._shared.skip(image)
+            self.leave_out(image)
             return None
         return image
+
+    def leave_out(self, unread: Skipped) -> bool:
+        """Notes a photo that could not be read, for `skipped` and for what the job under way says at its end.
+
+        Args:
+            unread: the photo.
+
+        Returns:
+            Whether somebody has still to say it: it is news, and no job is under way.
+        """
+        new = self._shared.skip(unread)
+        return (
+            not hear(self._shared.name or self.source, len(self._shared.photos), {unread.name: unread.reason}) and new
+        )
 
     def _try(self, index: int) -> Image.Image | Skipped:
         row = self._rows[index]
@@ -137,6 +159,16 @@ class Photos:
             return decode(self._shared.store.encoded(row))
         except (OSError, ValueError) as error:
             return Skipped(self._shared.photos[row].name, short_reason(error))
+
+    def leave_out_by_name(self, reasons: Mapping[str, str]) -> None:
+        """Notes photos of this set that an earlier pass could not read; see `leave_out`.
+
+        Args:
+            reasons: why, by the name of the photo; other names are passed over.
+        """
+        mine = {photo.name for photo in self} if reasons else set()
+        for name in [name for name in reasons if name in mine]:
+            self.leave_out(Skipped(name, reasons[name]))
 
     def path(self, index: int) -> Path | None:
         """Returns the image file of a photo; None where it is in a table, an archive or memory.
@@ -161,7 +193,7 @@ class Photos:
             try:
                 data = self._shared.store.encoded(row)
             except (OSError, ValueError) as error:
-                self._shared.skip(Skipped(self._shared.photos[row].name, short_reason(error)))
+                self.leave_out(Skipped(self._shared.photos[row].name, short_reason(error)))
                 data = b""
             known = self._shared.hashes[row] = hashlib.sha256(data).hexdigest()
         return known
@@ -290,6 +322,7 @@ class Photos:
         images: list[torch.Tensor] = []
         read = 0
         last_skipped: Skipped | None = None
+        unsaid: dict[str, str] = {}
         try:
             while True:
                 while len(pending) < batch_size + workers and (index := next(todo, None)) is not None:
@@ -299,7 +332,7 @@ class Photos:
                 index, future = pending.popleft()
                 loaded = future.result()
                 if isinstance(loaded, Skipped):
-                    self._shared.skip(loaded)
+                    unsaid |= {loaded.name: loaded.reason} if self.leave_out(loaded) else {}
                     last_skipped = loaded
                     continue
                 kept.append(index)
@@ -313,6 +346,8 @@ class Photos:
                 yield kept, torch.stack(images)
         finally:  # also where the caller stops early
             pool.shutdown(wait=True, cancel_futures=True)
+            if unsaid and read:
+                warnings.warn(UnreadPhotos(self.source, len(self._shared.photos), unsaid), stacklevel=2)
         if last_skipped is not None and not read:
             raise Unreadable(
                 f"no photo from {self.source} could be read ({counted(len(chosen), 'photo')} tried; "

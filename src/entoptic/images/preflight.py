@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.progress import Progress, silent
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.models.model import Model
@@ -78,6 +79,7 @@ class Preflight:
         return f"<p>{html.escape(self.message)}</p><table>{head}{rows}</table>"
 
 
+@names_unread
 def preflight(model: Model, photos: Any, *, n: int = 64, progress: Progress = silent) -> Preflight:
     """Checks a card on photos spread over the set.
 

@@ -18,6 +18,7 @@ from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photo_scores import RealScores
 from entoptic.images.photos import Photos
+from entoptic.images.unread import remember_unread
 from entoptic.models.model import Model
 from entoptic.units.dictionary import digest
 from entoptic.units.unit import Unit, read_siblings
@@ -160,6 +161,8 @@ def layer_moments(
             "n": torch.tensor(len(table)),
         }
         save_cached("moments", key, known)
+    else:
+        remember_unread(photos, model.card.prepare, indices, int(known["n"]))
     return LayerMoments(mean=known["mean"], sd=known["sd"], n=int(known["n"]))
 
 

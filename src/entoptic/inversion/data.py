@@ -40,6 +40,8 @@ _BATCH = 32
 _WORKERS = 4
 _FLUSH = 32
 """Batches between two records of the progress; an interrupted pass resumes at the last one."""
+_NAMED = 100
+"""Photos that could not be read and that the record names."""
 LOCK = ".pairs.lock"
 """A name of its own, since a training may store its pairs in the folder that it has locked."""
 
@@ -124,7 +126,17 @@ def make_pairs(
     elif not _is_recorded(where, record):
         with contextlib.suppress(OSError):  # in a read-only folder the check is repeated each time
             _write_record(where, record)
+    _name_unread(request, record)
     return _open_pairs(where, request, record)
+
+
+def _name_unread(request: _PairsRequest, record: dict[str, Any]) -> None:
+    """Says which photos could not be read, also where an earlier job tried; records of earlier versions do not name them."""
+    noted = record.get("unread")
+    for one in noted if isinstance(noted, list) else []:
+        if list_of(one, str) and len(one) == 2:
+            for photos in request.sets:
+                photos.leave_out_by_name({one[0]: one[1]})
 
 
 # --- which photos ---------------------------------------------------------------------------------------------------
@@ -329,6 +341,7 @@ def _fill(where: Path, request: _PairsRequest, record: dict[str, Any], progress:
             chunk = members[record["seen"] : record["seen"] + _BATCH]
             hashes, decoded = zip(*pool.map(decode, chunk), strict=True)
             read = [both for both in decoded if both is not None]
+            lost = [request.sets[i][j].name for (i, j), both in zip(chunk, decoded) if both is None]
             if read:
                 seen = torch.stack([large for large, _ in read]).float() / 255
                 with torch.no_grad():
@@ -348,6 +361,10 @@ def _fill(where: Path, request: _PairsRequest, record: dict[str, Any], progress:
                 "seen": record["seen"] + len(chunk), "kept": record["kept"] + len(read),
                 "sum": total.tolist(), "squares": squares.tolist(), "content": reduce(_chain_hash, hashes, record["content"]),
             }  # fmt: skip
+            if lost:
+                reasons = {one.name: one.reason for photos in request.sets for one in photos.skipped}
+                noted = [*record.get("unread", []), *([name, reasons.get(name, "")] for name in lost)]
+                record["unread"] = noted[:_NAMED]
             if record["seen"] % (_FLUSH * _BATCH) == 0:
                 keep()
             progress("reading photos and their maps", record["seen"], len(members))

@@ -20,7 +20,7 @@ from entoptic.images.photos import Photos
 from entoptic.inversion.arithmetic import MIXINGS, compose, interpolate, region_mask
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.models.model import Model, predictions
-from entoptic.units.grammar import parse
+from entoptic.units.grammar import parse, quoted_layer
 
 MAP_KIND, EDIT_KIND = "map", "edit"
 
@@ -314,7 +314,7 @@ class PhotoReader:
 
 def unit_of(layer: str, source: PhotoFile) -> str:
     """Returns the string of a photo's whole map in the unit grammar."""
-    return f"fmap({layer})<{source.path}>"
+    return f"fmap({quoted_layer(layer)})<{source.path}>"
 
 
 def sources_of(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[list[PhotoFile], list[str]]:

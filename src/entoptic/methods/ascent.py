@@ -108,9 +108,9 @@ def ascend(
                 alive = alive & loss.detach().isfinite()
                 if not loss.requires_grad:
                     raise UserError(
-                        f"no gradient reaches the picture: {model.card.name} cuts it in its forward (by no_grad, detach or a step "
-                        "without a derivative), or was loaded under torch.inference_mode; methods without gradients are "
-                        "retrieval, best-of and klsc with --klsc.leaps 0"
+                        f"no gradient reaches the picture: {model.card.name} cuts it in its forward (by no_grad, detach, a step "
+                        "without a derivative, or checkpointing with use_reentrant=True), or was loaded under "
+                        "torch.inference_mode; methods without gradients are retrieval, best-of and klsc with --klsc.leaps 0"
                     )
                 optimiser.zero_grad(set_to_none=True)
                 torch.where(alive, loss, 0.0).sum().backward()

@@ -18,7 +18,15 @@ from entoptic.errors import NotAvailable, UserError, closest, counted, nearest
 from entoptic.models.card import Card
 from entoptic.models.fingerprint import LAYERS, fingerprint, structure, values
 from entoptic.models.outputs import logits_in, parts_of
-from entoptic.models.running import check_is_loaded, check_repeats, evaluating, first_line, network_errors, unwrapped
+from entoptic.models.running import (
+    buffers_kept,
+    check_is_loaded,
+    check_repeats,
+    evaluating,
+    first_line,
+    network_errors,
+    unwrapped,
+)
 from entoptic.models.taps import LayerInfo, Tap, Taps, channels_first, first_tensor, probe
 
 Kept = TypeVar("Kept")
@@ -112,8 +120,7 @@ class Model:
         if self.card.channels == 1:
             images = (images * images.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True)
         mean, std = (images.new_tensor(v)[:, None, None] for v in (self.card.mean, self.card.std))
-        # channels_last makes convolutions faster on CPUs and GPUs and changes no value; `_probed` finds networks that
-        # cannot take it.
+        # channels_last makes convolutions faster and changes no value; `_probed` finds networks that cannot take it.
         return self.as_input((images - mean) / std)
 
     def as_input(self, values: Tensor) -> Tensor:
@@ -277,10 +284,9 @@ class Model:
         """
         grey = torch.full((2, 3, *self.card.size), 0.5, device=self.device, dtype=torch.float32)
         errors: list[Exception] = []
-        for memory_format in (torch.channels_last, torch.contiguous_format):
-            self._memory_format = memory_format
+        for self._memory_format in (torch.channels_last, torch.contiguous_format):
             try:
-                with self.frozen(), torch.no_grad():
+                with self.frozen(), buffers_kept(self.module), torch.no_grad():
                     return run(self.normalise(grey))
             except (torch.OutOfMemoryError, UserError):
                 raise
@@ -375,16 +381,18 @@ class Model:
             return LayerInfo(LOGITS, "output", (count,), "BC", count, (1, 1), 1, len(self.layers), None, False)
         if name in self.layers:
             return self.layers[name]
-        if name in dict(self.module.named_modules()):
+        if ":" in name and (of_unit := name.partition(":")[0]) in (LOGITS, *self.layers):
+            raise UserError(f'a layer is expected, and "{name[:80]}" is a unit; did you mean "{of_unit}"?')
+        if name and name in dict(self.module.named_modules()):
             raise UserError(
                 f'layer "{name}" of {self.card.name} is not run, or puts out no value per picture; '
                 f"`entoptic ls {self.card.name}` lists those that do"
             )
         close = closest(name, [LOGITS, *self.layers])
-        if close is None:
-            raise UserError(f'no layer "{name}" in {self.card.name}; try `entoptic ls {self.card.name}`')
-        hint = f'; did you mean "{close}" ({counted(self.layer(close).channels, "channel")})?'
-        raise UserError(f'no layer "{name}" in {self.card.name}{hint}')
+        hint = f"try `entoptic ls {self.card.name}`"
+        if close is not None:
+            hint = f'did you mean "{close}" ({counted(self.layer(close).channels, "channel")})?'
+        raise UserError(f'no layer "{name}" in {self.card.name}; {hint}')
 
 
 def _few(numbers: tuple[float, ...]) -> str:

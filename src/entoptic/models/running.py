@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from entoptic.errors import UserError
 from entoptic.models.outputs import parts_of
@@ -21,11 +22,55 @@ _INSIDE = ("taps.py", "relevance.py", "rules.py", "operations.py", "ablate.py")
 """Files whose functions run inside of a network's forward."""
 
 
+_CHANGING: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()  # buffers that a forward pass changes
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Gives a network's buffers their values back afterwards. What its forward changes is kept by `evaluating` from then on."""
+    with _restored(module, None) as changed:
+        yield
+    if changed:
+        _CHANGING[module] = _CHANGING.get(module, frozenset()) | changed
+
+
+@contextmanager
+def _restored(module: nn.Module, names: Collection[str] | None) -> Iterator[set[str]]:
+    """Puts buffers back; yields a set that then holds the names of those that had changed. None stands for all of them."""
+    changed: set[str] = set()
+    kept = {
+        name: (buffer, buffer.detach().clone())
+        for name, buffer in module.named_buffers()
+        if (names is None or name in names) and not (isinstance(buffer, UninitializedBuffer) or buffer.is_meta)
+    }
+    try:
+        yield changed
+    finally:
+        now = dict(module.named_buffers()) if kept else {}
+        for name, (buffer, before) in kept.items():
+            if now.get(name) is buffer and torch.equal(buffer, before):
+                continue
+            if buffer.is_floating_point() and now.get(name) is buffer and _same_with_nan(buffer, before):
+                continue
+            changed.add(name)
+            with suppress(Exception):  # a buffer of a scripted network may have no other place
+                with torch.no_grad():
+                    buffer.copy_(before)
+                owner, _, leaf = name.rpartition(".")
+                if now.get(name) is not buffer:
+                    setattr(module.get_submodule(owner), leaf, buffer)
+
+
+def _same_with_nan(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Holds a network in evaluation mode without parameter gradients; restores every flag afterwards.
 
-    Networks with a `train` of their own are given back through it: some merge their weights in evaluation mode.
+    So are the buffers that its forward is known to change (`buffers_kept`). Networks with a `train` of their own are given
+    back through it: some merge their weights in evaluation mode.
     """
     modules = list(module.modules())
     training = [m for m in modules if getattr(m, "training", False)]
@@ -38,7 +83,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = False  # also where `eval` is overridden and leaves it on
         for parameter in gradients:
             parameter.requires_grad_(False)
-        yield
+        with _restored(module, _CHANGING.get(module, ())):
+            yield
     finally:
         for parameter in gradients:
             parameter.requires_grad_(True)

@@ -13,6 +13,7 @@ from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import NotAvailable, Unreadable, UserError, nearest
 from entoptic.images.photos import Photos
+from entoptic.images.unread import remember_unread
 from entoptic.names.encoders import weights_digest
 
 if TYPE_CHECKING:
@@ -123,4 +124,6 @@ def photo_vectors(
             raise Unreadable(f"no photo from {photos.source} could be read")
         held = {"read": torch.tensor(read), "vectors": torch.cat(parts)}
         save_cached("names", key, held)
+    else:
+        remember_unread(photos, clip.prepare, numbers, held["read"].tolist())
     return held["read"].tolist(), held["vectors"]

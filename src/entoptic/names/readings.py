@@ -14,7 +14,7 @@ from entoptic.base.progress import Progress, silent
 from entoptic.errors import UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.images.unit_reference import evenly_spaced
-from entoptic.images.unread import unread
+from entoptic.images.unread import remember_unread, unread
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.names.penultimate import Penultimate, read_once
@@ -95,6 +95,8 @@ def read_photos(
         if where:
             held = {name: read[name] for name in ("read", "features", "logits")}
             save_cached("names", of_network, held)
+    else:
+        remember_unread(photos, model.card.prepare, numbers, scores["read"].tolist())
     found = scores["read"].tolist()
     check_count(len(found), photos)
     empty = torch.zeros(len(found), 0)

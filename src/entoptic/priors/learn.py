@@ -27,6 +27,7 @@ from entoptic.base.records import check_fields, list_of, read_array, read_json, 
 from entoptic.base.training import load_state, optimise, read_record, rows_of
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
+from entoptic.images.unread import remember_unread, unread_record
 from entoptic.priors.recipe import GROUPS, HEAD, Recipe
 from entoptic.priors.start import Start, read_start, start_from
 from entoptic.priors.unet import UNet
@@ -76,6 +77,7 @@ class _TrainingPhotos:
         names: class names.
         skipped: number of photos that could not be read.
         key: hash of the photos, their labels and the size.
+        unread: what a record holds of those that could not be read.
     """
 
     pixels: np.ndarray
@@ -83,6 +85,7 @@ class _TrainingPhotos:
     names: list[str]
     skipped: int
     key: str
+    unread: dict[str, str]
 
 
 def learn_prior(
@@ -233,6 +236,10 @@ def _read_photos(photos: Any, folder: Path, size: int, progress: Progress) -> _T
         with writing_to(folder):
             written.flush()
             write_atomically(record_file, json.dumps({"key": key, "kept": kept}).encode())
+    for one in sets:
+        begin = sum(map(len, sets[: sets.index(one)]))
+        inside = [i - begin for i in kept if begin <= i < begin + len(one)]
+        remember_unread(one, lambda photo: centre_square(photo, size), range(len(one)), inside)
     if not kept:
         raise UserError(
             f"no photo in {', '.join(one.source for one in sets)} can be read ({counted(len(labels), 'photo')} tried)"
@@ -240,7 +247,7 @@ def _read_photos(photos: Any, folder: Path, size: int, progress: Progress) -> _T
     stored = np.load(array_file, mmap_mode="r")[: len(kept)]
     pixels = np.array(stored) if stored.nbytes < 2**30 else stored
     classes = torch.tensor([class_number[labels[i]] for i in kept])
-    return _TrainingPhotos(pixels, classes, names, len(labels) - len(kept), key)
+    return _TrainingPhotos(pixels, classes, names, len(labels) - len(kept), key, unread_record(*sets))
 
 
 def _kept(folder: Path, key: str, count: int, size: int) -> list[int] | None:
@@ -280,6 +287,7 @@ def _resume(
         "classes": data.names,
         "photos": len(data.classes),
         "skipped": data.skipped,
+        **data.unread,
     }
     began = None if start is None else {"prior": start.title, "weights_sha256": start.weights_sha256}
     record = read_record(folder)

@@ -9,6 +9,7 @@ import torch
 
 from entoptic.base.files import user_path
 from entoptic.base.shipped import shipped_folder, shipped_names
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError, closest_slip, nearest
 from entoptic.models.card import Card
 from entoptic.models.model import pick_device
@@ -22,6 +23,7 @@ _MOST_BYTES = 4 * 2**30
 """Maximum size of stored photos, which are kept in memory as float32 states."""
 
 
+@names_unread
 def load_prior(
     source: str | Prior,
     *,

@@ -26,6 +26,7 @@ from entoptic.errors import UserError, instead
 from entoptic.images.build_index import build_index
 from entoptic.images.index import ActivationIndex
 from entoptic.images.photos import Photos
+from entoptic.images.unread import unread_record
 from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -177,6 +178,7 @@ def make_atlas(
             "pictures": sum(p is not None for p in pictures), "model": model_record(network), "photos": given.source,
             "versions": versions() | {p: version(p) for p in _sold(how)}, "command": _command(network, layer, given, options),
             "faithfulness": [one.to_json() for one in faith.measured],
+            **unread_record(given),
         }  # fmt: skip
         return write_result(
             target, KIND, name, key, files=_files(points, layout, thumbnails, about), about=about,

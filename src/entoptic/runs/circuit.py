@@ -18,6 +18,7 @@ from entoptic.base.pixels import small_jpeg
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.randomness import generator_for
 from entoptic.base.tensor_bytes import tensor_bytes
+from entoptic.base.unread import names_unread
 from entoptic.circuits.certify import MEANS, Certificate, CertifyOptions, State, certify, top_of_mean
 from entoptic.circuits.evidence import evidence_of
 from entoptic.circuits.export import edges_of, graphml, nodes_of
@@ -30,6 +31,7 @@ from entoptic.circuits.written import Written, what_is_written, written_along
 from entoptic.errors import UserError, nearest
 from entoptic.images.masks import mask_folder
 from entoptic.images.photos import Photos
+from entoptic.images.unread import unread_record
 from entoptic.metrics.evidence import Evidence
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -48,6 +50,7 @@ SHOWN = 4
 """Photos shown of what each node writes."""
 
 
+@names_unread
 @with_gradients
 def circuit(
     model: str | nn.Module | Model,
@@ -329,7 +332,7 @@ class _Job:
             "nodes": graph.nodes, "edges": len(graph.edges), "kept": len(chosen), "tau": selected.tau,
             "enough": selected.enough, "tried": selected.tried, **passes,
             "held_out": plan.held_out, "n": {"find": len(plan.find), "judge": len(plan.judge), "others": len(plan.others)},
-            "certificate": _about(certificate),
+            "certificate": _about(certificate), **unread_record(plan.photos),
         }  # fmt: skip
         return write_result(
             run, KIND, str(graph.unit), self.key, files=content, evidence=evidence, about=about

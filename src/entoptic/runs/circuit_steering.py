@@ -16,6 +16,7 @@ from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import small_jpeg
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.records import read_json, read_tensors
+from entoptic.base.unread import names_unread
 from entoptic.circuits.certify import CertifyOptions
 from entoptic.circuits.patched import Cost
 from entoptic.circuits.problem import make_problem
@@ -36,6 +37,7 @@ ALPHA = 0.4
 """Share of the projection that is taken out, as in Vi-CD."""
 
 
+@names_unread
 @with_gradients
 def steer_circuit(
     file: str | Path | Result,

@@ -19,9 +19,11 @@ from entoptic.base.files import check_own, json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import eight_bit
 from entoptic.base.progress import Reporter, reporter
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError, counted, nearest
 from entoptic.images.photos import Photos
 from entoptic.images.references import References
+from entoptic.images.unread import unread_record
 from entoptic.methods.contract import Context
 from entoptic.methods.guidance_window import written
 from entoptic.methods.prior_sampling import chain_prior, scored_bank
@@ -100,6 +102,7 @@ class CommitmentResult:
         return f'<img src="data:image/svg+xml;base64,{image}" alt="Commitment of {html.escape(self.unit)}">'
 
 
+@names_unread
 @with_gradients
 def commitment(
     model: str | nn.Module | Model,
@@ -370,7 +373,7 @@ class _Job:
         about = {
             "unit": record["unit"], "label": record["label"], "model": record["model"], "prior": record["prior"],
             "asked": record["asked"], "photos": None if plan.photos is None else plan.photos.source,
-            "window": record["window"], "versions": versions(), "command": _command(plan),
+            "window": record["window"], "versions": versions(), "command": _command(plan), **unread_record(plan.photos),
         }  # fmt: skip
         return write_result(run, KIND, str(plan.unit), plan.key, files=content, evidence=evidence, about=about)
 

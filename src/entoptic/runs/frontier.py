@@ -21,7 +21,9 @@ from entoptic.base.estimates import Estimate, exactly, mean_interval
 from entoptic.base.files import json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError
+from entoptic.images.unread import unread_record
 from entoptic.methods.contract import Context, Failure, MethodConfig, card_of
 from entoptic.methods.klsc import Klsc, Problem, ladders
 from entoptic.methods.prior_sampling import MAP_STEPS, as_shown, scored_bank
@@ -106,6 +108,7 @@ class FrontierResult:
         )
 
 
+@names_unread
 @with_gradients
 def frontier(
     model: str | nn.Module | Model,
@@ -184,9 +187,7 @@ def frontier(
         )  # fmt: skip
         plan.kind.bank_seed = bank_seed  # also where no method samples the prior: the frontier itself does
         warn_of_long(plan)
-        same = (
-            job.config for job in plan.jobs if isinstance(job.config, Klsc) and samples_alike(job.config, ladder_config)
-        )
+        same = (j.config for j in plan.jobs if isinstance(j.config, Klsc) and samples_alike(j.config, ladder_config))
         given = {"model": model, "card": card, "device": device, "prior": prior or SHIPPED}
         study = _FrontierRun(plan, law, next(same, ladder_config), nats, report, shared, given)
         results = study.run_all(n, seed)
@@ -322,14 +323,13 @@ class _FrontierRun:
             "slug": slug(unit), "model": model_record(plan.model),
             "prior": {
                 "name": self.prior.name, "identity": self.prior.identity,
-                "generator_steps": map_steps(self.prior, MAP_STEPS),
-                "bank_seed": plan.kind.bank_seed,
+                "generator_steps": map_steps(self.prior, MAP_STEPS), "bank_seed": plan.kind.bank_seed,
             },
             "asked": {**asdict(config), "n": n, "seed": seed}, "photos": plan.kind.photos,
             "verifiers": {v.card.name: v.card.identity for v in plan.kind.verifiers},
             "command": command_of(plan, self.prior, config, self.nats, unit, n, seed), "versions": versions(),
             "notes": [], "frontier": None, "places": [],
-        }  # fmt: skip
+        } | unread_record(plan.kind.references.photos)  # fmt: skip
         if known is not None:
             bank, scores, raw = known
             record["score"] = {"centre": float(scores.centre[0]), "sd": float(scores.scale[0])}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from entoptic.base.progress import reporter
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError
 from entoptic.models.model import Model
 from entoptic.models.sources import load
@@ -21,6 +22,7 @@ MOST = 100
 """Largest number of pictures of a strip."""
 
 
+@names_unread
 def interpolate(
     model: Network,
     first: str | Unit,

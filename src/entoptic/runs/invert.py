@@ -10,6 +10,7 @@ from torch import nn
 
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
+from entoptic.base.unread import names_unread
 from entoptic.methods.invert import Invert
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
 
 
+@names_unread
 @with_gradients
 def invert(
     model: str | nn.Module | Model,

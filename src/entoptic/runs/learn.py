@@ -25,6 +25,7 @@ from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.training import fitting, mean_weights, read_record
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError
 from entoptic.images.photos import Photos
 from entoptic.inversion.data import open_photos
@@ -52,6 +53,7 @@ SHEET = (4, 12)
 """Rows and columns of a sample sheet."""
 
 
+@names_unread
 @with_gradients
 def learn(
     photos: Any,
@@ -151,7 +153,7 @@ def export_prior(
         "training": {
             "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
             "recipe": record["recipe"], "loss": record["loss"][-1:], "versions": versions(),
-        } | ({"start": record["start"]} if "start" in record else {}),
+        } | {name: record[name] for name in ("start", "unread") if name in record},
     }  # fmt: skip
     save_prior(net, out, card)
     prior = load_prior(f"file:{out}", device=device)

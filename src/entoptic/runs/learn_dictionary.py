@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from entoptic.base.files import check_own, delete_unfinished, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Progress, reporter
+from entoptic.base.unread import names_unread
 from entoptic.dictionaries.hierarchy import relations
 from entoptic.dictionaries.learn import train
 from entoptic.dictionaries.measures import measure_fit, stability
@@ -23,6 +24,7 @@ from entoptic.dictionaries.splice import splicing_cost
 from entoptic.dictionaries.stream import Rows, Source
 from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.images.unit_reference import evenly_spaced
+from entoptic.images.unread import unread_record
 from entoptic.models.model import LOGITS, Model, pick_device
 from entoptic.models.sources import load
 from entoptic.runs.learn import save_sheet
@@ -43,6 +45,7 @@ MOST_PAIRS = 4096
 """Pairs of duplicates that the card names."""
 
 
+@names_unread
 @with_gradients
 def learn(
     model: str | Model,
@@ -103,6 +106,7 @@ def learn(
             other, _, _ = _train(source, kind, folder / "second", again, report.progress, log)
             found["stability"] = round(stability(made, other), 6)
         parents, found["families"] = relations_on(made, source)
+        found |= unread_record(*source.sets)
         finished = made.with_(found=found, parents=parents)
         file = save(finished, folder / FILE)
         draw_sheet(finished, source, folder / "sheet.png")

@@ -17,6 +17,7 @@ from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import centre_square, eight_bit
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.training import fitting, mean_weights, read_record
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError, counted
 from entoptic.inversion.configs import RECIPES, EntopticRecipe
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
@@ -46,6 +47,7 @@ SHEET_COLUMNS = 10
 LEAST_FOR_A_LAW = 40
 
 
+@names_unread
 @with_gradients
 def learn(
     model: str | Model,

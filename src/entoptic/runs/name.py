@@ -16,6 +16,7 @@ from entoptic.base.files import check_inside
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.randomness import generator_for
+from entoptic.base.unread import names_unread
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.models.card import Card
@@ -41,6 +42,7 @@ CLIP_TEMPLATE = "a photo of a {}"
 _VERSION = 1
 
 
+@names_unread
 @with_gradients
 def name(
     model: str | nn.Module | Model,

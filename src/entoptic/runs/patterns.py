@@ -15,6 +15,7 @@ from entoptic.base.files import check_own
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.randomness import generator_for
+from entoptic.base.unread import names_unread
 from entoptic.errors import UserError, nearest
 from entoptic.findings.ablation import follow_up, why_not
 from entoptic.findings.activity import Activity, read_activity
@@ -41,6 +42,7 @@ from entoptic.runs.results import Result, find_result
 from entoptic.runs.store import Run
 
 
+@names_unread
 @with_gradients
 def patterns(
     model: str | nn.Module | Model,
@@ -195,7 +197,7 @@ class _Job:
             model, self.plan.basis, self.plan.photos, chosen, batch_size=self.plan.options.batch_size,
             progress=self.report.progress,
         )  # fmt: skip
-        self.unread = unread_words(unread(self.plan.photos, chosen, activity.photos), len(chosen))
+        self.unread = unread_words(unread(self.plan.photos, chosen, activity.photos), len(chosen), self.plan.photos)
         return activity
 
     def _rows(self) -> Rows:

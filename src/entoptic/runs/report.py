@@ -208,9 +208,8 @@ class _Job:
             plan.model, self.last.basis, plan.photos, range(len(plan.photos)), batch_size=plan.batch_size,
             progress=report.progress,
         )  # fmt: skip
-        self.unread = unread_words(unread(plan.photos, range(len(plan.photos)), self.activity.photos), len(plan.photos))
-        if self.unread:
-            report.note(self.unread)
+        lost = unread(plan.photos, range(len(plan.photos)), self.activity.photos)
+        self.unread = unread_words(lost, len(plan.photos), plan.photos)
         self.true, self.no_accuracy = np.full(len(self.activity.photos), -1), ""
         try:
             self.true = true_classes(plan.model, plan.photos)[list(self.activity.photos)]

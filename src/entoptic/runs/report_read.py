@@ -18,6 +18,7 @@ from entoptic.models.model import LOGITS, Model
 from entoptic.models.taps import Tap
 from entoptic.names.penultimate import find_penultimate, read_once
 from entoptic.runs.report_records import Carrier, Share, share
+from entoptic.units.grammar import quoted_layer
 
 CARRIERS = 5
 """Channels that are shown of each class."""
@@ -103,7 +104,7 @@ def carriers(last: LastLayer, activity: Activity, index: int, suffix_names: dict
     for channel in order[added[rows[::2]].mean(0)[order] > 0].tolist():
         values = added[rows[1::2], channel].astype(float).tolist()
         low, high = mean_interval(values)
-        unit = f"{last.basis.layer}:{channel}"
+        unit = f"{quoted_layer(last.basis.layer)}:{channel}"
         found.append(
             Carrier(
                 unit=unit, value=float(np.mean(values)), low=low, high=high, n=len(values),

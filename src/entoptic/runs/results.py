@@ -18,6 +18,7 @@ from typing import Any
 
 from entoptic.base.files import is_inside, json_bytes, sha256_of
 from entoptic.base.records import read_json
+from entoptic.base.unread import hear_again
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.metrics.evidence import Evidence
 from entoptic.runs.listing import SEAL, seal
@@ -115,7 +116,10 @@ def find_result(run: Run, kind: str, name: str, key: str) -> Result | None:
     if record is None or record["key"] != key:
         return None
     found = Result(path=path, record=record)
-    return None if found.changed() else found
+    if found.changed():
+        return None
+    hear_again(str(record.get("photos")), record.get("unread"))
+    return found
 
 
 def read_results(run: Run, kind: str = "*") -> Iterator[tuple[Result | None, str]]:

@@ -147,6 +147,8 @@ class Scrubber:
             return value
         if where in ("unit", "noise_of"):
             return self.unit(value)
+        if where == "unread":  # names of photos that are not there
+            return value.partition(":")[0]
         found = self.command(value) if where == "command" else self.text(value)
         host = socket.gethostname()
         if where in _SENTENCES and len(host) >= _LEAST and host != "localhost":

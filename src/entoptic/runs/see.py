@@ -10,6 +10,7 @@ from torch import nn
 
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
+from entoptic.base.unread import names_unread
 from entoptic.images.index import ActivationIndex
 from entoptic.methods.contract import MethodConfig
 from entoptic.methods.presets import chosen_preset
@@ -106,6 +107,7 @@ def see(
 def see(
     model: Network, units: Units, *, method: str | MethodConfig | Sequence[str | MethodConfig], **options: Any
 ) -> Run: ...
+@names_unread
 @with_gradients
 def see(
     model: Network,

@@ -9,6 +9,7 @@ from typing import Any
 from entoptic.base.bounds import check_options
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
+from entoptic.base.unread import names_unread
 from entoptic.dictionaries.split import split_units
 from entoptic.models.model import Model, pick_device
 from entoptic.models.sources import load
@@ -16,6 +17,7 @@ from entoptic.units.dictionary import save
 from entoptic.units.unit import Unit, bind
 
 
+@names_unread
 @with_gradients
 def split(
     model: str | Model,

@@ -15,6 +15,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.files import check_inside, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
+from entoptic.base.unread import names_unread
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.photo_folders import is_archive
 from entoptic.images.photos import Photos, Skipped
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 STRONGEST = 3  # concepts steered where none is named
 
 
+@names_unread
 @with_gradients
 def steer(
     model: str | nn.Module | Model,

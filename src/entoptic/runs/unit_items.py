@@ -13,7 +13,9 @@ from torch import Tensor
 from entoptic.base.cache import content_key
 from entoptic.base.pixels import opaque, quantise
 from entoptic.base.progress import Reporter
+from entoptic.base.unread import hear_again
 from entoptic.images.references import References
+from entoptic.images.unread import unread_record
 from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
@@ -107,16 +109,20 @@ class UnitItems:
         """Returns the sidecar's entries that only pictures of units have."""
         trace, prior = draft.trace, self._prior_of(job)
         index = self.references.index
-        return {
-            "config": asdict(job.config),
-            "references": dict(trace.references) if trace.references is not None else None,
-            "photos": self.photos,
-            "prior": prior.name if prior is not None else None,
-            "prior_identity": prior.identity if prior is not None else None,
-            "bank_seed": self.bank_seed if prior is not None else None,
-            "index": str(index.path) if index is not None else None,
-            "measured_with": self._measured_with(draft.item.unit, trace.student),
-        } | beside_the_unit(draft.item)
+        return (
+            {
+                "config": asdict(job.config),
+                "references": dict(trace.references) if trace.references is not None else None,
+                "photos": self.photos,
+                "prior": prior.name if prior is not None else None,
+                "prior_identity": prior.identity if prior is not None else None,
+                "bank_seed": self.bank_seed if prior is not None else None,
+                "index": str(index.path) if index is not None else None,
+                "measured_with": self._measured_with(draft.item.unit, trace.student),
+            }
+            | unread_record(self.references.photos)
+            | beside_the_unit(draft.item)
+        )
 
     def command(self, job: Job, item: Item) -> str:
         """Returns the command that makes a picture again."""
@@ -136,6 +142,8 @@ class UnitItems:
         """Measures pictures again that were measured with other photos, verifiers, or by an older `measure`."""
         for entry, record in finished:
             unit, trace = entry.item.unit, trace_of(record)
+            if self.photos is not None:
+                hear_again(self.photos, record.get("unread"))
             current = self._measured_with(unit, trace.student)
             if record.get("measured_with") == current:
                 continue

@@ -22,6 +22,7 @@ from entoptic.errors import NotAvailable, UserError
 from entoptic.images.photos import Photos
 from entoptic.images.receptive_field import crop_box, picture_grid, tokens_before
 from entoptic.images.references import References
+from entoptic.images.unread import unread_record
 from entoptic.models.model import LOGITS, Model
 from entoptic.models.relevance import relevance
 from entoptic.models.taps import Tap
@@ -59,7 +60,7 @@ def write_context(run: Run, unit: Unit, references: References) -> None:
         "key": key,
         "unit": str(unit),
         "weights_sha256": card.weights_sha256,
-        "photos": {"source": photos.source, "n": n},
+        "photos": {"source": photos.source, "n": n} | unread_record(photos),
         "strongest": _shown(unit, photos, strongest, "top", files),
         "weakest": _shown(unit, photos, weakest, "bottom", files),
         "classes": by_class(unit.model, photos, scored),

@@ -18,6 +18,7 @@ import torch
 from entoptic.base.files import sha256_of
 from entoptic.base.gradients import with_gradients
 from entoptic.base.records import why
+from entoptic.base.unread import names_unread
 from entoptic.errors import NotAvailable, Unreadable, counted
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
@@ -71,6 +72,7 @@ class Verification:
         return f"<p>{html.escape(str(self))}</p><ul>{lines}</ul>"
 
 
+@names_unread
 @with_gradients
 def verify(
     run: str | Path | Run,

@@ -14,6 +14,7 @@ from typing import Any
 
 from entoptic.base.files import json_bytes, user_path, write_atomically
 from entoptic.base.progress import Progress, silent
+from entoptic.base.unread import names_unread
 from entoptic.errors import NotAvailable, UserError, counted
 from entoptic.runs.records import version
 from entoptic.study.answers import PLAN_FILE, STUDY_FILE
@@ -103,6 +104,7 @@ class Built:
     notes: tuple[str, ...] = ()
 
 
+@names_unread
 def build(
     runs: Sequence[str | Path],
     out: str | Path,

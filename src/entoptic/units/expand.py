@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from entoptic.errors import UserError
+from entoptic.errors import UserError, instead
 from entoptic.models.model import LOGITS, Model
 from entoptic.units.dictionary import check_feature, load_dictionary
 from entoptic.units.grammar import Address, Label
@@ -54,9 +54,8 @@ def _logit_of(model: Model, address: Address) -> int:
         raise UserError(f"{card.name} has no labels; use logits:0 to logits:{model.outputs - 1}")
     found = card.find_label(address.index.text)
     if not found:
-        raise UserError(
-            f'no label "{address.index.text}" in {card.name}{nearest_label(address.index.text, card.labels)}'
-        )
+        hint = nearest_label(address.index.text, card.labels) or instead(address.index.text, card.labels)
+        raise UserError(f'no label "{address.index.text}" in {card.name}{hint}')
     if len(found) > 1:
         some = ", ".join(f"{card.labels[i]} (logits:{i})" for i in found[:12])
         raise UserError(f'"{address.index.text}" fits {len(found)} labels of {card.name}: {some}; give one of them')

@@ -9,6 +9,7 @@
     dict(PATH):4211       a dictionary feature
     fmap(LAYER)<PHOTO>    the whole feature map of a photo
     logits:207 + 0.5*logits:3 - features.6:112        a combination: the weighted sum of the scores of its parts
+    "conv 1":112          a layer whose name has spaces or one of : @ ( ) < > # and quotes in it
 
 `parse` and `str` are inverse to each other. A combination is read by `entoptic.units.sums`.
 """
@@ -73,11 +74,11 @@ class Address:
         if self.kind == "sum":
             return _written(self.terms)
         if self.kind == "fmap":
-            return f"fmap({self.layer})<{self.path}>"
+            return f"fmap({quoted_layer(self.layer)})<{self.path}>"
         at = f"@{self.readout}" if str(self.readout) else ""
         if self.kind == "dir":
             return f"dir({self.path}#{self.name}){at}"
-        head = f"dict({self.path})" if self.kind == "dict" else self.layer
+        head = f"dict({self.path})" if self.kind == "dict" else quoted_layer(self.layer)
         index = f"{self.index[0]}-{self.index[1]}" if isinstance(self.index, tuple) else str(self.index)
         return f"{head}:{index}{at}"
 
@@ -100,11 +101,31 @@ class Label:
     text: str
 
     def __str__(self) -> str:
-        return '"' + self.text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return _quoted(self.text)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if text.startswith('"') else text
 
 
 LAYER = r"[^\s:@()<>\"#]+"
 _LABEL = r'"(?:[^"\\]|\\.)*"'
+_ANY_LAYER = rf"{LAYER}|{_LABEL}"
+# What begins like a part of a combination is read as one.
+_PLAIN_LAYER = re.compile(rf"(?![*+-]|[\d.]+(?:[eE][+-]?\d+)?\*|(?i:nan|inf|infinity)\*){LAYER}")
+
+
+def quoted_layer(layer: str) -> str:
+    """Returns the name of a layer as it stands in the grammar: in quotes where it could be read as something else.
+
+    Args:
+        layer: its name, or a dictionary in the form dict(PATH), which stays as it is.
+    """
+    return layer if _PLAIN_LAYER.fullmatch(layer) or layer.startswith("dict(") else _quoted(layer)
 
 
 def forms(*, between: str = r"\d+-\d+", at: str = r"[^@\s]*") -> tuple[tuple[str, re.Pattern[str]], ...]:
@@ -117,10 +138,10 @@ def forms(*, between: str = r"\d+-\d+", at: str = r"[^@\s]*") -> tuple[tuple[str
     index = rf"(?P<index>\*|{between}|\d+|{_LABEL})"
     readout = rf"(?:@(?P<readout>{at}))?"
     return (
-        ("fmap", re.compile(rf"fmap\((?P<layer>{LAYER})\)<(?P<path>[^<>]+)>")),
+        ("fmap", re.compile(rf"fmap\((?P<layer>{_ANY_LAYER})\)<(?P<path>[^<>]+)>")),
         ("dir", re.compile(rf"dir\((?P<path>[^#()]+)#(?P<name>[^#()]+)\){readout}")),
         ("dict", re.compile(rf"dict\((?P<path>[^()]+)\):{index}{readout}")),
-        ("unit", re.compile(rf"(?P<layer>{LAYER}):{index}{readout}")),
+        ("unit", re.compile(rf"(?P<layer>{_ANY_LAYER}):{index}{readout}")),
     )
 
 
@@ -156,7 +177,7 @@ def address_of(kind: str, found: re.Match[str], text: str) -> Address:
     parts = found.groupdict()
     return Address(
         kind=kind,
-        layer=parts.get("layer") or "",
+        layer=_unquoted(parts.get("layer") or ""),
         index=_index(parts["index"], text) if parts.get("index") else 0,
         readout=_readout(parts.get("readout"), text),
         path=parts.get("path") or "",
@@ -183,7 +204,7 @@ def _index(text: str, whole: str) -> int | tuple[int, int] | str | Label:
     if text == "*":
         return text
     if text.startswith('"'):
-        return Label(re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL))
+        return Label(_unquoted(text))
     first, dash, last = text.partition("-")
     if not dash:
         return _number(first, whole)
@@ -218,6 +239,10 @@ def advice(text: str) -> str:
     layer, _, index = text.partition(":")
     if re.fullmatch(r"[A-Za-z][\w ,'-]*", index):
         return f'names of logits stand in quotes; did you mean {layer}:"{index}" (in a shell: \'{layer}:"{index}"\')?'
+    named, _, number = text.rpartition(":")
+    is_name = named and not re.fullmatch(LAYER, named) and not re.match(r'.*"|(fmap|dir|dict)\(|.*\S:\S*\s', named)
+    if is_name and re.fullmatch(r"\*|\d+(-\d+)?", number):
+        return f"the name of such a layer stands in quotes; did you mean {quoted_layer(named)}:{number}?"
     if re.fullmatch(r"-\d+", index):
         return "indices count from 0 and are not negative"
     return (

@@ -6,7 +6,7 @@ import re
 
 from entoptic.errors import UserError, closest, slips
 from entoptic.models.model import LOGITS, Model
-from entoptic.units.grammar import Address, parse
+from entoptic.units.grammar import Address, parse, quoted_layer
 from entoptic.units.near_labels import near_labels
 
 
@@ -28,6 +28,10 @@ def read_address(model: Model, text: str) -> Address:
 
 def _meant(model: Model, text: str) -> str:
     """What a string that does not fit the grammar may mean in a model, "" where nothing is near."""
+    for layer in model.layers:
+        if quoted_layer(layer) != layer and text.startswith(f"{layer}:"):
+            unit = quoted_layer(layer) + text[len(layer) :]
+            return f"the name of this layer stands in quotes; did you mean {unit} (in a shell: '{unit}')?"
     layer, colon, word = text.partition(":")
     word = (word if colon else text).strip("\"' ")
     if not re.fullmatch(r"[A-Za-z][\w .,'/()-]*", word) or (not colon and (text in model.layers or text == LOGITS)):
@@ -42,4 +46,4 @@ def _meant(model: Model, text: str) -> str:
     if label is not None and (near_layer is None or found or slips(word, label) <= slips(text, near_layer)):
         unit = f'{LOGITS}:"{label}"'
         return f"names of logits stand in quotes; did you mean {unit} (in a shell: '{unit}')?"
-    return f"a unit is LAYER:INDEX; did you mean {near_layer}:0?" if near_layer else ""
+    return f"a unit is LAYER:INDEX; did you mean {quoted_layer(near_layer)}:0?" if near_layer else ""

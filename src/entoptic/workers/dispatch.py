@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from entoptic.base.unread import hear
 from entoptic.errors import UserError
 from entoptic.workers.records import Chunk, Done, Failed, Lost, Made, Pool, Ready, Refused, Said, Step, Told
 
@@ -113,7 +114,9 @@ class _Dispatcher:
     def _told(self, event: Told) -> None:
         busy, answer = self.busy.get(event.worker), event.answer
         if isinstance(answer, Said):
-            self.sink.said(answer.text)
+            lost = answer.unread
+            if lost is None or not hear(lost.source, lost.total, lost.reasons):
+                self.sink.said(answer.text)
         elif busy is None:
             return
         elif isinstance(answer, Step):

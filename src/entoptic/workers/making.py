@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+from entoptic.base.unread import UnreadPhotos
 from entoptic.workers import frames
 from entoptic.workers.records import Answer, Failed, Handler, Made, Said, Step, Tell
 
@@ -55,8 +56,12 @@ def make(handler: Handler, pieces: Sequence[Any], tell: Tell) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *rest, **more: tell(Said(text=str(message)))
+        warnings.showwarning = lambda message, *rest, **more: tell(_said(message))
         handler(pieces, now_and_then)
+
+
+def _said(message: Warning | str) -> Said:
+    return Said(text=str(message), unread=message if isinstance(message, UnreadPhotos) else None)
 
 
 def collected(handler: Handler, pieces: Sequence[Any]) -> list[Answer]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from entoptic.base.unread import UnreadPhotos
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
@@ -69,9 +71,11 @@ class Said:
 
     Attributes:
         text: the warning.
+        unread: where it is that photos could not be read.
     """
 
     text: str
+    unread: UnreadPhotos | None = None
 
 
 Answer = Made | Failed | Step | Said

@@ -22,9 +22,9 @@ from entoptic.methods.contract import UNIT_KINDS
 from entoptic.models.model import Model
 from entoptic.runs import sweep
 from entoptic.runs.execute import chunks, split
+from entoptic.runs.listing import SEAL
 from entoptic.runs.plan import make_plan
 from entoptic.runs.status import status
-from entoptic.runs.listing import SEAL
 from entoptic.runs.store import Run
 from entoptic.workers.count import Workers
 from entoptic.workers.local import LocalPool

@@ -103,8 +103,8 @@ def main() -> None:
     }
     for method in given.methods.split(","):
         run = entoptic.see(
-            model, shown, method=CONFIGS[method], photos=Photos.open(DATA / "imagenet-one-per-class"), prior=PRIOR if method == "klsc" else None, verifiers="",
-            context=False, out=f"{given.run}/{method}",
+            model, shown, method=CONFIGS[method], photos=Photos.open(DATA / "imagenet-one-per-class"),
+            prior=PRIOR if method == "klsc" else None, verifiers="", context=False, out=f"{given.run}/{method}",
         )  # fmt: skip
         pictures = {picture.unit: model.fit(picture.tensor[None].float()) for picture in run}
         if method != "retrieval":  # its pictures are photos, which may not be published here

@@ -27,12 +27,14 @@ from entoptic.errors import UserError
 from entoptic.images.index import ActivationIndex
 from entoptic.images.index_record import IndexRecord
 from entoptic.images.index_shards import ShardFolder
+from entoptic.runs.listing import FILE as LIST
+from entoptic.runs.listing import SEAL
 from entoptic.runs.progress_file import FILE
 from entoptic.runs.store import Run
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-TIMES = frozenset({"created", "seconds", "stamp"})
+TIMES = frozenset({"created", "seconds", "stamp", SEAL})
 """Entries of records that say when something was made."""
 LONGEST = 120.0
 """Seconds after which a job hangs."""
@@ -86,13 +88,13 @@ def _timeless(value: Any) -> Any:
 
 
 def files(folder: Path) -> dict[str, Any]:
-    """Every file of the output and of the cache, but locks, progress files and the pages of a gallery, which hold times."""
+    """Every file of the output and of the cache, but locks, progress files, lists and pages, which hold times."""
     found = (path for part in (OUT, "cache") for path in sorted((folder / part).rglob("*")) if path.is_file())
     return {
         path.relative_to(folder).as_posix(): content(path)
         for path in found
         if not path.name.endswith(".lock")
-        and path.name != FILE
+        and path.name not in (FILE, LIST)
         and path.suffix != ".html"
         and not _abandoned(path, folder)
     }

@@ -12,6 +12,7 @@ import pytest
 from entoptic.base.progress import Reporter
 from entoptic.gallery.site import build
 from entoptic.models.model import Model
+from entoptic.runs.earlier_forms import earlier_identity
 from entoptic.runs.execute import execute
 from entoptic.runs.listing import MARK, SEAL
 from entoptic.runs.plan import make_plan
@@ -151,3 +152,14 @@ def test_the_gallery_tells_them_apart(tiny: Model, tmp_path: Path) -> None:
     text = page.read_text()
     assert text.count("steps 2") >= 2  # also of the second sample, which has no other picture
     assert "steps 3" in text
+
+
+class Loaded:
+    """An inverter as far as its identity goes."""
+
+    identity, earlier_identity = "now", "then"
+
+
+def test_an_inverter_is_known_by_its_earlier_identity() -> None:
+    assert earlier_identity(Loaded()) == "then"  # type: ignore[arg-type]
+    assert earlier_identity(object()) is None  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from entoptic.methods.contract import UNIT_KINDS
 from entoptic.models.model import Model
 from entoptic.runs import sweep
 from entoptic.runs.execute import chunks, split
+from entoptic.runs.listing import SEAL
 from entoptic.runs.plan import make_plan
 from entoptic.runs.status import status
 from entoptic.runs.store import Run
@@ -51,8 +52,8 @@ def pixels(run: Run) -> dict[str, bytes]:
 
 
 def records(run: Run) -> dict[str, Any]:
-    """Every sidecar, without times."""
-    found = {picture.path.name: dict(picture.record) for picture in run}
+    """Every sidecar, without times and the hash of itself, which holds them."""
+    found = {picture.path.name: {**picture.record, SEAL: ""} for picture in run}
     return {name: record | {"trace": {**record["trace"], "seconds": 0}} for name, record in found.items()}
 
 

@@ -34,6 +34,7 @@ from entoptic.metrics.registry import PHOTOS, VERIFIERS, needing
 from entoptic.metrics.steering import numbers
 from entoptic.models.model import Model
 from entoptic.models.sources import SOURCES, load
+from entoptic.runs.earlier_forms import as_stored, earlier_identity
 from entoptic.runs.edit_items import Concepts, EditItems, identity_of
 from entoptic.runs.listing import SEAL
 from entoptic.runs.map_items import MapItems, remeasure
@@ -182,7 +183,7 @@ class Recompute:
         )  # fmt: skip
         job = Job(card=card, config=config, items=[])
         item = Item(target=unit, sample=record["sample"], seed=record["seed"], noise_of=record.get("noise_of") or "")
-        if record["key"] in (kind.key(job, item), kind.key(_as_stored(job, record["config"]), item)):
+        if record["key"] in (kind.key(job, item), kind.key(as_stored(job, record["config"]), item)):
             return wrong
         if "prior" in card.reads and not record.get("prior_identity") and SEAL not in record:
             notes.append(f"{picture.path.name}: its key depends on a prior whose identity was not recorded then")
@@ -263,7 +264,7 @@ class Recompute:
         if group not in self._edits:
             self._edits[group] = self._made_again(kind, [p for p in self._run if _group(p) == group])
         draft = self._edits[group].get(record["key"])
-        if draft is None and inverter.identity == inverter.earlier_identity and SEAL not in record:
+        if draft is None and inverter.identity == earlier_identity(inverter) and SEAL not in record:
             raise NotAvailable("it was made by an earlier form of steer, which this version does not make again")
         if draft is None:
             found.drift.append("its key does not follow from its unit, photo, settings and network")
@@ -353,8 +354,8 @@ class Recompute:
         if held is None:
             held = self._inverters[entry["source"]] = self._load_inverter(entry, model)
         if held.identity != entry["identity"]:
-            if held.earlier_identity and held.earlier_identity == entry["identity"]:
-                return replace(held, identity=held.earlier_identity)
+            if earlier_identity(held) == entry["identity"]:
+                return replace(held, identity=entry["identity"])
             raise NotAvailable(f"the inverter {entry['name']} has changed since the picture was made")
         return held
 
@@ -405,13 +406,6 @@ def _wrong_names(picture: Picture, label: str | None, layer: str, card: MethodCa
     if picture.path.stem != stem or picture.path.parent.name != slug(picture.unit):
         wrong.append("its unit, method, sample or key are not those of its file's name")
     return wrong
-
-
-def _as_stored(job: Job, stored: Mapping[str, Any]) -> Job:
-    """A job whose keys hold only what a sidecar holds: what a method got later was no part of its keys then."""
-    made = replace(job)
-    made.__dict__["config_identity"] = {name: one for name, one in job.config_identity.items() if name in stored}
-    return made
 
 
 def taken_out(record: Mapping[str, Any]) -> Sequence[str]:

@@ -107,7 +107,7 @@ def test_a_config_that_refuses_its_options_is_one_line(capsys: pytest.CaptureFix
 
 def test_the_shipped_prior_is_what_its_card_says() -> None:
     """It loads by name, its classes are part of the noise, and it removes noise better than the mean picture does."""
-    assert builtin_priors() == ["small-32"]
+    assert builtin_priors() == ["small-128", "small-32"]
     prior = load_prior("builtin:small-32", device="cpu")
     assert (prior.shape, prior.conditions) == ((12, 16, 16), 210)
     draw = [torch.Generator().manual_seed(i) for i in range(8)]

@@ -16,7 +16,7 @@ from entoptic.models.model import pick_device
 from entoptic.priors.prior import Prior
 
 SOURCES = ("builtin", "file", "hf", "photos")
-SHIPPED = "builtin:small-32"
+SHIPPED = "builtin:small-128"
 """The prior that methods use if none is named."""
 
 _MOST_BYTES = 4 * 2**30

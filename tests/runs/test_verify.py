@@ -22,7 +22,7 @@ from entoptic.runs import recompute as verify_module
 from entoptic.runs.listing import MARK, SEAL, seal
 from entoptic.runs.see import see
 from entoptic.runs.store import Run
-from entoptic.runs.verify import Verification, verify
+from entoptic.runs.verify import Verification, _share_close, verify
 
 
 @pytest.fixture(scope="module")
@@ -411,3 +411,11 @@ def test_a_network_that_was_given_as_a_module_is_asked_for(tiny: Model, tmp_path
     with pytest.raises(UserError, match=r'the run is of "tiny", .* entoptic\.verify\(run, model=model\)'):
         verify(run)
     assert verify(run, model=tiny).ok
+
+
+def test_a_share_of_few_photos_may_move_by_one_of_them() -> None:
+    stored = 66.66666865348816  # two of three in single precision
+    assert _share_close(stored, 100.0, 3)
+    assert _share_close(stored, 66.66666666666667, 3)
+    assert not _share_close(100 / 3, 100.0, 3)
+    assert not _share_close(stored, 70.0, 3)

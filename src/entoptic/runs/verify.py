@@ -361,7 +361,7 @@ def _share_close(a: float | None, b: float | None, n: int) -> bool:
     if a is None or b is None:
         return a is b
     apart = abs(float(a) - float(b))
-    return apart <= TOLERANCE or abs(apart - 100 / n) <= 1e-6
+    return apart <= TOLERANCE or abs(apart - 100 / n) <= TOLERANCE
 
 
 def _wrong_details(old: Any, now: Mapping[str, Any]) -> list[str]:

@@ -504,7 +504,7 @@ def test_verify_says_what_it_lacks(tiny: Model, do: Do, photo_folder: Path, tmp_
     assert replaced.ok
     assert "was changed" in replaced.skipped[0]
     changed = verify(run, model=tiny, inverter=Fake(tiny, identity="fake-2"), photos=there)  # type: ignore[arg-type]
-    assert "another now" in changed.skipped[0]
+    assert "has changed since" in changed.skipped[0]
 
 
 def test_the_gallery_shows_the_photo_and_the_spread(tiny: Model, do: Do, photos: list[str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from entoptic.errors import counted, printable
+from entoptic.errors import UserError, counted, printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -120,7 +120,7 @@ def _hearing(kept: _Heard) -> Iterator[None]:
 def names_unread(function: Callable[P, R]) -> Callable[P, R]:
     """Returns a function that says at its end, in one warning a set of photos, which could not be read and why.
 
-    What it calls leaves that to it.
+    What it calls leaves that to it. An error that names them all is enough.
     """
 
     @wraps(function)
@@ -128,12 +128,17 @@ def names_unread(function: Callable[P, R]) -> Callable[P, R]:
         if _heard.get() is not None:
             return function(*args, **kwargs)
         kept: _Heard = {}
+        told = ""
         try:
             with _hearing(kept):
                 return function(*args, **kwargs)
+        except UserError as error:
+            told = str(error)
+            raise
         finally:
             for source, one in kept.items():
-                if one.reasons or one.recorded:
+                in_the_error = bool(one.reasons) and all(one_line(name) in told for name in one.reasons)
+                if (one.reasons or one.recorded) and not in_the_error:
                     warnings.warn(UnreadPhotos(source, one.total, one.reasons, one.recorded), stacklevel=2)
 
     return run

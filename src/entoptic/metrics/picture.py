@@ -100,7 +100,7 @@ def percentile(value: float, unit: Unit, reference: UnitReference) -> Evidence:
     real = reference.real_scores
     if isinstance(real, str):
         return missing("percentile", real, scale="%")
-    below = int((real.values < value).sum()) / len(real.values)
+    below = float((real.values < value).float().mean())
     if len(real.values) < real.n:  # quantiles at even levels: interpolate between them
         below = _share_below(value, real.values.numpy())
     low, high = wilson(below * real.n, real.n)

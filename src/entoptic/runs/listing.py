@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from entoptic.base.files import UNFINISHED, is_inside, json_bytes, sha256_of
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, counted
+from entoptic.runs.difference import PICTURES, Difference
 
 if TYPE_CHECKING:
     from entoptic.runs.store import Run
@@ -91,7 +92,7 @@ def write_listing(run: Run) -> None:
     }))  # fmt: skip
 
 
-def changed_since_listed(run: Run, *, finished: bool) -> tuple[list[str], list[str]]:
+def changed_since_listed(run: Run, *, finished: bool) -> tuple[list[Difference], list[str]]:
     """Compares the files of a run with its list.
 
     Args:
@@ -99,7 +100,7 @@ def changed_since_listed(run: Run, *, finished: bool) -> tuple[list[str], list[s
         finished: whether the job that wrote it last said that it finished.
 
     Returns:
-        What differs, and what cannot be told, in words. What all sidecars are together comes last.
+        What differs, and what cannot be told, in words.
     """
     file = run.path / FILE
     if not file.exists() and not file.is_symlink():
@@ -108,7 +109,8 @@ def changed_since_listed(run: Run, *, finished: bool) -> tuple[list[str], list[s
                 "the run is of a version that kept no list of its files: edits of failures.json and of films are not found"
             ]
         if finished and not (run.path / _ASIDE).exists():
-            return [f"{FILE} is not there, and the job that wrote the run finished: it was taken out"], []
+            told = f"{FILE} is not there, and the job that wrote the run finished: it was taken out"
+            return [Difference(FILE, told)], []
         return [], [f"{FILE} is not there: the run was interrupted, or is being written, or it was taken out"]
     try:
         if not is_inside(file, run.path):
@@ -117,20 +119,26 @@ def changed_since_listed(run: Run, *, finished: bool) -> tuple[list[str], list[s
         known = {name: sha256 for part in ("files", "dated") for name, sha256 in record[part].items()}
         number, records = record["pictures"], record["records_sha256"]
     except (Unreadable, LookupError, TypeError, AttributeError) as error:
-        return [f"{FILE} cannot be read ({error})"], []
+        return [Difference(FILE, f"{FILE} cannot be read ({error})")], []
     now = _hashes(run, (*_PLACES, *_DATED))
     wrong = [
-        f"{name} was changed after the job that wrote it" if name in now else f"{name} is gone, and {FILE} lists it"
+        Difference(
+            name,
+            f"{name} was changed after the job that wrote it"
+            if name in now
+            else f"{name} is gone, and {FILE} lists it",
+        )
         for name, sha256 in known.items()
         if now.get(name) != sha256
     ]
-    wrong += [f"{name} was put in: {FILE} does not list it" for name in now if name not in known]
+    wrong += [Difference(name, f"{name} was put in: {FILE} does not list it") for name in now if name not in known]
     if (number, records) != (found := _records(run)):
-        wrong.append(
+        told = (
             f"the sidecars are not those that {FILE} lists: {counted(found[0], 'picture')} now, {number} then"
             if number != found[0]
             else f"a sidecar was changed after {FILE} listed it"
         )
+        wrong.append(Difference(PICTURES, told))
     return wrong, []
 
 

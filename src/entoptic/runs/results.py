@@ -124,7 +124,7 @@ def find_result(run: Run, kind: str, name: str, key: str) -> Result | None:
 
 def read_results(run: Run, kind: str = "*") -> Iterator[tuple[Result | None, str]]:
     """Yields every result of a kind: (result, "") or (None, "NAME: what is wrong with it")."""
-    for path in sorted((run.path / FOLDER).glob(f"{slug(kind) if kind != '*' else kind}/*/{RECORD}")):
+    for path in result_records(run, kind):
         name = path.parent.relative_to(run.path).as_posix()
         record = _read(path, run)
         if record is None:
@@ -135,6 +135,16 @@ def read_results(run: Run, kind: str = "*") -> Iterator[tuple[Result | None, str
         yield (None, f"{name}: its file {wrong[0]} is missing or was changed") if wrong else (result, "")
 
 
+def result_records(run: Run, kind: str = "*") -> list[Path]:
+    """Returns the record files of all results of a kind, readable or not.
+
+    Args:
+        run: the run.
+        kind: of the results; "*" for all.
+    """
+    return sorted((run.path / FOLDER).glob(f"{slug(kind) if kind != '*' else kind}/*/{RECORD}"))
+
+
 def results_in(run: Run) -> str:
     """Returns what results lie in a run, in words such as "2 results (1 of kind atlas, 1 of kind circuit)"; "" without any.
 
@@ -143,7 +153,7 @@ def results_in(run: Run) -> str:
     Args:
         run: the run.
     """
-    found = Counter(path.parent.parent.name for path in (run.path / FOLDER).glob(f"*/*/{RECORD}"))
+    found = Counter(path.parent.parent.name for path in result_records(run))
     kinds = ", ".join(f"{number} of kind {kind}" for kind, number in sorted(found.items()))
     return f"{counted(found.total(), 'result')} ({kinds})" if found else ""
 

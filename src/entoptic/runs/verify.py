@@ -6,7 +6,7 @@ import hashlib
 import html
 import json
 import math
-import re
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,9 +23,10 @@ from entoptic.errors import NotAvailable, Unreadable, counted
 from entoptic.metrics.registry import METRICS, TRACE, needing
 from entoptic.models.model import Model
 from entoptic.runs.circuit_check import circuit_drift
+from entoptic.runs.difference import PICTURES, Difference
 from entoptic.runs.listing import SEAL, changed_since_listed, was_edited
 from entoptic.runs.recompute import Recompute, Recomputed
-from entoptic.runs.results import Result, read_results
+from entoptic.runs.results import read_results, result_records
 from entoptic.runs.same import same_numbers
 from entoptic.runs.store import Picture, Run
 from entoptic.runs.verify_files import changed_about, changed_context, last_job_finished, left_alone, wrong_image
@@ -55,6 +56,19 @@ class Verification:
     drift: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    files: set[str] = field(default_factory=set, repr=False)
+    """Files that `drift` is about, by their paths in the run, pictures without an ending: none is spoken of twice."""
+
+    def differs(self, *found: Difference) -> None:
+        """Adds what differs in files."""
+        self.drift += [one.text for one in found]
+        self.files |= {one.file for one in found}
+
+    def picture_differs(self, stem: str, *texts: str) -> None:
+        """Adds what differs in a picture, its sidecar or its row."""
+        self.drift += texts
+        if texts:
+            self.files |= {stem, PICTURES}
 
     @property
     def ok(self) -> bool:
@@ -104,15 +118,15 @@ def verify(
     opened = Run.open(run.path if isinstance(run, Run) else run)
     found, total = Verification(), opened.sidecars()
     recompute = Recompute(opened, model, photos, inverter, prior, device)
-    without_hash, edited = 0, list[str]()
+    without_hash, edited = 0, list[Path]()
     for done, (picture, problem) in enumerate(opened.read()):
         on_picture(done, total)
         if picture is None:
-            found.drift.append(problem)
+            found.differs(Difference(PICTURES, problem))
             continue
-        name = picture.path.name
+        name, before = picture.path.name, len(found.drift)
         without_hash += SEAL not in picture.record
-        edited += [name] if was_edited(picture.record) else []
+        edited += [picture.path] if was_edited(picture.record) else []
         try:
             found.drift += [f"{name}: {wrong}" for wrong in changed_files(opened, picture)]
             fresh = recompute.evidence(picture)
@@ -128,17 +142,18 @@ def verify(
             LookupError, TypeError, AttributeError, ValueError, OSError, ArithmeticError, RuntimeError, AssertionError
         ) as error:  # fmt: skip
             found.drift.append(f"{name}: its sidecar or picture is damaged ({type(error).__name__}: {why(error)})")
-    for result, problem in read_results(opened):
-        found.drift += [problem] if result is None else result_drift(result)
-        without_hash += result is not None and SEAL not in result.record
+        if len(found.drift) > before:
+            found.files |= {picture.path.stem, PICTURES}
+    without_hash += compare_results(opened, found)
     finished = last_job_finished(opened)
-    found.drift += [*changed_about(opened), *changed_context(opened), *(left_alone(opened) if finished else ())]
+    found.differs(*changed_about(opened), *changed_context(opened))
+    for one in left_alone(opened) if finished else ():
+        found.picture_differs(Path(one.file).stem, one.text)
     compare_metadata(opened, found, finished)
-    found.drift += [
-        f"{name}: its sidecar was changed after it was written ({SEAL} differs)"
-        for name in edited
-        if not any(name in line or Path(name).stem + ".json" in line for line in found.drift)
-    ]
+    for path in edited:
+        if path.stem not in found.files:
+            told = f"{path.name}: its sidecar was changed after it was written ({SEAL} differs)"
+            found.picture_differs(path.stem, told)
     compare_listing(opened, found, finished)
     if without_hash:
         found.notes.append(
@@ -169,30 +184,32 @@ def public_copy(run: Run) -> list[str]:
     return [f"this is a public copy without {gone}: what depends on them can be checked in the run that it was made of"]
 
 
-def result_drift(result: Result) -> list[str]:
-    """Returns what a result that is no picture says that is not so, in words."""
-    wrong = circuit_drift(result) if result.kind == "circuit" else []
-    if not wrong and was_edited(result.record):
-        name = result.path.parent.name
-        wrong.append(f"{name}: its record was changed after it was written ({SEAL} differs)")
-    return wrong
+def compare_results(run: Run, found: Verification) -> int:
+    """Compares the records of results that are no pictures with their files; returns how many keep no hash of themselves."""
+    without_hash, right = 0, set[str]()
+    for result, problem in read_results(run):
+        if result is None:
+            found.drift.append(problem)
+            continue
+        without_hash += SEAL not in result.record
+        wrong = circuit_drift(result) if result.kind == "circuit" else []
+        if not wrong and was_edited(result.record):
+            name = result.path.parent.name
+            wrong = [f"{name}: its record was changed after it was written ({SEAL} differs)"]
+        found.drift += wrong
+        right |= set() if wrong else {result.path.relative_to(run.path).as_posix()}
+    found.files |= {path.relative_to(run.path).as_posix() for path in result_records(run)} - right
+    return without_hash
 
 
 def compare_listing(run: Run, found: Verification, finished: bool) -> None:
     """Compares the files of a run with their list. What is known to be wrong already is not said twice."""
-    said = " ".join(found.drift)
     wrong, notes = changed_since_listed(run, finished=finished)
-    found.drift += [line for line in wrong if not _is_said(line, said)]
+    known = set(found.files) | (
+        {"metadata.jsonl"} if found.drift else set()
+    )  # its rows repeat what the other files say
+    found.differs(*(one for one in wrong if one.file not in known))
     found.notes += notes
-
-
-def _is_said(line: str, said: str) -> bool:
-    """Whether a difference from the list of files follows from others."""
-    name = line.partition(" ")[0]
-    if name in ("a", "the"):  # of all sidecars together
-        return ".json" in said or ".png" in said
-    inside = Path(name).parent.name if name.startswith("results/") else name
-    return name in said or f"{inside}: " in said or (name == "metadata.jsonl" and bool(said))
 
 
 def changed_files(run: Run, picture: Picture) -> list[str]:
@@ -275,16 +292,15 @@ def compare_metadata(run: Run, found: Verification, finished: bool = False) -> N
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         found.drift.append(f"metadata.jsonl is damaged ({type(error).__name__})")
         return
-    found.drift += [f"{name}: metadata.jsonl lists it twice" for name in twice]
-    # What is known to be wrong already is not said twice.
-    said = {part for line in found.drift for part in _STEM.findall(line)}
+    for name in twice:
+        found.picture_differs(Path(name).stem, f"{name}: metadata.jsonl lists it twice")
     gone, missing = set(rows), []
     differing: dict[str, dict[str, Any]] = {}
     for picture in run:
         own = run.row(picture)
         name = own["file_name"]
         gone.discard(name)
-        if Path(name).stem in said:
+        if Path(name).stem in found.files:
             continue
         held = rows.get(name)
         if held is None:
@@ -296,12 +312,12 @@ def compare_metadata(run: Run, found: Verification, finished: bool = False) -> N
     for name, row in _metadata_rows_of(file, differing).items():
         own = differing[name]
         wrong = [key for key in {**own, **row} if row.get(key) != own.get(key) and (key != "sha256" or key in row)]
-        found.drift += [f"{name}: its {key} in metadata.jsonl is not that of its sidecar" for key in wrong]
-    found.drift += [
-        f"{name}: metadata.jsonl lists it, and it is gone"
-        for name in rows
-        if name in gone and Path(name).stem not in said
-    ]
+        texts = [f"{name}: its {key} in metadata.jsonl is not that of its sidecar" for key in wrong]
+        found.picture_differs(Path(name).stem, *texts)
+    for name in (one for one in rows if one in gone):
+        # A sidecar that is there and cannot be read was named already.
+        if Path(name).stem not in found.files and not os.path.lexists((run.path / name).with_suffix(".json")):
+            found.picture_differs(Path(name).stem, f"{name}: metadata.jsonl lists it, and it is gone")
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         absent.append(
@@ -312,10 +328,6 @@ def compare_metadata(run: Run, found: Verification, finished: bool = False) -> N
                 else "the run was interrupted; the same command completes it"
             )
         )
-
-
-_STEM = re.compile(r"[^\s/\\:]+?(?=\.(?:png|json)\b)")
-"""The names of files in a line of drift, without their endings."""
 
 
 def _metadata_rows(file: Path) -> tuple[dict[str, bytes], list[str]]:

@@ -12,6 +12,7 @@ from PIL import Image
 from entoptic.base.files import is_inside, sha256_of
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, printable
+from entoptic.runs.difference import Difference
 from entoptic.runs.progress_file import FILE
 from entoptic.runs.store import FORMAT, NOTED, Picture, Run
 
@@ -43,23 +44,25 @@ def wrong_image(picture: Picture) -> list[str]:
     return wrong
 
 
-def changed_about(run: Run) -> Iterator[str]:
+def changed_about(run: Run) -> Iterator[Difference]:
     """Yields what `run.json` says that is not so."""
     try:
         about = run.about
     except Unreadable as error:
-        yield f"run.json cannot be read ({error})"
+        yield Difference("run.json", f"run.json cannot be read ({error})")
         return
     if about.get("format") != FORMAT:
-        yield f"run.json says that its format is {about.get('format')!r}, and this version writes {FORMAT}"
+        told = f"run.json says that its format is {about.get('format')!r}, and this version writes {FORMAT}"
+        yield Difference("run.json", told)
     model = about.get("model")
     if isinstance(model, Mapping) and "weights_sha256" in model:
         names = [dict(picture.record["model"]) for picture in run]
         if names and not any(one.get("weights_sha256") == model["weights_sha256"] for one in names):
-            yield f"run.json names {model.get('name')!r} of weights that none of its pictures is of"
+            told = f"run.json names {model.get('name')!r} of weights that none of its pictures is of"
+            yield Difference("run.json", told)
 
 
-def changed_context(run: Run) -> Iterator[str]:
+def changed_context(run: Run) -> Iterator[Difference]:
     """Yields which files beside a unit's pictures are not those that its `context.json` names."""
     for file in sorted(run.path.glob("context/*/context.json")):
         name = file.relative_to(run.path).as_posix()
@@ -68,18 +71,18 @@ def changed_context(run: Run) -> Iterator[str]:
         try:
             record = read_json(file)
         except Unreadable as error:
-            yield f"{name}: cannot be read ({error})"
+            yield Difference(name, f"{name}: cannot be read ({error})")
             continue
         hashes = record.get("sha256")
         for held in _files_of(record):
             path = file.parent / held
             if "/" in held or "\0" in held or not path.is_file():
-                yield f"{name}: its file {held} is missing"
+                yield Difference(name, f"{name}: its file {held} is missing")
             elif isinstance(hashes, Mapping) and hashes.get(held) != sha256_of(path):
-                yield f"{name}: its file {held} was changed"
+                yield Difference(name, f"{name}: its file {held} was changed")
         numbers = record.get("numbers_sha256")
         if isinstance(numbers, str) and numbers != numbers_sha256(record):
-            yield f"{name}: what it says of its photos was changed"
+            yield Difference(name, f"{name}: what it says of its photos was changed")
 
 
 def numbers_sha256(record: Mapping[str, Any]) -> str:
@@ -88,11 +91,12 @@ def numbers_sha256(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def left_alone(run: Run) -> Iterator[str]:
+def left_alone(run: Run) -> Iterator[Difference]:
     """Yields PNGs among the pictures that no sidecar is of."""
     for file in sorted(run.path.glob("pictures/*/*.png")):
         if not file.with_suffix(".json").exists():
-            yield f"{file.relative_to(run.path).as_posix()}: it has no sidecar"
+            name = file.relative_to(run.path).as_posix()
+            yield Difference(name, f"{name}: it has no sidecar")
 
 
 def _files_of(record: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 _FEW = 8
 """How many choices a sentence lists at most."""
@@ -26,6 +27,22 @@ class OutOfReach(UserError):
 
 class Unreadable(UserError):
     """A file or a record cannot be read."""
+
+
+class NoneReadable(Unreadable):
+    """None of several files can be read.
+
+    Args:
+        text: the sentence.
+        names: files that it names with their reasons.
+    """
+
+    def __init__(self, text: str, names: Iterable[str]) -> None:
+        super().__init__(text)
+        self.names = frozenset(names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.names)
 
 
 class NotAvailable(UserError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from entoptic.errors import UserError, counted, printable
+from entoptic.errors import NoneReadable, counted, printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,16 +128,16 @@ def names_unread(function: Callable[P, R]) -> Callable[P, R]:
         if _heard.get() is not None:
             return function(*args, **kwargs)
         kept: _Heard = {}
-        told = ""
+        told = frozenset[str]()
         try:
             with _hearing(kept):
                 return function(*args, **kwargs)
-        except UserError as error:
-            told = str(error)
+        except NoneReadable as error:
+            told = error.names
             raise
         finally:
             for source, one in kept.items():
-                in_the_error = bool(one.reasons) and all(one_line(name) in told for name in one.reasons)
+                in_the_error = bool(one.reasons) and one.reasons.keys() <= told
                 if (one.reasons or one.recorded) and not in_the_error:
                     warnings.warn(UnreadPhotos(source, one.total, one.reasons, one.recorded), stacklevel=2)
 

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from entoptic.base.unread import UnreadPhotos, hear
-from entoptic.errors import Unreadable, UserError, counted, printable
+from entoptic.errors import NoneReadable, Unreadable, UserError, counted, printable
 from entoptic.images.decode import decode, decode_pixels, open_image, room_for, short_reason
 from entoptic.images.photo_lists import open_list
 from entoptic.images.photo_records import Photo, PhotoSource, Skipped, comparable, split_synonyms
@@ -284,7 +284,7 @@ class Photos:
 
         Raises:
             UserError: a batch size or worker count below 1, or an index out of range.
-            Unreadable: at the end of the pass, where there were photos and not one could be read.
+            NoneReadable: at the end of the pass, where there were photos and not one could be read.
         """
         if batch_size < 1 or workers < 1:
             raise UserError(f"batch size {batch_size} and {workers} workers given; both must be 1 or more")
@@ -349,10 +349,8 @@ class Photos:
             if unsaid and read:
                 warnings.warn(UnreadPhotos(self.source, len(self._shared.photos), unsaid), stacklevel=2)
         if last_skipped is not None and not read:
-            raise Unreadable(
-                f"no photo from {self.source} could be read ({counted(len(chosen), 'photo')} tried; "
-                f"{last_skipped.name}: {last_skipped.reason})"
-            )
+            told = f"{counted(len(chosen), 'photo')} tried; {last_skipped.name}: {last_skipped.reason}"
+            raise NoneReadable(f"no photo from {self.source} could be read ({told})", [last_skipped.name])
 
     def subset(self, indices: Iterable[int]) -> Photos:
         """Selects photos, in this order; `skipped` and known content hashes are shared with this set.

@@ -11,7 +11,7 @@ from cli.conftest import Say, refusal, see
 from conftest import tiny_card, tiny_module
 from entoptic.cli import list_model
 from entoptic.cli.list_known import INVERTERS, LISTS, MODELS, PRIORS
-from entoptic.inversion import saved
+from entoptic.inversion import card
 from entoptic.metrics import METRICS
 from entoptic.models import sources
 from entoptic.priors.sources import SHIPPED
@@ -40,7 +40,7 @@ def test_what_it_says_of_itself_is_so(say: Say, monkeypatch: pytest.MonkeyPatch)
     for name in sources.BUILTIN:
         assert name in " ".join([*MODELS, *MODELS.values()])
     assert {name.partition(":")[0] for name in PRIORS} | {"builtin"} == set(PRIOR_SOURCES)
-    assert saved.builtin_inverters() == ["lite0-bn2"]
+    assert card.builtin_inverters() == ["lite0-bn2"]
     assert list(INVERTERS) == ["file:FOLDER"]
     for word in LISTS:
         code, out, _ = say("ls", word)

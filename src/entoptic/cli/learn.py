@@ -76,6 +76,8 @@ class LearnInverter:
     """optimisation steps in all, whichever recipe is used"""
     prior: Annotated[str | None, arg(metavar="PRIOR")] = None
     """image prior (default: the shipped one); fresh:SIZE is an untrained network for --entoptic.network direct"""
+    start: Annotated[str | None, arg(metavar="INVERTER")] = None
+    """begin with the weights of builtin:NAME or file:FOLDER, an inverter of the same architecture"""
     prompt: Annotated[str | None, arg(metavar="TEXT")] = None
     """for a prior that reads text: the text that it is trained with (the paper's recipe has its own)"""
     prior_guidance: float | None = None
@@ -210,6 +212,7 @@ def run_learn_inverter(options: LearnInverter) -> int:
         options.out,
         _chosen_recipe(options),
         prior=options.prior or SHIPPED,
+        start=options.start,
         prompt=options.prompt,
         prior_guidance=options.prior_guidance,
         trust=options.trust,

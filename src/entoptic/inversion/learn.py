@@ -27,6 +27,7 @@ from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.data import Encode, Pairs, make_pairs
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import ConcatenatedUNet, Control, NetworkPrior, build, conditioning_of
+from entoptic.inversion.start import Start, read_start, start_from
 from entoptic.priors.prior import Level
 
 CLAMP = 10.0
@@ -68,6 +69,7 @@ def learn_inverter(
     out: str | Path,
     recipe: EntopticRecipe | None = None,
     *,
+    start: str | None = None,
     pairs_folder: str | Path | None = None,
     limit: int = 0,
     save_every: int = 500,
@@ -84,6 +86,7 @@ def learn_inverter(
         photos: anything `Photos.open` takes, or a list of them.
         out: folder of the checkpoints and `training.json`, as in the training of a prior.
         recipe: how to train; None for the defaults.
+        start: an inverter whose weights the first step begins with (`start.read_start`); None begins with the prior's.
         pairs_folder: where photos and maps are stored; None for OUT/pairs. Several trainings may share it.
         limit: maximum number of photos, taken at random; 0 for all.
         save_every: steps between checkpoints.
@@ -100,14 +103,19 @@ def learn_inverter(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     recipe, folder = recipe or EntopticRecipe(), user_path(out)
+    begin = None if start is None else read_start(start)
     if isinstance(prior.name, str) and prior.name.startswith("fresh:") and recipe.network != "direct":
         raise UserError(f"{prior.name} is untrained, so nothing of it is worth freezing; train it with network=direct")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = build(prior, maps.channels, recipe).to(prior.device)
+    record = _record(
+        folder, maps, prior, recipe, begin
+    )  # before the photos are read, so that a misfit is reported at once
+    if begin is not None and not record["step"]:
+        start_from(net, begin)
     mean = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    record = _record(folder, maps, prior, recipe)  # before the photos are read, so that a misfit is reported at once
     size = picture_size(prior)
     pairs = make_pairs(
         maps, photos, size, pairs_folder or folder / "pairs", limit=limit, encode=encoding(prior), progress=progress
@@ -204,11 +212,13 @@ def loss(
     return total
 
 
-def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: EntopticRecipe) -> dict[str, Any]:
+def _record(
+    folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: EntopticRecipe, start: Start | None
+) -> dict[str, Any]:
     """Returns the record of the training in `folder`, or a new one.
 
     Raises:
-        UserError: the folder holds the training of another inverter.
+        UserError: the folder holds the training of another inverter, or one that began with other weights.
     """
     of = {
         "model": maps.model.card.name, **maps.model.card.provenance, "layer": maps.layer,
@@ -216,7 +226,8 @@ def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: Entopt
     }  # fmt: skip
     record = read_record(folder)
     if record is None:
-        return {"step": 0, "loss": [], "recipe": asdict(recipe)} | of
+        began = {} if start is None else {"start": start.record}
+        return {"step": 0, "loss": [], "recipe": asdict(recipe)} | began | of
     asked = of | recipe.architecture() | {"batch_size": recipe.batch_size}
     check_fields(record, {"recipe": dict}, folder / "training.json")
     before = record | record["recipe"]
@@ -229,4 +240,9 @@ def _record(folder: Path, maps: FeatureMaps, prior: NetworkPrior, recipe: Entopt
                 f"{folder} holds the training of an inverter with another {what} ({str(before.get(what))[:40]}, not "
                 f"{str(wanted)[:40]}); choose another folder, or the same recipe to go on"
             )
+    if start is not None and record.get("start") != start.record:
+        raise UserError(
+            f"{folder} holds a training that began with other weights than those of {start.name}; choose another folder, or "
+            "leave --start out to go on"
+        )
     return record | {"recipe": asdict(recipe)}

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from entoptic.base.bounds import whole_number
 from entoptic.base.cache import content_key
-from entoptic.base.files import check_inside, sha256_of, user_path, write_atomically, writing_to
-from entoptic.base.records import check_fields, read_json, read_tensors, why
-from entoptic.base.shipped import shipped_folder, shipped_names
-from entoptic.errors import Unreadable, UserError, nearest
-from entoptic.inversion.configs import RECIPES
+from entoptic.base.files import check_inside, sha256_of, write_atomically, writing_to
+from entoptic.base.records import read_tensors
+from entoptic.errors import UserError
+from entoptic.inversion.card import WEIGHTS, inverter_folder, read_card
 from entoptic.inversion.data import preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
@@ -33,7 +32,6 @@ from entoptic.priors.network_prior import TextPrior, checked_guidance, text_iden
 from entoptic.priors.one_step import OneStepPrior
 from entoptic.priors.sources import is_folder, load_prior, name_of
 
-WEIGHTS = "inverter.safetensors"
 SHIPPED = "builtin:lite0-bn2"
 """The inverter of `builtin:lite0`'s last map, on the shipped prior."""
 
@@ -93,17 +91,8 @@ def load_inverter(
     Raises:
         UserError: there is no such inverter, its folder is incomplete or damaged, or it is for another model or prior.
     """
-    where = pick_device(device)
-    kind, colon, name = source.partition(":")
-    if not colon or kind not in ("builtin", "file"):
-        raise UserError(f'an inverter is builtin:NAME or file:FOLDER, got "{source}"')
-    folder = _shipped(name) if kind == "builtin" else user_path(name)
-    for file in ("card.json", WEIGHTS):
-        if not (folder / file).is_file():
-            raise UserError(f"{source}: {folder} has no {file}; `entoptic learn inverter` writes such a folder")
-    card, recipe = _card(source, folder)
-    if card.get("weights_sha256") != sha256_of(folder / WEIGHTS):
-        raise UserError(f"{source}: its weights are not those of its card; the folder was left half written or changed")
+    where, folder = pick_device(device), inverter_folder(source)
+    card, recipe = read_card(source, folder)
     network = model if model is not None else load(card["model"], device=where)
     if network.card.weights_sha256 != card["model_sha256"]:
         other = "other weights of it were" if network.card.name == card["model"] else f"{network.card.name} was"
@@ -155,32 +144,6 @@ def load_inverter(
     )  # fmt: skip
 
 
-def _card(source: str, folder: Path) -> tuple[dict[str, Any], Any]:
-    """The card of an inverter and the recipe on it.
-
-    Raises:
-        Unreadable: it is damaged or of another version.
-    """
-    file = folder / "card.json"
-    try:
-        card = read_json(file, finite=False)
-        check_fields(card, _CARD, file)
-        card.setdefault("prior_options", {})
-        check_fields(card, {"prior_options": dict}, file)
-        check_fields(card["prior_options"], {name: _OPTIONS[name] for name in card["prior_options"]}, file)
-        # All its numbers are on the card, whichever recipe it was.
-        return card, RECIPES["entoptic"](**card["recipe"])
-    except (UserError, KeyError, TypeError, ValueError) as error:
-        raise Unreadable(f"{source}: its card.json is damaged or of another version ({why(error)})") from None
-
-
-_CARD = {
-    "model": str, "model_sha256": str, "layer": str, "prior": str, "prior_identity": str, "seen": dict, "recipe": dict,
-    "steps": int, "order": int, "strength": float, "guidance": float, "weights_sha256": str,
-}  # fmt: skip
-_OPTIONS: dict[str, Any] = {"prompt": str, "guidance": float, "trust": bool}
-
-
 def base_prior(
     prior: str | NetworkPrior, device: torch.device, *, prompt: str | None = None, guidance: float | None = None,
     trust: bool = False,
@@ -225,20 +188,6 @@ def base_prior(
         net = network(recipe, 0).eval().requires_grad_(False)
     # All its weights will be trained, so its identity does not depend on them.
     return dataclasses.replace(flow_prior(prior, net, card, device), identity=prior)
-
-
-def builtin_inverters() -> list[str]:
-    """Returns the names of the shipped inverters, without `builtin:`."""
-    return shipped_names("inversion")
-
-
-def _shipped(name: str) -> Path:
-    known = builtin_inverters()
-    if name not in known:
-        raise UserError(
-            f'no builtin inverter "{name}"; expected one of {", ".join(known) or "none"}{nearest(name, known)}'
-        )
-    return shipped_folder("inversion") / name
 
 
 def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:

@@ -22,7 +22,7 @@ from entoptic.errors import UserError, counted
 from entoptic.inversion.configs import RECIPES, EntopticRecipe
 from entoptic.inversion.data import Pairs, open_photos, preprocessing
 from entoptic.inversion.inverter import Inverter
-from entoptic.inversion.learn import learn_inverter, picture_size
+from entoptic.inversion.learn import encoding, learn_inverter, picture_size
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
 from entoptic.inversion.maps import FeatureMaps, superpixel_cosine
 from entoptic.inversion.network import NetworkPrior, build
@@ -57,6 +57,7 @@ def learn(
     recipe: EntopticRecipe | None = None,
     *,
     prior: str | NetworkPrior = SHIPPED,
+    start: str | None = None,
     prompt: str | None = None,
     prior_guidance: float | None = None,
     trust: bool = False,
@@ -80,6 +81,7 @@ def learn(
         recipe: of the training; None for the defaults.
         limit: most photos taken, at random; 0 takes all.
         prior: what supplies naturalness; `fresh:SIZE` is an untrained network, for recipes that train it (`direct`).
+        start: an inverter whose weights the training begins with, builtin:NAME or file:FOLDER; None begins with the prior's.
         prompt: text that a prior that reads text is trained with (the paper's recipe has its own, see `PAPER_TEXT`).
         prior_guidance: weight of guidance by that text when it is sampled.
         trust: as in `load_prior`.
@@ -127,7 +129,7 @@ def learn(
     with lock_folder(folder), reporter(progress) as report:
         delete_unfinished(folder, "", "sheets/", "inverter/")
         _, pairs = learn_inverter(
-            maps, base, photos, folder, recipe, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
+            maps, base, photos, folder, recipe, start=start, pairs_folder=pairs_folder, limit=limit, sheet=sheet,
             progress=report.progress, log=log,
         )  # fmt: skip
         return export_inverter(
@@ -173,6 +175,7 @@ def export_inverter(
         "training": {
             "photos": record["photos"], "pictures_seen": record["step"] * recipe.batch_size, "steps": record["step"],
             "loss": record["loss"][-1:], "seconds": record.get("seconds"), "versions": versions(),
+            **({"start": record["start"]} if "start" in record else {}),
         },
     }  # fmt: skip
     out = folder / "inverter"
@@ -197,7 +200,9 @@ def measured(
 ) -> dict[str, Any]:
     """One sample for each of some photos: cosines, and matches of the network's and the judges' own predictions.
 
-    Beside them the ceiling: the photo itself at the inverter's size, which is all that a perfect inverse could give.
+    Beside them the ceiling: the photo itself at the inverter's size, which is all that a perfect inverse could give. Where the
+    prior's states hold less than its pictures (an upsampler, an autoencoder), it is the photo through those states, and the
+    photo itself is a further row.
     """
     report, maps = report or Reporter(), inverter.maps
     sets = open_photos(photos)
@@ -216,9 +221,14 @@ def measured(
     wanted = torch.cat([maps.read(chunk).cpu() for chunk in real.split(25)])
     noise = inverter.noise([torch.Generator().manual_seed(k) for k in range(len(real))])
     made = eight_bit(inverter.sample(wanted, noise, progress=report.progress))
-    small = eight_bit(interpolate(real, made.shape[2:], mode="bicubic", antialias=True).clamp(0, 1))
+    small = interpolate(real, made.shape[2:], mode="bicubic", antialias=True).clamp(0, 1)
+    ceilings = {"photo at this size": eight_bit(small)}
+    if (encode := encoding(inverter.prior)) is not None:
+        states = [encode[0](chunk.to(inverter.prior.device)) for chunk in small.split(25)]
+        through = torch.cat([inverter.prior.decode(one).float().cpu() for one in states])
+        ceilings = {"photo through the prior's states": eight_bit(through)} | ceilings
     out: dict[str, Any] = {"n": len(real), "photos": [Path(one.source).name for one in sets]}
-    for what, pictures in (("inverter", made), ("photo at this size", small)):
+    for step, (what, pictures) in enumerate(rows := [("inverter", made), *ceilings.items()]):
         found = torch.cat([maps.read(chunk).cpu() for chunk in pictures.split(25)])
         entry: dict[str, Any] = {}
         for kind, (a, b) in {
@@ -235,7 +245,7 @@ def measured(
                 for hits in [int((ranks <= k).sum())]
             }
         out[what] = entry
-        report.progress("measuring the inverter", len(out) - 2, 2)
+        report.progress("measuring the inverter", step + 1, len(rows))
     return out
 
 

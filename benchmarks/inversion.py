@@ -1,20 +1,22 @@
-"""FeatInv as published against Entoptic's recipe, whole maps against pooled ones, on the shipped prior.
+"""The shipped inverters beside each other; FeatInv as published against Entoptic's recipe, whole maps against pooled ones.
 
     python benchmarks/inversion.py --work runs/inversion-benchmark --out docs/benchmarks
 
-Each inverter of the first table is trained on the same photos, as many of them, in the same order. All are measured on the same
-held-out photos with one sample each: the cosine to the photo's map, whether networks predict what they predict on the
-photo and how probable that is to them (log p, which still tells pictures apart where hardly any is recognised), and the
-distance to the photos (at the inverter's size) in the features of Lite2, which nobody inverts. Intervals
-are over photos; differences are paired. `--long` is an inverter trained longer (the shipped one), for what sampling options
-do. A photo reduced to the inverter's size is the ceiling: no picture of this size can be nearer.
+All are measured on the same held-out photos with one sample each: the cosine to the photo's map, whether networks predict
+what they predict on the photo and how probable that is to them (log p, which still tells pictures apart where hardly any is
+recognised), and the distance to the photos in the features of Lite2, which nobody inverts (to photos of 224 pixels in the
+table of shipped inverters, elsewhere of the inverter's size). Intervals are over photos; differences are paired. A photo
+through the prior's states is the ceiling: no picture that these states hold can be nearer.
+
+Recipes are compared on a small prior (`--prior`). Each inverter there is trained on the same photos, as many of them, in the
+same order. `--long` is an inverter trained longer (a shipped one), for what sampling options do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,19 @@ from entoptic.metrics.distribution import frechet, kid, kid_interval
 from entoptic.metrics.inversion import match_ranks
 from entoptic.models.model import Model, predictions
 from entoptic.models.sources import load
-from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.priors.sources import load_prior
 
 SUBJECTS = {"lite0": ("builtin:lite0", "bn2", 24000), "vit-s14": ("builtin:vit-s14", "blocks.10", 10000)}
 # The rate of the paper's recipe is raised from 1e-5, at which nothing is learned of so few photos; its hint has the
 # share of the prior's width that 512 is of Stable Diffusion's.
 SHORT: dict[str, Any] = {"rate": 1.5e-3, "warmup": 20, "cycle_from": 0.4, "cycle_below": 0.5}
 PAPER: dict[str, Any] = {"rate": 5e-4, "hint": 128}
+SHIPPED = ("builtin:lite0-bn2", "builtin:lite0-bn2-128", "builtin:vit-s14-blocks-10")
+"""The earlier one of a layer comes before the one that it is compared with."""
+TITLES = {
+    "shipped": "The shipped inverters", "lite0": "Recipes: bn2 of lite0", "vit-s14": "Recipes: blocks.10 of vit-s14",
+    "sampling": "Sampling options",
+}  # fmt: skip
 SHOWN = 10
 AS_SHIPPED = "8 steps, guidance 1.5"
 
@@ -66,12 +74,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--work", type=Path, default=Path("runs/inversion-benchmark"), help="trainings are kept here")
-    parser.add_argument("--long", default="builtin:lite0-bn2", help="inverter for the sampling table")
+    parser.add_argument("--prior", default="builtin:small-32", help="on which the recipes are compared")
+    parser.add_argument("--shipped", default=",".join(SHIPPED), help="inverters of the first table")
+    parser.add_argument("--long", default=SHIPPED[1], help="inverter for the sampling table")
     parser.add_argument("--pictures", type=int, default=8000, help="photos that each training sees")
     parser.add_argument("--n", type=int, default=200, help="held-out photos")
     parser.add_argument(
         "--parts",
-        default="lite0,vit-s14,sampling",
+        default="shipped,lite0,vit-s14,sampling",
         help="what to measure; the others keep their rows, '' only writes the page",
     )
     parser.add_argument("--threads", type=int, default=2)
@@ -83,15 +93,44 @@ def main() -> None:
     judges["ViT-S/14"] = load("builtin:vit-s14")
     targets = {name: predictions(model, real).argmax(1) for name, model in judges.items()}
 
-    def judge(inverter: Inverter, wanted: Tensor, make: Callable[[], Tensor]) -> tuple[dict[str, Any], Tensor]:
+    def judge(
+        inverter: Inverter, wanted: Tensor, make: Callable[[], Tensor], size: int = 0
+    ) -> tuple[dict[str, Any], Tensor]:
         made = eight_bit(make())
-        return measure(inverter, wanted, made, real, judges, targets), made
+        return measure(inverter, wanted, made, real, judges, targets, size or made.shape[-1]), made
 
     for part in filter(None, options.parts.split(",")):
-        rows, strips = sampling(options, real, judge) if part == "sampling" else subject(part, options, real, judge)
+        if part == "shipped":
+            rows, strips = shipped(options, real, judge)
+        else:
+            rows, strips = sampling(options, real, judge) if part == "sampling" else subject(part, options, real, judge)
         keep(part, options, rows, strips)
         draw(strips, options.work / f"sheet-{part}.png")
     write(options.work, options.out)
+
+
+@torch.no_grad()
+def shipped(options: argparse.Namespace, real: Tensor, judge: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Inverters as they are shipped, each beside its bare prior and the photo as its prior's states hold it."""
+    rows: dict[str, Any] = {}
+    strips: dict[str, Tensor] = {"photo": real[:SHOWN]}
+    for source in options.shipped.split(","):
+        inverter = load_inverter(source)
+        wanted, noise, side = read(inverter.maps, real), noise_of(inverter, len(real)), real.shape[-1]
+        small = interpolate(real, (inverter.size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+        through = [inverter.prior.decode(inverter.prior.states(part)) for part in small.split(25)]  # type: ignore[misc]
+        rows[source], made = judge(inverter, wanted, lambda: inverter.sample(wanted, noise), side)  # noqa: B023
+        rows[source] |= cost(inverter, wanted[:1], steps=inverter.steps, guidance=inverter.guidance)
+        strips[source] = made[:SHOWN]
+        bare = inverter.sample(wanted, noise, strength=0.0, guidance=1.0)
+        rows[f"{source}: the bare prior"], _ = judge(inverter, wanted, lambda: bare, side)  # noqa: B023
+        rows[f"{source}: the photo itself"], made = judge(inverter, wanted, lambda: torch.cat(through), side)  # noqa: B023
+        strips[f"{source}: the photo itself"] = made[:SHOWN]
+        for name, row in rows.items():
+            if name.startswith(source):
+                tell(name, row)
+        keep("shipped", options, rows, strips)
+    return rows, strips
 
 
 def subject(
@@ -101,7 +140,7 @@ def subject(
     rows: dict[str, Any] = {}
     strips: dict[str, Tensor] = {}
     name, layer, limit = SUBJECTS[part]
-    maps, prior = FeatureMaps.of(load(name), layer), load_prior(SHIPPED)
+    maps, prior = FeatureMaps.of(load(name), layer), load_prior(options.prior)
     wanted = read(maps, real)
     for what, recipe in recipes(options.pictures).items():
         folder = options.work / f"{part}-{what.replace(', ', '-')}"
@@ -127,6 +166,10 @@ def subject(
 
 def keep(part: str, options: argparse.Namespace, rows: dict[str, Any], strips: dict[str, Tensor]) -> None:
     record = {"rows": rows, "n": options.n, "pictures": options.pictures, "versions": about()}
+    if part in SUBJECTS:
+        record["prior"] = options.prior
+    if part == "sampling":
+        record["prior"] = load_inverter(options.long).prior.name
     (options.work / f"record-{part}.json").write_text(json.dumps(record))
     torch.save(strips, options.work / f"strips-{part}.pt")
 
@@ -182,9 +225,13 @@ def sampling(options: argparse.Namespace, real: Tensor, judge: Any) -> tuple[dic
 
 
 def measure(
-    inverter: Inverter, wanted: Tensor, made: Tensor, real: Tensor, judges: dict[str, Model], targets: dict[str, Tensor]
-) -> dict[str, Any]:
-    """Everything that is said about one set of pictures, with its values per photo under "each"."""
+    inverter: Inverter, wanted: Tensor, made: Tensor, real: Tensor, judges: dict[str, Model], targets: dict[str, Tensor],
+    size: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that is said about one set of pictures, with its values per photo under "each".
+
+    The photos that their distribution is compared with have `size` pixels a side.
+    """
     found = read(inverter.maps, made)
     each = {
         "cosine": superpixel_cosine(found, wanted),
@@ -202,7 +249,7 @@ def measure(
             hits = (ranks <= k).float()
             each[f"{name} top{k}"] = hits
             out[f"{name} top{k}"] = [float(hits.mean()), *wilson(int(hits.sum()), len(hits))]
-    small = interpolate(real, made.shape[2:], mode="bicubic", antialias=True)
+    small = interpolate(real, (size, size), mode="bicubic", antialias=True)
     reference = logits_and_features(judges["Lite2"], small.clamp(0, 1))[1]
     out["kid"] = [kid(theirs, reference), *kid_interval(theirs, reference)]
     out["frechet"] = frechet(theirs, reference)
@@ -285,32 +332,35 @@ COLUMNS = {
 
 
 def write(work: Path, out: Path) -> None:
-    """The page, from all the parts that were ever measured in `work`."""
+    """The page, from all the parts that were ever measured in `work`; tables of other parts stay as they are."""
     out.mkdir(parents=True, exist_ok=True)
-    parts = {p: work / f"record-{p}.json" for p in (*SUBJECTS, "sampling")}
-    found = {p: json.loads(path.read_text()) for p, path in parts.items() if path.is_file()}
-    record = {**next(iter(found.values())), "tables": {p: one["rows"] for p, one in found.items()}, "paired": {}}
-    del record["rows"]
-    for part, rows in record["tables"].items():
-        pairs = [("entoptic", "paper"), ("entoptic", "entoptic, pooled"), ("paper", "paper, pooled")]
-        if part == "sampling":
-            pairs = [(AS_SHIPPED, what) for what in rows if what != AS_SHIPPED]
-        record["paired"][part] = {f"{a} minus {b}": paired(rows[a]["each"], rows[b]["each"]) for a, b in pairs}
-    for rows in record["tables"].values():
-        for row in rows.values():
-            del row["each"]
-    (out / "inversion.json").write_text(json.dumps(record, indent=1))
-    lines = ["# Inversion: two recipes, whole maps and pooled ones", "", *(__doc__ or "").strip().splitlines()[2:], ""]
-    lines += [
-        "![Samples](inversion.jpg)",
-        "",
-        "*From above: " + "; ".join(k for k in strips_of(work, found) if k != "photo") + ".*",
-        "",
-    ]
-    lines += [f"n = {record['n']} photos of imagenette's validation part; {record['pictures']} photos seen in each training; "
-              f"{json.dumps(record['versions'])}", ""]  # fmt: skip
-    for subject, rows in record["tables"].items():
-        lines += [f"## {'Sampling options, an inverter trained longer' if subject == 'sampling' else subject}", ""]
+    file = out / "inversion.json"
+    kept = json.loads(file.read_text()) if file.is_file() else {"tables": {}, "paired": {}, "about": {}}
+    for part in TITLES:
+        if not (path := work / f"record-{part}.json").is_file():
+            continue
+        one = json.loads(path.read_text())
+        rows = one.pop("rows")
+        kept["paired"][part] = {
+            f"{a} minus {b}": paired(rows[a]["each"], rows[b]["each"]) for a, b in differences(part, list(rows))
+        }
+        kept["tables"][part] = {name: {k: v for k, v in row.items() if k != "each"} for name, row in rows.items()}
+        kept["about"][part] = one
+        # Real photos are shown in the working folder only.
+        draw({k: v for k, v in strips_of(work, part).items() if "photo" not in k}, out / f"inversion-{part}.jpg")
+    file.write_text(json.dumps(kept, indent=1) + "\n")
+    lines = ["# Inversion: shipped inverters, two recipes, whole maps and pooled ones", ""]
+    lines += [*(__doc__ or "").strip().splitlines()[2:], ""]
+    for part in (one for one in TITLES if one in kept["tables"]):
+        rows, one = kept["tables"][part], kept["about"][part]
+        lines += [f"## {TITLES[part]}", "", f"n = {one['n']} photos of imagenette's validation part"]
+        lines[-1] += f"; {one['pictures']} photos seen in each training" if part in SUBJECTS else ""
+        lines[-1] += f"; on {one['prior']}" if "prior" in one else ""
+        lines[-1] += "; " + ", ".join(f"{k} {v}" for k, v in one["versions"].items()) + "."
+        lines.append("")
+        if (out / f"inversion-{part}.jpg").is_file():
+            shown = [name for name in rows if "photo" not in name and "the bare prior" not in name]
+            lines += [f"![Samples](inversion-{part}.jpg)", "", "*From above: " + "; ".join(shown) + ".*", ""]
         lines += [
             "| | " + " | ".join(COLUMNS.values()) + " | Fréchet | calls | GFLOP |",
             "|---" * (len(COLUMNS) + 4) + "|",
@@ -320,24 +370,33 @@ def write(work: Path, out: Path) -> None:
             spent = [f"{row['frechet']:.0f}", *(f"{row[k]:.3g}" if k in row else "" for k in ("calls", "gflop"))]
             lines.append(f"| {what} | " + " | ".join(cells + spent) + " |")
         lines.append("")
-        for what, gaps in record.get("paired", {}).get(subject, {}).items():
+        for what, gaps in kept["paired"][part].items():
             told = "; ".join(
                 f"{COLUMNS.get(k, k)} {v[0]:+.3f} [{v[1]:+.3f}, {v[2]:+.3f}]" for k, v in gaps.items() if k in COLUMNS
             )
             lines += [f"{what}, paired: {told}", ""]
-    (out / "inversion.md").write_text("\n".join(lines) + "\n")
-    # Real photos are shown in the working folder only.
-    draw({k: v for k, v in strips_of(work, found).items() if k != "photo"}, out / "inversion.jpg")
+    (out / "inversion.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
-def strips_of(work: Path, parts: Iterable[str]) -> dict[str, Tensor]:
-    return {k: v for p in parts for k, v in torch.load(work / f"strips-{p}.pt", weights_only=True).items()}
+def differences(part: str, names: list[str]) -> list[tuple[str, str]]:
+    """Rows whose differences are told."""
+    if part == "sampling":
+        return [(AS_SHIPPED, name) for name in names if name != AS_SHIPPED]
+    if part == "shipped":
+        bare = [(name, f"{name}: the bare prior") for name in names if f"{name}: the bare prior" in names]
+        return [(SHIPPED[1], SHIPPED[0])] * ({*SHIPPED[:2]} <= {*names}) + bare
+    return [("entoptic", "paper"), ("entoptic", "entoptic, pooled"), ("paper", "paper, pooled")]
+
+
+def strips_of(work: Path, part: str) -> dict[str, Tensor]:
+    strips: dict[str, Tensor] = torch.load(work / f"strips-{part}.pt", weights_only=True)
+    return strips
 
 
 def draw(strips: dict[str, Tensor], path: Path) -> None:
     from torchvision.utils import make_grid
 
-    sheet = torch.cat([interpolate(v, (64, 64)) for v in strips.values()])
+    sheet = torch.cat([interpolate(v, (64, 64), mode="bicubic", antialias=True).clamp(0, 1) for v in strips.values()])
     grid = (make_grid(sheet, nrow=SHOWN, padding=2) * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(grid).save(path)
 

@@ -1,4 +1,4 @@
-"""EnergyDPS against KLSC at equal scores, on the shipped prior and builtin:lite0.
+"""EnergyDPS against KLSC at equal scores, on a small prior and builtin:lite0.
 
     python benchmarks/klsc.py --out docs/benchmarks
 
@@ -33,7 +33,7 @@ from entoptic.methods.klsc import Klsc, populate
 from entoptic.methods.prior_sampling import MAP_STEPS, as_shown
 from entoptic.models.model import Model
 from entoptic.models.sources import load
-from entoptic.priors.sources import SHIPPED, load_prior
+from entoptic.priors.sources import load_prior
 from entoptic.sampling.bank import Bank, make_bank
 from entoptic.sampling.frontier import Frontier, dv_bound
 from entoptic.sampling.guidance import energy_dps
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--keep", type=Path, default=Path("runs/klsc-benchmark"), help="where chains are kept")
-    parser.add_argument("--prior", default=SHIPPED)
+    parser.add_argument("--prior", default="builtin:small-32", help="small: samplers are compared here, not priors")
     parser.add_argument("--steps", type=int, default=1000, help="of EnergyDPS")
     parser.add_argument(
         "--caps", type=float, nargs="+", default=[0.001, 0.2], help="EnergyDPS's, shares of the prior's samples"

@@ -1,6 +1,6 @@
 """Do pictures tell which photos drive a unit? Machine 2-AFC over the layers of a network, for every method.
 
-    python benchmarks/layers.py                              # 8 units of 7 layers of builtin:lite0, 100 evaluations a picture
+    python benchmarks/layers.py                              # 50 units of each of 7 layers of builtin:lite0, 100 evaluations
     python benchmarks/layers.py --methods fourier,vital --units 4
 
 An observer that is not the subject sees a picture, one of the 20 photos that drive the unit most and one of 20 from the half that
@@ -50,8 +50,10 @@ INTRODUCTION = """# Layer by layer
 
 Does a picture tell which photos drive its unit? Another network sees the picture, one of the 20 photos that drive the unit most
 and one of 20 from the half that drives it less, and takes the one that is more like the picture. The table has the share of pairs
-in which it is right; chance is 0.5. {units} units a layer of `builtin:lite0`, one seed, {evaluations} evaluations a picture,
-in brackets 95 % intervals over units (Student). *Another photo* is the same with one of the other strong photos as the picture.
+in which it is right; chance is 0.5. Units of `builtin:lite0` at even distances through each layer, {units} of them or half of the
+layer (n in the head of the table), none picked; one seed, {evaluations} evaluations a picture, in brackets 95 % intervals over
+units (Student). *Another photo* is the same with one of the other strong photos as the picture. *Of the way* is how far `vital`
+comes from chance to that, as a ratio of means (bootstrap over units).
 `retrieval` shows the strongest photo of the set that VITAL's references come from. The observer looks with the stage at which
 strong photos of *other* units of the layer find each other best; no method takes part in that choice."""
 
@@ -97,18 +99,23 @@ def spread(model: Model, layer: str, count: int, first: float) -> list[Unit]:
     return bind(model, [f"{layer}:{int((i + first) * width / count)}" for i in range(count)])
 
 
+def asked_for(model: Model, layer: str, units: int) -> int:
+    """How many units of a layer are shown: at most half, so that as many others choose the observer's stage."""
+    return min(units, model.layer(layer).channels // 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--methods", default="retrieval,vital,fourier,maco")
     parser.add_argument("--layers", default=",".join(LAYERS))
-    parser.add_argument("--units", type=int, default=8, help="per layer")
+    parser.add_argument("--units", type=int, default=50, help="most of a layer")
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--run", default="runs/layers")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     model, layers = entoptic.load("builtin:lite0"), given.layers.split(",")
-    shown = {layer: spread(model, layer, given.units, 0.25) for layer in layers}
-    others = {layer: spread(model, layer, given.units, 0.75) for layer in layers}
+    shown = {layer: spread(model, layer, asked_for(model, layer, given.units), 0.25) for layer in layers}
+    others = {layer: spread(model, layer, len(shown[layer]), 0.75) for layer in layers}
     kept: dict[str, list[list[Tensor]]] = {}
     scores: dict[str, list[Tensor]] = {}
     judges = observers()
@@ -135,7 +142,7 @@ def main() -> None:
     stage_of = {
         (name, layer): max(
             range(len(seen[name])),
-            key=lambda k: np.mean([ceiling(name, k, layer, given.units + i) for i in range(given.units)]),
+            key=lambda k: np.mean([ceiling(name, k, layer, len(shown[layer]) + i) for i in range(len(shown[layer]))]),
         )
         for name in judges
         for layer in layers
@@ -143,7 +150,8 @@ def main() -> None:
     shares: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in judges}
     for name in judges:
         shares[name]["another photo"] = {
-            layer: [ceiling(name, stage_of[name, layer], layer, i) for i in range(given.units)] for layer in layers
+            layer: [ceiling(name, stage_of[name, layer], layer, i) for i in range(len(shown[layer]))]
+            for layer in layers
         }
     references = Photos.open(DATA / "imagenet-one-per-class")
     for method in given.methods.split(","):
@@ -154,15 +162,16 @@ def main() -> None:
         )  # fmt: skip
         pictures = {picture.unit: picture.tensor.float() for picture in run}
         if method != "retrieval":  # its pictures are photos, which may not be published here
-            names = [str(u) for layer in layers for u in shown[layer]]
             given.out.mkdir(parents=True, exist_ok=True)
-            sheet(
-                torch.stack([pictures[n] for n in names]),
-                names,
-                given.out / f"layers-{method}.jpg",
-                columns=given.units,
-                side=100,
-            )
+            if method == "vital":
+                for layer in layers:
+                    names = [str(u) for u in shown[layer]]
+                    sheet(torch.stack([pictures[n] for n in names]), names, given.out / f"layers-{layer}.jpg", side=100)
+            else:
+                few = min(8, *(len(units) for units in shown.values()))
+                names = [str(units[k * len(units) // few]) for units in shown.values() for k in range(few)]
+                tiles = torch.stack([pictures[n] for n in names])
+                sheet(tiles, names, given.out / f"layers-{method}.jpg", columns=few, side=100)
         for name, (observer, names) in judges.items():
             shares[name][method] = {layer: [] for layer in layers}
             for layer in layers:
@@ -201,6 +210,16 @@ def cell(values: list[float]) -> str:
     return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
+def way(values: list[float], ceiling: list[float]) -> str:
+    """How far the mean of some shares is on the way from chance to the mean of the ceiling, with a bootstrap interval."""
+    pairs = np.array([values, ceiling]) - 0.5
+    drawn = np.random.default_rng(0).integers(0, len(values), (4000, len(values)))
+    found, goal = pairs[:, drawn].mean(2)
+    low, high = np.quantile(found / np.maximum(goal, 1e-9), [0.025, 0.975])
+    here, there = pairs.mean(1)
+    return f"{here / max(there, 1e-9):.2f} [{low:.2f}, {high:.2f}]"
+
+
 def page(held: dict[str, Any]) -> str:
     """The tables as Markdown."""
     lines = [
@@ -208,15 +227,26 @@ def page(held: dict[str, Any]) -> str:
     ]  # fmt: skip
     for name, rows in held["shares"].items():
         layers = list(next(iter(rows.values())))
-        lines += [f"## Seen by {name}", "", f"| | {' | '.join(layers)} |", "|---" * (len(layers) + 1) + "|"]
+        head = " | ".join(f"{layer}, n = {len(next(iter(rows.values()))[layer])}" for layer in layers)
+        lines += [f"## Seen by {name}", "", f"| | {head} |", "|---" * (len(layers) + 1) + "|"]
         lines += [f"| {method} | {' | '.join(cell(by[layer]) for layer in layers)} |" for method, by in rows.items()]
-        if {"vital", "fourier"} <= rows.keys():
-            apart = [[v - f for v, f in zip(rows["vital"][layer], rows["fourier"][layer])] for layer in layers]
-            lines += [f"| vital - fourier | {' | '.join(cell(gaps) for gaps in apart)} |"]
+        for other in ("fourier", "maco", "retrieval"):
+            if {"vital", other} <= rows.keys():
+                apart = [[v - f for v, f in zip(rows["vital"][layer], rows[other][layer])] for layer in layers]
+                lines += [f"| vital - {other} | {' | '.join(cell(gaps) for gaps in apart)} |"]
+        if "vital" in rows:
+            ways = [way(rows["vital"][layer], rows["another photo"][layer]) for layer in layers]
+            lines += [f"| *of the way* | {' | '.join(ways)} |"]
         stage = [held["stages"][f"{name}, {layer}"] for layer in layers]
         lines += [f"| *looks with* | {' | '.join(stage)} |", ""]
-    for method in sorted({m for rows in held["shares"].values() for m in rows} - {"another photo", "retrieval"}):
-        lines += [f"**{method}**, nothing picked", "", f"![Pictures by {method}](layers-{method}.jpg)", ""]
+    made = {m for rows in held["shares"].values() for m in rows} - {"another photo", "retrieval"}
+    if "vital" in made:
+        lines += ["## Pictures by `vital`, nothing picked", ""]
+        for layer in layers:
+            lines += [f"**{layer}**", "", f"![Units of {layer} by vital](layers-{layer}.jpg)", ""]
+    for method in sorted(made - {"vital"}):
+        lines += [f"## Pictures by `{method}`, a row a layer, nothing picked", ""]
+        lines += [f"![Pictures by {method}](layers-{method}.jpg)", ""]
     text = ", ".join(f"{k} {v}" for k, v in held["about"].items())
     return "\n".join([*lines, f"`{held['command']}` with {text}.", ""])
 

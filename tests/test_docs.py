@@ -20,7 +20,7 @@ from entoptic.methods import METHODS
 from entoptic.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ROOT / "src" / "entoptic" / "inversion" / "shipped" / "lite0-bn2"
+SHIPPED = ROOT / "src" / "entoptic" / "inversion" / "shipped"
 
 
 MADE_BY_THE_READER = {"src/entoptic/methods/smooth.py", "entoptic.fish", "entoptic.dictionaries", "entoptic.js"}
@@ -169,34 +169,35 @@ def rounded_to(value: float, shown: str) -> bool:
     return abs(value - float(shown)) <= 0.5 * 10 ** -len(shown.partition(".")[2]) + 1e-9
 
 
-def test_the_table_of_the_shipped_inverter_is_its_card() -> None:
+@pytest.mark.parametrize("name", ["lite0-bn2-128", "vit-s14-blocks-10"])
+def test_the_table_of_a_shipped_inverter_is_its_card(name: str) -> None:
     page = (ROOT / "docs" / "inverters.md").read_text()
-    card = json.loads((SHIPPED / "card.json").read_text())
+    card = json.loads((SHIPPED / name / "card.json").read_text())
     training, measured = card["training"], card["measured"]
     for said in (
-        f"{card['parameters'] / 1e6:.1f} million trained parameters",
+        f"{card['parameters'] / 1e6:.1f} million",
         f"{training['pictures_seen']:,} pictures seen in {training['steps']:,} steps of {card['recipe']['batch_size']}",
         f"{training['photos']:,} photos",
-        f"{(SHIPPED / 'inverter.safetensors').stat().st_size / 1e6:.1f} MB",
+        f"{(SHIPPED / name / 'inverter.safetensors').stat().st_size / 1e6:.1f} MB",
+        f"which had seen {training['start']['pictures_seen']:,} pictures",
         f"On {measured['n']} ImageNet validation photos",
     ):
         assert said in page, said
-    for title, what in (("samples", "inverter"), ("the photo at 32 pixels", "photo at this size")):
-        (line,) = re.findall(rf"^\| {title} \|(.*)\|$", page, flags=re.MULTILINE)
-        cosine, standardised, own, *others = line.split("|")
+    table = page[page.index(f"| `builtin:{name}` | cosine") :].split("\n\n")[0].splitlines()
+    networks = [cell.split()[0] for cell in table[0].split("|")[4:-1]]
+    assert [f"builtin:{one}" for one in networks] == [k for k in measured["inverter"] if k.startswith("builtin:")]
+    for line, what in zip(table[2:], ("inverter", "photo through the prior's states"), strict=True):
         held = measured[what]
-        one, five = own.split("/")
-        cells = [
-            (cosine, held["cosine"], 1), (standardised, held["standardised cosine"], 1),
-            (one, held["builtin:lite0"]["top1"], 100), (five, held["builtin:lite0"]["top5"], 100),
-            *((cell, held[f"builtin:lite{i}"]["top5"], 100) for i, cell in enumerate(others, 1)),
-        ]  # fmt: skip
-        assert len(cells) == 6
+        cosine, standardised, *others = line.split("|")[2:-1]
+        cells = [(cosine, held["cosine"], 1), (standardised, held["standardised cosine"], 1)]
+        for cell, network in zip(others, networks, strict=True):
+            one, five = cell.split("/")
+            cells += [(one, held[f"builtin:{network}"]["top1"], 100), (five, held[f"builtin:{network}"]["top5"], 100)]
         for cell, values, scale in cells:
             shown = re.findall(r"\d*\.?\d+", cell)
             assert len(shown) in (1, 3), cell
             for text, value in zip(shown, values):
-                assert rounded_to(scale * value, text), (title, cell, value)
+                assert rounded_to(scale * value, text), (what, cell, value)
 
 
 def test_what_guidance_is_worth_is_in_the_benchmark() -> None:

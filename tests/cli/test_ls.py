@@ -40,7 +40,7 @@ def test_what_it_says_of_itself_is_so(say: Say, monkeypatch: pytest.MonkeyPatch)
     for name in sources.BUILTIN:
         assert name in " ".join([*MODELS, *MODELS.values()])
     assert {name.partition(":")[0] for name in PRIORS} | {"builtin"} == set(PRIOR_SOURCES)
-    assert card.builtin_inverters() == ["lite0-bn2"]
+    assert card.builtin_inverters() == ["lite0-bn2", "lite0-bn2-128", "vit-s14-blocks-10"]
     assert list(INVERTERS) == ["file:FOLDER"]
     for word in LISTS:
         code, out, _ = say("ls", word)

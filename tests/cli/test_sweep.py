@@ -157,6 +157,16 @@ def test_a_job_that_cannot_be_done_does_not_cost_the_others(say: Say, tmp_path: 
     assert len(Run.open(tmp_path / "r")) == 1
 
 
+def test_jobs_share_the_options_of_methods_that_only_one_of_them_uses(say: Say, tmp_path: Path) -> None:
+    text = (
+        SHARED + f"steps: 1\nout: {tmp_path / 'r'}\npixels: {{lr: 0.5}}\n"
+        "jobs: [{units: logits:0, method: pixels}, {units: logits:0, method: fourier}]\n"
+    )
+    code, _, err = say("see", "--config", write(tmp_path, text))
+    assert code == 0, err
+    assert {p.record["method"]: p.record["config"]["lr"] for p in Run.open(tmp_path / "r")}["pixels"] == 0.5
+
+
 def test_a_printed_file_reads_back_as_the_command(say: Say, tmp_path: Path) -> None:
     words = (
         "tiny:net",

@@ -24,7 +24,7 @@ from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.learn import hint_input, learn_inverter, loss, picture_size, standardise_maps
 from entoptic.inversion.maps import FeatureMaps
 from entoptic.inversion.network import HintEncoder, build
-from entoptic.inversion.saved import SHIPPED, load_inverter, save_inverter
+from entoptic.inversion.saved import load_inverter, save_inverter
 from entoptic.priors.learn import network
 from entoptic.priors.prior import Level, generate
 from entoptic.priors.recipe import Recipe
@@ -629,6 +629,26 @@ def test_saved_and_loaded_it_samples_the_same(
     assert (loaded.maps.layer, loaded.size, loaded.steps) == (maps.layer, 8, 4)
 
 
+def test_weights_in_eight_bits_give_nearly_the_same_pictures(
+    maps: FeatureMaps, prior: Any, pairs: Pairs, tmp_path: Path
+) -> None:
+    made = shaken(inverter(maps, prior, pairs, EntopticRecipe(hint=64)))
+    statistics = {"mean": made.mean_C, "sd": made.sd_C}
+    sizes = []
+    for name in ("half", "eight_bit"):
+        save_inverter(made.net, tmp_path / name, card_of(made), statistics, **{"half": True, name: True})
+        sizes.append((tmp_path / name / "inverter.safetensors").stat().st_size)
+    assert sizes[1] < 0.85 * sizes[0]
+    loaded = load_inverter(f"file:{tmp_path / 'eight_bit'}", maps.model, device="cpu")
+    for name, value in made.net.state_dict().items():
+        rows = value.flatten(1) if value.ndim > 1 else value[:, None]
+        step = rows.abs().amax(1) / 127
+        gap = (loaded.net.state_dict()[name] - value).abs().reshape(len(rows), -1).amax(1)
+        assert bool((gap <= 0.51 * step + 1e-7).all()), name
+    noise, (_, values) = made.noise(generators(2)), pairs.batch([0, 1])
+    torch.testing.assert_close(loaded.sample(values, noise), made.sample(values, noise), atol=0.05, rtol=0)
+
+
 def test_an_inverter_of_something_else_is_refused(maps: FeatureMaps, prior: Any, pairs: Pairs, tmp_path: Path) -> None:
     from conftest import tiny_card, tiny_module
 
@@ -711,21 +731,3 @@ def test_on_a_text_pipeline_in_latents(maps: FeatureMaps, photo_folder: Path, tm
         found = output(made.net, prior, x, times, hints)
     torch.testing.assert_close(found, both[1] + 1.75 * (both[0] - both[1]), atol=1e-5, rtol=1e-5)
     assert (both[0] - both[1]).abs().max() > 1e-4
-
-
-# --- the shipped one ------------------------------------------------------------------------------------------------
-
-
-def test_the_shipped_inverter_reads_colours_and_places(lite0: Model) -> None:
-    """Of a picture with a dark and a bright half, the expected picture and samples say which half is which."""
-    made = load_inverter(SHIPPED, lite0, device="cpu")
-    assert (made.maps.layer, made.size) == ("bn2", 32)
-    assert made.law is not None
-    draw = torch.Generator().manual_seed(0)
-    texture = interpolate(torch.rand(1, 3, 56, 56, generator=draw), (224, 224), mode="bilinear")
-    picture = 0.4 * texture + 0.6 * torch.tensor([0.05, 0.95]).repeat_interleave(112)[None, None, :, None]
-    with torch.no_grad():
-        values = torch.cat([made.maps.read(x) for x in (picture, picture.flip(2))])
-    samples = made.sample(values.repeat_interleave(4, 0), made.noise(generators(4) + generators(4))).mean((1, 3))
-    gaps = (samples[:, 16:] - samples[:, :16]).mean(1)
-    assert gaps[:4].mean() > gaps[4:].mean() + 0.1

@@ -86,7 +86,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
     model = load("tiny:0", device="cpu")
     fakes = {name: Fake(model) for name in ("builtin:fake", "file:fake")}
-    monkeypatch.setattr(saved, "SHIPPED", "builtin:fake")
+    monkeypatch.setattr(saved, "shipped_inverter", lambda maps: "builtin:fake")
     monkeypatch.setattr(saved, "load_inverter", lambda name, model=None, prior=None, device="auto": fakes[name])
     return model
 

@@ -356,7 +356,7 @@ def test_the_verb_and_concepts_made_on_the_fly(
         "entoptic.inversion.class_concepts": {"concepts_of": concepts_of},
         "entoptic.units.dictionary": {"save": save, "load_dictionary": lambda file: FakeDictionary(tiny)},
     }
-    monkeypatch.setattr("entoptic.inversion.saved.SHIPPED", "builtin:none")
+    monkeypatch.setattr("entoptic.inversion.saved.shipped_inverter", lambda maps: "builtin:none")
     monkeypatch.setattr("entoptic.inversion.saved.load_inverter", lambda *a, **k: FakeInverter(tiny))
     for name, members in fakes.items():
         module = types.ModuleType(name)

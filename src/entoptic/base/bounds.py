@@ -24,7 +24,8 @@ COMMON: Bounds = {
     "samples": (1, 1_000_000), "compared": (1, 1_000_000), "limit": (0, 10**12), "concepts": (0, 1000),
     "batch_size": (1, 65_536), "threads": (1, 4096), "seed": SEED, "bank_seed": SEED,
     # steps, and how far each goes
-    "steps": (1, 10_000_000), "lr": (0, 1000), "rate": (0, 1000), "warmup": (0, 10_000_000), "jitter": (0, 16_384),
+    "steps": (1, 10_000_000), "lr": (0, 1000), "std": (0, 1000), "rate": (0, 1000), "warmup": (0, 10_000_000),
+    "jitter": (0, 16_384),
     "canvas": (0, 16_384), "crops": (1, 10_000), "references": (1, 1_000_000), "refresh": (1, 10_000_000),
     "facets": (1, 1000), "pictures": (1, 1000), "group": (1, 100_000), "pull": (0, 100_000), "best_of": (1, 100_000),
     # samples of a prior

@@ -19,7 +19,7 @@ class Invert:
 
     title: ClassVar[str] = "make pictures that have a photo's feature map"
     examples: ClassVar[tuple[str, ...]] = (
-        "entoptic invert builtin:lite0 bn2 photo.jpg",
+        "entoptic invert builtin:vit-s14 blocks.10 photo.jpg",
         "entoptic invert builtin:lite0 bn2 photo.jpg --mix other.jpg --weights 0,.5,1",
         "entoptic invert builtin:lite0 bn2 photos --best-of 8 --out runs/inverted",
     )

@@ -64,7 +64,7 @@ BankSeed = Annotated[
     ),
 ]
 InverterName = Annotated[
-    str | None, arg(metavar="INVERTER", help="builtin:NAME or file:FOLDER (default: the shipped one)")
+    str | None, arg(metavar="INVERTER", help="builtin:NAME or file:FOLDER (default: the one shipped for the layer)")
 ]
 MovedPrior = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from entoptic.base.bounds import check_options, check_threads
 from entoptic.cli.config_file import FileJob, config_text, read_jobs
-from entoptic.cli.method_options import chosen_methods
+from entoptic.cli.method_options import chosen_methods, without_others
 from entoptic.cli.options import asked_workers, parse_shard
 from entoptic.cli.parse import parse
 from entoptic.cli.see import See, run_see
@@ -81,7 +81,7 @@ def _preset_said(words: Sequence[str]) -> dict[str, bool]:
 def _overridden(job: FileJob, words: Sequence[str]) -> See:
     """The options of a job with those of the command line before them."""
     options: See = parse("see", words, default=job.options)
-    return options
+    return without_others(options, options.method)
 
 
 def _in_folders(jobs: list[FileJob]) -> list[FileJob]:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from entoptic.base.compact import SCALE, unpack
 from entoptic.base.files import sha256_of, user_path
-from entoptic.base.records import check_fields, read_json, why
+from entoptic.base.records import TensorFile, check_fields, read_json, why
 from entoptic.base.shipped import shipped_folder, shipped_names
 from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.inversion.configs import EntopticRecipe
 
 WEIGHTS = "inverter.safetensors"
+PREFIX = "net/"
+"""What the names of the network's weights begin with."""
 
 
 def inverter_folder(source: str) -> Path:
@@ -65,6 +70,35 @@ _CARD = {
     "steps": int, "order": int, "strength": float, "guidance": float, "weights_sha256": str,
 }  # fmt: skip
 _OPTIONS: dict[str, Any] = {"prompt": str, "guidance": float, "trust": bool}
+
+
+def net_weights(stored: TensorFile) -> dict[str, Tensor]:
+    """Returns the weights of an inverter's network by name, in float32, from its file.
+
+    Args:
+        stored: the file that `save_inverter` wrote.
+
+    Raises:
+        KeyError: a weight in 8 bits without its scale.
+    """
+    weights = {k: stored.get(k) for k in stored.tensors if k.startswith((PREFIX, SCALE))}
+    return {k[len(PREFIX) :]: v for k, v in unpack(weights).items()}
+
+
+def model_hash(source: str) -> str:
+    """Returns the sha256 of the weights of the network that an inverter is for.
+
+    Args:
+        source: builtin:NAME or file:FOLDER.
+
+    Raises:
+        UserError: as `inverter_folder`.
+        Unreadable: its card is damaged.
+    """
+    file = inverter_folder(source) / "card.json"
+    card = read_json(file, finite=False)
+    check_fields(card, {"model_sha256": str}, file)
+    return str(card["model_sha256"])
 
 
 def builtin_inverters() -> list[str]:

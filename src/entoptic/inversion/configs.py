@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from entoptic.base.bounds import check_bounds
 from entoptic.errors import UserError, counted
@@ -115,6 +115,8 @@ NETWORKS = ("control", "direct")
 @dataclass(frozen=True, kw_only=True)
 class EntopticRecipe:
     """How an inverter is trained here. Raise `steps` and run again to go on from the last checkpoint."""
+
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"guess": (0, 1e6), "cycle_from": (0, 1), "cycle_below": (0, 1)}
 
     steps: int = 3000
     """optimisation steps in all"""

@@ -136,25 +136,30 @@ class Inverter:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def mean(self, maps_BChw: Tensor, *, batch_size: int = 32) -> Tensor:
+    def mean(self, maps_BChw: Tensor, *, draws: int = 4, batch_size: int = 32) -> Tensor:
         """Returns the network's estimate of E[picture | map], B×3×S×S in [0, 1], from pure noise.
 
-        It is blurred where pictures of the same map differ.
+        It is blurred where pictures of the same map differ. What the network leaves of the noise is averaged away over draws,
+        each taken with its mirror image.
 
         Args:
             maps_BChw: of the layer.
+            draws: of noise, the same for every map.
             batch_size: maps that go through the network together.
         """
-        return torch.cat([self._mean(part) for part in maps_BChw.split(batch_size)])
+        return torch.cat([self._mean(part, draws) for part in maps_BChw.split(batch_size)])
 
     @torch.no_grad()
-    def _mean(self, maps_BChw: Tensor) -> Tensor:
-        generators = [torch.Generator().manual_seed(0) for _ in maps_BChw]
-        noise = self.noise(generators)
-        self._check(maps_BChw, noise)
+    def _mean(self, maps_BChw: Tensor, draws: int) -> Tensor:
         level = self.prior.levels(self.steps)[0]
+        self._check(maps_BChw, self.noise([torch.Generator() for _ in maps_BChw]))
         given = _ConditionedPrior(self, maps_BChw.to(self.prior.device).float(), self.strength, 1.0, 0)
-        return self.prior.decode(given.denoise(noise * level.sigma, level)).float().cpu()
+        total = torch.zeros(len(maps_BChw), *self.prior.shape, device=self.prior.device)
+        for draw in range(draws):
+            noise = self.noise([torch.Generator().manual_seed(draw) for _ in maps_BChw]).to(self.prior.device)
+            # What is left of the noise has its sign, so that a draw and its mirror image cancel nearly all of it.
+            total += given.denoise(noise * level.sigma, level) + given.denoise(-noise * level.sigma, level)
+        return self.prior.decode(total / (2 * draws)).float().cpu()
 
     def _check(self, maps_BChw: Tensor, noise: Tensor) -> None:
         wanted = (self.maps.channels, *self.maps.grid)

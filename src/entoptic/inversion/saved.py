@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from entoptic.base.bounds import whole_number
 from entoptic.base.cache import content_key
+from entoptic.base.compact import pack
 from entoptic.base.files import check_inside, sha256_of, write_atomically, writing_to
-from entoptic.base.records import read_tensors
+from entoptic.base.records import read_tensors, why
 from entoptic.errors import UserError
-from entoptic.inversion.card import WEIGHTS, inverter_folder, read_card
+from entoptic.inversion.card import PREFIX, WEIGHTS, inverter_folder, model_hash, net_weights, read_card
 from entoptic.inversion.data import preprocessing
 from entoptic.inversion.inverter import Inverter
 from entoptic.inversion.map_gaussian import FeatureMapGaussian
@@ -32,13 +33,17 @@ from entoptic.priors.network_prior import TextPrior, checked_guidance, text_iden
 from entoptic.priors.one_step import OneStepPrior
 from entoptic.priors.sources import is_folder, load_prior, name_of
 
-SHIPPED = "builtin:lite0-bn2"
-"""The inverter of `builtin:lite0`'s last map, on the shipped prior."""
+SHIPPED = (
+    ("builtin:lite0", "bn2", "builtin:lite0-bn2-128"),
+    ("builtin:vit-s14", "blocks.10", "builtin:vit-s14-blocks-10"),
+)
+"""Networks, layers and the inverter that each of them gets where none is named. Earlier ones stay for stored runs."""
 
 
 def save_inverter(
-    net: nn.Module, folder: str | Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor], *, half: bool = True
-) -> Path:
+    net: nn.Module, folder: str | Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor], *, half: bool = True,
+    eight_bit: bool = False,
+) -> Path:  # fmt: skip
     """Writes a trained network, further tensors and the card, the card last.
 
     Args:
@@ -47,6 +52,7 @@ def save_inverter(
         card: model, layer, prior, recipe, data, metrics.
         tensors: `mean`, `sd`, … of the maps.
         half: whether the network's weights are stored as float16.
+        eight_bit: whether they are stored in 8 bits with one scale a row (`base.compact`), half the size of that.
 
     Returns:
         The folder.
@@ -57,8 +63,10 @@ def save_inverter(
     from safetensors.torch import save
 
     folder = Path(folder)
-    state = {f"net/{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    if half:
+    state = {PREFIX + k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    if eight_bit:
+        state = pack(state)
+    elif half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     for name, value in state.items():
         if not bool(value.isfinite().all()):
@@ -125,9 +133,9 @@ def load_inverter(
     net = build(base, maps.channels, recipe)
     state = read_tensors(folder / WEIGHTS)
     try:
-        net.load_state_dict({k[4:]: state.get(k).float() for k in state.tensors if k.startswith("net/")})
-    except RuntimeError as error:
-        raise UserError(f"{source}: its weights do not fit its card ({str(error).splitlines()[0]})") from None
+        net.load_state_dict(net_weights(state))
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{source}: its weights do not fit its card ({why(error)})") from None
     gaussian = {k[4:]: state.get(k) for k in state.tensors if k.startswith("law/")}
     mean_C, sd_C = (state.get(name, maps.channels).float() for name in ("mean", "sd"))
     made_of = {
@@ -226,11 +234,32 @@ def check_inverter(inverter: Inverter, maps: FeatureMaps) -> None:
         )
 
 
+def shipped_inverter(maps: FeatureMaps) -> str:
+    """Returns the name of the inverter that is shipped for a layer.
+
+    Args:
+        maps: of the network and the layer.
+
+    Raises:
+        UserError: there is none.
+    """
+    name, layer = maps.model.card.name, maps.layer
+    same = [one for one in SHIPPED if model_hash(one[2]) == maps.model.card.weights_sha256]
+    for _, theirs, source in same:
+        if theirs == layer:
+            return source
+    hint = f'; did you mean the layer "{same[0][1]}"?' if same else ""
+    raise UserError(
+        f"no inverter is shipped for {layer} of {name}, only for {' and '.join(f'{b} of {a}' for a, b, _ in SHIPPED)}; train one "
+        f"by `entoptic learn inverter {name} {layer} --photos PHOTOS` and give it as --inverter{hint}"
+    )
+
+
 def find_inverter(inverter: str | Inverter | None, maps: FeatureMaps, prior: str | None = None) -> tuple[Inverter, str]:
     """Returns the inverter of some maps, and the name by which it can be loaded again.
 
     Args:
-        inverter: a source that `load_inverter` takes, or a loaded inverter; None is the shipped one.
+        inverter: a source that `load_inverter` takes, or a loaded inverter; None is the one that is shipped for the layer.
         maps: of the network and the layer.
         prior: where the prior that it was trained on is now, where it is no longer by the name on the card.
 
@@ -238,7 +267,7 @@ def find_inverter(inverter: str | Inverter | None, maps: FeatureMaps, prior: str
         UserError: as `load_inverter` and `check_inverter`, or a prior for an inverter that has its own already.
     """
     if inverter is None or isinstance(inverter, str):
-        source = inverter or SHIPPED
+        source = inverter or shipped_inverter(maps)
         found = load_inverter(source, model=maps.model, prior=prior, device=str(maps.model.device))
     elif prior is not None:
         raise UserError(

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from entoptic.base.records import read_tensors
 from entoptic.errors import UserError
-from entoptic.inversion.card import WEIGHTS, inverter_folder, read_card
+from entoptic.inversion.card import WEIGHTS, inverter_folder, net_weights, read_card
 
-PREFIX = "net/"
 PROJECTION = ("hint.first.weight", "hint.first.bias")
 """Weights that depend on how many channels the maps have."""
 
@@ -42,15 +41,13 @@ def read_start(source: str) -> Start:
     """
     folder = inverter_folder(source)
     card, _ = read_card(source, folder)
-    stored = read_tensors(folder / WEIGHTS)
     training = card.get("training")
     seen = training.get("pictures_seen") if isinstance(training, dict) else None
     record = {
         "inverter": source if source.startswith("builtin:") else str(card.get("name", "")), "layer": card["layer"],
         "model": card["model"], "prior": card["prior"], "weights_sha256": card["weights_sha256"], "pictures_seen": seen,
     }  # fmt: skip
-    weights = {key[len(PREFIX) :]: stored.get(key).float() for key in stored.tensors if key.startswith(PREFIX)}
-    return Start(name=source, record=record, weights=weights)
+    return Start(name=source, record=record, weights=net_weights(read_tensors(folder / WEIGHTS)))
 
 
 def start_from(net: nn.Module, start: Start) -> None:

@@ -58,7 +58,7 @@ def invert(
         layer: one with a map over the picture.
         photos: image files, and folders of them. Of each its central square is inverted.
         n: pictures per map; sample k of every edit of a photo starts from the same noise.
-        inverter: anything `load_inverter` takes; None is the shipped one.
+        inverter: anything `load_inverter` takes; None is the one that is shipped for the layer.
         prior: where the prior that the inverter was trained on is now, if not where its card says; another is refused.
         mix: a second photo, whose map is mixed in.
         weights: of the second photo, one picture for each.

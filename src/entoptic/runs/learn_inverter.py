@@ -142,7 +142,7 @@ def learn(
 def export_inverter(
     folder: str | Path, maps: FeatureMaps, prior: NetworkPrior, pairs: Pairs, photos: Any, *, name: str, seen: bool = False,
     compared: int = 200, judges: Sequence[Model] = (), report: Reporter | None = None,
-    prior_options: dict[str, Any] | None = None,
+    prior_options: dict[str, Any] | None = None, eight_bit: bool = False,
 ) -> Path:  # fmt: skip
     """Writes what a training folder holds as an inverter with its card, sample sheet and measurements.
 
@@ -150,6 +150,7 @@ def export_inverter(
         pairs: what it was trained on.
         photos: what it is measured on; `seen` tells that these are the same.
         prior_options: with which the prior was loaded.
+        eight_bit: whether weights are stored in 8 bits, as those of shipped inverters are.
     """
     report, folder = report or Reporter(), Path(folder)
     record = read_record(folder)
@@ -179,13 +180,13 @@ def export_inverter(
         },
     }  # fmt: skip
     out = folder / "inverter"
-    save_inverter(net, out, card, tensors)
+    save_inverter(net, out, card, tensors, eight_bit=eight_bit)
     inverter = load_inverter(f"file:{out}", maps.model, prior=prior, device=prior.device)
     draw_sheet(inverter, pairs, out / "samples.png")
     card["measured"] = {"on": "training photos" if seen else "held-out photos"} | measured(
         inverter, photos, judges, compared=compared, report=report
     )
-    save_inverter(net, out, card, tensors)
+    save_inverter(net, out, card, tensors, eight_bit=eight_bit)
     return out
 
 

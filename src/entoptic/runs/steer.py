@@ -84,7 +84,7 @@ def steer(
         class_photos: photos on which they are discovered.
         concepts: numbers or names in the dictionary; () takes the three that are strongest in each photo.
         discover: how many concepts of the class; 0 takes the fewest that are complete.
-        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the shipped one.
+        inverter: `builtin:NAME`, `file:FOLDER` or an `Inverter`; None is the one that is shipped for the layer.
         prior: where the prior that the inverter was trained on is now, if not where its card says; another is refused.
         config: options of the steering; None for the defaults.
         out: as in `see`.

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/inversion-benchmark"), help="trainings are kept here")
     parser.add_argument("--prior", default="builtin:small-32", help="on which the recipes are compared")
     parser.add_argument("--shipped", default=",".join(SHIPPED), help="inverters of the first table")
-    parser.add_argument("--long", default=SHIPPED[1], help="inverter for the sampling table")
+    parser.add_argument("--long", default=SHIPPED[0], help="inverter for the sampling table")
     parser.add_argument("--pictures", type=int, default=8000, help="photos that each training sees")
     parser.add_argument("--n", type=int, default=200, help="held-out photos")
     parser.add_argument(
@@ -347,7 +347,8 @@ def write(work: Path, out: Path) -> None:
         kept["tables"][part] = {name: {k: v for k, v in row.items() if k != "each"} for name, row in rows.items()}
         kept["about"][part] = one
         # Real photos are shown in the working folder only.
-        draw({k: v for k, v in strips_of(work, part).items() if "photo" not in k}, out / f"inversion-{part}.jpg")
+        shown = {k: v for k, v in strips_of(work, part).items() if "photo" not in k}
+        draw(shown, out / f"inversion-{part}.jpg", 112 if part == "shipped" else 64)
     file.write_text(json.dumps(kept, indent=1) + "\n")
     lines = ["# Inversion: shipped inverters, two recipes, whole maps and pooled ones", ""]
     lines += [*(__doc__ or "").strip().splitlines()[2:], ""]
@@ -393,10 +394,12 @@ def strips_of(work: Path, part: str) -> dict[str, Tensor]:
     return strips
 
 
-def draw(strips: dict[str, Tensor], path: Path) -> None:
+def draw(strips: dict[str, Tensor], path: Path, side: int = 64) -> None:
     from torchvision.utils import make_grid
 
-    sheet = torch.cat([interpolate(v, (64, 64), mode="bicubic", antialias=True).clamp(0, 1) for v in strips.values()])
+    sheet = torch.cat(
+        [interpolate(v, (side, side), mode="bicubic", antialias=True).clamp(0, 1) for v in strips.values()]
+    )
     grid = (make_grid(sheet, nrow=SHOWN, padding=2) * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(grid).save(path)
 

@@ -212,8 +212,8 @@ def test_what_guidance_is_worth_is_in_the_benchmark() -> None:
     )
     assert said is not None
     expected = [
-        tables[both]["cosine"][0], tables[single]["cosine"][0], *paired["cosine"], found["n"], tables[both]["gflop"],
-        tables[single]["gflop"],
+        tables[both]["cosine"][0], tables[single]["cosine"][0], *paired["cosine"], found["about"]["sampling"]["n"],
+        tables[both]["gflop"], tables[single]["gflop"],
     ]  # fmt: skip
     for text, value in zip(said.groups(), expected, strict=True):
         assert rounded_to(value, text), (text, value)

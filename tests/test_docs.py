@@ -100,7 +100,7 @@ def test_what_is_experimental_is_called_so_at_the_head() -> None:
     for page in pages:
         head = (ROOT / "docs" / f"{page}.md").read_text().split("\n## ")[0]
         assert '!!! warning "Experimental' in head, page
-    shipped = (ROOT / "docs" / "inverters.md").read_text().split("## The shipped inverter\n")[1]
+    shipped = (ROOT / "docs" / "inverters.md").read_text().split("## The shipped inverters\n")[1]
     assert shipped.strip().startswith('!!! warning "Experimental')
 
 

@@ -60,6 +60,20 @@ def test_it_reads_colours_and_places(networks: dict[str, Model], source: str) ->
         assert gaps[:each].mean() > gaps[each:].mean() + 0.1
 
 
+def test_the_expected_picture_has_none_of_the_noise(networks: dict[str, Model]) -> None:
+    """One draw and its mirror image leave nearly what many draws leave; one draw alone leaves its own grain."""
+    made = load_inverter("builtin:lite0-bn2-128", networks["builtin:lite0"], device="cpu")
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        values = made.maps.read(interpolate(torch.rand(1, 3, 7, 7, generator=draw), (224, 224), mode="bilinear"))
+    many = made.mean(values, draws=12)
+    pairs = [made.mean(values, draws=1), made.mean(values, draws=4)]
+    apart = [float((one - many).square().mean().sqrt()) for one in pairs]
+    assert apart[1] < apart[0] < 0.05
+    with pytest.raises(UserError, match="draws must be at least 1, got 0"):
+        made.mean(values, draws=0)
+
+
 def test_a_map_is_inverted_without_naming_an_inverter(networks: dict[str, Model]) -> None:
     found, source = find_inverter(None, FeatureMaps.of(networks["builtin:lite0"], "bn2"))
     assert (source, found.name) == ("builtin:lite0-bn2-128", "builtin:lite0-bn2-128")

@@ -116,7 +116,11 @@ NETWORKS = ("control", "direct")
 class EntopticRecipe:
     """How an inverter is trained here. Raise `steps` and run again to go on from the last checkpoint."""
 
-    bounds: ClassVar[dict[str, tuple[float, float]]] = {"guess": (0, 1e6), "cycle_from": (0, 1), "cycle_below": (0, 1)}
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {
+        "guess": (0, 1e6),
+        "cycle_from": (0, 1e6),
+        "cycle_below": (0, 1e6),
+    }
 
     steps: int = 3000
     """optimisation steps in all"""

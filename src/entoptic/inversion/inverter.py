@@ -146,7 +146,12 @@ class Inverter:
             maps_BChw: of the layer.
             draws: of noise, the same for every map.
             batch_size: maps that go through the network together.
+
+        Raises:
+            UserError: maps of another shape or that are not finite, or no draw.
         """
+        if draws < 1:
+            raise UserError(f"draws must be at least 1, got {draws}")
         return torch.cat([self._mean(part, draws) for part in maps_BChw.split(batch_size)])
 
     @torch.no_grad()

@@ -109,9 +109,8 @@ def learn_inverter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = build(prior, maps.channels, recipe).to(prior.device)
-    record = _record(
-        folder, maps, prior, recipe, begin
-    )  # before the photos are read, so that a misfit is reported at once
+    # Both come before the photos are read, so that a misfit is reported at once.
+    record = _record(folder, maps, prior, recipe, begin)
     if begin is not None and not record["step"]:
         start_from(net, begin)
     mean = copy.deepcopy(net).requires_grad_(False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from entoptic import Model, UserError
-from entoptic.base.training import mean_weights, read_record
+from entoptic.base.training import mean_weights, optimise, read_record
 from entoptic.inversion.configs import EntopticRecipe
 from entoptic.inversion.start import read_start
 from entoptic.priors.saved import add_upsampler, save_prior
@@ -116,6 +118,23 @@ def test_it_goes_on_without_the_start_but_with_no_other(
     assert json.loads((tmp_path / "out" / "training.json").read_text())["start"]["pictures_seen"] == 8
     with pytest.raises(UserError, match="began with other weights"):
         made(tiny, photo_folder, tmp_path / "out", prior, start=f"file:{tmp_path / 'out' / 'inverter'}")
+
+
+def test_a_training_that_was_killed_keeps_its_seconds(tmp_path: Path) -> None:
+    net = torch.nn.Linear(1, 1)
+    mean, optimiser = copy.deepcopy(net), torch.optim.SGD(net.parameters(), lr=0.1)
+    record: dict[str, object] = {"step": 0, "loss": [], "recipe": {}, "seconds": 100.0}
+    kept: list[float] = []
+
+    def loss(step: int) -> torch.Tensor:
+        time.sleep(0.1)
+        if step == 3:  # what a kill -9 would leave
+            kept.append(json.loads((tmp_path / "training.json").read_text())["seconds"])
+        return net.weight.square().sum()
+
+    optimise("x", net, mean, loss, replace(STILL, steps=4), tmp_path, record, optimiser, device="cpu", save_every=2)
+    assert 100.2 <= kept[0] < float(str(record["seconds"])) < 110
+    assert float(str(record["seconds"])) >= 100.4
 
 
 def test_what_does_not_fit_is_refused_before_photos_are_read(

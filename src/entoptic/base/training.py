@@ -99,6 +99,7 @@ def optimise(
     parameters = [p for p in net.parameters() if p.requires_grad]
     net.train()
     started, at_start, whole = time.monotonic(), record["step"], True
+    before = record.get("seconds", 0.0)
     try:
         for step in range(record["step"], recipe.steps):
             if minutes is not None and time.monotonic() - started > 60 * minutes:
@@ -133,12 +134,13 @@ def optimise(
             if sheet is not None and (step + 1) % sheet_every == 0:  # before the step is saved, or a kill would cost it
                 _draw(sheet, mean, folder, step + 1)
             if (step + 1) % save_every == 0:
+                record["seconds"] = round(before + time.monotonic() - started, 1)  # a kill must not lose it
                 _save(folder, record, net, mean, optimiser)
             if ended:
                 break
     finally:
         if record["step"] > at_start and whole:
-            record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - started, 1)
+            record["seconds"] = round(before + time.monotonic() - started, 1)
             _save(folder, record, net, mean, optimiser)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from entoptic.base.records import read_tensors
-from entoptic.errors import UserError
+from entoptic.errors import Unreadable, UserError
 from entoptic.inversion.card import WEIGHTS, inverter_folder, net_weights, read_card
 
 PROJECTION = ("hint.first.weight", "hint.first.bias")
@@ -47,7 +47,11 @@ def read_start(source: str) -> Start:
         "inverter": source if source.startswith("builtin:") else str(card.get("name", "")), "layer": card["layer"],
         "model": card["model"], "prior": card["prior"], "weights_sha256": card["weights_sha256"], "pictures_seen": seen,
     }  # fmt: skip
-    return Start(name=source, record=record, weights=net_weights(read_tensors(folder / WEIGHTS)))
+    try:
+        weights = net_weights(read_tensors(folder / WEIGHTS))
+    except KeyError as error:
+        raise Unreadable(f"{source}: its weights are damaged (no scale of {error})") from None
+    return Start(name=source, record=record, weights=weights)
 
 
 def start_from(net: nn.Module, start: Start) -> None:
@@ -64,7 +68,7 @@ def start_from(net: nn.Module, start: Start) -> None:
     """
     own = net.state_dict()
     weights = start.weights
-    if any(k in weights and weights[k].shape[1] != own[k].shape[1] for k in PROJECTION[:1]):
+    if weights.get(PROJECTION[0], own[PROJECTION[0]]).shape[1:2] != own[PROJECTION[0]].shape[1:2]:
         weights = weights | {k: own[k] for k in PROJECTION}
     wrong = next((k for k, v in own.items() if k not in weights or weights[k].shape != v.shape), None)
     if wrong is not None or weights.keys() != own.keys():

@@ -124,6 +124,30 @@ def test_the_same_call_makes_no_picture_again(whole: tuple[Path, Results], monke
     assert timeless(folder) == before
 
 
+def test_some_seeds_first_then_all_is_the_same(whole: tuple[Path, Results], tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        first = benchmark(MINI, out="out", device="cpu", progress=False, seeds=1)
+        made = pictures(tmp_path / "out")
+        assert first.recipe["subjects"][0]["seeds"] == [0]
+        assert "5 units of `tiny:0`, 1 seed." in markdown(first)
+        assert "--seeds 1" in first.about["command"]
+        benchmark(MINI, out="out", device="cpu", progress=False)
+    both = pictures(tmp_path / "out")
+    assert len(made) < len(both)
+    assert made.items() <= both.items()
+    assert both == pictures(whole[0])
+    assert timeless(tmp_path / "out") == timeless(whole[0])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [(3, "2 seeds; give --seeds of 1 to 2, got 3"), (0, "at least 1"), (True, "a number")]
+)
+def test_seeds_that_a_recipe_does_not_have(tmp_path: Path, seeds: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        benchmark(MINI, out=tmp_path / "out", device="cpu", progress=False, seeds=seeds)
+    assert not (tmp_path / "out").exists()
+
+
 # --- what it finds ---------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +365,26 @@ def test_judges_that_are_given_judge_too(tmp_path: Path) -> None:
     assert judges == {"all", "untouched", "pooled:1", "pooled:2", "tiny:9"}, "a network does not judge itself"
     assert results.measured_with["untouched"] == ["tiny:9"], "a judge of the recipe is none"
     assert "--verifiers tiny:9,tiny:0,pooled:1" in results.about["command"]
+
+
+def test_a_judge_of_a_family_that_took_part_is_not_called_untouched(tmp_path: Path) -> None:
+    from conftest import tiny_card, tiny_module
+
+    class SqueezeNet(torch.nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.inside = tiny_module(seed)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inside(x)
+
+    SOURCES["squeezed"] = lambda seed, _: (SqueezeNet(int(seed)), tiny_card(name=f"squeezed:{seed}"))  # type: ignore[assignment]
+    recipe = replace(MINI, planted=None, subjects=(replace(MINI.subjects[0], units=("logits:0",), seeds=(0,)),))
+    results = benchmark(recipe, out=tmp_path / "out", verifiers="squeezed:5,tiny:9", device="cpu", progress=False)
+    assert results.measured_with["untouched"] == ["tiny:9"]
+    assert results.measured_with["related"] == ["squeezed:5"]
+    assert "Of a family that took part in the choice of a recipe: squeezed:5." in markdown(results)
+    assert {c.judge for c in results.cells if c.column == "verifier_top1"} >= {"squeezed:5", "tiny:9", "untouched"}
 
 
 def test_untouched_judges_come_first_and_absent_ones_are_named(tmp_path: Path) -> None:

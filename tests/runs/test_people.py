@@ -16,9 +16,11 @@ from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.people import PEOPLE
 from entoptic.models.model import Model
 from entoptic.runs.export import export_run
+from entoptic.runs.listing import SEAL
 from entoptic.runs.merge import merge_runs
 from entoptic.runs.people import FILE, Answered, StudyOfRun, read_people, write_people
 from entoptic.runs.see import see
+from entoptic.runs.verify import verify
 from fake_run import NASTY, FakeRun
 
 MODEL = "tiny:net"
@@ -109,6 +111,39 @@ def test_nothing_behind_a_link_is_read(run: Path, tmp_path: Path) -> None:
     assert [one.name for one in read_run(run).left_out] == [FILE]
 
 
+def test_verify_finds_an_edit_and_it_is_not_passed_on(tiny: Model, tmp_path: Path) -> None:
+    made = see(tiny, "logits:1", method="fourier", steps=1, verifiers="", out=tmp_path / "made", progress=False)
+    name = str(made[0].record["model"]["name"])
+    entry = replace(answered(method="fourier"), model=name)
+    write_people(made.path, study(entry))
+    write_people(made.path, study(entry, manifest="b" * 64))
+    assert verify(made.path, model=tiny).ok
+    copy = export_run(made.path, tmp_path / "copy")
+    assert not verify(copy.path, model=tiny).drift
+    held = json.loads((made.path / FILE).read_text())
+    held["studies"][1]["answered"][0]["evidence"]["value"] = 0.95
+    (made.path / FILE).write_text(json.dumps(held))
+    assert verify(made.path, model=tiny).drift == [
+        f"{FILE}: what the study 'first' found was changed after it was written ({SEAL} differs)"
+    ]
+    merged = merge_runs([made.path], tmp_path / "all")
+    assert [one for one in merged.failures if "was changed after it was written" in one]
+    assert not (merged.path / FILE).exists()
+    (made.path / FILE).write_text("{")
+    assert any(one.startswith(f"{FILE} cannot be read") for one in verify(made.path, model=tiny).drift)
+
+
+def test_answers_of_earlier_versions_are_verified_with_a_note(tiny: Model, tmp_path: Path) -> None:
+    made = see(tiny, "logits:1", method="fourier", steps=1, verifiers="", out=tmp_path / "made", progress=False)
+    write_people(made.path, study(replace(answered(method="fourier"), model=str(made[0].record["model"]["name"]))))
+    held = json.loads((made.path / FILE).read_text())
+    del held["studies"][0][SEAL]
+    (made.path / FILE).write_text(json.dumps(held))
+    found = verify(made.path, model=tiny)
+    assert found.ok
+    assert any("1 record of a version that kept no hash" in note for note in found.notes)
+
+
 def test_a_name_of_a_study_is_escaped(run: Path) -> None:
     one = answered()
     write_people(run, study(replace(one, evidence=replace(one.evidence, detail={"study": NASTY}))))
@@ -163,8 +198,9 @@ def test_the_later_analysis_of_a_study_counts(tmp_path: Path) -> None:
     one, two = merged_parts(tmp_path)
     write_people(one, replace(study(answered(value=0.8)), analysed="2026-02-01"))
     write_people(two, replace(study(answered(unit="logits:2", value=0.1)), analysed="2026-01-01"))
-    text = (two / FILE).read_text().replace("logits:2", "logits:1")  # an earlier analysis, of the same unit
-    (two / FILE).write_text(text)
+    held = json.loads((two / FILE).read_text().replace("logits:2", "logits:1"))  # an earlier analysis, of the same unit
+    del held["studies"][0][SEAL]  # by a version that kept no hash
+    (two / FILE).write_text(json.dumps(held))
     merged = merge_runs([one, two], tmp_path / "all")
     (entries,) = read_people(merged.path).values()
     assert [entry["value"] for entry in entries] == [0.8]

@@ -56,10 +56,13 @@ def measured_with(settings: Sequence[Setting]) -> dict[str, Any]:
 def _further(settings: Sequence[Setting]) -> dict[str, Any]:
     """What only some benchmarks have: judges on which nothing was chosen, those that could not be loaded, a CLIP."""
     untouched = list(dict.fromkeys(name for s in settings for name in s.untouched))
+    related = list(dict.fromkeys(name for s in settings for name in s.related))
     absent = {name: why for s in settings for name, why in s.absent.items()}
     found: dict[str, Any] = {}
     if untouched:
         found["untouched"] = untouched
+    if related:
+        found["related"] = related
     if absent:
         found["absent"] = absent
     if (shot := next((s.zero_shot for s in settings if s.zero_shot is not None), None)) is not None:
@@ -86,6 +89,7 @@ def command_of(
     device: str,
     batch_size: int | None,
     clip: str | None = None,
+    seeds: int | None = None,
 ) -> list[str]:
     """Returns the words of the command that makes the same table.
 
@@ -97,12 +101,14 @@ def command_of(
         device: of the networks.
         batch_size: pictures made together.
         clip: as it was given, or None.
+        seeds: of each unit, None for all of the recipe's.
     """
     words = ["entoptic", "bench", recipe, "--out", shown(str(out))]
     if photos is not None:
         words += ["--photos", shown(photos) if isinstance(photos, str) else "PHOTOS"]
     words += ["--verifiers", ",".join(map(shown, verifiers))] if verifiers else []
     words += ["--clip", shown(clip)] if clip else []
+    words += ["--seeds", str(seeds)] if seeds is not None else []
     words += ["--device", device] if device != "auto" else []
     words += ["--batch-size", str(batch_size)] if batch_size is not None else []
     return [*words, "--threads", str(torch.get_num_threads())]

@@ -24,6 +24,9 @@ from entoptic.runs.plan import UnitPlan, find_verifiers, make_plan
 from entoptic.units.unit import Unit, bind
 from entoptic.workers.count import Workers
 
+TOOK_PART = ("EfficientNet", "MobileNetV2", "SqueezeNet")
+"""Classes of networks of which some took part in the choice of a method's recipe: Lite1, Lite2, MobileNetV2, SqueezeNet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Halves:
@@ -48,6 +51,7 @@ class Setting:
         units: of it.
         judges: other networks.
         untouched: names of the judges that took part in no choice of a recipe.
+        related: names of judges that were given, and are of a family that took part in such a choice.
         absent: why a judge of the recipe could not be loaded, by its name.
         clip: a CLIP that judges too, or None.
         halves: of the photos, or None where none were given.
@@ -61,6 +65,7 @@ class Setting:
     halves: Halves | None
     folder: Path
     untouched: tuple[str, ...] = ()
+    related: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
     clip: PicturesAndTexts | None = None
 
@@ -102,6 +107,15 @@ def named(judge: Model) -> str:
     """Returns a judge's name without folders of the machine."""
     source, _, name = judge.card.name.partition(":")
     return PurePath(name).stem if source == "file" else judge.card.name
+
+
+def took_part(judge: Model) -> bool:
+    """Returns whether a judge is of a family that took part in the choice of a method's recipe.
+
+    Args:
+        judge: a network.
+    """
+    return any(base.__name__ in TOOK_PART for base in type(judge.module).__mro__)
 
 
 def halve(photos: Photos | None, most: int) -> Halves | None:
@@ -169,11 +183,13 @@ def settings(
         units = bind(model, list(subject.units))
         folder = out / "runs" / subject.name.replace(" ", "-")
         new = {loaded[name].card.weights_sha256 for name in fresh}
-        untouched = tuple(named(judge) for judge in own if judge.card.weights_sha256 in new)
+        given = [judge for judge in own if judge.card.weights_sha256 in new]
+        related = tuple(named(judge) for judge in given if took_part(judge))
+        untouched = tuple(named(judge) for judge in given if named(judge) not in related)
         found.append(
             Setting(
                 subject=subject, model=model, units=units, judges=own, halves=halves, folder=folder, untouched=untouched,
-                absent=absent, clip=clip,
+                related=related, absent=absent, clip=clip,
             )
         )  # fmt: skip
     return found

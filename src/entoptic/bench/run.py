@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from entoptic.base.bounds import check_options
 from entoptic.base.files import (
     check_inside,
     check_own,
@@ -32,7 +33,7 @@ from entoptic.bench.recipes import find_recipe
 from entoptic.bench.results import Cost, Results, Shown
 from entoptic.bench.tables import csv_table, markdown
 from entoptic.bench.truth import cells_of, costs_of, recover_all, shown_of
-from entoptic.errors import Unreadable, UserError
+from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.metrics.sets.zero_shot import PicturesAndTexts, find_clip
 from entoptic.workers.count import Workers
@@ -54,6 +55,7 @@ def benchmark(
     progress: bool = True,
     workers: int | str | Workers | None = None,
     clip: str | PicturesAndTexts | None = None,
+    seeds: int | None = None,
 ) -> Results:
     """Measures methods side by side and writes the table, a plot and a page of the pictures.
 
@@ -64,12 +66,14 @@ def benchmark(
         out: folder of the benchmark: its runs, `table.md`, `table.csv`, `table.json`, `plot.svg` and `index.html`.
         photos: real photos, anything `Photos.open` takes. Methods that match photos get one half of them; pictures are measured
             on the other half.
-        verifiers: networks that judge beside those of the recipe, by name. They count as judges on which nothing was chosen.
+        verifiers: networks that judge beside those of the recipe, by name. They count as judges on which nothing was chosen,
+            but for those of families that took part in a choice (`bench.make.TOOK_PART`).
         batch_size: pictures made together (default 10 on a CPU, 64 elsewhere).
         device: "auto", "cpu", "cuda:1", ….
         progress: show how far the work is.
         workers: processes that share the pictures, as in `see`.
         clip: a CLIP that judges too, a folder in the format of transformers or MODEL:PRETRAINED of open_clip.
+        seeds: how many seeds of each unit, the first of the recipe's; None takes all. A later call with more makes only those.
 
     Returns:
         The table.
@@ -78,7 +82,7 @@ def benchmark(
         UserError: bad input, or the folder is of something else.
         KeyboardInterrupt: on Ctrl-C, with all finished pictures stored.
     """
-    chosen = checked(recipe, photos)
+    chosen = checked(recipe, photos, seeds)
     folder = user_path(out)
     named = judges_of(verifiers)
     shared = Workers.parse(workers)
@@ -93,7 +97,7 @@ def benchmark(
             _put(folder, MARK, json_bytes({"benchmark": chosen.name}))
             words = command_of(
                 chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size,
-                clip=words_clip,
+                clip=words_clip, seeds=seeds,
             )  # fmt: skip
             results = _results(chosen, found, folder, words, report, batch_size, progress, shared)
             # Digits that the table does not keep must not show in its other files.
@@ -111,22 +115,31 @@ def judges_of(verifiers: str | Sequence[str]) -> list[str]:
     return [v.strip() for v in verifiers.split(",") if v.strip()] if isinstance(verifiers, str) else list(verifiers)
 
 
-def checked(recipe: str | Recipe, photos: object) -> Recipe:
+def checked(recipe: str | Recipe, photos: object, seeds: int | None = None) -> Recipe:
     """Returns a recipe that can be run with what was given.
 
     Args:
         recipe: it, or its name.
         photos: real photos, or None.
+        seeds: how many seeds of each unit, None for all.
 
     Raises:
-        UserError: there is no such recipe, or it needs photos.
+        UserError: there is no such recipe, it needs photos, or it has fewer seeds.
     """
     chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
     if chosen.needs_photos and photos is None:
         raise UserError(
             f"the {chosen.name} benchmark is judged with real photos; give --photos PHOTOS (small needs none)"
         )
-    return chosen
+    if seeds is None:
+        return chosen
+    check_options(seeds=seeds)
+    most = max((len(subject.seeds) for subject in chosen.subjects), default=1)
+    if seeds > most:
+        raise UserError(
+            f"the {chosen.name} benchmark has {counted(most, 'seed')}; give --seeds of 1 to {most}, got {seeds}"
+        )
+    return replace(chosen, subjects=tuple(replace(one, seeds=one.seeds[:seeds]) for one in chosen.subjects))
 
 
 def check_folder(folder: Path, recipe: Recipe) -> None:

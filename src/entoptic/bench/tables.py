@@ -222,6 +222,8 @@ def units_of(results: Results, subject: str) -> str:
             seeds = len(one["seeds"])
             new = results.measured_with.get("untouched", [])
             told = f" Untouched judges, on which nothing was chosen: {', '.join(new)}." if new else ""
+            if related := results.measured_with.get("related", []):
+                told += f" Of a family that took part in the choice of a recipe: {', '.join(related)}."
             return f"{len(one['units'])} units of `{one['model']}`, {seeds} seed{'s' * (seeds > 1)}.{told}"
     part = results.recipe["planted"]
     return f"Units whose cause is known by construction, {part['n']} picture{'s' * (part['n'] > 1)} of each."

@@ -24,6 +24,7 @@ class Bench:
     examples: ClassVar[tuple[str, ...]] = (
         "entoptic bench small --out runs/bench-small",
         "entoptic bench small --out runs/bench-small --dry-run",
+        "entoptic bench standard --out runs/bench --photos photos --seeds 1",
         "entoptic bench standard --out runs/bench --photos photos --device cuda",
     )
 
@@ -37,11 +38,14 @@ class Bench:
         str,
         arg(
             metavar="MODELS",
-            help="networks that judge beside those of the recipe, separated by commas; give some on which nothing was chosen",
+            help="networks that judge beside those of the recipe, separated by commas; give some of other families than "
+            "EfficientNet, MobileNetV2 and SqueezeNet, by which recipes were chosen",
         ),
     ] = ""
     clip: Annotated[str, arg(metavar="CLIP")] = ""
     """a CLIP that judges too: a folder in the format of transformers, or MODEL:PRETRAINED of open_clip"""
+    seeds: int | None = None
+    """seeds of each unit, the first of the recipe's; the rest can be made later, by the same command without this (default: all)"""
     batch_size: BatchSize = None
     device: Device = "auto"
     threads: Threads = None
@@ -58,7 +62,7 @@ def run_bench(options: Bench) -> int:
     from entoptic.bench.tables import markdown
 
     use_threads(options.threads)
-    recipe = checked(options.recipe, options.photos)
+    recipe = checked(options.recipe, options.photos, options.seeds)
     check_folder(options.out, recipe)
     if options.dry_run:
         return _print_estimate(options, recipe)
@@ -66,7 +70,8 @@ def run_bench(options: Bench) -> int:
     print(f"{recipe.name}: {recipe.title}; {cost_of(recipe)}; --dry-run says how long it takes", flush=True)
     results = benchmark(
         recipe, out=options.out, photos=options.photos, verifiers=options.verifiers, batch_size=options.batch_size,
-        clip=options.clip or None, device=options.device, workers=asked_workers(options.workers, options.threads),
+        clip=options.clip or None, seeds=options.seeds, device=options.device,
+        workers=asked_workers(options.workers, options.threads),
     )  # fmt: skip
     print(markdown(results))
     spent = short_time(time.monotonic() - started)

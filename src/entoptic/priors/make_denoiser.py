@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,12 @@ from entoptic.base.files import write_atomically
 from entoptic.base.pixels import centre_square
 from entoptic.images.photos import Photos
 from entoptic.priors.local_denoiser import HIGHEST, LOWEST, MARK, SPREAD, LocalDenoiser
+from entoptic.priors.timed_training import train_for
 
 SIDE, PATCH, BATCH = 224, 64, 32
 """Side of the photos, of the patches that are cut from them, and patches per step."""
-RATE = 1e-3
-"""Peak learning rate of AdamW."""
 WHOLE_SCALE = 0.6
 """Share of patches at the photo's own resolution; others are reduced by up to half."""
-FALL = 0.4
-"""Last share of the time, over which the learning rate falls."""
 TESTED = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Noise levels at which it is tested."""
 
@@ -105,27 +101,12 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net, mean = LocalDenoiser(), LocalDenoiser()
-    mean.load_state_dict(net.state_dict())
-    mean.requires_grad_(False)
     draw = Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3)
-    began, step, running = time.monotonic(), 0, 0.0
-    while True:
-        done = step / steps if steps else (time.monotonic() - began) / (60 * minutes)
-        if done >= 1:
-            return mean, step
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / 100, max(0.02, (1 - done) / FALL))
-        loss = denoising_loss(net, cut_patches(photos, BATCH, draw), draw)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - min(0.999, step / (9 + step)))
-        running = float(loss.detach()) if step == 1 else 0.99 * running + 0.01 * float(loss.detach())
-        if step % 200 == 0:
-            log(f"step {step}: loss {running:.4f}, {100 * done:.0f} %")
+    made = train_for(
+        minutes, net, mean, lambda: denoising_loss(net, cut_patches(photos, BATCH, draw), draw), ema=0.999,
+        weight_decay=1e-3, steps=steps, every=200, log=log,
+    )  # fmt: skip
+    return mean, made
 
 
 def write_denoiser(net: LocalDenoiser, card: dict[str, Any], out: Path) -> None:

@@ -9,7 +9,6 @@ relative to their squared length, of 8×8 patches of the picture (Johnson et al.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,10 +22,11 @@ from entoptic.priors.make_denoiser import read_squares
 from entoptic.priors.network_prior import DiffusionPrior
 from entoptic.priors.prior import Level
 from entoptic.priors.sources import load_prior
+from entoptic.priors.timed_training import train_for
 from entoptic.priors.upsampler import FACTOR, Upsampler, reduce, write_upsampler
 
-BATCH, RATE, FALL = 16, 1e-3, 0.4
-"""Crops per step, peak learning rate of AdamW, and the last share of the time, over which it falls."""
+BATCH = 16
+"""Crops per step."""
 LEAST_SIDE = 150
 """Smallest side of a crop of a photo of 224 pixels; it is resized to the side of the prior's large pictures."""
 NOISIEST = 0.35
@@ -128,34 +128,21 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net, mean = Upsampler(), Upsampler()
-    mean.load_state_dict(net.state_dict())
-    mean.requires_grad_(False)
     draw = Generator().manual_seed(0)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4)
-    began, step = time.monotonic(), 0
-    while True:
-        done = step / steps if steps else (time.monotonic() - began) / (60 * minutes)
-        if done >= 1:
-            return mean, step
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / 100, max(0.02, (1 - done) / FALL))
+
+    def loss() -> Tensor:
         large = crops(photos, side, draw)
         small = small_pictures(prior, large, draw)
         with torch.autocast("cpu", torch.bfloat16):
             found = net(small)
-        loss = (found.float() - large).abs().mean()
-        if perceived is not None:
-            top, left = (int(torch.randint(side - SEEN + 1, (), generator=draw)) for _ in "yx")
-            seen = [one[:, :, top : top + SEEN, left : left + SEEN] for one in (found.float(), large)]
-            loss = loss + WEIGHT * perceived.difference(*seen)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - min(0.998, step / (9 + step)))
-        if step % 50 == 0:
-            log(f"step {step}: loss {float(loss.detach()):.4f}, {100 * done:.0f} %")
+        pixels = (found.float() - large).abs().mean()
+        if perceived is None:
+            return pixels
+        top, left = (int(torch.randint(side - SEEN + 1, (), generator=draw)) for _ in "yx")
+        seen = [one[:, :, top : top + SEEN, left : left + SEEN] for one in (found.float(), large)]
+        return pixels + WEIGHT * perceived.difference(*seen)
+
+    return mean, train_for(minutes, net, mean, loss, ema=0.998, weight_decay=1e-4, steps=steps, every=50, log=log)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from entoptic.plots.frontier import draw
 from entoptic.runs.failures import write_failures
 from entoptic.runs.frontier_table import table_of
 from entoptic.runs.people import FILE as PEOPLE_FILE
+from entoptic.runs.people import check_people, people_to_publish
 from entoptic.runs.pictures import Picture, read_pixels
 from entoptic.runs.results import FOLDER as RESULTS
 from entoptic.runs.results import results_in
@@ -205,9 +206,9 @@ class _Export:
         """Copies what else the run holds."""
         self._frontier()
         self._dictionaries()
-        for name in (SET_FILE, PEOPLE_FILE):
-            if record := self._read(self.source.path / name):
-                self.copy.put(self.copy.path / name, json_bytes(self.scrubber.record(record)))
+        if record := self._read(self.source.path / SET_FILE):
+            self.copy.put(self.copy.path / SET_FILE, json_bytes(self.scrubber.record(record)))
+        self._people()
         if self.source.problems:
             failures = [
                 Failure(
@@ -221,6 +222,15 @@ class _Export:
             self._context()
         if (self.source.path / RESULTS).is_dir():
             self.left_out.append(f"{RESULTS}: results that are no pictures; their files may hold photos and paths")
+
+    def _people(self) -> None:
+        try:
+            check_people(self.source.path)
+        except UserError as error:
+            self._lose(self.scrubber.text(str(error)))
+            return
+        if record := self._read(self.source.path / PEOPLE_FILE):
+            self.copy.put(self.copy.path / PEOPLE_FILE, json_bytes(people_to_publish(record, self.scrubber.record)))
 
     def _frontier(self) -> None:
         files: dict[str, bytes] = {}

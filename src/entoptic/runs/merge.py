@@ -15,7 +15,7 @@ from entoptic.methods.contract import Failure, FailureCode
 from entoptic.runs.failures import read_failures, write_failures
 from entoptic.runs.frontier_table import table_of
 from entoptic.runs.people import FILE as PEOPLE_FILE
-from entoptic.runs.people import merge_people, read_people
+from entoptic.runs.people import check_people, merge_people
 from entoptic.runs.results import find_result, read_results
 from entoptic.runs.store import Picture, Run
 
@@ -194,7 +194,7 @@ def _merge_people(merged: Run, others: Sequence[Path]) -> list[Failure]:
     problems, whole = [], []
     for folder in others:
         try:
-            read_people(folder)
+            check_people(folder)
             whole.append(folder)
         except UserError as error:
             problems.append(Failure(code=FailureCode.UNREADABLE, text=f"{folder}: {PEOPLE_FILE}: {error}"))

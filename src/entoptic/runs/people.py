@@ -1,16 +1,21 @@
-"""What people answered about the pictures of a run, in `RUN/people.json`. `entoptic study analyse` writes it, pages show it."""
+"""What people answered about the pictures of a run, in `RUN/people.json`. `entoptic study analyse` writes it, pages show it.
+
+What one study found holds a hash of itself, so that `verify` finds an edit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from entoptic.base.files import check_inside, json_bytes, lock_folder, user_path, write_atomically, writing_to
 from entoptic.base.records import check_fields, is_a, read_json
-from entoptic.errors import NotAvailable, Unreadable
+from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.metrics.evidence import Evidence
+from entoptic.runs.difference import Difference
+from entoptic.runs.listing import SEAL, seal, was_edited
 
 FILE, FORMAT = "people.json", 1
 
@@ -89,7 +94,7 @@ def write_people(run_folder: str | Path, study: StudyOfRun) -> int:
             ],
         }  # fmt: skip
         write_atomically(
-            check_inside(folder / FILE, folder), json_bytes({"format": FORMAT, "studies": [*others, record]})
+            check_inside(folder / FILE, folder), json_bytes({"format": FORMAT, "studies": [*others, _sealed(record)]})
         )
     return len(own)
 
@@ -105,6 +110,42 @@ def read_people(run_folder: Path) -> Mapping[tuple[str, str, str], Sequence[Mapp
         for one in study["answered"]:
             found.setdefault((one["model"], one["unit"], one["method"]), []).append(one["evidence"])
     return found
+
+
+def check_people(run_folder: Path) -> None:
+    """Checks that what people answered about a run can be passed on.
+
+    Raises:
+        Unreadable: it is damaged, or was changed after it was written.
+    """
+    for study in _records(run_folder):
+        if was_edited(study):
+            raise Unreadable(f"{run_folder / FILE}: {_changed(study)}")
+
+
+def people_to_publish(record: Mapping[str, Any], scrub: Callable[[Any], Any]) -> dict[str, Any]:
+    """Returns what `people.json` says without what may not be published, with hashes of what is left.
+
+    Args:
+        record: content of the file, checked.
+        scrub: takes out what may not be published.
+    """
+    plain = scrub(record)
+    return {**plain, "studies": [_sealed(one) if SEAL in one else one for one in plain["studies"]]}
+
+
+def changed_people(run_folder: Path) -> tuple[list[Difference], int]:
+    """Returns which studies of `people.json` are not as they were written, and how many keep no hash of themselves.
+
+    Args:
+        run_folder: of the run.
+    """
+    try:
+        studies = _records(run_folder)
+    except UserError as error:
+        return [Difference(FILE, f"{FILE} cannot be read ({error})")], 0
+    wrong = [Difference(FILE, f"{FILE}: {_changed(study)}") for study in studies if was_edited(study)]
+    return wrong, sum(SEAL not in study for study in studies)
 
 
 def merge_people(run_folder: Path, sources: Iterable[Path]) -> None:
@@ -132,10 +173,20 @@ def merge_people(run_folder: Path, sources: Iterable[Path]) -> None:
             of = (one["model"], one["unit"], one["method"], one["evidence"]["name"])
             answers.setdefault(name, {})[of] = one
     if found:
-        joined = [{**study, "answered": list(answers.get(name, {}).values())} for name, study in studies.items()]
+        joined = [
+            _sealed({**study, "answered": list(answers.get(name, {}).values())}) for name, study in studies.items()
+        ]
         file = check_inside(run_folder / FILE, run_folder)
         with writing_to(run_folder, "what was merged is kept"):
             write_atomically(file, json_bytes({"format": FORMAT, "studies": joined}))
+
+
+def _sealed(study: Mapping[str, Any]) -> dict[str, Any]:
+    return {**study, SEAL: seal(study)}
+
+
+def _changed(study: Mapping[str, Any]) -> str:
+    return f"what the study {study['study']!r} found was changed after it was written ({SEAL} differs)"
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from entoptic.models.model import Model
 from entoptic.runs.circuit_check import circuit_drift
 from entoptic.runs.difference import PICTURES, Difference
 from entoptic.runs.listing import SEAL, changed_since_listed, was_edited
+from entoptic.runs.people import changed_people
 from entoptic.runs.recompute import Recompute, Recomputed
 from entoptic.runs.results import read_results, result_records
 from entoptic.runs.same import same_numbers
@@ -145,6 +146,9 @@ def verify(
         if len(found.drift) > before:
             found.files |= {picture.path.stem, PICTURES}
     without_hash += compare_results(opened, found)
+    answers, unsealed = changed_people(opened.path)
+    found.differs(*answers)
+    without_hash += unsealed
     finished = last_job_finished(opened)
     found.differs(*changed_about(opened), *changed_context(opened))
     for one in left_alone(opened) if finished else ():

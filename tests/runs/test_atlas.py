@@ -225,6 +225,7 @@ def test_bad_input_is_one_sentence(
     with pytest.raises(UserError, match=says) as refused:
         made(tiny, photo_folder, tmp_path / "run", **more)
     assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists(), "refused before photos were read"
 
 
 def test_too_few_and_too_many_points(

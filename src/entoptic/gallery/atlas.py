@@ -10,7 +10,7 @@ from torch import nn
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.base.unread import names_unread
-from entoptic.gallery.atlas_page import write_atlas_pages
+from entoptic.gallery.atlas_page import check_gallery, write_atlas_pages
 from entoptic.images.index import ActivationIndex
 from entoptic.models.card import Card
 from entoptic.models.model import Model
@@ -85,7 +85,9 @@ def atlas(
     )  # fmt: skip
     with reporter(progress) as report:
         if names is not None:
-            read_names(names)  # is refused before hours of work
+            read_names(names)  # is refused before hours of work, as is the next
+        if gallery is not None:
+            check_gallery(gallery)
         result = make_atlas(
             model, layer, photos=photos, options=options, out=out, index=index, run=run, device=device, card=card,
             batch_size=batch_size, report=report,

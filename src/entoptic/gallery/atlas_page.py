@@ -55,6 +55,21 @@ class AtlasPage:
     noise: list[str]
 
 
+def check_gallery(gallery: str | Path) -> Path:
+    """Returns the folder of a gallery.
+
+    Args:
+        gallery: the folder, as it was given.
+
+    Raises:
+        UserError: it is not there.
+    """
+    folder = user_path(gallery)
+    if not folder.is_dir():
+        raise UserError(f"there is no gallery in {folder}; `entoptic gallery RUN` makes one")
+    return folder
+
+
 def write_atlas_pages(
     run_folder: str | Path, gallery: str | Path | None = None, *, names: str | Path | None = None
 ) -> list[Path]:
@@ -75,9 +90,7 @@ def write_atlas_pages(
     read = list(read_results(run, KIND))
     problems = [problem for result, problem in read if result is None]
     out = run.path / "gallery"
-    pages_of_units = user_path(gallery) if gallery is not None else out
-    if gallery is not None and not pages_of_units.is_dir():
-        raise UserError(f"there is no gallery in {pages_of_units}; `entoptic gallery RUN` makes one")
+    pages_of_units = check_gallery(gallery) if gallery is not None else out
     place = place_of_names(run, None if names is None else user_path(names))
     pages: list[AtlasPage] = []
     points: dict[str, str] = {}

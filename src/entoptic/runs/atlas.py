@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +33,7 @@ from entoptic.models.card import Card
 from entoptic.models.model import Model
 from entoptic.models.sources import load
 from entoptic.runs.atlas_picture import draw_map
-from entoptic.runs.atlas_points import Column, Kind, Points, dictionary_of, read_points
+from entoptic.runs.atlas_points import POSSIBLE, Column, Kind, Points, dictionary_of, read_points
 from entoptic.runs.atlas_thumbnails import Thumbnails, make_thumbnails
 from entoptic.runs.atlas_units import evidence_columns, pictures_of
 from entoptic.runs.pictures import Picture
@@ -132,12 +133,17 @@ def make_atlas(
         )
     if run is not None and kind is Kind.PHOTOS:
         raise UserError("pictures of a run stand for units; give --of units, or leave --run out")
+    if options.colour and run is None and options.colour not in POSSIBLE[kind]:  # before hours of reading photos
+        raise _no_colour(options.colour, str(kind), "", POSSIBLE[kind])
     network = model if isinstance(model, Model) else load(model, device=device, card=card)
     given = Photos.open(photos)
     dictionary = dictionary_of(network, layer)
     if dictionary is None:
         network.layer(layer)
     check_size(how, len(given), "photos") if kind is Kind.PHOTOS else None
+    if index is not None:
+        index = index if isinstance(index, ActivationIndex) else ActivationIndex.open(index)
+        index.check(network, given)
     target = Run(out if out is not None else Path("runs") / run_name(network))
     made_of = None if run is None else (run if isinstance(run, Run) else Run.open(run))
     with target.writing(about_run(network)):
@@ -187,14 +193,12 @@ def make_atlas(
 
 
 def _index(
-    model: Model, layer: str, photos: Photos, readout: str, given: str | Path | ActivationIndex | None, run: Run,
+    model: Model, layer: str, photos: Photos, readout: str, given: ActivationIndex | None, run: Run,
     batch_size: int, report: Reporter,
 ) -> ActivationIndex:  # fmt: skip
     """The scores of all units on the photos: of the index that was given, or of one in the run that goes on where it stopped."""
     if given is not None:
-        index = given if isinstance(given, ActivationIndex) else ActivationIndex.open(given)
-        index.check(model, photos)
-        return index
+        return given
     asked = {"weights": model.card.identity, "layer": layer, "readout": readout, "photos": photos.fingerprint()}
     return build_index(
         model, photos, layer, out=run.path / "indexes" / content_key(asked)[:12], k=min(_INDEXED, len(photos)), bottom=1,
@@ -239,8 +243,12 @@ def _column(points: Points, name: str) -> Column:
     column = points.column(name)
     if column is None and name != "kept":
         why = ": these photos have no classes" if name == "class" else ""
-        raise UserError(f'there is no "{name[:80]}" to colour {points.kind} by{why}{instead(name, sorted(known))}')
+        raise _no_colour(name, points.kind, why, known)
     return column if column is not None else points.columns[0]
+
+
+def _no_colour(name: str, kind: str, why: str, known: Iterable[str]) -> UserError:
+    return UserError(f'there is no "{name[:80]}" to colour {kind} by{why}{instead(name, sorted(known))}')
 
 
 def _with_columns(points: Points, more: list[Column]) -> Points:

@@ -32,6 +32,11 @@ class Kind(StrEnum):
     FEATURES = "features"
 
 
+_OF_UNITS = ("class", "strength", "fires", "purity", "kept")
+POSSIBLE = {Kind.PHOTOS: ("class", "strength", "kept"), Kind.UNITS: _OF_UNITS, Kind.FEATURES: _OF_UNITS}
+"""Columns that points can have without a run of pictures; `class` and `purity` need photos with classes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """What is known of each point: a kind, or a number.

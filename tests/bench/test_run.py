@@ -140,7 +140,7 @@ def test_some_seeds_first_then_all_is_the_same(whole: tuple[Path, Results], tmp_
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"), [(3, "2 seeds; give --seeds of 1 to 2, got 3"), (0, "at least 1"), (True, "a number")]
+    ("seeds", "said"), [(3, "2 seeds; give --seeds of 1 to 2, got 3"), (0, "of 1 to 2, got 0"), (True, "got True")]
 )
 def test_seeds_that_a_recipe_does_not_have(tmp_path: Path, seeds: int, said: str) -> None:
     with pytest.raises(UserError, match=said):

@@ -120,6 +120,17 @@ def test_opening_what_is_no_run(tmp_path: Path) -> None:
         Run.open(tmp_path / "lite1")
 
 
+def test_a_folder_around_or_inside_of_runs_names_them(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        written(tmp_path / "bench" / "runs" / name)
+    with pytest.raises(UserError) as refused:
+        Run.open(tmp_path / "bench")
+    places = ", ".join(str(tmp_path / "bench" / "runs" / name) for name in "abc")
+    assert str(refused.value).endswith(f"(it has no run.json); in it are {places} and 1 more")
+    with pytest.raises(UserError, match=r"; it lies inside of .*/runs/a, which is one$"):
+        Run.open(tmp_path / "bench" / "runs" / "a" / "pictures")
+
+
 def test_other_folders_and_files_are_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match=r"holds other files \(mine.txt\) and is no run"), Run(tmp_path).writing(ABOUT):

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.bounds import check_options
 from entoptic.base.files import (
     check_inside,
     check_own,
@@ -133,9 +132,8 @@ def checked(recipe: str | Recipe, photos: object, seeds: int | None = None) -> R
         )
     if seeds is None:
         return chosen
-    check_options(seeds=seeds)
     most = max((len(subject.seeds) for subject in chosen.subjects), default=1)
-    if seeds > most:
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= most:
         raise UserError(
             f"the {chosen.name} benchmark has {counted(most, 'seed')}; give --seeds of 1 to {most}, got {seeds}"
         )

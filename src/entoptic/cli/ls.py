@@ -12,6 +12,7 @@ from entoptic.base.files import user_path
 from entoptic.cli.list_known import LISTS, MODELS, list_all
 from entoptic.cli.options import Debug, Device
 from entoptic.errors import UserError, nearest
+from entoptic.runs.where_runs_are import runs_nearby
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,8 @@ def _check_named(what: str, folder: Path) -> None:
     if ":" in what:
         return
     if folder.is_dir():
-        raise UserError(f"{what} is neither a run nor an index (it has no run.json and no index.json)")
+        around = runs_nearby(what, ("run.json", "index.json"))
+        raise UserError(f"{what} is neither a run nor an index (it has no run.json and no index.json){around}")
     builtin = [name for name in MODELS if name.startswith("builtin:")]
     if near := [name for name in builtin if what == name.partition(":")[2]]:
         raise UserError(f'"{what}" is written SOURCE:NAME; did you mean {near[0]}?')

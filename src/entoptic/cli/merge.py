@@ -66,12 +66,14 @@ def _are_runs(folders: Sequence[Path]) -> bool:
     """
     from entoptic.base.files import user_path
     from entoptic.images.index import MARK
+    from entoptic.runs.where_runs_are import runs_nearby
 
     kinds: dict[str, Path] = {}
     for folder in folders:
         kind = next((name for name in ("run.json", MARK) if (user_path(folder) / name).is_file()), None)
         if kind is None:
-            raise UserError(f"{folder} is neither a run nor an index (it has no run.json and no {MARK})")
+            near = runs_nearby(folder, ("run.json", MARK))
+            raise UserError(f"{folder} is neither a run nor an index (it has no run.json and no {MARK}){near}")
         kinds.setdefault(kind, folder)
     if len(kinds) > 1:
         raise UserError(

@@ -48,13 +48,14 @@ from entoptic.base.files import (
     write_atomically,
 )
 from entoptic.base.records import read_json
-from entoptic.errors import Unreadable, UserError, counted, nearest, printable
+from entoptic.errors import Unreadable, UserError, counted, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.failures import read_failures
 from entoptic.runs.film import KINDS
 from entoptic.runs.listing import MARK, SEAL, seal, set_aside, write_listing
 from entoptic.runs.pictures import Picture, fault_of
 from entoptic.runs.selection import Condition, Pictures
+from entoptic.runs.where_runs_are import runs_nearby
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,8 +102,7 @@ class Run:
         """
         run = cls(path)
         if not (run.path / "run.json").is_file():
-            siblings = [p.parent.name for p in run.path.parent.glob("*/run.json")] if run.path.parent.is_dir() else []
-            raise UserError(f"{path} is no run folder (it has no run.json){nearest(run.path.name, siblings)}")
+            raise UserError(f"{path} is no run folder (it has no run.json){runs_nearby(path)}")
         run.problems = read_failures(run)
         return run
 

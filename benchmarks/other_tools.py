@@ -216,8 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "other-tools.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "other-tools.md").write_text(page(result))
-    strip({name: shots for name, (shots, _, _) in rows.items()}, result["classes"], given.out / "other-tools.jpg")
+    strip(published(rows), result["classes"], given.out / "other-tools.jpg")
     print(page(result))
+
+
+def published(rows: Mapping[str, tuple[Shots, Adapted | None, Setting | None]]) -> dict[str, Shots]:
+    """The rows whose pictures may be shown: those that a tool made. Photos are judged, and their terms do not allow more."""
+    return {name: shots for name, (shots, adapted, _) in rows.items() if adapted is not None}
 
 
 def words_kept(arguments: Sequence[str] | None) -> list[str]:

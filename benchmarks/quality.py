@@ -34,9 +34,10 @@ from entoptic.runs.execute import execute
 from entoptic.runs.plan import make_plan
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
-NOTES = """MACO was measured with the spectrum of 500 imagenette training photos (before the statistics pack was there). The rows of other
-methods were made by an earlier version, with torch 2.15.0 and two threads. `vital` is judged on seeds that none of its constants was chosen on. Fourier's transforms make it a stronger baseline here than in
-earlier prototypes: networks of the same family agree with it, MobileNetV2 does not.
+NOTES = """MACO was measured with the spectrum of 500 imagenette training photos (before the statistics pack was there).
+The rows of other methods were made by an earlier version, with torch 2.15.0 and two threads. `vital` is judged on seeds that none
+of its constants was chosen on. Fourier's transforms make it a stronger baseline here than in earlier prototypes: networks of the
+same family agree with it, MobileNetV2 does not.
 
 The recipe of `vital` was chosen by these same verifiers and this kernel distance, on these ten classes and on others:
 no gradient came from them, but they are not untouched judges of the default. Classes on which nothing was chosen are
@@ -190,7 +191,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"EfficientNet-Lite0, imagenette classes, {result['evaluations']} network evaluations a picture for every method. "
         "`self`, `Lite1`, `Lite2`, `MobileNetV2`: top-1 under that network (Wilson 95 %); `verifiers`: mean of the last "
-        "three (Wilson at the number of pictures, which is not too narrow); kernel distance (KID, unbiased) to 250 imagenette validation photos in pooled "
+        "three (Wilson at the number of pictures, which is not too narrow); kernel distance (KID, unbiased) to 250 imagenette "
+        "validation photos in pooled "
         "features, 95 % by the jackknife over pictures. No method optimises anything of a verifier.",
         "",
         "| method | n | seeds | " + " | ".join(columns) + " |",

@@ -78,8 +78,9 @@ def page(result: dict[str, Any]) -> str:
     lines += [
         "* **All.** One network, and class logits alone: nothing is said of channels, of other networks, or of pictures that are",
         "  meant to be beautiful. Lite1 and Lite2 are of the subject's family. The recipe of `vital` was chosen on other classes",
-        "  by Lite1, Lite2, MobileNetV2 and distances in MobileNetV2, and it reads statistics of photos (one a class, shipped",
-        "  with Entoptic). Lucent, torch-dreams and Fourier use no photos; MACO uses a spectrum of photos.",
+        "  by Lite1, Lite2, MobileNetV2 and distances in MobileNetV2, its contrast by SqueezeNet too, and it reads statistics of",
+        "  photos (one a class, shipped with Entoptic). Lucent, torch-dreams and Fourier use no photos; MACO uses a spectrum of",
+        "  photos.",
         "", "## Published numbers", "",
         "None is shown. The papers of VITAL and MACO measure other networks (ResNet-50, ViT) with other judges, and the tools",
         "publish no measurements: no number has this protocol.", "",
@@ -232,3 +233,24 @@ def cost_table(rows: dict[str, Any]) -> list[str]:
                 f"| {entry['processor seconds']:.0f} | {text(versus) + '×' if versus else ''} |"
             )
     return lines
+
+
+def short_table(result: dict[str, Any]) -> str:
+    """The rows at equal cost in few columns, for the first page of the project."""
+    rows: dict[str, Any] = result["rows"]
+    lines = [
+        f"| {result['evaluations']} network evaluations a picture | other networks, top-1 | less `vital` | distance to photos |",
+        "|---|---|---|---|",
+    ]
+    for name, entry in rows.items():
+        if name == "photos" or entry.get("equal"):
+            cells = [entry["agreement"], entry.get("against", {}).get("agreement"), entry["distance"]["MobileNetV2"]]
+            signs = ("", "+", "")
+            texts = ["" if one is None else _short(one, sign) for one, sign in zip(cells, signs)]
+            lines.append(f"| {name.removesuffix(' equal').removesuffix('-equal')} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def _short(one: dict[str, Any], sign: str) -> str:
+    low, high = one["interval"]
+    return f"{one['value']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"

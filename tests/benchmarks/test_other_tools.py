@@ -104,10 +104,18 @@ def test_a_tool_end_to_end(
     assert "* **Agreement**: `vital` is not told apart from Noise equal, centre." in text
     assert "fewer than" not in text
     assert str(tmp_path) not in text
-    bench.other_tools.strip(
-        {name: shots for name, (shots, _, _) in rows.items()}, result["classes"], tmp_path / "s.jpg"
-    )
+    shown = bench.other_tools.published({"photos": (rows["Noise equal"][0], None, None), **rows})
+    assert list(shown) == list(rows), "photos are never published"
+    bench.other_tools.strip(shown, result["classes"], tmp_path / "s.jpg")
     assert (tmp_path / "s.jpg").stat().st_size < 200_000
+
+
+def test_the_committed_page_is_made_of_the_committed_numbers(bench: SimpleNamespace) -> None:
+    folder = BENCHMARKS.parent / "docs" / "benchmarks"
+    result = json.loads((folder / "other-tools.json").read_text())
+    assert len(result["classes"]) >= 30
+    assert (folder / "other-tools.md").read_text() == bench.page.page(result)
+    assert f"\n{bench.page.short_table(result)}\n" in (BENCHMARKS.parent / "README.md").read_text()
 
 
 @pytest.mark.slow

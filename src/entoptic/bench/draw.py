@@ -10,6 +10,7 @@ from entoptic.plots.drawing import Axis, Dot, Drawing, Line, Shape, Text
 _LABEL, _PANEL, _GAP, _ROW, _TOP = 96, 186, 26, 30, 96
 _MARKS: tuple[tuple[str, Shape], ...] = (
     ("frontier", "circle"), ("law", "square"), ("bounds", "diamond"), ("point", "triangle"), ("photos", "circle"),
+    ("muted", "square"), ("ink", "diamond"),
 )  # fmt: skip
 _PANELS = ("verifier_top1", "self_top1", "specificity", "planted_identified")
 _MOST = 4

@@ -94,7 +94,7 @@ def _cell(cell: Cell | None, column: Column) -> str:
     if cell is None or cell.found is None:
         return "–"
     gap = "" if cell.gap is None else f"<br>difference {interval_text(cell.gap, column.digits, sign='+')}"
-    real = "" if cell.real is None else f"; real {cell.real:.{column.digits}f}"
+    real = "" if cell.real is None else f"; real {cell.real:z.{column.digits}f}"
     return f"{interval_text(cell.found, column.digits)} <small>{number_text(cell)}{real}{gap}</small>"
 
 

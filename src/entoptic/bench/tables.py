@@ -260,7 +260,7 @@ def head_of(key: Key, plain: Sequence[str] = ("", ALL)) -> str:
 def _shown(cell: Cell, column: Column) -> str:
     if cell.found is None:
         return "–"
-    real = "" if cell.real is None else f"; real {cell.real:.{column.digits}f}"
+    real = "" if cell.real is None else f"; real {cell.real:z.{column.digits}f}"
     return f"{interval_text(cell.found, column.digits)} {number_text(cell)}{real}"
 
 

@@ -2,13 +2,14 @@
 
     python benchmarks/layers.py                              # 50 units of each of 7 layers of builtin:lite0, 100 evaluations
     python benchmarks/layers.py --methods fourier,vital --units 4
+    python benchmarks/layers.py --subject vit --units 8      # or squeezenet
 
 An observer that is not the subject sees a picture, one of the 20 photos that drive the unit most and one of 20 from the half that
 drives it less, and takes the photo that is more like the picture. Its features are the means and standard deviations of one
 stage's channels over positions, each counted from its mean over photos in its standard deviation. Which stage: the one at which
 strong photos of other units of the layer find each other best, so no method takes part in the choice. References are photos of
 one set, those that are asked about of another. Pictures are stored in a run (--run) and never made twice. Writes
-docs/benchmarks/layers.json and layers.md.
+docs/benchmarks/layers.json and layers.md, of other subjects layers-SUBJECT.json and .md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +44,30 @@ from entoptic.models.taps import Tap
 from entoptic.units.unit import Unit, bind
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
-LAYERS = ("bn1.act", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5", "blocks.6")
 ASKED = 20
 """Strong photos, and weak ones, of each unit."""
 
 
-INTRODUCTION = """# Layer by layer
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network whose units are shown.
+
+    Attributes:
+        load: gives it.
+        layers: of the table.
+        observers: names of networks that look at its pictures.
+    """
+
+    load: Callable[[], Model]
+    layers: tuple[str, ...]
+    observers: tuple[str, str]
+
+
+INTRODUCTION = """# Layer by layer{of}
 
 Does a picture tell which photos drive its unit? Another network sees the picture, one of the 20 photos that drive the unit most
 and one of 20 from the half that drives it less, and takes the one that is more like the picture. The table has the share of pairs
-in which it is right; chance is 0.5. Units of `builtin:lite0` at even distances through each layer, {units} of them or half of the
+in which it is right; chance is 0.5. Units of `{model}` at even distances through each layer, {units} of them or half of the
 layer (n in the head of the table), none picked; one seed, {evaluations} evaluations a picture, in brackets 95 % intervals over
 units (Student). *Another photo* is the same with one of the other strong photos as the picture. *Of the way* is how far `vital`
 comes from chance to that, as a ratio of means (bootstrap over units).
@@ -66,16 +83,38 @@ def configs(evaluations: int) -> dict[str, MethodConfig]:
     }  # fmt: skip
 
 
-def observers() -> dict[str, tuple[Model, list[str]]]:
-    """Networks that are not the subject, each with the stages that it may look with."""
+def squeezenet() -> Model:
+    """SqueezeNet 1.1: rectifiers, no BatchNorm (see the data's README)."""
     net = squeezenet1_1()
     stored = load_file(DATA / "weights" / "squeezenet1_1_caffe_fp16_rgb01.safetensors")
     net.load_state_dict({name: value.float() for name, value in stored.items()})
-    squeeze = Model(net.eval(), Card(name="SqueezeNet", size=(227, 227), mean=(0, 0, 0), std=(1, 1, 1)))
-    return {
-        "MobileNetV2": (mobilenet(), ["bn1", *(f"blocks.{i}" for i in range(1, 6)), "bn2"]),
-        "SqueezeNet": (squeeze, [f"features.{i}" for i in (1, 4, 7, 9, 10, 12)]),
-    }
+    return Model(net.eval(), Card(name="SqueezeNet", size=(227, 227), mean=(0, 0, 0), std=(1, 1, 1)))
+
+
+SUBJECTS = {
+    "lite0": Subject(
+        load=lambda: entoptic.load("builtin:lite0"), layers=("bn1.act", *(f"blocks.{i}" for i in range(1, 7))),
+        observers=("MobileNetV2", "SqueezeNet"),
+    ),
+    "vit": Subject(
+        load=lambda: entoptic.load("builtin:vit-s14"), layers=tuple(f"blocks.{i}.mlp.act" for i in (2, 6, 10)),
+        observers=("MobileNetV2", "SqueezeNet"),
+    ),
+    "squeezenet": Subject(
+        load=squeezenet, layers=tuple(f"features.{i}" for i in (1, 4, 7, 12)), observers=("MobileNetV2", "Lite1")
+    ),
+}  # fmt: skip
+STAGES = ["bn1", *(f"blocks.{i}" for i in range(1, 6)), "bn2"]
+OBSERVERS: dict[str, tuple[Callable[[], Model], list[str]]] = {
+    "MobileNetV2": (mobilenet, STAGES), "Lite1": (lambda: entoptic.load("builtin:lite1"), STAGES),
+    "SqueezeNet": (squeezenet, [f"features.{i}" for i in (1, 4, 7, 9, 10, 12)]),
+}  # fmt: skip
+"""Networks that may look, each with the stages that it may look with."""
+
+
+def observers(names: Sequence[str]) -> dict[str, tuple[Model, list[str]]]:
+    """Networks that are not the subject, loaded."""
+    return {name: (OBSERVERS[name][0](), OBSERVERS[name][1]) for name in names}
 
 
 @torch.no_grad()
@@ -107,18 +146,20 @@ def asked_for(model: Model, layer: str, units: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--methods", default="retrieval,vital,fourier,maco")
-    parser.add_argument("--layers", default=",".join(LAYERS))
+    parser.add_argument("--subject", choices=SUBJECTS, default="lite0")
+    parser.add_argument("--layers", default="", help="of the subject, separated by commas")
     parser.add_argument("--units", type=int, default=50, help="most of a layer")
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--run", default="runs/layers")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    model, layers = entoptic.load("builtin:lite0"), given.layers.split(",")
+    subject = SUBJECTS[given.subject]
+    model, layers = subject.load(), given.layers.split(",") if given.layers else list(subject.layers)
     shown = {layer: spread(model, layer, asked_for(model, layer, given.units), 0.25) for layer in layers}
     others = {layer: spread(model, layer, len(shown[layer]), 0.75) for layer in layers}
     kept: dict[str, list[list[Tensor]]] = {}
     scores: dict[str, list[Tensor]] = {}
-    judges = observers()
+    judges = observers(subject.observers)
     with torch.no_grad():
         for _, images in Photos.open(DATA / "imagenet-val-650").batches(model.card.prepare, 50):
             read = model.read(images, [Tap(layer) for layer in layers])
@@ -158,7 +199,7 @@ def main() -> None:
         config = configs(given.evaluations)[method]
         run = entoptic.see(
             model, [u for layer in layers for u in shown[layer]], method=config, photos=references, verifiers="",
-            context=False, out=f"{given.run}/{method}",
+            context=False, out=f"{given.run}/{method}" if given.subject == "lite0" else f"{given.run}/{given.subject}/{method}",
         )  # fmt: skip
         pictures = {picture.unit: picture.tensor.float() for picture in run}
         if method != "retrieval":  # its pictures are photos, which may not be published here
@@ -171,7 +212,7 @@ def main() -> None:
                 few = min(8, *(len(units) for units in shown.values()))
                 names = [str(units[k * len(units) // few]) for units in shown.values() for k in range(few)]
                 tiles = torch.stack([pictures[n] for n in names])
-                sheet(tiles, names, given.out / f"layers-{method}.jpg", columns=few, side=100)
+                sheet(tiles, names, given.out / f"{stem(given.subject)}-{method}.jpg", columns=few, side=100)
         for name, (observer, names) in judges.items():
             shares[name][method] = {layer: [] for layer in layers}
             for layer in layers:
@@ -182,11 +223,17 @@ def main() -> None:
                     hint = (stages(observer, names, pictures[str(unit)][None])[k] - mean) / sd
                     share = choose(hint, seen[name][k][strong], seen[name][k][weak]).share
                     shares[name][method][layer].append(round(share, 4))
-        write(given, shares, stage_of, judges)
+        write(given, model.card.name, shares, stage_of, judges)
+
+
+def stem(subject: str) -> str:
+    """Beginning of the names of a subject's files."""
+    return "layers" if subject == "lite0" else f"layers-{subject}"
 
 
 def write(
     given: argparse.Namespace,
+    subject: str,
     shares: dict[str, dict[str, dict[str, list[float]]]],
     stage_of: dict[tuple[str, str], int],
     judges: dict[str, tuple[Model, list[str]]],
@@ -195,11 +242,12 @@ def write(
     chosen = {f"{name}, {layer}": judges[name][1][k] for (name, layer), k in stage_of.items()}
     held: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/layers.py", *words_kept(sys.argv[1:])]), "about": about(),
-        "units": given.units, "evaluations": given.evaluations, "stages": chosen, "shares": shares,
+        "subject": given.subject, "model": subject, "units": given.units,
+        "evaluations": given.evaluations, "stages": chosen, "shares": shares,
     }  # fmt: skip
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "layers.json").write_text(json.dumps(held, indent=1) + "\n")
-    (given.out / "layers.md").write_text(page(held))
+    (given.out / f"{stem(given.subject)}.json").write_text(json.dumps(held, indent=1) + "\n")
+    (given.out / f"{stem(given.subject)}.md").write_text(page(held))
 
 
 def cell(values: list[float]) -> str:
@@ -223,7 +271,7 @@ def way(values: list[float], ceiling: list[float]) -> str:
 def page(held: dict[str, Any]) -> str:
     """The tables as Markdown."""
     lines = [
-        *INTRODUCTION.format(**held).splitlines(), "",
+        *INTRODUCTION.format(**held, of="" if held["subject"] == "lite0" else f": `{held['model']}`").splitlines(), "",
     ]  # fmt: skip
     for name, rows in held["shares"].items():
         layers = list(next(iter(rows.values())))
@@ -246,7 +294,7 @@ def page(held: dict[str, Any]) -> str:
             lines += [f"**{layer}**", "", f"![Units of {layer} by vital](layers-{layer}.jpg)", ""]
     for method in sorted(made - {"vital"}):
         lines += [f"## Pictures by `{method}`, a row a layer, nothing picked", ""]
-        lines += [f"![Pictures by {method}](layers-{method}.jpg)", ""]
+        lines += [f"![Pictures by {method}]({stem(held['subject'])}-{method}.jpg)", ""]
     text = ", ".join(f"{k} {v}" for k, v in held["about"].items())
     return "\n".join([*lines, f"`{held['command']}` with {text}.", ""])
 

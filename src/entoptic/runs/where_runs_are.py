@@ -40,5 +40,5 @@ def runs_nearby(folder: str | Path, marks: Sequence[str] = ("run.json",)) -> str
         return ""
     if inside:
         more = f" and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
-        return f"; in it are {', '.join(map(str, inside[:SHOWN]))}{more}"
+        return f"; in it {'is' if len(inside) == 1 else 'are'} {', '.join(map(str, inside[:SHOWN]))}{more}"
     return nearest(whole.name, beside)

@@ -75,13 +75,14 @@ comes from chance to that, as a ratio of means (bootstrap over units).
 strong photos of *other* units of the layer find each other best; no method takes part in that choice."""
 
 
-def configs(evaluations: int, smoothness: float) -> dict[str, MethodConfig]:
+def configs(evaluations: int, smoothness: float, smooth_from: int) -> dict[str, MethodConfig]:
     """Every method, those that optimise with the same number of network evaluations."""
     return {
-        "retrieval": Retrieval(), "vital": Vital(steps=evaluations, smoothness=smoothness),
+        "retrieval": Retrieval(),
+        "vital": Vital(steps=evaluations, smoothness=smoothness, smooth_from=smooth_from),
         "fourier": Fourier(steps=evaluations),
         "maco": Maco(steps=evaluations, crops=1),
-    }  # fmt: skip
+    }
 
 
 def squeezenet() -> Model:
@@ -152,16 +153,20 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=50, help="most of a layer")
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--smoothness", type=float, default=Vital().smoothness, help="of vital")
+    parser.add_argument("--smooth-from", type=int, default=Vital().smooth_from, help="of vital")
     parser.add_argument(
         "--first", type=float, default=0.25, help="place of the first unit, as a share of the distance between two"
     )
+    parser.add_argument("--of", type=int, default=0, help="about how many of these units are shown, at even distances")
     parser.add_argument("--run", default="runs/layers")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     subject = SUBJECTS[given.subject]
     model, layers = subject.load(), given.layers.split(",") if given.layers else list(subject.layers)
-    shown = {layer: spread(model, layer, asked_for(model, layer, given.units), given.first) for layer in layers}
-    others = {layer: spread(model, layer, len(shown[layer]), 0.75) for layer in layers}
+    whole = {layer: spread(model, layer, asked_for(model, layer, given.units), given.first) for layer in layers}
+    shown = {layer: units[:: max(1, len(units) // (given.of or len(units)))] for layer, units in whole.items()}
+    # As many others as there are units, and none of these.
+    others = {layer: spread(model, layer, len(whole[layer]), 0.75 if given.first < 0.5 else 0.25) for layer in layers}
     kept: dict[str, list[list[Tensor]]] = {}
     scores: dict[str, list[Tensor]] = {}
     judges = observers(subject.observers)
@@ -188,7 +193,7 @@ def main() -> None:
     stage_of = {
         (name, layer): max(
             range(len(seen[name])),
-            key=lambda k: np.mean([ceiling(name, k, layer, len(shown[layer]) + i) for i in range(len(shown[layer]))]),
+            key=lambda k: np.mean([ceiling(name, k, layer, len(shown[layer]) + i) for i in range(len(others[layer]))]),
         )
         for name in judges
         for layer in layers
@@ -201,7 +206,7 @@ def main() -> None:
         }
     references = Photos.open(DATA / "imagenet-one-per-class")
     for method in given.methods.split(","):
-        config = configs(given.evaluations, given.smoothness)[method]
+        config = configs(given.evaluations, given.smoothness, given.smooth_from)[method]
         run = entoptic.see(
             model, [u for layer in layers for u in shown[layer]], method=config, photos=references, verifiers="",
             context=False, out=f"{given.run}/{method}" if given.subject == "lite0" else f"{given.run}/{given.subject}/{method}",

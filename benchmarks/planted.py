@@ -35,7 +35,9 @@ SCENES, METER_SCENES, SAMPLES = 300, 300, 3
 CONFIGS: dict[str, MethodConfig] = {
     # Chosen on the honest network with another seed. The defaults are for pictures of 224 pixels and for networks with
     # thousands of channels; a mirrored view would have another place.
-    "vital": Vital(steps=150, jitter=8, smoothness=12.0, flip=False, layers=MATCHED, drive=30.0, natural=0.1),
+    "vital": Vital(
+        steps=150, jitter=8, smoothness=12.0, smooth_from=0, flip=False, layers=MATCHED, drive=30.0, natural=0.1
+    ),
     "fourier": Fourier(steps=384),
     "maco": Maco(steps=128, canvas=64, crops=2, crop_start=1.0, crop_end=0.8, crop_std=0.03, noise=0.03),
     "pixels": PixelAscent(steps=256),

@@ -108,7 +108,7 @@ def test_methods_that_need_photos_say_so(name: str, tiny: Model) -> None:
 def test_vital_lowers_its_loss(name: str, tiny: Model, photos: Photos) -> None:
     for draft in draw(name, tiny, ["logits:1", "logits:4"], photos, steps=40, count=8):
         losses = [value for _, value in draft.trace.to_json()["loss"]]
-        assert losses[-1] < 0.5 * losses[0]
+        assert losses[-1] < 0.6 * losses[0]
 
 
 def test_vital_shows_channels_by_the_photos_that_drive_them(tiny: Model, photos: Photos) -> None:

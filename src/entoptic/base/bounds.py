@@ -32,7 +32,7 @@ COMMON: Bounds = {
     "bank": (2, 10_000_000), "particles": (1, 1_000_000), "islands": (1, 100_000), "moves": (1, 100_000),
     "leaps": (0, 100_000), "fresh": (1, 1_000_000), "seeds": (1, 10_000), "words": (1, 1000), "shortlist": (1, 1_000_000),
     "beta": (-1e12, 1e12), "guidance": (0, 10_000), "strength": (0, 10_000), "prior_guidance": (0, 10_000),
-    "denoise": (0, 1), "contrast": (0, 1000), "class_contrast": (0, 1000),
+    "denoise": (0, 1), "smooth_from": (0, 16_384), "contrast": (0, 1000), "class_contrast": (0, 1000),
     # differences, networks
     "nulls": (0, 1_000_000), "minutes": (0, 1e6),
     "size": (1, 16_384), "patch": (1, 1024), "widths": (1, 65_536), "attention": (1, 16_384),

@@ -24,7 +24,7 @@ PLANTED = (
     Entry(
         label="vital",
         config=Vital(
-            steps=150, jitter=8, smoothness=12.0, flip=False, layers=("stem.act", "parts.act", "forms.act"),
+            steps=150, jitter=8, smoothness=12.0, smooth_from=0, flip=False, layers=("stem.act", "parts.act", "forms.act"),
             drive=30.0, natural=0.1,
         ),
     ),

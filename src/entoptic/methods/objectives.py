@@ -264,14 +264,18 @@ def activation_target(units: Sequence[Unit], levels: Sequence[tuple[float, float
     return Objective(scores.taps, ((1.0, term),))
 
 
-def total_variation() -> Objective:
-    """Returns the mean squared difference of a pixel to its right and lower neighbours, over colours, pixels in [0, 1]."""
+def total_variation(shares: Sequence[float] = ()) -> Objective:
+    """Returns the mean squared difference of a pixel to its right and lower neighbours, over colours, pixels in [0, 1].
+
+    Args:
+        shares: one factor per item; without them it counts in full for all.
+    """
 
     def term(step: AscentStep) -> Tensor:
         x = step.image
-        return (x[..., 1:] - x[..., :-1]).square().mean((1, 2, 3)) + (x[..., 1:, :] - x[..., :-1, :]).square().mean(
-            (1, 2, 3)
-        )
+        right, down = x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+        variation = right.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
+        return variation * variation.new_tensor(shares) if shares else variation
 
     return Objective((), ((1.0, term),))
 

@@ -28,6 +28,9 @@ BESIDE = (
 )
 RELEVANCE = ("auto", "lrp", "lrp-vital", "epsilon", "gradient", "guided", "none")
 REFERENCE = ("image", "crop")
+MAPS = ("BCHW", "BHWC")
+FULL = 224
+"""Pixels of a picture for which `smoothness` was chosen."""
 
 
 def check_reference(reference: str) -> None:
@@ -40,7 +43,9 @@ def check_reference(reference: str) -> None:
 class Vital(MethodConfig):
     """VITAL, distribution matching with real photos (Görgün et al. 2025)."""
 
-    came_later = MappingProxyType[str, Any]({"class_contrast": 0.0, "contrast": 0.0, "denoise": 0.0, "size": 0})
+    came_later = MappingProxyType[str, Any](
+        {"class_contrast": 0.0, "contrast": 0.0, "denoise": 0.0, "size": 0, "smooth_from": 0}
+    )
     presets = MappingProxyType[str, Mapping[str, Any]]({"quick": {"steps": 100}, "fine": {"steps": 600}})
     bounds = MappingProxyType[str, tuple[float, float]]({"size": (0, 4096)})  # 0 is the network's own
 
@@ -79,6 +84,10 @@ class Vital(MethodConfig):
     """kinds of reference photos (by what they drive an inner unit through); sample k shows facet k"""
     smoothness: float = 150.0
     """weight of the squared total variation"""
+    smooth_from: int = 16
+    """pixels between neighbouring positions of an inner unit's map from which `smoothness` counts in full. For a finer map, whose
+    patterns are finer, and for a network of pictures below 224 pixels it counts less, by the square of the ratio; 0 counts it in
+    full for all"""
     denoise: float = 0.0
     """how far, every ten steps, pixels go to what a denoiser of photos makes of them: 1 for all the way, 0 for never; 0.5
     has less coloured speckle"""
@@ -167,7 +176,8 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
     objective = match(matched, [t.values for t in targets], balanced=True, importance=[t.importance for t in targets])
     # On a large picture the network sees each pixel more seldom: as smooth a pixel as at the network's own size.
     larger = stage.size[0] * stage.size[1] / (model.card.size[0] * model.card.size[1])
-    objective = objective + config.smoothness * larger * total_variation()
+    shares = [smooth_share(model, unit, config.smooth_from) for unit in units] if config.smooth_from else []
+    objective = objective + config.smoothness * larger * total_variation(shares)
     if config.natural and any(weightings):
         quiet = [references.natural(u, layers).values if layers else {} for u, layers in zip(units, through)]
         layers = dict.fromkeys((tap for values in quiet for tap in values), 1.0)
@@ -231,9 +241,30 @@ def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
     """What `auto` stands for: relevance for facets, crops, statistics weighted by it, and tokens (not measured there)."""
     if config.relevance != "auto":
         return config.relevance
-    maps = all(references.model.layer(part.layer).layout in ("BCHW", "BHWC") for _, part in unit.terms)
+    maps = all(references.model.layer(part.layer).layout in MAPS for _, part in unit.terms)
     whole = config.facets == 1 and config.reference == "image" and references.holds_whole(unit)
     return "none" if maps and whole else "lrp"
+
+
+def smooth_share(model: Model, unit: Unit, smooth_from: int) -> float:
+    """How much of `smoothness` counts for a unit, in (0, 1].
+
+    The squared differences of a pattern grow with the square of its frequency, and a unit's patterns are as fine as its map.
+
+    Args:
+        model: the network.
+        unit: the unit; of a combination the coarsest map counts.
+        smooth_from: pixels between neighbouring positions from which it counts in full, at least 1.
+    """
+    from entoptic.images.contrast import is_answer
+
+    height, width = model.card.size
+    ratios = [1.0, max(height, width) / FULL]
+    layers = [model.layer(part.layer) for _, part in unit.terms]
+    if not is_answer(unit) and all(layer.layout in MAPS for layer in layers):
+        steps = [min(height / layer.grid[0], width / layer.grid[1]) for layer in layers]
+        ratios.append(max(steps) / smooth_from)
+    return min(ratios) ** 2
 
 
 def _levels(references: References, unit: Unit) -> tuple[float, float] | None:

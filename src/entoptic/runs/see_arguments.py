@@ -263,6 +263,7 @@ class VitalArguments(SeeArguments, total=False):
     plain: float
     facets: int
     smoothness: float
+    smooth_from: int
     denoise: float
     jitter: int
     zoom: float

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entoptic import configs
     from entoptic.bench.run import benchmark
+    from entoptic.bench.verify_table import verify_benchmark
     from entoptic.errors import UserError
     from entoptic.gallery.atlas import atlas
     from entoptic.gallery.publish import export
@@ -70,6 +71,7 @@ _HOME = {
     "patterns": "runs.patterns", "preflight": "images.preflight",
     "relevance": "models.relevance", "report": "gallery.report", "see": "runs.see", "steer": "runs.steer",
     "steer_circuit": "runs.circuit_steering", "verify": "runs.verify",
+    "verify_benchmark": "bench.verify_table",
 }  # fmt: skip
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "invert", "learn",
     "learn_dictionary", "learn_inverter", "load", "load_inverter", "load_prior", "make_gallery", "measure",
     "merge_indexes", "name", "patterns", "preflight", "relevance", "report", "see", "steer", "steer_circuit", "verify",
+    "verify_benchmark",
 ]  # fmt: skip
 
 

@@ -108,19 +108,22 @@ def test_statistics_without_photos_of_all_kinds_leave_a_logit_as_it_is(
         away_from_others(target, channel, references, 3.0, 4)
 
 
-def test_units_of_tokens_keep_relevance(photo_folder: Path) -> None:
-    """Contrast was measured on maps of convolutions alone."""
+def test_units_of_maps_and_tokens_have_contrast_and_those_of_vectors_relevance(photo_folder: Path) -> None:
     import timm
 
     card = Card(name="test_vit", size=(160, 160), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     torch.manual_seed(0)
     model = Model(timm.create_model("test_vit").eval(), card, device="cpu")
     references = References(model, Photos.open(photo_folder))
-    for name, kind in (("blocks.1:3", "lrp"), ("blocks.1.mlp.fc1:3", "lrp"), ("patch_embed.proj:3", "none")):
+    for name, layout, kind in (
+        ("blocks.1:3", "BTC", "none"), ("blocks.1.mlp.fc1:3", "BTC", "none"), ("patch_embed.proj:3", "BCHW", "none"),
+        ("fc_norm:3", "BC", "lrp"),
+    ):  # fmt: skip
         unit = bind(model, name)[0]
-        assert model.layer(unit.layer).layout == ("BCHW" if kind == "none" else "BTC")
+        assert model.layer(unit.layer).layout == layout
         assert _relevance_of(unit, Vital(), references) == kind
-        assert _relevance_of(unit, Vital(relevance="none"), references) == "none"
+        assert _relevance_of(unit, Vital(relevance="gradient"), references) == "gradient"
+        assert _relevance_of(unit, Vital(facets=2), references) == "lrp"
 
 
 def test_contrast_is_at_least_nothing() -> None:

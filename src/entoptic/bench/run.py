@@ -14,6 +14,7 @@ from entoptic.base.files import (
     delete_unfinished,
     json_bytes,
     lock_folder,
+    sha256_of,
     user_path,
     write_atomically,
     writing_to,
@@ -39,6 +40,10 @@ from entoptic.workers.count import Workers
 
 MARK = "bench.json"
 """A file that tells a folder of a benchmark, and of which recipe."""
+LISTING = "files.json"
+"""A file that holds hashes of the others, for `verify`."""
+LISTED = "listing"
+"""Entry of MARK that says that there is one."""
 
 
 @names_unread
@@ -248,6 +253,8 @@ def write(results: Results, folder: Path) -> None:
     }  # fmt: skip
     for name, content in files.items():
         _put(folder, name, content)
+    _put(folder, LISTING, json_bytes({"files": {name: sha256_of(folder / name) for name in files}}))
+    _put(folder, MARK, json_bytes({"benchmark": results.recipe["name"], LISTED: 1}))
 
 
 def _put(folder: Path, name: str, content: bytes) -> None:

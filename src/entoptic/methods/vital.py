@@ -29,6 +29,7 @@ BESIDE = (
 RELEVANCE = ("auto", "lrp", "lrp-vital", "epsilon", "gradient", "guided", "none")
 REFERENCE = ("image", "crop")
 MAPS = ("BCHW", "BHWC")
+TOKENS = ("BTC", "BCT", "TBC")
 FULL = 224
 """Pixels of a picture for which `smoothness` was chosen."""
 
@@ -63,7 +64,7 @@ class Vital(MethodConfig):
     relevance: str = "auto"
     """features of inner units are weighted by the unit's relevance, computed by lrp, epsilon, gradient or guided; none
     matches whole photos, and `contrast` leaves out what all photos have; auto takes none
-    for maps of convolutions, and lrp for tokens and without photos"""
+    for maps and tokens, and lrp for layers of neither and without photos"""
     contrast: float = 3.0
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
@@ -238,12 +239,12 @@ def _matched(config: Vital, stage: Stage) -> Iterator[Draft]:
 
 
 def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
-    """What `auto` stands for: relevance for facets, crops, statistics weighted by it, and tokens (not measured there)."""
+    """What `auto` stands for: relevance for facets, crops, statistics weighted by it, and layers without positions."""
     if config.relevance != "auto":
         return config.relevance
-    maps = all(references.model.layer(part.layer).layout in MAPS for _, part in unit.terms)
+    placed = all(references.model.layer(part.layer).layout in (*MAPS, *TOKENS) for _, part in unit.terms)
     whole = config.facets == 1 and config.reference == "image" and references.holds_whole(unit)
-    return "none" if maps and whole else "lrp"
+    return "none" if placed and whole else "lrp"
 
 
 def smooth_share(model: Model, unit: Unit, smooth_from: int) -> float:

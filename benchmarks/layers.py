@@ -75,11 +75,11 @@ comes from chance to that, as a ratio of means (bootstrap over units).
 strong photos of *other* units of the layer find each other best; no method takes part in that choice."""
 
 
-def configs(evaluations: int, smoothness: float, smooth_from: int) -> dict[str, MethodConfig]:
+def configs(evaluations: int, **of_vital: Any) -> dict[str, MethodConfig]:
     """Every method, those that optimise with the same number of network evaluations."""
     return {
         "retrieval": Retrieval(),
-        "vital": Vital(steps=evaluations, smoothness=smoothness, smooth_from=smooth_from),
+        "vital": Vital(steps=evaluations, **of_vital),
         "fourier": Fourier(steps=evaluations),
         "maco": Maco(steps=evaluations, crops=1),
     }
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--smoothness", type=float, default=Vital().smoothness, help="of vital")
     parser.add_argument("--smooth-from", type=int, default=Vital().smooth_from, help="of vital")
+    parser.add_argument("--relevance", default=Vital().relevance, help="of vital")
     parser.add_argument(
         "--first", type=float, default=0.25, help="place of the first unit, as a share of the distance between two"
     )
@@ -206,7 +207,12 @@ def main() -> None:
         }
     references = Photos.open(DATA / "imagenet-one-per-class")
     for method in given.methods.split(","):
-        config = configs(given.evaluations, given.smoothness, given.smooth_from)[method]
+        config = configs(
+            given.evaluations,
+            smoothness=given.smoothness,
+            smooth_from=given.smooth_from,
+            relevance=given.relevance,
+        )[method]
         run = entoptic.see(
             model, [u for layer in layers for u in shown[layer]], method=config, photos=references, verifiers="",
             context=False, out=f"{given.run}/{method}" if given.subject == "lite0" else f"{given.run}/{given.subject}/{method}",

@@ -13,11 +13,14 @@ import pytest
 
 import entoptic
 from entoptic import cli
+from entoptic.bench import verify_table
 from entoptic.bench.recipes import RECIPES
+from entoptic.bench.results import Results
 from entoptic.bench.run import benchmark
 from entoptic.bench.verify_table import verify_benchmark
 from entoptic.errors import UserError
 from entoptic.models.sources import SOURCES
+from entoptic.runs.verify import Verification
 from tiny_bench import MINI, register
 
 
@@ -46,6 +49,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(made: Path, tmp_path: Path) -> Path:
     """A copy that may be spoiled."""
     return Path(shutil.copytree(made, tmp_path / "bench"))
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch, made: Path) -> None:
+    """Neither verifies the runs nor makes the table again: it is the one that was made."""
+    results = Results.from_json(json.loads((made / "table.json").read_text()))
+    monkeypatch.setattr(verify_table, "verify", lambda *_, **__: Verification())
+    monkeypatch.setattr(verify_table, "benchmark", lambda *_, **__: results)
 
 
 def found_in(folder: Path, **options: Any) -> list[str]:
@@ -112,6 +123,13 @@ def test_one_edit_of_the_table_is_found_though_its_hash_was_mended(bench: Path, 
     edit, words = EDITS[name]
     change(bench, edit, hashed=True)
     assert any(words in line for line in found_in(bench)), found_in(bench)
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], {}, [3], {"a": 3}])
+@pytest.mark.parametrize("part", ["recipe", "measured_with", "cells", "costs", "failures", "about"])
+def test_a_table_of_other_kinds_of_values_is_no_error(bench: Path, part: str, value: Any, fast: None) -> None:
+    change(bench, lambda held: held.update({part: value}), hashed=False)
+    assert "table.json was changed after it was written (its sha256 differs)" in found_in(bench)
 
 
 @pytest.mark.parametrize("name", ["table.json", "table.csv", "table.md", "plot.svg", "index.html"])

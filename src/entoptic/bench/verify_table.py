@@ -79,13 +79,12 @@ def verify_benchmark(
     if chosen is None:
         return found
     known = settings(chosen, place, judges=judges, photos=opened, device=device, clip=loaded)
-    missing = _lacking(stored.measured_with, measured_with(known))
-    if missing:
-        found.skipped.append(f"the table: {missing}")
-        return found
     with reporter(progress) as report:
         for run, options in _runs(chosen, known, place):
             _add(found, run, place, verify(run, device=device, on_picture=_telling(report, run.name), **options))
+        if missing := _lacking(stored.measured_with, measured_with(known)):
+            found.skipped.append(f"the table: {missing}")
+            return found
         absent = sum(_absent(setting, report) for setting in known)
     if absent:
         line = f"{counted(absent, 'picture')} of the recipe {'is' if absent == 1 else 'are'} not there"
@@ -99,7 +98,10 @@ def verify_benchmark(
             chosen, out=copy, photos=opened, verifiers=judges, clip=loaded, device=device, progress=progress
         )
         found.drift += [f"{name} is not there" for name in sorted(_pictures(Path(copy)) - before)]
-    _compare(stored, fresh, found)
+    try:
+        _compare(stored, fresh, found)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # values that are no numbers or names
+        found.drift.append(f"table.json is damaged ({type(error).__name__}: {error})")
     return found
 
 
@@ -156,10 +158,12 @@ def _changed_files(place: Path) -> list[Difference]:
 
 def _lacking(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What must be given to compute a table again, in words; "" where all is there."""
-    gone = sorted(set(before.get("networks") or ()) - set(now["networks"]))
+    if not isinstance(before, Mapping) or not isinstance(before.get("networks"), Mapping):
+        return "it does not say which networks judged it"
+    gone = sorted(set(before["networks"]) - set(now["networks"]))
     if gone:
         return f"it was judged by {', '.join(gone)} too; give them with --verifiers"
-    if extra := sorted(set(now["networks"]) - set(before.get("networks") or ())):
+    if extra := sorted(set(now["networks"]) - set(before["networks"])):
         return f"it was not judged by {', '.join(extra)}"
     if other := [name for name, sha256 in before["networks"].items() if now["networks"][name] != sha256]:
         return f"{', '.join(other)} {'has' if len(other) == 1 else 'have'} other weights than those that made it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from entoptic import cli
 from entoptic.bench.recipes import RECIPES
 from entoptic.bench.results import Results
 from entoptic.bench.run import benchmark
+from entoptic.bench.verify_table import verify_benchmark
+from entoptic.errors import UserError
 from entoptic.models.sources import SOURCES
 from entoptic.runs.store import Run
 from tiny_bench import register, toy
@@ -106,3 +110,28 @@ def test_it_tells_its_cost_and_writes_nothing(
     assert "channels, retrieval: 0 to make, 6 there, " in capsys.readouterr().out
     assert cli.main([*words[:2], "--out", str(tmp_path / "new")]) == 2
     assert "--photos" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_is_verified_with_its_photos(
+    stopped: tuple[Path, list[str], Results], photo_folder: Path, tmp_path: Path
+) -> None:
+    out, _, _ = stopped
+    register()
+    options: dict[str, Any] = {"recipe": toy(RECIPES["standard"]), "device": "cpu", "progress": False}
+    found = verify_benchmark(out, photos=str(photo_folder), **options)
+    assert found.ok, found.drift
+    assert not [line for line in found.skipped if line.startswith("the table")], found.skipped
+    with pytest.raises(UserError, match="give --photos"):
+        verify_benchmark(out, **options)
+    fewer = shutil.copytree(photo_folder, tmp_path / "fewer")
+    next(fewer.rglob("*.png")).unlink()
+    other = verify_benchmark(out, photos=str(fewer), **options)
+    assert "the table: it was made with other photos; give those with --photos" in other.skipped
+    table = json.loads((out / "table.json").read_text())
+    cell = next(one for one in table["cells"] if one["subject"] == "channels" and one["found"])
+    cell["found"]["value"] += 0.1
+    spoiled = shutil.copytree(out, tmp_path / "spoiled")
+    (spoiled / "table.json").write_text(json.dumps(table))
+    drift = verify_benchmark(spoiled, photos=str(photo_folder), **options).drift
+    assert any(line.startswith(f"table.json: {cell['subject']}, {cell['method']}, ") for line in drift), drift

@@ -6,9 +6,9 @@
     python benchmarks/reading.py pictures --set early        # the same of earlier layers, reading-early.json and .md
 
 The pictures are cut from sheets of docs/benchmarks: 15 of 25 units of each of two late layers (inner-lite0-vital.jpg), or six of
-each of five earlier ones (layers-LAYER.jpg), by a fixed seed. The photos of the four sets are the six of imagenet-val-650 that drive
-a unit most; no picture was made from them. Photos are written to --out only, and may not be published. What the reader wrote, chose
-and judged stands in the JSON.
+each of five earlier ones (layers-LAYER.jpg), by a fixed seed. The photos of the four sets are the six of imagenet-val-650 that
+drive a unit most; no picture was made from them. Photos are written to --out only, and may not be published. What the reader
+wrote, chose and judged stands in the JSON.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ SETS = {
     ),
     "early": Set(
         stem="reading-early", layers=("blocks.4", "blocks.3", "blocks.2", "blocks.1", "bn1.act"), each=6,
-        source="Thirty pictures of earlier units of `builtin:lite0` from [these sheets](layers.md), six a layer by a fixed seed, by the "
-        "default recipe at\n100 steps. Later layers: [what a reader sees](reading.md).",
+        source="Thirty pictures of earlier units of `builtin:lite0` from [these sheets](layers.md), six a layer by a fixed seed, "
+        "by the default recipe at\n100 steps. Later layers: [what a reader sees](reading.md).",
     ),
 }  # fmt: skip
 
@@ -141,9 +141,8 @@ def strongest(of: Set) -> list[list[Image.Image]]:
 
 
 def _thumbnail(photos: Photos, position: int, side: int = 84) -> Image.Image:
-    pixels = photos.read(position)
-    assert pixels is not None
-    photo = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    photo = photos.read(position)
+    assert photo is not None
     least = min(photo.size)
     left, top = ((size - least) // 2 for size in photo.size)
     return photo.crop((left, top, left + least, top + least)).resize((side, side))

@@ -132,6 +132,8 @@ def test_examples_work_in_the_order_of_the_verbs(say: Say, place: Path, monkeypa
     order = ("see", "interpolate", "index", "ls", "check", "merge", "verify", "gallery", "completion")
     for name in order:
         for example in VERBS[name][0].examples:  # type: ignore[attr-defined]
+            if "bench-small" in example:  # a benchmark takes minutes: tests/bench/test_verify_table.py
+                continue
             small = SMALL.get(name, [])[2 * ("retrieval" in example) :]
             code, _, err = say(*words_of(example), *small)
             assert code == 0 or (name == "check" and not err), (example, err)

@@ -41,7 +41,10 @@ def test_an_unknown_option_of_any_verb(say: Say, name: str) -> None:
         (["see", "m", "u", "--debug=3"], '--debug takes no value, got "3"; --debug turns it on, --no-debug off'),
         (["learn", "prior", "--photos", "p", "--widths", "3", "x"], '--widths must be whole numbers, got "x"'),
         (["gallery", "a", "b"], '"b" is one word too many for gallery; it is written `entoptic gallery RUN [options]`'),
-        (["verify"], "verify needs RUN (the run folder); it is written `entoptic verify RUN [options]`"),
+        (
+            ["verify"],
+            "verify needs RUN (the run folder, or the folder of a benchmark); it is written `entoptic verify RUN [options]`",
+        ),
         (["check", "m"], "check needs --photos PHOTOS (real photos"),
         (["index", "m", "--photos", "p"], "index needs --layers LAYER (module names, or logits"),
         (["merge", "--out", "x"], "no index was given; expected the folders of its shards"),
@@ -92,3 +95,9 @@ def test_a_long_list_is_not_read_out() -> None:
     assert instead("qqq", ["a", "b"]) == "; there are a, b"
     assert instead("qqq", []) == "; there are none"
     assert instead("unit77", many) == '; did you mean "unit7"?'
+
+
+@pytest.mark.parametrize("verb", ["gallery", "verify", "ls", "status"])
+@pytest.mark.parametrize("path", ["x" * 300, "xx/" * 1800])
+def test_a_path_that_cannot_be_is_refused(say: Say, verb: str, path: str) -> None:
+    assert "is no path: " in refusal(say(verb, path))

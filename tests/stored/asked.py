@@ -52,7 +52,7 @@ def see() -> list[entoptic.Run]:
     """
     options: dict[str, Any] = {
         "photos": PICTURES, "prior": PRIOR, "steps": 3, "canvas": 48, "crops": 2, "references": 4, "cap": 1.0,
-        "relevance": "lrp", "contrast": 0.0, "class_contrast": 0.0,  # what `vital` did when the run was made
+        "relevance": "lrp", "contrast": 0.0, "class_contrast": 0.0, "smooth_from": 0,  # what `vital` did when the run was made
         "out": "runs/see", **FEW, **QUICK,
     }  # fmt: skip
     logit = entoptic.see(MODEL, UNITS[0], method=ALL, student=VERIFIER, fresh=16, **options)

@@ -47,6 +47,8 @@ def user_path(path: str | Path) -> Path:
         raise UserError(f"{text!r} is no path here; there is no home folder of that user") from None
     if any(len(os.fsencode(part)) > _LONGEST for part in expanded.parts):
         raise UserError(f"{text[:40]!r}… is no path: a name in it is longer than {_LONGEST} bytes")
+    if len(os.fsencode(expanded)) > _LONGEST_PATH:
+        raise UserError(f"{text[:40]!r}… is no path: it is longer than {_LONGEST_PATH} bytes")
     return expanded
 
 
@@ -73,6 +75,7 @@ def writing_to(folder: Path, finished: str = "what is finished is kept") -> Iter
 
 
 _LONGEST = 255
+_LONGEST_PATH = 3800  # files in it have names too, and 4095 is the end
 
 
 def is_inside(path: Path, folder: Path) -> bool:

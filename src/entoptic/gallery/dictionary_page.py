@@ -61,8 +61,13 @@ def write_dictionary_pages(
 
 
 def is_index(folder: Path) -> bool:
-    """Returns whether a folder holds an index and no run."""
-    return (folder / INDEX).is_file() and not (folder / "run.json").is_file()
+    """Returns whether a folder holds an index and no run.
+
+    Raises:
+        UserError: no path can be so.
+    """
+    place = user_path(folder)
+    return (place / INDEX).is_file() and not (place / "run.json").is_file()
 
 
 def _write(index: ActivationIndex, layer: str, runs: Sequence[Run], opened: Photos | None, out: Path) -> Path:

@@ -13,10 +13,12 @@ from entoptic.base.files import is_inside, json_bytes, sha256_of, user_path
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.records import read_json
 from entoptic.bench.about import measured_with
+from entoptic.bench.draw import draw
 from entoptic.bench.make import Setting, plan_of, settings
 from entoptic.bench.recipe import Recipe, recipe_json
 from entoptic.bench.results import Cell, Results
 from entoptic.bench.run import LISTED, LISTING, MARK, benchmark, checked, judges_of
+from entoptic.bench.tables import csv_table, markdown
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.metrics.sets.zero_shot import PicturesAndTexts, find_clip
@@ -72,6 +74,7 @@ def verify_benchmark(
     stored = _stored(place, found)
     if stored is None:
         return found
+    found.differs(*_not_of(stored, place, found))
     chosen = _recipe_of(stored, recipe, photos, found)
     opened = None if photos is None else Photos.open(photos)
     loaded = find_clip(clip, device=device) if isinstance(clip, str) else clip
@@ -154,6 +157,20 @@ def _changed_files(place: Path) -> list[Difference]:
         elif sha256_of(file) != sha256:
             wrong.append(Difference(name, f"{name} was changed after it was written (its sha256 differs)"))
     return wrong
+
+
+def _not_of(stored: Results, place: Path, found: Verification) -> Iterator[Difference]:
+    """Which files say something else than the table that they are made of. What is known to be wrong is not said twice."""
+    if not (place / LISTING).is_file():
+        return  # of a version that may have laid them out otherwise
+    try:
+        made = {"table.csv": csv_table(stored), "table.md": markdown(stored), "plot.svg": draw(stored).svg()}
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        yield Difference("table.json", f"table.json is damaged ({type(error).__name__}: {error})")
+        return
+    for name, text in made.items():
+        if name not in found.files and (place / name).is_file() and (place / name).read_bytes() != text.encode():
+            yield Difference(name, f"{name} is not what this version makes of table.json")
 
 
 def _lacking(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -182,10 +182,34 @@ def test_browser_keyboard_and_phone(page: Any) -> None:
     page.keyboard.press("k")
     page.keyboard.press("k")
     assert page.evaluate("document.activeElement.id") == "feature-0"
-    page.goto(page.url.split("?")[0] + "#feature-1999")
-    page.reload()
-    page.wait_for_function("document.activeElement.id === 'feature-1999'")
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
+
+
+def test_browser_the_address_of_a_feature_keeps_it(page: Any) -> None:
+    """It opens on the feature, a reload stays there, and Back leads away from it."""
+    at = "document.activeElement.id === 'feature-1999'"
+    start = page.url
+    page.goto(start + "#feature-1999")
+    page.wait_for_function(at)
+    assert page.url.endswith("?page=42#feature-1999")
+    page.reload()
+    page.wait_for_function(at)
+    page.goto("about:blank")
+    page.go_back()
+    page.wait_for_function(at)
+    page.go_back()
+    page.wait_for_function("document.querySelector('.feature')?.id === 'feature-0'")
+    assert page.url == start
+    page.goto(start + "?q=60")
+    page.get_by_role("link", name="3", exact=True).first.click()
+    page.wait_for_function("document.activeElement.id === 'feature-3'")
+    assert page.url.endswith("#feature-3")
+    page.go_back()
+    page.wait_for_function("document.querySelector('.feature')?.id === 'feature-60'")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.feature').id === 'feature-48'")
+    assert page.url.endswith("?page=2")

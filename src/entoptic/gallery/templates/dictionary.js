@@ -74,26 +74,26 @@
     if (!list.found.length) grid.append(make("p", { class: "nothing" }, list.query ? `No feature matches “${list.query}”.` : "No feature fits these choices."));
     count.textContent = list.counted("feature");
   }
-  /* Shows a feature on whichever page it lies. */
-  function jump(k) {
+  /* Shows a feature on whichever page it lies. Its address keeps the feature, so it can be sent, and reloaded. */
+  function jump(k, isStep) {
     const at = list.reveal((f) => f.k === k);
     list.draw();
     if (at < 0) return;
-    list.remember(true);
+    list.remember(isStep, `#feature-${k}`);
     list.select(byId(`feature-${k}`));
   }
   grid.addEventListener("click", (event) => {
     const to = event.target.closest("a[data-feature]")?.dataset.feature;
     if (to === undefined || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    jump(Number(to));
+    jump(Number(to), true);
   });
   const list = pagedList({
     all: features, perPage: PER_PAGE, own: location.pathname.split("/").at(-1), find, pager, choices, steps: false, filter, draw,
     stops: () => [...grid.querySelectorAll(".feature")], row: ".feature",
     arrive() {
       const wanted = /^#feature-(\d+)$/.exec(location.hash);
-      if (wanted) jump(Number(wanted[1]));
+      if (wanted) jump(Number(wanted[1]), false); // a step would keep Back from leading away
       else list.draw();
     },
   });

@@ -62,11 +62,11 @@
       draw(list);
       drawPager();
     }
-    // A file:// page may be refused a change of its address; the page works without.
-    function remember(isStep) {
+    // A file:// page may be refused a change of its address; the page works without. hash: the place on the page, or nothing.
+    function remember(isStep, hash = "") {
       try {
         const to = address(page);
-        history[isStep ? "pushState" : "replaceState"](null, "", to === own ? location.pathname : to);
+        history[isStep ? "pushState" : "replaceState"](null, "", (to === own ? location.pathname : to) + hash);
       } catch { /* refused */ }
     }
     function search(words) {

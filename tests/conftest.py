@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,15 @@ def tiny_student(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a second network with the tiny one's classes."""
     monkeypatch.setitem(SOURCES, "tiny", lambda seed, _: (tiny_module(int(seed)), tiny_card(name=f"tiny:{seed}")))
     return "tiny:7"
+
+
+@pytest.fixture
+def bench_networks() -> Iterator[None]:
+    """`tiny:N` and `pooled:N` name networks, as the tests of the benchmark need them."""
+    from tiny_bench import named_networks
+
+    with named_networks():
+        yield
 
 
 @pytest.fixture(scope="session")

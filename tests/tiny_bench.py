@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -54,6 +56,18 @@ class Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+@contextmanager
+def named_networks() -> Iterator[None]:
+    """`register`, and what else was named by the way is forgotten afterwards."""
+    before = dict(SOURCES)
+    register()
+    try:
+        yield
+    finally:
+        SOURCES.clear()
+        SOURCES.update(before)
 
 
 def register() -> None:

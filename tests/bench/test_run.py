@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -30,32 +29,21 @@ from entoptic.metrics.sets import cmmd
 from entoptic.metrics.sets.zero_shot import ZeroShot, find_clip
 from entoptic.models.sources import SOURCES
 from entoptic.workers.count import Workers
-from tiny_bench import MINI, register
+from tiny_bench import MINI, named_networks
 from tiny_clip import write_clip
 
+pytestmark = pytest.mark.usefixtures("bench_networks")
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _tiny_networks() -> Iterator[None]:
-    before = dict(SOURCES)
-    register()
-    yield
-    SOURCES.clear()
-    SOURCES.update(before)
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Results]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """The miniature, undisturbed."""
-    before = dict(SOURCES)
-    register()
     place = tmp_path_factory.mktemp("whole")
-    with chdir(place):  # pictures hold the command that makes them, with the folder of their scenes
+    # Pictures hold the command that makes them, with the folder of their scenes.
+    with named_networks(), chdir(place):
         results = benchmark(MINI, out="out", device="cpu", progress=False)
-    yield place / "out", results
-    SOURCES.clear()
-    SOURCES.update(before)
+    return place / "out", results
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +16,38 @@ from entoptic.bench.results import Results
 from entoptic.bench.run import benchmark
 from entoptic.bench.verify_table import verify_benchmark
 from entoptic.errors import UserError
-from entoptic.models.sources import SOURCES
 from entoptic.runs.store import Run
-from tiny_bench import register, toy
+from tiny_bench import named_networks, toy
 
+pytestmark = pytest.mark.usefixtures("bench_networks")
 METHODS = ("vital", "vital-paper", "fourier", "maco", "pixels")
 CHANNELS = ("vital", "fourier", "maco", "pixels", "retrieval")
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Iterator[tuple[Path, list[str], Results]]:
+def stopped(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> tuple[Path, list[str], Results]:
     """Its folder, what there was when it was stopped, and the table of the same call again."""
-    before = dict(SOURCES)
-    register()
-    recipe, out = toy(RECIPES["standard"]), tmp_path_factory.mktemp("toy") / "out"
-    asked: dict[str, Any] = {"out": out, "photos": str(photo_folder), "device": "cpu", "progress": False}
-    write, made = Run.write, 0
+    with named_networks():
+        recipe, out = toy(RECIPES["standard"]), tmp_path_factory.mktemp("toy") / "out"
+        asked: dict[str, Any] = {"out": out, "photos": str(photo_folder), "device": "cpu", "progress": False}
+        write, made = Run.write, 0
 
-    def counting(self: Run, *args: Any, **kwargs: Any) -> Any:
-        nonlocal made
-        made += 1
-        if made > 35:  # in the second part
-            raise KeyboardInterrupt
-        return write(self, *args, **kwargs)
+        def counting(self: Run, *args: Any, **kwargs: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made > 35:  # in the second part
+                raise KeyboardInterrupt
+            return write(self, *args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "write", counting)
-        with pytest.raises(KeyboardInterrupt):
-            benchmark(recipe, **asked)
-    there = {str(p): p.stat().st_mtime_ns for p in out.glob("runs/**/pictures/**/*.png")}
-    results = benchmark(recipe, **asked)
-    again = {path: Path(path).stat().st_mtime_ns for path in there}
-    assert again == there, "a finished picture was made again"
-    yield out, list(there), results
-    SOURCES.clear()
-    SOURCES.update(before)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Run, "write", counting)
+            with pytest.raises(KeyboardInterrupt):
+                benchmark(recipe, **asked)
+        there = {str(p): p.stat().st_mtime_ns for p in out.glob("runs/**/pictures/**/*.png")}
+        results = benchmark(recipe, **asked)
+        again = {path: Path(path).stat().st_mtime_ns for path in there}
+        assert again == there, "a finished picture was made again"
+    return out, list(there), results
 
 
 @pytest.mark.slow
@@ -117,7 +113,6 @@ def test_it_is_verified_with_its_photos(
     stopped: tuple[Path, list[str], Results], photo_folder: Path, tmp_path: Path
 ) -> None:
     out, _, _ = stopped
-    register()
     options: dict[str, Any] = {"recipe": toy(RECIPES["standard"]), "device": "cpu", "progress": False}
     found = verify_benchmark(out, photos=str(photo_folder), **options)
     assert found.ok, found.drift

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,18 @@ from entoptic.bench.results import Results
 from entoptic.bench.run import benchmark
 from entoptic.bench.verify_table import verify_benchmark
 from entoptic.errors import UserError
-from entoptic.models.sources import SOURCES
 from entoptic.runs.verify import Verification
-from tiny_bench import MINI, register
+from tiny_bench import MINI, named_networks
 
-
-@pytest.fixture(autouse=True)
-def _tiny_networks() -> Iterator[None]:
-    before = dict(SOURCES)
-    register()
-    yield
-    SOURCES.clear()
-    SOURCES.update(before)
+pytestmark = pytest.mark.usefixtures("bench_networks")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature as it was made."""
-    before = dict(SOURCES)
-    register()
     folder = tmp_path_factory.mktemp("made") / "bench"
-    benchmark(MINI, out=folder, device="cpu", progress=False)
-    SOURCES.clear()
-    SOURCES.update(before)
+    with named_networks():
+        benchmark(MINI, out=folder, device="cpu", progress=False)
     return folder
 
 

@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 .PHONY: demo test test-all lint docs benchmark bench-small clean
 
-demo: $(VENV)/.installed  ## see what six classes and a channel look like to a real network
+demo: $(VENV)/.installed  ## see what six classes look like to a real network
 	$(BIN)/entoptic see builtin:lite0 \
 	  'logits:"church"' 'logits:"parachute"' 'logits:"golf ball"' 'logits:"gas pump"' 'logits:"French horn"' \
 	  'logits:"golden retriever"' --threads $(THREADS) --out runs/demo

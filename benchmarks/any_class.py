@@ -5,7 +5,7 @@
     python benchmarks/any_class.py --methods vital,maco,fourier --seeds 3
 
 The halves are a fixed random choice of 100 classes without imagenette's ten. Lite1 and Lite2 are of the subject's family,
-MobileNetV2 is a cousin, SqueezeNet is of another kind and took part in one choice, that of `class_contrast`.
+MobileNetV2 and SqueezeNet are of other families; SqueezeNet took part in one choice, that of `class_contrast`.
 Pictures are stored in a run (--run) and never made twice. Writes docs/benchmarks/any-class.json, any-class.md and a contact
 sheet (named by its half and method).
 """
@@ -146,13 +146,14 @@ def main() -> None:
     reference_features = features(judge_of_distance, reference)
     table: dict[str, Any] = {}
     for name, (pictures_now, of_now) in seen.items():
-        entry: dict[str, Any] = {"n": len(of_now), "classes": len(set(of_now))}
+        n = len(set(of_now))  # classes were drawn; the pictures of one are averaged first
+        entry: dict[str, Any] = {"n": len(of_now), "classes": n}
         for judge_name, judge in judges(model).items():
             found = ranks(judge, pictures_now, of_now)
             entry[judge_name] = {
-                f"top-{k}": {"value": sum(r <= k for r in found) / len(found),
-                             "interval": wilson(sum(r <= k for r in found), len(found))}
+                f"top-{k}": {"value": share, "interval": wilson(share * n, n)}
                 for k in (1, 5)
+                for share in [sum(r <= k for r in found) / len(found)]
             }  # fmt: skip
         if name != "photos":
             theirs = features(judge_of_distance, pictures_now)
@@ -178,15 +179,21 @@ def page(held: dict[str, Any]) -> str:
     lines = [
         "# Classes without photos", "",
         "Pictures of random ImageNet classes by `entoptic see builtin:lite0 logits:K`, without photos, and what other networks",
-        "see in them. `benchmarks/any_class.py` makes this page; top-1 / top-5, in brackets 95 % Wilson intervals of top-1.",
-        "The recipe was chosen on the half *tune*; the half *report* took part in no choice.",
-        "SqueezeNet took part in one, that of `class_contrast`.",
+        "see in them. `benchmarks/any_class.py` makes this page; top-1 / top-5, in brackets 95 % Wilson intervals of top-1",
+        "at the number of classes: the pictures of a class are averaged first.",
+        "The recipe was chosen on the half *tune*. The half *report* was looked at once before `class_contrast` was chosen",
+        "([decision 043](../decisions/043-contrast.md)); the choice itself was made on *tune*.",
+        "Lite1, Lite2 and MobileNetV2 judged the choices, SqueezeNet that of `class_contrast` alone.",
         "The row of photos holds one photo a class. The shipped statistics read these photos too.", "",
     ]  # fmt: skip
     for key, part in held.items():
         judges_now = [name for name in next(iter(part["rows"].values())) if name not in ("n", "classes", "kid")]
-        lines += [f"## {key[0].upper()}{key[1:]}", "", f"| | n | {' | '.join(judges_now)} | kernel distance |"]
-        lines += ["|---" * (len(judges_now) + 3) + "|"]
+        lines += [
+            f"## {key[0].upper()}{key[1:]}",
+            "",
+            f"| | pictures | classes | {' | '.join(judges_now)} | kernel distance |",
+        ]
+        lines += ["|---" * (len(judges_now) + 4) + "|"]
         for name, entry in part["rows"].items():
             cells = [
                 f"{entry[j]['top-1']['value']:.2f} / {entry[j]['top-5']['value']:.2f} "
@@ -199,7 +206,7 @@ def page(held: dict[str, Any]) -> str:
                 if distance
                 else ""
             )
-            lines.append(f"| {name} | {entry['n']} | {' | '.join(cells)} | {far} |")
+            lines.append(f"| {name} | {entry['n']} | {entry['classes']} | {' | '.join(cells)} | {far} |")
         lines += ["", f"`python benchmarks/any_class.py {part['command']}`", ""]
         half = key.partition(",")[0]
         lines += [

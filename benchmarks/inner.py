@@ -24,6 +24,7 @@ from torch import Tensor
 
 import entoptic
 from common import DATA, about, bootstrap, kid, kid_interval, logits_and_features, verifiers
+from entoptic.base.estimates import wilson
 from entoptic.base.pixels import to_float
 from entoptic.images.photos import Photos
 from entoptic.methods.contract import MethodConfig
@@ -119,7 +120,7 @@ def judge_run(
     judges: dict[str, Model],
     real: dict[str, Tensor],
 ) -> dict[str, Any]:
-    """Means over units with bootstrap intervals, and kernel distances with jackknife intervals."""
+    """Means over units with bootstrap intervals (a share has Wilson's), and kernel distances with jackknife intervals."""
     pictures = pictures_of(run, config, units)
     images = torch.cat([to_float(picture.pixels) for picture in pictures])
     per_unit = {
@@ -132,7 +133,8 @@ def judge_run(
     row: dict[str, Any] = {"n": len(units), "units": per_unit}
     for name, values in per_unit.items():
         known = [v for v in values if v is not None and np.isfinite(v)]
-        row[name] = {"value": float(np.mean(known)), "interval": bootstrap(known), "n": len(known)} if known else None
+        interval = wilson(sum(known), len(known)) if name == "beats every photo" else bootstrap(known or [0.0])
+        row[name] = {"value": float(np.mean(known)), "interval": interval, "n": len(known)} if known else None
     for name, net in judges.items():
         features = logits_and_features(net, images)[1]
         row[f"kernel distance {name}"] = {
@@ -177,7 +179,10 @@ def page(result: dict[str, Any]) -> str:
         rows = table["rows"]
         lines += [
             f"## {table['model']}, {len(table['units'])} units of {layers}", "",
-            f"{table['steps']} network evaluations a picture; percentile among {table['photos']} photos.", "",
+            f"{table['steps']} network evaluations a picture; percentile among {table['photos']} photos. In brackets are 95 %",
+            "intervals over units (Wilson's for the share that beats every photo, else bootstrap), of distances by the jackknife",
+            "over pictures.", "",
+            *([table["note"], ""] if "note" in table else []),
             "| method | n | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|",
         ]  # fmt: skip
         for method, row in rows.items():

@@ -6,7 +6,7 @@ All are measured on the same held-out photos with one sample each: the cosine to
 what they predict on the photo and how probable that is to them (log p, which still tells pictures apart where hardly any is
 recognised), and the distance to the photos in the features of Lite2, which nobody inverts (to photos of 224 pixels in the
 table of shipped inverters, elsewhere of the inverter's size). Intervals are over photos; differences are paired. A photo
-through the prior's states is the ceiling: no picture that these states hold can be nearer.
+through the prior's states is what the photo itself reaches at the prior's size: a reference, not a proven bound.
 
 Recipes are compared on a small prior (`--prior`). Each inverter there is trained on the same photos, as many of them, in the
 same order. `--long` is an inverter trained longer (a shipped one), for what sampling options do.
@@ -124,8 +124,9 @@ def shipped(options: argparse.Namespace, real: Tensor, judge: Any) -> tuple[dict
         strips[source] = made[:SHOWN]
         bare = inverter.sample(wanted, noise, strength=0.0, guidance=1.0)
         rows[f"{source}: the bare prior"], _ = judge(inverter, wanted, lambda: bare, side)  # noqa: B023
-        rows[f"{source}: the photo itself"], made = judge(inverter, wanted, lambda: torch.cat(through), side)  # noqa: B023
-        strips[f"{source}: the photo itself"] = made[:SHOWN]
+        what = f"{source}: the photo through the prior's states"
+        rows[what], made = judge(inverter, wanted, lambda: torch.cat(through), side)  # noqa: B023
+        strips[what] = made[:SHOWN]
         for name, row in rows.items():
             if name.startswith(source):
                 tell(name, row)
@@ -136,7 +137,7 @@ def shipped(options: argparse.Namespace, real: Tensor, judge: Any) -> tuple[dict
 def subject(
     part: str, options: argparse.Namespace, real: Tensor, judge: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The four trainings of one network, the bare prior, and the photo itself."""
+    """The four trainings of one network, the bare prior, and the photo through the prior's states."""
     rows: dict[str, Any] = {}
     strips: dict[str, Tensor] = {}
     name, layer, limit = SUBJECTS[part]
@@ -158,9 +159,9 @@ def subject(
     noise = noise_of(inverter, len(real))
     rows["the bare prior"], _ = judge(inverter, wanted, lambda: inverter.sample(wanted, noise, strength=0.0))
     small = interpolate(real, (inverter.size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
-    rows["the photo at this size"], made = judge(inverter, wanted, lambda: small)
+    rows["the photo through the prior's states"], made = judge(inverter, wanted, lambda: small)
     strips["photo"] = made[:SHOWN]
-    tell(f"{part} photo", rows["the photo at this size"])
+    tell(f"{part} photo", rows["the photo through the prior's states"])
     return rows, strips
 
 

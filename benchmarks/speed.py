@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def main() -> None:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(parts)}")
     earlier = given.out / "speed.json"
     result: dict[str, Any] = json.loads(earlier.read_text()) if earlier.is_file() else {}
-    command = ("python benchmarks/speed.py " + " ".join(sys.argv[1:])).strip()
+    command = f"python benchmarks/speed.py {shlex.join(sys.argv[1:])}".strip()
     for name in chosen:
         result[name] = parts[name]() | {"measured": {"command": command, **about()}}
     given.out.mkdir(parents=True, exist_ok=True)
@@ -451,13 +452,13 @@ def page(result: dict[str, Any]) -> str:
         lines += [
             *(
                 f"| `klsc` at {nats} nats from a bank of {sampled['bank']}, on {row['units']} of {row['of']} units: prior "
-                f"evaluations per effective sample against 1000-step guidance | {show(row['alone'])} fewer for a unit alone, "
-                f"{show(row['shared'])} where {row['of']} share the bank |"
+                f"evaluations of 1000-step guidance, as multiples of those per effective sample | {show(row['alone'])} for a unit "
+                f"alone, {show(row['shared'])} where {row['of']} share the bank |"
                 for nats, row in sampled["from the bank"].items()
             ),
             *(
                 f"| `klsc` at {DEEP:g} nats on {unit}, the bank and its moves, ESS {row['ess']:.3g}"
-                f"{' (nothing told: ' + row['refused'] + ')' if row['refused'] else ''} | {row['alone']:.2f}× fewer alone, "
+                f"{' (nothing told: ' + row['refused'] + ')' if row['refused'] else ''} | {row['alone']:.2f}× alone, "
                 f"{row['shared']:.2f}× where 20 share the bank |"
                 for unit, row in sampled["beyond it"].items()
             ),

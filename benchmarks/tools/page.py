@@ -125,7 +125,11 @@ def summary(rows: dict[str, Any]) -> list[str]:
         parts = [f"{ways[how]} {', '.join(said[how])}" for how in ways if how in said]
         if parts:
             lines.append(f"* **{what[0].upper()}{what[1:]}**: `vital` is {'; '.join(parts)}.")
-    return [*lines, "", "One interval in twenty leaves out the truth, and there are many."] if lines else []
+    return (
+        [*lines, "", "About one in twenty 95 % intervals misses the true value, and this page has dozens."]
+        if lines
+        else []
+    )
 
 
 def unfinished(result: dict[str, Any]) -> list[str]:

@@ -400,7 +400,7 @@ def test_untouched_judges_come_first_and_absent_ones_are_named(tmp_path: Path) -
     none = benchmark(
         replace(recipe, untouched=("torchvision:nothing/X",)), out=tmp_path / "out", device="cpu", progress=False
     )
-    assert "no judge that took part in no choice could be loaded: give one with --verifiers" in markdown(none)
+    assert "no untouched judge could be loaded: give one with --verifiers" in markdown(none)
     assert none.cell("classes", "pixels", "verifier_top1", "untouched") is None
 
 

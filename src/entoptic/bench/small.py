@@ -43,8 +43,9 @@ RECIPE = Recipe(
     name="small",
     title="minutes on two cores, no photos",
     note=(
-        f"Every method has {EVALUATIONS} network evaluations a picture, fewer than its default. The classes and channels took no "
-        "part in the choice of any method's recipe. Lite1 and Lite2 are relatives of the network under study."
+        f"Every method has {EVALUATIONS} network evaluations a picture of a class or channel, fewer than its default; planted "
+        "units have 150 to 384 (see Costs). The classes and channels took no part in the choice of any method's recipe. The judges Lite1 "
+        "and Lite2 did, on other classes, and they are networks of the same family as the one under study."
     ),
     subjects=(
         Subject(

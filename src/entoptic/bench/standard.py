@@ -64,8 +64,9 @@ RECIPE = Recipe(
     title="hours on two cores, with photos",
     note=(
         f"Every optimising method has {EVALUATIONS} network evaluations a picture of a class and 200 of a channel. The classes "
-        "took no part in the choice of any method's recipe, and neither did the untouched judges. Pictures of classes match the "
-        "shipped statistics, those of channels one half of the photos; everything is measured on the other half."
+        "took no part in the choice of any method's recipe, and neither do judges that are called untouched. The judges Lite1 and "
+        "Lite2, of the family of the network under study, took part on other classes. Pictures of classes match the shipped "
+        "statistics, those of channels one half of the photos; everything is measured on the other half."
     ),
     subjects=(
         of_classes(CLASSES, EQUAL),

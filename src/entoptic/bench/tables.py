@@ -158,7 +158,7 @@ def unmeasured(results: Results) -> list[str]:
     lines = [f"{subject}, {', '.join(found)}{of}: {why}" for (subject, why, of), found in titles.items()]
     lines += [f"the judge {name}: {why}" for name, why in results.measured_with.get("absent", {}).items()]
     if results.recipe.get("untouched") and not results.measured_with.get("untouched"):
-        lines.append("no judge that took part in no choice could be loaded: give one with --verifiers")
+        lines.append("no untouched judge could be loaded: give one with --verifiers")
     return lines
 
 

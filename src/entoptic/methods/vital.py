@@ -59,12 +59,12 @@ class Vital(MethodConfig):
     reference: str = "image"
     """match whole photos ("image") or their crops around the position that drives an inner unit most ("crop")"""
     layers: tuple[str, ...] = ()
-    """layers to match, each counting alike; empty takes the stem and the end of each stage. For an inner unit those
-    below its own layer count, the first of them for `natural` only"""
+    """layers to match, each counting alike; empty takes the stem and the end of each stage. For an inner unit its own layer
+    and those before it; with relevance those below its own layer, the first of them for `natural` only"""
     relevance: str = "auto"
     """features of inner units are weighted by the unit's relevance, computed by lrp, epsilon, gradient or guided; none
-    matches whole photos, and `contrast` leaves out what all photos have; auto takes none
-    for maps and tokens, and lrp for layers of neither and without photos"""
+    matches whole photos, and `contrast` leaves out what all photos have. auto takes lrp for vectors, for facets and crops, and
+    where there are neither photos nor shipped statistics of whole photos; else none"""
     contrast: float = 3.0
     """how far an inner unit's features are matched beyond those of its photos, away from photos that do not drive it: 0 for
     its photos' own features, 1 for a difference twice as large; for relevance=none"""
@@ -78,7 +78,7 @@ class Vital(MethodConfig):
     logits without photos of their class"""
     natural: float = 1.0
     """weight of looking, at every matched layer and where the unit does not look, like photos that do not drive it: what
-    fills the picture beside its cause; inner units only"""
+    fills the picture beside its cause; for inner units, with relevance only"""
     plain: float = 0.0
     """weight of a pull of all pixels towards grey; with natural=0, what nothing asks for stays empty"""
     facets: int = 1

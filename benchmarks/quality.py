@@ -192,8 +192,8 @@ def page(result: dict[str, Any]) -> str:
         f"EfficientNet-Lite0, imagenette classes, {result['evaluations']} network evaluations a picture for every method. "
         "`self`, `Lite1`, `Lite2`, `MobileNetV2`: top-1 under that network; `verifiers`: mean of the last three. In brackets are "
         "95 % Wilson intervals at the number of classes, because the pictures of a class are averaged first. Kernel distance "
-        "(KID, unbiased): to 250 imagenette validation photos in pooled features, 95 % by the jackknife over pictures, which counts "
-        "those of one class as independent. No method optimises anything of a verifier.",
+        "(KID, unbiased): to 250 imagenette validation photos in pooled features, 95 % by the jackknife over pictures, which "
+        "counts those of one class as independent. No method optimises anything of a verifier.",
         "",
         "| method | pictures | classes | seeds | " + " | ".join(columns) + " |",
         "|---|---|---|---|" + "---|" * len(columns),

@@ -44,8 +44,8 @@ RECIPE = Recipe(
     title="minutes on two cores, no photos",
     note=(
         f"Every method has {EVALUATIONS} network evaluations a picture of a class or channel, fewer than its default; planted "
-        "units have 150 to 384 (see Costs). The classes and channels took no part in the choice of any method's recipe. The judges Lite1 "
-        "and Lite2 did, on other classes, and they are networks of the same family as the one under study."
+        "units have 150 to 384 (see Costs). The classes and channels took no part in the choice of any method's recipe. The "
+        "judges Lite1 and Lite2 did, on other classes, and they are networks of the same family as the one under study."
     ),
     subjects=(
         Subject(

@@ -105,8 +105,17 @@ class Shot:
 
 def named(judge: Model) -> str:
     """Returns a judge's name without folders of the machine."""
-    source, _, name = judge.card.name.partition(":")
-    return PurePath(name).stem if source == "file" else judge.card.name
+    return short_name(judge.card.name)
+
+
+def short_name(network: str) -> str:
+    """Returns a network's name as tables have it: of a file its stem.
+
+    Args:
+        network: its name with its source, such as "file:judges/one.json".
+    """
+    source, _, name = network.partition(":")
+    return PurePath(name).stem if source == "file" else network
 
 
 def took_part(judge: Model) -> bool:

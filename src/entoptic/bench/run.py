@@ -8,42 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import (
-    check_inside,
-    check_own,
-    delete_unfinished,
-    json_bytes,
-    lock_folder,
-    sha256_of,
-    user_path,
-    write_atomically,
-    writing_to,
-)
+from entoptic.base.files import check_own, delete_unfinished, json_bytes, lock_folder, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.records import read_json
 from entoptic.base.unread import names_unread
 from entoptic.bench.about import about, command_of, measured_with
-from entoptic.bench.draw import draw
 from entoptic.bench.make import Setting, Shot, make, settings
 from entoptic.bench.measure import Seen, measure
-from entoptic.bench.page import page
 from entoptic.bench.recipe import Recipe, recipe_json
 from entoptic.bench.recipes import find_recipe
 from entoptic.bench.results import Cost, Results, Shown
-from entoptic.bench.tables import csv_table, markdown
+from entoptic.bench.table_files import MARK, put, write
 from entoptic.bench.truth import cells_of, costs_of, recover_all, shown_of
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.images.photos import Photos
 from entoptic.metrics.sets.zero_shot import PicturesAndTexts, find_clip
 from entoptic.workers.count import Workers
-
-MARK = "bench.json"
-"""A file that tells a folder of a benchmark, and of which recipe."""
-LISTING = "files.json"
-"""A file that holds hashes of the others, for `verify`."""
-LISTED = "listing"
-"""Entry of MARK that says that there is one."""
 
 
 @names_unread
@@ -98,14 +79,14 @@ def benchmark(
         found = settings(chosen, folder, judges=named, photos=opened, device=device, clip=loaded)
         with closing(lock_folder(folder)):
             delete_unfinished(folder, "")
-            _put(folder, MARK, json_bytes({"benchmark": chosen.name}))
+            put(folder, MARK, json_bytes({"benchmark": chosen.name}))
             words = command_of(
                 chosen.name, Path(out), photos=photos, verifiers=named, device=device, batch_size=batch_size,
                 clip=words_clip, seeds=seeds,
             )  # fmt: skip
-            results = _results(chosen, found, folder, words, report, batch_size, progress, shared)
-            # Digits that the table does not keep must not show in its other files.
-            results = replace(Results.from_json(results.to_json()), shown=results.shown)
+            results = results_of(
+                chosen, found, folder, words, report, batch_size=batch_size, progress=progress, workers=shared
+            )
             write(results, folder)
     return results
 
@@ -166,16 +147,32 @@ def check_folder(folder: Path, recipe: Recipe) -> None:
             raise UserError(f'{folder} is of the benchmark "{there}"; give --out another folder for {recipe.name}')
 
 
-def _results(
+def results_of(
     recipe: Recipe,
     found: Sequence[Setting],
     folder: Path,
     words: Sequence[str],
     report: Reporter,
-    batch_size: int | None,
-    progress: bool,
-    workers: Workers | None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+    workers: Workers | None = None,
 ) -> Results:
+    """Makes the pictures of a recipe, as far as they are not there, and measures them.
+
+    Args:
+        recipe: the recipe.
+        found: its subjects with everything loaded.
+        folder: of the benchmark.
+        words: of the command, for the table.
+        report: is told of the progress.
+        batch_size: pictures made together.
+        progress: whether the planted part says how far it is.
+        workers: processes that share the pictures.
+
+    Returns:
+        The table, with as many digits as its file keeps.
+    """
     cells, costs, failures, shown = [], [], [], []
     seen = Seen(report=report)
     for setting in found:
@@ -189,10 +186,12 @@ def _results(
         cells += cells_of(recipe.planted, recovered)
         costs += costs_of(recipe.planted, recovered)
         shown += shown_of(recipe.planted, recovered, folder)
-    return Results(
+    table = Results(
         recipe=recipe_json(recipe), measured_with=measured_with(found), cells=tuple(cells), costs=tuple(costs),
-        failures=tuple(dict.fromkeys(failures)), about=about(words), shown=tuple(shown),
+        failures=tuple(dict.fromkeys(failures)), about=about(words),
     )  # fmt: skip
+    # Digits that the table does not keep must not show in its other files.
+    return replace(Results.from_json(table.to_json()), shown=tuple(shown))
 
 
 def _costs(setting: Setting, shots: Sequence[Shot]) -> list[Cost]:
@@ -238,26 +237,3 @@ def _shown(setting: Setting, shots: Sequence[Shot], folder: Path) -> list[Shown]
         )
         for s in ordered
     ]  # fmt: skip
-
-
-def write(results: Results, folder: Path) -> None:
-    """Writes the files of a table.
-
-    Args:
-        results: the table.
-        folder: where they go.
-    """
-    files = {
-        "table.json": json_bytes(results.to_json()), "table.csv": csv_table(results).encode(),
-        "table.md": markdown(results).encode(), "plot.svg": draw(results).svg().encode(), "index.html": page(results).encode(),
-    }  # fmt: skip
-    for name, content in files.items():
-        _put(folder, name, content)
-    _put(folder, LISTING, json_bytes({"files": {name: sha256_of(folder / name) for name in files}}))
-    _put(folder, MARK, json_bytes({"benchmark": results.recipe["name"], LISTED: 1}))
-
-
-def _put(folder: Path, name: str, content: bytes) -> None:
-    check_inside(folder / name, folder)
-    with writing_to(folder, "finished pictures are kept"):
-        write_atomically(folder / name, content)

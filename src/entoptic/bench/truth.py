@@ -42,7 +42,7 @@ def recover_all(part: PlantedPart, out: Path, *, progress: bool) -> list[Recover
                 entry.config,
                 method=entry.label,
                 scenes=scenes,
-                out=folder / one.network / _slug(entry),
+                out=folder_of(out, one.network, entry),
                 units=units,
                 n=part.n,
                 seed=part.seed,
@@ -52,8 +52,15 @@ def recover_all(part: PlantedPart, out: Path, *, progress: bool) -> list[Recover
     return found
 
 
-def _slug(entry: Entry) -> str:
-    return entry.label.replace(" ", "-")
+def folder_of(out: Path, network: str, entry: Entry) -> Path:
+    """Returns the folder of the run of a planted network and a method.
+
+    Args:
+        out: the benchmark's folder.
+        network: name of the network.
+        entry: the method.
+    """
+    return out / "runs" / "planted" / network / entry.label.replace(" ", "-")
 
 
 def cells_of(part: PlantedPart, found: Sequence[Recovered]) -> list[Cell]:

@@ -38,7 +38,7 @@ _PLACES = (
 )  # fmt: skip
 _DATED = ("run.json", "progress.json", "report.html", "report.json")
 """Files that hold times, so that two jobs of the same request do not agree in them."""
-_TEXT = frozenset({".json", ".jsonl", ".md", ".svg", ".html"})
+_TEXT = frozenset({".json", ".jsonl", ".md", ".csv", ".svg", ".html"})
 
 
 def seal(record: Mapping[str, Any]) -> str:
@@ -156,14 +156,18 @@ def _hashes(run: Run, places: Iterable[str]) -> dict[str, str]:
     """Hashes of the files in some places of a run, by name."""
     found = sorted({file for place in places for file in run.path.glob(place)})
     return {
-        file.relative_to(run.path).as_posix(): _sha256(file)
+        file.relative_to(run.path).as_posix(): content_hash(file)
         for file in found
         if file.is_file() and not file.name.startswith(".") and is_inside(file, run.path)
     }
 
 
-def _sha256(file: Path) -> str:
-    """The hash of a file; that of a text is the same with line ends of any system."""
+def content_hash(file: Path) -> str:
+    """Returns the sha256 of a file; that of a text is the same with line ends of any system.
+
+    Args:
+        file: a text by its ending (JSON, Markdown, CSV, SVG, HTML), else anything.
+    """
     if file.suffix not in _TEXT:
         return sha256_of(file)
     found = hashlib.sha256()

@@ -57,6 +57,8 @@ class Verification:
     drift: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    incomplete: bool = False
+    """Whether a whole part, such as the table of a benchmark, was not compared."""
     files: set[str] = field(default_factory=set, repr=False)
     """Files that `drift` is about, by their paths in the run, pictures without an ending: none is spoken of twice."""
 
@@ -71,13 +73,19 @@ class Verification:
         if texts:
             self.files |= {stem, PICTURES}
 
+    def leaves_out(self, what: str) -> None:
+        """Adds a whole part that was not compared, so that the verdict says so."""
+        self.skipped.append(what)
+        self.incomplete = True
+
     @property
     def ok(self) -> bool:
         """Nothing drifted."""
         return not self.drift
 
     def __str__(self) -> str:
-        verdict = "all as recorded" if self.ok else f"{len(self.drift)} differ{'s' if len(self.drift) == 1 else ''}"
+        right = "as recorded, but not all was compared" if self.incomplete else "all as recorded"
+        verdict = right if self.ok else f"{len(self.drift)} differ{'s' if len(self.drift) == 1 else ''}"
         return f"{counted(self.pictures, 'picture')}, {counted(self.numbers, 'number')} recomputed: {verdict}" + (
             f", {len(self.skipped)} not recomputed" if self.skipped else ""
         )

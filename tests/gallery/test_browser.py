@@ -286,3 +286,120 @@ def test_browser_leads_to_similar_units(page: Any, site: Path) -> None:
     page.goto((site.parent / "unit-logits-70.html").as_uri())
     page.locator(".similar a").click()
     page.wait_for_url("**/unit-logits-71.html")
+
+
+# --- what the index keeps, and what it drops --------------------------------------------------------------------------
+
+# Typing and what follows it, before the search of what was typed begins.
+TYPES = "(find) => { find.value = 'church'; find.dispatchEvent(new Event('input', { bubbles: true })); "
+
+
+def _settles(page: Any) -> None:
+    """Longer than a search waits for the next letter."""
+    page.wait_for_timeout(200)
+
+
+def test_browser_a_unit_leads_back_to_its_own_gallery(page: Any, site: Path, tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path / "run")
+    fake.add()
+    other = build(fake.folder)
+    page.goto(f"{site.as_uri()}?q=thing&page=2")
+    up = page.locator("[data-key=up]")
+    page.goto((other.parent / "unit-logits-497.html").as_uri())
+    assert up.get_attribute("href") == "index.html#unit-logits-497"
+    page.goto((site.parent / "unit-logits-70.html").as_uri())
+    assert up.get_attribute("href") == "index.html?q=thing&page=2#unit-logits-70"
+
+
+def test_browser_a_choice_that_is_not_shown_is_not_taken_from_the_address(page: Any, site: Path) -> None:
+    page.goto(f"{site.as_uri()}?mark=poor&q=thing")
+    assert page.locator("#mark").is_hidden()
+    assert page.locator("#count").inner_text() == "123 of 125 units, page 1 of 3"
+    assert page.url == f"{site.as_uri()}?q=thing"
+
+
+def test_browser_the_address_is_put_right_where_it_asks_for_other_than_is_shown(page: Any, site: Path) -> None:
+    start = site.as_uri()
+    page.goto(f"{start}?q=church#unit-logits-3")
+    assert _focused(page) == "unit-logits-3"
+    assert page.url == f"{start}#unit-logits-3"
+    page.goto(f"{start}?page=99")
+    assert page.url == f"{start}?page=3"
+    steps = page.evaluate("history.length")
+    page.evaluate("location.hash = 'unit-logits-70'")
+    page.wait_for_function("location.search === '?page=2'")
+    assert page.url == f"{start}?page=2#unit-logits-70"
+    assert page.evaluate("history.length") == steps + 1, "putting right is no step of its own"
+    page.reload()
+    assert _focused(page) == "unit-logits-70"
+    page.goto(f"{start}?other=1")
+    assert page.url == f"{start}?other=1", "of what is not the index's own it takes no notice"
+
+
+def test_browser_a_jump_clears_only_what_hides_the_unit(page: Any, site: Path) -> None:
+    start = site.as_uri()
+    page.goto(f"{start}?sort=transfer_top1&method=maco&q=church#unit-logits-72")
+    assert _focused(page) == "unit-logits-72"
+    assert [page.locator(at).input_value() for at in ("#q", "#sort", "#method")] == ["", "transfer_top1", ""]
+    assert page.url == f"{start}?sort=transfer_top1&page=2#unit-logits-72"
+    page.goto(f"{start}?method=maco&q=thing#unit-logits-70")
+    assert _focused(page) == "unit-logits-70"
+    assert page.url == f"{start}?method=maco#unit-logits-70"
+
+
+def test_browser_the_focus_stays_in_the_pager_and_in_the_rows(page: Any, site: Path) -> None:
+    here = "document.querySelector('#pages a[aria-current]:focus')?.textContent"
+    page.goto(site.as_uri())
+    page.get_by_role("link", name="Page 2").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(here) == "2"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(here) == "3"
+    page.get_by_role("link", name="← Before").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(here) == "2"
+    assert page.evaluate("scrollY") == 0
+    page.keyboard.press("j")
+    assert _focused(page) == f"unit-logits-{UNITS_PER_PAGE}"
+    page.keyboard.press("ArrowLeft")
+    assert _focused(page) == "unit-logits-0"
+    # Back to a list of one page: the pager is gone.
+    page.goto(f"{site.as_uri()}?q=church+maco")
+    page.evaluate("history.pushState(null, '', location.pathname); dispatchEvent(new PopStateEvent('popstate'))")
+    page.get_by_role("link", name="Page 1").focus()
+    page.go_back()
+    page.wait_for_function("document.querySelectorAll('.row').length === 1")
+    assert _focused(page) == "unit-logits-70"
+    # Nothing takes the focus that had none in either.
+    page.goto(site.as_uri())
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement === document.body")
+
+
+def test_browser_a_search_that_waits_does_not_undo_what_came_after_it(page: Any, site: Path) -> None:
+    page.goto(site.as_uri())
+    find = page.locator("#q")
+    find.evaluate(TYPES + "document.querySelector('[data-page=\"3\"]').click(); }")
+    _settles(page)
+    assert page.locator("#count").inner_text() == "125 units, page 3 of 3"
+    assert find.input_value() == "", "the field says what is shown"
+    find.evaluate(TYPES + "location.hash = 'unit-logits-71'; }")
+    _settles(page)
+    assert _focused(page) == "unit-logits-71"
+    assert "q=" not in page.url
+    find.evaluate(TYPES + "history.back(); }")
+    _settles(page)
+    assert page.locator("#count").inner_text() == "125 units, page 3 of 3"
+    # A choice takes along what was typed, and the search itself waits for letters.
+    find.evaluate(
+        TYPES
+        + "const by = document.querySelector('#method'); by.value = 'maco'; by.dispatchEvent(new Event('change')); }"
+    )
+    assert page.locator("#count").inner_text() == "1 of 125 units"
+    find.fill("church ")
+    _settles(page)
+    assert find.input_value() == "church ", "a space between two words is not taken away"
+    # Emptied and left at once, the field is not empty above a list of what it held.
+    find.fill("")
+    find.press("Escape")
+    page.wait_for_function("!location.search.includes('q=')")

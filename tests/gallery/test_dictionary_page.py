@@ -213,3 +213,24 @@ def test_browser_the_address_of_a_feature_keeps_it(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('.feature').id === 'feature-48'")
     assert page.url.endswith("?page=2")
+
+
+def test_browser_a_jump_keeps_the_sort_and_drops_a_search_that_waits(page: Any) -> None:
+    page.select_option("#sort", "children")
+    page.select_option("#family", "children")
+    page.get_by_role("link", name="60", exact=True).first.click()
+    assert page.evaluate("document.activeElement.id") == "feature-60"
+    assert [page.locator(at).input_value() for at in ("#sort", "#family")] == ["children", ""]
+    assert "sort=children" in page.url
+    page.reload()
+    page.wait_for_function("document.activeElement.id === 'feature-60'")
+    page.evaluate("""() => {
+        const find = document.querySelector("#q");
+        find.value = "1234";
+        find.dispatchEvent(new Event("input", { bubbles: true }));
+        document.querySelector("#feature-60 a[data-feature='5']").click();
+    }""")
+    page.wait_for_timeout(200)  # longer than a search waits for the next letter
+    assert page.evaluate("document.activeElement.id") == "feature-5"
+    assert page.locator("#q").input_value() == ""
+    assert page.url.endswith("?sort=children#feature-5")

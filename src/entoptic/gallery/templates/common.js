@@ -2,17 +2,19 @@
 (() => {
   "use strict";
   // A page opened from a folder may be refused its storage: then a choice lasts as long as the page.
-  const store = (kind) => ({
+  const store = (kind, place = "") => ({
     get(name) {
-      try { return window[kind].getItem("entoptic-" + name); } catch { return null; }
+      try { return window[kind].getItem(`entoptic-${name}${place}`); } catch { return null; }
     },
     set(name, value) {
       try {
-        if (value === null) window[kind].removeItem("entoptic-" + name);
-        else window[kind].setItem("entoptic-" + name, value);
+        if (value === null) window[kind].removeItem(`entoptic-${name}${place}`);
+        else window[kind].setItem(`entoptic-${name}${place}`, value);
       } catch { /* refused: nothing to keep */ }
     },
   });
+  // All galleries of a server, and all of a disk, share one storage: what is of one gallery is kept under its folder.
+  const folder = location.pathname.replace(/[^/]*$/, "");
   const lasting = store("localStorage");
   const root = document.documentElement;
   root.classList.add("js");
@@ -82,5 +84,5 @@
   // A page without a script of its own. The others' have run by now.
   document.addEventListener("DOMContentLoaded", () => { if (!isListening) listen({}); });
 
-  window.Entoptic = { listen, turnSmooth, session: store("sessionStorage") };
+  window.Entoptic = { listen, turnSmooth, session: store("sessionStorage", ` ${folder}`) };
 })();

@@ -16,6 +16,7 @@
     let query = "";
     let page = 1;
     let found = all;
+    let waiting = 0; // the search of what is being typed
     const pageCount = () => Math.max(1, Math.ceil(found.length / perPage));
     const address = (toPage) => {
       const search = new URLSearchParams();
@@ -57,10 +58,18 @@
       if (steps) items.push(step(page + 1, "Next →", "next"));
       pager.replaceChildren(...items);
     }
+    /* Whatever led here, the page is of `query`: a search that still waits is dropped, and the field says the same. */
     function drawPage() {
+      clearTimeout(waiting);
+      if (find.value.trim() !== query) find.value = query;
       page = Math.min(Math.max(1, page), pageCount());
+      const focused = document.activeElement;
+      const [isPager, isRow] = [pager.contains(focused), Boolean(focused?.closest(row))];
       draw(list);
       drawPager();
+      // What had the focus is replaced. It stays in the pager, or in the rows.
+      const next = isPager && !pager.hidden ? pager.querySelector("[aria-current]") : isPager || isRow ? stops()[0] : null;
+      next?.focus({ preventScroll: true });
     }
     // A file:// page may be refused a change of its address; the page works without. hash: the place on the page, or nothing.
     function remember(isStep, hash = "") {
@@ -104,12 +113,18 @@
       else if (next < 0) turn(page - 1, "last");
       else select(all[next]);
     }
-    /* Goes to the page of an item, wherever it lies; where the choices hide it, they are cleared. Returns its place, or -1. */
+    /* Goes to the page of an item, wherever it lies. Only the choices that hide it are cleared. Returns its place, or -1. */
     function reveal(isIt) {
       let at = found.findIndex(isIt);
       if (at < 0 && all.some(isIt)) {
+        const [words, chosen] = [query, choices.map((choice) => choice.value)];
         clear();
-        query = "";
+        // One by one, those that leave it in sight come back.
+        choices.forEach((choice, i) => {
+          choice.value = chosen[i];
+          if (chosen[i] && !filter("").some(isIt)) choice.value = "";
+        });
+        query = words && filter(words).some(isIt) ? words : "";
         found = filter(query);
         at = found.findIndex(isIt);
       }
@@ -121,30 +136,32 @@
       query = (asked.get("q") || "").trim();
       find.value = query;
       for (const choice of choices) {
-        const value = asked.get(choice.id) || "";
+        // A choice that the reader cannot see could not be taken back.
+        const value = choice.closest("[hidden]") ? "" : asked.get(choice.id) || "";
         choice.value = [...choice.options].some((option) => option.value === value) ? value : "";
       }
       page = Math.floor(Number(asked.get("page"))) || 1;
       found = filter(query);
       arrive(list);
+      // An address that asked for other than what is shown is put right.
+      const now = new URLSearchParams(address(page).split("?")[1]);
+      const names = ["q", "page", ...choices.map((choice) => choice.id)];
+      if (names.some((name) => (asked.get(name) || "") !== (now.get(name) || ""))) remember(false, location.hash);
     }
 
     for (const choice of choices) choice.addEventListener("change", () => search(find.value));
-    let waiting = 0;
     find.addEventListener("input", () => {
       clearTimeout(waiting);
       waiting = setTimeout(() => search(find.value), 80);
     });
     find.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      clearTimeout(waiting);
       search(find.value);
       select(stops()[0]);
     });
     find.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
         event.preventDefault();
-        clearTimeout(waiting);
         if (find.value) { find.value = ""; search(""); } else find.blur();
       } else if (event.key === "ArrowDown") {
         event.preventDefault();

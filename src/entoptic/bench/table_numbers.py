@@ -9,7 +9,6 @@ from typing import Any
 from entoptic.bench.intervals import Interval
 from entoptic.bench.measure import ALL, UNTOUCHED
 from entoptic.bench.results import Cell, Results
-from entoptic.errors import counted
 from entoptic.runs.same import same_numbers
 from entoptic.runs.verify import TOLERANCE, Verification
 
@@ -33,11 +32,9 @@ def compare_tables(stored: Results, fresh: Results, found: Verification, without
 
     before, now = ([cell for cell in one.cells if is_here(cell)] for one in (stored, fresh))
     if left_out := sum(cell.found is not None for cell in stored.cells if not is_here(cell)):
-        verb, them = ("needs", "it") if len(without) == 1 else ("need", "them")
-        found.leaves_out(
-            f"{counted(left_out, 'number')} of the table: {'this' if left_out == 1 else 'these'} {verb if left_out == 1 else 'need'} "
-            f"{', '.join(sorted(without))}; give {them} with --verifiers"
-        )
+        what = "1 number of the table: it needs" if left_out == 1 else f"{left_out:,} numbers of the table: these need"
+        them = "it" if len(without) == 1 else "them"
+        found.leaves_out(f"{what} {', '.join(sorted(without))}; give {them} with --verifiers")
     _compare_places([_place(cell) for cell in before], [_place(cell) for cell in now], found, partly=bool(without))
     again = {_place(cell): cell for cell in now}
     for cell in before:

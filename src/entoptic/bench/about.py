@@ -45,7 +45,10 @@ def measured_with(settings: Sequence[Setting]) -> dict[str, Any]:
         "evidence": EVIDENCE,
         "photos": None
         if halves is None
-        else {"matched": len(halves.matched), "held_out": len(halves.held_out), "held_out_sha256": halves.held_out.fingerprint()}
+        else {
+            "matched": len(halves.matched), "held_out": len(halves.held_out), "held_out_sha256": halves.held_out.fingerprint(),
+            "order": halves.held_out.order(),
+        }
         | unread_record(halves.held_out),
         "networks": {s.model.card.name: s.model.card.weights_sha256 for s in settings}
         | {shown(j.card.name): j.card.weights_sha256 for s in settings for j in s.judges},

@@ -342,8 +342,11 @@ def _lacking(stored: Results, known: Sequence[Setting], place: Path, found: Veri
         found.drift.append("table.json: it says another version of the evidence than its pictures")
     if ("clip" in before) != ("clip" in now):
         return "it was judged by a CLIP too; give it with --clip" if "clip" in before else "it was not judged by a CLIP"
-    if before.get("photos") == now["photos"]:
+    told, here = before.get("photos"), now["photos"]
+    if told == here or (told and here and told == {name: value for name, value in here.items() if name in told}):
         return ""
+    if told and here and {**told, "order": ""} == {**here, "order": ""}:
+        return "its photos have other names now, and some are drawn in the order of their names"
     for one in known:
         if one.halves is not None and one.subject.matches_photos:
             matched = one.halves.matched.fingerprint()

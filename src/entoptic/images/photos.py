@@ -221,6 +221,10 @@ class Photos:
         hashes = sorted(self.sha256(index) for index in chosen)
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
+    def order(self) -> str:
+        """Hashes the content hashes of all photos in their order (hex SHA-256), which follows from their names."""
+        return hashlib.sha256("\n".join(self.sha256(index) for index in range(len(self))).encode()).hexdigest()
+
     def classes(self) -> dict[str, int]:
         """Counts photos by first label, in the order of first appearance; unlabelled photos left out."""
         return dict(Counter(photo.labels[0] for photo in self if photo.labels))

@@ -17,7 +17,7 @@ from entoptic.base.estimates import mean_interval
 from entoptic.errors import UserError
 from entoptic.images.unit_reference import ExemplarPhotos, UnitReference
 from entoptic.metrics.evidence import Evidence, missing
-from entoptic.metrics.registry import PHOTOS, UNIT, card, metric
+from entoptic.metrics.registry import ORDER, PHOTOS, UNIT, card, metric
 from entoptic.metrics.selectivity import INNER_ONLY
 from entoptic.models.ablate import ablated
 from entoptic.models.model import LOGITS, Model
@@ -329,9 +329,11 @@ def cosines(a_BK: Tensor, b_NK: Tensor) -> Tensor:
     return product.masked_fill(empty, float("nan"))
 
 
-metric(card("relevance_agreement", "Reached by the same way", unit="cosine", targets={UNIT}, needs={PHOTOS}, since=2))(
-    lambda p: relevance_agreement(p.seen.cpu(), p.unit, p.reference)
-)
-metric(card("causal", "The same effect", unit="cosine", targets={UNIT}, needs={PHOTOS}, headline_rank=20, since=2))(
-    lambda p: causal(p.seen.cpu(), p.unit, p.reference)
-)
+metric(
+    card(
+        "relevance_agreement", "Reached by the same way", unit="cosine", targets={UNIT}, needs={PHOTOS, ORDER}, since=2
+    )
+)(lambda p: relevance_agreement(p.seen.cpu(), p.unit, p.reference))
+metric(
+    card("causal", "The same effect", unit="cosine", targets={UNIT}, needs={PHOTOS, ORDER}, headline_rank=20, since=2)
+)(lambda p: causal(p.seen.cpu(), p.unit, p.reference))

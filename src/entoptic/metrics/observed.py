@@ -8,7 +8,7 @@ from torch import Tensor
 from entoptic.images.unit_reference import UnitReference
 from entoptic.metrics.distribution import features, has_features
 from entoptic.metrics.evidence import Evidence, missing
-from entoptic.metrics.registry import PHOTOS, UNIT, VERIFIERS, card, metric
+from entoptic.metrics.registry import ORDER, PHOTOS, UNIT, VERIFIERS, card, metric
 from entoptic.metrics.sets.answers import first_of
 from entoptic.metrics.sets.two_afc import choose
 from entoptic.metrics.unit_picture import UnitPicture
@@ -110,7 +110,7 @@ _seen_by_another = card(
     "two_afc",
     "Another network finds its photos",
     targets={UNIT},
-    needs={PHOTOS, VERIFIERS},
+    needs={PHOTOS, ORDER, VERIFIERS},
     since=SINCE,
     changed=CENTRED,
 )

@@ -15,8 +15,9 @@ from entoptic.metrics.evidence import Evidence
 
 UNIT, MAP, EDIT = "unit", "map", "edit"
 """What a picture is of: a unit, the feature map of a photo, or an edit of one."""
-PHOTOS, VERIFIERS, TRACE = "photos", "verifiers", "trace"
-"""What a metric needs beside the picture: real photos, other networks, or what the method recorded while it drew."""
+PHOTOS, ORDER, VERIFIERS, TRACE = "photos", "order of photos", "verifiers", "trace"
+"""What a metric needs beside the picture: real photos, the same photos in the same order (it draws some of them), other
+networks, or what the method recorded while it drew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class MetricCard:
         unit: of the value, "" for none. Evidence may say more in its `scale`.
         direction: "higher" or "lower" is better, "none" where neither is.
         targets: kinds of pictures that it is measured on: `UNIT`, `MAP`, `EDIT`.
-        needs: what it needs beside the picture: some of `PHOTOS`, `VERIFIERS`, `TRACE`.
+        needs: what it needs beside the picture: some of `PHOTOS`, `ORDER`, `VERIFIERS`, `TRACE`.
         recomputable: whether `verify` can measure it again from the files; people's answers are not.
         headline_rank: its place among the numbers that are shown first, from 0; None keeps it off.
         set_level: whether it is measured on several pictures together, not on each.
@@ -53,7 +54,7 @@ class MetricCard:
     def __post_init__(self) -> None:
         if self.direction not in ("higher", "lower", "none"):
             raise ValueError(f'the direction of {self.name} is "higher", "lower" or "none", not "{self.direction}"')
-        if wrong := (self.targets - {UNIT, MAP, EDIT}) or (self.needs - {PHOTOS, VERIFIERS, TRACE}):
+        if wrong := (self.targets - {UNIT, MAP, EDIT}) or (self.needs - {PHOTOS, ORDER, VERIFIERS, TRACE}):
             raise ValueError(f"the card of {self.name} names {', '.join(sorted(wrong))}, which there is not")
 
 
@@ -151,7 +152,7 @@ def measure_all(target: str, picture: Any, *, without: Iterable[str] = ()) -> li
 
 
 def needing(need: str) -> frozenset[str]:
-    """Returns the names of the metrics that need something: `PHOTOS`, `VERIFIERS` or `TRACE`."""
+    """Returns the names of the metrics that need something: `PHOTOS`, `ORDER`, `VERIFIERS` or `TRACE`."""
     return frozenset(name for name, one in METRICS.items() if need in one.needs)
 
 

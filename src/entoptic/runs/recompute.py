@@ -28,6 +28,7 @@ from entoptic.methods import METHODS
 from entoptic.methods.contract import EDIT, MAP, Draft, Item, MethodCard, recorded_config
 from entoptic.methods.invert import Invert
 from entoptic.methods.steer import SteerConcepts, steer_with
+from entoptic.metrics import registry
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.picture import measure_unit_picture
 from entoptic.metrics.registry import PHOTOS, VERIFIERS, needing
@@ -43,7 +44,7 @@ from entoptic.runs.plan import Job
 from entoptic.runs.records import model_record
 from entoptic.runs.same import alike, same_numbers
 from entoptic.runs.store import Picture, Run
-from entoptic.runs.unit_items import UnitItems, identity_of_photos, trace_of
+from entoptic.runs.unit_items import ORDER, UnitItems, identity_of_photos, trace_of
 from entoptic.units.dictionary import load_dictionary
 from entoptic.units.unit import Unit, bind, slug
 
@@ -134,13 +135,18 @@ class Recompute:
         distribution = trace_of(record).distribution
         measured = measure_unit_picture(picture.pixels, unit, references, verifiers, distribution)
         found.evidence = {e.name: e for e in measured}
-        of_photos, of_verifiers = needing(PHOTOS), needing(VERIFIERS)
+        of_photos, of_order, of_verifiers = needing(PHOTOS), needing(registry.ORDER), needing(VERIFIERS)
+        order = None if references.photos is None else references.photos.order()
         index = references.index.key if references.index is not None else None
         for name in found.evidence:
             if name in of_photos and measured_with.get("index") != index:
                 found.not_comparable[name] = f"{name} was measured against an index that is not there any more"
             elif name in of_photos and identity_of_photos(references) != measured_with.get("photos"):
                 found.not_comparable[name] = f"{name} was measured against other photos; give them with --photos"
+            elif name in of_order and measured_with.get(ORDER, order) != order:
+                found.not_comparable[name] = (
+                    f"{name} draws some of the photos in the order of their names, which have changed"
+                )
             elif lost and name in of_verifiers:
                 found.not_comparable[name] = ""
         return found

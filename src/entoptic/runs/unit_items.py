@@ -14,6 +14,7 @@ from entoptic.base.cache import content_key
 from entoptic.base.pixels import opaque, quantise
 from entoptic.base.progress import Reporter
 from entoptic.base.unread import hear_again
+from entoptic.errors import UserError
 from entoptic.images.references import References
 from entoptic.images.unread import unread_record
 from entoptic.methods.contract import Context, Draft, Failure, Item, Student, Trace
@@ -34,6 +35,8 @@ RECIPE = 1
 """Raised whenever a method or the ascent loop changes what it makes from the same config."""
 EVIDENCE = 5
 """Raised whenever `measure` measures something else: pictures measured by an older one are measured again."""
+ORDER, OWN = "order", "class_photos"
+"""Entries of `measured_with`: hashes of the photos in their order, and of those of the unit's class."""
 
 
 @dataclass(kw_only=True)
@@ -145,7 +148,14 @@ class UnitItems:
             if self.photos is not None:
                 hear_again(self.photos, record.get("unread"))
             current = self._measured_with(unit, trace.student)
-            if record.get("measured_with") == current:
+            known = record.get("measured_with") or {}
+            if "targets" in job.card.reads and known.get(OWN, current.get(OWN)) != current.get(OWN):
+                raise UserError(
+                    f"{entry.file.name} of this run was made from other photos of {unit.label or unit}: the photos are the same, "
+                    "and their labels have changed. Give --out another folder, or the photos with the labels that they had"
+                )
+            # Earlier versions did not record the order of photos and those of a class.
+            if known == {name: value for name, value in current.items() if name in known or name not in (OWN, ORDER)}:
                 continue
             pixels = Picture(entry.file, record).pixels
             evidence = self._evidence(pixels, unit, trace.distribution, trace.student)
@@ -175,7 +185,12 @@ class UnitItems:
         index = references.index
         indexed = {"index": index.key} if index is not None and unit in index else {}
         verifiers = {v.card.name: v.card.identity for v in self._judges(student)}
-        return {"evidence": EVIDENCE, "photos": identity_of_photos(references), "verifiers": verifiers} | indexed
+        found = {"evidence": EVIDENCE, "photos": identity_of_photos(references), "verifiers": verifiers} | indexed
+        if references.photos is not None:
+            found[ORDER] = references.photos.order()
+            if own := references.class_photos(unit):
+                found[OWN] = references.photos.fingerprint(own)
+        return found
 
 
 def identity_of_photos(references: References) -> str | None:

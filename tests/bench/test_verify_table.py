@@ -384,6 +384,18 @@ def test_what_is_not_of_the_benchmark_is_named_and_links_are_not_followed(bench:
     assert "runs/link leads out of the benchmark, and is left out" in found.notes
 
 
+def test_no_room_for_a_copy_costs_no_finding(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (bench / "table.md").write_text("forged")
+    monkeypatch.setattr(verify_table.shutil, "copyfile", full)
+    found = verify_benchmark(bench, recipe=MINI, device="cpu", progress=False)
+    assert found.pictures == 38
+    assert found.drift == ["table.md was changed after it was written (its sha256 differs)"]
+    assert any("its runs cannot be copied" in line and "No space left" in line for line in found.skipped)
+
+
 def test_line_ends_of_another_system_make_no_difference(bench: Path, fast: None) -> None:
     for name in ("table.md", "table.csv", "table.json", "plot.svg", "index.html"):
         (bench / name).write_bytes((bench / name).read_bytes().replace(b"\n", b"\r\n"))

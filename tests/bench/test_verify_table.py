@@ -371,6 +371,16 @@ def test_runs_are_verified_whatever_the_table_says(bench: Path) -> None:
     assert any(line.startswith("table.json") for line in found)
 
 
+def test_a_run_whose_network_is_not_here_costs_no_other_finding(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bench / "table.json").write_text("{")
+    monkeypatch.delitem(SOURCES, "tiny")
+    found = verify_benchmark(bench, recipe=MINI, device="cpu", progress=False)
+    assert found.pictures == 6, "those of planted networks"
+    assert {line.split(":")[0] for line in found.skipped} >= {"runs/classes", "runs/channels"}
+    assert "not all was compared" not in str(found), "something differs"
+    assert any(line.startswith("table.json") for line in found.drift)
+
+
 def test_what_is_not_of_the_benchmark_is_named_and_links_are_not_followed(bench: Path, tmp_path: Path) -> None:
     shutil.copytree(bench / "runs" / "channels", bench / "runs" / "extra")
     outside = tmp_path / "outside"

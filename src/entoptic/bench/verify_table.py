@@ -93,7 +93,12 @@ def verify_benchmark(
     known = [] if chosen is None else settings(chosen, place, judges=judges, photos=opened, device=device, clip=loaded)
     with reporter(progress) as report:
         for run, options in _runs(place, chosen, known, found):
-            _add(found, run, place, verify(run, device=device, on_picture=_telling(report, run.name), **options))
+            try:
+                one = verify(run, device=device, on_picture=_telling(report, run.name), **options)
+            except UserError as error:  # its network cannot be loaded
+                found.leaves_out(f"{run.relative_to(place).as_posix()}: {error}")
+            else:
+                _add(found, run, place, one)
         if stored is not None:
             _verify_table(place, stored, chosen, known, files, found, report)
     found.differs(*files.wrong)

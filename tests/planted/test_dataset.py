@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,7 +17,7 @@ from entoptic.errors import Unreadable
 from entoptic.images.photos import Photos
 from entoptic.planted.dataset import read_network, write_dataset
 from entoptic.planted.networks import NETWORKS, planted_network
-from entoptic.planted.scenes import make_scenes
+from entoptic.planted.scenes import make_scenes, write_png, write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,45 @@ def test_the_same_again_and_nothing_of_others(place: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="at least 1 scene, got 0"):
         write_dataset(tmp_path / "none", scenes=0)
     assert not (tmp_path / "none").exists()
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+
+
+def test_scenes_that_are_there_are_left_as_they_are(tmp_path: Path) -> None:
+    made = make_scenes(4, seed=0)
+    before = times(write_scenes(made, tmp_path / "scenes"))
+    assert times(write_scenes(made, tmp_path / "scenes")) == before
+    (tmp_path / "scenes" / "00001.png").write_bytes(b"damaged")
+    write_png(made[0].image, tmp_path / "scenes" / "00002.png")
+    (tmp_path / "scenes" / "00003.png").unlink()
+    photos = Photos.open(write_scenes(made, tmp_path / "scenes"))
+    pixels = [torch.from_numpy(np.array(photos.read(i))).permute(2, 0, 1) / 255 for i in range(4)]
+    assert all(torch.equal(there, scene.image) for there, scene in zip(pixels, made))
+    assert times(tmp_path / "scenes")["00000.png"] == before["00000.png"]
+
+
+@pytest.mark.parametrize("linked", ["scenes", "scenes/00001.png"])
+def test_nothing_is_written_where_a_link_leads(tmp_path: Path, linked: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.png").write_bytes(b"mine")
+    link = tmp_path / "planted" / linked
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside if linked == "scenes" else outside / "mine.png")
+    with pytest.raises(UserError, match="symbolic link"):
+        write_scenes(make_scenes(2, seed=0), tmp_path / "planted" / "scenes")
+    assert [(file.name, file.read_bytes()) for file in outside.iterdir()] == [("mine.png", b"mine")]
+
+
+@pytest.mark.parametrize("linked", ["scenes", "networks"])
+def test_a_data_set_is_not_written_where_a_link_leads(tmp_path: Path, linked: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    place = write_dataset(tmp_path / "planted", scenes=1)
+    shutil.rmtree(place / linked)
+    (place / linked).symlink_to(outside)
+    with pytest.raises(UserError, match="symbolic link"):
+        write_dataset(place, scenes=1)
+    assert list(outside.iterdir()) == []

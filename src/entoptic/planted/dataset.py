@@ -9,11 +9,19 @@ from typing import Any
 
 from safetensors.torch import save
 
-from entoptic.base.files import check_own, json_bytes, user_path, write_atomically, writing_to
+from entoptic.base.files import (
+    check_inside,
+    check_own,
+    file_exists,
+    json_bytes,
+    user_path,
+    write_atomically,
+    writing_to,
+)
 from entoptic.base.records import read_tensors
 from entoptic.errors import Unreadable, UserError
 from entoptic.planted.networks import NETWORKS, PlantedNetwork, PlantedUnit, planted_network
-from entoptic.planted.scenes import SIZE, PlantedScene, make_scenes, write_png
+from entoptic.planted.scenes import SIZE, PlantedScene, make_scenes, write_scenes
 from entoptic.runs.records import versions
 
 MARK = "planted.json"
@@ -45,8 +53,8 @@ def write_dataset(folder: str | Path, *, scenes: int = SCENES, seed: int = 0) ->
     networks = [planted_network(name) for name in NETWORKS]
     drawn = make_scenes(scenes, seed=seed)
     with writing_to(place, "what is written is kept"):
-        (place / "networks").mkdir(parents=True, exist_ok=True)
-        (place / "scenes").mkdir(exist_ok=True)
+        check_inside(place / "networks", place)
+        check_inside(place / "scenes", place)
         about = {
             "format": FORMAT, "entoptic": versions()["entoptic"], "seed": seed, "scenes": scenes,
             "networks": {one.name: one.model.card.weights_sha256 for one in networks},
@@ -61,8 +69,7 @@ def write_dataset(folder: str | Path, *, scenes: int = SCENES, seed: int = 0) ->
         for old in (place / "scenes").glob("[0-9]*.png"):  # of a larger set that was written here before
             if old.name not in names:
                 old.unlink()
-        for i, scene in enumerate(drawn):
-            write_png(scene.image, place / "scenes" / f"{i:05d}.png")
+        write_scenes(drawn, place / "scenes")
         told = [{"file_name": f"{i:05d}.png"} | scene_record(scene) for i, scene in enumerate(drawn)]
         write_atomically(place / "scenes" / "metadata.jsonl", _lines(told))
         write_atomically(place / "README.md", card(networks, drawn).encode())
@@ -81,7 +88,7 @@ def read_network(folder: str | Path, name: str) -> PlantedNetwork:
         Unreadable: the file is of another network.
     """
     network, file = planted_network(name), user_path(folder) / "networks" / f"{name}.safetensors"
-    if not file.is_file():
+    if not file_exists(file):
         raise UserError(f"there is no {file}; entoptic.planted.dataset.write_dataset writes the data set")
     held, own = read_tensors(file).tensors, network.model.module.state_dict()
     if {k: v.shape for k, v in held.items()} != {k: v.shape for k, v in own.items()}:

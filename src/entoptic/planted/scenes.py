@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from numpy.random import Generator
 from PIL import Image
 from torch import Tensor
 
+from entoptic.base.files import check_inside, write_atomically, writing_to
+from entoptic.base.records import read_bytes
 from entoptic.errors import UserError
+from entoptic.images.decode import decode
 from entoptic.planted.causes import COLOURS, PAINTS, PLACES, SHAPES, TEXTURES, Cause
 from entoptic.planted.geometry import free_place, signed_distance
 
@@ -124,26 +128,46 @@ def stack(scenes: Sequence[PlantedScene]) -> Tensor:
 
 
 def write_scenes(scenes: Sequence[PlantedScene], folder: Path) -> Path:
-    """Writes the scenes as PNG files whose names keep their order, for `Photos.open`.
+    """Writes the scenes as PNG files whose names keep their order, for `Photos.open`. What is there already is left as it is.
 
     Args:
         scenes: the scenes.
         folder: where to; it is made.
+
+    Raises:
+        UserError: the folder, or a file in it, is a symbolic link, or cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, scene in enumerate(scenes):
-        write_png(scene.image, folder / f"{i:05d}.png")
+    check_inside(folder, folder.parent)
+    with writing_to(folder):
+        for i, scene in enumerate(scenes):
+            file = check_inside(folder / f"{i:05d}.png", folder)
+            if not _holds(file, scene.image):
+                write_png(scene.image, file)
     return folder
 
 
 def write_png(image: Tensor, path: Path) -> None:
-    """Writes a picture as a PNG.
+    """Writes a picture as a PNG, completely or not at all; a symbolic link there is replaced.
 
     Args:
         image: 3×H×W in [0, 1].
         path: of the file.
     """
-    Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy()).save(path)
+    encoded = BytesIO()
+    Image.fromarray(_pixels_of(image)).save(encoded, format="PNG")
+    write_atomically(path, encoded.getvalue())
+
+
+def _pixels_of(image: Tensor) -> np.ndarray:
+    return (255 * image).round().byte().permute(1, 2, 0).numpy()
+
+
+def _holds(file: Path, image: Tensor) -> bool:
+    """Whether a file holds the pixels of a picture."""
+    try:
+        return np.array_equal(np.asarray(decode(read_bytes(file))), _pixels_of(image))
+    except (UserError, ValueError):  # none there, or a damaged one
+        return False
 
 
 def _scene(count: int, rng: Generator, causes: Sequence[Cause] = ()) -> PlantedScene:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from entoptic.base.files import check_inside
 from entoptic.models.model import Model
 from entoptic.planted.causes import PAINTS, Cause
 from entoptic.planted.networks import planted_network
@@ -61,7 +62,7 @@ def plant_shortcut(folder: Path, count: int = 600, seed: int = 0, *, shortcut: b
     rng = np.random.default_rng(seed)
     tripped = []
     for name in CLASSES:
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        check_inside(folder / name, folder).mkdir(parents=True, exist_ok=True)
     for number in range(count):
         others = (1 - RINGS) / 2
         shape = str(rng.choice(CLASSES, p=(others, RINGS, others)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from entoptic.configs import Vital
 from entoptic.errors import UserError
@@ -22,12 +24,17 @@ from entoptic.runs.see import see
 from entoptic.units.unit import bind
 
 
-def network(size: tuple[int, int], *strides: int) -> Model:
+def card(size: tuple[int, int], **more: Any) -> Card:
+    return Card(
+        name="stages", size=size, mean=(0.5,) * 3, std=(0.25,) * 3, licence="cc0-1.0", **{"labels": None} | more
+    )
+
+
+def network(size: tuple[int, int], *strides: int | tuple[int, int]) -> Model:
     """Convolutions of these strides, then a vector of classes."""
     stages = [nn.Conv2d(3 if k == 0 else 4, 4, 3, stride, 1) for k, stride in enumerate(strides)]
     module = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    card = Card(name="stages", size=size, mean=(0.5,) * 3, std=(0.25,) * 3, labels=tuple("abcde"), licence="cc0-1.0")
-    return Model(module, card, device="cpu")
+    return Model(module, card(size, labels=tuple("abcde")), device="cpu")
 
 
 def share(model: Model, unit: str, smooth_from: int = 16) -> float:
@@ -63,6 +70,64 @@ def test_a_network_of_small_pictures_has_less_for_its_classes_too() -> None:
 def test_pictures_above_224_pixels_and_long_ones_have_no_more_than_all() -> None:
     assert share(network((448, 320), 4, 8), "logits:1") == 1.0
     assert share(network((448, 320), 4, 8), "0:1") == pytest.approx((4 / 16) ** 2)
+
+
+def test_of_two_axes_the_finer_one_counts() -> None:
+    """A stripe along the finer axis has the highest frequency."""
+    model = network((32, 512), (1, 4), (1, 4))
+    assert share(model, "0:1") == pytest.approx((1 / 16) ** 2)
+    assert share(model, "1:1") == pytest.approx((1 / 16) ** 2)
+    assert share(model, "logits:1") == pytest.approx((32 / 224) ** 2)
+
+
+class Decoder(nn.Module):
+    """A map of one position in 32 pixels, upsampled; `skip` adds the finer map of before, as a U-Net does."""
+
+    def __init__(self, skip: bool) -> None:
+        super().__init__()
+        self.skip = skip
+        self.fine, self.down = nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 4, 3, 8, 1)
+        self.gate, self.up, self.last = nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=8), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        fine = self.fine(x)
+        gated = fine * self.gate(fine.mean((2, 3), keepdim=True)).sigmoid()
+        up = self.up(self.down(gated))
+        return self.last(up + gated if self.skip else up)
+
+
+@pytest.mark.parametrize(("skip", "expected"), [(False, 1.0), (True, (4 / 16) ** 2)])
+def test_behind_upsampling_a_map_is_as_coarse_as_before_unless_something_finer_goes_round(
+    skip: bool, expected: float
+) -> None:
+    model = Model(Decoder(skip), card((224, 224), no_logits="it has none"), device="cpu")
+    assert share(model, "fine:1") == pytest.approx((4 / 16) ** 2)
+    assert share(model, "down:1") == 1.0
+    assert share(model, "up:1") == 1.0
+    assert share(model, "last:1") == pytest.approx(expected)
+    assert not any(module._forward_hooks for module in model.module.modules())
+
+
+@pytest.mark.parametrize("make", ["lite0", "squeezenet", "regnet", "inception"])
+def test_without_upsampling_every_layer_has_its_own_map_for_a_measure(make: str, lite0: Model) -> None:
+    """Blocks of RegNet and Inception compute a coarser branch before a finer one: no way leads through it."""
+    if make == "lite0":
+        model = lite0
+    else:
+        size = 299 if make == "inception" else 224
+        module = {
+            "squeezenet": partial(models.squeezenet1_1),
+            "regnet": partial(models.regnet_y_400mf),
+            "inception": partial(models.inception_v3, aux_logits=False, init_weights=False),
+        }[make](weights=None)
+        model = Model(module.eval(), card((size, size), labels=None), device="cpu")
+    before = {
+        name: min(1.0, model.card.size[0] / 224, step / 16) ** 2
+        for name, info in model.layers.items()
+        if info.layout in ("BCHW", "BHWC") and info.channels > 1
+        for step in [min(model.card.size[0] / info.grid[0], model.card.size[1] / info.grid[1])]
+    }
+    assert {name: share(model, f"{name}:1") for name in before} == before
 
 
 def test_each_item_has_its_own_share() -> None:

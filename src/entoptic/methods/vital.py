@@ -250,7 +250,9 @@ def _relevance_of(unit: Unit, config: Vital, references: References) -> str:
 def smooth_share(model: Model, unit: Unit, smooth_from: int) -> float:
     """How much of `smoothness` counts for a unit, in (0, 1].
 
-    The squared differences of a pattern grow with the square of its frequency, and a unit's patterns are as fine as its map.
+    The squared differences of a pattern grow with the square of its frequency, and a unit's patterns are as fine as its map, or
+    as the coarser map that it was upsampled from. Where the two axes differ the finer one counts: patterns along it would be
+    washed out first.
 
     Args:
         model: the network.
@@ -258,13 +260,12 @@ def smooth_share(model: Model, unit: Unit, smooth_from: int) -> float:
         smooth_from: pixels between neighbouring positions from which it counts in full, at least 1.
     """
     from entoptic.images.contrast import is_answer
+    from entoptic.models.grain import grain
 
-    height, width = model.card.size
-    ratios = [1.0, max(height, width) / FULL]
-    layers = [model.layer(part.layer) for _, part in unit.terms]
-    if not is_answer(unit) and all(layer.layout in MAPS for layer in layers):
-        steps = [min(height / layer.grid[0], width / layer.grid[1]) for layer in layers]
-        ratios.append(max(steps) / smooth_from)
+    ratios = [1.0, min(model.card.size) / FULL]
+    layers = [part.layer for _, part in unit.terms]
+    if not is_answer(unit) and all(model.layer(layer).layout in MAPS for layer in layers):
+        ratios.append(max(grain(model, layer) for layer in layers) / smooth_from)
     return min(ratios) ** 2
 
 

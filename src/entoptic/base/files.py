@@ -52,6 +52,50 @@ def user_path(path: str | Path) -> Path:
     return expanded
 
 
+def file_exists(path: str | Path) -> bool:
+    """Whether there is such a file, as far as one may see: `Path.is_file` raises where a folder may not be read."""
+    return os.path.isfile(path)
+
+
+def folder_exists(path: str | Path) -> bool:
+    """Whether there is such a folder, as far as one may see."""
+    return os.path.isdir(path)
+
+
+def path_exists(path: str | Path) -> bool:
+    """Whether there is anything at a path, as far as one may see; a link that leads nowhere is nothing."""
+    return os.path.exists(path)
+
+
+def paths_in(folder: str | Path, pattern: str = "*") -> list[Path]:
+    """Lists what a folder holds, sorted, as far as one may see; nothing where there is no such folder.
+
+    Args:
+        folder: the folder.
+        pattern: of names, as `Path.glob` takes it.
+    """
+    try:
+        return sorted(Path(folder).glob(pattern))
+    except OSError:
+        return []
+
+
+def listed(folder: Path, option: str = "--out") -> list[Path]:
+    """Lists what a folder that is to be written holds.
+
+    Args:
+        folder: it must be there.
+        option: by which it was given, for the message.
+
+    Raises:
+        UserError: it may not be looked into.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror or error}); give another {option}") from None
+
+
 @contextlib.contextmanager
 def writing_to(folder: Path, finished: str = "what is finished is kept") -> Iterator[None]:
     """Turns the errors of a full or read-only disk into one sentence.
@@ -101,7 +145,7 @@ def check_inside(path: Path, folder: Path) -> Path:
     """
     if not is_inside(path.parent / "file", folder):
         raise UserError(f"{path} lies outside of {folder}, where a symbolic link leads; nothing is written there")
-    if path.is_symlink():
+    if os.path.islink(path):
         raise UserError(f"{path} is a symbolic link; nothing is written there, delete it first")
     return path
 
@@ -119,14 +163,11 @@ def check_own(folder: Path, *, marks: Collection[str], what: str, option: str = 
     Raises:
         UserError: it is a file, or holds other things.
     """
-    try:
-        if not folder.is_dir():
-            if folder.exists() or folder.is_symlink():
-                raise UserError(f"{folder} is no folder; give {option} a folder")
-            return
-        names = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.suffix != UNFINISHED)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror or error}); give another {option}") from None
+    if not folder_exists(folder):
+        if path_exists(folder) or os.path.islink(folder):
+            raise UserError(f"{folder} is no folder; give {option} a folder")
+        return
+    names = sorted(p.name for p in listed(folder, option) if p.name != LOCK and p.suffix != UNFINISHED)
     if names and not set(names) & set(marks):
         raise UserError(
             f"{folder} is no {what} and holds other files ({', '.join(names[:3])}); "

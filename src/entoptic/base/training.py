@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.files import check_inside, write_atomically
+from entoptic.base.files import check_inside, path_exists, write_atomically
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import check_fields, list_of, read_json, read_tensors, why
 from entoptic.base.tracking import tell
@@ -204,7 +204,7 @@ def _follow(mean: nn.Module, net: nn.Module, decay: float) -> None:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """What `training.json` says of the training in a folder; None where there is none."""
     about = folder / "training.json"
-    if not about.exists():
+    if not path_exists(about):
         return None
     record = read_json(about, finite=False)
     check_fields(record, {"step": int, "loss": list}, about)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from entoptic.base.files import is_inside, user_path
+from entoptic.base.files import file_exists, is_inside, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter, reporter
@@ -47,7 +47,7 @@ _DAMAGE = (UserError, Unreadable, LookupError, TypeError, AttributeError, ValueE
 
 def is_benchmark(folder: str | Path) -> bool:
     """Returns whether a folder is one of a benchmark."""
-    return (user_path(folder) / MARK).is_file()
+    return file_exists(user_path(folder) / MARK)
 
 
 @names_unread

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from entoptic.base.bounds import check_bounds
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, paths_in, user_path
 from entoptic.base.records import why
 from entoptic.cli.method_options import preset_configs
 from entoptic.cli.option_table import Option, groups_of, options_of
@@ -100,11 +100,11 @@ def read_jobs(path: str | Path, verb: type, said: Mapping[str, Any] | None = Non
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        if file.is_file() and file.stat().st_size > MOST_BYTES:
+        if file_exists(file) and file.stat().st_size > MOST_BYTES:
             raise UserError(f"{file} has {file.stat().st_size:,} bytes and is no file of options")
         held = yaml.load(file.read_text("utf-8"), Loader=_Loader)  # a subclass of the safe loader
     except FileNotFoundError:
-        beside = [one.name for ending in ("*.yaml", "*.yml") for one in file.parent.glob(ending)]
+        beside = [one.name for ending in ("*.yaml", "*.yml") for one in paths_in(file.parent, ending)]
         raise UserError(f"there is no file {file}{instead(file.name, beside)}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import arg
 
+from entoptic.base.files import paths_in
 from entoptic.cli.options import Debug, RunToRead
 from entoptic.errors import UserError
 
@@ -57,10 +58,10 @@ def run_gallery(options: Gallery) -> int:
         raise UserError(f"--pictures, --photos and --no-context go with an index, and {options.run} holds none")
 
     def holds(kind: str) -> bool:
-        return options.out is None and any(options.run.glob(f"results/{kind}/*/result.json"))
+        return options.out is None and bool(paths_in(options.run, f"results/{kind}/*/result.json"))
 
     results = {kind for kind in ("circuit", "patterns", "commitment", "atlas") if holds(kind)}
-    if not results or any(options.run.glob("pictures/*/*.json")):
+    if not results or paths_in(options.run, "pictures/*/*.json"):
         print(build(options.run, options.out, names=options.names))
     if "circuit" in results:
         print(write_circuit_pages(options.run, options.names)[0].with_name("circuits.html"))

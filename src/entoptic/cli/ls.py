@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, folder_exists, paths_in, user_path
 from entoptic.cli.list_known import LISTS, MODELS, list_all
 from entoptic.cli.options import Debug, Device
 from entoptic.errors import UserError, nearest
-from entoptic.runs.where_runs_are import runs_nearby
+from entoptic.runs.hint_of_runs import hint_of_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,12 @@ def run_ls(options: Ls) -> int:
         list_all()
         return 0
     folder = user_path(what)
-    if (folder / "index.json").is_file():
+    if file_exists(folder / "index.json"):
         from entoptic.cli.list_index import list_index
 
         _refuse_units(options, "an index")
         list_index(what, options.layer, options.filter)
-    elif (folder / "run.json").is_file():
+    elif file_exists(folder / "run.json"):
         from entoptic.cli.list_run import list_run
 
         _refuse_units(options, "a run")
@@ -104,12 +104,12 @@ def _check_named(what: str, folder: Path) -> None:
     """
     if ":" in what:
         return
-    if folder.is_dir():
-        around = runs_nearby(what, ("run.json", "index.json"))
+    if folder_exists(folder):
+        around = hint_of_runs(what, ("run.json", "index.json"))
         raise UserError(f"{what} is neither a run nor an index (it has no run.json and no index.json){around}")
     builtin = [name for name in MODELS if name.startswith("builtin:")]
     if near := [name for name in builtin if what == name.partition(":")[2]]:
         raise UserError(f'"{what}" is written SOURCE:NAME; did you mean {near[0]}?')
-    beside = [str(p.parent) for kind in ("run", "index") for p in folder.parent.glob(f"*/{kind}.json")]
+    beside = [str(p.parent) for kind in ("run", "index") for p in paths_in(folder.parent, f"*/{kind}.json")]
     hint = nearest(what, [*LISTS, *builtin, *beside])
     raise UserError(f'there is no folder "{what}", and a model is SOURCE:NAME such as builtin:lite0{hint}')

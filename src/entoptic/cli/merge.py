@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
+from entoptic.base.files import file_exists
 from entoptic.cli.options import Debug
 from entoptic.errors import UserError
 
@@ -66,13 +67,13 @@ def _are_runs(folders: Sequence[Path]) -> bool:
     """
     from entoptic.base.files import user_path
     from entoptic.images.index import MARK
-    from entoptic.runs.where_runs_are import runs_nearby
+    from entoptic.runs.hint_of_runs import hint_of_runs
 
     kinds: dict[str, Path] = {}
     for folder in folders:
-        kind = next((name for name in ("run.json", MARK) if (user_path(folder) / name).is_file()), None)
+        kind = next((name for name in ("run.json", MARK) if file_exists(user_path(folder) / name)), None)
         if kind is None:
-            near = runs_nearby(folder, ("run.json", MARK))
+            near = hint_of_runs(folder, ("run.json", MARK))
             raise UserError(f"{folder} is neither a run nor an index (it has no run.json and no {MARK}){near}")
         kinds.setdefault(kind, folder)
     if len(kinds) > 1:

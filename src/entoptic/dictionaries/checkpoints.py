@@ -27,7 +27,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entoptic.base.files import json_bytes, user_path, write_atomically
+from entoptic.base.files import (
+    file_exists,
+    folder_exists,
+    json_bytes,
+    path_exists,
+    paths_in,
+    user_path,
+    write_atomically,
+)
 from entoptic.base.records import parse_json, read_bytes, read_json, read_tensors, why
 from entoptic.dictionaries.layouts import LAYOUTS
 from entoptic.errors import NotAvailable, Unreadable, UserError, counted, nearest
@@ -70,7 +78,7 @@ def read_checkpoint(
     if kind and kind not in KINDS:
         raise UserError(f'no kind of sparse dictionary "{kind}"; there are {", ".join(KINDS)}{nearest(kind, KINDS)}')
     channels, outputs = model.layer(layer).channels, model.layer(writes or layer).channels
-    if not where.exists():
+    if not path_exists(where):
         raise NotAvailable(f"there is no checkpoint {where}")
     files = _read(where)
     layout = next((name for name, one in LAYOUTS.items() if one.fits(files.tensors, files.config, files.header)), None)
@@ -161,16 +169,16 @@ def write_saelens(dictionary: Sparse, folder: str | Path) -> Path:
 
 def _read(where: Path) -> _Files:
     """Reads tensors and config of a folder or of a file, whose config may lie beside it."""
-    folder = where if where.is_dir() else where.parent
+    folder = where if folder_exists(where) else where.parent
     config: dict[str, Any] = {}
     for name in CONFIGS:
-        if (folder / name).is_file():
+        if file_exists(folder / name):
             config = read_json(folder / name, finite=False)
             break
-    if where.is_dir():
-        file = next((where / name for name in WEIGHTS if (where / name).is_file()), None)
+    if folder_exists(where):
+        file = next((where / name for name in WEIGHTS if file_exists(where / name)), None)
         if file is None:
-            present = sorted(p.name for p in where.iterdir())
+            present = [p.name for p in paths_in(where)]
             some = ", ".join(present[:5]) or "nothing"
             hint = nearest(present[0], WEIGHTS) if present else ""
             raise NotAvailable(f"{where} holds none of {', '.join(WEIGHTS)} but {some}{hint}")
@@ -227,7 +235,7 @@ def _is_safetensors(content: bytes) -> bool:
 
 def _beginning(where: Path) -> bytes:
     """The first bytes of a plain file; nothing where it cannot be read, which its reader then says."""
-    if not where.is_file():
+    if not file_exists(where):
         return b""
     with contextlib.suppress(OSError), where.open("rb") as file:
         return file.read(64)

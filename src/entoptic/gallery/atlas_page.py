@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from entoptic.atlases.contract import Space
-from entoptic.base.files import user_path
+from entoptic.base.files import folder_exists, user_path
 from entoptic.base.records import read_json, read_tensors
 from entoptic.errors import Unreadable, UserError, counted
 from entoptic.gallery.local_paths import without_folders
@@ -65,7 +65,7 @@ def check_gallery(gallery: str | Path) -> Path:
         UserError: it is not there.
     """
     folder = user_path(gallery)
-    if not folder.is_dir():
+    if not folder_exists(folder):
         raise UserError(f"there is no gallery in {folder}; `entoptic gallery RUN` makes one")
     return folder
 

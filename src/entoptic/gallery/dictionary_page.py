@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from entoptic.base.files import check_inside, user_path, write_atomically
+from entoptic.base.files import check_inside, file_exists, user_path, write_atomically
 from entoptic.base.pixels import small_jpeg
 from entoptic.errors import UserError, counted
 from entoptic.gallery.dictionary_data import Feature, dictionary_layers, page_data, read_features
@@ -67,7 +67,7 @@ def is_index(folder: Path) -> bool:
         UserError: no path can be so.
     """
     place = user_path(folder)
-    return (place / INDEX).is_file() and not (place / "run.json").is_file()
+    return file_exists(place / INDEX) and not file_exists(place / "run.json")
 
 
 def _write(index: ActivationIndex, layer: str, runs: Sequence[Run], opened: Photos | None, out: Path) -> Path:

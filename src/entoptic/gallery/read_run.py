@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import is_inside
+from entoptic.base.files import folder_exists, is_inside
 from entoptic.base.records import read_json, why
 from entoptic.errors import Unreadable, UserError
 from entoptic.gallery.explain import Reading, explain, headline
@@ -207,7 +207,7 @@ def read_run(run_folder: Path) -> StoredRun:
     Raises:
         UserError: there is no such folder, it cannot be read, or no picture in it can be shown.
     """
-    if not run_folder.is_dir():
+    if not folder_exists(run_folder):
         raise UserError(f'no run folder "{run_folder}"; expected a folder written by `entoptic see --out`')
     try:
         pictures, left_out = _read_pictures(run_folder / "pictures")

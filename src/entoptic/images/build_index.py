@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from entoptic.base.bounds import check_options, check_shard
-from entoptic.base.files import check_inside, check_own, delete_unfinished, lock_folder, user_path, write_atomically
+from entoptic.base.files import (
+    check_inside,
+    check_own,
+    delete_unfinished,
+    lock_folder,
+    path_exists,
+    user_path,
+    write_atomically,
+)
 from entoptic.base.progress import Progress, silent
 from entoptic.base.unread import names_unread
 from entoptic.errors import Unreadable, UserError, counted
@@ -171,7 +179,7 @@ def merge_indexes(paths: Sequence[str | Path], out: str | Path) -> ActivationInd
             raise UserError(f"{other.path} holds all photos already, there is nothing to merge with it")
     folder = user_path(out)
     with _writing(folder):
-        if (folder / "index.json").exists() or any(folder.glob("parts/*.safetensors")):
+        if path_exists(folder / "index.json") or any(folder.glob("parts/*.safetensors")):
             raise UserError(f"{folder} holds an index; give another folder")
         blocks, reservoir = first.request.blocks, first.request.reservoir
         shards, taken = ShardFolder(folder / "parts", blocks, reservoir), dict[int, Path]()
@@ -234,7 +242,7 @@ def _writing(folder: Path) -> Iterator[None]:
 def _held(folder: Path, request: IndexRequest) -> ActivationIndex | None:
     """Returns the finished index in `folder`, None for an unfinished or a new one; refuses a folder that holds another."""
     file = folder / MARK
-    held = IndexRecord.read(file) if file.exists() else None
+    held = IndexRecord.read(file) if path_exists(file) else None
     delete_unfinished(folder, "", "layers/", "parts/")
     if held is None:
         return None

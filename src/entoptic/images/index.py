@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, user_path
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import read_tensors, why
 from entoptic.errors import NotAvailable, OutOfReach, Unreadable, UserError, counted, nearest
@@ -122,7 +122,7 @@ class ActivationIndex:
             Unreadable: it is damaged, or of another version.
         """
         folder = user_path(path)
-        if not (folder / "index.json").is_file():
+        if not file_exists(folder / "index.json"):
             raise NotAvailable(f"there is no index in {folder}; `entoptic index` makes one")
         record = IndexRecord.read(folder / "index.json")
         if record.request is None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from entoptic.base.files import user_path
+from entoptic.base.files import folder_exists, user_path
 from entoptic.errors import Unreadable, UserError
 from entoptic.images.photos import Photos
 from entoptic.models.card import Card
@@ -28,7 +28,7 @@ def mask_folder(folder: str | Path | None) -> Path | None:
     if folder is None:
         return None
     path = user_path(folder)
-    if not path.is_dir():
+    if not folder_exists(path):
         raise UserError(f"there is no folder {path}; --masks names a folder of PNG masks")
     return path
 

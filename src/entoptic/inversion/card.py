@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from entoptic.base.compact import SCALE, unpack
-from entoptic.base.files import sha256_of, user_path
+from entoptic.base.files import file_exists, sha256_of, user_path
 from entoptic.base.records import TensorFile, check_fields, read_json, why
 from entoptic.base.shipped import shipped_folder, shipped_names
 from entoptic.errors import Unreadable, UserError, nearest
@@ -33,7 +33,7 @@ def inverter_folder(source: str) -> Path:
         raise UserError(f'an inverter is builtin:NAME or file:FOLDER, got "{source}"')
     folder = _shipped(name) if kind == "builtin" else user_path(name)
     for file in ("card.json", WEIGHTS):
-        if not (folder / file).is_file():
+        if not file_exists(folder / file):
             raise UserError(f"{source}: {folder} has no {file}; `entoptic learn inverter` writes such a folder")
     return folder
 

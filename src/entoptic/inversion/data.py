@@ -22,6 +22,7 @@ from entoptic.base.files import (
     check_inside,
     delete_unfinished,
     lock_folder,
+    path_exists,
     user_path,
     write_atomically,
     writing_to,
@@ -233,7 +234,7 @@ def _read_record(where: Path, request: _PairsRequest, progress: Progress) -> dic
     """
     about, none = where / "pairs.json", [0.0] * request.maps.channels
     current = {"request": request.options_key, "stamp": request.stamp}
-    if not about.exists():
+    if not path_exists(about):
         return current | {"content": "", "seen": 0, "kept": 0, "sum": none, "squares": none}
     record = read_json(about)
     check_fields(record, {"seen": int, "kept": int, "sum": list, "squares": list}, about)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from entoptic.base.files import folder_exists, paths_in
 from entoptic.base.pixels import centre_square
 from entoptic.errors import Unreadable, UserError, nearest
 from entoptic.images.decode import decode
@@ -332,7 +333,7 @@ def sources_of(photos: str | Path | Sequence[str | Path], layer: str) -> tuple[l
     failures = []
     for one in map(Path, given):
         try:
-            paths += _files_in(one) if one.is_dir() else [one]
+            paths += _files_in(one) if folder_exists(one) else [one]
         except UserError as error:
             failures.append(f"{one}: {error}")
     found: dict[str, PhotoFile] = {}
@@ -370,7 +371,7 @@ def source_of(path: str | Path) -> PhotoFile:
     try:
         return PhotoFile(str(Path(path)), hashlib.sha256(Path(path).read_bytes()).hexdigest())
     except OSError as error:
-        siblings = [p.name for p in Path(path).parent.glob("*")] if Path(path).parent.is_dir() else []
+        siblings = [p.name for p in paths_in(Path(path).parent)]
         raise Unreadable(f"{path} cannot be read ({error.strerror}){nearest(Path(path).name, siblings)}") from None
 
 

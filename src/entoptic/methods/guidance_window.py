@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from entoptic.base.files import file_exists
 from entoptic.errors import Unreadable, UserError
 
 EXPECTED = "expected two shares of the steps such as 0.12-0.6, or a file that entoptic commitment wrote"
@@ -54,7 +55,7 @@ def read_window(window: str) -> str:
     from entoptic.base.records import read_json
 
     path = user_path(window)
-    if not path.is_file():
+    if not file_exists(path):
         raise UserError(f"window: there is no file {path}; {EXPECTED}")
     try:
         record = read_json(path)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from entoptic.base import plugins
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, paths_in, user_path
 from entoptic.base.records import check_fields, read_json, read_tensors
 from entoptic.errors import Unreadable, UserError, closest_slip, nearest
 from entoptic.models.card import Card, imagenet_labels
@@ -365,8 +365,8 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     if not given.name:
         raise UserError(f"file:{name} names no file; give file:CARD.json or file:WEIGHTS.safetensors")
     path = given.with_suffix(".json")
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
+    if not file_exists(path):
+        siblings = [p.name for p in paths_in(path.parent, "*.json")]
         raise UserError(
             f"file:{name} needs its card {path} (JSON: architecture, size, mean, std, …), which is not there"
             + nearest(path.name, siblings)
@@ -380,7 +380,7 @@ def from_file(name: str, pretrained: bool) -> tuple[nn.Module, Card]:
     except Unreadable as error:
         raise Unreadable(f"{path}: a card is a JSON object with architecture, size, mean, std ({error})") from None
     weights = path.parent / weights_file if weights_file else given.with_suffix(".safetensors")
-    if not weights.is_file():
+    if not file_exists(weights):
         raise UserError(f"{path} names the weights {weights}, which are not there")
     if fields.get("labels") == "imagenet-1k":
         fields["labels"], fields["label_ids"] = imagenet_labels()

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import json_bytes, user_path
+from entoptic.base.files import file_exists, folder_exists, json_bytes, user_path
 from entoptic.base.records import check_fields, list_of, read_json
 from entoptic.errors import NotAvailable, Unreadable, UserError, counted
 
@@ -179,8 +179,8 @@ def read_names(path: str | Path) -> Names:
         Unreadable: it is damaged or of another version.
     """
     file = user_path(path)
-    file = file / FILE if file.is_dir() else file
-    if not file.is_file():
+    file = file / FILE if folder_exists(file) else file
+    if not file_exists(file):
         raise NotAvailable(f"there is no file of names {file}; `entoptic name` makes one")
     record = read_json(file)
     kinds = {
@@ -234,7 +234,7 @@ def suggestion_for(place: str | Path, unit: object, weights: str = "") -> Sugges
     """
     try:
         file = user_path(place)
-        file = file / FILE if file.is_dir() else file
+        file = file / FILE if folder_exists(file) else file
         stamp = file.stat()
         names = _read_again(file, stamp.st_mtime_ns, stamp.st_size)
     except (OSError, UserError):

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, user_path
 from entoptic.errors import Unreadable, UserError, counted, instead
 
 LEAST = 20
@@ -80,7 +80,7 @@ def load_vocabulary(
 
 def _of_file(file: Path) -> list[str]:
     try:
-        if not file.is_file():
+        if not file_exists(file):
             raise UserError(f"there is no file {file} of words; it has a word a line")
         if file.stat().st_size > _MOST_BYTES:
             raise UserError(f"{file} is too large for a list of words (at most {_MOST_BYTES // 2**20} MiB)")

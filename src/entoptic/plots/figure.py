@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from entoptic.base.files import user_path, write_atomically, writing_to
+from entoptic.base.files import folder_exists, user_path, write_atomically, writing_to
 from entoptic.errors import UserError, nearest
 from entoptic.plots.drawing import Box, Line, Text, font, in_ascii, xml_text
 from entoptic.plots.pdf import Page
@@ -83,7 +83,7 @@ class Figure:
             raise UserError(
                 f'a figure is written as {", ".join(FORMATS)}, not as "{file.name}"{nearest(ending, FORMATS)}'
             )
-        if file.is_dir():
+        if folder_exists(file):
             raise UserError(f"{file} is a folder; give the name of a file, for instance {file / 'grid.pdf'}")
         data = self.pdf() if ending == ".pdf" else self.png(dpi) if ending == ".png" else self.svg().encode()
         with writing_to(file.parent, "nothing was changed"):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
+from entoptic.base.files import folder_exists
 from entoptic.errors import UserError
 from entoptic.models.model import weights_sha256
 from entoptic.priors.diffusers_parts import (
@@ -105,7 +106,7 @@ def from_folder(
     else:
         refuse_folder(name, folder)
     source = Source(name=name, fetch=fetch, folder=folder, classes=classes, device=device, trust=trust)
-    scheduler = load_scheduler(diffusers, name, folder / ("scheduler" if (folder / "scheduler").is_dir() else ""))
+    scheduler = load_scheduler(diffusers, name, folder / ("scheduler" if folder_exists(folder / "scheduler") else ""))
     schedule, bounds = read_schedule(scheduler), read_bounds(scheduler)
     distillation = read_distillation(scheduler) if pipeline in TEXT_PIPELINES else None
     if type(scheduler).__name__ == "LCMScheduler" and distillation is None:

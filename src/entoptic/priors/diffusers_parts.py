@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from entoptic.base.files import file_exists, folder_exists, paths_in
 from entoptic.base.records import read_json
 from entoptic.errors import UserError, nearest
 from entoptic.models.running import first_line
@@ -53,7 +54,7 @@ class Source:
 
     def place(self, part: str) -> str:
         """Returns the subfolder of a part, "" for the folder itself, where old pipelines with one network keep it."""
-        if (self.folder / part).is_dir():
+        if folder_exists(self.folder / part):
             return part
         whole = read_config(self.folder / "config.json")
         return "" if whole is not None and whole.get("_class_name") == self.classes.get(part) else part
@@ -84,7 +85,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: a file that is not a JSON object.
     """
-    return read_json(path, finite=False) if path.is_file() else None
+    return read_json(path, finite=False) if file_exists(path) else None
 
 
 def saved_config(folder: Path) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def check_present(source: Source, part: str, kind: str) -> str:
         UserError: it is not there.
     """
     place = source.place(part)
-    if not (source.folder / place / "config.json").is_file():
+    if not file_exists(source.folder / place / "config.json"):
         raise UserError(
             f"{source.name}: its {part} ({kind}) is not there: {source.folder} has no {part}/config.json; fetch the folder "
             f"again with {part}/*"
@@ -209,7 +210,7 @@ def _patterns(stems: Stems, variant: str | None, trust: bool) -> list[str]:
 
 def _instead(folder: Path) -> str:
     """Returns what is there in place of the weights of a part, and what to do about it."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    names = [path.name for path in paths_in(folder) if file_exists(path)]
     if pickled := [name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]:
         return (
             f"{pickled[0]} is pickled; only safetensors are read, unless trust=True allows pickled weights too: save the "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from entoptic.base.files import folder_exists
 from entoptic.errors import UserError
 from entoptic.models.running import first_line
 from entoptic.priors.diffusers_parts import (
@@ -195,7 +196,7 @@ def _encoder(
         )
     check_present(source, part, kind)
     folder = source.fetch([f"{words}/*"])
-    if not (folder / words).is_dir():
+    if not folder_exists(folder / words):
         raise UserError(f"{source.name}: its {words} is not there; fetch the folder again with {words}/*")
     try:
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / words)

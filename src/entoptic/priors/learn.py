@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import allocate, check_inside, user_path, write_atomically, writing_to
+from entoptic.base.files import allocate, check_inside, file_exists, user_path, write_atomically, writing_to
 from entoptic.base.pixels import centre_square
 from entoptic.base.progress import Progress
 from entoptic.base.records import check_fields, list_of, read_array, read_json, why
@@ -253,7 +253,7 @@ def _read_photos(photos: Any, folder: Path, size: int, progress: Progress) -> _T
 def _kept(folder: Path, key: str, count: int, size: int) -> list[int] | None:
     """Returns which photos are in the file that is there; None where it is of others, or damaged, and is made again."""
     record_file = folder / "photos.json"
-    if not record_file.is_file():
+    if not file_exists(record_file):
         return None
     try:
         known = read_json(record_file)

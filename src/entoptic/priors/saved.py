@@ -24,7 +24,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from entoptic.base.cache import content_key
 from entoptic.base.compact import SCALE, pack, unpack
-from entoptic.base.files import check_inside, sha256_of, write_atomically, writing_to
+from entoptic.base.files import check_inside, file_exists, sha256_of, write_atomically, writing_to
 from entoptic.base.pixels import eight_bit
 from entoptic.base.records import check_fields, list_of, read_json, read_tensors
 from entoptic.base.training import fitting
@@ -126,7 +126,7 @@ def load_saved(name: str, folder: Path, device: torch.device, *, guidance: float
     except ImportError:
         raise UserError(NEEDS_DIFFUSERS) from None
     for file in ("card.json", "config.json", WEIGHTS):
-        if not (folder / file).is_file():
+        if not file_exists(folder / file):
             raise UserError(f"{name}: {folder} has no {file}; a prior is a folder that `save_prior` wrote")
     try:
         card = read_json(folder / "card.json", finite=False)
@@ -160,7 +160,7 @@ def _upsampler(name: str, folder: Path, card: Mapping[str, Any]) -> Upsampler | 
     if wanted is None:
         return None
     file = folder / UPSAMPLER
-    if not file.is_file():
+    if not file_exists(file):
         raise UserError(
             f"{name}: its card names an upsampler, and {folder} has no {UPSAMPLER}; copy or install it again"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, folder_exists, paths_in, user_path
 from entoptic.base.shipped import shipped_folder, shipped_names
 from entoptic.base.unread import names_unread
 from entoptic.errors import UserError, closest_slip, nearest
@@ -84,8 +84,8 @@ def load_prior(
     from entoptic.priors.saved import load_saved
 
     folder = builtin_folder(name) if prefix == "builtin" else user_path(name)
-    if not folder.is_dir():
-        near = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+    if not folder_exists(folder):
+        near = [p.name for p in paths_in(folder.parent) if folder_exists(p)]
         raise UserError(f"{source}: there is no folder {folder}{nearest(folder.name, near)}")
     return load_saved(source, folder, where, guidance=guidance)
 
@@ -158,19 +158,19 @@ class _Files:
         self.local = user_path(name)
         self.repo, _, revision = name.partition("@")
         self.revision: str | None = revision or None
-        if self.local.is_file():
+        if file_exists(self.local):
             raise UserError(
                 f"hf:{name} is a file; a prior is the folder of a pipeline, and from_single_file and save_pretrained of its "
                 "class in diffusers make one of a checkpoint in one file"
             )
-        if not self.local.is_dir() and self.is_local(name):
-            near = [p.name for p in self.local.parent.iterdir()] if self.local.parent.is_dir() else []
+        if not folder_exists(self.local) and self.is_local(name):
+            near = [p.name for p in paths_in(self.local.parent)]
             raise UserError(f"hf:{name}: there is no folder {self.local}{nearest(self.local.name, near)}")
 
     @staticmethod
     def is_local(name: str) -> bool:
         """Returns whether the name is an existing folder, or cannot be the name of a repository."""
-        return user_path(name).is_dir() or name[0] in "./~" or name.partition("@")[0].count("/") > 1
+        return folder_exists(user_path(name)) or name[0] in "./~" or name.partition("@")[0].count("/") > 1
 
     def fetch(self, patterns: Sequence[str]) -> Path:
         """Returns the folder that holds the files of these patterns.
@@ -178,7 +178,7 @@ class _Files:
         Raises:
             UserError: the files cannot be downloaded.
         """
-        if self.local.is_dir():
+        if folder_exists(self.local):
             return self.local
         try:
             from huggingface_hub import snapshot_download

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from entoptic.base.compact import SCALE, unpack
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, user_path
 from entoptic.base.records import check_fields, read_json, read_tensors
 from entoptic.errors import UserError, nearest
 from entoptic.priors.recipe import Recipe
@@ -60,7 +60,7 @@ def read_start(source: str) -> Start:
         )
     folder: Path = builtin_folder(name) if prefix == "builtin" else user_path(name)
     about = folder / "card.json"
-    if not (folder / WEIGHTS).is_file() or not about.is_file():
+    if not file_exists(folder / WEIGHTS) or not file_exists(about):
         raise UserError(f"{source}: {folder} holds no prior; OUT/prior of `entoptic learn prior` does")
     card = read_json(about, finite=False)
     check_fields(card, {"name": str, "size": int, "patch": int, "classes": list, "weights_sha256": str}, about)

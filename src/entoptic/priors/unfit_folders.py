@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from entoptic.base.files import file_exists, folder_exists, paths_in
 from entoptic.errors import UserError, nearest
 
 _WITHOUT_GRADIENTS = {"Onnx": "ONNX", "ORT": "ONNX", "OV": "OpenVINO", "Flax": "Flax"}
@@ -71,10 +72,10 @@ def refuse_folder(name: str, folder: Path) -> NoReturn:
     Raises:
         UserError: always, with what the folder is instead.
     """
-    inside = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
-    files = [path for place in inside for path in sorted(place.iterdir()) if path.is_file()]
+    inside = [folder, *(path for path in paths_in(folder) if folder_exists(path))]
+    files = [path for place in inside for path in paths_in(place) if file_exists(path)]
     lacks = f"{name} has neither model_index.json (a pipeline of diffusers) nor config.json (one of its networks)"
-    snapshots = [path for path in sorted(folder.glob("snapshots/*")) if _is_pipeline(path)]
+    snapshots = [path for path in paths_in(folder, "snapshots/*") if _is_pipeline(path)]
     if found := [*snapshots, *(path for path in inside if _is_pipeline(path))]:
         raise UserError(f"{lacks}; did you mean hf:{found[0]}?")
     if found := [path for path in files if path.suffix == ".onnx"]:
@@ -92,4 +93,4 @@ def refuse_folder(name: str, folder: Path) -> NoReturn:
 
 
 def _is_pipeline(folder: Path) -> bool:
-    return (folder / "model_index.json").is_file()
+    return file_exists(folder / "model_index.json")

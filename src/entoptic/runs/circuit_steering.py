@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from entoptic.base.cache import content_key
-from entoptic.base.files import json_bytes, user_path
+from entoptic.base.files import folder_exists, json_bytes, path_exists, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import small_jpeg
 from entoptic.base.progress import Reporter, reporter
@@ -102,8 +102,8 @@ def read_circuit(file: str | Path) -> Result:
         UserError: it is none, or it was changed.
     """
     given = user_path(file)
-    folder = given if given.is_dir() else given.parent
-    if not given.exists():
+    folder = given if folder_exists(given) else given.parent
+    if not path_exists(given):
         raise UserError(f"there is no {given}; --steer takes the folder of a circuit, RUN/results/circuit/NAME")
     try:
         record = read_json(folder / RECORD)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from entoptic.base.cache import content_key, load_cached, save_cached
 from entoptic.base.estimates import quantile_ranks
-from entoptic.base.files import check_own, json_bytes
+from entoptic.base.files import check_own, file_exists, json_bytes
 from entoptic.base.gradients import with_gradients
 from entoptic.base.pixels import eight_bit
 from entoptic.base.progress import Reporter, reporter
@@ -202,7 +202,7 @@ def run_commitments(
     check_own(run.path, marks={"run.json"}, what="run")
     results = []
     for plan in plans:
-        result = find_result(run, KIND, str(plan.unit), plan.key) if (run.path / "run.json").is_file() else None
+        result = find_result(run, KIND, str(plan.unit), plan.key) if file_exists(run.path / "run.json") else None
         if result is None:
             job = _Job(plan, report or Reporter())
             measured = job.measure()  # bad input is refused before anything is written

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import LOCK, is_inside, json_bytes, user_path
+from entoptic.base.files import LOCK, folder_exists, is_inside, json_bytes, listed, path_exists, user_path
 from entoptic.base.progress import Progress, silent
 from entoptic.base.records import read_json, read_tensors
 from entoptic.errors import Unreadable, UserError
@@ -81,9 +81,9 @@ def export_run(
     """
     source = run if isinstance(run, Run) else Run.open(run)
     folder = user_path(out)
-    if folder.exists() and (not folder.is_dir() or any(one.name != LOCK for one in folder.iterdir())):
+    if path_exists(folder) and (not folder_exists(folder) or any(one.name != LOCK for one in listed(folder))):
         raise UserError(f"{folder} holds something already; give --out a folder that is empty or not there")
-    there = folder.exists()
+    there = path_exists(folder)
     export = _Export(source, Run(folder), with_photos)
     chosen = export.chosen()
     if not chosen:
@@ -312,7 +312,7 @@ def _is_grey(file: Path) -> bool:
 
 def _clear(folder: Path, *, keep: bool) -> None:
     """Deletes what an export that failed has written; the folder was empty, or not there, before."""
-    if not folder.is_dir():
+    if not folder_exists(folder):
         return
     for one in folder.iterdir():
         if one.is_dir() and not one.is_symlink():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from entoptic.base.files import is_inside, json_bytes
+from entoptic.base.files import file_exists, is_inside, json_bytes, path_exists
 from entoptic.base.records import is_a, read_json
 from entoptic.errors import Unreadable
 from entoptic.methods.contract import Failure, FailureCode
@@ -27,7 +27,7 @@ def read_failures(run: Run) -> list[Failure]:
         run: the run.
     """
     file = run.path / FILE
-    if not file.exists() and not file.is_symlink():
+    if not path_exists(file) and not file.is_symlink():
         return []
     try:
         if not is_inside(file, run.path):
@@ -76,5 +76,5 @@ def write_failures(run: Run, failures: Sequence[Failure]) -> None:
         {"unit": one.unit, "method": one.method, "code": str(one.code), "text": one.text}
         for one in dict.fromkeys(failures)
     ]
-    if kept or (run.path / FILE).is_file():
+    if kept or file_exists(run.path / FILE):
         run.put(run.path / FILE, json_bytes({"format": _FORMAT, "failures": kept}))

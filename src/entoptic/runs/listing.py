@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entoptic.base.files import UNFINISHED, is_inside, json_bytes, sha256_of
+from entoptic.base.files import UNFINISHED, file_exists, is_inside, json_bytes, path_exists, sha256_of
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, counted
 from entoptic.runs.difference import PICTURES, Difference
@@ -67,12 +67,12 @@ def set_aside(run: Run) -> Iterator[None]:
 
     file, aside = run.path / FILE, run.path / _ASIDE
     with writable(run.path):
-        if file.is_file() or file.is_symlink():
+        if file_exists(file) or file.is_symlink():
             os.replace(file, aside)
     try:
         yield
     finally:
-        if aside.is_file() and not file.exists() and not run.changed:
+        if file_exists(aside) and not path_exists(file) and not run.changed:
             with contextlib.suppress(OSError):
                 os.replace(aside, file)
         with contextlib.suppress(OSError):
@@ -103,12 +103,12 @@ def changed_since_listed(run: Run, *, finished: bool) -> tuple[list[Difference],
         What differs, and what cannot be told, in words.
     """
     file = run.path / FILE
-    if not file.exists() and not file.is_symlink():
+    if not path_exists(file) and not file.is_symlink():
         if not _is_listed(run):
             return [], [
                 "the run is of a version that kept no list of its files: edits of failures.json and of films are not found"
             ]
-        if finished and not (run.path / _ASIDE).exists():
+        if finished and not path_exists(run.path / _ASIDE):
             told = f"{FILE} is not there, and the job that wrote the run finished: it was taken out"
             return [Difference(FILE, told)], []
         return [], [f"{FILE} is not there: the run was interrupted, or is being written, or it was taken out"]
@@ -158,7 +158,7 @@ def _hashes(run: Run, places: Iterable[str]) -> dict[str, str]:
     return {
         file.relative_to(run.path).as_posix(): content_hash(file)
         for file in found
-        if file.is_file() and not file.name.startswith(".") and is_inside(file, run.path)
+        if file_exists(file) and not file.name.startswith(".") and is_inside(file, run.path)
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from entoptic.base.files import check_own
+from entoptic.base.files import check_own, file_exists
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import Reporter, reporter
 from entoptic.base.randomness import generator_for
@@ -147,7 +147,7 @@ def run_patterns(
         report: is told how far it is.
     """
     run, key = Run(out if out is not None else Path("runs") / run_name(plan.model)), plan.key(context)
-    if (run.path / "run.json").is_file() and (held := find_result(run, KIND, plan.name, key)) is not None:
+    if file_exists(run.path / "run.json") and (held := find_result(run, KIND, plan.name, key)) is not None:
         return held
     check_own(run.path, marks={"run.json"}, what="run")
     job = _Job(plan, context, report or Reporter())

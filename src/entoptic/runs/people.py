@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import check_inside, json_bytes, lock_folder, user_path, write_atomically, writing_to
+from entoptic.base.files import (
+    check_inside,
+    file_exists,
+    json_bytes,
+    lock_folder,
+    path_exists,
+    user_path,
+    write_atomically,
+    writing_to,
+)
 from entoptic.base.records import check_fields, is_a, read_json
 from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.metrics.evidence import Evidence
@@ -72,7 +81,7 @@ def write_people(run_folder: str | Path, study: StudyOfRun) -> int:
         UserError: there is no run, none of its pictures was judged, or it cannot be written.
     """
     folder = user_path(run_folder)
-    if not (folder / "run.json").is_file():
+    if not file_exists(folder / "run.json"):
         raise NotAvailable(f"{run_folder} is no run (it has no run.json); give a run whose pictures the study shows")
     known = _pictures_of(folder)
     own = [one for one in study.answered if (one.model, one.unit, one.method) in known]
@@ -191,7 +200,7 @@ def _changed(study: Mapping[str, Any]) -> str:
 
 def _records(folder: Path) -> list[dict[str, Any]]:
     file = folder / FILE
-    if not file.exists():
+    if not path_exists(file):
         return []
     check_inside(file, folder)
     record = read_json(file)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from entoptic.base.files import is_inside
+from entoptic.base.files import file_exists, is_inside, path_exists
 from entoptic.base.records import is_a, read_json
 from entoptic.errors import Unreadable
 from entoptic.methods.contract import Failure, FailureCode
@@ -82,7 +82,7 @@ def status(path: str | Path) -> Status:
     """
     run = Run.open(path)
     progress = read_progress(run)
-    pictures = sum(1 for file in run.path.glob("pictures/*/*.json") if file.with_suffix(".png").is_file())
+    pictures = sum(1 for file in run.path.glob("pictures/*/*.json") if file_exists(file.with_suffix(".png")))
     results = results_in(run)
     if progress is None:
         return Status(
@@ -142,7 +142,7 @@ def read_progress(run: Run) -> Progress | None:
         Unreadable: it is damaged, or a link to what lies outside of the run.
     """
     file = run.path / FILE
-    if not file.exists() and not file.is_symlink():
+    if not path_exists(file) and not file.is_symlink():
         return None
     if not is_inside(file, run.path):
         raise Unreadable(f"{FILE} cannot be read: it is a link to what lies outside of the run")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from entoptic.base.bounds import check_options, whole_number
 from entoptic.base.cache import content_key
-from entoptic.base.files import check_inside, user_path
+from entoptic.base.files import check_inside, file_exists, folder_exists, user_path
 from entoptic.base.gradients import with_gradients
 from entoptic.base.progress import reporter
 from entoptic.base.unread import names_unread
@@ -246,9 +246,9 @@ def _skipped(photo: Skipped) -> Failure:
 
 
 def _open(photos: Any) -> Photos:
-    if isinstance(photos, (list, tuple)) and len(photos) == 1 and user_path(str(photos[0])).is_dir():
+    if isinstance(photos, (list, tuple)) and len(photos) == 1 and folder_exists(user_path(str(photos[0]))):
         photos = photos[0]
-    if isinstance(photos, (str, Path)) and user_path(photos).is_file():
+    if isinstance(photos, (str, Path)) and file_exists(user_path(photos)):
         # A single picture is a list of one file; tables are told by their ending.
         photos = photos if Path(photos).suffix.lower() in (".parquet", ".csv") or is_archive(photos) else [photos]
     return photos if isinstance(photos, Photos) else Photos.open(photos)
@@ -327,7 +327,7 @@ def _discover(run: Run, maps: FeatureMaps, class_index: int, photos: Any, count:
     })  # fmt: skip
     label = "".join(c if c.isalnum() else "-" for c in maps.model.card.label(class_index) or f"class {class_index}")
     file = run.path / "dictionaries" / f"{label[:40]}-{key[:8]}.safetensors"
-    if not file.is_file():
+    if not file_exists(file):
         found = concepts_of(maps.model, maps.layer, opened, class_index, config)
         check_inside(file, run.path)
         with writable(run.path):

@@ -40,9 +40,13 @@ from entoptic.base.files import (
     UNFINISHED,
     check_inside,
     delete_unfinished,
+    file_exists,
+    folder_exists,
     is_inside,
     json_bytes,
+    listed,
     lock_folder,
+    path_exists,
     sha256_of,
     user_path,
     write_atomically,
@@ -52,10 +56,10 @@ from entoptic.errors import Unreadable, UserError, counted, printable
 from entoptic.methods.contract import Failure
 from entoptic.runs.failures import read_failures
 from entoptic.runs.film import KINDS
+from entoptic.runs.hint_of_runs import hint_of_runs
 from entoptic.runs.listing import MARK, SEAL, seal, set_aside, write_listing
 from entoptic.runs.pictures import Picture, fault_of
 from entoptic.runs.selection import Condition, Pictures
-from entoptic.runs.where_runs_are import runs_nearby
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,8 +105,8 @@ class Run:
             UserError: there is no run at `path`.
         """
         run = cls(path)
-        if not (run.path / "run.json").is_file():
-            raise UserError(f"{path} is no run folder (it has no run.json){runs_nearby(path)}")
+        if not file_exists(run.path / "run.json"):
+            raise UserError(f"{path} is no run folder (it has no run.json){hint_of_runs(path)}")
         run.problems = read_failures(run)
         return run
 
@@ -207,7 +211,7 @@ class Run:
                 continue
             if wrong := fault_of(record):
                 yield None, f"{name}: cannot be read ({wrong})"
-            elif not picture.is_file():
+            elif not file_exists(picture):
                 yield None, f"{name}: its picture {picture.name} is missing"
             elif not is_inside(picture, self.path):
                 yield None, f"{name}: its picture is a link to what lies outside of the run"
@@ -224,7 +228,7 @@ class Run:
         if not isinstance(name, str) or "\0" in name:
             return None
         file = self.path / name
-        return file if is_inside(file, self.path) and file.is_file() else None
+        return file if is_inside(file, self.path) and file_exists(file) else None
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -235,10 +239,10 @@ class Run:
         Raises:
             UserError: the folder cannot be written, holds something else, or another process is writing the run.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if path_exists(self.path) and not folder_exists(self.path):
             raise UserError(f"{self.path} is a file; give --out a folder")
-        if self.path.is_dir() and not (self.path / "run.json").is_file():
-            others = [p.name for p in self.path.iterdir() if p.name != LOCK and p.suffix != UNFINISHED]
+        if folder_exists(self.path) and not file_exists(self.path / "run.json"):
+            others = [one.name for one in listed(self.path) if one.name != LOCK and one.suffix != UNFINISHED]
             if others:
                 raise UserError(
                     f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and is no run; "
@@ -248,7 +252,7 @@ class Run:
             check_inside(self.path / "metadata.jsonl", self.path)
             delete_unfinished(self.path, "**/")
             with set_aside(self):
-                if not (self.path / "run.json").is_file():
+                if not file_exists(self.path / "run.json"):
                     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                     record = {"format": FORMAT, "created": created, MARK: True, **about}
                     self.put(self.path / "run.json", json_bytes(record))
@@ -263,7 +267,7 @@ class Run:
 
     def finished(self, file: Path, key: str) -> dict[str, Any] | None:
         """The sidecar of a finished picture with this key and intact pixels, else None."""
-        if not file.is_file():
+        if not file_exists(file):
             return None
         sidecar = file.with_suffix(".json")
         if not (is_inside(file, self.path) and is_inside(sidecar, self.path)):
@@ -351,7 +355,7 @@ class Run:
         self.put(place / "context.json", json_bytes(record))
         with writable(self.path):
             for left in place.iterdir():
-                if left.name in before and left.name not in files and left.is_file():
+                if left.name in before and left.name not in files and file_exists(left):
                     left.unlink()
 
     def write_frontier(self, files: Mapping[str, bytes]) -> None:

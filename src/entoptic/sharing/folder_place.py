@@ -6,7 +6,17 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from entoptic.base.files import check_inside, check_own, is_inside, sha256_of, user_path, write_atomically, writing_to
+from entoptic.base.files import (
+    check_inside,
+    check_own,
+    file_exists,
+    folder_exists,
+    is_inside,
+    sha256_of,
+    user_path,
+    write_atomically,
+    writing_to,
+)
 from entoptic.base.records import read_json
 from entoptic.errors import NotAvailable, UserError
 from entoptic.runs.export import EXPORTED
@@ -27,17 +37,17 @@ class FolderPlace:
     def listing(self) -> dict[str, SharedFile]:
         """Returns its files by name, hidden ones and links left out."""
         found = {}
-        for file in sorted(self.path.rglob("*")) if self.path.is_dir() else ():
+        for file in sorted(self.path.rglob("*")) if folder_exists(self.path) else ():
             name = file.relative_to(self.path).as_posix()
             hidden = any(part.startswith(".") for part in name.split("/"))
-            if not hidden and not file.is_symlink() and file.is_file() and is_inside(file, self.path):
+            if not hidden and not file.is_symlink() and file_exists(file) and is_inside(file, self.path):
                 found[name] = SharedFile(name=name, size=file.stat().st_size, sha256=sha256_of(file))
         return found
 
     def prepare(self, *, private: bool) -> None:
         """Checks that the folder is empty, not there, or one that a run was pushed to; a run itself is left alone."""
         about = self.path / "run.json"
-        if about.is_file() and EXPORTED not in read_json(about):
+        if file_exists(about) and EXPORTED not in read_json(about):
             raise UserError(
                 f"{self.path} is a run itself, which a shared copy would overwrite; name an empty folder, "
                 f"for instance folder:{self.path}-shared"

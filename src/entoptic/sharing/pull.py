@@ -10,6 +10,8 @@ from pathlib import Path
 from entoptic.base.files import (
     check_inside,
     check_own,
+    file_exists,
+    folder_exists,
     json_bytes,
     lock_folder,
     user_path,
@@ -125,7 +127,7 @@ def _is_of_run(name: str) -> bool:
 def _check_folder(folder: Path, name: str) -> None:
     check_own(folder, marks={MARK}, what="run that was pulled")
     try:
-        held = read_json(folder / MARK).get("from") if (folder / MARK).is_file() else name
+        held = read_json(folder / MARK).get("from") if file_exists(folder / MARK) else name
     except Unreadable:
         held = None
     if held != name:
@@ -133,7 +135,7 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    there = next(one for one in (folder, *folder.resolve().parents) if one.is_dir())
+    there = next(one for one in (folder, *folder.resolve().parents) if folder_exists(one))
     if shutil.disk_usage(there).free < size:
         raise UserError(f"{folder} has no room for {megabytes(size)}; make room or give another --out")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entoptic.base.files import sha256_of, user_path
+from entoptic.base.files import file_exists, sha256_of, user_path
 from entoptic.base.records import read_json
 from entoptic.errors import NotAvailable
 from entoptic.study.extra import need_extra
@@ -26,7 +26,7 @@ def read_study(study_folder: str | Path) -> Study:
         UserError: there is no study, or it is damaged.
     """
     file = user_path(study_folder) / STUDY_FILE
-    if not file.is_file():
+    if not file_exists(file):
         raise NotAvailable(f"{study_folder} is no study (it has no {STUDY_FILE}); `entoptic study build` makes one")
     return from_json(Study, read_json(file), str(file))
 
@@ -45,7 +45,7 @@ def read_plan(study_folder: str | Path) -> Plan:
     from entoptic.errors import Unreadable
 
     file = user_path(study_folder) / PLAN_FILE
-    if not file.is_file():
+    if not file_exists(file):
         raise NotAvailable(f"{study_folder} has no {PLAN_FILE}; a copy of a study without it cannot be served")
     if sha256_of(file) != read_study(study_folder).plan_sha256:
         raise Unreadable(f"{file} is not the plan that was registered: its sha256 differs from the one in {STUDY_FILE}")
@@ -76,7 +76,7 @@ def _read(study_folder: str | Path, database: str) -> list[tuple[Participation, 
     folder = user_path(study_folder)
     study, plan, manifest = read_study(folder), read_plan(folder), manifest_of(folder)
     found = []
-    if database or (folder / DATABASE_FILE).is_file():
+    if database or file_exists(folder / DATABASE_FILE):
         need_extra()
         from entoptic.study.stored import read_stored
 

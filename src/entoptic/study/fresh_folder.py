@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from entoptic.base.files import LOCK, UNFINISHED, lock_folder, writing_to
+from entoptic.base.files import (
+    LOCK,
+    UNFINISHED,
+    file_exists,
+    folder_exists,
+    listed,
+    lock_folder,
+    path_exists,
+    writing_to,
+)
 from entoptic.errors import UserError
 
 MARK = ".unfinished"
@@ -26,13 +36,13 @@ def fresh_folder(folder: Path, names: Sequence[str], failed: str) -> Iterator[No
     Raises:
         UserError: the folder holds something already, or cannot be written.
     """
-    if folder.is_symlink() and not folder.exists():
+    if os.path.islink(folder) and not path_exists(folder):
         raise UserError(f"{folder} is a symbolic link that leads nowhere; give another --out")
-    if folder.exists() and not folder.is_dir():
+    if path_exists(folder) and not folder_exists(folder):
         raise UserError(f"{folder} is a file; give --out a folder")
-    there = folder.exists()
-    left_half = there and (folder / MARK).is_file()
-    others = [one.name for one in folder.iterdir() if one.name not in (LOCK, MARK)] if there else []
+    there = path_exists(folder)
+    left_half = there and file_exists(folder / MARK)
+    others = [one.name for one in listed(folder) if one.name not in (LOCK, MARK)] if there else []
     if others and not left_half:
         raise UserError(f"{folder} holds something already; give --out a folder that is empty or not there")
     try:
@@ -47,11 +57,11 @@ def fresh_folder(folder: Path, names: Sequence[str], failed: str) -> Iterator[No
             (folder / MARK).unlink()
         (folder / LOCK).unlink(missing_ok=True)
     except BaseException:
-        if (folder / MARK).is_file():
+        if file_exists(folder / MARK):
             _delete(folder, names)
             for name in (MARK, LOCK):
                 (folder / name).unlink(missing_ok=True)
-        if not there and folder.is_dir() and not any(one.name != LOCK for one in folder.iterdir()):
+        if not there and folder_exists(folder) and not any(one.name != LOCK for one in folder.iterdir()):
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
         raise
@@ -59,7 +69,7 @@ def fresh_folder(folder: Path, names: Sequence[str], failed: str) -> Iterator[No
 
 def _delete(folder: Path, names: Sequence[str]) -> None:
     for path in (*(folder / name for name in names), *folder.glob(f".*{UNFINISHED}")):
-        if path.is_dir() and not path.is_symlink():
+        if folder_exists(path) and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

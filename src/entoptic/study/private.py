@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from entoptic.base.files import UNFINISHED, json_bytes
+from entoptic.base.files import UNFINISHED, json_bytes, path_exists
 from entoptic.base.records import read_json
 from entoptic.study.json_form import from_json, to_json
 
@@ -53,7 +53,7 @@ def open_private(
     """
     file = study_folder / FILE
     token = ""
-    if file.exists():
+    if path_exists(file):
         private = from_json(Private, read_json(file), str(file))
     else:
         token = secrets.token_hex(TOKEN_BYTES)

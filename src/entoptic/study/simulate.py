@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from entoptic.base.files import check_inside, json_bytes, user_path, write_atomically, writing_to
+from entoptic.base.files import check_inside, file_exists, json_bytes, user_path, write_atomically, writing_to
 from entoptic.base.progress import Progress, silent
 from entoptic.errors import NotAvailable, UserError
 from entoptic.study.answers import read_plan, read_study
@@ -89,7 +89,7 @@ def check_simulated(study_folder: str | Path) -> None:
         NotAvailable: none have.
     """
     read_study(study_folder)
-    if not (user_path(study_folder) / DATABASE).is_file():
+    if not file_exists(user_path(study_folder) / DATABASE):
         raise NotAvailable(
             f"{study_folder} has no simulated answers (no {DATABASE}); `entoptic study simulate {study_folder}` makes them"
         )

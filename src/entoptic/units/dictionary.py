@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from entoptic.base import plugins
-from entoptic.base.files import user_path, write_atomically
+from entoptic.base.files import file_exists, user_path, write_atomically
 from entoptic.base.records import check_fields, check_tensor, list_of, read_tensors, why
 from entoptic.base.shipped import shipped_folder, shipped_names
 from entoptic.errors import NotAvailable, Unreadable, UserError, counted, nearest
@@ -244,7 +244,7 @@ def load_dictionary(file: str | Path, model: Model | None = None) -> Dictionary:
         UserError: it is of other weights or of another layer's width.
     """
     path = _path_of(file)
-    if not path.is_file():
+    if not file_exists(path):
         raise NotAvailable(f"there is no dictionary {path}")
     state = path.stat()
     found = _read(str(path.resolve()), state.st_mtime_ns, state.st_size)
@@ -282,7 +282,7 @@ def _read(path: str, changed: int, size: int) -> Dictionary:
 
 
 def _open(path: Path, *, numbers: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
+    if not file_exists(path):
         raise NotAvailable(f"there is no dictionary {path}")
     try:
         file = read_tensors(path, numbers=numbers)

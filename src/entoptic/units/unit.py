@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from entoptic.base.files import user_path
+from entoptic.base.files import file_exists, user_path
 from entoptic.base.records import read_tensors
 from entoptic.errors import Unreadable, UserError, counted, nearest, printable
 from entoptic.models.model import LOGITS, Model
@@ -323,7 +323,7 @@ def _readout_of(model: Model, address: Address) -> tuple[str, int | None]:
 def _direction(model: Model, address: Address) -> Unit:
     """Binds a direction of a safetensors file: tensor NAME of shape (C), metadata `layer` (or `layer.NAME`)."""
     path = user_path(address.path)
-    if not path.is_file():
+    if not file_exists(path):
         raise UserError(f"{address}: there is no file {path}")
     file = read_tensors(path)
     names, meta = list(file.tensors), file.metadata

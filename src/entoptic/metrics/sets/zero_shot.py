@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from entoptic.base.files import user_path
+from entoptic.base.files import folder_exists, user_path
 from entoptic.errors import NotAvailable, Unreadable, UserError
 from entoptic.metrics.evidence import Evidence
 from entoptic.metrics.sets.answers import Counted, within_top
@@ -153,7 +153,7 @@ def find_clip(name: str, *, device: str = "auto") -> PicturesAndTexts:
         UserError: neither.
         NotAvailable: its package is not installed, or its weights cannot be had.
     """
-    if not user_path(name).is_dir() and ":" in name and "/" not in name.partition(":")[0]:
+    if not folder_exists(user_path(name)) and ":" in name and "/" not in name.partition(":")[0]:
         return PreparedClip(OpenClip(name, pick_device(device)))
     return load_clip(name, device=device)
 
@@ -171,7 +171,7 @@ def load_clip(folder: str | Path, *, device: str = "auto") -> Clip:
         Unreadable: it holds no CLIP.
     """
     path = user_path(folder)
-    if not path.is_dir():
+    if not folder_exists(path):
         raise UserError(f"there is no folder {path}; a CLIP is loaded from a folder and never downloaded")
     try:
         from transformers import AutoTokenizer, CLIPConfig, CLIPModel

@@ -20,7 +20,6 @@ from entoptic.models.model import Model
 from entoptic.runs.export import export_run
 from entoptic.runs.listing import FILE, SEAL, seal, was_edited
 from entoptic.runs.merge import merge_runs
-from entoptic.runs.nearby import nearby
 from entoptic.runs.results import write_result
 from entoptic.runs.see import see
 from entoptic.runs.status import status
@@ -261,19 +260,3 @@ def test_a_read_only_run_is_read(run: Path, tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(UserError, match="cannot write the gallery to"):
             build(run)
     assert contents(run) == before
-
-
-def test_relative_paths_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tmp_path / "project" / "runs" / "one"
-    run.mkdir(parents=True)
-    (tmp_path / "project" / "photos").mkdir()
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    assert nearby("photos", run) == str(tmp_path / "project" / "photos")
-    assert nearby("nowhere", run) == "nowhere"
-    assert nearby("hf:photos", run) == "hf:photos"
-    assert nearby(str(tmp_path / "gone"), run) == str(tmp_path / "gone")
-    assert nearby("\0", run) == "\0"
-    (elsewhere / "photos").mkdir()
-    assert nearby("photos", run) == "photos"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from entoptic.base.files import file_exists
 from entoptic.base.pixels import quantise
 from entoptic.base.progress import Reporter
 from entoptic.errors import NotAvailable, UserError, counted
@@ -39,7 +40,7 @@ from entoptic.runs.earlier_forms import as_stored, earlier_identity
 from entoptic.runs.edit_items import Concepts, EditItems, identity_of
 from entoptic.runs.listing import SEAL
 from entoptic.runs.map_items import MapItems, remeasure
-from entoptic.runs.nearby import nearby
+from entoptic.runs.moved_files import MovedFiles, find_moved
 from entoptic.runs.plan import Job
 from entoptic.runs.records import model_record
 from entoptic.runs.same import alike, same_numbers
@@ -86,6 +87,7 @@ class Recompute:
     ) -> None:
         self._run, self._model, self._photos = run, model, photos
         self._inverter, self._prior, self._device = inverter, prior, device
+        self._moved = MovedFiles(run.path)
         self._models: dict[str, Model] = {}
         self._references: dict[tuple[str, str, str], References] = {}
         self._inverters: dict[str, Inverter] = {}
@@ -121,8 +123,11 @@ class Recompute:
         record = picture.record
         lost = bool(found.notes)
         measured_with = record.get("measured_with") or {}
-        source = self._photos if self._photos is not None else self._near(record.get("photos"))
-        indexed = self._near(record.get("index")) if measured_with.get("index") else None
+        source, indexed = self._photos, None
+        if source is None and (named := record.get("photos")):
+            source = self._moved.photos(named, measured_with.get("photos"))
+        if measured_with.get("index") and (named := record.get("index")):
+            indexed = self._moved.index(named, measured_with["index"])
         references = self._references_of(model, source, indexed, found)
         try:
             (unit,) = bind(model, record["unit"])
@@ -196,9 +201,6 @@ class Recompute:
         elif "unit" not in taken_out(record):
             wrong.append("its key does not follow from its unit, method, settings, seed, network and photos")
         return wrong
-
-    def _near(self, source: Any) -> Any:
-        return nearby(source, self._run.path) if isinstance(source, str) else source
 
     def _references_of(self, model: Model, source: Any, indexed: str | None, found: Recomputed) -> References:
         """References as the run had them; without its index where that is gone or does not fit any more."""
@@ -292,7 +294,7 @@ class Recompute:
         items = []
         for one in pictures:
             record = one.record
-            photo = PhotoFile(_path_of(record["photo"]), record["photo"]["sha256"])
+            photo = PhotoFile(self._path_of(record["photo"]), record["photo"]["sha256"])
             source, _, concept = record["unit"].rpartition("):")
             target = EditTarget(
                 layer=record["layer"], photo=photo, source=source.removeprefix("dict("), concept=int(concept),
@@ -306,8 +308,12 @@ class Recompute:
 
     def _concepts(self, entry: Mapping[str, Any], maps: FeatureMaps) -> Concepts:
         source = Path(entry["source"])
+
+        def fits(place: str) -> bool:
+            return identity_of(load_dictionary(place), maps.channels) == entry["identity"]
+
         inside = self._run.path / "dictionaries" / source.name
-        dictionary = load_dictionary(inside if inside.is_file() and not source.is_file() else source)
+        dictionary = load_dictionary(find_moved(entry["source"], self._run.path, fits, [inside]))
         identity = identity_of(dictionary, maps.channels)
         if identity != entry["identity"]:
             raise NotAvailable(f"the dictionary {source} has changed since the picture was made")
@@ -383,9 +389,15 @@ class Recompute:
             self._readers[key] = PhotoReader(maps, verifiers, self._image)
         return self._readers[key]
 
+    def _path_of(self, entry: Mapping[str, Any]) -> str:
+        """Where a photo of a set lies, as far as a path says it."""
+        name, sha256 = str(entry["name"]), str(entry["sha256"])
+        inside = self._moved.photo(str(Path(str(entry["source"])) / name), sha256) if entry.get("source") else name
+        return inside if file_exists(inside) else name
+
     def _image(self, photo: PhotoFile) -> Image.Image:
         """A photo by its path, else among the photos that were given, told by the hash of its bytes."""
-        path = Path(nearby(photo.path, self._run.path))
+        path = Path(self._moved.photo(photo.path, photo.sha256))
         with contextlib.suppress(OSError, ValueError):
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == photo.sha256:
@@ -398,7 +410,7 @@ class Recompute:
             for index in order:
                 if moved.sha256(index) == photo.sha256 and (image := moved.read(index)) is not None:
                     return image
-        there = "was changed" if path.is_file() else "is not there any more"
+        there = "was changed" if file_exists(path) else "is not there any more"
         raise NotAvailable(f"the photo {path} {there}; give the folder that it is in with --photos")
 
 
@@ -441,9 +453,3 @@ def _job(record: Mapping[str, Any]) -> Job:
     options = {name: value for name, value in record["config"].items() if name in known}
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     return Job(card=METHODS["steer"], config=SteerConcepts(**options), items=[])
-
-
-def _path_of(entry: Mapping[str, Any]) -> str:
-    """Where a photo of a set lies, as far as a path says it."""
-    name, source = str(entry["name"]), Path(str(entry.get("source") or ""))
-    return str(source / name) if entry.get("source") and (source / name).is_file() else name

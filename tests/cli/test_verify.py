@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.conftest import Say, see
+import pytest
+
+from cli.conftest import Say, refusal, see
 from entoptic.runs.store import Run
 
 
@@ -28,3 +30,12 @@ def test_what_only_reads_a_run_needs_no_lock(say: Say, tmp_path: Path) -> None:
     with Run(tmp_path / "r").writing({}):
         assert say("verify", tmp_path / "r")[0] == 0
         assert say("gallery", tmp_path / "r")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["index.html", "table.json", "runs"])
+def test_what_lies_in_a_benchmark_is_answered_with_it(say: Say, tmp_path: Path, name: str) -> None:
+    (tmp_path / "bench" / "runs").mkdir(parents=True)
+    for file in ("bench.json", "index.html", "table.json"):
+        (tmp_path / "bench" / file).write_text("{}")
+    said = refusal(say("verify", tmp_path / "bench" / name))
+    assert f"; it lies inside of {tmp_path / 'bench'}, which is a benchmark\n" in said

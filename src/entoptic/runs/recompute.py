@@ -26,7 +26,7 @@ from entoptic.inversion.null_edits import OWN_SIZE, find_test
 from entoptic.inversion.saved import check_inverter
 from entoptic.inversion.targets import Edit, EditTarget, MapTarget, PhotoFile, PhotoReader
 from entoptic.methods import METHODS
-from entoptic.methods.contract import EDIT, MAP, Draft, Item, MethodCard, recorded_config
+from entoptic.methods.contract import EDIT, MAP, Draft, Item, recorded_config
 from entoptic.methods.invert import Invert
 from entoptic.methods.steer import SteerConcepts, steer_with
 from entoptic.metrics import registry
@@ -46,8 +46,9 @@ from entoptic.runs.records import model_record
 from entoptic.runs.same import alike, same_numbers
 from entoptic.runs.store import Picture, Run
 from entoptic.runs.unit_items import ORDER, UnitItems, identity_of_photos, trace_of
+from entoptic.runs.verify_files import wrong_names
 from entoptic.units.dictionary import load_dictionary
-from entoptic.units.unit import Unit, bind, slug
+from entoptic.units.unit import Unit, bind
 
 if TYPE_CHECKING:
     from entoptic.inversion.inverter import Inverter
@@ -162,7 +163,7 @@ class Recompute:
         card = METHODS.get(picture.method)
         if card is None:  # of a method that is not installed here
             return []
-        wrong = _wrong_names(picture, unit.label, unit.layer, card)
+        wrong = wrong_names(picture, unit.label, unit.layer, card)
         if record.get("readout") != unit.readout:
             wrong.append(f'it says that its readout is "{record.get("readout")}", and it is "{unit.readout}"')
         now = model_record(model)
@@ -232,7 +233,7 @@ class Recompute:
         )  # fmt: skip
         photo = PhotoFile(record["photo"]["path"], record["photo"]["sha256"])
         target = MapTarget(layer=record["layer"], photo=photo, edit=Edit.of(record["config"]))
-        found.drift += _wrong_names(picture, target.label, target.layer, METHODS[picture.method])
+        found.drift += wrong_names(picture, target.label, target.layer, METHODS[picture.method])
         known = {one.name for one in fields(Invert)}
         job = Job(
             card=METHODS[picture.method],
@@ -267,7 +268,7 @@ class Recompute:
             test=find_test(_version_of(record)),
         )  # fmt: skip
         label = str(concepts.dictionary.names[int(record["unit"].rpartition("):")[2])])
-        found.drift += _wrong_names(picture, label, maps.layer, METHODS[picture.method])
+        found.drift += wrong_names(picture, label, maps.layer, METHODS[picture.method])
         group = _group(picture)
         if group not in self._edits:
             self._edits[group] = self._made_again(kind, [p for p in self._run if _group(p) == group])
@@ -412,18 +413,6 @@ class Recompute:
                     return image
         there = "was changed" if file_exists(path) else "is not there any more"
         raise NotAvailable(f"the photo {path} {there}; give the folder that it is in with --photos")
-
-
-def _wrong_names(picture: Picture, label: str | None, layer: str, card: MethodCard) -> list[str]:
-    """What a sidecar calls its unit, layer and method, where it is called otherwise; and where its file does not belong."""
-    record = picture.record
-    said = {"label": (record.get("label"), label), "layer": (record.get("layer"), layer),
-            "method_title": (record.get("method_title"), card.title), "paper": (record.get("paper"), card.paper)}  # fmt: skip
-    wrong = [f'it says that its {name} is "{a}", and it is "{b}"' for name, (a, b) in said.items() if a != b]
-    stem = f"{picture.method}-{picture.sample}-{str(record.get('key'))[:12]}"
-    if picture.path.stem != stem or picture.path.parent.name != slug(picture.unit):
-        wrong.append("its unit, method, sample or key are not those of its file's name")
-    return wrong
 
 
 def taken_out(record: Mapping[str, Any]) -> Sequence[str]:

@@ -12,9 +12,11 @@ from PIL import Image
 from entoptic.base.files import is_inside, sha256_of
 from entoptic.base.records import read_json
 from entoptic.errors import Unreadable, printable
+from entoptic.methods.contract import MethodCard
 from entoptic.runs.difference import Difference
 from entoptic.runs.progress_file import FILE
 from entoptic.runs.store import FORMAT, NOTED, Picture, Run
+from entoptic.units.unit import slug
 
 
 def last_job_finished(run: Run) -> bool:
@@ -23,6 +25,25 @@ def last_job_finished(run: Run) -> bool:
         return read_json(run.path / FILE).get("state") == "finished"
     except Unreadable:
         return False
+
+
+def wrong_names(picture: Picture, label: str | None, layer: str, card: MethodCard) -> list[str]:
+    """Returns what a sidecar calls its unit, layer and method that is called otherwise, and whether its file does not belong to it.
+
+    Args:
+        picture: with its sidecar.
+        label: of its unit.
+        layer: of its unit.
+        card: of its method.
+    """
+    record = picture.record
+    said = {"label": (record.get("label"), label), "layer": (record.get("layer"), layer),
+            "method_title": (record.get("method_title"), card.title), "paper": (record.get("paper"), card.paper)}  # fmt: skip
+    wrong = [f'it says that its {name} is "{a}", and it is "{b}"' for name, (a, b) in said.items() if a != b]
+    stem = f"{picture.method}-{picture.sample}-{str(record.get('key'))[:12]}"
+    if picture.path.stem != stem or picture.path.parent.name != slug(picture.unit):
+        wrong.append("its unit, method, sample or key are not those of its file's name")
+    return wrong
 
 
 def wrong_image(picture: Picture) -> list[str]:

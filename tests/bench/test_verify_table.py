@@ -203,17 +203,15 @@ def test_without_a_network_that_judged_it_the_rest_is_compared(tmp_path: Path) -
     assert any("the number is" in line for line in found_in(folder))
 
 
-def test_untouched_judges_that_can_be_loaded_here_alone_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untouched_judges_that_can_be_loaded_here_alone_are_left_out(tmp_path: Path) -> None:
     recipe = replace(MINI, planted=None, untouched=("gone:3",))
     benchmark(recipe, out=tmp_path / "bench", device="cpu", progress=False)
-    monkeypatch.setitem(SOURCES, "gone", lambda seed, _: (Pooled(int(seed)), tiny_card(name=f"gone:{seed}")))
+    SOURCES["gone"] = lambda seed, _: (Pooled(int(seed)), tiny_card(name=f"gone:{seed}"))  # forgotten by the fixture
     found = verify_benchmark(tmp_path / "bench", recipe=recipe, device="cpu", progress=False)
     assert found.ok, found.drift
     assert not found.skipped
     benchmark(recipe, out=tmp_path / "with", device="cpu", progress=False)
-    monkeypatch.delitem(SOURCES, "gone")
+    del SOURCES["gone"]
     found = verify_benchmark(tmp_path / "with", recipe=recipe, device="cpu", progress=False)
     assert found.ok, found.drift
     assert any("gone:3" in line for line in found.skipped)
@@ -371,9 +369,9 @@ def test_runs_are_verified_whatever_the_table_says(bench: Path) -> None:
     assert any(line.startswith("table.json") for line in found)
 
 
-def test_a_run_whose_network_is_not_here_costs_no_other_finding(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_network_is_not_here_costs_no_other_finding(bench: Path) -> None:
     (bench / "table.json").write_text("{")
-    monkeypatch.delitem(SOURCES, "tiny")
+    del SOURCES["tiny"]  # the fixture puts it back
     found = verify_benchmark(bench, recipe=MINI, device="cpu", progress=False)
     assert found.pictures == 6, "those of planted networks"
     assert {line.split(":")[0] for line in found.skipped} >= {"runs/classes", "runs/channels"}

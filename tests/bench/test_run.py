@@ -46,6 +46,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     return place / "out", results
 
 
+@pytest.mark.parametrize("link", ["runs", "runs/planted", "runs/planted/scenes"])
+def test_planted_scenes_are_written_through_no_link(tmp_path: Path, link: str) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    (out / link).parent.mkdir(parents=True)
+    (out / "bench.json").write_text('{"benchmark": "mini"}')
+    (out / link).symlink_to(outside)
+    with pytest.raises(UserError, match="symbolic link"):
+        benchmark(replace(MINI, subjects=()), out=out, device="cpu", progress=False)
+    assert not list(outside.iterdir())
+
+
 def pictures(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("runs/**/pictures/**/*.png"))}
 

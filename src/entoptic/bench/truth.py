@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from entoptic.base.files import check_inside
 from entoptic.bench.columns import COLUMNS
 from entoptic.bench.intervals import difference_of_shares, mean_of_shares
 from entoptic.bench.recipe import Entry, PlantedPart
@@ -30,6 +31,7 @@ def recover_all(part: PlantedPart, out: Path, *, progress: bool) -> list[Recover
         progress: whether to say how far it is.
     """
     folder = out / "runs" / "planted"
+    check_inside(folder / "scenes" / "00000.png", out)
     scenes = write_scenes(make_scenes(part.scenes, seed=0), folder / "scenes")
     second = planted_network("twin")
     found: list[Recovered] = []

@@ -271,6 +271,28 @@ def test_withdrawal_by_the_page(opened: Callable[..., Any], vital_study: Path) -
     assert read_answers(vital_study) == []
 
 
+def test_an_answer_on_its_way_does_not_take_the_place_of_withdrawing(
+    opened: Callable[..., Any], vital_study: Path
+) -> None:
+    page, held = opened(), []
+    reader = Reader(page, vital_study)
+    with served(vital_study) as address:
+        begin(page, address)
+        page.wait_for_selector("#page.open")
+        page.route("**/api/answers", lambda route: held.append(route))
+        with page.expect_request("**/api/answers"):
+            answer_by_keys(page, reader.trial)
+        page.click("footer button")
+        page.wait_for_selector("button.danger")
+        page.wait_for_timeout(50)
+        (route,) = held
+        route.fulfill(response=route.fetch())
+        page.wait_for_timeout(500)
+        page.click("button.danger")
+        page.wait_for_selector("h1:has-text('You have withdrawn')")
+    assert read_answers(vital_study) == []
+
+
 def test_a_second_participation_is_told_so_and_the_language_can_be_chosen(
     opened: Callable[..., Any], study: Path
 ) -> None:

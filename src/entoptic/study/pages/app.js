@@ -7,13 +7,19 @@
 
   const nonce = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
 
-  /** Runs a step; when the network is away, says so and tries the same step again. */
-  async function step(action) {
+  /** Halts the way while the page asks whether to withdraw: what was on its way must not take that page's place. */
+  const undisturbed = () => (state.withdrawing ? new Promise(() => {}) : undefined);
+
+  /** Runs a step; when the network is away, says so and tries the same step again. `own`: a step of withdrawing itself. */
+  async function step(action, own = false) {
     for (;;) {
       try {
-        return await action();
+        const done = await action();
+        if (!own) await undisturbed();
+        return done;
       } catch (error) {
         if (!(error instanceof Study.Refused)) throw error;
+        if (!own) await undisturbed();
         if (ENDS.includes(error.code)) {
           screens.foot(null);
           screens.stopped(error.code);
@@ -33,6 +39,7 @@
     } catch (error) {
       if (error instanceof Study.Refused && error.code === "network") throw error;
     }
+    await undisturbed();
     let answer;
     if (images) {
       Study.pictures.ahead(session.next);
@@ -80,6 +87,7 @@
   async function go(first) {
     let session = first;
     for (;;) {
+      await undisturbed();
       const over = ["finished", "screened-out", "withdrawn"].includes(session.stage);
       document.body.dataset.stage = session.stage;
       screens.foot(over ? null : session, withdraw);
@@ -97,7 +105,7 @@
     state.withdrawing = true;
     screens.withdraw(
       async () => {
-        const session = await step(() => Study.api.withdraw());
+        const session = await step(() => Study.api.withdraw(), true);
         screens.foot(null);
         screens.end(session.stage, null);
       },

@@ -248,7 +248,7 @@ FORGED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "twin": (twin, "is there 2 times"),
     "order": (lambda held: held["cells"].reverse(), "in another order"),
     "added": (lambda held: held.update(peer_reviewed=True), "peer_reviewed, which is no part of a table"),
-    "words": (lambda held: held["recipe"].update(note="On a thousand networks."), "its recipe is not mini"),
+    "words": (lambda held: held["recipe"].update(note="On a thousand networks."), "the words of its recipe"),
     "seeds": (lambda held: [one.update(seeds=list(range(9))) for one in held["recipe"]["subjects"]], "its recipe is not mini"),
     "no seeds": (lambda held: [one.update(seeds=[]) for one in held["recipe"]["subjects"]], "its recipe is not mini"),
     "name": (lambda held: held["recipe"].update(name="standard"), "bench.json is of the benchmark mini"),
@@ -344,7 +344,7 @@ def test_a_table_that_an_earlier_version_worded_otherwise_passes_with_a_note(ben
     found = verify_benchmark(bench, recipe=MINI, device="cpu", progress=False)
     assert found.ok, found.drift
     assert any(note.startswith("table.md is not what this version makes") for note in found.notes)
-    assert any("its recipe is not mini of this version" in note for note in found.notes)
+    assert any("the words of its recipe are not those of mini" in note for note in found.notes)
 
 
 def test_a_table_of_an_earlier_recipe_is_told_from_an_edited_one(bench: Path) -> None:

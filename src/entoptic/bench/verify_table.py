@@ -186,7 +186,8 @@ def _recipe_of(
         return recipe
     words = f"its recipe is not {name} of this version: it was changed, or is of another version"
     if _numbers_of(stored.recipe) == _numbers_of(now):
-        (found.drift if files.same_code else found.notes).append(f"table.json: {words}")
+        told = f"the words of its recipe are not those of {name} in this version: they were changed, or are of another version"
+        (found.drift if files.same_code else found.notes).append(f"table.json: {told}")
         return recipe
     if not _is_of_pictures(stored.recipe, files.folder):
         found.drift.append(f"table.json: {words}")

@@ -179,11 +179,15 @@ def test_a_picture_that_was_taken_out_with_all_its_records_is_missed(bench: Path
     assert "runs/channels/run.json is not there" in found_in(bench)
 
 
-def test_an_edit_of_a_run_is_found(bench: Path) -> None:
+def edit_a_sidecar(bench: Path) -> None:
     sidecar = next((bench / "runs" / "classes").glob("pictures/**/*.json"))
     held = json.loads(sidecar.read_text())
     held["evidence"][0]["value"] = 0.123
     sidecar.write_text(json.dumps(held))
+
+
+def test_an_edit_of_a_run_is_found(bench: Path) -> None:
+    edit_a_sidecar(bench)
     assert any(line.startswith("runs/classes: ") for line in found_in(bench))
 
 
@@ -359,10 +363,7 @@ def test_a_table_of_an_earlier_recipe_is_told_from_an_edited_one(bench: Path) ->
 
 
 def test_runs_are_verified_whatever_the_table_says(bench: Path) -> None:
-    sidecar = next((bench / "runs" / "classes").glob("pictures/**/*.json"))
-    held = json.loads(sidecar.read_text())
-    held["evidence"][0]["value"] = 0.123
-    sidecar.write_text(json.dumps(held))
+    edit_a_sidecar(bench)
     (bench / "table.json").write_text("{")
     found = found_in(bench)
     assert any(line.startswith("runs/classes: ") for line in found)

@@ -49,6 +49,17 @@ def test_pictures_of_a_class_are_not_taken_for_those_of_other_labels(tiny: Model
     assert {p.path: p.path.read_bytes() for p in again} == before
 
 
+def test_labels_that_are_given_later_are_other_labels(tiny: Model, photos: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in sorted(photos.rglob("*.png")):
+        shutil.copy(file, flat / f"{file.parent.name}-{file.name}")
+    asked = {"method": "vital", "out": tmp_path / "run", **QUICK}
+    entoptic.see(tiny, ["logits:0"], photos=str(flat), **asked)
+    with pytest.raises(UserError, match="their labels have changed"):
+        entoptic.see(tiny, ["logits:0"], photos=str(photos), **asked)
+
+
 def test_other_names_of_photos_are_no_difference(tiny: Model, photos: Path, tmp_path: Path) -> None:
     run = entoptic.see(tiny, ["stage1:1"], method="pixels", photos=str(photos), out=tmp_path / "run", **QUICK)
     assert entoptic.verify(run, model=tiny).ok

@@ -149,13 +149,13 @@ class UnitItems:
                 hear_again(self.photos, record.get("unread"))
             current = self._measured_with(unit, trace.student)
             known = record.get("measured_with") or {}
-            if "targets" in job.card.reads and known.get(OWN, current.get(OWN)) != current.get(OWN):
+            is_known = ORDER in known  # earlier versions recorded neither the order of photos nor those of a class
+            if is_known and "targets" in job.card.reads and known.get(OWN) != current.get(OWN):
                 raise UserError(
                     f"{entry.file.name} of this run was made from other photos of {unit.label or unit}: the photos are the same, "
                     "and their labels have changed. Give --out another folder, or the photos with the labels that they had"
                 )
-            # Earlier versions did not record the order of photos and those of a class.
-            if known == {name: value for name, value in current.items() if name in known or name not in (OWN, ORDER)}:
+            if known == (current if is_known else {n: v for n, v in current.items() if n not in (OWN, ORDER)}):
                 continue
             pixels = Picture(entry.file, record).pixels
             evidence = self._evidence(pixels, unit, trace.distribution, trace.student)
